@@ -1,0 +1,174 @@
+"""`memgen adapter`, and the commands on an adapter's versions and aliases."""
+
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.arguments import AdapterName, Alias, Expected, Reason, read_pairs
+from api.cli.invocation import connect
+from api.cli.output import Json, moment, percent, print_json, print_line, print_note, print_table
+
+app = typer.Typer(help="Adapters: named lineages of memories on one base model.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: `memgen adapter create support-bot --gate-margin 0.03 --memory latents=16`")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Lower case, such as support-bot.", show_default=False)],
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    strategy: Annotated[
+        str, typer.Option(help="replay mixes in earlier tasks' items, sequential does not.")
+    ] = "replay",
+    replay_share: Annotated[float, typer.Option(help="Share of earlier tasks' items in each training.")] = 0.25,
+    gate_margin: Annotated[float, typer.Option(help="Largest drop of an old task's score; 0.05 is 5 points.")] = 0.05,
+    memory: Annotated[
+        list[str] | None, typer.Option(help="Field of MemoryConfig as key=value, such as latents=16; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Create an adapter, bound to the base model that the service runs."""
+    with connect(context) as client:
+        adapter = client.create_adapter(
+            name,
+            description=description,
+            strategy=strategy,
+            replay_share=replay_share,
+            gate_margin=gate_margin,
+            memory=read_pairs(memory or [], "--memory"),
+        )
+    if as_json:
+        print_json(adapter)
+    else:
+        print_line(f"Adapter {name} on {adapter['base_model']}.")
+        print_note(f"Next: memgen train {name} --task TASK")
+
+
+@app.command("list", epilog="Example: `memgen adapter list`")
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List all adapters and where their aliases stand."""
+    with connect(context) as client:
+        adapters = client.list_adapters()
+    if as_json:
+        print_json({"data": adapters})
+        return
+    rows = [
+        (a["name"], a["base_model"], a["strategy"], _aliases(a["aliases"]), moment(a["created_at"]), a["description"])
+        for a in adapters
+    ]
+    print_table(
+        ("adapter", "base", "strategy", "aliases", "created", "description"),
+        rows,
+        empty="No adapter yet. Create one with `memgen adapter create NAME`.",
+    )
+
+
+def versions(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
+    """List an adapter's versions with their verdicts, aliases and score on each task."""
+    with connect(context) as client:
+        found, aliases, scores = client.versions(adapter), client.adapter(adapter)["aliases"], client.scores(adapter)
+    for version in found:
+        number = version["number"]
+        version["aliases"] = [alias for alias, target in aliases.items() if target == number]
+        version["scores"] = {task: score["score"] for task, score in scores["versions"].get(str(number), {}).items()}
+    if as_json:
+        print_json({"data": found})
+        return
+    tasks = scores["tasks"]
+    rows = [
+        (
+            v["number"],
+            v["verdict"],
+            v["task"],
+            v["parent"] or "base",
+            ", ".join(v["aliases"]),
+            *(percent(v["scores"].get(task)) for task in tasks),
+            moment(v["created_at"]),
+        )
+        for v in found
+    ]
+    print_table(
+        ("#version", "verdict", "task", "#parent", "aliases", *(f"#{task}" for task in tasks), "created"),
+        rows,
+        empty=f"No version yet. Train one with `memgen train {adapter} --task TASK`.",
+    )
+
+
+def scores(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
+    """Show R: what each version scores on each task, with ACC, BWT and forgetting."""
+    with connect(context) as client:
+        found = client.scores(adapter)
+    if as_json:
+        print_json(found)
+        return
+    tasks = found["tasks"]
+    subjects: list[tuple[str, dict[str, Any]]] = [("base", found["base"]), *found["versions"].items()]
+    rows = [(name, *(percent(row[t]["score"]) if t in row else "" for t in tasks)) for name, row in subjects]
+    print_table(("version", *(f"#{task}" for task in tasks)), rows if tasks else [], empty="Nothing was scored yet.")
+    metrics = found["metrics"]
+    if metrics is not None:
+        print_line("")
+        print_line(
+            f"Version {metrics['version']}: ACC {percent(metrics['acc'])}, BWT {percent(metrics['bwt'])}, "
+            f"FWT {percent(metrics['fwt'])}"
+        )
+        for task, lost in metrics["forgetting"].items():
+            if lost is not None:
+                print_line(f"  forgetting of {task}: {percent(lost)}")
+
+
+def promote(
+    context: typer.Context,
+    adapter: AdapterName,
+    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)],
+    alias: Alias = "champion",
+    expected: Expected = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Move an alias to a version that passed its gate; it serves from the next request on."""
+    with connect(context) as client:
+        move = client.promote(adapter, version, alias=alias, expected=expected, reason=reason)
+    _print_move(adapter, move, as_json)
+
+
+def rollback(
+    context: typer.Context,
+    adapter: AdapterName,
+    to: Annotated[int | None, typer.Option(min=1, help="Version to go back to. Default: the one before.")] = None,
+    alias: Alias = "champion",
+    expected: Expected = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Move an alias back to a version that it pointed at before; it serves from the next request on."""
+    with connect(context) as client:
+        move = client.rollback(adapter, alias=alias, to=to, expected=expected, reason=reason)
+    _print_move(adapter, move, as_json)
+
+
+def history(context: typer.Context, adapter: AdapterName, alias: Alias = "champion", as_json: Json = False) -> None:
+    """Show every move of an alias: when, from, to, by whom and why."""
+    with connect(context) as client:
+        moves = client.history(adapter, alias)
+    if as_json:
+        print_json({"data": moves})
+        return
+    rows = [
+        (moment(m["at"]), m["kind"], m["from_version"] or "none", m["to_version"], m["actor"], m["reason"])
+        for m in moves
+    ]
+    print_table(
+        ("at", "move", "#from", "#to", "by", "reason"), rows, empty=f"{adapter}@{alias} has not been moved yet."
+    )
+
+
+def _print_move(adapter: str, move: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(move)
+    else:
+        before = move["from_version"] or "none"
+        print_line(f"{adapter}@{move['alias']}: version {before} to {move['to_version']} ({move['kind']}).")
+
+
+def _aliases(aliases: dict[str, int]) -> str:
+    return ", ".join(f"{name}={number}" for name, number in aliases.items())

@@ -1,0 +1,35 @@
+"""Arguments that several commands share, and the reading of `key=value`."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+AdapterName = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
+Alias = Annotated[str, typer.Option(help="The alias to move or to look at.")]
+Expected = Annotated[
+    int | None,
+    typer.Option(min=0, help="The version you believe is current, 0 for none; refused if it is not."),
+]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+
+
+def read_pairs(pairs: Sequence[str], option: str) -> dict[str, Any]:
+    """`["steps=5", "name=x"]` as `{"steps": 5, "name": "x"}`: a value is JSON where it can be, else text.
+
+    Raises:
+        typer.BadParameter: not of the form `key=value`, or a key twice.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
+            raise typer.BadParameter(f"{pair!r} is not of the form key=value", param_hint=option)
+        if key in values:
+            raise typer.BadParameter(f"{key!r} is given twice", param_hint=option)
+        try:
+            values[key] = json.loads(text)
+        except ValueError:
+            values[key] = text
+    return values

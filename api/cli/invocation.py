@@ -1,0 +1,63 @@
+"""What one call of `memgen` was told globally, and the settings and client that follow from it.
+
+Knows no command. What is heavy is imported when it is asked for: `memgen --help` must not wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+    from api.client import Client
+    from registry.settings import Settings
+
+
+class CommandFailed(Exception):
+    """A command could not do what it was asked. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    home: Path | None = None
+    api_url: str | None = None
+
+    def settings(self, *, service_env: bool = True, **overrides: object) -> Settings:
+        """`service_env=False` for the local stack, which must not read back what it wrote itself."""
+        from pydantic import ValidationError
+
+        from registry.settings import load_settings
+
+        given = {"home": self.home, "api_url": self.api_url, **overrides}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        try:
+            return load_settings(service_env=service_env, **chosen)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise CommandFailed(f"The settings are not valid ({wrong}). Mind the MEMGEN_* variables.") from error
+
+
+def invocation(context: typer.Context) -> Invocation:
+    """That of the running command; the plain one where a command is called without the main callback."""
+    found = context.find_root().obj
+    return found if isinstance(found, Invocation) else Invocation()
+
+
+def connect(context: typer.Context) -> Client:
+    """A client of the API that the settings name.
+
+    Raises:
+        CommandFailed: there is no key.
+    """
+    from api.client import Client
+
+    settings = invocation(context).settings()
+    if settings.api_key is None:
+        raise CommandFailed(
+            f"There is no API key: neither MEMGEN_API_KEY nor {settings.home}/service.env has one. Start the service "
+            "with `memgen up`, or set MEMGEN_API_URL and MEMGEN_API_KEY to use another."
+        )
+    return Client(settings.api_url, settings.api_key.get_secret_value())

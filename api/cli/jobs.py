@@ -1,0 +1,135 @@
+"""`memgen jobs`: what is queued, runs and has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.invocation import connect
+from api.cli.output import Json, moment, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from api.client import Client, JsonObject
+
+app = typer.Typer(help="Jobs: trainings and evaluations. Without a subcommand, the newest are listed.")
+JobId = Annotated[str, typer.Argument(help="Id of the job, see `memgen jobs`.", show_default=False)]
+Limit = Annotated[int, typer.Option(min=1, max=200, help="How many, the newest first.")]
+
+_EVENTS_PER_PAGE = 1000
+
+
+@app.callback(invoke_without_command=True, epilog="Example: `memgen jobs --json`")
+def main(context: typer.Context, limit: Limit = 20, as_json: Json = False) -> None:
+    """Jobs: trainings and evaluations. Without a subcommand, the newest are listed."""
+    if context.invoked_subcommand is None:
+        _list(context, limit, as_json)
+    elif as_json:
+        raise typer.BadParameter(f"put it behind `{context.invoked_subcommand}`", param_hint="--json")
+
+
+@app.command("list", epilog="Example: `memgen jobs list --limit 5`")
+def list_(context: typer.Context, limit: Limit = 20, as_json: Json = False) -> None:
+    """List the newest jobs."""
+    _list(context, limit, as_json)
+
+
+@app.command(epilog="Example: `memgen jobs show 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
+def show(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
+    """Show one job: what it was asked, how far it is, how it ended."""
+    with connect(context) as client:
+        job = client.job(job_id)
+    if as_json:
+        print_json(job)
+        return
+    from api.cli.progress import describe
+
+    rows: list[tuple[str, Any]] = [
+        ("id", job["id"]),
+        ("kind", job["kind"]),
+        ("adapter", job["adapter"]),
+        ("state", job["state"]),
+        ("asked", _pairs(job["params"])),
+        ("progress", f"{job['progress'].get('phase', '')} {describe(job['progress'])}".strip()),
+        ("attempt", job["attempt"]),
+        ("created", moment(job["created_at"])),
+        ("started", moment(job["started_at"])),
+        ("finished", moment(job["finished_at"])),
+        ("result", _pairs(job["result"] or {})),
+        ("error", job["error"]),
+    ]
+    print_table(("", ""), rows)
+
+
+@app.command(epilog="Example: `memgen jobs cancel 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
+def cancel(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
+    """Cancel a job: at once if it is queued, within seconds if it runs."""
+    with connect(context) as client:
+        job = client.cancel(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        print_line(f"Job {job_id} {'is cancelled' if job['state'] == 'cancelled' else 'was asked to stop'}.")
+
+
+@app.command(epilog="Example: `memgen jobs events 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11 --follow`")
+def events(
+    context: typer.Context,
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what happened in a job. With --follow and --json, the document comes when the job has ended."""
+    found = []
+    with connect(context) as client:
+        for event in _follow_events(client, job_id) if follow else _all_events(client, job_id):
+            if as_json:
+                found.append(event)
+            else:
+                _print_event(event)
+    if as_json:
+        print_json({"data": found})
+
+
+def _list(context: typer.Context, limit: int, as_json: bool) -> None:
+    from api.cli.progress import describe
+
+    with connect(context) as client:
+        page = client.jobs(limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        (
+            job["id"],
+            job["kind"],
+            job["adapter"],
+            job["state"],
+            job["error"] or (describe(job["progress"]) if job["state"] == "running" else ""),
+            moment(job["created_at"]),
+        )
+        for job in page["data"]
+    ]
+    empty = "No job yet. `memgen train ADAPTER --task TASK` starts one."
+    print_table(("job", "kind", "adapter", "state", "progress", "created"), rows, empty=empty)
+
+
+def _follow_events(client: Client, job_id: str) -> Any:
+    return (update.data for update in client.follow(job_id) if update.kind == "event")
+
+
+def _all_events(client: Client, job_id: str) -> Any:
+    after = 0
+    while page := client.events(job_id, after=after, limit=_EVENTS_PER_PAGE):
+        yield from page
+        after = page[-1]["seq"]
+
+
+def _print_event(event: JsonObject) -> None:
+    from api.cli.progress import event_line
+
+    print_line(f"{moment(event['at'])}  {event['level']:<8}  {event_line(event)}")
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())

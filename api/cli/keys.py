@@ -1,0 +1,66 @@
+"""`memgen keys`: API keys of this project."""
+
+from typing import Annotated
+
+import typer
+
+from api.cli.invocation import connect
+from api.cli.output import Json, moment, print_json, print_line, print_note, print_table
+
+app = typer.Typer(help="API keys of this project.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: `memgen keys create agent --scope read --scope write`")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Who will use it, for people.", show_default=False)],
+    scope: Annotated[
+        list[str], typer.Option(help="read, write, train, promote or admin; repeatable.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Create a key. It is shown this once: only its hash is stored."""
+    with connect(context) as client:
+        key = client.create_key(name, scope)
+    if as_json:
+        print_json(key)
+    else:
+        print_note(f"Key {name} ({', '.join(key['scopes'])}), id {key['id']}. Keep it now, it is not shown again:")
+        print_line(key["key"])
+
+
+@app.command("list", epilog="Example: `memgen keys list`")
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List keys by their first characters; the keys themselves are not stored."""
+    with connect(context) as client:
+        keys = client.list_keys()
+    if as_json:
+        print_json({"data": keys})
+        return
+    rows = [
+        (
+            k["id"],
+            k["name"],
+            f"{k['hint']}...",
+            ", ".join(k["scopes"]),
+            moment(k["created_at"]),
+            moment(k["revoked_at"]),
+        )
+        for k in keys
+    ]
+    print_table(("id", "name", "key", "scopes", "created", "revoked"), rows)
+
+
+@app.command(epilog="Example: `memgen keys revoke 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
+def revoke(
+    context: typer.Context,
+    key_id: Annotated[str, typer.Argument(help="Id of the key, see `memgen keys list`.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Revoke a key; from now on it is refused."""
+    with connect(context) as client:
+        key = client.revoke_key(key_id)
+    if as_json:
+        print_json(key)
+    else:
+        print_line(f"Key {key['name']} ({key['hint']}...) is revoked.")

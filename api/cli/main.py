@@ -1,0 +1,116 @@
+"""The command line `memgen`: its commands, global options, and how errors end it.
+
+Knows no command's inside. What a user can cause ends with one clear line on stderr and exit code 1, misuse with
+usage and exit code 2; a traceback means a bug.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli import adapters, chat, demo, jobs, keys, local, tasks, training, upload
+from api.cli.invocation import CommandFailed, Invocation
+from api.cli.output import print_note
+
+_SERVICE, _LEARN, _VERSIONS, _USE = "Service", "Learning", "Versions", "Use"
+_HINTS = {
+    "task_not_found": "`memgen task list` shows the tasks, `memgen task create NAME` makes one.",
+    "adapter_not_found": "`memgen adapter list` shows the adapters, `memgen adapter create NAME` makes one.",
+    "version_not_found": "`memgen versions ADAPTER` shows them.",
+    "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
+    "unknown_key": "The key came from MEMGEN_API_KEY, or else from service.env in MEMGEN_HOME.",
+}
+"""By the API's error code: the same advice in commands."""
+
+app = typer.Typer(
+    name="memgen",
+    help="Continual learning for LLM agents: memories trained on a frozen base, checked before they serve.",
+    epilog="Example: `memgen up && memgen task create support && memgen upload runs.jsonl --task support`",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.command(epilog="Example: `memgen up --port 8080`", rich_help_panel=_SERVICE)(local.up)
+app.command(epilog="Example: `memgen down`", rich_help_panel=_SERVICE)(local.down)
+app.command(epilog="Example: `memgen status --json`", rich_help_panel=_SERVICE)(local.status)
+app.command(epilog="Example: `memgen demo --report demo-report.json`", rich_help_panel=_SERVICE)(demo.demo)
+app.add_typer(tasks.app, name="task", rich_help_panel=_LEARN)
+app.command(epilog="Example: `memgen upload runs.jsonl.gz --task support`", rich_help_panel=_LEARN)(upload.upload)
+app.add_typer(adapters.app, name="adapter", rich_help_panel=_LEARN)
+app.command(
+    epilog="Example: `memgen train support-bot --task support --steps 150 --set learning_rate=0.002`",
+    rich_help_panel=_LEARN,
+)(training.train)
+app.add_typer(jobs.app, name="jobs", rich_help_panel=_LEARN)
+app.command(epilog="Example: `memgen versions support-bot`", rich_help_panel=_VERSIONS)(adapters.versions)
+app.command(epilog="Example: `memgen scores support-bot --json`", rich_help_panel=_VERSIONS)(adapters.scores)
+app.command(
+    epilog="Example: `memgen promote support-bot 7 --expected 6 --reason 'better on refunds'`",
+    rich_help_panel=_VERSIONS,
+)(adapters.promote)
+app.command(epilog="Example: `memgen rollback support-bot --reason 'users complain'`", rich_help_panel=_VERSIONS)(
+    adapters.rollback
+)
+app.command(epilog="Example: `memgen history support-bot --alias champion`", rich_help_panel=_VERSIONS)(
+    adapters.history
+)
+app.command(
+    epilog="Example: `memgen chat support-bot@champion 'Where is my order?' --max-tokens 64`", rich_help_panel=_USE
+)(chat.chat)
+app.add_typer(keys.app, name="keys", rich_help_panel=_USE)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"memgen {version('memgen-service')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the local service. Default: MEMGEN_HOME, else ~/.memgen.")
+    ] = None,
+    api_url: Annotated[
+        str | None, typer.Option(help="Where the API is. Default: MEMGEN_API_URL, else the local service.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Continual learning for LLM agents: memories trained on a frozen base, checked before they serve."""
+    context.obj = Invocation(home=home, api_url=api_url)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """The entry point; `arguments` default to the process's own."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="memgen")
+    except Exception as error:
+        message = _expected(error)
+        if message is None:
+            raise
+        print_note(f"memgen: {message}", style="red")
+        sys.exit(1)
+
+
+def _expected(error: Exception) -> str | None:
+    """What to say of an error that a user can cause; None for a bug."""
+    from api.client import ApiError, ClientError
+    from api.local.errors import LocalStackError
+    from memgen.errors import MemgenError
+    from registry.errors import RegistryError
+
+    if isinstance(error, ApiError):
+        text = " ".join(f"{error.detail}. {_HINTS.get(error.code, '')}".replace("..", ".").split())
+        return f"{text} ({error.status} {error.code})"
+    if isinstance(error, CommandFailed | ClientError | LocalStackError | RegistryError | MemgenError):
+        return str(error)
+    return None

@@ -1,0 +1,52 @@
+"""`memgen task`: domains with a grader and held-out items."""
+
+from typing import Annotated
+
+import typer
+
+from api.cli.arguments import read_pairs
+from api.cli.invocation import connect
+from api.cli.output import Json, print_json, print_line, print_table
+
+app = typer.Typer(help="Tasks: named domains with a grader and a held-out suite.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: `memgen task create gsm --grader numeric --option tolerance=0.01`")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Lower case, such as support-tickets.", show_default=False)],
+    grader: Annotated[
+        str, typer.Option(help="exact, numeric, function_call, reasoning_gym, or likelihood: held-out token loss.")
+    ] = "likelihood",
+    option: Annotated[list[str] | None, typer.Option(help="Option of the grader, as key=value; repeatable.")] = None,
+    holdout_share: Annotated[
+        float | None, typer.Option(help="Share of prompts kept for evaluation; the service's default if not given.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Create a task. Creating an equal one again is harmless."""
+    spec = {"kind": grader, **read_pairs(option or [], "--option")}
+    with connect(context) as client:
+        task = client.create_task(name, grader=spec, holdout_share=holdout_share, description=description)
+    if as_json:
+        print_json(task)
+    else:
+        share = task["holdout_share"]
+        print_line(f"Task {name}: graded by {grader}, {100 * share:g}% of its prompts are kept for evaluation.")
+
+
+@app.command("list", epilog="Example: `memgen task list --json`")
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List all tasks with their numbers of trajectories."""
+    with connect(context) as client:
+        tasks = client.list_tasks()
+    if as_json:
+        print_json({"data": tasks})
+        return
+    rows = [(t["name"], t["grader"]["kind"], t["trajectories"], t["held_out"], t["description"]) for t in tasks]
+    print_table(
+        ("task", "grader", "#trajectories", "#held out", "description"),
+        rows,
+        empty="No task yet. Create one with `memgen task create NAME`.",
+    )

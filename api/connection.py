@@ -1,0 +1,148 @@
+"""One connection to an API: sends requests, reads replies, errors and event streams. Knows no path and no noun.
+
+Errors:
+
+ClientError
+├── ApiError          the API answered and refused; carries its status, code and detail
+└── ApiUnreachable    no answer: nothing listens there, it broke off, or it took too long
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+JsonObject = dict[str, Any]
+
+_SILENCE_SECONDS = 30.0  # of a stream, before it is opened anew: a dead connection looks like a quiet job
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ClientError(Exception):
+    """Root of the tree."""
+
+
+class ApiError(ClientError):
+    """The API refused. `code` is stable for programs, `detail` is for people."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+
+
+class ApiUnreachable(ClientError):
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"No answer from the API at {url} ({reason}). Start it with `memgen up`, or set MEMGEN_API_URL to where "
+            "it runs."
+        )
+        self.url = url
+
+
+class Connection:
+    """A pool of connections to one API, with one key."""
+
+    def __init__(self, base_url: str, api_key: str, timeout_seconds: float) -> None:
+        self._url = base_url.rstrip("/")
+        self._timeout = timeout_seconds
+        headers = {"Authorization": f"Bearer {api_key}"}
+        try:
+            # Whatever proxy the environment names, it can't reach our own machine.
+            local = httpx.URL(self._url).host in _LOOPBACK
+            self._http = httpx.Client(base_url=self._url, headers=headers, trust_env=not local)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ApiUnreachable(self._url, _reason(error)) from error
+
+    def close(self) -> None:
+        self._http.close()
+
+    def send(
+        self, method: str, path: str, body: JsonObject | None = None, *, timeout: float = 0.0, **options: Any
+    ) -> JsonObject:
+        """The reply's JSON object. `timeout`, in seconds, can only lengthen the connection's own.
+
+        Raises:
+            ApiError, ApiUnreachable: see above.
+        """
+        seconds = max(timeout, self._timeout)
+        try:
+            response = self._http.request(method, path, json=body, timeout=seconds, **options)
+        except httpx.TimeoutException as error:
+            raise ApiUnreachable(self._url, f"nothing came within {seconds:g} s") from error
+        except httpx.TransportError as error:
+            raise ApiUnreachable(self._url, _reason(error)) from error
+        _check(response)
+        return _json(response)
+
+    def stream(self, path: str, after: int) -> Iterator[tuple[int, str, JsonObject]]:
+        """Server-sent events behind `after`: id (0 where it has none), kind and data.
+
+        It ends when the server ends it, and after a long silence. Raises as `send`.
+        """
+        timeout = httpx.Timeout(self._timeout, read=_SILENCE_SECONDS)
+        try:
+            with self._http.stream("GET", path, headers={"Last-Event-ID": str(after)}, timeout=timeout) as response:
+                if response.is_error:
+                    response.read()
+                    _check(response)
+                yield from _server_sent_events(response.iter_lines())
+        except httpx.ReadTimeout:
+            return
+        except httpx.TransportError as error:
+            raise ApiUnreachable(self._url, _reason(error)) from error
+
+
+def _server_sent_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            yield int(fields.get("id", 0)), fields.get("event", "message"), json.loads(fields["data"])
+            fields = {}
+
+
+def _check(response: httpx.Response) -> None:
+    """Raises ApiError from problem+json, from OpenAI's error shape, or from whatever else came."""
+    if response.is_success:
+        return
+    status, body = response.status_code, _body(response)
+    inner = body.get("error")
+    if isinstance(inner, dict):
+        raise ApiError(status, str(inner.get("code")), str(inner.get("message")))
+    if "detail" not in body:
+        raise _foreign(response)
+    code = str(body.get("type", "")).rpartition(":")[2]
+    raise ApiError(status, code or f"http_{status}", str(body["detail"]))
+
+
+def _json(response: httpx.Response) -> JsonObject:
+    body = _body(response)
+    if not body:
+        raise _foreign(response)
+    return body
+
+
+def _body(response: httpx.Response) -> JsonObject:
+    """The reply as a JSON object; empty where it is none."""
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _foreign(response: httpx.Response) -> ApiError:
+    status = response.status_code
+    return ApiError(
+        status,
+        f"http_{status}",
+        f"{response.url} answered {status}, and not as the MemGen API would; expected JSON of its own. Is "
+        "MEMGEN_API_URL right?",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

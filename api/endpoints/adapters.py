@@ -1,0 +1,169 @@
+"""Adapters, their versions, aliases and scores; promotion and rollback."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from api.deps import Promoter, Reader, ServicesDep, Trainer
+from api.idempotency import IdempotencyKey, once
+from api.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
+from api.scores import ScoresOut, scores_of
+from memgen.backbone import find_revision
+from memgen.config import MemoryConfig
+from registry.adapters import create_adapter, get_adapter, list_adapters
+from registry.aliases import history, list_aliases, promote, roll_back
+from registry.database import transaction
+from registry.models import Version
+from registry.versions import gate_of, get_version, list_versions
+
+router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
+
+
+class AdapterIn(Strict):
+    name: str
+    description: Annotated[str, Field(max_length=2000)] = ""
+    strategy: str = "replay"
+    replay_share: Annotated[float, Field(description="Share of earlier tasks' items in each training")] = 0.25
+    gate_margin: Annotated[float, Field(description="Largest drop of an old task's score, 0.05 is 5 points")] = 0.05
+    memory: Annotated[dict[str, Any], Field(default_factory=dict, description="Fields of MemoryConfig: latents, ...")]
+
+
+class AdapterList(BaseModel):
+    data: list[AdapterOut]
+
+
+class VersionList(BaseModel):
+    data: list[VersionOut]
+
+
+class AliasHistory(BaseModel):
+    data: list[AliasMoveOut]
+
+
+class PromoteIn(Strict):
+    version: int
+    expected_version: Annotated[
+        int | None, Field(description="What you believe is current, 0 for none; 409 if it is not")
+    ] = None
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+class RollbackIn(Strict):
+    to_version: Annotated[int | None, Field(description="Default: the version that served before")] = None
+    expected_version: int | None = None
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+@router.post("", status_code=201)
+def create(
+    body: AdapterIn, services: ServicesDep, caller: Trainer, idempotency_key: IdempotencyKey = None
+) -> AdapterOut:
+    """The adapter is bound to the base model that this service runs."""
+    settings = services.settings
+    memory = MemoryConfig.from_mapping(body.memory)
+    revision = find_revision(settings.base_model, cache_dir=settings.models_dir, revision=settings.base_revision)
+
+    with transaction(services.sessions) as session:
+
+        def created() -> AdapterOut:
+            adapter = create_adapter(
+                session,
+                caller.project_id,
+                name=body.name,
+                base_model=settings.base_model,
+                base_revision=revision,
+                description=body.description,
+                strategy=body.strategy,
+                replay_share=body.replay_share,
+                gate_margin=body.gate_margin,
+                memory=memory.to_mapping(),
+            )
+            return AdapterOut.of(adapter, [])
+
+        return once(session, caller.project_id, idempotency_key, body, AdapterOut, created)
+
+
+@router.get("")
+def index(services: ServicesDep, caller: Reader) -> AdapterList:
+    with transaction(services.sessions) as session:
+        rows = list_adapters(session, caller.project_id)
+        return AdapterList(data=[AdapterOut.of(row, list_aliases(session, row)) for row in rows])
+
+
+@router.get("/{name}")
+def show(name: str, services: ServicesDep, caller: Reader) -> AdapterOut:
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        return AdapterOut.of(adapter, list_aliases(session, adapter))
+
+
+@router.get("/{name}/versions")
+def versions(name: str, services: ServicesDep, caller: Reader) -> VersionList:
+    """Oldest first."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        return VersionList(data=[_version_out(session, row) for row in list_versions(session, adapter)])
+
+
+@router.get("/{name}/versions/{number}")
+def version(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionOut:
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        return _version_out(session, get_version(session, adapter, number))
+
+
+@router.get("/{name}/scores")
+def scores(name: str, services: ServicesDep, caller: Reader) -> ScoresOut:
+    """R of the adapter's versions and tasks, with ACC, BWT, FWT and forgetting."""
+    with transaction(services.sessions) as session:
+        return scores_of(session, get_adapter(session, caller.project_id, name))
+
+
+@router.get("/{name}/aliases/{alias}/history")
+def alias_history(name: str, alias: str, services: ServicesDep, caller: Reader) -> AliasHistory:
+    """Every move, oldest first."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        return AliasHistory(data=[AliasMoveOut.of(move) for move in history(session, adapter, alias)])
+
+
+@router.post("/{name}/aliases/{alias}/promote")
+def promote_alias(name: str, alias: str, body: PromoteIn, services: ServicesDep, caller: Promoter) -> AliasMoveOut:
+    """Move an alias to a version that passed its gate."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        move = promote(
+            session,
+            adapter,
+            alias,
+            get_version(session, adapter, body.version),
+            actor=f"key {caller.name}",
+            reason=body.reason,
+            expected=body.expected_version,
+        )
+        return AliasMoveOut.of(move)
+
+
+@router.post("/{name}/aliases/{alias}/rollback")
+def roll_back_alias(name: str, alias: str, body: RollbackIn, services: ServicesDep, caller: Promoter) -> AliasMoveOut:
+    """Move an alias back; the next answer comes from the earlier version."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        move = roll_back(
+            session,
+            adapter,
+            alias,
+            actor=f"key {caller.name}",
+            reason=body.reason,
+            to_number=body.to_version,
+            expected=body.expected_version,
+        )
+        return AliasMoveOut.of(move)
+
+
+def _version_out(session: Session, row: Version) -> VersionOut:
+    gate = gate_of(session, row)
+    champion = session.get(Version, gate.champion_id) if gate and gate.champion_id else None
+    return VersionOut.of(row, gate, champion)

@@ -1,0 +1,191 @@
+"""Trajectories over REST: sent one by one or in small lists, streamed as JSONL in bulk, read back."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from api.deps import Reader, ServicesDep, Writer
+from api.endpoints.trajectory_models import (
+    IMPORT_BODY,
+    TRAJECTORY_BODY,
+    ImportReportOut,
+    TrajectoryOut,
+    TrajectorySummary,
+)
+from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.tokens import Tokens
+from registry.database import transaction
+from registry.errors import Invalid, InvalidTrajectory
+from registry.imports import ImportReport, LineResult, Sent, TokenLimit, import_batch, read_item, read_line
+from registry.json_text import parse_json, show
+from registry.keys import Principal
+from registry.lines import Line, LineReader
+from registry.tasks import get_task
+from registry.trajectories import get_trajectory, list_trajectories
+from registry.wiring import Services
+
+router = APIRouter(prefix="/v1", tags=["trajectories"])
+log = structlog.get_logger()
+
+MAX_ITEMS = 1_000
+"""Trajectories in one JSON body; the bulk import takes any number."""
+
+_FORMS = "multipart/"
+_ENCODINGS = ("identity", "gzip", "x-gzip")
+TaskName = Annotated[str | None, Query(description="Task of those that name none themselves", max_length=256)]
+
+
+async def json_body(request: Request, services: ServicesDep) -> object:
+    """The body, read by the registry's strict parser: repeated keys and NaN are refused, not guessed at."""
+    limit = services.settings.max_trajectory_bytes
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, f"the body exceeds {limit} bytes; use POST /v1/trajectories/import for more")
+    return parse_json(bytes(body))
+
+
+@router.post("/trajectories", openapi_extra={"requestBody": TRAJECTORY_BODY})
+def post_trajectories(
+    principal: Writer,
+    body: Annotated[object, Depends(json_body)],
+    services: ServicesDep,
+    tokens: Tokens,
+    task: TaskName = None,
+) -> ImportReportOut:
+    """Store one trajectory or up to 1,000. Sending the same again is harmless.
+
+    One that is refused alone answers 422 with its code; of several, each has its own line in the report.
+    """
+    importing = _Import(services, principal, tokens, task, ImportReport(every_line=True))
+    importing.check_task()
+    wrapped = isinstance(body, dict) and set(body) == {"trajectories"}
+    alone = not wrapped and not isinstance(body, list)
+    items = [body] if alone else body["trajectories"] if isinstance(body, dict) else body
+    if not isinstance(items, list):
+        raise Invalid(f"trajectories: got {show(items)}; expected a list of trajectories")
+    if len(items) > MAX_ITEMS:
+        raise Invalid(f"{len(items)} trajectories; expected at most {MAX_ITEMS}. Use POST /v1/trajectories/import.")
+    size = services.settings.import_batch_lines
+    for start in range(0, len(items), size):
+        importing.store([read_item(n, item) for n, item in enumerate(items[start : start + size], start + 1)])
+    results = importing.report.lines
+    if alone and results[0].code is not None:
+        raise InvalidTrajectory(results[0].code, str(results[0].reason))
+    return ImportReportOut.of(importing.report, lines_read=len(items))
+
+
+@router.post("/trajectories/import", openapi_extra={"requestBody": IMPORT_BODY})
+async def import_trajectories(
+    request: Request, services: ServicesDep, principal: Writer, tokens: Tokens, task: TaskName = None
+) -> ImportReportOut:
+    """Stream a JSONL file of any size, plain or gzip: `curl --data-binary @file.jsonl.gz`.
+
+    Lines are stored in batches as they arrive. A refused line never hinders the others. If the stream breaks
+    off, what was stored stays, `complete` is false, and sending the whole file again adds only what is
+    missing.
+    """
+    if request.headers.get("content-type", "").startswith(_FORMS):
+        raise HTTPException(415, "a form was sent; send the file itself: curl --data-binary @file.jsonl")
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) not in _ENCODINGS:
+        raise HTTPException(415, f"Content-Encoding {encoding!r} is not known; send plain JSONL or gzip")
+    importing = _Import(services, principal, tokens, task, ImportReport())
+    await run_in_threadpool(importing.check_task)
+    reader = LineReader(services.settings.max_trajectory_bytes)
+    try:
+        async for chunk in request.stream():
+            await run_in_threadpool(importing.take, reader.feed(chunk))
+    except ClientDisconnect:
+        log.warning("import broken off by the client", lines=reader.number)
+        reader.stopped = f"the connection closed after line {reader.number}; send the whole file again"
+    await run_in_threadpool(importing.finish, reader)
+    return ImportReportOut.of(importing.report, lines_read=reader.number, stopped=reader.stopped)
+
+
+@router.get("/trajectories")
+def get_trajectories(
+    services: ServicesDep,
+    principal: Reader,
+    task: TaskName = None,
+    session_id: Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]*$")] = None,
+    held_out: Annotated[bool | None, Query(description="Only held-out ones, or only those to train on")] = None,
+    include_messages: Annotated[bool, Query(description="Messages and tools too, which may be large")] = False,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[TrajectoryOut | TrajectorySummary]:
+    """Trajectories in order of arrival."""
+    with transaction(services.sessions) as session:
+        if task is not None:
+            get_task(session, principal.project_id, task)
+        rows = list_trajectories(
+            session,
+            principal.project_id,
+            task=task,
+            session_id=session_id,
+            held_out=held_out,
+            after=decode_cursor(cursor),
+            limit=limit + 1,
+            with_messages=include_messages,
+        )
+        render = TrajectoryOut.of if include_messages else TrajectorySummary.of
+        return make_page(rows, limit, seq=lambda row: row.seq, render=render)
+
+
+@router.get("/trajectories/{trajectory}")
+def get_one_trajectory(trajectory: uuid.UUID, services: ServicesDep, principal: Reader) -> TrajectoryOut:
+    """One trajectory with its messages, by the id that the service gave it."""
+    with transaction(services.sessions) as session:
+        return TrajectoryOut.of(get_trajectory(session, principal.project_id, trajectory))
+
+
+@dataclass
+class _Import:
+    """One import under way: lines gather until a batch is full, and a batch is one transaction."""
+
+    services: Services
+    principal: Principal
+    tokens: TokenLimit
+    task: str | None
+    report: ImportReport
+    waiting: list[Line] = field(default_factory=list)
+    waiting_bytes: int = 0
+
+    def check_task(self) -> None:
+        """Raises TaskNotFound: better than refusing each of a million lines."""
+        if self.task is not None:
+            with transaction(self.services.sessions) as session:
+                get_task(session, self.principal.project_id, self.task)
+
+    def take(self, lines: Iterable[Line]) -> None:
+        settings = self.services.settings
+        for line in lines:
+            self.waiting.append(line)
+            self.waiting_bytes += len(line.data or b"")
+            # Bytes count too: a batch of the longest lines would be held in memory whole.
+            if len(self.waiting) >= settings.import_batch_lines or self.waiting_bytes >= settings.max_trajectory_bytes:
+                self._flush()
+
+    def finish(self, reader: LineReader) -> None:
+        self.take(reader.finish())
+        self._flush()
+
+    def store(self, batch: Sequence[Sent]) -> None:
+        with transaction(self.services.sessions) as session:
+            results: list[LineResult] = import_batch(
+                session, self.principal.project_id, batch, default_task=self.task, tokens=self.tokens
+            )
+        # Counted only once they are committed.
+        self.report.add(results)
+
+    def _flush(self) -> None:
+        if self.waiting:
+            limit = self.services.settings.max_trajectory_bytes
+            self.store([read_line(line, max_bytes=limit) for line in self.waiting])
+        self.waiting, self.waiting_bytes = [], 0

@@ -1,0 +1,158 @@
+"""What trajectories and import reports look like on the wire."""
+
+import uuid
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from registry.conversations import MAX_NAME_CHARACTERS, ROLES
+from registry.envelope import REWARD_SOURCES
+from registry.imports import MAX_REPORTED_LINES, ImportReport
+from registry.models import Trajectory
+
+_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
+TRAJECTORY_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["messages"],
+    "additionalProperties": False,
+    "properties": {
+        "messages": {
+            "type": "array",
+            "minItems": 2,
+            "description": "OpenAI's chat format; assistant turns may carry `weight` 0 (context only) or 1.",
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {"role": {"enum": list(ROLES)}},
+            },
+        },
+        "tools": {
+            "type": ["array", "null"],
+            "items": {"type": "object"},
+            "description": "OpenAI's function tools.",
+        },
+        "task": {**_TEXT, "description": "Name of the task; `?task=` is the default."},
+        "trajectory_id": {**_TEXT, "description": "Your own id; need not be unique."},
+        "session_id": {**_TEXT, "description": "Groups trajectories of one conversation or user."},
+        "reward": {"type": ["number", "null"]},
+        "reward_source": {"enum": [*REWARD_SOURCES, None]},
+        "success": {"type": ["boolean", "null"]},
+        "adapter_version": {**_TEXT, "description": "The version that answered, such as `support-bot@7`."},
+        "metadata": {"type": ["object", "null"], "description": "Whatever is your own; kept as it is."},
+        "parallel_tool_calls": {"type": "boolean", "description": "Ignored."},
+    },
+}
+TRAJECTORY_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    TRAJECTORY_SCHEMA,
+                    {"type": "array", "items": TRAJECTORY_SCHEMA},
+                    {
+                        "type": "object",
+                        "required": ["trajectories"],
+                        "additionalProperties": False,
+                        "properties": {"trajectories": {"type": "array", "items": TRAJECTORY_SCHEMA}},
+                    },
+                ]
+            }
+        }
+    },
+}
+IMPORT_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        kind: {"schema": {"type": "string", "format": "binary", "description": "One trajectory a line."}}
+        for kind in ("application/x-ndjson", "application/gzip")
+    },
+}
+
+
+class LineOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    line: int = Field(description="From 1; place in the list where JSON was sent")
+    status: Literal["accepted", "duplicate", "refused"]
+    id: uuid.UUID | None = Field(description="Of the stored trajectory; null where refused")
+    code: str | None = Field(description="Why refused, for programs; stable")
+    reason: str | None = Field(description="Why refused, for people, with the place")
+
+
+class ImportReportOut(BaseModel):
+    accepted: int = Field(description="Stored by this request")
+    duplicate: int = Field(description="Stored already, or earlier in the same file; nothing was added")
+    refused: int
+    held_out: int = Field(description="Of the accepted ones: kept for evaluation, never trained on")
+    complete: bool = Field(description="False if the stream broke off; what was accepted is kept")
+    stopped: str | None = Field(description="Why and where the stream broke off")
+    lines_read: int = Field(description="Lines that arrived whole, blank ones included")
+    refused_by_code: dict[str, int] = Field(description="All refused lines")
+    lines: list[LineOut] = Field(
+        description=f"Every refused line up to {MAX_REPORTED_LINES:,}; for JSON bodies the others too"
+    )
+    lines_left_out: int = Field(description="Refused lines beyond that limit")
+
+    @classmethod
+    def of(cls, report: ImportReport, *, lines_read: int, stopped: str | None = None) -> "ImportReportOut":
+        return cls(
+            accepted=report.counts["accepted"],
+            duplicate=report.counts["duplicate"],
+            refused=report.counts["refused"],
+            held_out=report.held_out,
+            complete=stopped is None,
+            stopped=stopped,
+            lines_read=lines_read,
+            refused_by_code=dict(sorted(report.refused_by_code.items())),
+            lines=[LineOut.model_validate(line) for line in report.lines],
+            lines_left_out=report.lines_left_out,
+        )
+
+
+class TrajectorySummary(BaseModel):
+    id: uuid.UUID
+    task: str
+    trajectory_id: str | None
+    session_id: str | None
+    reward: float | None
+    reward_source: str | None
+    success: bool | None
+    adapter_version: str | None
+    metadata: dict[str, Any]
+    held_out: bool = Field(description="Kept for evaluation, never trained on")
+    tokens: int = Field(description="Longest supervised prompt plus answer")
+    content_hash: str = Field(description="Equal content in one task is stored once")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: Trajectory) -> "TrajectorySummary":
+        return cls(**_summary(row))
+
+
+class TrajectoryOut(TrajectorySummary):
+    messages: list[Any]
+    tools: list[Any] | None
+
+    @classmethod
+    def of(cls, row: Trajectory) -> "TrajectoryOut":
+        return cls(**_summary(row), messages=row.messages, tools=row.tools)
+
+
+def _summary(row: Trajectory) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "task": row.task.name,
+        "trajectory_id": row.trajectory_id,
+        "session_id": row.session_id,
+        "reward": row.reward,
+        "reward_source": row.reward_source,
+        "success": row.success,
+        "adapter_version": row.adapter_version,
+        "metadata": row.details,
+        "held_out": row.held_out,
+        "tokens": row.tokens,
+        "content_hash": row.content_hash,
+        "created_at": row.created_at,
+    }

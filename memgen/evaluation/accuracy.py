@@ -1,0 +1,132 @@
+"""Scores of a memory, or of the bare base, on a suite: the model answers each item, the task's grader judges."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from memgen.chat import parse_answer, render_answer, render_prompt
+from memgen.engine import GenerationRequest, generate_all
+from memgen.errors import NothingToTrain
+from memgen.sampling import Sampling
+from memgen.tasks.graders import LIKELIHOOD, Reference, make_grader
+from memgen.training.examples import Example, tokenize
+from memgen.training.forward import PrefixStore, supervised_nll
+from memgen.training.losses import mean_by_example
+from memgen.weaver import AdapterHost
+
+
+@dataclass(frozen=True)
+class Item:
+    """A held-out item: the prompt and tools of its last supervised turn, and what the expert said."""
+
+    messages: tuple[dict[str, Any], ...]
+    tools: list[dict[str, Any]] | None
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    score: float
+    """In [0, 1]."""
+    answer: str
+
+
+@dataclass(frozen=True)
+class SuiteScore:
+    score: float
+    """Mean of the items'."""
+    items: tuple[ItemScore, ...]
+    seconds: float
+
+
+def item_of(messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, metadata: dict[str, Any]) -> Item:
+    """The item of a trajectory: its last assistant turn with weight is the reference.
+
+    Raises:
+        NothingToTrain: no such turn.
+    """
+    turns = [n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) != 0]
+    if not turns:
+        raise NothingToTrain("a held-out trajectory has no supervised assistant turn")
+    return Item(tuple(messages[: turns[-1]]), tools, Reference(messages[turns[-1]], metadata))
+
+
+def score_suite(
+    host: AdapterHost,
+    memory: str | None,
+    items: Sequence[Item],
+    grader: dict[str, Any],
+    *,
+    batch_size: int = 16,
+    on_done: Callable[[int], None] | None = None,
+) -> SuiteScore:
+    """Score `memory` (None: the bare base) on `items` with the grader of the spec. Greedy, so repeatable.
+
+    Raises:
+        UnknownGrader: the spec names none.
+        PromptTooLong: an item does not fit the model.
+    """
+    started = time.perf_counter()
+    if grader.get("kind") == LIKELIHOOD:
+        scores = _likelihoods(host, memory, items, batch_size, on_done)
+    else:
+        scores = _graded(host, memory, items, grader, batch_size, on_done)
+    mean = sum(item.score for item in scores) / len(scores)
+    return SuiteScore(mean, tuple(scores), time.perf_counter() - started)
+
+
+def answer_budget(host: AdapterHost, items: Sequence[Item]) -> int:
+    """New tokens allowed for an answer: half again the longest reference, so that the grader sees whole answers."""
+    longest = max(len(_example(host, item).target_ids) for item in items)
+    return longest + longest // 2 + 8
+
+
+def _graded(
+    host: AdapterHost,
+    memory: str | None,
+    items: Sequence[Item],
+    spec: dict[str, Any],
+    batch_size: int,
+    on_done: Callable[[int], None] | None,
+) -> list[ItemScore]:
+    grade = make_grader(spec)
+    tokenizer, sampling = host.backbone.tokenizer, Sampling(max_new_tokens=answer_budget(host, items))
+    prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
+    requests = [GenerationRequest(prompt, sampling, memory) for prompt in prompts]
+    answers = generate_all(host, requests, batch_size=batch_size, on_done=on_done)
+    return [
+        ItemScore(grade(parse_answer(answer.text), item.reference), answer.text)
+        for answer, item in zip(answers, items, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _likelihoods(
+    host: AdapterHost,
+    memory: str | None,
+    items: Sequence[Item],
+    batch_size: int,
+    on_done: Callable[[int], None] | None,
+) -> list[ItemScore]:
+    """exp(-mean token loss) of each reference: the geometric mean probability of its tokens."""
+    prefixes = PrefixStore(host.backbone, max_bytes=0)
+    examples = [_example(host, item) for item in items]
+    scores: list[ItemScore] = []
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        nll, rows = supervised_nll(host, memory, batch, prefixes)
+        for loss in mean_by_example(nll, rows, len(batch)).tolist():
+            scores.append(ItemScore(math.exp(-loss), ""))
+        if on_done:
+            on_done(len(scores))
+    return scores
+
+
+def _example(host: AdapterHost, item: Item) -> Example:
+    tokenizer = host.backbone.tokenizer
+    prompt, answer = render_answer(tokenizer, [*item.messages, item.reference.message], item.tools)
+    return Example(tokenize(tokenizer, prompt), tokenize(tokenizer, answer))

@@ -1,0 +1,113 @@
+"""The object store: bytes by key, in one S3 bucket. Knows no rows.
+
+Keys are content-addressed where the content is immutable, so writing the same bytes twice is harmless.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import S3Error
+
+from registry.errors import NotConfigured, ObjectNotFound, StoreUnavailable
+
+_MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
+
+
+class ObjectStore:
+    def __init__(self, s3_url: str, bucket: str, region: str) -> None:
+        """`s3_url` is `http://access_key:secret_key@host:port`."""
+        url = urlsplit(s3_url)
+        if url.scheme not in ("http", "https") or not url.hostname or not url.username or not url.password:
+            raise NotConfigured("MEMGEN_S3_URL must look like http://access_key:secret_key@host:port")
+        self.bucket = bucket
+        self._http = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=60),
+            retries=urllib3.Retry(3, backoff_factor=0.2),
+            maxsize=10,
+        )
+        self._client = Minio(
+            f"{url.hostname}:{url.port}" if url.port else url.hostname,
+            access_key=unquote(url.username),
+            secret_key=unquote(url.password),
+            secure=url.scheme == "https",
+            region=region,
+            http_client=self._http,
+        )
+
+    def close(self) -> None:
+        self._http.clear()
+
+    def ensure_bucket(self) -> None:
+        with self._errors(self.bucket):
+            if not self._client.bucket_exists(self.bucket):
+                try:
+                    self._client.make_bucket(self.bucket)
+                except S3Error as error:
+                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                        raise
+
+    def ping(self) -> None:
+        """Raises StoreUnavailable unless the store answers for our bucket."""
+        with self._errors(self.bucket):
+            if not self._client.bucket_exists(self.bucket):
+                raise StoreUnavailable(f"bucket {self.bucket!r} does not exist; create it or run `memgen up`")
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._errors(key):
+            self._client.put_object(self.bucket, key, io.BytesIO(data), len(data))
+
+    def get(self, key: str) -> bytes:
+        with self._errors(key):
+            response = self._client.get_object(self.bucket, key)
+            try:
+                return bytes(response.read())
+            finally:
+                response.close()
+                response.release_conn()
+
+    def put_file(self, key: str, path: Path) -> None:
+        with self._errors(key):
+            self._client.fput_object(self.bucket, key, str(path))
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Download to `path`; the client writes a part file first, so `path` is whole or absent."""
+        with self._errors(key):
+            self._client.fget_object(self.bucket, key, str(path))
+
+    def put_folder(self, prefix: str, folder: Path) -> None:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+
+    def get_folder(self, prefix: str, folder: Path) -> None:
+        """Download everything under `prefix` into `folder`."""
+        with self._errors(prefix):
+            keys = [str(o.object_name) for o in self._client.list_objects(self.bucket, f"{prefix}/", recursive=True)]
+        if not keys:
+            raise ObjectNotFound(f"nothing is stored under {prefix!r} in bucket {self.bucket!r}")
+        for key in keys:
+            target = folder / key.removeprefix(f"{prefix}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.get_file(key, target)
+
+    def delete(self, key: str) -> None:
+        """Deleting what is not there is harmless."""
+        with self._errors(key):
+            self._client.remove_object(self.bucket, key)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except S3Error as error:
+            if error.code in _MISSING:
+                raise ObjectNotFound(f"object {key!r} is not in bucket {self.bucket!r}") from error
+            raise StoreUnavailable(f"the object store refused {key!r}: {error.code}: {error.message}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise StoreUnavailable(
+                f"the object store did not answer for {key!r}: {error}. Is MEMGEN_S3_URL right, and is it up?"
+            ) from error

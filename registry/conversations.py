@@ -1,0 +1,222 @@
+"""Checks of one conversation in OpenAI's chat format. Pure: knows no row, no envelope, no tokenizer.
+
+A conversation is refused at its first fault, with a stable code and the fault's place. What it accepts,
+training can learn from: at least one assistant turn of non-zero weight, with something in front of it. It may
+end after that turn with messages of other roles; those are kept and not learned from. Unknown fields of a
+message are kept, not read.
+"""
+
+from typing import Any, TypeGuard
+
+from registry.errors import InvalidTrajectory
+from registry.json_text import canonical_json, parse_json, show
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+MAX_NAME_CHARACTERS = 256
+"""Longest id or function name."""
+
+
+def check_conversation(messages: object, tools: object) -> None:
+    """Refuse what can't be learned from.
+
+    Raises:
+        InvalidTrajectory: its code says what is wrong, its message where. That every text can be stored (no NUL, no
+            lone surrogate, no NaN) is `canonical_json`'s to check.
+    """
+    checked = _check_messages(messages, tools)
+    if checked[0]["role"] == "assistant":
+        raise InvalidTrajectory(
+            "assistant_first",
+            "messages[0]: an assistant turn without a prompt; expected a user or system message first",
+        )
+    weights = [message.get("weight") for message in checked if message["role"] == "assistant"]
+    if not weights:
+        raise InvalidTrajectory("assistant_missing", "messages: no assistant turn; expected one to learn from")
+    if all(weight == 0 for weight in weights):
+        raise InvalidTrajectory(
+            "nothing_to_learn", "messages: every assistant turn has weight 0; give the ones to learn weight 1"
+        )
+
+
+def check_prompt(messages: object, tools: object) -> None:
+    """Refuse what can't be answered: the same checks without the demand for something to learn.
+
+    Raises:
+        InvalidTrajectory: as `check_conversation`, and `canonical_json`'s codes, for texts no tokenizer takes.
+    """
+    canonical_json({"messages": messages, "tools": tools})
+    _check_messages(messages, tools)
+
+
+def last_supervised(messages: list[dict[str, Any]]) -> int:
+    """Index of the last assistant turn that is learned from, of checked messages."""
+    return max(n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0)
+
+
+def _check_messages(messages: object, tools: object) -> list[dict[str, Any]]:
+    declared = _check_tools(tools)
+    if messages is None:
+        raise InvalidTrajectory("messages_missing", "messages: missing; expected a list of chat messages")
+    if not isinstance(messages, list):
+        raise InvalidTrajectory("messages_not_list", f"messages: got {show(messages)}; expected a list")
+    if not messages:
+        raise InvalidTrajectory("messages_empty", "messages: empty; expected at least one message")
+    pending: set[str] = set()
+    for number, message in enumerate(messages):
+        _check_message(message, f"messages[{number}]", declared, pending)
+    return messages
+
+
+def _check_message(message: object, place: str, declared: frozenset[str] | None, pending: set[str]) -> None:
+    """One message; `pending` holds the ids of calls not yet answered and is kept up to date."""
+    if not isinstance(message, dict):
+        raise InvalidTrajectory("message_not_object", f"{place}: got {show(message)}; expected an object")
+    role = message.get("role")
+    if role not in ROLES:
+        got = "missing" if role is None else f"got {show(role)}"
+        raise InvalidTrajectory("role_unknown", f"{place}.role: {got}; expected one of {', '.join(ROLES)}")
+    if role == "assistant":
+        _check_assistant(message, place, declared, pending)
+        return
+    if message.get("tool_calls"):
+        raise InvalidTrajectory(
+            "tool_calls_misplaced", f"{place}.tool_calls: role {role!r}; only assistants call tools"
+        )
+    if message.get("weight") is not None:
+        raise InvalidTrajectory("weight_misplaced", f"{place}.weight: role {role!r}; only assistant turns have weights")
+    _check_content(message, place)
+    if role == "tool":
+        _check_answers_call(message.get("tool_call_id"), place, pending)
+
+
+def _check_assistant(message: dict[str, Any], place: str, declared: frozenset[str] | None, pending: set[str]) -> None:
+    calls = message.get("tool_calls")
+    if calls is not None and not isinstance(calls, list):
+        raise InvalidTrajectory("tool_calls_malformed", f"{place}.tool_calls: got {show(calls)}; expected a list")
+    if message.get("content") is not None:
+        _check_content(message, place)
+    if not calls and not _has_text(message.get("content")):
+        raise InvalidTrajectory("assistant_empty", f"{place}: neither content nor tool_calls; expected one of them")
+    weight = message.get("weight")
+    if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+        raise InvalidTrajectory("weight_invalid", f"{place}.weight: got {show(weight)}; expected 0 or 1")
+    for number, call in enumerate(calls or ()):
+        _check_call(call, f"{place}.tool_calls[{number}]", declared, pending)
+
+
+def _check_content(message: dict[str, Any], place: str) -> None:
+    content = message.get("content")
+    if isinstance(content, str):
+        return
+    if content is None:
+        raise InvalidTrajectory(
+            "content_missing",
+            f"{place}.content: missing; only an assistant turn with tool_calls may have none",
+        )
+    if not isinstance(content, list):
+        raise InvalidTrajectory(
+            "content_type", f"{place}.content: got {show(content)}; expected a string or a list of text parts"
+        )
+    for number, part in enumerate(content):
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise InvalidTrajectory(
+                "content_part",
+                f"{place}.content[{number}]: got {show(part)}; expected "
+                '{"type": "text", "text": "..."}: only text is learned from',
+            )
+
+
+def _has_text(content: object) -> bool:
+    return any(part["text"] for part in content) if isinstance(content, list) else bool(content)
+
+
+def _check_answers_call(call_id: object, place: str, pending: set[str]) -> None:
+    if not is_name(call_id):
+        raise InvalidTrajectory(
+            "tool_call_id_missing",
+            f"{place}.tool_call_id: got {show(call_id)}; expected the id of the call it answers",
+        )
+    if call_id not in pending:
+        raise InvalidTrajectory(
+            "tool_call_unmatched",
+            f"{place}.tool_call_id: {show(call_id)} is no earlier call still waiting for its result; "
+            f"waiting: {show(sorted(pending))}",
+        )
+    pending.discard(call_id)
+
+
+def _check_call(call: object, place: str, declared: frozenset[str] | None, pending: set[str]) -> None:
+    if not isinstance(call, dict) or call.get("type", "function") != "function":
+        raise InvalidTrajectory(
+            "tool_calls_malformed", f'{place}: got {show(call)}; expected an object of type "function"'
+        )
+    call_id = call.get("id")
+    if not is_name(call_id):
+        raise InvalidTrajectory("tool_call_no_id", f"{place}.id: got {show(call_id)}; expected {_NAME}")
+    if call_id in pending:
+        raise InvalidTrajectory(
+            "tool_call_duplicate_id",
+            f"{place}.id: {show(call_id)} is another open call's id; expected a new one",
+        )
+    function = call.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not is_name(name):
+        raise InvalidTrajectory("tool_call_no_name", f"{place}.function.name: got {show(name)}; expected {_NAME}")
+    _check_arguments(function.get("arguments"), f"{place}.function.arguments")
+    if declared is not None and name not in declared:
+        raise InvalidTrajectory(
+            "tool_call_undeclared",
+            f"{place}.function.name: {show(name)} is not in tools, which declare {show(sorted(declared))}",
+        )
+    pending.add(call_id)
+
+
+def _check_arguments(arguments: object, place: str) -> None:
+    problem = f"got {show(arguments)}"
+    if isinstance(arguments, str):
+        try:
+            parsed = parse_json(arguments)
+            if isinstance(parsed, dict):
+                canonical_json(parsed, place)
+                return
+        except InvalidTrajectory as error:
+            problem = str(error)
+    raise InvalidTrajectory(
+        "tool_call_arguments", f'{place}: {problem}; expected the JSON text of an object, such as "{{}}"'
+    )
+
+
+def _check_tools(tools: object) -> frozenset[str] | None:
+    """Names of the declared functions; None where no tools are given."""
+    if tools is None or tools == []:
+        return None
+    if not isinstance(tools, list):
+        raise InvalidTrajectory("tools_malformed", f"tools: got {show(tools)}; expected a list of functions")
+    names: set[str] = set()
+    for number, tool in enumerate(tools):
+        place = f"tools[{number}]"
+        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
+        if not isinstance(function, dict):
+            raise InvalidTrajectory(
+                "tools_malformed",
+                f'{place}: got {show(tool)}; expected {{"type": "function", "function": {{...}}}}',
+            )
+        name = function.get("name")
+        if not is_name(name):
+            raise InvalidTrajectory("tool_name_missing", f"{place}.function.name: got {show(name)}; expected {_NAME}")
+        if name in names:
+            raise InvalidTrajectory("tool_duplicate_name", f"{place}.function.name: {show(name)} is declared twice")
+        if not isinstance(function.get("parameters", {}), dict):
+            raise InvalidTrajectory(
+                "tool_parameters",
+                f"{place}.function.parameters: got {show(function['parameters'])}; expected an object",
+            )
+        names.add(name)
+    return frozenset(names)
+
+
+_NAME = f"a string of 1 to {MAX_NAME_CHARACTERS} characters"
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS

@@ -1,0 +1,92 @@
+"""Evaluations: the entries of R, one for each version (or the bare base) and suite."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, joinedload
+
+from registry.clock import utc_now
+from registry.models import Adapter, Evaluation, Suite, Task, Version
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was evaluated: a version, or with `version_id` None the bare base."""
+
+    base_model: str
+    base_revision: str
+    version_id: uuid.UUID | None = None
+
+
+def subject_of(adapter: Adapter, version: Version | None) -> Subject:
+    return Subject(adapter.base_model, adapter.base_revision, version.id if version else None)
+
+
+def find_evaluation(session: Session, subject: Subject, suite_id: uuid.UUID) -> Evaluation | None:
+    return session.scalars(
+        select(Evaluation).where(
+            Evaluation.suite_id == suite_id,
+            *_of(subject),
+        )
+    ).one_or_none()
+
+
+def record_evaluation(
+    session: Session,
+    subject: Subject,
+    suite_id: uuid.UUID,
+    *,
+    score: float,
+    items: Sequence[dict[str, Any]],
+    seconds: float,
+) -> Evaluation:
+    """Store a score; when another worker was faster, its row stands and is returned.
+
+    A model can write NUL characters, which PostgreSQL's JSON can't hold: they are kept as U+FFFD.
+    """
+    session.execute(
+        insert(Evaluation)
+        .values(
+            id=uuid.uuid4(),
+            suite_id=suite_id,
+            version_id=subject.version_id,
+            base_model=subject.base_model,
+            base_revision=subject.base_revision,
+            score=score,
+            items=[{**item, "answer": item["answer"].replace("\x00", "\ufffd")} for item in items],
+            seconds=seconds,
+            created_at=utc_now(),
+        )
+        .on_conflict_do_nothing()
+    )
+    found = find_evaluation(session, subject, suite_id)
+    if found is None:
+        raise RuntimeError("an evaluation vanished inside its own transaction")
+    return found
+
+
+def newest_scores(session: Session, subject: Subject, tasks: Sequence[Task]) -> dict[str, Evaluation]:
+    """By task name, the evaluation on the newest suite that the subject was evaluated on."""
+    rows = session.scalars(
+        select(Evaluation)
+        .join(Suite, Suite.id == Evaluation.suite_id)
+        .where(
+            Suite.task_id.in_([task.id for task in tasks]),
+            *_of(subject),
+        )
+        .options(joinedload(Evaluation.suite).joinedload(Suite.task))
+        .order_by(Suite.number)
+    )
+    return {row.suite.task.name: row for row in rows}
+
+
+def _of(subject: Subject) -> list[ColumnElement[bool]]:
+    return [
+        Evaluation.base_model == subject.base_model,
+        Evaluation.base_revision == subject.base_revision,
+        Evaluation.version_id.is_(None) if subject.version_id is None else Evaluation.version_id == subject.version_id,
+    ]

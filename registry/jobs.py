@@ -1,0 +1,186 @@
+"""Jobs: the row is the truth, the broker only carries ids.
+
+A worker claims a job by a conditional update that gives it a lease and an attempt number; it may write only while
+that attempt is current. An expired lease returns the job to the queue. Times are the database's, so that clocks of
+workers need not agree.
+"""
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from registry.errors import JobNotFound, JobStateConflict
+from registry.models import Adapter, Job, JobEvent
+
+LIVE = ("queued", "running")
+
+
+def create_job(
+    session: Session, project_id: uuid.UUID, kind: str, params: dict[str, Any], adapter: Adapter | None = None
+) -> Job:
+    job = Job(project_id=project_id, kind=kind, params=params, adapter=adapter)
+    session.add(job)
+    session.flush()
+    add_event(session, job.id, "info", "queued")
+    return job
+
+
+def get_job(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -> Job:
+    """Raises JobNotFound."""
+    found = session.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
+    if found is None:
+        raise JobNotFound(f"no job {job_id} in this project; `memgen jobs` lists them")
+    return found
+
+
+def list_jobs(session: Session, project_id: uuid.UUID, *, before: int | None, limit: int) -> list[Job]:
+    """Newest first; `before` is the `seq` of the last job already seen."""
+    query = select(Job).where(Job.project_id == project_id)
+    if before is not None:
+        query = query.where(Job.seq < before)
+    return list(session.scalars(query.order_by(Job.seq.desc()).limit(limit)))
+
+
+def mark_enqueued(session: Session, job_id: uuid.UUID) -> None:
+    session.execute(update(Job).where(Job.id == job_id).values(enqueued_at=func.now()))
+
+
+def claim(session: Session, job_id: uuid.UUID, worker: str, lease_seconds: int) -> int | None:
+    """Take a queued job, or one whose lease ran out. The attempt number, or None if it is not to be had."""
+    takeable = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_until < func.now()))
+    return session.scalar(
+        update(Job)
+        .where(Job.id == job_id, takeable)
+        .values(
+            state="running",
+            attempt=Job.attempt + 1,
+            worker=worker,
+            lease_until=func.now() + timedelta(seconds=lease_seconds),
+            started_at=func.coalesce(Job.started_at, func.now()),
+        )
+        .returning(Job.attempt)
+    )
+
+
+def heartbeat(session: Session, job_id: uuid.UUID, attempt: int, lease_seconds: int) -> bool:
+    """Extend the lease. False when the worker must stop: cancelled, or the job is no longer its own."""
+    cancel_requested = session.scalar(
+        _own(job_id, attempt)
+        .values(lease_until=func.now() + timedelta(seconds=lease_seconds))
+        .returning(Job.cancel_requested)
+    )
+    return cancel_requested is False
+
+
+def record_progress(session: Session, job_id: uuid.UUID, attempt: int, progress: dict[str, Any]) -> None:
+    session.execute(_own(job_id, attempt).values(progress=progress))
+
+
+def set_dataset(session: Session, job_id: uuid.UUID, attempt: int, dataset_id: uuid.UUID) -> None:
+    """Bind the job to its dataset, once."""
+    session.execute(_own(job_id, attempt).where(Job.dataset_id.is_(None)).values(dataset_id=dataset_id))
+
+
+def finish(
+    session: Session,
+    job_id: uuid.UUID,
+    attempt: int,
+    state: str,
+    *,
+    result: dict[str, Any] | None = None,
+    error: str | None = None,
+) -> bool:
+    """End a running job. False if it is no longer this attempt's."""
+    ended = session.scalar(
+        _own(job_id, attempt)
+        .values(state=state, result=result, error=error, lease_until=None, finished_at=func.now())
+        .returning(Job.id)
+    )
+    if ended is not None:
+        level = "error" if state == "failed" else "info"
+        add_event(session, job_id, level, state if error is None else f"{state}: {error}", result or {})
+    return ended is not None
+
+
+def release(session: Session, job_id: uuid.UUID, attempt: int, why: str) -> None:
+    """Give a running job back to the queue: an infrastructure fault, or a worker shutting down."""
+    released = session.scalar(
+        _own(job_id, attempt).values(state="queued", lease_until=None, enqueued_at=None).returning(Job.id)
+    )
+    if released is not None:
+        add_event(session, job_id, "warning", f"returned to the queue: {why}")
+
+
+def request_cancel(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -> Job:
+    """Cancel a queued job at once; ask a running one to stop.
+
+    Raises:
+        JobStateConflict: the job has ended.
+    """
+    job = session.scalars(
+        select(Job).where(Job.id == job_id, Job.project_id == project_id).with_for_update()
+    ).one_or_none()
+    if job is None:
+        raise JobNotFound(f"no job {job_id} in this project; `memgen jobs` lists them")
+    if job.state not in LIVE:
+        raise JobStateConflict(f"job {job_id} is {job.state}; only a queued or running job can be cancelled")
+    job.cancel_requested = True
+    if job.state == "queued":
+        job.state = "cancelled"
+        job.finished_at = session.scalar(select(func.now()))
+        add_event(session, job.id, "info", "cancelled before it began")
+    else:
+        add_event(session, job.id, "info", "cancellation requested")
+    return job
+
+
+def reap(session: Session, *, max_attempts: int, redeliver_after_seconds: float) -> list[uuid.UUID]:
+    """Return expired leases to the queue and fail jobs that used up their attempts.
+
+    Returns:
+        Ids to enqueue: those just returned, and queued ones whose message was never sent or seems lost. Sending one
+        twice is harmless, because a claim succeeds once.
+    """
+    expired = session.scalars(
+        select(Job).where(Job.state == "running", Job.lease_until < func.now()).with_for_update(skip_locked=True)
+    )
+    for job in expired:
+        if job.attempt >= max_attempts:
+            job.state, job.lease_until = "failed", None
+            job.error = (
+                f"its worker stopped without a word {job.attempt} times (the last was {job.worker}); see that worker's "
+                "log, then start a new job"
+            )
+            job.finished_at = session.scalar(select(func.now()))
+            add_event(session, job.id, "error", f"failed: {job.error}")
+        else:
+            job.state, job.lease_until, job.enqueued_at = "queued", None, None
+            add_event(session, job.id, "warning", f"returned to the queue: the lease of {job.worker} ran out")
+    session.flush()
+    lost = func.now() - timedelta(seconds=redeliver_after_seconds)
+    return list(
+        session.scalars(
+            select(Job.id)
+            .where(Job.state == "queued", func.coalesce(Job.enqueued_at, Job.created_at) < lost)
+            .order_by(Job.seq)
+        )
+    )
+
+
+def add_event(
+    session: Session, job_id: uuid.UUID, level: str, message: str, data: dict[str, Any] | None = None
+) -> None:
+    session.add(JobEvent(job_id=job_id, level=level, message=message, data=data or {}))
+
+
+def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) -> list[JobEvent]:
+    """Oldest first, beginning behind the `seq` given."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    return list(session.scalars(query.order_by(JobEvent.seq).limit(limit)))
+
+
+def _own(job_id: uuid.UUID, attempt: int) -> Any:
+    return update(Job).where(Job.id == job_id, Job.attempt == attempt, Job.state == "running")

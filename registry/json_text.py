@@ -1,0 +1,130 @@
+"""JSON as the registry reads, stores and hashes it: strict in, one canonical form out. Knows no trajectory.
+
+Refused is whatever PostgreSQL's jsonb could not give back as it was sent: NaN and Infinity, the NUL
+character, lone surrogates, keys given twice, and nesting so deep that some later reader runs out of stack.
+"""
+
+import json
+import reprlib
+from collections.abc import Iterable, Iterator
+
+from registry.errors import InvalidTrajectory
+
+MAX_DEPTH = 100
+"""Objects and lists inside one another. The interpreter's own limit is higher, but depends on the caller's stack."""
+
+
+def parse_json(data: bytes | str) -> object:
+    """The value of a JSON text.
+
+    Raises:
+        InvalidTrajectory: `invalid_utf8`, `invalid_json`, `duplicate_key`, `not_finite` or `too_deep`.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidTrajectory(
+            "invalid_utf8", f"byte {error.start} is not UTF-8 ({error.reason}); expected UTF-8 text"
+        ) from error
+    try:
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:
+        raise InvalidTrajectory("invalid_json", f"not JSON: {error}; expected one JSON value") from error
+
+
+def canonical_json(value: object, place: str = "") -> bytes:
+    """The same bytes for equal values: sorted keys, no spaces, UTF-8. `place` names the value in messages.
+
+    Raises:
+        InvalidTrajectory: `not_finite`, `nul_character`, `lone_surrogate` or `too_deep`: it could not be
+        stored.
+    """
+    try:
+        text = _ENCODER.encode(value)
+    except RecursionError as error:
+        raise _too_deep(place) from error
+    except ValueError as error:
+        raise InvalidTrajectory(
+            "not_finite",
+            f"{_at(place)}a number is NaN, infinite or too large for a double; expected finite numbers",
+        ) from error
+    # Nearly every value passes these three quick looks at its text; only the rest is walked through.
+    if text.count("{") + text.count("[") > MAX_DEPTH:
+        _check_depth(value, place)
+    if "\\u0000" in text:
+        _refuse_text(value, place, "\0", "nul_character", "holds the NUL character, can't be stored")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        _refuse_text(value, place, text[error.start], "lone_surrogate", "holds half of a surrogate pair")
+        raise
+
+
+def show(value: object) -> str:
+    """A value in a message: short, and printable whatever it holds."""
+    return _REPR.repr(value)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add returns None
+        raise InvalidTrajectory("duplicate_key", f"an object has the key {show(twice)} twice; expected each key once")
+    return found
+
+
+def _refuse_constant(name: str) -> object:
+    raise InvalidTrajectory("not_finite", f"{name} is not JSON; expected finite numbers or null")
+
+
+def _check_depth(value: object, place: str) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise _too_deep(place)
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep(place: str = "") -> InvalidTrajectory:
+    return InvalidTrajectory(
+        "too_deep", f"{_at(place)}nested more than {MAX_DEPTH} levels deep; expected a flatter value"
+    )
+
+
+def _refuse_text(value: object, place: str, character: str, code: str, complaint: str) -> None:
+    for where, text in _texts(value, place):
+        if character in text:
+            raise InvalidTrajectory(code, f"{_at(where)}{show(text)} {complaint}; remove it")
+
+
+def _texts(value: object, place: str) -> Iterator[tuple[str, str]]:
+    """Every string with its place; a key stands at its object's place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{place}[{number}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield place, key
+            yield from _texts(item, f"{place}.{key}" if place else key)
+
+
+def _at(place: str) -> str:
+    return f"{place[:200].encode('utf-8', 'backslashreplace').decode()}: " if place else ""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60

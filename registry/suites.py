@@ -1,0 +1,54 @@
+"""Suites: the held-out items of a task, frozen as a versioned list so that two scores can be compared."""
+
+import hashlib
+import uuid
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from registry.models import Suite, SuiteItem, Task, Trajectory
+
+MAX_ITEMS = 500
+"""Of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
+
+
+def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) -> Suite | None:
+    """The suite of the task's held-out trajectories as they are now; None if there is none.
+
+    The newest suite is returned again while nothing was added. Failed trajectories are held out too, but are no
+    reference for an answer and so no items.
+    """
+    session.execute(select(Task.id).where(Task.id == task.id).with_for_update())
+    rows = session.execute(
+        select(Trajectory.id, Trajectory.content_hash)
+        .where(Trajectory.task_id == task.id, Trajectory.held_out, Trajectory.success.is_not(False))
+        .order_by(Trajectory.content_hash)
+        .limit(max_items)
+    ).all()
+    if not rows:
+        return None
+    content_hash = hashlib.sha256("\n".join(row.content_hash for row in rows).encode()).hexdigest()
+    known = session.scalars(
+        select(Suite).where(Suite.task_id == task.id, Suite.content_hash == content_hash)
+    ).one_or_none()
+    if known is not None:
+        return known
+    number = session.scalar(select(func.coalesce(func.max(Suite.number), 0)).where(Suite.task_id == task.id)) or 0
+    suite = Suite(task_id=task.id, number=number + 1, content_hash=content_hash, items=len(rows))
+    session.add(suite)
+    session.flush()
+    session.add_all(SuiteItem(suite_id=suite.id, place=place, trajectory_id=row.id) for place, row in enumerate(rows))
+    session.flush()
+    return suite
+
+
+def suite_trajectories(session: Session, suite_id: uuid.UUID) -> list[Trajectory]:
+    """The items of a suite, by place."""
+    return list(
+        session.scalars(
+            select(Trajectory)
+            .join(SuiteItem, SuiteItem.trajectory_id == Trajectory.id)
+            .where(SuiteItem.suite_id == suite_id)
+            .order_by(SuiteItem.place)
+        )
+    )

@@ -1,0 +1,101 @@
+"""Tasks: named domains with a grader and a share of held-out prompts. The grader's spec is opaque here."""
+
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from registry.clock import utc_now
+from registry.errors import Invalid, InvalidName, InvalidTrajectory, NameTaken, TaskNotFound
+from registry.json_text import canonical_json, show
+from registry.models import JsonObject, Task, Trajectory
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+_NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    trajectories: int = 0
+    held_out: int = 0
+
+
+def create_task(
+    session: Session,
+    project_id: uuid.UUID,
+    name: str,
+    *,
+    grader: JsonObject,
+    holdout_share: float,
+    description: str = "",
+) -> tuple[Task, bool]:
+    """The task, and whether it is new: creating an equal one again is harmless.
+
+    Raises:
+        InvalidName, Invalid: the name does not match `NAME_PATTERN`; a text can't be stored.
+        NameTaken: a task of that name has another grader, share or description.
+    """
+    if not _NAME.match(name):
+        raise InvalidName(f"task name {show(name)}; expected {NAME_PATTERN}, such as `support-tickets`")
+    try:
+        canonical_json({"grader": grader, "description": description})
+    except InvalidTrajectory as error:
+        raise Invalid(str(error)) from error
+    if not 0 < holdout_share < 1:
+        raise Invalid(f"holdout_share {holdout_share}; expected a share between 0 and 1, both excluded")
+    spec = {"grader": grader, "holdout_share": holdout_share, "description": description}
+    created = session.scalars(
+        insert(Task)
+        .values(id=uuid.uuid4(), project_id=project_id, name=name, created_at=utc_now(), **spec)
+        .on_conflict_do_nothing(index_elements=["project_id", "name"])
+        .returning(Task)
+    ).one_or_none()
+    if created is not None:
+        return created, True
+    found = get_task(session, project_id, name)
+    different = [field for field, value in spec.items() if getattr(found, field) != value]
+    if different:
+        raise NameTaken(
+            f"the project already has a task {name!r} with another {', '.join(different)}; use another name, "
+            "or leave the task as it is: its held-out items were chosen with it"
+        )
+    return found, False
+
+
+def get_task(session: Session, project_id: uuid.UUID, name: str) -> Task:
+    """Raises TaskNotFound if the project has no task of that name."""
+    # A name that no task can have is not worth a query, nor safe in one (NUL).
+    row = find_tasks(session, project_id, [name]).get(name) if _NAME.match(name) else None
+    if row is None:
+        raise TaskNotFound(f"this project has no task {show(name)}; create it with POST /v1/tasks")
+    return row
+
+
+def find_tasks(session: Session, project_id: uuid.UUID, names: Iterable[str]) -> dict[str, Task]:
+    """Those of the names that are tasks of the project."""
+    possible = {name for name in names if _NAME.match(name)}
+    if not possible:
+        return {}
+    rows = session.scalars(select(Task).where(Task.project_id == project_id, Task.name.in_(possible)))
+    return {task.name: task for task in rows}
+
+
+def list_tasks(session: Session, project_id: uuid.UUID) -> list[Task]:
+    """All tasks of a project, by name."""
+    return list(session.scalars(select(Task).where(Task.project_id == project_id).order_by(Task.name)))
+
+
+def count_trajectories(session: Session, task_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, TaskCounts]:
+    """Counts of each task; a task without trajectories has zeros."""
+    ids = set(task_ids)
+    rows = session.execute(
+        select(Trajectory.task_id, func.count(), func.count().filter(Trajectory.held_out))
+        .where(Trajectory.task_id.in_(ids))
+        .group_by(Trajectory.task_id)
+    )
+    found = {task_id: TaskCounts(all_of_it, held_out) for task_id, all_of_it, held_out in rows}
+    return {task_id: found.get(task_id, TaskCounts()) for task_id in ids}

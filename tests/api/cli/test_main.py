@@ -1,0 +1,116 @@
+"""How `memgen` begins and ends: help, exit codes, one clear line for what a user can cause."""
+
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from typer.main import get_command
+
+from api.cli import local
+from api.cli.main import app, run
+from api.local.errors import PortTaken
+from registry.errors import NotConfigured
+from tests.api.cli.invoking import fail, memgen, succeed
+
+COMMANDS = {
+    *("up", "down", "status", "demo"),
+    *("task", "upload", "adapter", "train", "jobs"),
+    *("versions", "scores", "promote", "rollback", "history"),
+    *("chat", "keys"),
+}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom api.cli.main import run\n"
+        "try:\n run(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'fastapi', 'sqlalchemy', 'httpx', 'celery', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(' '.join(sorted(heavy)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f" {name} " in done.stdout for name in COMMANDS)
+
+
+def test_every_command_has_help_with_an_example_and_json(no_service: Path) -> None:
+    group = get_command(app)
+    assert set(group.commands) == COMMANDS  # type: ignore[attr-defined]  # a group
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        nested = getattr(command, "commands", {})
+        for arguments in ([name, sub] for sub in nested) if nested else [[name]]:
+            done = succeed(*arguments, "--help")
+            assert f"Example: memgen {' '.join(arguments)}" in done.out
+            assert "--json" in done.out
+
+
+def test_version(no_service: Path) -> None:
+    assert succeed("--version").out.startswith("memgen 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fly",),
+        ("train", "bot"),
+        ("train", "bot", "--task", "t", "--set", "steps"),
+        ("train", "bot", "--task", "t", "--set", "a=1", "--set", "a=2"),
+        ("promote", "bot", "0"),
+        ("promote", "bot", "one"),
+        ("upload", "/nowhere.jsonl"),
+        ("jobs", "--json", "list"),
+    ],
+)
+def test_misuse_ends_with_2(arguments: tuple[str, ...], no_service: Path) -> None:
+    done = memgen(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err
+
+
+def test_without_a_key_or_an_api_it_says_what_to_do(no_service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = fail("jobs", "--json")
+    assert str(no_service / "service.env") in message
+    assert "memgen up" in message
+    monkeypatch.setenv("MEMGEN_API_KEY", "mg_any")
+    for arguments in (("jobs",), ("--api-url", "http://127.0.0.1:1", "task", "list", "--json")):
+        message = fail(*arguments)
+        assert "memgen up" in message
+        assert "MEMGEN_API_URL" in message
+    assert "http://127.0.0.1:1 " in message
+    monkeypatch.setenv("MEMGEN_API_PORT", "many")
+    assert "api_port" in fail("jobs")
+
+
+def test_the_service_env_of_a_home_is_found(
+    api_url: str, api_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEMGEN_API_URL")
+    monkeypatch.delenv("MEMGEN_API_KEY")
+    (tmp_path / "service.env").write_text(f"MEMGEN_API_URL='{api_url}'\nMEMGEN_API_KEY='{api_key}'\n")
+    assert succeed("--home", str(tmp_path), "task", "list", "--json").document == {"data": []}
+
+
+def test_a_wrong_key_is_one_clear_line(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMGEN_API_KEY", "mg_wrong")
+    assert "(401 unknown_key)" in fail("jobs")
+    assert "(401 unknown_key)" in fail("chat", "base", "hi")
+
+
+def test_unknown_names_are_one_clear_line_that_says_how(api_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("{}")
+    assert "memgen task create" in fail("upload", str(file), "--task", "nowhere")
+    for arguments in (("versions", "bot"), ("train", "bot", "--task", "t"), ("rollback", "bot")):
+        assert "memgen adapter create" in fail(*arguments)
+
+
+@pytest.mark.parametrize("error", [PortTaken("8000 is taken"), NotConfigured("no database"), RuntimeError("a bug")])
+def test_expected_errors_are_a_line_and_bugs_a_traceback(error: Exception, no_service: Path) -> None:
+    with mock.patch("api.local.control.status", side_effect=error):
+        if isinstance(error, RuntimeError):
+            with pytest.raises(RuntimeError, match="a bug"):
+                run(["status"])
+        else:
+            assert fail("status", "--json") == f"memgen: {error}\n"
+    assert local.status.__doc__

@@ -1,0 +1,39 @@
+"""A supervisor for tests: real servers, trivial apps, no migrations. `fake_stack.py [crash]`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from api.local.apps import AppSpec
+from api.local.errors import LocalStackError
+from api.local.supervisor import RestartPolicy, run_supervisor
+from registry.settings import Settings, load_settings
+
+FAKE_APP = str(Path(__file__).with_name("fake_app.py"))
+
+
+def fake_apps(home: Path, api_port: int) -> Sequence[AppSpec]:
+    url = f"http://127.0.0.1:{api_port}/readyz"
+    api = AppSpec("api", (sys.executable, FAKE_APP, str(api_port)), url, api_port, grace_seconds=1.0)
+    worker = AppSpec("worker", (sys.executable, FAKE_APP, "0"), grace_seconds=1.0, settle_seconds=0.3)
+    crash = AppSpec("crash", (sys.executable, "-c", "import sys; sys.exit('no such teapot')"))
+    return (api, worker, crash) if "crash" in sys.argv else (api, worker)
+
+
+def prepare(settings: Settings) -> None:
+    if settings.database_url is None or settings.api_key is None:
+        raise SystemExit("prepare wants complete settings")
+    (settings.home / "prepared").write_text(settings.api_key.get_secret_value())
+
+
+if __name__ == "__main__":
+    try:
+        run_supervisor(
+            load_settings(service_env=False),
+            apps=fake_apps,
+            migrate=lambda url: None,
+            prepare=prepare,
+            restarts=RestartPolicy(max_quick_failures=3, first_delay_seconds=0.05),
+        )
+    except LocalStackError as error:
+        sys.exit(str(error))

@@ -1,0 +1,51 @@
+"""Scoring a suite with the tiny base."""
+
+import math
+
+import pytest
+import torch
+
+from memgen.errors import NothingToTrain
+from memgen.evaluation.accuracy import item_of, score_suite
+from memgen.training.examples import build_examples
+from memgen.weaver import AdapterHost
+from tests import reference
+from tests.memgen.conftest import conversations
+
+
+def test_exact_scores_are_the_share_of_right_answers(host: AdapterHost) -> None:
+    items = [item_of(c["messages"], None, {}) for c in conversations(5)]  # type: ignore[arg-type]
+    done: list[int] = []
+    first = score_suite(host, None, items, {"kind": "exact"}, batch_size=2, on_done=done.append)
+    assert done == [2, 4, 5]
+    assert all(item.answer for item in first.items)
+
+    # With its own answers as references, the base is always right.
+    said = [
+        item_of([*item.messages, {"role": "assistant", "content": scored.answer}], None, {})
+        for item, scored in zip(items, first.items, strict=True)
+    ]
+    echoes = score_suite(host, None, said, {"kind": "likelihood"})
+    assert 0 < echoes.score < 1
+
+
+def test_likelihood_is_the_geometric_mean_probability(host: AdapterHost) -> None:
+    conversation = conversations(1)[0]
+    [example] = build_examples(host.backbone.tokenizer, [conversation], max_tokens=500).examples
+    scored = score_suite(host, None, [item_of(conversation["messages"], None, {})], {"kind": "likelihood"})  # type: ignore[arg-type]
+    with torch.no_grad():
+        loss = reference.loss(host.backbone.model, None, list(example.prompt_ids), list(example.target_ids))
+    assert scored.score == pytest.approx(math.exp(-float(loss)), rel=1e-5)
+
+
+def test_the_last_supervised_turn_is_the_reference() -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "two", "weight": 0},
+    ]
+    item = item_of(messages, None, {"k": 1})
+    assert (item.messages, item.reference.message["content"]) == (tuple(messages[:1]), "one")
+    with pytest.raises(NothingToTrain):
+        item_of(messages[2:], None, {})

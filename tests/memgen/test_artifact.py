@@ -1,0 +1,103 @@
+"""Artifacts: what is saved is what is loaded, and nothing else is."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from memgen.artifact import load_artifact, save_artifact
+from memgen.backbone import Backbone, load_backbone
+from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.loaded import LoadedMemories
+from memgen.training.weaver_sft import TrainingReport
+from memgen.weaver import AdapterHost
+from tests.fixtures_model import save_tiny_base
+from tests.memgen.conftest import CONFIG
+
+UNTRAINED = TrainingReport(0, 0, 0, 0, 0, 0.0, (), ())
+
+
+@pytest.fixture
+def folder(artifacts: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(artifacts["yes"], tmp_path / "artifact"))
+
+
+def test_round_trip_is_exact(host: AdapterHost, folder: Path, tmp_path: Path) -> None:
+    load_artifact(host, "a", folder)
+    report = TrainingReport(**{**json.loads((folder / "report.json").read_text())})
+    manifest = save_artifact(host, "a", tmp_path / "again", report)
+    assert json.loads((tmp_path / "again/manifest.json").read_text()) == json.loads(
+        (folder / "manifest.json").read_text()
+    )
+    load_artifact(host, "b", tmp_path / "again", manifest_sha256=manifest)
+    for one, other in zip(host.trainable_parameters("a"), host.trainable_parameters("b"), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_peft_loads_the_weaver(host: AdapterHost, backbone: Backbone, folder: Path) -> None:
+    load_artifact(host, "a", folder)
+    model = PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder / "weaver")
+    theirs = [p for name, p in model.named_parameters() if "lora_" in name]
+    for mine, other in zip(host.lora_parameters("a"), theirs, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", ["memory.json", "memory.safetensors", "weaver/adapter_model.safetensors"])
+def test_a_changed_byte_is_found(host: AdapterHost, folder: Path, name: str) -> None:
+    data = bytearray((folder / name).read_bytes())
+    data[-1] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(ArtifactCorrupt, match=rf"{name}: sha256 is \w+, manifest.json says \w+"):
+        load_artifact(host, "a", folder)
+    assert "a" not in host.memories
+
+
+def test_a_missing_file_is_named(host: AdapterHost, folder: Path) -> None:
+    (folder / "weaver/adapter_model.safetensors").unlink()
+    with pytest.raises(ArtifactMissing, match="adapter_model.safetensors is missing"):
+        load_artifact(host, "a", folder)
+    with pytest.raises(ArtifactMissing, match="has no manifest.json"):
+        load_artifact(host, "a", folder.parent)
+
+
+def test_another_manifest_than_the_registrys_is_refused(host: AdapterHost, folder: Path) -> None:
+    with pytest.raises(ArtifactCorrupt, match="the registry recorded 00"):
+        load_artifact(host, "a", folder, manifest_sha256="00")
+
+
+def test_another_base_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = load_backbone(str(save_tiny_base(tmp_path / "other", seed=5)), cache_dir=tmp_path, dtype=torch.float32)
+    with pytest.raises(ArtifactMismatch, match=r"base_revision is 'sha256:\w+', but the loaded base .* has 'sha256:"):
+        load_artifact(AdapterHost(other), "a", folder)
+
+
+def test_an_untrained_memory_is_refused(host: AdapterHost, tmp_path: Path) -> None:
+    host.create("fresh", CONFIG)
+    save_artifact(host, "fresh", tmp_path / "fresh", UNTRAINED)
+    with pytest.raises(ArtifactMismatch, match="trained_steps is 0; it was never trained"):
+        load_artifact(host, "a", tmp_path / "fresh")
+
+
+def test_the_least_recently_used_memory_is_dropped(host: AdapterHost, artifacts: dict[str, Path]) -> None:
+    memories, fetched = LoadedMemories(host, capacity=2), []
+
+    def ensure(name: str) -> None:
+        def fetch(folder: Path) -> None:
+            fetched.append(name)
+            shutil.copytree(artifacts["yes"], folder, dirs_exist_ok=True)
+
+        manifest = artifacts["yes"] / "manifest.json"
+        import hashlib
+
+        memories.ensure(name, hashlib.sha256(manifest.read_bytes()).hexdigest(), fetch)
+        memories.trim(keep=frozenset([name]))
+
+    for name in ("a", "b", "a", "c", "a", "b"):
+        ensure(name)
+    assert fetched == ["a", "b", "c", "b"]
+    assert sorted(host.memories) == ["a", "b"]

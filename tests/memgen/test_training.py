@@ -1,0 +1,176 @@
+"""The fast training forward against the literal reference, and the training loop."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from memgen.artifact import load_artifact
+from memgen.backbone import Backbone
+from memgen.config import TrainingConfig
+from memgen.errors import Cancelled, ConfigError, NothingToTrain
+from memgen.kv_cache import layers
+from memgen.training.examples import Example, ExampleSet, build_examples
+from memgen.training.forward import PrefixStore, bytes_per_token, supervised_nll
+from memgen.training.losses import mean_by_example
+from memgen.training.weaver_sft import batch_of_step, did_not_learn, train_weaver
+from memgen.weaver import AdapterHost
+from tests import reference
+from tests.memgen.conftest import CONFIG, conversations
+
+EXAMPLES = [
+    Example((5, 6, 7, 8, 9), (10, 11, 2)),
+    Example((7,), (12, 2)),
+    Example((9, 8, 7), (13, 14, 15, 16, 2)),
+]
+RUN = TrainingConfig(steps=6, batch_size=4, warmup_steps=2, seed=3)
+
+
+@pytest.fixture
+def data(backbone: Backbone) -> ExampleSet:
+    return build_examples(backbone.tokenizer, conversations(10), max_tokens=500)
+
+
+def _weights(host: AdapterHost, name: str) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in host.trainable_parameters(name)]
+
+
+@pytest.mark.parametrize("prefix_bytes", [0, 10**9], ids=["encoded-anew", "cached-prefixes"])
+def test_loss_and_gradients_equal_the_reference(
+    host: AdapterHost, backbone: Backbone, artifacts: dict[str, Path], prefix_bytes: int
+) -> None:
+    memory = load_artifact(host, "yes", artifacts["yes"])
+    for parameter in host.trainable_parameters("yes"):
+        parameter.requires_grad_(True)
+    prefixes = PrefixStore(backbone, prefix_bytes, [[e.prompt_ids[:-1] for e in EXAMPLES]])
+    supervised_nll(host, "yes", EXAMPLES, prefixes)
+    nll, rows = supervised_nll(host, "yes", EXAMPLES, prefixes)
+    loss = mean_by_example(nll, rows, len(EXAMPLES)).mean()
+    loss.backward()
+
+    weaver = reference.ReferenceWeaver(backbone.model, artifacts["yes"])
+    losses = [reference.loss(backbone.model, weaver, list(e.prompt_ids), list(e.target_ids)) for e in EXAMPLES]
+    expected = torch.stack(losses).mean()
+    expected.backward()
+
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(memory.queries.latents.grad, weaver.latents.grad)
+    torch.testing.assert_close(memory.queries.scale.grad, weaver.scale.grad)
+    torch.testing.assert_close(memory.queries.norm.weight.grad, weaver.norm_weight.grad)
+    ours = [p.grad for p in host.lora_parameters("yes") if p.grad is not None]
+    theirs = weaver.lora_gradients()
+    # Two layers, two projections, two factors; but nothing reads the last layer's queries: its q_proj learns nothing.
+    assert len(ours) == len(theirs) == 2 * 2 * 2 - 2
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_the_base_gets_no_gradient_and_does_not_change(host: AdapterHost, backbone: Backbone, data: ExampleSet) -> None:
+    before = {name: p.clone() for name, p in backbone.model.named_parameters()}
+    host.create("m", CONFIG)
+    train_weaver(host, "m", data, RUN)
+    for name, parameter in backbone.model.named_parameters():
+        assert parameter.grad is None
+        assert torch.equal(parameter, before[name])
+
+
+def test_training_lowers_the_loss_and_reports_it(host: AdapterHost, data: ExampleSet) -> None:
+    host.create("m", CONFIG)
+    steps = []
+    report = train_weaver(host, "m", data, TrainingConfig(steps=40, batch_size=4, warmup_steps=4), on_step=steps.append)
+    assert report.losses[-1] < 0.8 * report.losses[0]
+    assert report.flags == ()
+    assert [s.step for s in steps] == list(range(1, 41))
+    assert steps[-1].seconds_left == 0.0
+    assert report.tokens == sum(e.tokens for s in range(40) for e in batch_of_step(data.examples, RUN_40, s))
+
+
+RUN_40 = TrainingConfig(steps=40, batch_size=4, warmup_steps=4)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(backbone: Backbone, data: ExampleSet, tmp_path: Path) -> None:
+    whole, broken = AdapterHost(backbone), AdapterHost(backbone)
+    whole.create("m", CONFIG, seed=1)
+    expected = train_weaver(whole, "m", data, RUN)
+
+    broken.create("m", CONFIG, seed=1)
+    checkpoint, seen = tmp_path / "state.safetensors", []
+    with pytest.raises(Cancelled, match="before step 4 of 6"):
+        train_weaver(
+            broken, "m", data, RUN, checkpoint=checkpoint, on_step=seen.append, should_stop=lambda: len(seen) == 3
+        )
+    resumed = AdapterHost(backbone)
+    resumed.create("m", CONFIG, seed=99)
+    report = train_weaver(resumed, "m", data, RUN, checkpoint=checkpoint)
+
+    assert report.losses == expected.losses
+    for one, other in zip(_weights(whole, "m"), _weights(resumed, "m"), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_prefixes_beyond_the_memory_allowed_are_encoded_again(backbone: Backbone) -> None:
+    prompts = [(5, 6, 7), (8, 9), (10, 11, 12, 13)]
+    store = PrefixStore(backbone, 6 * bytes_per_token(backbone), [prompts[:2], prompts[2:]])
+    first, again = store.caches(prompts), store.caches(prompts)
+    assert sorted(store._kept) == sorted(prompts[:2])
+    assert first.mask.sum(dim=1).tolist() == [3, 2, 4]
+    for (keys, values), (keys_again, values_again) in zip(layers(first.kv), layers(again.kv), strict=True):
+        assert torch.equal(keys, keys_again)
+        assert torch.equal(values, values_again)
+
+
+def test_every_epoch_reads_every_example_once() -> None:
+    examples = [Example((5,), (n,)) for n in range(6)]
+    config = TrainingConfig(steps=6, batch_size=4, seed=5)
+    drawn = [e.target_ids[0] for step in range(6) for e in batch_of_step(examples, config, step)]
+    epochs = [drawn[n : n + 6] for n in range(0, 24, 6)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_nothing_to_train_is_an_error(host: AdapterHost) -> None:
+    host.create("m", CONFIG)
+    with pytest.raises(NothingToTrain, match="3 turns are longer than 1024 tokens, 1 have weight 0"):
+        train_weaver(host, "m", ExampleSet((), 3, 1), RUN)
+
+
+def test_flags_name_what_did_not_learn() -> None:
+    same = [torch.ones(2)]
+    assert did_not_learn([1.0] * 10, same, same) == (
+        "no weight changed",
+        "the loss did not fall: 1.000 at first, 1.000 at last",
+    )
+    assert did_not_learn([2.0, 1.0, 1.0, 1.0, 0.5], same, [torch.zeros(2)]) == ()
+
+
+def test_a_child_starts_from_its_parent(host: AdapterHost, artifacts: dict[str, Path]) -> None:
+    load_artifact(host, "parent", artifacts["yes"])
+    host.create("child", CONFIG, seed=9)
+    host.copy("parent", "child")
+    for old, new in zip(_weights(host, "parent"), _weights(host, "child"), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_config_refuses_unknown_and_impossible_values() -> None:
+    with pytest.raises(ConfigError, match=r"unknown TrainingConfig fields \['step'\]; known:"):
+        TrainingConfig.from_mapping({"step": 3})
+    with pytest.raises(ConfigError, match="steps is 0; expected at least 1"):
+        TrainingConfig(steps=0)
+
+
+def test_supervised_turns_become_examples(backbone: Backbone) -> None:
+    tokenizer = backbone.tokenizer
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "one"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "two", "weight": 0},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "three"},
+    ]
+    data = build_examples(tokenizer, [{"messages": messages}], max_tokens=500)
+    answers = [tokenizer.decode(e.target_ids) for e in data.examples]
+    assert answers == ["one<|im_end|>", "three<|im_end|>"]
+    assert data.skipped_weight == 1
+    assert tokenizer.decode(data.examples[1].prompt_ids).endswith("user\nc<|im_end|>\n<|im_start|>assistant\n")
+    assert build_examples(tokenizer, [{"messages": messages}], max_tokens=60).skipped_long == 1

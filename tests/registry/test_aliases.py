@@ -1,0 +1,147 @@
+"""Promotion, rollback, history, and what concurrent callers see."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from registry.adapters import get_adapter
+from registry.aliases import get_alias, history, promote, roll_back
+from registry.database import transaction
+from registry.errors import AliasNotFound, GateNotPassed, InvalidName, NothingToRollBackTo, StaleAlias
+from registry.models import AliasMove, Version
+from registry.served import find_served
+from tests.registry.conftest import Rows
+
+
+@pytest.fixture
+def trained(rows: Rows) -> Rows:
+    """Versions 1, 2 and 3 passed; 4 was rejected, 5 not checked."""
+    rows.task("a")
+    for passed in (True, True, True, False, None):
+        rows.version("a", passed=passed)
+    return rows
+
+
+def _promote(rows: Rows, number: int, *, alias: str = "champion", expected: int | None = None) -> AliasMove:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
+        version = session.query(Version).filter_by(adapter_id=adapter.id, number=number).one()
+        return promote(session, adapter, alias, version, actor="test", reason="why", expected=expected)
+
+
+def _roll_back(rows: Rows, *, to: int | None = None, expected: int | None = None) -> int:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
+        move = roll_back(session, adapter, "champion", actor="test", reason="bad", to_number=to, expected=expected)
+        return move.to_version.number
+
+
+def _current(rows: Rows) -> int:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, rows.adapter)
+        return get_alias(session, adapter, "champion").version.number
+
+
+def test_rollback_returns_to_what_served_before(trained: Rows) -> None:
+    for number in (1, 2, 3):
+        _promote(trained, number)
+    assert [_roll_back(trained), _current(trained)] == [2, 2]
+    _promote(trained, 3)
+    assert _roll_back(trained) == 2
+    assert _roll_back(trained) == 1
+    with pytest.raises(NothingToRollBackTo, match="is at version 1 and has served no earlier one"):
+        _roll_back(trained)
+
+
+def test_rollback_to_a_named_version(trained: Rows) -> None:
+    for number in (1, 2, 3):
+        _promote(trained, number)
+    assert _roll_back(trained, to=1) == 1
+    with pytest.raises(NothingToRollBackTo, match="its history does not lead back to 4"):
+        _roll_back(trained, to=4)
+    assert _roll_back(trained, to=3) == 3
+    with pytest.raises(NothingToRollBackTo):
+        _roll_back(trained, to=3)
+
+
+def test_history_replays_to_the_present(trained: Rows) -> None:
+    _promote(trained, 1)
+    _promote(trained, 3)
+    _roll_back(trained)
+    with transaction(trained.services.sessions) as session:
+        adapter = get_adapter(session, trained.project_id, "bot")
+        moves = [
+            (m.kind, m.from_version.number if m.from_version else None, m.to_version.number, m.actor, m.reason)
+            for m in history(session, adapter, "champion")
+        ]
+    assert moves == [
+        ("promotion", None, 1, "test", "why"),
+        ("promotion", 1, 3, "test", "why"),
+        ("rollback", 3, 1, "test", "bad"),
+    ]
+    assert _current(trained) == 1
+
+
+@pytest.mark.parametrize(("number", "verdict"), [(4, "is rejected"), (5, "is unchecked")])
+def test_only_a_passed_version_may_be_promoted(trained: Rows, number: int, verdict: str) -> None:
+    with pytest.raises(GateNotPassed, match=verdict):
+        _promote(trained, number)
+    with transaction(trained.services.sessions) as session, pytest.raises(AliasNotFound, match="no alias 'champion'"):
+        find_served(session, trained.project_id, "bot")
+
+
+def test_a_stale_move_is_refused(trained: Rows) -> None:
+    _promote(trained, 1, expected=0)
+    with pytest.raises(StaleAlias, match="is at version 1, not none as expected"):
+        _promote(trained, 2, expected=0)
+    _promote(trained, 2, expected=1)
+    with pytest.raises(StaleAlias, match="is at version 2, not 1 as expected"):
+        _roll_back(trained, expected=1)
+
+
+def test_of_concurrent_moves_with_one_expectation_one_wins(trained: Rows) -> None:
+    _promote(trained, 1)
+
+    def attempt(number: int) -> bool:
+        try:
+            _promote(trained, number, expected=1)
+        except StaleAlias:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(attempt, [2, 3] * 4))
+    assert sum(won) == 1
+
+
+def test_concurrent_first_moves_create_one_alias(trained: Rows) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: _promote(trained, n), [1, 2, 3, 1]))
+    with transaction(trained.services.sessions) as session:
+        adapter = get_adapter(session, trained.project_id, "bot")
+        moves = history(session, adapter, "champion")
+        assert len(moves) == 4
+        assert moves[-1].to_version.number == get_alias(session, adapter, "champion").version.number
+        assert [m.from_version_id for m in moves[1:]] == [m.to_version_id for m in moves[:-1]]
+
+
+def test_models_resolve_to_versions(trained: Rows) -> None:
+    _promote(trained, 2)
+    _promote(trained, 1, alias="candidate")
+    with transaction(trained.services.sessions) as session:
+        labels = {
+            model: find_served(session, trained.project_id, model).label
+            for model in ("base", "bot", "bot@champion", "bot@candidate", "bot@3")
+        }
+    assert labels == {
+        "base": "base",
+        "bot": "bot@2",
+        "bot@champion": "bot@2",
+        "bot@candidate": "bot@1",
+        "bot@3": "bot@3",
+    }
+
+
+def test_alias_names_are_checked(trained: Rows) -> None:
+    with pytest.raises(InvalidName, match="alias name 'No Good'"):
+        _promote(trained, 1, alias="No Good")

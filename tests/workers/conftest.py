@@ -1,0 +1,107 @@
+"""A worker on the tiny base, in this process: the same code that Celery runs, with real servers under it."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memgen.backbone import find_revision
+from registry import jobs
+from registry.adapters import create_adapter, get_adapter
+from registry.database import transaction
+from registry.imports import TokenLimit, import_batch, read_item
+from registry.models import Job, JobEvent, Version
+from registry.settings import Settings
+from registry.tasks import create_task
+from registry.versions import champion
+from registry.wiring import Services, open_services
+from workers.evaluation import evaluate_version
+from workers.model import Model
+from workers.runner import Handler, run
+from workers.training import train
+
+TRAINING = {"steps": 40, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.02, "query_learning_rate": 0.02}
+MEMORY = {"latents": 8, "rank": 8, "alpha": 16, "target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")}
+
+
+def answers(word: str, count: int = 24) -> list[dict[str, Any]]:
+    """A task that the tiny base can learn in seconds: one word, whatever is asked."""
+    return [
+        {"messages": [{"role": "user", "content": f"{word[0]}{n}"}, {"role": "assistant", "content": word}]}
+        for n in range(count)
+    ]
+
+
+@dataclass
+class Workshop:
+    services: Services
+    project_id: uuid.UUID
+    handlers: dict[str, Handler]
+
+    def add_task(self, name: str, items: list[dict[str, Any]] | None = None) -> None:
+        tokens = TokenLimit(count=lambda messages, tools: 10, max_tokens=1000)
+        with transaction(self.services.sessions) as session:
+            create_task(session, self.project_id, name, grader={"kind": "exact"}, holdout_share=0.3)
+            sent = [read_item(n, item) for n, item in enumerate(answers(name) if items is None else items)]
+            import_batch(session, self.project_id, sent, default_task=name, tokens=tokens)
+
+    def queue(self, task: str, *, parent: int | None = None, training: dict[str, Any] | None = None) -> uuid.UUID:
+        params = {"task": task, "parent": parent, "training": {**TRAINING, **(training or {})}}
+        with transaction(self.services.sessions) as session:
+            adapter = get_adapter(session, self.project_id, "bot")
+            return jobs.create_job(session, self.project_id, "train_weaver", params, adapter).id
+
+    def queue_evaluation(self, version: int) -> uuid.UUID:
+        with transaction(self.services.sessions) as session:
+            adapter = get_adapter(session, self.project_id, "bot")
+            return jobs.create_job(session, self.project_id, "evaluate", {"version": version}, adapter).id
+
+    def work(self, job_id: uuid.UUID) -> Job:
+        run(self.services, self.handlers, job_id, "test-worker")
+        return self.job(job_id)
+
+    def job(self, job_id: uuid.UUID) -> Job:
+        with transaction(self.services.sessions) as session:
+            return session.get_one(Job, job_id)
+
+    def events(self, job_id: uuid.UUID) -> list[JobEvent]:
+        with transaction(self.services.sessions) as session:
+            return jobs.list_events(session, job_id, after=0, limit=1000)
+
+    def champion(self) -> int | None:
+        with transaction(self.services.sessions) as session:
+            best = champion(session, get_adapter(session, self.project_id, "bot"))
+            return best.number if best else None
+
+    def versions(self) -> list[Version]:
+        with transaction(self.services.sessions) as session:
+            return list(session.query(Version).order_by(Version.number))
+
+
+@pytest.fixture
+def settings(settings: Settings, tiny_base: Path) -> Settings:
+    return settings.model_copy(update={"base_model": str(tiny_base), "checkpoint_interval_seconds": 0.01})
+
+
+@pytest.fixture
+def workshop(settings: Settings, services: Services, project_id: uuid.UUID, tiny_base: Path) -> Iterator[Workshop]:
+    with open_services(settings) as own:
+        model = Model(own)
+        handlers: dict[str, Handler] = {
+            "train_weaver": partial(train, model=model),
+            "evaluate": partial(evaluate_version, model=model),
+        }
+        with transaction(own.sessions) as session:
+            create_adapter(
+                session,
+                project_id,
+                name="bot",
+                base_model=str(tiny_base),
+                base_revision=find_revision(str(tiny_base), cache_dir=settings.models_dir),
+                memory={**MEMORY, "target_modules": list(MEMORY["target_modules"])},
+            )
+        yield Workshop(own, project_id, handlers)

@@ -1,0 +1,92 @@
+"""The Celery app of a worker process: `celery -A workers.main:app worker -Q gpu`.
+
+Each process builds its own services after fork; the base model is loaded on the first job and kept.
+"""
+
+import os
+import socket
+import uuid
+from functools import partial
+from typing import Any
+
+import structlog
+from celery.signals import worker_process_init, worker_process_shutdown
+
+from registry import jobs
+from registry.database import transaction
+from registry.logs import configure_logs
+from registry.settings import load_settings
+from registry.wiring import Services, make_services
+from workers.queue import REAP, RUN_JOB, enqueue, make_queue
+from workers.runner import Handler, run
+
+log = structlog.get_logger()
+settings = load_settings()
+app = make_queue(settings)
+
+
+class _Process:
+    """What a worker process holds; filled after fork."""
+
+    services: Services | None = None
+    handlers: dict[str, Handler] | None = None
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # celery is untyped
+def _start(**_: Any) -> None:
+    configure_logs(settings)
+    _Process.services = make_services(settings)
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]  # celery is untyped
+def _stop(**_: Any) -> None:
+    if _Process.services is not None:
+        _Process.services.close()
+
+
+def _services() -> Services:
+    if _Process.services is None:
+        raise RuntimeError("the worker process was not initialised")
+    return _Process.services
+
+
+def _handlers() -> dict[str, Handler]:
+    """Job kinds by name. Loads torch and the base on first use: the housekeeping worker never pays for them."""
+    if _Process.handlers is None:
+        import torch
+
+        from workers.evaluation import evaluate_version
+        from workers.model import Model
+        from workers.training import train
+
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        model = Model(_services())
+        _Process.handlers = {
+            "train_weaver": partial(train, model=model),
+            "evaluate": partial(evaluate_version, model=model),
+        }
+    return _Process.handlers
+
+
+@app.task(name=RUN_JOB)  # type: ignore[untyped-decorator]  # celery is untyped
+def run_job(job_id: str) -> None:
+    run(_services(), _handlers(), uuid.UUID(job_id), f"{socket.gethostname()}:{os.getpid()}")
+
+
+@app.task(name=REAP)  # type: ignore[untyped-decorator]  # celery is untyped
+def reap() -> None:
+    """Return what dead workers left behind to the queue, and send again what the broker lost."""
+    services = _services()
+    with transaction(services.sessions) as session:
+        waiting = jobs.reap(
+            session,
+            max_attempts=settings.job_max_attempts,
+            redeliver_after_seconds=3 * settings.reaper_interval_seconds,
+        )
+    for job_id in waiting:
+        enqueue(app, job_id)
+        with transaction(services.sessions) as session:
+            jobs.mark_enqueued(session, job_id)
+    if waiting:
+        log.info("jobs sent to the queue again", jobs=[str(job_id) for job_id in waiting])

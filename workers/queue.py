@@ -1,0 +1,60 @@
+"""The queue: how a job's id reaches a worker. All that the API may know of the workers.
+
+Messages carry ids only, are short, and may arrive twice; the job row decides (`registry.jobs`).
+"""
+
+import uuid
+from typing import Any
+
+from celery import Celery
+
+from registry.settings import Settings
+from registry.wiring import configured
+
+GPU_QUEUE = "gpu"
+DEFAULT_QUEUE = "default"
+RUN_JOB = "workers.run_job"
+REAP = "workers.reap"
+
+_SOCKET_OPTIONS = {
+    # A message taken by a worker that was killed is delivered again after this long; the reaper is faster.
+    "visibility_timeout": 3600,
+    "socket_keepalive": True,
+    "socket_connect_timeout": 5,
+}
+
+
+def make_queue(settings: Settings) -> Celery:
+    """A Celery app for sending and, with `workers.main`, for working. Connects on first use."""
+    app = Celery("memgen", broker=configured(settings.broker_url, "MEMGEN_BROKER_URL"), set_as_current=False)
+    app.conf.update(
+        task_default_queue=DEFAULT_QUEUE,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=_SOCKET_OPTIONS,
+        timezone="UTC",
+        beat_schedule={
+            "reap": {
+                "task": REAP,
+                "schedule": settings.reaper_interval_seconds,
+                # A tick that could not be delivered in time is worthless: the next one does its work.
+                "options": {"queue": DEFAULT_QUEUE, "expires": settings.reaper_interval_seconds},
+            }
+        },
+    )
+    return app
+
+
+def enqueue(app: Celery, job_id: uuid.UUID) -> None:
+    """Send a job to the GPU workers. Call after the job's transaction has committed."""
+    app.send_task(RUN_JOB, args=[str(job_id)], queue=GPU_QUEUE, retry=True, retry_policy=_RETRY)
+
+
+_RETRY: dict[str, Any] = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2}
