@@ -102,6 +102,17 @@ class Client:
             timeout=_UPLOAD_SECONDS,
         )
 
+    def trajectories(self, *, task: str | None = None, held_out: bool | None = None) -> Iterator[JsonObject]:
+        """All of them with their messages, in order of arrival, fetched page by page."""
+        chosen = {"task": task, "held_out": held_out, "include_messages": True, "limit": 200, "cursor": None}
+        while True:
+            params = {name: value for name, value in chosen.items() if value is not None}
+            page = self._connection.send("GET", "/v1/trajectories", params=params)
+            yield from page["data"]
+            chosen["cursor"] = page["next_cursor"]
+            if chosen["cursor"] is None:
+                return
+
     # Adapters and versions
 
     def create_adapter(self, name: str, *, idempotency_key: str | None = None, **options: Any) -> JsonObject:

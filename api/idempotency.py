@@ -42,7 +42,7 @@ def once(
         return create()
     endpoint = reply_type.__name__
     request_hash = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-    created = session.execute(
+    created = session.scalar(
         insert(IdempotentReply)
         .values(
             project_id=project_id,
@@ -53,9 +53,10 @@ def once(
             created_at=utc_now(),
         )
         .on_conflict_do_nothing()
+        .returning(IdempotentReply.key)
     )
     row = session.get_one(IdempotentReply, (project_id, endpoint, key))
-    if created.rowcount:  # type: ignore[attr-defined]  # an insert's result is a CursorResult
+    if created is not None:
         reply = create()
         row.reply = reply.model_dump(mode="json")
         return reply

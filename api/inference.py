@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from memgen.backbone import load_backbone
+from memgen.backbone import load_backbone, prepare_process
 from memgen.chat import render_prompt
 from memgen.engine import Generation, GenerationRequest, check_fits, generate
 from memgen.errors import MemgenError
@@ -115,10 +115,7 @@ class Inference:
 
     def _load(self) -> LoadedMemories:
         settings = self._settings
-        if settings.torch_threads:
-            import torch
-
-            torch.set_num_threads(settings.torch_threads)
+        prepare_process(settings.torch_threads)
         backbone = load_backbone(
             settings.base_model,
             cache_dir=settings.models_dir,

@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from memgen.errors import ModelNotFound
 
@@ -61,6 +62,16 @@ class Backbone:
         configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
         ids = configured if isinstance(configured, list) else [configured, self.tokenizer.eos_token_id]
         return frozenset(int(i) for i in ids if i is not None)
+
+
+def prepare_process(threads: int) -> None:
+    """Settle what is global to a serving or working process: torch's CPU threads (0: its own choice), and no bars.
+
+    Call it once, before a model is loaded.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
 
 
 def load_backbone(

@@ -1,7 +1,8 @@
 """Between chat messages and tokens: prompts, supervised answers, tool calls.
 
-Uses the model's own chat template. Where that template knows no tools, they are written into the system message and
-calls as `<tool_call>{"name": ..., "arguments": ...}</tool_call>`, the form of Hermes, Qwen and SmolLM2.
+Uses the model's own chat template. Where that template knows no tools, they are written into the system message as
+signatures (`memgen.tool_text`) and calls as `<tool_call>{"name": ..., "arguments": ...}</tool_call>`, the form of
+Hermes, Qwen and SmolLM2.
 """
 
 import json
@@ -14,6 +15,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from memgen.errors import ChatTemplateError
+from memgen.tool_text import tool_signature
 
 ChatMessage = dict[str, Any]
 _TOOL_CALL = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
@@ -138,7 +140,7 @@ def _spell_tools(messages: Sequence[ChatMessage], tools: Sequence[ChatMessage] |
     spelled = [_spell(message) for message in messages]
     if not tools:
         return spelled
-    listing = "\n".join(_tool_line(tool["function"]) for tool in tools)
+    listing = "\n".join(tool_signature(tool["function"]) for tool in tools)
     text = f"You can call these functions:\n{listing}"
     if spelled and spelled[0]["role"] == "system":
         return [{"role": "system", "content": f"{spelled[0]['content']}\n\n{text}"}, *spelled[1:]]
@@ -152,11 +154,6 @@ def _spell(message: ChatMessage) -> ChatMessage:
     calls = "\n".join(call_text(call["name"], call["arguments"]) for call in message_calls(message))
     role = "system" if message["role"] == "developer" else message["role"]
     return {"role": role, "content": "\n".join(part for part in (text, calls) if part)}
-
-
-def _tool_line(function: dict[str, Any]) -> str:
-    """One function as a compact JSON line: a small model reads few tokens better than a full schema."""
-    return json.dumps({k: function[k] for k in ("name", "description", "parameters") if k in function})
 
 
 def message_text(message: ChatMessage) -> str:

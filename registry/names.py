@@ -3,15 +3,19 @@
 import re
 
 from registry.errors import InvalidName
+from registry.json_text import show
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+"""`@` and `/` are kept free for `adapter@alias` and URLs."""
+_NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
+
+
+def is_valid_name(name: str) -> bool:
+    return _NAME.match(name) is not None
 
 
 def check_name(noun: str, name: str) -> str:
-    """Return `name`, or raise InvalidName. `@` and `/` are kept free for `adapter@alias` and URLs."""
-    if not _NAME.fullmatch(name):
-        raise InvalidName(
-            f"{noun} name {name!r} is not valid; expected 1 to 64 characters of a-z, 0-9, '_', '.', '-', "
-            "beginning with a letter or digit"
-        )
+    """Return `name`, or raise InvalidName."""
+    if not is_valid_name(name):
+        raise InvalidName(f"{noun} name {show(name)}; expected {NAME_PATTERN}, such as `support-tickets`")
     return name

@@ -1,6 +1,5 @@
 """Tasks: named domains with a grader and a share of held-out prompts. The grader's spec is opaque here."""
 
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
-from registry.errors import Invalid, InvalidName, InvalidTrajectory, NameTaken, TaskNotFound
+from registry.errors import Invalid, InvalidTrajectory, NameTaken, TaskNotFound
 from registry.json_text import canonical_json, show
 from registry.models import JsonObject, Task, Trajectory
-
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
-_NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
+from registry.names import check_name, is_valid_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,7 @@ def create_task(
         InvalidName, Invalid: the name does not match `NAME_PATTERN`; a text can't be stored.
         NameTaken: a task of that name has another grader, share or description.
     """
-    if not _NAME.match(name):
-        raise InvalidName(f"task name {show(name)}; expected {NAME_PATTERN}, such as `support-tickets`")
+    check_name("task", name)
     try:
         canonical_json({"grader": grader, "description": description})
     except InvalidTrajectory as error:
@@ -69,7 +65,7 @@ def create_task(
 def get_task(session: Session, project_id: uuid.UUID, name: str) -> Task:
     """Raises TaskNotFound if the project has no task of that name."""
     # A name that no task can have is not worth a query, nor safe in one (NUL).
-    row = find_tasks(session, project_id, [name]).get(name) if _NAME.match(name) else None
+    row = find_tasks(session, project_id, [name]).get(name) if is_valid_name(name) else None
     if row is None:
         raise TaskNotFound(f"this project has no task {show(name)}; create it with POST /v1/tasks")
     return row
@@ -77,7 +73,7 @@ def get_task(session: Session, project_id: uuid.UUID, name: str) -> Task:
 
 def find_tasks(session: Session, project_id: uuid.UUID, names: Iterable[str]) -> dict[str, Task]:
     """Those of the names that are tasks of the project."""
-    possible = {name for name in names if _NAME.match(name)}
+    possible = {name for name in names if is_valid_name(name)}
     if not possible:
         return {}
     rows = session.scalars(select(Task).where(Task.project_id == project_id, Task.name.in_(possible)))

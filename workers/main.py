@@ -53,14 +53,12 @@ def _services() -> Services:
 def _handlers() -> dict[str, Handler]:
     """Job kinds by name. Loads torch and the base on first use: the housekeeping worker never pays for them."""
     if _Process.handlers is None:
-        import torch
-
+        from memgen.backbone import prepare_process
         from workers.evaluation import evaluate_version
         from workers.model import Model
         from workers.training import train
 
-        if settings.torch_threads:
-            torch.set_num_threads(settings.torch_threads)
+        prepare_process(settings.torch_threads)
         model = Model(_services())
         _Process.handlers = {
             "train_weaver": partial(train, model=model),

@@ -96,7 +96,9 @@ def _work(running: Running, handler: Handler) -> None:
         _end(running, "failed", error=str(error))
     except Exception as error:
         log.exception("job failed unexpectedly")
-        _end(running, "failed", error=f"unexpected {type(error).__name__}: {error}; see the worker's log")
+        # The first line only: the rest can be a query with its parameters, and is in the log.
+        told = str(error).partition("\n")[0]
+        _end(running, "failed", error=f"unexpected {type(error).__name__}: {told}; see the worker's log")
     else:
         _end(running, "succeeded", result=result)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.invocation import invocation
+from api.cli.invocation import CommandFailed, invocation
 from api.cli.output import Json, print_json
 
 
@@ -20,12 +20,15 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop here: upload, train, gate, promote, forget, roll back; on CPU, in minutes."""
-    from api.demo.story import run_demo
+    from api.demo.story import DemoFailed, run_demo
 
     settings = invocation(context).settings(service_env=False)
     # Whatever the story tells on its way, under --json stdout carries the report alone.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        code = run_demo(settings, report_path=report)
+        try:
+            code = run_demo(settings, report_path=report)
+        except DemoFailed as error:
+            raise CommandFailed(f"The demo failed: {error}") from error
     if as_json and report.exists():
         print_json(json.loads(report.read_text(encoding="utf-8")))
     raise typer.Exit(code)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import Json, moment, print_json, print_line, print_table
+from api.cli.output import Json, first_line, moment, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from api.client import Client, JsonObject
@@ -105,7 +105,11 @@ def _list(context: typer.Context, limit: int, as_json: bool) -> None:
             job["kind"],
             job["adapter"],
             job["state"],
-            job["error"] or (describe(job["progress"]) if job["state"] == "running" else ""),
+            first_line(job["error"])
+            if job["error"]
+            else describe(job["progress"])
+            if job["state"] == "running"
+            else "",
             moment(job["created_at"]),
         )
         for job in page["data"]

@@ -52,6 +52,24 @@ def up(
         _print_addresses(result.home, result.api_url, result.urls)
 
 
+def init(context: typer.Context, as_json: Json = False) -> None:
+    """Prepare servers that you run yourself: migrate the database, make the bucket, admit MEMGEN_API_KEY.
+
+    For deployments without `memgen up`, which does this by itself. Harmless when repeated.
+    """
+    from api.cli.stack import prepare
+    from registry.database import upgrade
+    from registry.wiring import configured
+
+    settings = invocation(context).settings(service_env=False)
+    upgrade(configured(settings.database_url, "MEMGEN_DATABASE_URL"))
+    prepare(settings)
+    if as_json:
+        print_json({"bucket": settings.s3_bucket, "base_model": settings.base_model})
+    else:
+        print_line("The database is migrated, the bucket is there, and MEMGEN_API_KEY may do everything.")
+
+
 def down(context: typer.Context, as_json: Json = False) -> None:
     """Stop everything that `memgen up` started. Data stay."""
     from api.local import control
@@ -93,6 +111,8 @@ def _progress(at_ready: Callable[[], None] | None) -> Iterator[Callable[[Event],
     if console.is_terminal:
         spinner.start()
 
+    waiting: set[str] = set()
+
     def on_event(event: Event) -> None:
         if event.name == "stack":
             if event.state == "ready":
@@ -100,9 +120,12 @@ def _progress(at_ready: Callable[[], None] | None) -> Iterator[Callable[[Event],
                 if at_ready is not None:
                     at_ready()
         elif event.state in _SHOWN:
+            waiting.discard(event.name)
             print_note(f"  {event.name}: {event.state}{f' ({event.detail})' if event.detail else ''}")
         else:
-            spinner.update(f"{event.name}: {event.state}")
+            waiting.add(event.name)
+        if waiting:
+            spinner.update(f"Waiting for {', '.join(sorted(waiting))}")
 
     try:
         yield on_event

@@ -17,6 +17,7 @@ from rich.text import Text
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else on stdout.")]
 
 _PIPE_COLUMNS = 200
+_LINE_CHARACTERS = 200
 _COLORS = {
     "passed": "green",
     "succeeded": "green",
@@ -51,7 +52,7 @@ def print_warning(text: str) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "None yet.") -> None:
     """Columns whose name begins with `#` are numbers, set to the right. `empty` is said where there are no rows."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for name in columns:
         table.add_column(name.removeprefix("#"), justify="right" if name[:1] == "#" else "left", overflow="fold")
     for row in rows:
@@ -74,6 +75,12 @@ def percent(score: float | None) -> str:
 def points(change: float | None) -> str:
     """0.031 is `+3.1`."""
     return "-" if change is None else f"{100 * change:+.1f}"
+
+
+def first_line(text: str) -> str:
+    """Of an error that may carry a whole log; cut where it would fill the screen."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}..."
 
 
 def moment(iso: str | None) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from api.cli.output import notes, print_note
 
@@ -35,7 +37,7 @@ def follow_job(client: Client, job: JsonObject) -> JsonObject:
                     job = update.data
                     _show_progress(progress, bar, job)
                 elif update.data["level"] != "progress" or not console.is_terminal:
-                    progress.console.print(event_line(update.data), style=_style(update.data), markup=False)
+                    _print_event(progress.console, update.data)
     except KeyboardInterrupt:
         print_note(
             f"The job goes on. `memgen jobs show {job['id']}` shows it, `memgen jobs cancel {job['id']}` ends it."
@@ -86,5 +88,7 @@ def _speed(progress: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _style(event: JsonObject) -> str:
-    return _STYLES.get(event["level"], "dim")
+def _print_event(console: Console, event: JsonObject) -> None:
+    # One line each: what a failure had to say in full is in `memgen jobs show`.
+    text = event_line(event).partition("\n")[0]
+    console.print(Text(text, style=_STYLES.get(event["level"], "dim")), soft_wrap=True)

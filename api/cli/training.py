@@ -8,7 +8,7 @@ import typer
 
 from api.cli.arguments import AdapterName, read_pairs
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import Json, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import Json, first_line, percent, points, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
     from api.client import Client, JsonObject
@@ -69,7 +69,8 @@ def _finish(client: Client, job: JsonObject, as_json: bool) -> None:
     elif version is not None:
         _print_verdict(client, version)
     if job["state"] != "succeeded":
-        raise CommandFailed(f"The training {job['state']}: {job['error'] or 'it was cancelled'} (job {job['id']})")
+        how = "was cancelled" if job["error"] is None else f"failed: {first_line(job['error'])}"
+        raise CommandFailed(f"The training {how}. `memgen jobs show {job['id']}` has the whole of it.")
 
 
 def _print_verdict(client: Client, version: JsonObject) -> None:

@@ -53,7 +53,8 @@ def upload(
         if not report["complete"]:
             raise CommandFailed(f"{report['file']} was not read to its end: {report['stopped']}")
     if totals["refused"]:
-        message = f"{totals['refused']} lines were refused; all others are stored."
+        lines = "1 line was" if totals["refused"] == 1 else f"{totals['refused']} lines were"
+        message = f"{lines} refused; all others are stored."
         if strict:
             raise CommandFailed(message)
         print_warning(message)

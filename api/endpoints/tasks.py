@@ -13,7 +13,8 @@ from memgen.errors import UnknownGrader
 from memgen.tasks.graders import LIKELIHOOD, grader_kinds, make_grader
 from registry.database import transaction
 from registry.models import Task
-from registry.tasks import NAME_PATTERN, TaskCounts, count_trajectories, create_task, get_task, list_tasks
+from registry.names import NAME_PATTERN
+from registry.tasks import TaskCounts, count_trajectories, create_task, get_task, list_tasks
 
 router = APIRouter(prefix="/v1", tags=["tasks"])
 

@@ -61,7 +61,7 @@ def score_suite(
     items: Sequence[Item],
     grader: dict[str, Any],
     *,
-    batch_size: int = 16,
+    batch_size: int = 32,
     on_done: Callable[[int], None] | None = None,
 ) -> SuiteScore:
     """Score `memory` (None: the bare base) on `items` with the grader of the spec. Greedy, so repeatable.
@@ -80,9 +80,9 @@ def score_suite(
 
 
 def answer_budget(host: AdapterHost, items: Sequence[Item]) -> int:
-    """New tokens allowed for an answer: half again the longest reference, so that the grader sees whole answers."""
+    """New tokens allowed for an answer: a quarter more than the longest reference, so that none is cut off."""
     longest = max(len(_example(host, item).target_ids) for item in items)
-    return longest + longest // 2 + 8
+    return longest + longest // 4 + 8
 
 
 def _graded(

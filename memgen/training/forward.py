@@ -51,9 +51,24 @@ class PrefixStore:
         return join_prefixes([self._kept[p] if p in self._kept else found[p] for p in prefixes])
 
     def _encode(self, prefixes: Sequence[Prefix]) -> dict[Prefix, Tensor]:
-        if not prefixes:
-            return {}
-        return dict(zip(prefixes, split_prefixes(encode_prefixes(self._backbone, prefixes)), strict=True))
+        encoded: dict[Prefix, Tensor] = {}
+        for batch in _of_similar_length(prefixes):
+            encoded.update(zip(batch, split_prefixes(encode_prefixes(self._backbone, batch)), strict=True))
+        return encoded
+
+
+def _of_similar_length(prefixes: Sequence[Prefix]) -> list[list[Prefix]]:
+    """Split so that in no batch the longest is over half again as long as the shortest: padding is computed too.
+
+    Lengths 10, 60, 12, 70 become [10, 12] and [60, 70].
+    """
+    batches: list[list[Prefix]] = []
+    for prefix in sorted(prefixes, key=len):
+        if batches and len(prefix) <= 1.5 * len(batches[-1][0]):
+            batches[-1].append(prefix)
+        else:
+            batches.append([prefix])
+    return batches
 
 
 def bytes_per_token(backbone: Backbone) -> int:

@@ -23,6 +23,9 @@ from memgen.training.forward import Prefix, PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
 from memgen.weaver import AdapterHost
 
+_WINDOW = 4
+"""Batches that are sorted by length together. More saves more padding and mixes tasks less within a step."""
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -148,17 +151,30 @@ def train_weaver(
 
 def batch_of_step(examples: Sequence[Example], config: TrainingConfig, step: int) -> list[Example]:
     """The examples of one step: consecutive slices of one shuffled pass over the data after another."""
+    lengths = tuple(len(example.target_ids) for example in examples)
     batch = []
     for draw in range(step * config.batch_size, (step + 1) * config.batch_size):
         epoch, place = divmod(draw, len(examples))
-        batch.append(examples[_order_of_epoch(config.seed, epoch, len(examples))[place]])
+        batch.append(examples[_order_of_epoch(lengths, config.batch_size, config.seed, epoch)[place]])
     return batch
 
 
 @functools.lru_cache(maxsize=2)
-def _order_of_epoch(seed: int, epoch: int, count: int) -> tuple[int, ...]:
+def _order_of_epoch(lengths: tuple[int, ...], batch_size: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """A shuffle of all examples in which neighbours have answers of similar length.
+
+    Each run of `_WINDOW` batches is sorted by length, then its batches are shuffled: padding is computed too, and
+    short answers must not pay for one long answer beside them.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return tuple(torch.randperm(count, generator=generator).tolist())
+    shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+    order: list[int] = []
+    for start in range(0, len(shuffled), _WINDOW * batch_size):
+        window = sorted(shuffled[start : start + _WINDOW * batch_size], key=lambda n: lengths[n])
+        batches = [window[n : n + batch_size] for n in range(0, len(window), batch_size)]
+        for place in torch.randperm(len(batches), generator=generator).tolist():
+            order.extend(batches[place])
+    return tuple(order)
 
 
 def _first_epoch(examples: Sequence[Example], config: TrainingConfig) -> list[list[Prefix]]:

@@ -66,6 +66,15 @@ def test_tasks_and_uploads(client: Client, tmp_path: Path) -> None:
     assert client.list_tasks()[0]["trajectories"] == 8
 
 
+def test_trajectories_are_read_back_page_by_page(client: Client) -> None:
+    client.create_task("t", holdout_share=0.3)
+    report = client.upload((chat(f"question {n}") for n in range(230)), task="t")
+    everything = list(client.trajectories(task="t"))
+    assert [each["messages"][0]["content"] for each in everything] == [f"question {n}" for n in range(230)]
+    assert len(list(client.trajectories(task="t", held_out=True))) == report["held_out"]
+    assert len(list(client.trajectories(held_out=False))) == 230 - report["held_out"]
+
+
 def test_an_upload_sends_while_it_reads(client: Client) -> None:
     """A source is asked for more only after what it gave was sent: nothing gathers in memory."""
     client.create_task("support")

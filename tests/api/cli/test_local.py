@@ -67,7 +67,7 @@ def test_the_whole_service_from_the_command_line(home: Path, tmp_path: Path) -> 
 
     file = tmp_path / "runs.jsonl"
     file.write_bytes(b"\n".join(line(chat(f"question {n}", answer="yes")) for n in range(20)))
-    succeed("task", "create", "t", "--grader", "exact", "--holdout-share", "0.4")
+    succeed("task", "create", "t", "--holdout-share", "0.4")
     assert succeed("upload", str(file), "--task", "t", "--json").document["accepted"] == 20
     succeed("adapter", "create", "bot", "--memory", "latents=2", "--memory", "rank=2")
     trained = succeed("train", "bot", "--task", "t", "--steps", "2", "--set", "batch_size=2", "--json").document

@@ -1,0 +1,75 @@
+"""The demo's two tasks: real data of two domains that the base fails and a small memory can learn in minutes.
+
+Both come from wheels: function calls of the Berkeley leaderboard, and family puzzles of reasoning-gym. Which tasks
+serve was measured (docs/method.md).
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from memgen.tasks.bfcl import single_calls
+from memgen.tasks.reasoning import reasoning_trajectories
+
+JsonObject = dict[str, Any]
+
+_BFCL_CATEGORIES = ("simple_python", "live_simple", "multiple", "live_multiple")
+_BFCL_MAX_CHARACTERS = 1100
+"""Of tools and question: longer ones cost most of the time and are a fifth of the items."""
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    name: str
+    about: str
+    grader: JsonObject
+    holdout_share: float
+    trajectories: Callable[[], list[JsonObject]]
+    training: JsonObject
+    """Fields of TrainingConfig."""
+
+
+def tool_calls() -> list[JsonObject]:
+    """Expert calls for questions with one or a few functions to choose from."""
+    found = [row for category in _BFCL_CATEGORIES for row in single_calls(category)]
+    short = [row for row in found if _characters(row) <= _BFCL_MAX_CHARACTERS]
+    random.Random(0).shuffle(short)  # noqa: S311 - a fixed order of upload, not a secret
+    return short
+
+
+def family_puzzles() -> list[JsonObject]:
+    """Who is whose mother-in-law: short stories with one word as the answer."""
+    return list(reasoning_trajectories("family_relationships", size=1000, seed=7))
+
+
+def _characters(row: JsonObject) -> int:
+    questions = sum(len(message["content"] or "") for message in row["messages"])
+    return len(json.dumps(row["tools"])) + questions
+
+
+MEMORY = {
+    "latents": 8,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+"""Fields of MemoryConfig."""
+
+DEMO_TASKS = (
+    DemoTask(
+        name="tool-calls",
+        about="Berkeley Function Calling Leaderboard: one call, graded against every accepted value",
+        grader={"kind": "function_call"},
+        holdout_share=0.22,
+        trajectories=tool_calls,
+        training={"steps": 70},
+    ),
+    DemoTask(
+        name="family",
+        about="reasoning-gym family_relationships: one word, graded by reasoning-gym",
+        grader={"kind": "reasoning_gym", "dataset": "family_relationships"},
+        holdout_share=0.15,
+        trajectories=family_puzzles,
+        training={"steps": 80},
+    ),
+)
