@@ -1,7 +1,7 @@
 """Between chat messages and tokens: prompts, supervised answers, tool calls.
 
 Uses the model's own chat template. Where that template knows no tools, they are written into the system message as
-signatures (`memgen.tool_text`) and calls as `<tool_call>{"name": ..., "arguments": ...}</tool_call>`, the form of
+patterns of their calls (`memgen.tool_text`) and calls as `<tool_call>{"name": ..., "arguments": ...}</tool_call>`, the form of
 Hermes, Qwen and SmolLM2.
 """
 
@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from memgen.errors import ChatTemplateError
-from memgen.tool_text import tool_signature
+from memgen.tool_text import tool_pattern
 
 ChatMessage = dict[str, Any]
 _TOOL_CALL = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
@@ -140,7 +140,7 @@ def _spell_tools(messages: Sequence[ChatMessage], tools: Sequence[ChatMessage] |
     spelled = [_spell(message) for message in messages]
     if not tools:
         return spelled
-    listing = "\n".join(tool_signature(tool["function"]) for tool in tools)
+    listing = "\n".join(tool_pattern(tool["function"]) for tool in tools)
     text = f"You can call these functions:\n{listing}"
     if spelled and spelled[0]["role"] == "system":
         return [{"role": "system", "content": f"{spelled[0]['content']}\n\n{text}"}, *spelled[1:]]

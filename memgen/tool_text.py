@@ -1,10 +1,13 @@
 """Function tools as short text, for chat templates that know no tools.
 
-A JSON schema spends most of its tokens on itself. The same facts as a signature take about half, which a small model
-reads better and every request pays less for:
+A JSON schema spends most of its tokens on itself. A tool is written here as the very call that it expects, with a type
+and description where each value goes:
 
     # Area of a triangle.
-    area(base: integer "Length of the base", height: integer, unit?: "cm"|"m" = "cm")
+    {"name": "area", "arguments": {"base": <integer: Length of the base>, "unit": <optional "cm"|"m", default "cm">}}
+
+What the answer must copy stands there in the same characters, hence the same tokens. That matters to a small model:
+with plain signatures, `area(base: integer)`, fewer than half as many calls came out right (docs/method.md).
 """
 
 import json
@@ -13,30 +16,31 @@ from typing import Any
 _MAX_DEPTH = 8
 
 
-def tool_signature(function: dict[str, Any]) -> str:
-    """Description and signature of one function of an OpenAI tools list."""
+def tool_pattern(function: dict[str, Any]) -> str:
+    """Description and expected call of one function of an OpenAI tools list."""
     parameters = function.get("parameters") or {}
-    signature = f"{function['name']}({_members(parameters, 0)})"
-    description = " ".join(str(function.get("description") or "").split())
-    return f"# {description}\n{signature}" if description else signature
+    pattern = f'{{"name": {_json(function["name"])}, "arguments": {_object(parameters, 0)}}}'
+    description = _line(function.get("description"))
+    return f"# {description}\n{pattern}" if description else pattern
 
 
-def _members(schema: dict[str, Any], depth: int) -> str:
+def _object(schema: dict[str, Any], depth: int) -> str:
     required = schema.get("required") or ()
-    properties = schema.get("properties") or {}
-    return ", ".join(
-        _member(name, value if isinstance(value, dict) else {}, name in required, depth)
-        for name, value in properties.items()
-    )
+    members = [
+        f"{_json(name)}: {_value(value if isinstance(value, dict) else {}, name in required, depth)}"
+        for name, value in (schema.get("properties") or {}).items()
+    ]
+    return f"{{{', '.join(members)}}}"
 
 
-def _member(name: str, schema: dict[str, Any], required: bool, depth: int) -> str:
-    text = f"{name}{'' if required else '?'}: {_type(schema, depth)}"
+def _value(schema: dict[str, Any], required: bool, depth: int) -> str:
+    if schema.get("type") == "object" and schema.get("properties") and depth < _MAX_DEPTH:
+        return _object(schema, depth + 1)
+    text = f"{'' if required else 'optional '}{_type(schema, depth)}"
     if schema.get("default") not in (None, ""):
-        text += f" = {_json(schema['default'])}"
-    if schema.get("description"):
-        text += f" {_json(' '.join(str(schema['description']).split()))}"
-    return text
+        text += f", default {_json(schema['default'])}"
+    description = _line(schema.get("description"))
+    return f"<{text}: {description}>" if description else f"<{text}>"
 
 
 def _type(schema: dict[str, Any], depth: int) -> str:
@@ -49,10 +53,14 @@ def _type(schema: dict[str, Any], depth: int) -> str:
         return "|".join(_type({**schema, "type": kind}, depth + 1) for kind in kinds)
     if kinds == "array":
         items = schema.get("items")
-        return f"{_type(items, depth + 1)}[]" if isinstance(items, dict) else "any[]"
+        return f"list of {_type(items, depth + 1)}" if isinstance(items, dict) else "list"
     if kinds == "object" and schema.get("properties"):
-        return f"{{{_members(schema, depth + 1)}}}"
+        return _object(schema, depth + 1)
     return str(kinds)
+
+
+def _line(text: Any) -> str:
+    return " ".join(str(text or "").split())
 
 
 def _json(value: Any) -> str:
