@@ -1,8 +1,8 @@
 """Between chat messages and tokens: prompts, supervised answers, tool calls.
 
 Uses the model's own chat template. Where that template knows no tools, they are written into the system message as
-patterns of their calls (`memgen.tool_text`) and calls as `<tool_call>{"name": ..., "arguments": ...}</tool_call>`, the form of
-Hermes, Qwen and SmolLM2.
+patterns of their calls (`memgen.tool_text`), and calls as `<tool_call>{"name": ..., "arguments": ...}</tool_call>`,
+the form of Hermes, Qwen and SmolLM2.
 """
 
 import json

@@ -53,25 +53,50 @@ def score_tasks(
     return scores
 
 
-def judge(running: Running, version_id: uuid.UUID, adapter_name: str, scores: dict[str, dict[str, float]]) -> bool:
+def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> tuple[bool, dict[str, dict[str, float]]]:
+    """Evaluate a version beside the bare base and the champion, and let the gate judge it.
+
+    When another job moves the champion meanwhile, the version is compared again, with the new one.
+
+    Returns:
+        (passed, scores as `score_tasks` gives them)
+    """
+    while True:
+        with transaction(running.services.sessions) as session:
+            version = session.get_one(Version, version_id)
+            adapter, tasks = version.adapter, learned_tasks(version)
+            best = champion(session, adapter)
+        rival = None if best is None or best.id == version_id else best
+        subjects = [None, version] if rival is None else [None, rival, version]
+        scores = score_tasks(running, model, adapter, subjects, tasks)
+        passed = _judge(running, version_id, rival, scores)
+        if passed is not None:
+            return passed, scores
+
+
+def _judge(
+    running: Running, version_id: uuid.UUID, rival: Version | None, scores: dict[str, dict[str, float]]
+) -> bool | None:
     """Record the gate of a version and, if it passes and the job says so, move `champion`: one transaction.
 
-    The champion's and the candidate's scores are on the same suites, because one call of `score_tasks` made them.
+    None if `rival` is no longer the champion. Its and the candidate's scores are on the same suites, because one call
+    of `score_tasks` made them.
     """
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
-        adapter = get_adapter(session, job.project_id, adapter_name, lock=True)
         version = session.get_one(Version, version_id)
         known = gate_of(session, version)
         if known is not None:
             return known.passed
+        adapter = get_adapter(session, job.project_id, version.adapter.name, lock=True)
         best = champion(session, adapter)
-        compared = scores[_label(best)]
+        if (best.id if best else None) != (rival.id if rival else None):
+            return None
         comparisons = [
             gates.compare(
                 task.name,
                 new=task.id == version.dataset.task_id,
-                champion=compared.get(task.name),
+                champion=scores[_label(rival)].get(task.name),
                 candidate=scores[_label(version)].get(task.name),
                 margin=adapter.gate_margin,
             )

@@ -21,9 +21,9 @@ from registry.database import transaction
 from registry.errors import ObjectNotFound
 from registry.models import Adapter, Dataset, Job, Task, Version
 from registry.tasks import get_task
-from registry.versions import champion, get_version, learned_tasks, register_version, version_of_job
+from registry.versions import get_version, learned_tasks, register_version, version_of_job
 from workers.code_version import code_version
-from workers.evaluation import judge, score_tasks
+from workers.evaluation import score_and_judge
 from workers.model import Model
 from workers.runner import Running
 
@@ -48,12 +48,7 @@ def train(running: Running, model: Model) -> dict[str, Any]:
     plan = _plan(running)
     model.check_base(plan.adapter)
     version = plan.trained or _train_version(running, model, plan)
-    with transaction(running.services.sessions) as session:
-        tasks = learned_tasks(session.get_one(Version, version.id))
-        best = champion(session, plan.adapter)
-    subjects = [None, *([best] if best and best.id != version.id else []), version]
-    scores = score_tasks(running, model, plan.adapter, subjects, tasks)
-    passed = judge(running, version.id, plan.adapter.name, scores)
+    passed, scores = score_and_judge(running, model, version.id)
     running.event(f"gate {'passed' if passed else 'failed'}", {"version": version.number})
     return {"version": version.number, "gate": "passed" if passed else "rejected", "scores": scores}
 

@@ -1,7 +1,7 @@
 """The demo's two tasks: real data of two domains that the base fails and a small memory can learn in minutes.
 
-Both come from wheels: function calls of the Berkeley leaderboard, and family puzzles of reasoning-gym. Which tasks
-serve was measured (docs/method.md).
+Both come from wheels: function calls of the Berkeley leaderboard, and needles in haystacks of reasoning-gym. Which
+tasks serve was measured (docs/method.md).
 """
 
 import json
@@ -39,21 +39,17 @@ def tool_calls() -> list[JsonObject]:
     return short
 
 
-def family_puzzles() -> list[JsonObject]:
-    """Who is whose mother-in-law: short stories with one word as the answer."""
-    return list(reasoning_trajectories("family_relationships", size=1000, seed=7))
+def names_in_haystacks() -> list[JsonObject]:
+    """Who of five to ten people likes what: short stories with one name as the answer."""
+    return list(
+        reasoning_trajectories("needle_haystack", size=1000, seed=7, min_num_statements=5, max_num_statements=10)
+    )
 
 
 def _characters(row: JsonObject) -> int:
     questions = sum(len(message["content"] or "") for message in row["messages"])
     return len(json.dumps(row["tools"])) + questions
 
-
-MEMORY = {
-    "latents": 8,
-    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}
-"""Fields of MemoryConfig."""
 
 DEMO_TASKS = (
     DemoTask(
@@ -62,14 +58,14 @@ DEMO_TASKS = (
         grader={"kind": "function_call"},
         holdout_share=0.22,
         trajectories=tool_calls,
-        training={"steps": 70},
+        training={"steps": 60},
     ),
     DemoTask(
-        name="family",
-        about="reasoning-gym family_relationships: one word, graded by reasoning-gym",
-        grader={"kind": "reasoning_gym", "dataset": "family_relationships"},
+        name="needle",
+        about="reasoning-gym needle_haystack: one name, graded by reasoning-gym",
+        grader={"kind": "reasoning_gym", "dataset": "needle_haystack"},
         holdout_share=0.15,
-        trajectories=family_puzzles,
-        training={"steps": 80},
+        trajectories=names_in_haystacks,
+        training={"steps": 90},
     ),
 )

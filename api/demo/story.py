@@ -16,7 +16,7 @@ from api.cli.progress import follow_job
 from api.cli.stack import SUPERVISOR
 from api.client import Client
 from api.demo import screen
-from api.demo.sources import DEMO_TASKS, MEMORY, DemoTask, JsonObject
+from api.demo.sources import DEMO_TASKS, DemoTask, JsonObject
 from api.local.control import down, status, up
 from memgen.chat import Answer, message_calls, message_text
 from memgen.tasks.graders import Grader, Reference, make_grader
@@ -82,7 +82,7 @@ def _new_adapter(client: Client) -> str:
     """`demo`, or `demo-2` and so on where the folder holds an earlier demo."""
     taken = {adapter["name"] for adapter in client.list_adapters()}
     name = next(n for n in ("demo", *(f"demo-{k}" for k in range(2, 10_000))) if n not in taken)
-    client.create_adapter(name, description="memgen demo", strategy="replay", memory=MEMORY)
+    client.create_adapter(name, description="memgen demo")
     screen.say(f"Created the adapter {name} on the frozen base {client.adapter(name)['base_model']}.")
     return name
 

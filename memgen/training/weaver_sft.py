@@ -25,6 +25,7 @@ from memgen.weaver import AdapterHost
 
 _WINDOW = 4
 """Batches that are sorted by length together. More saves more padding and mixes tasks less within a step."""
+_SIMILAR_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -164,13 +165,14 @@ def _order_of_epoch(lengths: tuple[int, ...], batch_size: int, seed: int, epoch:
     """A shuffle of all examples in which neighbours have answers of similar length.
 
     Each run of `_WINDOW` batches is sorted by length, then its batches are shuffled: padding is computed too, and
-    short answers must not pay for one long answer beside them.
+    short answers must not pay for one long answer beside them. Sorted coarsely, because the exact length of a short
+    answer tells the answer, and batches of one class learn badly.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     shuffled = torch.randperm(len(lengths), generator=generator).tolist()
     order: list[int] = []
     for start in range(0, len(shuffled), _WINDOW * batch_size):
-        window = sorted(shuffled[start : start + _WINDOW * batch_size], key=lambda n: lengths[n])
+        window = sorted(shuffled[start : start + _WINDOW * batch_size], key=lambda n: lengths[n] // _SIMILAR_TOKENS)
         batches = [window[n : n + batch_size] for n in range(0, len(window), batch_size)]
         for place in torch.randperm(len(batches), generator=generator).tolist():
             order.extend(batches[place])

@@ -1,6 +1,5 @@
 """Rendering and reading back conversations with tools."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ from memgen.chat import Answer, parse_answer, render_answer, render_prompt
 from memgen.errors import ChatTemplateError
 from tests.fixtures_model import CHATML, save_tiny_tokenizer
 
-TOOLS = [{"type": "function", "function": {"name": "add", "description": "Adds", "parameters": {"type": "object"}}}]
+ADD = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "Adds", "parameters": ADD}}]
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 CALLED = [
     {"role": "user", "content": [{"type": "text", "text": "1+"}, {"type": "text", "text": "1"}]},
@@ -32,7 +32,7 @@ def plain(tmp_path: Path) -> PreTrainedTokenizerBase:
 
 def test_a_template_without_tools_has_them_spelled(plain: PreTrainedTokenizerBase) -> None:
     prompt = render_prompt(plain, CALLED[:3], TOOLS)
-    line = json.dumps(TOOLS[0]["function"])
+    line = '# Adds\n{"name": "add", "arguments": {"a": <integer>}}'
     assert prompt == (
         f"<|im_start|>system\nYou can call these functions:\n{line}<|im_end|>\n"
         "<|im_start|>user\n1+1<|im_end|>\n"
@@ -45,7 +45,7 @@ def test_a_template_without_tools_has_them_spelled(plain: PreTrainedTokenizerBas
 def test_tools_join_the_system_message_that_is_there(plain: PreTrainedTokenizerBase) -> None:
     messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "1+1"}]
     prompt = render_prompt(plain, messages, TOOLS)
-    assert prompt.startswith("<|im_start|>system\nBe brief.\n\nYou can call these functions:\n{")
+    assert prompt.startswith("<|im_start|>system\nBe brief.\n\nYou can call these functions:\n# Adds\n{")
     assert prompt.count("<|im_start|>system") == 1
 
 

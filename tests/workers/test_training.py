@@ -127,7 +127,7 @@ def test_a_worker_that_dies_after_registering_trains_no_second_version(
         raise StoreUnavailable("the store went away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "score_tasks", fail)
+        patched.setattr(training, "score_and_judge", fail)
         interrupted = workshop.work(job_id)
     assert interrupted.state == "queued"
     assert workshop.events(job_id)[-1].message == "returned to the queue: the store went away"
@@ -155,6 +155,41 @@ def test_a_version_that_forgets_is_rejected_and_serves_nobody(workshop: Workshop
         gate = session.scalars(sa.select(Gate).order_by(Gate.created_at.desc()).limit(1)).one()
         assert not gate.passed
         assert any("yes: 100.0% to" in reason and "more than the allowed drop" in reason for reason in gate.reasons)
+
+
+def test_a_champion_that_moves_meanwhile_is_compared_with(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the evaluation and the verdict another version becomes champion."""
+    from registry.adapters import get_adapter
+    from registry.aliases import promote
+    from workers import evaluation
+
+    workshop.add_task("yes")
+    first = workshop.queue("yes")
+    with transaction(workshop.services.sessions) as session:
+        session.execute(
+            sa.text("update jobs set params = params || '{\"promote\": false}' where id = :id"), {"id": first}
+        )
+    workshop.work(first)
+    judged = evaluation._judge
+
+    def move_first(*arguments: object) -> bool | None:
+        if workshop.champion() is None:
+            with transaction(workshop.services.sessions) as session:
+                adapter = get_adapter(session, workshop.project_id, "bot", lock=True)
+                promote(session, adapter, "champion", workshop.versions()[0], actor="somebody", reason="")
+        return judged(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "_judge", move_first)
+    done = workshop.work(workshop.queue("yes"))
+    assert done.state == "succeeded", done.error
+    v1, v2 = workshop.versions()
+    with transaction(workshop.services.sessions) as session:
+        gate = gate_of(session, session.merge(v2))
+        assert gate is not None
+        assert gate.champion_id == v1.id
+        assert gate.comparisons[0]["champion"] == 1.0
+        assert not gate.passed
+    assert workshop.champion() == 1
 
 
 def test_a_cancelled_job_stops_and_registers_nothing(workshop: Workshop) -> None:
