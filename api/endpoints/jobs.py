@@ -22,6 +22,7 @@ from memgen.config import TrainingConfig
 from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
+from registry.errors import Invalid
 from registry.keys import Principal
 from registry.models import Adapter
 from registry.tasks import get_task
@@ -153,13 +154,17 @@ def _create(session: Session, caller: Principal, body: JobIn) -> JobOut:
     if body.kind == "train_weaver":
         params = _training_params(session, caller, adapter, body)
     else:
-        params = {"version": get_version(session, adapter, body.version or 0).number}
+        if body.version is None:
+            raise Invalid("an evaluate job needs `version`, the number of the version to evaluate")
+        params = {"version": get_version(session, adapter, body.version).number}
     return JobOut.of(jobs.create_job(session, caller.project_id, body.kind, params, adapter))
 
 
 def _training_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
     """Everything is decided now, so that the job means the same whenever it runs."""
-    task = get_task(session, caller.project_id, body.task or "")
+    if body.task is None:
+        raise Invalid("a train_weaver job needs `task`, the name of the task to learn")
+    task = get_task(session, caller.project_id, body.task)
     config = TrainingConfig.from_mapping(body.training)
     if body.parent is None:
         best = champion(session, adapter)
