@@ -16,8 +16,8 @@ from memgen.tasks.reasoning import reasoning_trajectories
 JsonObject = dict[str, Any]
 
 _BFCL_CATEGORIES = ("simple_python", "live_simple", "multiple", "live_multiple")
-_BFCL_MAX_CHARACTERS = 1100
-"""Of tools and question: longer ones cost most of the time and are a fifth of the items."""
+_BFCL_MAX_CHARACTERS = 800
+"""Of tools and question: longer calls take more minutes than a demo has."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def tool_calls() -> list[JsonObject]:
 
 
 def names_in_haystacks() -> list[JsonObject]:
-    """Who of five to ten people likes what: short stories with one name as the answer."""
+    """Who of four to seven people likes what: short stories with one name as the answer."""
     return list(
-        reasoning_trajectories("needle_haystack", size=1000, seed=7, min_num_statements=5, max_num_statements=10)
+        reasoning_trajectories("needle_haystack", size=1000, seed=7, min_num_statements=4, max_num_statements=7)
     )
 
 
@@ -56,9 +56,9 @@ DEMO_TASKS = (
         name="tool-calls",
         about="Berkeley Function Calling Leaderboard: one call, graded against every accepted value",
         grader={"kind": "function_call"},
-        holdout_share=0.22,
+        holdout_share=0.25,
         trajectories=tool_calls,
-        training={"steps": 60},
+        training={"steps": 70},
     ),
     DemoTask(
         name="needle",
@@ -66,6 +66,6 @@ DEMO_TASKS = (
         grader={"kind": "reasoning_gym", "dataset": "needle_haystack"},
         holdout_share=0.15,
         trajectories=names_in_haystacks,
-        training={"steps": 90},
+        training={"steps": 100},
     ),
 )

@@ -16,4 +16,5 @@ def wilson_interval(right: float, items: int) -> tuple[float, float]:
     denominator = 1 + Z_95**2 / items
     centre = (share + Z_95**2 / (2 * items)) / denominator
     half = Z_95 * math.sqrt(share * (1 - share) / items + Z_95**2 / (4 * items**2)) / denominator
-    return centre - half, centre + half
+    # Rounding may put an end a hair outside.
+    return max(0.0, centre - half), min(1.0, centre + half)
