@@ -15,7 +15,7 @@ from registry.errors import NotConfigured
 from tests.api.cli.invoking import fail, memgen, succeed
 
 COMMANDS = {
-    *("up", "down", "status", "demo"),
+    *("up", "down", "status", "init", "demo"),
     *("task", "upload", "adapter", "train", "jobs"),
     *("versions", "scores", "promote", "rollback", "history"),
     *("chat", "keys"),
