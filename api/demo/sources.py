@@ -66,6 +66,6 @@ DEMO_TASKS = (
         grader={"kind": "reasoning_gym", "dataset": "needle_haystack"},
         holdout_share=0.15,
         trajectories=names_in_haystacks,
-        training={"steps": 100},
+        training={"steps": 88},
     ),
 )
