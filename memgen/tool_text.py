@@ -6,8 +6,8 @@ and description where each value goes:
     # Area of a triangle.
     {"name": "area", "arguments": {"base": <integer: Length of the base>, "unit": <optional "cm"|"m", default "cm">}}
 
-What the answer must copy stands there in the same characters, hence the same tokens. That matters to a small model:
-with plain signatures, `area(base: integer)`, fewer than half as many calls came out right (docs/method.md).
+What the answer must copy stands there in the same characters, hence the same tokens, which plain signatures,
+`area(base: integer)`, do not give. How far that helps is in docs/method.md.
 """
 
 import json
