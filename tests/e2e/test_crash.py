@@ -38,7 +38,7 @@ def home(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def _job(job_id: str) -> dict[str, object]:
     shown: dict[str, object] = succeed("jobs", "show", job_id, "--json").document
-    return shown.get("job", shown)  # type: ignore[return-value]
+    return shown.get("job", shown)  # type: ignore[return-value]  # JSON is untyped
 
 
 def _kill_worker() -> None:
@@ -59,7 +59,7 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(home: Path, tmp_path: P
     job_id = succeed("train", "bot", "--task", "t", *options).document["job"]["id"]
 
     deadline = time.monotonic() + 90
-    while int(_job(job_id)["progress"].get("step", 0)) < 20:  # type: ignore[attr-defined]
+    while int(_job(job_id)["progress"].get("step", 0)) < 20:  # type: ignore[attr-defined]  # JSON is untyped
         assert time.monotonic() < deadline, json.dumps(_job(job_id), indent=1)
         time.sleep(0.1)
     _kill_worker()

@@ -177,7 +177,7 @@ def test_a_champion_that_moves_meanwhile_is_compared_with(workshop: Workshop, mo
             with transaction(workshop.services.sessions) as session:
                 adapter = get_adapter(session, workshop.project_id, "bot", lock=True)
                 promote(session, adapter, "champion", workshop.versions()[0], actor="somebody", reason="")
-        return judged(*arguments)  # type: ignore[arg-type]
+        return judged(*arguments)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(evaluation, "_judge", move_first)
     done = workshop.work(workshop.queue("yes"))
