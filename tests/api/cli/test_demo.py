@@ -23,7 +23,7 @@ def test_demo_hands_over_and_keeps_stdout_for_the_report(no_service: Path, tmp_p
         return 3
 
     story = ModuleType("api.demo.story")
-    story.run_demo, story.DemoFailed = run_demo, DemoFailed  # type: ignore[attr-defined]
+    story.run_demo, story.DemoFailed = run_demo, DemoFailed  # type: ignore[attr-defined]  # a stand-in module
     report = tmp_path / "report.json"
     with mock.patch.dict(sys.modules, {"api.demo.story": story}):
         done = memgen("demo", "--report", str(report), "--json")
