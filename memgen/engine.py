@@ -1,20 +1,20 @@
 """Generation with memory woven in: one static batch, each row with its own memory version or none.
 
-A prompt is encoded by the bare base up to its last token; the memories of the rows put their latents there; the last
-prompt token and the answer follow. No token is encoded twice. Rows that end leave the batch once half of it is done.
+A prompt is encoded by the bare base up to its last token. At a decision point (the prompt's end, then sentence ends
+while the budget lasts) the row's trigger decides, and on INVOKE its weaver puts K latents into the context. No token
+is encoded twice in one stream, and rows that do not weave do not wait for latents of those that do.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from memgen.errors import PromptTooLong
-from memgen.kv_cache import SlotCache, encode_prefixes
-from memgen.sampling import Sampling, next_token
-from memgen.weaver import AdapterHost
+from memgen.host import AdapterHost
+from memgen.prompts import PromptCache
+from memgen.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,37 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     memory: str | None = None
     """Name of a memory loaded in the host; None is the bare base."""
+    return_latents: bool = False
+    """Give the insertions' latents with the answer."""
 
 
 @dataclass(frozen=True)
-class Insertion:
-    """Memory woven in front of the prompt token at `position` (0-based, counting prompt tokens)."""
+class Decision:
+    """What the trigger said at one decision point."""
 
     position: int
+    """How many tokens, of prompt and answer, stand in front of this point."""
+    probability: float
+    """Of INVOKE."""
+    invoked: bool
     latents: int
+    """Latent tokens inserted; 0 if it skipped."""
+    states: Tensor | None = field(default=None, compare=False, repr=False)
+    """`(latents, H)` on request: last hidden states (form `cache`) or input embeddings (form `embedding`)."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of the batch that the answer was part of; all its rows report the same."""
+
+    prompt: float = 0.0
+    trigger: float = 0.0
+    weave: float = 0.0
+    decode: float = 0.0
+    first_token: float = 0.0
+    """From the call to the first token of the batch."""
+    total: float = 0.0
+    """From the call to this row's end."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +62,69 @@ class Generation:
     """Without the token that ended the answer."""
     text: str
     finish_reason: str
-    """`stop` (end of turn or stop string) or `length`."""
-    insertions: tuple[Insertion, ...]
+    """`stop` (end of turn or stop string), `length` or `cancelled`."""
+    decisions: tuple[Decision, ...]
     prompt_tokens: int
-    seconds: float
+    timings: Timings
+    logprobs: tuple[float, ...] | None = None
+    """On request, of each token under the model's raw distribution; like `token_ids`, with no end token."""
+
+    @property
+    def insertions(self) -> tuple[Decision, ...]:
+        """The decisions to INVOKE."""
+        return tuple(decision for decision in self.decisions if decision.invoked)
 
 
-@dataclass
-class _Row:
-    number: int
-    request: GenerationRequest
-    generator: torch.Generator | None
-    token: int
-    tokens: list[int] = field(default_factory=list)
-    insertions: tuple[Insertion, ...] = ()
-    finish_reason: str | None = None
-
-
-@torch.inference_mode()
-def generate(host: AdapterHost, requests: Sequence[GenerationRequest]) -> list[Generation]:
+def generate(
+    host: AdapterHost,
+    requests: Sequence[GenerationRequest],
+    *,
+    prompts: PromptCache | None = None,
+    on_text: Callable[[int, str], None] | None = None,
+    is_cancelled: Callable[[int], bool] | None = None,
+) -> list[Generation]:
     """Answer a batch of requests.
+
+    Args:
+        prompts: prompts already read; None reads each distinct prompt of the batch once.
+        on_text: called with a request's number and text as it becomes final.
+        is_cancelled: asked for each unfinished request before each token.
 
     Raises:
         PromptTooLong: prompt, latents and answer of a request exceed the model's context.
     """
-    started = time.perf_counter()
-    for request in requests:
-        check_fits(host, request)
-    rows = [_Row(n, r, _generator(r.sampling), r.prompt_ids[-1]) for n, r in enumerate(requests)]
-    cache = encode_prefixes(host.backbone, [r.prompt_ids[:-1] for r in requests])
-    weave_rows(host, cache, [r.memory for r in requests])
-    for row in rows:
-        if row.request.memory is not None:
-            latents = host.memories[row.request.memory].config.latents
-            row.insertions = (Insertion(len(row.request.prompt_ids) - 1, latents),)
-    _decode(host, cache, rows)
-    return [_result(host, row, time.perf_counter() - started) for row in rows]
+    from memgen.decoding import Decoding
+
+    with torch.inference_mode():
+        decoding = Decoding(host, requests, prompts=prompts, on_text=on_text)
+        while not decoding.done:
+            for number in decoding.unfinished() if is_cancelled else ():
+                if is_cancelled and is_cancelled(number):
+                    decoding.cancel(number)
+            decoding.step()
+        return decoding.results()
+
+
+def stream(
+    host: AdapterHost, request: GenerationRequest, *, prompts: PromptCache | None = None
+) -> Iterator[str | Generation]:
+    """Pieces of text as they become final, then the whole `Generation`. Closing the iterator cancels.
+
+    Raises:
+        PromptTooLong: as `generate`, at the first piece.
+    """
+    from memgen.decoding import Decoding
+
+    pieces: list[str] = []
+    with torch.inference_mode():
+        decoding = Decoding(host, [request], prompts=prompts, on_text=lambda _, text: pieces.append(text))
+    while not decoding.done:
+        # Not around the loop: a generator that yields inside would leave the caller's code in inference mode.
+        with torch.inference_mode():
+            decoding.step()
+        yield from pieces
+        pieces.clear()
+    yield decoding.results()[0]
 
 
 def generate_all(
@@ -95,22 +145,12 @@ def generate_all(
     return [results[n] for n in range(len(requests))]
 
 
-def weave_rows(host: AdapterHost, cache: SlotCache, memories: Sequence[str | None]) -> None:
-    """Put each row's memory into its cache. Rows without memory keep every token where it was.
-
-    Rows of one memory are woven together. Differentiable in the memories' parameters.
-    """
-    for name in dict.fromkeys(m for m in memories if m is not None):
-        memory = host.memories[name]
-        indices = [n for n, m in enumerate(memories) if m == name]
-        group = cache.rows(indices)
-        host.weave(memory, group.kv, group.mask, group.positions)
-        cache.append(indices, group.last(memory.config.latents), memory.config.latents)
-
-
 def check_fits(host: AdapterHost, request: GenerationRequest) -> None:
-    """Raise PromptTooLong unless prompt, latents and answer fit the model's context."""
-    latents = host.memories[request.memory].config.latents if request.memory is not None else 0
+    """Raise PromptTooLong unless prompt, all latents that may be woven, and answer fit the model's context."""
+    latents = 0
+    if request.memory is not None:
+        config = host.memories[request.memory].config
+        latents = config.latents + config.max_insertions * config.inference_latents
     needed = len(request.prompt_ids) + latents + request.sampling.max_new_tokens
     if needed > host.backbone.max_tokens:
         raise PromptTooLong(
@@ -118,70 +158,3 @@ def check_fits(host: AdapterHost, request: GenerationRequest) -> None:
             f"{request.sampling.max_new_tokens} new tokens that is {needed}, more than the model's "
             f"{host.backbone.max_tokens}. Shorten the messages or lower max_tokens."
         )
-
-
-def _decode(host: AdapterHost, cache: SlotCache, rows: list[_Row]) -> None:
-    """Decode greedily or by sampling until every row has finished."""
-    model = host.backbone.model
-    stops = host.backbone.stop_token_ids
-    active = rows
-    while active:
-        mask, positions = cache.forward_inputs(1)
-        ids = torch.tensor([[row.token] for row in active], device=host.backbone.device)
-        logits: Tensor = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache.kv,
-            use_cache=True,
-        ).logits[:, -1]
-        cache.mark_used(1)
-        for row, row_logits in zip(active, logits, strict=True):
-            if row.finish_reason is None:
-                _advance(host, row, next_token(row_logits, row.request.sampling, row.generator), stops)
-        going = [n for n, row in enumerate(active) if row.finish_reason is None]
-        if len(going) <= len(active) // 2:
-            if going:
-                cache = cache.rows(going)
-            active = [active[n] for n in going]
-
-
-def _advance(host: AdapterHost, row: _Row, token: int, stops: frozenset[int]) -> None:
-    row.token = token
-    if token in stops:
-        row.finish_reason = "stop"
-        return
-    row.tokens.append(token)
-    sampling = row.request.sampling
-    if sampling.stop:
-        # A stop string can begin inside an earlier token, so a tail long enough to hold it is read.
-        tail = str(host.backbone.tokenizer.decode(row.tokens[-2 - max(map(len, sampling.stop)) :]))
-        if any(stop in tail for stop in sampling.stop):
-            row.finish_reason = "stop"
-            return
-    if len(row.tokens) >= sampling.max_new_tokens:
-        row.finish_reason = "length"
-
-
-def _result(host: AdapterHost, row: _Row, seconds: float) -> Generation:
-    text = str(host.backbone.tokenizer.decode(row.tokens, skip_special_tokens=True))
-    cuts = [text.index(stop) for stop in row.request.sampling.stop if stop in text]
-    return Generation(
-        token_ids=tuple(row.tokens),
-        text=text[: min(cuts)] if cuts else text,
-        finish_reason=row.finish_reason or "length",
-        insertions=row.insertions,
-        prompt_tokens=len(row.request.prompt_ids),
-        seconds=seconds,
-    )
-
-
-def _generator(sampling: Sampling) -> torch.Generator | None:
-    if sampling.temperature == 0.0:
-        return None
-    generator = torch.Generator()
-    if sampling.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(sampling.seed)
-    return generator

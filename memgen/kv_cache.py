@@ -1,137 +1,241 @@
-"""The frozen base's key/value cache as slots per row.
+"""Keys and values of a frozen base, as slots per row.
 
-Rows of a batch have unequal prompts and not every row weaves, so a slot of a row may be unused: `mask` says which are
-used, `positions` where each row's next token stands. Prefixes are padded on the left; an unused slot costs a masked
-key and nothing else. It knows no weaver and no sampling.
+A row's token at position `p` stands in its slot `p`, whatever the other rows do: a row that weaves takes K slots and
+its neighbours take none. What lies behind a row's length is garbage, masked and written over; so dropping temporary
+tokens is not counting them. It knows no weaver and no sampling.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from memgen.backbone import Backbone
-from memgen.errors import ModelError
+_BLOCK = 64
 
 
-@dataclass
-class SlotCache:
-    """Keys and values of `B` rows and `T` slots.
+@dataclass(frozen=True)
+class KVShape:
+    """What one token's keys and values are like in every layer."""
 
-    `mask` is `(B, T)` int64, 1 where a slot is used; `positions` is `(B,)` int64, each row's next position.
-    """
-
-    kv: DynamicCache
-    mask: Tensor
-    positions: Tensor
+    layers: int
+    heads: int
+    head_size: int
+    dtype: torch.dtype
+    device: torch.device
 
     @property
-    def slots(self) -> int:
-        return int(self.mask.shape[1])
+    def bytes_per_token(self) -> int:
+        return 2 * self.layers * self.heads * self.head_size * self.dtype.itemsize
 
-    def rows(self, indices: Sequence[int]) -> "SlotCache":
-        """A copy of some rows."""
-        index = torch.tensor(indices, device=self.mask.device)
-        pairs = [(k[index], v[index]) for k, v in layers(self.kv)]
-        return SlotCache(_cache(pairs), self.mask[index], self.positions[index])
 
-    def mark_used(self, count: int) -> None:
-        """Account for `count` new slots that the model has just written in every row."""
-        ones = self.mask.new_ones(self.mask.shape[0], count)
-        self.mask = torch.cat([self.mask, ones], dim=1)
-        self.positions = self.positions + count
+@dataclass(frozen=True)
+class Prefix:
+    """A prompt that the base has read."""
 
-    def append(self, indices: Sequence[int], kv: Sequence[tuple[Tensor, Tensor]], count: int) -> None:
-        """Append `count` slots to every row: filled from `kv` in the rows `indices`, unused in the others.
+    kv: Tensor
+    """`(layers, 2, heads, T, head_size)`."""
+    state: Tensor
+    """`(H,)`, the last hidden state of the last token."""
+
+    @property
+    def tokens(self) -> int:
+        return int(self.kv.shape[3])
+
+
+class Window(Protocol):
+    """What one forward pass of N new tokens in R rows sees of the past."""
+
+    positions: Tensor
+    """`(R, N)`."""
+    mask: Tensor | None
+    """`(R, 1, N, T)` bool, true where a token may look; None if it may look at everything, or if `causal`."""
+    causal: bool
+    """Nothing stands in front of the new tokens: plain causal attention."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the new `(R, heads, N, head_size)`; returns all that is seen, `(R, heads, T, head_size)`."""
+        ...
+
+    def full_mask(self) -> Tensor:
+        """`mask`, written out."""
+        ...
+
+    def key_positions(self) -> Tensor:
+        """`(R, T)`: the position of what stands in each slot seen."""
+        ...
+
+
+class SlotCache:
+    """Keys and values of `B` rows. `lengths[b]` is row b's number of tokens, and its next position."""
+
+    def __init__(self, shape: KVShape, rows: int, capacity: int = _BLOCK) -> None:
+        self.shape = shape
+        self.lengths = [0] * rows
+        self._keys, self._values = (self._empty(rows, capacity) for _ in range(2))
+
+    @classmethod
+    def of_prefixes(cls, shape: KVShape, prefixes: Sequence[Prefix], capacity: int = 0) -> "SlotCache":
+        """One row for each prompt; the same prompt may stand in many rows."""
+        cache = cls(shape, len(prefixes), max(capacity, *(p.tokens for p in prefixes)))
+        for row, prefix in enumerate(prefixes):
+            cache.fill(row, prefix.kv)
+        return cache
+
+    @property
+    def capacity(self) -> int:
+        return int(self._keys[0].shape[2])
+
+    def fill(self, row: int, kv: Tensor) -> None:
+        """Put `(layers, 2, heads, T, head_size)` at the start of an empty row."""
+        length = kv.shape[3]
+        self.reserve(length)
+        for layer in range(self.shape.layers):
+            self._keys[layer][row, :, :length] = kv[layer, 0]
+            self._values[layer][row, :, :length] = kv[layer, 1]
+        self.lengths[row] = length
+
+    def read(self, row: int, length: int) -> Tensor:
+        """A copy of a row's first `length` tokens: `(layers, 2, heads, length, head_size)`."""
+        parts = zip(self._keys, self._values, strict=True)
+        return torch.stack([torch.stack([k[row, :, :length], v[row, :, :length]]) for k, v in parts])
+
+    def window(self, rows: Sequence[int], tokens: int) -> "SlotWindow":
+        """Room for `tokens` new tokens in each of `rows`. They stay only when `advance` counts them."""
+        self.reserve(max(self.lengths[row] for row in rows) + tokens)
+        return SlotWindow(self, rows, tokens)
+
+    def advance(self, rows: Sequence[int], counts: Sequence[int]) -> None:
+        """Count the tokens that a forward pass has just written."""
+        for row, count in zip(rows, counts, strict=True):
+            self.lengths[row] += count
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these."""
+        index = torch.tensor(rows, device=self.shape.device)
+        self._keys = [k.index_select(0, index) for k in self._keys]
+        self._values = [v.index_select(0, index) for v in self._values]
+        self.lengths = [self.lengths[row] for row in rows]
+
+    def reserve(self, slots: int) -> None:
+        """Have room for `slots` tokens in every row."""
+        if slots <= self.capacity:
+            return
+        wanted = -(-max(slots, self.capacity * 3 // 2) // _BLOCK) * _BLOCK
+        used = max(self.lengths)
+        for held in (self._keys, self._values):
+            grown = self._empty(len(self.lengths), wanted)
+            for old, new in zip(held, grown, strict=True):
+                new[:, :, :used] = old[:, :, :used]
+            held[:] = grown
+
+    def layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values `(B, heads, capacity, head_size)`."""
+        return self._keys[number], self._values[number]
+
+    def _empty(self, rows: int, capacity: int) -> list[Tensor]:
+        # Zeros, not garbage: a masked NaN would still poison a sum.
+        size = (rows, self.shape.heads, capacity, self.shape.head_size)
+        return [torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device) for _ in range(self.shape.layers)]
+
+
+class SlotWindow:
+    """A `Window` on some rows of a `SlotCache`, written in place."""
+
+    def __init__(self, cache: SlotCache, rows: Sequence[int], tokens: int) -> None:
+        self._cache, self._rows, self._tokens = cache, list(rows), tokens
+        device = cache.shape.device
+        starts = [cache.lengths[row] for row in rows]
+        self._slots = max(starts) + tokens
+        level = min(starts) == max(starts)
+        first = self._rows[0]
+        self._span = slice(first, first + len(rows)) if self._rows == list(range(first, first + len(rows))) else None
+        self._index = None if self._span else torch.tensor(self._rows, device=device)
+        start = torch.tensor(starts, device=device)
+        self.positions = start[:, None] + torch.arange(tokens, device=device)
+        self.causal = level and starts[0] == 0 and tokens > 1
+        self.mask = None if self.causal or (level and tokens == 1) else self.full_mask()
+        self._write = slice(starts[0], self._slots) if level and self._span else None
+        if self._write is None:
+            heads, capacity = cache.shape.heads, cache.capacity
+            row = torch.tensor(self._rows, device=device)[:, None] * heads + torch.arange(heads, device=device)
+            self._flat = (row[:, :, None] * capacity + self.positions[:, None, :]).flatten()
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        seen = []
+        for held, new in zip(self._cache.layer(layer), (keys, values), strict=True):
+            if self._write is not None:
+                held[self._span, :, self._write] = new
+            else:
+                held.view(-1, held.shape[3]).index_copy_(0, self._flat, new.reshape(-1, held.shape[3]))
+            if self._index is None:
+                seen.append(held[self._span, :, : self._slots])
+            else:
+                seen.append(held[:, :, : self._slots].index_select(0, self._index))
+        return seen[0], seen[1]
+
+    def full_mask(self) -> Tensor:
+        slots = torch.arange(self._slots, device=self.positions.device)
+        return slots <= self.positions[:, None, :, None]
+
+    def key_positions(self) -> Tensor:
+        return torch.arange(self._slots, device=self.positions.device).expand(len(self._rows), -1)
+
+
+class Tape:
+    """A differentiable cache of `R` rows: each pass's keys and values go behind those before, and nothing is written
+    over. Which of them later passes may see is marked, so padding and temporary tokens stay and are not seen."""
+
+    def __init__(self, prefixes: Sequence[Prefix]) -> None:
+        """Starts with prefixes, right-padded, that get no gradient."""
+        rows, width = len(prefixes), max(p.tokens for p in prefixes)
+        depth, _, heads, _, size = prefixes[0].kv.shape
+        held = prefixes[0].kv.new_zeros(depth, 2, rows, heads, width, size)
+        for row, prefix in enumerate(prefixes):
+            held[:, :, row, :, : prefix.tokens] = prefix.kv
+        lengths = torch.tensor([p.tokens for p in prefixes], device=held.device)
+        self.layers = [(layer[0], layer[1]) for layer in held]
+        self.positions = torch.arange(width, device=held.device).expand(rows, width)
+        self.seen = self.positions < lengths[:, None]
+
+    def window(self, positions: Tensor, stays: Tensor | None = None) -> "TapeWindow":
+        """Room for one pass of new tokens at `positions` `(R, N)`, causal among themselves.
 
         Args:
-            kv: by layer, keys and values `(len(indices), heads, count, head_dim)`.
+            stays: `(R, N)` bool, which of them later passes may see; None is all.
         """
-        rows = self.mask.shape[0]
-        index = torch.tensor(indices, device=self.mask.device)
-        everywhere = len(indices) == rows and list(indices) == list(range(rows))
-        for number, (keys, values) in enumerate(kv):
-            if not everywhere:
-                keys, values = (_spread(part, index, rows) for part in (keys, values))
-            self.kv.update(keys, values, number)
-        used = self.mask.new_zeros(rows, count).index_fill(0, index, 1)
-        self.mask = torch.cat([self.mask, used], dim=1)
-        self.positions = self.positions + used.sum(dim=1)
-
-    def last(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the last `count` slots, by layer."""
-        return [(k[:, :, -count:], v[:, :, -count:]) for k, v in layers(self.kv)]
-
-    def forward_inputs(self, new_tokens: int) -> tuple[Tensor, Tensor]:
-        """(attention mask `(B, T + N)`, position ids `(B, N)`) for encoding `N` tokens next."""
-        ones = self.mask.new_ones(self.mask.shape[0], new_tokens)
-        steps = torch.arange(new_tokens, device=self.mask.device)
-        return torch.cat([self.mask, ones], dim=1), self.positions[:, None] + steps
+        window = TapeWindow(self, positions)
+        stays = torch.ones_like(positions, dtype=torch.bool) if stays is None else stays
+        self.positions = torch.cat([self.positions, positions], dim=1)
+        self.seen = torch.cat([self.seen, stays], dim=1)
+        return window
 
 
-def layers(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """(keys, values) by layer, each `(B, heads, T, head_dim)`."""
-    found = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    if len(found) != len(cache.layers):
-        raise ModelError(
-            "the base has layers without a key/value cache; expected a decoder with attention in every layer"
-        )
-    return [(cast(Tensor, layer.keys), cast(Tensor, layer.values)) for layer in found]
+class TapeWindow:
+    """A `Window` at the end of a `Tape`."""
 
+    causal = False
 
-@torch.no_grad()
-def encode_prefixes(backbone: Backbone, prefixes: Sequence[Sequence[int]]) -> SlotCache:
-    """Encode a batch of unequal token sequences with the bare base, padded on the left."""
-    width = max(1, max(len(prefix) for prefix in prefixes))
-    ids = torch.zeros(len(prefixes), width, dtype=torch.long)
-    mask = torch.zeros(len(prefixes), width, dtype=torch.long)
-    for row, prefix in enumerate(prefixes):
-        if prefix:
-            ids[row, width - len(prefix) :] = torch.tensor(prefix)
-            mask[row, width - len(prefix) :] = 1
-    ids, mask = ids.to(backbone.device), mask.to(backbone.device)
-    kv = DynamicCache()
-    backbone.model.model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        past_key_values=kv,
-        use_cache=True,
-    )
-    return SlotCache(kv, mask, mask.sum(dim=1))
+    def __init__(self, tape: Tape, positions: Tensor) -> None:
+        rows, tokens = positions.shape
+        self.positions = positions
+        self._tape, self._before = tape, list(tape.layers)
+        self._key_positions = torch.cat([tape.positions, positions], dim=1)
+        among = torch.ones(tokens, tokens, dtype=torch.bool, device=positions.device).tril()
+        past = tape.seen[:, None, :].expand(-1, tokens, -1)
+        self.mask: Tensor | None = torch.cat([past, among.expand(rows, -1, -1)], dim=2)[:, None]
 
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        before_keys, before_values = self._before[layer]
+        both = torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
+        self._tape.layers[layer] = both
+        return both
 
-def split_prefixes(cache: SlotCache) -> list[Tensor]:
-    """Each row's used slots, for keeping: `(layers, 2, heads, T_row, head_dim)`."""
-    stacked = torch.stack([torch.stack(pair) for pair in layers(cache.kv)])
-    lengths = cache.mask.sum(dim=1).tolist()
-    return [stacked[:, :, row, :, cache.slots - length :].clone() for row, length in enumerate(lengths)]
+    def full_mask(self) -> Tensor:
+        if self.mask is None:
+            raise RuntimeError("a TapeWindow always has a mask")
+        return self.mask
 
-
-def join_prefixes(prefixes: Sequence[Tensor]) -> SlotCache:
-    """The inverse of `split_prefixes`: a batch padded on the left."""
-    width = max(1, max(prefix.shape[3] for prefix in prefixes))
-    depth, _, heads, _, size = prefixes[0].shape
-    joined = prefixes[0].new_zeros(depth, 2, len(prefixes), heads, width, size)
-    mask = torch.zeros(len(prefixes), width, dtype=torch.long, device=joined.device)
-    for row, prefix in enumerate(prefixes):
-        length = prefix.shape[3]
-        joined[:, :, row, :, width - length :] = prefix
-        mask[row, width - length :] = 1
-    pairs = [(layer[0], layer[1]) for layer in joined]
-    return SlotCache(_cache(pairs), mask, mask.sum(dim=1))
-
-
-def _cache(pairs: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
-    cache = DynamicCache()
-    for number, (keys, values) in enumerate(pairs):
-        cache.update(keys, values, number)
-    return cache
-
-
-def _spread(part: Tensor, index: Tensor, rows: int) -> Tensor:
-    return part.new_zeros(rows, *part.shape[1:]).index_copy(0, index, part)
+    def key_positions(self) -> Tensor:
+        return self._key_positions

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memgen.artifact import load_artifact
-from memgen.weaver import AdapterHost
+from memgen.host import AdapterHost
 
 
 class LoadedMemories:

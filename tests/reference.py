@@ -1,66 +1,221 @@
-"""The literal, slow MemGen of memory form `cache`: the oracle of the golden tests.
+"""The literal, slow MemGen: the oracle of the golden tests and the baseline of the benchmarks.
 
-One row at a time, nothing kept: for every new token the prompt is read again by the bare base, the K queries are run
-again over it by a base that PEFT wrapped in its own way, and the rest is read again behind them. No batch, no padding,
-no mask, no slots, no shared tensors. Only for tests: it is quadratic on purpose.
+One row at a time, and no key or value outlives a token: every new token reads the whole context again. No batch, no
+padding, no mask, no slots, no shared weights, and nothing of memgen is imported: that two independent readings of the
+method agree is the point.
+
+A context is what the reasoner reads, tokens and latents; this is where the two forms of memory differ:
+    CacheContext      latents are keys and values, in front of the token that was the newest when they were woven
+    EmbeddingContext  latents are input embeddings, behind that token (as in the public code)
+`generate` and `loss` are the same for both.
 """
 
-import copy
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from torch.nn import functional as F
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from tests.reference_memory import ReferenceMemory
+
+__all__ = ["Decision", "ReferenceAnswer", "ReferenceMemory", "ends_in_delimiter", "generate", "loss"]
 
 
-class ReferenceWeaver:
-    """A saved memory, read from its artifact folder with PEFT and safetensors alone."""
+class Decision(NamedTuple):
+    """What the trigger decided at one place."""
 
-    def __init__(self, base: PreTrainedModel, folder: Path) -> None:
-        self.model = PeftModel.from_pretrained(copy.deepcopy(base), folder / "weaver", is_trainable=True)
-        tensors = load_file(folder / "memory.safetensors")
-        self.latents = tensors["queries.latents"].clone().requires_grad_(True)
-        self.scale = tensors["queries.scale"].clone().requires_grad_(True)
-        self.norm_weight = tensors["queries.norm.weight"].clone().requires_grad_(True)
-        self.norm_bias = tensors["queries.norm.bias"].clone().requires_grad_(True)
-
-    def queries(self) -> Tensor:
-        normed = torch.nn.functional.layer_norm(self.latents, self.latents.shape[-1:], self.norm_weight, self.norm_bias)
-        return normed * self.scale
-
-    def lora_gradients(self) -> list[Tensor]:
-        return [p.grad for name, p in self.model.named_parameters() if "lora_" in name and p.grad is not None]
+    position: int
+    """Tokens of prompt and answer in front of the place."""
+    invoked: bool
+    probability: float
+    """Of INVOKE."""
 
 
-def next_logits(base: PreTrainedModel, weaver: ReferenceWeaver | None, prompt: list[int], answer: list[int]) -> Tensor:
-    """Logits `(1 + len(answer), V)`: of the first answer token, and of each behind it."""
-    cache = DynamicCache()
-    if len(prompt) > 1:
-        base(input_ids=torch.tensor([prompt[:-1]]), past_key_values=cache, use_cache=True)
-    if weaver is not None:
-        weaver.model(inputs_embeds=weaver.queries()[None], past_key_values=cache, use_cache=True)
-    rest = torch.tensor([[prompt[-1], *answer]])
-    logits: Tensor = base(input_ids=rest, past_key_values=cache, use_cache=True).logits
-    return logits[0]
+class ReferenceAnswer(NamedTuple):
+    tokens: list[int]
+    """Without the one that ended the answer."""
+    decisions: list[Decision]
 
 
 @torch.no_grad()
 def generate(
-    base: PreTrainedModel, weaver: ReferenceWeaver | None, prompt: list[int], new_tokens: int, stop: frozenset[int]
-) -> list[int]:
-    """Greedy answer, without the token that ended it."""
+    memory: ReferenceMemory | None,
+    base: PreTrainedModel,
+    prompt: list[int],
+    new_tokens: int,
+    stop: frozenset[int],
+    tokenizer: PreTrainedTokenizerBase,
+) -> ReferenceAnswer:
+    """Greedy answer to a prompt of one token or more."""
+    context = open_context(memory, base, prompt)
     answer: list[int] = []
+    decisions: list[Decision] = []
     while len(answer) < new_tokens:
-        token = int(next_logits(base, weaver, prompt, answer)[-1].argmax())
+        if memory is not None and memory.trigger != "never":
+            budget_left = sum(d.invoked for d in decisions[1:]) < memory.max_insertions
+            if not answer or (budget_left and ends_in_delimiter(context.tokens, memory.delimiters, tokenizer)):
+                decision = ask_trigger(context)
+                decisions.append(decision)
+                if decision.invoked:
+                    context.weave("inference_queries" if answer else "prompt_queries")
+        token = int(context.logits()[-1].argmax())
         if token in stop:
             break
+        context.append(token)
         answer.append(token)
-    return answer
+    return ReferenceAnswer(answer, decisions)
 
 
-def loss(base: PreTrainedModel, weaver: ReferenceWeaver | None, prompt: list[int], target: list[int]) -> Tensor:
-    """Mean token loss of one example."""
-    logits = next_logits(base, weaver, prompt, target[:-1])
-    return torch.nn.functional.cross_entropy(logits.float(), torch.tensor(target))
+def loss(memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int], target: list[int]) -> Tensor:
+    """Mean token loss of one example, all of whose target is supervised. The trigger is not asked."""
+    context = open_context(memory, base, prompt)
+    budget = 0
+    if memory is not None:
+        context.weave("prompt_queries")
+        budget = memory.max_insertions
+    for token in target[:-1]:
+        context.append(token)
+        if budget > 0 and ends_in_delimiter(context.tokens, memory.delimiters, memory.tokenizer):
+            context.weave("inference_queries")
+            budget -= 1
+    logits = context.logits()[len(prompt) - 1 :]
+    return F.cross_entropy(logits.float(), torch.tensor(target, device=base.device))
+
+
+def ends_in_delimiter(tokens: list[int], delimiters: list[str], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether their text does. A point or comma behind a digit may be inside of a number and does not count."""
+    if tokens[-1] in tokenizer.all_special_ids:
+        return False
+    text = tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    behind_digit = text[-2:-1].isdecimal()
+    return any(text.endswith(d) and not (behind_digit and d in {".", ","}) for d in delimiters)
+
+
+def ask_trigger(context: "CacheContext | EmbeddingContext") -> Decision:
+    if context.memory.trigger == "always":
+        return Decision(context.position, True, 1.0)
+    logits = context.memory.linear("trigger_head", context.trigger_state())
+    return Decision(context.position, bool(logits[1] > logits[0]), float(logits.softmax(dim=0)[1]))
+
+
+def open_context(
+    memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int]
+) -> "CacheContext | EmbeddingContext":
+    form = CacheContext if memory is None or memory.form == "cache" else EmbeddingContext
+    return form(memory, base, prompt)
+
+
+class CacheContext:
+    """Form `cache`: the newest token is encoded last, by when it is known whether latents stand in front of it."""
+
+    def __init__(self, memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int]) -> None:
+        self.memory, self.base = memory, base
+        self.tokens = list(prompt)
+        self.insertions: list[tuple[int, str]] = []
+        """Tokens in front of each, and its queries."""
+
+    @property
+    def position(self) -> int:
+        return len(self.tokens) - 1
+
+    def append(self, token: int) -> None:
+        self.tokens.append(token)
+
+    def weave(self, queries: str) -> None:
+        self.insertions.append((self.position, queries))
+
+    def logits(self) -> Tensor:
+        """`(T, V)`: for each of the T tokens, of the one behind it."""
+        _, states = self._encode(len(self.tokens))
+        return torch.cat([logits for _, logits in states])
+
+    def trigger_state(self) -> Tensor:
+        """`(H,)`: what the trigger's head reads."""
+        cache, states = self._encode(self.position)
+        if self.memory.trigger == "lora":
+            newest = ids(self.base, self.tokens[-1:])
+            hidden, _ = run(self.memory.trigger_lora, input_ids=newest, past_key_values=cache, use_cache=True)
+            return hidden[-1]
+        if not states:
+            return no_state(self.base)
+        hidden, _ = states[-1]
+        return hidden[-1]
+
+    def _encode(self, end: int) -> tuple[DynamicCache, list[tuple[Tensor, Tensor]]]:
+        """The first `end` tokens and the latents among them: one cache, and the reasoner's states between insertions.
+
+        Positions need no care: both models count them on from the length of the cache.
+        """
+        cache = DynamicCache()
+        states, start = [], 0
+        for position, queries in [*self.insertions, (end, None)]:
+            if position > start:
+                tokens = ids(self.base, self.tokens[start:position])
+                states.append(run(self.base, input_ids=tokens, past_key_values=cache, use_cache=True))
+            if queries is not None:
+                latents = self.memory.queries(queries)[None]
+                run(self.memory.weaver_lora, inputs_embeds=latents, past_key_values=cache, use_cache=True)
+            start = position
+        return cache, states
+
+
+class EmbeddingContext:
+    """Form `embedding`: reasoner, weaver and trigger each read a sequence of their own from its start."""
+
+    def __init__(self, memory: ReferenceMemory, base: PreTrainedModel, prompt: list[int]) -> None:
+        self.memory, self.base = memory, base
+        self.tokens: list[int] = []
+        self.embeddings = torch.empty(0, base.config.hidden_size, dtype=base.dtype, device=base.device)
+        self.predicting: list[int] = []
+        """For each token the row that predicts the one behind it: its own, or the last of the latents behind it."""
+        for token in prompt:
+            self.append(token)
+
+    @property
+    def position(self) -> int:
+        return len(self.tokens)
+
+    def append(self, token: int) -> None:
+        self.tokens.append(token)
+        self.predicting.append(len(self.embeddings))
+        self.embeddings = torch.cat([self.embeddings, self.base.get_input_embeddings()(ids(self.base, [token]))[0]])
+
+    def weave(self, queries: str) -> None:
+        asked = self.memory.queries(queries)
+        read = self.memory.linear("reasoner_to_weaver", self.embeddings).to(asked.dtype)
+        hidden, _ = run(self.memory.weaver_lora, inputs_embeds=torch.cat([read, asked])[None], use_cache=False)
+        latents = self.memory.linear("weaver_to_reasoner", hidden[-len(asked) :]).to(self.base.dtype)
+        self.embeddings = torch.cat([self.embeddings, latents])
+        self.predicting[-1] = len(self.embeddings) - 1
+
+    def logits(self) -> Tensor:
+        """`(T, V)`: for each of the T tokens, of the one behind it."""
+        _, logits = run(self.base, inputs_embeds=self.embeddings[None], use_cache=False)
+        return logits[self.predicting]
+
+    def trigger_state(self) -> Tensor:
+        """`(H,)`: what the trigger's head reads."""
+        if self.memory.trigger == "lora":
+            hidden, _ = run(self.memory.trigger_lora, input_ids=ids(self.base, self.tokens), use_cache=False)
+            return hidden[-1]
+        if len(self.tokens) == 1:
+            return no_state(self.base)
+        hidden, _ = run(self.base, inputs_embeds=self.embeddings[None], use_cache=False)
+        return hidden[self.predicting[-2]]
+
+
+def run(model: PreTrainedModel | PeftModel, **inputs: Any) -> tuple[Tensor, Tensor]:
+    """One row through a model: its last hidden states `(T, H)`, after the final norm, and logits `(T, V)`."""
+    output = model(**inputs, output_hidden_states=True)
+    return output.hidden_states[-1][0], output.logits[0]
+
+
+def ids(base: PreTrainedModel, tokens: list[int]) -> Tensor:
+    return torch.tensor([tokens], device=base.device)
+
+
+def no_state(base: PreTrainedModel) -> Tensor:
+    """Stands for the state that predicted a prompt's first token."""
+    return torch.zeros(base.config.hidden_size, device=base.device)

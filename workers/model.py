@@ -2,8 +2,8 @@
 
 from memgen.backbone import load_backbone
 from memgen.errors import ArtifactMismatch
+from memgen.host import AdapterHost
 from memgen.loaded import LoadedMemories
-from memgen.weaver import AdapterHost
 from registry.models import Adapter, Version
 from registry.wiring import Services
 

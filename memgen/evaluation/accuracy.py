@@ -11,12 +11,12 @@ import torch
 from memgen.chat import parse_answer, render_answer, render_prompt
 from memgen.engine import GenerationRequest, generate_all
 from memgen.errors import NothingToTrain
+from memgen.host import AdapterHost
 from memgen.sampling import Sampling
 from memgen.tasks.graders import LIKELIHOOD, Reference, make_grader
 from memgen.training.examples import Example, tokenize
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
-from memgen.weaver import AdapterHost
 
 
 @dataclass(frozen=True)

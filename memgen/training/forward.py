@@ -1,7 +1,9 @@
 """The training forward: supervised tokens over cached prefixes and freshly woven latents.
 
 The base is frozen, so everything in front of the first latent needs no gradient and is encoded once for all epochs.
-Only the K queries and the supervised tokens are differentiated, and logits are computed where there is a target.
+Only latents and answers are differentiated, and logits are computed where there is a target. With form `cache` all
+insertions of a batch and the answers between them are one causal pass: the weaver's LoRA is on for the latents'
+tokens alone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,110 +12,94 @@ import torch
 from torch import Tensor
 
 from memgen.backbone import Backbone
-from memgen.engine import weave_rows
-from memgen.kv_cache import SlotCache, encode_prefixes, join_prefixes, split_prefixes
+from memgen.delimiters import DelimiterMatcher
+from memgen.host import AdapterHost
+from memgen.kv_cache import Prefix, Tape
+from memgen.lora import LoraTokens
+from memgen.memory import Memory
+from memgen.prompts import Tokens, read_prompts
+from memgen.training.embedding_latents import weave_latents
 from memgen.training.examples import Example
+from memgen.training.layout import NO_TARGET, Layout, lay_out
 from memgen.training.losses import token_nll
-from memgen.weaver import AdapterHost
-
-Prefix = tuple[int, ...]
-"""Token ids of a prompt without its last token."""
 
 
 class PrefixStore:
-    """The base's caches of prompts, kept for all epochs within a number of bytes.
+    """The base's caches of prompts without their last token, kept for all epochs within a number of bytes.
 
     Which prompts are kept and which are encoded together follows from `groups` alone, never from what was asked
     before: rounding depends on the company in a batch, and a resumed run must repeat an unbroken one bit for bit.
     """
 
-    def __init__(self, backbone: Backbone, max_bytes: int, groups: Iterable[Sequence[Prefix]] = ()) -> None:
+    def __init__(self, backbone: Backbone, max_bytes: int, groups: Iterable[Sequence[Tokens]] = ()) -> None:
         """`groups` are the prompts in the order of their first use, batch by batch; the first that fit are kept."""
-        self._backbone = backbone
-        self._group_of: dict[Prefix, list[Prefix]] = {}
-        self._kept: dict[Prefix, Tensor] = {}
-        left = max_bytes // bytes_per_token(backbone)
+        self._decoder = backbone.decoder
+        self._group_of: dict[Tokens, list[Tokens]] = {}
+        self._kept: dict[Tokens, Prefix] = {}
+        left = max_bytes // self._decoder.kv_shape.bytes_per_token
         for group in groups:
-            members: list[Prefix] = []
+            members: list[Tokens] = []
             for prefix in group:
                 if prefix not in self._group_of and len(prefix) <= left:
                     left -= len(prefix)
                     members.append(prefix)
                     self._group_of[prefix] = members
 
-    def caches(self, prefixes: Sequence[Prefix]) -> SlotCache:
-        """A batch of prompts as one cache, encoding those not at hand."""
-        passing = {p: None for p in prefixes if p not in self._group_of}
-        found = self._encode(list(passing))
-        for prefix in prefixes:
-            if prefix in self._group_of and prefix not in self._kept:
-                self._kept.update(self._encode(self._group_of[prefix]))
-        return join_prefixes([self._kept[p] if p in self._kept else found[p] for p in prefixes])
-
-    def _encode(self, prefixes: Sequence[Prefix]) -> dict[Prefix, Tensor]:
-        encoded: dict[Prefix, Tensor] = {}
-        for batch in _of_similar_length(prefixes):
-            encoded.update(zip(batch, split_prefixes(encode_prefixes(self._backbone, batch)), strict=True))
-        return encoded
-
-
-def _of_similar_length(prefixes: Sequence[Prefix]) -> list[list[Prefix]]:
-    """Split so that in no batch the longest is over half again as long as the shortest: padding is computed too.
-
-    Lengths 10, 60, 12, 70 become [10, 12] and [60, 70].
-    """
-    batches: list[list[Prefix]] = []
-    for prefix in sorted(prefixes, key=len):
-        if batches and len(prefix) <= 1.5 * len(batches[-1][0]):
-            batches[-1].append(prefix)
-        else:
-            batches.append([prefix])
-    return batches
-
-
-def bytes_per_token(backbone: Backbone) -> int:
-    """Size of one token's keys and values in all layers."""
-    config = backbone.model.config.get_text_config()
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * head_size * backbone.model.dtype.itemsize)
+    def read(self, prompts: Sequence[Tokens]) -> list[Prefix]:
+        """Prefixes of a batch of prompts, encoding those not at hand."""
+        passing = list(dict.fromkeys(p for p in prompts if p not in self._group_of))
+        found = dict(zip(passing, read_prompts(self._decoder, passing), strict=True))
+        for prompt in prompts:
+            if prompt in self._group_of and prompt not in self._kept:
+                group = self._group_of[prompt]
+                self._kept.update(zip(group, read_prompts(self._decoder, group), strict=True))
+        return [self._kept[p] if p in self._kept else found[p] for p in prompts]
 
 
 def supervised_nll(
-    host: AdapterHost, memory: str | None, examples: Sequence[Example], prefixes: PrefixStore
+    host: AdapterHost,
+    memory: str | None,
+    examples: Sequence[Example],
+    prefixes: PrefixStore,
+    *,
+    checkpointing: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of every supervised token of a batch.
+    """Loss of every supervised token of a batch, memory woven at the decision points of each example.
 
     Args:
         memory: name of a memory in the host, or None for the bare base.
+        checkpointing: keep only each layer's input for the backward pass.
 
     Returns:
         (nll `(N,)` in nats, example index of each token `(N,)`).
     """
-    backbone = host.backbone
-    cache = prefixes.caches([e.prompt_ids[:-1] for e in examples])
-    weave_rows(host, cache, [memory] * len(examples))
-    ids, targets = _answer_batch(examples, backbone.device)
-    mask, positions = cache.forward_inputs(ids.shape[1])
-    hidden: Tensor = backbone.model.model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache.kv, use_cache=True
-    ).last_hidden_state
-    supervised = targets >= 0
-    logits = backbone.model.lm_head(hidden[supervised])
-    rows = torch.arange(len(examples), device=ids.device)[:, None].expand_as(targets)
-    return token_nll(logits, targets[supervised]), rows[supervised]
+    backbone, decoder = host.backbone, host.backbone.decoder
+    woven = host.memories[memory] if memory is not None else None
+    matcher = DelimiterMatcher.of(backbone.tokenizer, woven.config.delimiters) if woven else None
+    layout = lay_out(examples, woven.config if woven else None, matcher, backbone.device)
+    known = prefixes.read([example.prompt_ids[:-1] for example in examples])
+    starts = torch.tensor([prefix.tokens for prefix in known], device=backbone.device)
+    positions = starts[:, None] + torch.arange(layout.ids.shape[1], device=backbone.device)
+    embeds, lora = decoder.embed(layout.ids), None
+    if woven is not None and woven.config.form == "cache":
+        embeds = _with_queries(embeds, layout, woven)
+        index = torch.cat([layout.prompt_latents, layout.inference_latents])
+        lora = LoraTokens(((woven.weaver, index),))
+    elif woven is not None:
+        embeds = weave_latents(host, woven, examples, layout, embeds, checkpointing=checkpointing)
+    hidden = decoder.forward(embeds, Tape(known).window(positions), lora, checkpointing=checkpointing)
+    supervised = layout.targets != NO_TARGET
+    logits = decoder.logits(hidden[supervised])
+    rows = torch.arange(len(examples), device=backbone.device)[:, None].expand_as(layout.targets)
+    return token_nll(logits, layout.targets[supervised]), rows[supervised]
 
 
-def _answer_batch(examples: Sequence[Example], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Inputs `(B, S)` (last prompt token, then the answer but its last token) and targets `(B, S)`, -1 if none.
-
-    Padded on the right, where causal attention keeps padding out of every supervised token's sight.
-    """
-    width = max(len(e.target_ids) for e in examples)
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
-    targets = torch.full((len(examples), width), -1, dtype=torch.long)
-    for row, example in enumerate(examples):
-        length = len(example.target_ids)
-        ids[row, :length] = torch.tensor([example.prompt_ids[-1], *example.target_ids[:-1]])
-        targets[row, :length] = torch.tensor(example.target_ids)
-    return ids.to(device), targets.to(device)
+def _with_queries(embeds: Tensor, layout: Layout, memory: Memory) -> Tensor:
+    """`embeds` `(B, N, H)` with the memory's queries where its latents are to be."""
+    flat = embeds.flatten(0, 1)
+    parts = ((layout.prompt_latents, memory.prompt_queries), (layout.inference_latents, memory.inference_queries))
+    for index, queries in parts:
+        if len(index):
+            latents = queries().to(embeds.dtype)
+            flat = flat.index_copy(0, index, latents.repeat(len(index) // len(latents), 1))
+    return flat.view_as(embeds)

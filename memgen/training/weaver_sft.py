@@ -1,7 +1,7 @@
 """Supervised training of a weaver on the frozen base (MemGen, section 3.3; AdamW, linear warmup, cosine decay).
 
 Data order depends only on the seed and the step, so a run killed at any step goes on from its checkpoint as if it had
-not been. Two learning rates: LoRA factors, and query latents with their scale.
+not been. Two learning rates: LoRA factors, and everything else (query latents with norm and scale, projections).
 """
 
 import functools
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from memgen.config import TrainingConfig
 from memgen.errors import Cancelled, NothingToTrain, TrainingDiverged
+from memgen.host import AdapterHost
+from memgen.prompts import Tokens
 from memgen.training.checkpoint import load_training_state, save_training_state
 from memgen.training.examples import Example, ExampleSet
-from memgen.training.forward import Prefix, PrefixStore, supervised_nll
+from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
-from memgen.weaver import AdapterHost
 
 _WINDOW = 4
 """Batches that are sorted by length together. More saves more padding and mixes tasks less within a step."""
@@ -57,8 +58,9 @@ class _Run:
     """What a run carries from step to step."""
 
     def __init__(self, host: AdapterHost, memory: str, config: TrainingConfig) -> None:
-        self.lora = host.lora_parameters(memory)
-        self.queries = list(host.memories[memory].queries.parameters())
+        trained = host.memories[memory]
+        self.lora = list(trained.weaver.parameters())
+        self.queries = trained.weaver_parameters()[len(self.lora) :]
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
@@ -179,7 +181,7 @@ def _order_of_epoch(lengths: tuple[int, ...], batch_size: int, seed: int, epoch:
     return tuple(order)
 
 
-def _first_epoch(examples: Sequence[Example], config: TrainingConfig) -> list[list[Prefix]]:
+def _first_epoch(examples: Sequence[Example], config: TrainingConfig) -> list[list[Tokens]]:
     """The prompts of each step until every example was seen."""
     steps = min(config.steps, math.ceil(len(examples) / config.batch_size))
     return [[e.prompt_ids[:-1] for e in batch_of_step(examples, config, step)] for step in range(steps)]
@@ -205,7 +207,8 @@ def _step(
     prefixes: PrefixStore,
     config: TrainingConfig,
 ) -> float:
-    nll, rows = supervised_nll(host, memory, batch, prefixes)
+    checkpointing = config.activation_checkpointing
+    nll, rows = supervised_nll(host, memory, batch, prefixes, checkpointing=checkpointing)
     loss = mean_by_example(nll, rows, len(batch)).mean()
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -1,6 +1,9 @@
 """The tiny base in float32, where equal means equal, and a memory that was trained for some steps."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,11 +11,14 @@ import torch
 from memgen.artifact import save_artifact
 from memgen.backbone import Backbone, load_backbone
 from memgen.config import MemoryConfig, TrainingConfig
+from memgen.host import AdapterHost
+from memgen.memory import Memory
 from memgen.training.examples import build_examples
-from memgen.training.weaver_sft import train_weaver
-from memgen.weaver import AdapterHost
+from memgen.training.weaver_sft import TrainingReport, train_weaver
 
-CONFIG = MemoryConfig(latents=4, rank=4, alpha=8)
+CONFIG = MemoryConfig(latents=4, inference_latents=3, rank=4, alpha=8)
+LETTERS = tuple("abcdefghijklmnop,.\n")
+"""Delimiters that a random model writes often."""
 
 
 def conversations(count: int, word: str = "yes") -> list[dict[str, object]]:
@@ -49,3 +55,29 @@ def artifacts(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> d
         folders[word] = tmp_path_factory.mktemp("artifacts") / word
         save_artifact(host, word, folders[word], report)
     return folders
+
+
+def randomise(memory: Memory, seed: int) -> None:
+    """Move every tensor of a memory away from its start, so that each of them matters."""
+    generator = torch.Generator().manual_seed(seed)
+    loras = [lora for lora in (memory.weaver, memory.trigger) if lora is not None]
+    parameters = [*memory.parameters(), *(p for lora in loras for p in lora.parameters())]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+
+
+@pytest.fixture(scope="session")
+def random_artifact(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes the folder of a memory with random weights, once for each configuration."""
+
+    @functools.cache
+    def make(seed: int = 0, **config: Any) -> Path:
+        host = AdapterHost(backbone)
+        given = {"latents": 4, "inference_latents": 3, "rank": 4, "alpha": 8, "delimiters": LETTERS}
+        randomise(host.create("m", MemoryConfig(**{**given, **config}), seed=seed), seed)
+        folder = tmp_path_factory.mktemp("random") / "m"
+        save_artifact(host, "m", folder, TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ()))
+        return folder
+
+    return make

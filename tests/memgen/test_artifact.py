@@ -1,8 +1,10 @@
 """Artifacts: what is saved is what is loaded, and nothing else is."""
 
 import copy
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from peft import PeftModel
 from memgen.artifact import load_artifact, save_artifact
 from memgen.backbone import Backbone, load_backbone
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.host import AdapterHost
 from memgen.loaded import LoadedMemories
 from memgen.training.weaver_sft import TrainingReport
-from memgen.weaver import AdapterHost
 from tests.fixtures_model import save_tiny_base
 from tests.memgen.conftest import CONFIG
 
@@ -35,16 +37,61 @@ def test_round_trip_is_exact(host: AdapterHost, folder: Path, tmp_path: Path) ->
         (folder / "manifest.json").read_text()
     )
     load_artifact(host, "b", tmp_path / "again", manifest_sha256=manifest)
-    for one, other in zip(host.trainable_parameters("a"), host.trainable_parameters("b"), strict=True):
+    first, second = host.memories["a"], host.memories["b"]
+    for one, other in zip(first.weaver_parameters(), second.weaver_parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_peft_loads_the_weaver(host: AdapterHost, backbone: Backbone, folder: Path) -> None:
-    load_artifact(host, "a", folder)
-    model = PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder / "weaver")
-    theirs = [p for name, p in model.named_parameters() if "lora_" in name]
-    for mine, other in zip(host.lora_parameters("a"), theirs, strict=True):
-        assert torch.equal(mine, other)
+def test_peft_loads_weaver_and_trigger(
+    host: AdapterHost, backbone: Backbone, random_artifact: Callable[..., Path]
+) -> None:
+    folder = random_artifact(trigger="lora")
+    memory = load_artifact(host, "a", folder)
+    for part, lora in (("weaver", memory.weaver), ("trigger", memory.trigger)):
+        model = PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder / part)
+        theirs = [p for name, p in model.named_parameters() if "lora_" in name]
+        assert lora is not None
+        assert len(theirs) == 2 * 2 * 2
+        for mine, other in zip(lora.parameters(), theirs, strict=True):
+            assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("form", ["cache", "embedding"])
+@pytest.mark.parametrize("trigger", ["always", "lora", "head"])
+def test_every_tensor_comes_back(
+    host: AdapterHost, random_artifact: Callable[..., Path], tmp_path: Path, form: str, trigger: str
+) -> None:
+    folder = random_artifact(form=form, trigger=trigger)
+    memory = load_artifact(host, "a", folder)
+    save_artifact(host, "a", tmp_path / "again", TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ()))
+    assert (tmp_path / "again/manifest.json").read_text() == (folder / "manifest.json").read_text()
+    assert (folder / "trigger").is_dir() == (trigger == "lora")
+    assert len(memory.trigger_parameters()) == {"always": 0, "head": 2, "lora": 8 + 2}[trigger]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latents": 5}, r"memory.safetensors: prompt_queries.latents is \(4, 64\), the config needs \(5, 64\)"),
+        ({"form": "embedding"}, r"memory.safetensors: tensors missing \['reasoner_to_weaver.bias'"),
+        ({"rank": 8}, r"weaver/adapter_model.safetensors: .*weight is \(.*, the config needs \("),
+        ({"trigger": "lora"}, r"memory.safetensors: tensors missing \['trigger_head.bias'"),
+        ({"target_modules": ["q_proj"]}, r"adapter_model.safetensors: tensors missing \[\], unexpected \["),
+    ],
+    ids=str,
+)
+def test_files_that_do_not_fit_the_config_are_named(
+    host: AdapterHost, folder: Path, change: dict[str, object], message: str
+) -> None:
+    description = json.loads((folder / "memory.json").read_text())
+    description["config"] |= change
+    (folder / "memory.json").write_text(json.dumps(description))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["memory.json"] = hashlib.sha256((folder / "memory.json").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactMismatch, match=message):
+        load_artifact(host, "a", folder)
+    assert "a" not in host.memories
 
 
 @pytest.mark.parametrize("name", ["memory.json", "memory.safetensors", "weaver/adapter_model.safetensors"])
@@ -92,8 +139,6 @@ def test_the_least_recently_used_memory_is_dropped(host: AdapterHost, artifacts:
             shutil.copytree(artifacts["yes"], folder, dirs_exist_ok=True)
 
         manifest = artifacts["yes"] / "manifest.json"
-        import hashlib
-
         memories.ensure(name, hashlib.sha256(manifest.read_bytes()).hexdigest(), fetch)
         memories.trim(keep=frozenset([name]))
 

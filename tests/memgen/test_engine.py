@@ -1,17 +1,25 @@
 """Golden tests of the engine, in float32 against plain transformers and the literal reference."""
 
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
-from memgen.artifact import load_artifact
-from memgen.backbone import Backbone
-from memgen.engine import GenerationRequest, Insertion, generate, generate_all
-from memgen.errors import PromptTooLong
+from memgen.artifact import load_artifact, save_artifact
+from memgen.backbone import Backbone, load_backbone
+from memgen.config import MemoryConfig
+from memgen.engine import Generation, GenerationRequest, generate, generate_all, stream
+from memgen.errors import ConfigError, PromptTooLong
+from memgen.host import AdapterHost
+from memgen.prompts import PromptCache
 from memgen.sampling import Sampling
-from memgen.weaver import AdapterHost
+from memgen.training.weaver_sft import TrainingReport
 from tests import reference
+from tests.fixtures_model import save_tiny_base
+from tests.memgen.conftest import LETTERS, randomise
+from tests.reference_memory import ReferenceMemory
 
 PROMPTS = [tuple(range(5, 5 + n)) for n in (1, 2, 7, 19)]
 GREEDY = Sampling(max_new_tokens=24)
@@ -30,19 +38,64 @@ def test_without_memory_equals_transformers(host: AdapterHost, backbone: Backbon
     expected = backbone.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
     [answer] = generate(host, [GenerationRequest(prompt, GREEDY)])
     assert list(answer.token_ids) == [t for t in expected[0, len(prompt) :].tolist() if t != 2]
-    assert answer.insertions == ()
+    assert answer.decisions == ()
 
 
-@pytest.mark.parametrize("prompt", PROMPTS, ids=len)
-@pytest.mark.parametrize("memory", ["yes", "no"])
+@pytest.mark.parametrize("form", ["cache", "embedding"])
+@pytest.mark.parametrize("trigger", ["always", "never", "lora", "head"])
+@pytest.mark.parametrize("max_insertions", [0, 5])
 def test_with_memory_equals_reference(
-    loaded: AdapterHost, backbone: Backbone, artifacts: dict[str, Path], prompt: tuple[int, ...], memory: str
+    host: AdapterHost,
+    backbone: Backbone,
+    random_artifact: Callable[..., Path],
+    form: str,
+    trigger: str,
+    max_insertions: int,
 ) -> None:
-    weaver = reference.ReferenceWeaver(backbone.model, artifacts[memory])
-    expected = reference.generate(backbone.model, weaver, list(prompt), 24, backbone.stop_token_ids)
-    [answer] = generate(loaded, [GenerationRequest(prompt, GREEDY, memory)])
-    assert list(answer.token_ids) == expected
-    assert answer.insertions == (Insertion(position=len(prompt) - 1, latents=4),)
+    """Tokens and decisions of unequal prompts in one batch are those of the literal loop."""
+    folder = random_artifact(form=form, trigger=trigger, max_insertions=max_insertions)
+    load_artifact(host, "m", folder)
+    literal = ReferenceMemory(backbone.model, folder, backbone.tokenizer)
+    answers = generate(host, [GenerationRequest(prompt, GREEDY, "m") for prompt in PROMPTS])
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        expected = reference.generate(
+            literal, backbone.model, list(prompt), 24, backbone.stop_token_ids, backbone.tokenizer
+        )
+        assert list(answer.token_ids) == expected.tokens
+        assert [(d.position, d.invoked) for d in answer.decisions] == [
+            (d.position, d.invoked) for d in expected.decisions
+        ]
+        for ours, theirs in zip(answer.decisions, expected.decisions, strict=True):
+            assert ours.probability == pytest.approx(theirs.probability, abs=1e-4)
+    decisions = [decision for answer in answers for decision in answer.decisions]
+    if trigger == "never":
+        assert decisions == []
+    elif max_insertions:
+        assert any(d.position >= len(p) + 1 for p, a in zip(PROMPTS, answers, strict=True) for d in a.insertions)
+    if max_insertions and trigger in ("lora", "head"):
+        assert {decision.invoked for decision in decisions} == {True, False}
+
+
+def test_a_weaver_on_another_base_equals_reference(backbone: Backbone, tmp_path: Path) -> None:
+    """Form `embedding` with a weaver of another width, as the paper pairs a small weaver with a larger reasoner."""
+    small = load_backbone(
+        str(save_tiny_base(tmp_path / "small", seed=3, hidden_size=32)), cache_dir=tmp_path, dtype=torch.float32
+    )
+    host = AdapterHost(backbone, small)
+    config = MemoryConfig(
+        form="embedding", weaver_base=small.name, latents=4, max_insertions=3, rank=4, alpha=8, delimiters=LETTERS
+    )
+    randomise(host.create("m", config), 1)
+    save_artifact(host, "m", tmp_path / "m", TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ()))
+    literal = ReferenceMemory(backbone.model, tmp_path / "m", backbone.tokenizer, small.model)
+    answers = generate(host, [GenerationRequest(prompt, GREEDY, "m") for prompt in PROMPTS])
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        expected = reference.generate(
+            literal, backbone.model, list(prompt), 24, backbone.stop_token_ids, backbone.tokenizer
+        )
+        assert list(answer.token_ids) == expected.tokens
+    with pytest.raises(ConfigError, match="the memory's weaver runs on .*small.*at hand are"):
+        AdapterHost(backbone).create("m", config)
 
 
 def test_memories_change_the_answer(loaded: AdapterHost) -> None:
@@ -50,19 +103,108 @@ def test_memories_change_the_answer(loaded: AdapterHost) -> None:
     assert len(set(answers)) == 3
 
 
-def test_mixed_batch_equals_single_rows(loaded: AdapterHost) -> None:
-    """Unequal prompts, two versions and none in one batch; rows end at different steps."""
+@pytest.fixture
+def everything(host: AdapterHost, random_artifact: Callable[..., Path]) -> list[str | None]:
+    """Memories of every form and trigger, with different numbers of latents, and none."""
+    names: list[str | None] = [None]
+    for number, (form, trigger) in enumerate(product(("cache", "embedding"), ("always", "lora", "head"))):
+        folder = random_artifact(form=form, trigger=trigger, max_insertions=number, latents=2 + number % 3, seed=number)
+        load_artifact(host, f"m{number}", folder)
+        names.append(f"m{number}")
+    return names
+
+
+def test_mixed_batch_equals_single_rows(host: AdapterHost, everything: list[str | None]) -> None:
+    """Unequal prompts, seven memories and none in one batch; rows weave and end at different steps."""
     requests = [
-        GenerationRequest(prompt, Sampling(max_new_tokens=limit), memory)
+        GenerationRequest(prompt, Sampling(max_new_tokens=limit, logprobs=True), memory, return_latents=True)
         for prompt, limit in zip(PROMPTS, (3, 24, 11, 24), strict=True)
-        for memory in (None, "yes", "no")
+        for memory in everything
     ]
-    together = generate(loaded, requests)
+    together = generate(host, requests)
     for request, answer in zip(requests, together, strict=True):
-        [alone] = generate(loaded, [request])
+        [alone] = generate(host, [request])
         assert answer.token_ids == alone.token_ids
-        assert answer.insertions == alone.insertions
         assert answer.finish_reason == alone.finish_reason
+        assert answer.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+        assert [(d.position, d.invoked, d.latents) for d in answer.decisions] == [
+            (d.position, d.invoked, d.latents) for d in alone.decisions
+        ]
+        for beside, single in zip(answer.insertions, alone.insertions, strict=True):
+            torch.testing.assert_close(beside.states, single.states, atol=1e-4, rtol=1e-4)
+
+
+def test_a_kept_prompt_changes_nothing(host: AdapterHost, backbone: Backbone, everything: list[str | None]) -> None:
+    """Prompts read before, wholly or in part, give the same answers; their tokens are not read again."""
+    prompts = PromptCache(backbone.decoder, max_bytes=10**8)
+    first = tuple(range(5, 60))
+    longer, parting = (*first, 7, 8, 9), (*first[:30], 90, 91)
+    for prompt, reused in ((first, 0), (first, 54), (longer, 54), (parting, 30)):
+        before = prompts.reused_tokens
+        requests = [GenerationRequest(prompt, GREEDY, memory) for memory in everything]
+        answers = generate(host, requests, prompts=prompts)
+        fresh = [generate(host, [request])[0] for request in requests]
+        assert [a.token_ids for a in answers] == [a.token_ids for a in fresh]
+        others = len(everything) - 1
+        assert prompts.reused_tokens - before == reused + others * (len(prompt) - 1)
+
+
+def test_the_prompt_cache_forgets_the_least_recently_used(backbone: Backbone) -> None:
+    shape = backbone.decoder.kv_shape
+    prompts = PromptCache(backbone.decoder, max_bytes=20 * shape.bytes_per_token)
+    for first in (5, 6, 5, 7):
+        prompts.read([(first,) * 10])
+    before = prompts.reused_tokens
+    prompts.read([(5,) * 10])
+    assert prompts.reused_tokens - before == 10
+    prompts.read([(6,) * 10])
+    assert prompts.reused_tokens - before == 10
+
+
+def test_text_arrives_as_it_is_written(loaded: AdapterHost) -> None:
+    request = GenerationRequest(PROMPTS[3], GREEDY, "yes")
+    *pieces, answer = list(stream(loaded, request))
+    assert isinstance(answer, Generation)
+    assert answer.token_ids == generate(loaded, [request])[0].token_ids
+    assert "".join(str(piece) for piece in pieces) == answer.text
+    assert len(pieces) > 3
+    assert answer.timings.total >= answer.timings.first_token > 0
+
+
+def test_a_cancelled_row_stops_and_the_others_go_on(loaded: AdapterHost) -> None:
+    requests = [GenerationRequest(prompt, GREEDY, memory) for prompt in PROMPTS[2:] for memory in ("yes", None)]
+    whole = generate(loaded, requests)
+    asked: list[int] = []
+
+    def is_cancelled(number: int) -> bool:
+        asked.append(number)
+        return number == 1 and asked.count(1) > 5
+
+    answers = generate(loaded, requests, is_cancelled=is_cancelled)
+    assert answers[1].finish_reason == "cancelled"
+    assert answers[1].token_ids == whole[1].token_ids[:5]
+    for number in (0, 2, 3):
+        assert answers[number].token_ids == whole[number].token_ids
+
+
+def test_logprobs_are_those_of_the_model(host: AdapterHost, backbone: Backbone) -> None:
+    [answer] = generate(host, [GenerationRequest(PROMPTS[3], Sampling(8, logprobs=True))])
+    ids = torch.tensor([[*PROMPTS[3], *answer.token_ids]])
+    logits = backbone.model(ids).logits[0, len(PROMPTS[3]) - 1 : -1]
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(answer.token_ids)[:, None])[:, 0]
+    assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_a_sampled_trigger_follows_its_probability(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
+    load_artifact(host, "m", random_artifact(trigger="head", max_insertions=0, seed=2))
+    requests = [
+        GenerationRequest(PROMPTS[3], Sampling(1, trigger_temperature=1.0, seed=seed), "m") for seed in range(300)
+    ]
+    decisions = [answer.decisions[0] for answer in generate(host, requests)]
+    share = sum(decision.invoked for decision in decisions) / len(decisions)
+    probability = decisions[0].probability
+    assert 0.05 < probability < 0.95
+    assert share == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 300) ** 0.5)
 
 
 def test_generate_all_keeps_the_order(loaded: AdapterHost) -> None:

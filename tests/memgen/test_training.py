@@ -1,5 +1,6 @@
 """The fast training forward against the literal reference, and the training loop."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,20 +9,24 @@ import torch
 from memgen.artifact import load_artifact
 from memgen.backbone import Backbone
 from memgen.config import TrainingConfig
+from memgen.delimiters import DelimiterMatcher
+from memgen.engine import GenerationRequest, generate
 from memgen.errors import Cancelled, ConfigError, NothingToTrain
-from memgen.kv_cache import layers
+from memgen.host import AdapterHost
+from memgen.sampling import Sampling
 from memgen.training.examples import Example, ExampleSet, build_examples
-from memgen.training.forward import PrefixStore, bytes_per_token, supervised_nll
+from memgen.training.forward import PrefixStore, supervised_nll
+from memgen.training.layout import insertion_points
 from memgen.training.losses import mean_by_example
 from memgen.training.weaver_sft import batch_of_step, did_not_learn, train_weaver
-from memgen.weaver import AdapterHost
 from tests import reference
 from tests.memgen.conftest import CONFIG, conversations
+from tests.reference_memory import ReferenceMemory
 
 EXAMPLES = [
-    Example((5, 6, 7, 8, 9), (10, 11, 2)),
+    Example((5, 6, 7, 8, 9), (68, 11, 69, 12, 70, 71, 2)),
     Example((7,), (12, 2)),
-    Example((9, 8, 7), (13, 14, 15, 16, 2)),
+    Example((9, 8, 7), (13, 14, 72, 15, 16, 2)),
 ]
 RUN = TrainingConfig(steps=6, batch_size=4, warmup_steps=2, seed=3)
 
@@ -32,37 +37,71 @@ def data(backbone: Backbone) -> ExampleSet:
 
 
 def _weights(host: AdapterHost, name: str) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in host.trainable_parameters(name)]
+    return [p.detach().clone() for p in host.memories[name].weaver_parameters()]
 
 
+@pytest.mark.parametrize("form", ["cache", "embedding"])
+@pytest.mark.parametrize("max_insertions", [0, 3])
 @pytest.mark.parametrize("prefix_bytes", [0, 10**9], ids=["encoded-anew", "cached-prefixes"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 def test_loss_and_gradients_equal_the_reference(
-    host: AdapterHost, backbone: Backbone, artifacts: dict[str, Path], prefix_bytes: int
+    host: AdapterHost,
+    backbone: Backbone,
+    random_artifact: Callable[..., Path],
+    form: str,
+    max_insertions: int,
+    prefix_bytes: int,
+    checkpointing: bool,
 ) -> None:
-    memory = load_artifact(host, "yes", artifacts["yes"])
-    for parameter in host.trainable_parameters("yes"):
-        parameter.requires_grad_(True)
+    folder = random_artifact(form=form, max_insertions=max_insertions)
+    memory = load_artifact(host, "m", folder)
     prefixes = PrefixStore(backbone, prefix_bytes, [[e.prompt_ids[:-1] for e in EXAMPLES]])
-    supervised_nll(host, "yes", EXAMPLES, prefixes)
-    nll, rows = supervised_nll(host, "yes", EXAMPLES, prefixes)
+    supervised_nll(host, "m", EXAMPLES, prefixes)
+    nll, rows = supervised_nll(host, "m", EXAMPLES, prefixes, checkpointing=checkpointing)
     loss = mean_by_example(nll, rows, len(EXAMPLES)).mean()
     loss.backward()
 
-    weaver = reference.ReferenceWeaver(backbone.model, artifacts["yes"])
-    losses = [reference.loss(backbone.model, weaver, list(e.prompt_ids), list(e.target_ids)) for e in EXAMPLES]
+    literal = ReferenceMemory(backbone.model, folder, backbone.tokenizer)
+    losses = [reference.loss(literal, backbone.model, list(e.prompt_ids), list(e.target_ids)) for e in EXAMPLES]
     expected = torch.stack(losses).mean()
     expected.backward()
 
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(memory.queries.latents.grad, weaver.latents.grad)
-    torch.testing.assert_close(memory.queries.scale.grad, weaver.scale.grad)
-    torch.testing.assert_close(memory.queries.norm.weight.grad, weaver.norm_weight.grad)
-    ours = [p.grad for p in host.lora_parameters("yes") if p.grad is not None]
-    theirs = weaver.lora_gradients()
-    # Two layers, two projections, two factors; but nothing reads the last layer's queries: its q_proj learns nothing.
-    assert len(ours) == len(theirs) == 2 * 2 * 2 - 2
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other)
+    _assert_same_gradients(dict(memory.named_parameters()), {k: t.grad for k, t in literal.tensors.items()})
+    ours = {
+        f"base_model.model.{name}.lora_{factor}.weight": parameter
+        for name, pair in memory.weaver.factors.items()
+        for factor, parameter in zip("AB", pair, strict=True)
+    }
+    _assert_same_gradients(ours, literal.lora_gradients("weaver"))
+    # Every insertion took part: the inference queries learn exactly if there are any.
+    assert (memory.inference_queries.latents.grad is not None) == (max_insertions > 0)
+
+
+def _assert_same_gradients(parameters: dict[str, torch.nn.Parameter], expected: dict[str, torch.Tensor | None]) -> None:
+    for name, parameter in parameters.items():
+        theirs = expected.get(name)
+        mine = parameter.grad
+        if theirs is None:
+            assert mine is None or not mine.any(), name
+        elif mine is None:
+            assert not theirs.any(), name
+        else:
+            torch.testing.assert_close(mine, theirs, atol=5e-5, rtol=1e-3, msg=lambda text, n=name: f"{n}: {text}")
+    assert any(parameter.grad is not None for parameter in parameters.values())
+
+
+def test_training_weaves_where_generation_would(
+    host: AdapterHost, backbone: Backbone, random_artifact: Callable[..., Path]
+) -> None:
+    """Trained on what it wrote itself, a memory is woven at the very places where the engine wove it."""
+    memory = load_artifact(host, "m", random_artifact(max_insertions=4))
+    prompt = tuple(range(5, 24))
+    [answer] = generate(host, [GenerationRequest(prompt, Sampling(24), "m")])
+    matcher = DelimiterMatcher.of(backbone.tokenizer, memory.config.delimiters)
+    points = insertion_points(Example(prompt, (*answer.token_ids, 2)), memory.config, matcher)
+    assert len(points) >= 2
+    assert [len(prompt) + point for point in points] == [d.position for d in answer.insertions[1:]]
 
 
 def test_the_base_gets_no_gradient_and_does_not_change(host: AdapterHost, backbone: Backbone, data: ExampleSet) -> None:
@@ -110,13 +149,14 @@ def test_a_stopped_run_goes_on_bit_for_bit(backbone: Backbone, data: ExampleSet,
 
 def test_prefixes_beyond_the_memory_allowed_are_encoded_again(backbone: Backbone) -> None:
     prompts = [(5, 6, 7), (8, 9), (10, 11, 12, 13)]
-    store = PrefixStore(backbone, 6 * bytes_per_token(backbone), [prompts[:2], prompts[2:]])
-    first, again = store.caches(prompts), store.caches(prompts)
+    allowed = 6 * backbone.decoder.kv_shape.bytes_per_token
+    store = PrefixStore(backbone, allowed, [prompts[:2], prompts[2:]])
+    first, again = store.read(prompts), store.read(prompts)
     assert sorted(store._kept) == sorted(prompts[:2])
-    assert first.mask.sum(dim=1).tolist() == [3, 2, 4]
-    for (keys, values), (keys_again, values_again) in zip(layers(first.kv), layers(again.kv), strict=True):
-        assert torch.equal(keys, keys_again)
-        assert torch.equal(values, values_again)
+    assert [prefix.tokens for prefix in first] == [3, 2, 4]
+    assert first[0].kv is again[0].kv
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.kv, other.kv)
 
 
 def test_every_epoch_reads_every_example_once() -> None:

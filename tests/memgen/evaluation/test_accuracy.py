@@ -7,8 +7,8 @@ import torch
 
 from memgen.errors import NothingToTrain
 from memgen.evaluation.accuracy import item_of, score_suite
+from memgen.host import AdapterHost
 from memgen.training.examples import build_examples
-from memgen.weaver import AdapterHost
 from tests import reference
 from tests.memgen.conftest import conversations
 
@@ -34,7 +34,7 @@ def test_likelihood_is_the_geometric_mean_probability(host: AdapterHost) -> None
     [example] = build_examples(host.backbone.tokenizer, [conversation], max_tokens=500).examples
     scored = score_suite(host, None, [item_of(conversation["messages"], None, {})], {"kind": "likelihood"})  # type: ignore[arg-type]
     with torch.no_grad():
-        loss = reference.loss(host.backbone.model, None, list(example.prompt_ids), list(example.target_ids))
+        loss = reference.loss(None, host.backbone.model, list(example.prompt_ids), list(example.target_ids))
     assert scored.score == pytest.approx(math.exp(-float(loss)), rel=1e-5)
 
 

@@ -1,0 +1,287 @@
+"""A batch in the making: rows, their caches, and one step for one token of each."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from memgen.delimiters import DelimiterMatcher
+from memgen.engine import Decision, Generation, GenerationRequest, Timings, check_fits
+from memgen.host import AdapterHost
+from memgen.kv_cache import SlotCache
+from memgen.lora import LoraTokens
+from memgen.memory import Memory
+from memgen.prompts import PromptCache
+from memgen.sampling import decide, make_generator, next_tokens
+from memgen.text_stream import TextStream
+from memgen.weaving import Streams, grouped, weave_into_cache
+
+
+@dataclass
+class _Row:
+    number: int
+    """Of its request."""
+    request: GenerationRequest
+    memory: Memory | None
+    matcher: DelimiterMatcher | None
+    text: TextStream
+    generator: torch.Generator | None
+    context: list[int]
+    """Prompt and answer; the last one is the newest token, not yet encoded."""
+    decisions: list[Decision] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.context) - len(self.request.prompt_ids)
+
+    @property
+    def form(self) -> str | None:
+        return self.memory.config.form if self.memory is not None else None
+
+    def at_decision_point(self) -> bool:
+        """The prompt's end, or a sentence's while the budget lasts."""
+        if self.memory is None or self.memory.config.trigger == "never" or self.finish_reason is not None:
+            return False
+        if self.new_tokens == 0:
+            return True
+        budget = self.memory.config.max_insertions
+        if not budget or self.matcher is None or not self.matcher.ends_sentence(self.context, len(self.context) - 1):
+            return False
+        return sum(d.invoked for d in self.decisions[1:]) < budget
+
+
+class Decoding:
+    """A static batch of requests, decoded step by step. Rows that end leave it once half of it is done."""
+
+    def __init__(
+        self,
+        host: AdapterHost,
+        requests: Sequence[GenerationRequest],
+        *,
+        prompts: PromptCache | None = None,
+        on_text: Callable[[int, str], None] | None = None,
+    ) -> None:
+        """Reads the prompts. Raises PromptTooLong before anything is computed."""
+        self._host, self._decoder = host, host.backbone.decoder
+        self._on_text = on_text
+        self._stops = host.backbone.stop_token_ids
+        self._started = time.perf_counter()
+        self._spent = {"prompt": 0.0, "trigger": 0.0, "weave": 0.0, "decode": 0.0}
+        self._first_token = 0.0
+        for request in requests:
+            check_fits(host, request)
+        self._rows = [self._row(number, request) for number, request in enumerate(requests)]
+        self._all = list(self._rows)
+        with self._timed("prompt"):
+            cache = prompts if prompts is not None else PromptCache(self._decoder, max_bytes=0)
+            prefixes = cache.read([request.prompt_ids[:-1] for request in requests])
+            room = max(len(r.prompt_ids) + min(r.sampling.max_new_tokens, 256) for r in requests)
+            self._slots = SlotCache.of_prefixes(self._decoder.kv_shape, prefixes, room)
+            self._states = torch.stack([prefix.state for prefix in prefixes])
+        self._streams: Streams | None = None
+        if any(row.form == "embedding" for row in self._rows):
+            self._streams = Streams(host, [row.memory if row.form == "embedding" else None for row in self._rows])
+            for place, request in enumerate(requests):
+                self._streams.add_tokens(place, request.prompt_ids)
+
+    @property
+    def done(self) -> bool:
+        return not self._rows
+
+    def unfinished(self) -> list[int]:
+        """Numbers of the requests still being answered."""
+        return [row.number for row in self._rows if row.finish_reason is None]
+
+    def cancel(self, number: int) -> None:
+        """End a request now; it keeps what it has."""
+        row = self._all[number]
+        if row.finish_reason is None:
+            self._finish(row, "cancelled")
+            self._leave()
+
+    def step(self) -> None:
+        """One more token for every row, with memory woven in front of it where a trigger says so."""
+        if self.done:
+            return
+        invoked = self._decide()
+        logits = self._advance(self._weave(invoked))
+        samplings = [row.request.sampling for row in self._rows]
+        tokens, logprobs = next_tokens(
+            logits, samplings, [row.generator for row in self._rows], [row.context for row in self._rows]
+        )
+        self._first_token = self._first_token or time.perf_counter() - self._started
+        for place, row in enumerate(self._rows):
+            if row.finish_reason is None:
+                self._take(place, row, tokens[place], logprobs[place])
+        self._leave()
+
+    def results(self) -> list[Generation]:
+        """Answers in the order of the requests."""
+        return [self._result(row) for row in self._all]
+
+    def _row(self, number: int, request: GenerationRequest) -> _Row:
+        memory = self._host.memories[request.memory] if request.memory is not None else None
+        tokenizer = self._host.backbone.tokenizer
+        matcher = None
+        if memory is not None and memory.config.max_insertions:
+            matcher = DelimiterMatcher.of(tokenizer, memory.config.delimiters)
+        text = TextStream(tokenizer, request.sampling.stop)
+        return _Row(number, request, memory, matcher, text, make_generator(request.sampling), [*request.prompt_ids])
+
+    def _decide(self) -> list[int]:
+        """Places of the rows that weave now; every decision is noted."""
+        asked = [place for place, row in enumerate(self._rows) if row.at_decision_point()]
+        if not asked:
+            return []
+        with self._timed("trigger"):
+            logits = self._trigger_logits(asked)
+            invoked = []
+            for place in asked:
+                row = self._rows[place]
+                if place in logits:
+                    yes, probability = decide(logits[place], row.request.sampling.trigger_temperature, row.generator)
+                else:
+                    yes, probability = True, 1.0
+                behind = row.form == "embedding"
+                row.decisions.append(Decision(len(row.context) - (not behind), probability, yes, 0))
+                if yes:
+                    invoked.append(place)
+        return invoked
+
+    def _trigger_logits(self, places: Sequence[int]) -> dict[int, Tensor]:
+        """`(2,)` for each place whose trigger is learned."""
+        states: dict[int, Tensor] = {}
+        for (kind, form), some in grouped(places, self._kind_of_trigger).items():
+            if kind == "head":
+                states.update((place, self._states[place]) for place in some)
+            elif kind == "lora" and form == "cache":
+                # Read without counting it: the newest token's slot is written over by what comes next.
+                loras = [trigger for place in some if (trigger := self._memory(place).trigger) is not None]
+                adapters = LoraTokens.by_row(loras, 1, self._decoder.kv_shape.device)
+                hidden = self._decoder.forward(self._newest(some), self._slots.window(some, 1), adapters)
+                states.update(zip(some, hidden[:, -1], strict=True))
+            elif kind == "lora" and self._streams is not None:
+                states.update(zip(some, self._streams.trigger_states(some), strict=True))
+        return {place: self._memory(place).trigger_head(state.float()) for place, state in states.items()}
+
+    def _weave(self, invoked: Sequence[int]) -> dict[int, Tensor]:
+        """Weave the rows at `invoked`; returns, for form `embedding`, the latents `(K, H)` yet to be read."""
+        to_read: dict[int, Tensor] = {}
+        if not invoked:
+            return to_read
+        with self._timed("weave"):
+            for (form, at_prompt_end, _), places in grouped(invoked, self._kind_of_insertion).items():
+                memories = [self._memory(place) for place in places]
+                if form == "cache":
+                    latents = weave_into_cache(
+                        self._host.backbone, self._slots, places, memories, at_prompt_end=at_prompt_end
+                    )
+                elif self._streams is not None:
+                    latents = torch.stack(self._streams.weave(places, at_prompt_end=at_prompt_end))
+                    to_read.update(zip(places, latents, strict=True))
+                for place, states in zip(places, latents, strict=True):
+                    row = self._rows[place]
+                    kept = states.clone() if row.request.return_latents else None
+                    row.decisions[-1] = replace(row.decisions[-1], latents=len(states), states=kept)
+        return to_read
+
+    def _advance(self, latents: dict[int, Tensor]) -> Tensor:
+        """Encode every row's newest token, and the latents behind it if it has any; next logits `(B, V)`."""
+        with self._timed("decode"):
+            plain = [place for place in range(len(self._rows)) if place not in latents]
+            hidden = self._states.new_empty(len(self._rows), self._states.shape[1])
+            if plain:
+                states = self._decoder.forward(self._newest(plain), self._slots.window(plain, 1))
+                self._slots.advance(plain, [1] * len(plain))
+                hidden = states[:, -1] if not latents else hidden.index_copy(0, self._index(plain), states[:, -1])
+            for count, places in grouped(latents, lambda place: len(latents[place])).items():
+                parts = torch.stack([latents[place] for place in places])
+                embeds = torch.cat([self._newest(places), parts], dim=1)
+                states = self._decoder.forward(embeds, self._slots.window(places, count + 1))
+                self._slots.advance(places, [count + 1] * len(places))
+                hidden = hidden.index_copy(0, self._index(places), states[:, -1])
+            for place, part in latents.items():
+                if self._streams is not None:
+                    self._streams.add_latents(place, part)
+            self._states = hidden
+            return self._decoder.logits(hidden)
+
+    def _take(self, place: int, row: _Row, token: int, logprob: float | None) -> None:
+        if token in self._stops:
+            self._finish(row, "stop")
+            return
+        row.context.append(token)
+        if logprob is not None:
+            row.logprobs.append(logprob)
+        piece = row.text.push(token)
+        if self._on_text and piece:
+            self._on_text(row.number, piece)
+        if row.text.stopped:
+            self._finish(row, "stop")
+        elif row.new_tokens >= row.request.sampling.max_new_tokens:
+            self._finish(row, "length")
+        elif self._streams is not None and row.form == "embedding":
+            self._streams.add_tokens(place, [token])
+
+    def _finish(self, row: _Row, reason: str) -> None:
+        row.finish_reason = reason
+        row.seconds = time.perf_counter() - self._started
+        rest = row.text.finish()
+        if self._on_text and rest:
+            self._on_text(row.number, rest)
+
+    def _leave(self) -> None:
+        """Drop finished rows once they are half of the batch; until then they are computed and ignored."""
+        going = [place for place, row in enumerate(self._rows) if row.finish_reason is None]
+        if len(going) > len(self._rows) // 2:
+            return
+        if going:
+            self._slots.keep(going)
+            self._states = self._states[self._index(going)]
+            if self._streams is not None:
+                self._streams.keep(going)
+        self._rows = [self._rows[place] for place in going]
+
+    def _result(self, row: _Row) -> Generation:
+        return Generation(
+            token_ids=tuple(row.context[len(row.request.prompt_ids) :]),
+            text=row.text.text,
+            finish_reason=row.finish_reason or "cancelled",
+            decisions=tuple(row.decisions),
+            prompt_tokens=len(row.request.prompt_ids),
+            timings=Timings(**self._spent, first_token=self._first_token, total=row.seconds),
+            logprobs=tuple(row.logprobs) if row.request.sampling.logprobs else None,
+        )
+
+    def _memory(self, place: int) -> Memory:
+        memory = self._rows[place].memory
+        if memory is None:
+            raise RuntimeError("a row without memory was asked to decide or weave")
+        return memory
+
+    def _kind_of_trigger(self, place: int) -> tuple[str, str]:
+        config = self._memory(place).config
+        return config.trigger, config.form
+
+    def _kind_of_insertion(self, place: int) -> tuple[str, bool, int]:
+        config, at_prompt_end = self._memory(place).config, self._rows[place].new_tokens == 0
+        return config.form, at_prompt_end, config.latents if at_prompt_end else config.inference_latents
+
+    def _newest(self, places: Sequence[int]) -> Tensor:
+        ids = torch.tensor([[self._rows[place].context[-1]] for place in places], device=self._decoder.kv_shape.device)
+        return self._decoder.embed(ids)
+
+    def _index(self, places: Sequence[int]) -> Tensor:
+        return torch.tensor(places, device=self._states.device)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._spent[part] += time.perf_counter() - started

@@ -1,0 +1,185 @@
+"""The Llama family's forward pass in fewer and larger kernels.
+
+The same arithmetic as transformers' code for Llama, Mistral, Qwen2 and Qwen3, with query, key and value as one
+product, gate and up as another, and grouped heads folded into the query instead of repeated keys. The model's own
+weights become views into the joined ones, so there is still one copy and transformers' code still runs.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from memgen.decoder import kv_shape, output_logits
+from memgen.kv_cache import Window
+from memgen.lora import LoraTokens
+
+_FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+_SOURCES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def can_fuse(model: PreTrainedModel) -> bool:
+    """Whether the model is of the family, in plain linear layers, with full attention."""
+    if type(model).__name__ not in _FAMILY:
+        return False
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    sliding = "sliding_attention" in kinds or (
+        type(model).__name__ == "MistralForCausalLM" and getattr(config, "sliding_window", None) is not None
+    )
+    linear = all(type(m) is nn.Linear for n, m in model.named_modules() if n.rpartition(".")[2] in _SOURCES)
+    return not sliding and linear and config.hidden_act == "silu" and not getattr(config, "mlp_bias", False)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    name: str
+    norm_attention: nn.Module
+    norm_mlp: nn.Module
+    norm_query: nn.Module | None
+    norm_key: nn.Module | None
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: nn.Linear
+    gate_up: Tensor
+    down: nn.Linear
+
+
+class FusedDecoder:
+    """A `memgen.decoder.Decoder` for the family that `can_fuse` names."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        body: Any = model.model
+        config = model.config.get_text_config()
+        self._model = model
+        self._embed = model.get_input_embeddings()
+        self._rotary = body.rotary_emb
+        self._norm = body.norm
+        self._eps = float(config.rms_norm_eps)
+        self._query_heads = int(config.num_attention_heads)
+        self.kv_shape = kv_shape(model)
+        self._layers = [_fuse(f"model.layers.{n}", layer) for n, layer in enumerate(body.layers)]
+        group, size = self._query_heads // self.kv_shape.heads, self.kv_shape.head_size
+        self._widths = (self._query_heads * size, self.kv_shape.heads * size)
+        self._group = group
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return cast(Tensor, self._embed(ids))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return output_logits(self._model, hidden)
+
+    def forward(
+        self, embeds: Tensor, window: Window, lora: LoraTokens | None = None, *, checkpointing: bool = False
+    ) -> Tensor:
+        cos, sin = self._rotary(embeds, window.positions)
+        half = self.kv_shape.head_size // 2
+        # rotate_half(x) * sin is x with its halves swapped, times sin with its first half negated.
+        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
+        cos = cos[:, :, None]
+        hidden = embeds
+        for number, layer in enumerate(self._layers):
+            if checkpointing:
+                hidden = cast(
+                    Tensor,
+                    checkpoint(self._run, number, layer, hidden, cos, signed, window, lora, use_reentrant=False),
+                )
+            else:
+                hidden = self._run(number, layer, hidden, cos, signed, window, lora)
+        return self._rms(hidden, self._norm)
+
+    def _run(
+        self,
+        number: int,
+        layer: _Layer,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        window: Window,
+        lora: LoraTokens | None,
+    ) -> Tensor:
+        rows, tokens, _ = hidden.shape
+        normed = self._rms(hidden, layer.norm_attention)
+        joined = F.linear(normed, layer.qkv, layer.qkv_bias)
+        query, key, value = torch.split(joined, [self._widths[0], self._widths[1], self._widths[1]], dim=-1)
+        if lora is not None:
+            attention = f"{layer.name}.self_attn"
+            query = lora.add(f"{attention}.q_proj", normed, query)
+            key = lora.add(f"{attention}.k_proj", normed, key)
+            value = lora.add(f"{attention}.v_proj", normed, value)
+        size = self.kv_shape.head_size
+        query, key, value = (part.reshape(rows, tokens, -1, size) for part in (query, key, value))
+        if layer.norm_query is not None and layer.norm_key is not None:
+            query, key = self._rms(query, layer.norm_query), self._rms(key, layer.norm_key)
+        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        keys, values = window.extend(number, key.transpose(1, 2), value.transpose(1, 2))
+        attended = self._attend(query, keys, values, window)
+        hidden = hidden + _apply(layer.out, f"{layer.name}.self_attn.o_proj", attended, lora)
+        normed = self._rms(hidden, layer.norm_mlp)
+        gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
+        if lora is not None:
+            gate = lora.add(f"{layer.name}.mlp.gate_proj", normed, gate)
+            up = lora.add(f"{layer.name}.mlp.up_proj", normed, up)
+        return hidden + _apply(layer.down, f"{layer.name}.mlp.down_proj", F.silu(gate) * up, lora)
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, window: Window) -> Tensor:
+        """`(R, N, heads * head_size)` of queries `(R, N, heads, head_size)`."""
+        rows, tokens, _, size = query.shape
+        if window.causal:
+            mixed = F.scaled_dot_product_attention(
+                query.transpose(1, 2), keys, values, is_causal=True, enable_gqa=self._group > 1
+            )
+            return mixed.transpose(1, 2).reshape(rows, tokens, -1)
+        # The heads that share keys become further queries of one head: no key is repeated in memory.
+        heads = self.kv_shape.heads
+        folded = query.view(rows, tokens, heads, self._group, size).permute(0, 2, 3, 1, 4)
+        folded = folded.reshape(rows, heads, self._group * tokens, size)
+        mask = window.mask
+        if mask is not None and tokens > 1 and self._group > 1:
+            mask = mask.repeat(1, 1, self._group, 1)
+        mixed = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
+        mixed = mixed.view(rows, heads, self._group, tokens, size).permute(0, 3, 1, 2, 4)
+        return mixed.reshape(rows, tokens, -1)
+
+    def _rms(self, inputs: Tensor, norm: nn.Module) -> Tensor:
+        return F.rms_norm(inputs, (inputs.shape[-1],), cast(Tensor, norm.weight), self._eps)
+
+
+def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
+
+
+def _apply(module: nn.Linear, name: str, inputs: Tensor, lora: LoraTokens | None) -> Tensor:
+    outputs = F.linear(inputs, module.weight, module.bias)
+    return outputs if lora is None else lora.add(name, inputs, outputs)
+
+
+def _fuse(name: str, layer: Any) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    sources = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return _Layer(
+        name=name,
+        norm_attention=layer.input_layernorm,
+        norm_mlp=layer.post_attention_layernorm,
+        norm_query=getattr(attention, "q_norm", None),
+        norm_key=getattr(attention, "k_norm", None),
+        qkv=_join([source.weight for source in sources]),
+        qkv_bias=None if sources[0].bias is None else _join([source.bias for source in sources]),
+        out=attention.o_proj,
+        gate_up=_join([mlp.gate_proj.weight, mlp.up_proj.weight]),
+        down=mlp.down_proj,
+    )
+
+
+def _join(parts: list[nn.Parameter]) -> Tensor:
+    """One tensor of all `parts` along the first dimension; the parts become views into it."""
+    # The first user may be in inference mode, whose tensors could never be trained through.
+    with torch.inference_mode(False), torch.no_grad():
+        joined = torch.cat([part.data for part in parts])
+        for part, view in zip(parts, torch.split(joined, [part.shape[0] for part in parts]), strict=True):
+            part.data = view
+    return joined

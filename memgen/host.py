@@ -1,0 +1,65 @@
+"""The memories at hand beside one frozen base."""
+
+import torch
+from torch import nn
+
+from memgen.backbone import Backbone
+from memgen.config import MemoryConfig
+from memgen.errors import ConfigError
+from memgen.memory import Memory
+
+
+class AdapterHost:
+    """Memories by name. One copy of the base's weights serves all of them; it is never wrapped or changed."""
+
+    def __init__(self, backbone: Backbone, *weaver_bases: Backbone) -> None:
+        """`weaver_bases` are other bases that weavers of form `embedding` may run on."""
+        self.backbone = backbone
+        self._weaver_bases = {base.name: base for base in weaver_bases}
+        self.memories: dict[str, Memory] = {}
+
+    def create(self, name: str, config: MemoryConfig, *, seed: int = 0) -> Memory:
+        """A new, untrained memory. Its LoRA starts as the identity (B = 0).
+
+        Raises:
+            ConfigError: the base lacks a target module, or the weaver's base is not at hand.
+        """
+        memory = Memory(name, config, self.backbone, self.weaver_base(config), seed=seed)
+        self.memories[name] = memory
+        return memory
+
+    @property
+    def weaver_bases(self) -> tuple[Backbone, ...]:
+        """Every base that a weaver may run on, the reasoner's own first."""
+        return (self.backbone, *self._weaver_bases.values())
+
+    def weaver_base(self, config: MemoryConfig) -> Backbone:
+        """The base that the weaver of such a memory runs on."""
+        if not config.weaver_base or config.weaver_base == self.backbone.name:
+            return self.backbone
+        if config.weaver_base not in self._weaver_bases:
+            raise ConfigError(
+                f"the memory's weaver runs on {config.weaver_base!r}; at hand are {self.backbone.name!r} and "
+                f"{sorted(self._weaver_bases)}. Give that base to the host."
+            )
+        return self._weaver_bases[config.weaver_base]
+
+    def copy(self, source: str, target: str) -> None:
+        """Give the memory `target` the weights of `source`, which has the same config."""
+        old, new = self.memories[source], self.memories[target]
+        if old.config != new.config:
+            raise ConfigError(
+                f"a memory can only go on from one of the same config; got {new.config}, the parent has {old.config}"
+            )
+        with torch.no_grad():
+            for theirs, ours in zip(_parameters(old), _parameters(new), strict=True):
+                ours.copy_(theirs)
+
+    def remove(self, name: str) -> None:
+        """Forget a memory and free its tensors."""
+        del self.memories[name]
+
+
+def _parameters(memory: Memory) -> list[nn.Parameter]:
+    loras = [lora for lora in (memory.weaver, memory.trigger) if lora is not None]
+    return [*memory.parameters(), *(p for lora in loras for p in lora.parameters())]

@@ -1,0 +1,140 @@
+"""LoRA factors beside the base, added to chosen tokens only (Hu et al., arXiv 2106.09685).
+
+PEFT switches an adapter on for a whole module tree and a whole batch. Here one pass over a batch may carry several
+adapters, each for its own tokens: latents of different memories, with bare reasoner tokens between them. The base's
+modules are never wrapped. On disk the factors have PEFT's own names and files.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from memgen.config import MemoryConfig
+from memgen.errors import ConfigError
+
+_PEFT_PREFIX = "base_model.model."
+
+
+class Lora:
+    """One adapter: factors A `(r, in)` and B `(out, r)` in float32 for each adapted linear layer."""
+
+    def __init__(self, factors: dict[str, tuple[nn.Parameter, nn.Parameter]], rank: int, alpha: int) -> None:
+        """`factors` by the module's name in the base."""
+        self.factors = factors
+        self.scaling = alpha / rank
+
+    @classmethod
+    def for_model(cls, model: nn.Module, config: MemoryConfig, generator: torch.Generator) -> "Lora":
+        """A fresh adapter that changes nothing: A uniform as PEFT starts it, B zero.
+
+        Raises:
+            ConfigError: the base has no such linear layers.
+        """
+        factors = {}
+        for name, module in linear_modules(model, config.target_modules):
+            bound = 1 / math.sqrt(module.in_features)
+            a = torch.empty(config.rank, module.in_features).uniform_(-bound, bound, generator=generator)
+            b = torch.zeros(module.out_features, config.rank)
+            factors[name] = (nn.Parameter(a.to(module.weight.device)), nn.Parameter(b.to(module.weight.device)))
+        return cls(factors, config.rank, config.alpha)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for pair in self.factors.values():
+            yield from pair
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors under the names that PEFT writes and reads."""
+        state = {}
+        for name, (a, b) in self.factors.items():
+            state[f"{_PEFT_PREFIX}{name}.lora_A.weight"] = a.detach()
+            state[f"{_PEFT_PREFIX}{name}.lora_B.weight"] = b.detach()
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take the values of a `state_dict` with the same keys and shapes."""
+        for key, tensor in self.state_dict().items():
+            tensor.copy_(state[key])
+
+    def delta(self, name: str, inputs: Tensor) -> Tensor:
+        """What the adapter adds to the output of module `name` for `inputs` `(..., in)`; float32."""
+        a, b = self.factors[name]
+        return nn.functional.linear(nn.functional.linear(inputs.to(a.dtype), a), b) * self.scaling
+
+
+@dataclass(frozen=True)
+class LoraTokens:
+    """Adapters and the tokens of one forward pass that each is on for.
+
+    `index` holds flat positions `(M,)` into the batch's `B * N` tokens; None is every token.
+    """
+
+    parts: tuple[tuple[Lora, Tensor | None], ...]
+
+    @classmethod
+    def everywhere(cls, lora: Lora) -> "LoraTokens":
+        return cls(((lora, None),))
+
+    @classmethod
+    def by_row(cls, loras: Sequence[Lora], tokens: int, device: torch.device) -> "LoraTokens":
+        """Each row of a batch with `tokens` tokens a row under its own adapter."""
+        distinct = {id(lora): lora for lora in loras}
+        if len(distinct) == 1:
+            return cls.everywhere(loras[0])
+        flat = torch.arange(len(loras) * tokens, device=device).view(len(loras), tokens)
+        parts = []
+        for key, lora in distinct.items():
+            rows = torch.tensor([n for n, other in enumerate(loras) if id(other) == key], device=device)
+            parts.append((lora, flat[rows].reshape(-1)))
+        return cls(tuple(parts))
+
+    def add(self, name: str, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """`outputs` `(B, N, out)` of the module `name` for `inputs` `(B, N, in)`, with the adapters' part added."""
+        for lora, index in self.parts:
+            if name not in lora.factors:
+                continue
+            if index is None:
+                outputs = outputs + lora.delta(name, inputs).to(outputs.dtype)
+            else:
+                delta = lora.delta(name, inputs.flatten(0, 1)[index]).to(outputs.dtype)
+                outputs = outputs.flatten(0, 1).index_add(0, index, delta).view(outputs.shape)
+        return outputs
+
+    @property
+    def names(self) -> set[str]:
+        """Modules that any of the adapters changes."""
+        return {name for lora, _ in self.parts for name in lora.factors}
+
+
+def linear_modules(model: nn.Module, targets: Iterable[str]) -> list[tuple[str, nn.Linear]]:
+    """Linear layers whose last name is among `targets`, in the model's order.
+
+    Raises:
+        ConfigError: a target names no linear layer.
+    """
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in set(targets)
+    ]
+    missing = sorted(set(targets) - {name.rpartition(".")[2] for name, _ in found})
+    if missing:
+        known = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise ConfigError(f"target_modules {missing} name no linear layer of {type(model).__name__}; it has {known}")
+    return found
+
+
+def peft_config(config: MemoryConfig, base_name: str) -> LoraConfig:
+    """What PEFT needs beside the factors to load them."""
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=list(config.target_modules),
+        bias="none",
+        base_model_name_or_path=base_name,
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,118 @@
+"""The trained tensors of one memory: weaver, and trigger if it has a learned one.
+
+Parameterised as the public MemGen code does, so that its checkpoints load: LayerNorm then scale on the query latents,
+separate queries for prompt and inference, two linear projections (form `embedding`), a linear two-way trigger head.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from memgen.backbone import Backbone
+from memgen.config import MemoryConfig
+from memgen.lora import Lora
+
+INVOKE = 1
+"""Index of INVOKE among the trigger head's two outputs; 0 is SKIP."""
+
+
+class QueryLatents(nn.Module):
+    """K learned input embeddings: LayerNorm, then a scale.
+
+    They start in-distribution: copies of token embeddings, scaled to the spread of the base's embedding table.
+    """
+
+    def __init__(self, count: int, hidden_size: int) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.empty(count, hidden_size))
+        self.norm = nn.LayerNorm(hidden_size)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def start_from(self, embeddings: Tensor, generator: torch.Generator) -> None:
+        """Copy random rows of an embedding table `(V, H)`."""
+        table = embeddings.detach().float().cpu()
+        rows = torch.randint(table.shape[0], (self.latents.shape[0],), generator=generator)
+        with torch.no_grad():
+            self.latents.copy_(table[rows])
+            self.scale.fill_(table.std())
+
+    def forward(self) -> Tensor:
+        """`(K, H)` in float32."""
+        normed: Tensor = self.norm(self.latents)
+        return normed * self.scale
+
+
+class Memory(nn.Module):
+    """One memory. Its modules are what `memory.safetensors` holds; the two LoRAs are beside them."""
+
+    def __init__(self, name: str, config: MemoryConfig, base: Backbone, weaver_base: Backbone, *, seed: int) -> None:
+        """A fresh, untrained memory for the reasoner `base`, its weaver on `weaver_base` (the same, or another)."""
+        super().__init__()
+        self.name = name
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        table = cast(Tensor, weaver_base.model.get_input_embeddings().weight)
+        self.prompt_queries = QueryLatents(config.latents, weaver_base.hidden_size)
+        self.prompt_queries.start_from(table, generator)
+        self.weaver = Lora.for_model(weaver_base.model, config, generator)
+        self.inference_queries = QueryLatents(config.inference_latents, weaver_base.hidden_size)
+        self.inference_queries.start_from(table, generator)
+        if config.form == "embedding":
+            self.reasoner_to_weaver = _matched_linear(base.hidden_size, weaver_base.hidden_size)
+            self.weaver_to_reasoner = _matched_linear(weaver_base.hidden_size, base.hidden_size)
+            self._start_in_distribution(base, weaver_base)
+        self.trigger: Lora | None = None
+        if config.trigger == "lora":
+            self.trigger = Lora.for_model(base.model, config, generator)
+        if config.trigger in ("lora", "head"):
+            self.trigger_head = _undecided_head(base.hidden_size)
+        self.to(base.device)
+
+    def queries(self, *, at_prompt_end: bool) -> QueryLatents:
+        return self.prompt_queries if at_prompt_end else self.inference_queries
+
+    def weaver_parameters(self) -> list[nn.Parameter]:
+        """What weaver training changes, in a stable order: LoRA factors first."""
+        modules: list[nn.Module] = [self.prompt_queries]
+        if self.config.max_insertions > 0:
+            modules.append(self.inference_queries)
+        if self.config.form == "embedding":
+            modules += [self.reasoner_to_weaver, self.weaver_to_reasoner]
+        return [*self.weaver.parameters(), *(p for module in modules for p in module.parameters())]
+
+    def trigger_parameters(self) -> list[nn.Parameter]:
+        """What trigger training changes; empty if the trigger is not learned."""
+        lora = list(self.trigger.parameters()) if self.trigger is not None else []
+        head = list(self.trigger_head.parameters()) if self.config.trigger in ("lora", "head") else []
+        return [*lora, *head]
+
+    @torch.no_grad()
+    def _start_in_distribution(self, base: Backbone, weaver_base: Backbone) -> None:
+        """Scale the projections so that tokens and latents arrive with the spread of input embeddings.
+
+        The weaver's last hidden states are far larger than embeddings; fed back as they are they give first losses of
+        8 to 10 where the bare base has 4.7.
+        """
+        ours, theirs = (cast(Tensor, b.model.get_input_embeddings().weight).float() for b in (base, weaver_base))
+        self.reasoner_to_weaver.weight.mul_(theirs.std() / ours.std())
+        embeds = self.prompt_queries()[None].to(theirs.device, weaver_base.model.dtype)
+        hidden = weaver_base.model.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        self.weaver_to_reasoner.weight.mul_(ours.std().cpu() / hidden.float().std().cpu())
+
+
+def _matched_linear(inputs: int, outputs: int) -> nn.Linear:
+    """The identity, cut or padded with zeros where the sizes differ."""
+    linear = nn.Linear(inputs, outputs)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(outputs, inputs))
+        linear.bias.zero_()
+    return linear
+
+
+def _undecided_head(hidden_size: int) -> nn.Linear:
+    """Probability one half everywhere: an untrained trigger prefers nothing, and greedy decoding skips."""
+    head = nn.Linear(hidden_size, 2)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

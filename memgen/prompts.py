@@ -1,0 +1,111 @@
+"""Prompts that the frozen base has read, kept for whoever asks next.
+
+The base reads without any adapter, so what it made of a prompt is the same for every memory, version, sample and
+request. A prompt that begins like a kept one is read from where they part: a conversation's next turn, a shared
+system prompt, the samples of one group.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import takewhile
+
+import torch
+
+from memgen.decoder import Decoder
+from memgen.kv_cache import Prefix, SlotCache
+
+Tokens = tuple[int, ...]
+
+
+class PromptCache:
+    """Least recently used prompts are dropped beyond `max_bytes`. Not thread-safe: one thread owns the model."""
+
+    def __init__(self, decoder: Decoder, max_bytes: int) -> None:
+        self._decoder = decoder
+        self._max_tokens = max_bytes // decoder.kv_shape.bytes_per_token
+        self._kept: OrderedDict[Tokens, Prefix] = OrderedDict()
+        self.reused_tokens = 0
+        """Prompt tokens that did not need to be read, since the cache was made."""
+
+    @torch.no_grad()
+    def read(self, prompts: Sequence[Tokens]) -> list[Prefix]:
+        """Each prompt's prefix, reading only what is not known. An empty prompt is an empty prefix."""
+        missing: dict[Tokens, Prefix | None] = {}
+        for prompt in prompts:
+            if prompt in self._kept:
+                self._kept.move_to_end(prompt)
+                self.reused_tokens += len(prompt)
+            elif prompt in missing:
+                self.reused_tokens += len(prompt)
+            else:
+                missing[prompt] = self._longest_start(prompt)
+        found = dict(zip(missing, read_prompts(self._decoder, list(missing), list(missing.values())), strict=True))
+        answers = [found[p] if p in found else self._kept[p] for p in prompts]
+        self._kept.update(found)
+        self._drop()
+        return answers
+
+    def _longest_start(self, prompt: Tokens) -> Prefix | None:
+        """The kept prompt that begins most alike, cut where they part; at least one token is left to read."""
+        best, shared = None, 0
+        for kept in self._kept:
+            pairs = zip(kept, prompt[:-1], strict=False)
+            length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if length > shared:
+                best, shared = kept, length
+        if best is None:
+            return None
+        self.reused_tokens += shared
+        source = self._kept[best]
+        return Prefix(source.kv[:, :, :, :shared], source.state)
+
+    def _drop(self) -> None:
+        total = sum(prefix.tokens for prefix in self._kept.values())
+        while total > self._max_tokens and self._kept:
+            total -= self._kept.popitem(last=False)[1].tokens
+
+
+@torch.no_grad()
+def read_prompts(
+    decoder: Decoder, prompts: Sequence[Tokens], starts: Sequence[Prefix | None] | None = None
+) -> list[Prefix]:
+    """Let the bare base read `prompts`, each from behind the start that is already known of it."""
+    known = [_empty_prefix(decoder) if start is None else start for start in starts or [None] * len(prompts)]
+    results: list[Prefix] = list(known)
+    left = [len(prompt) - start.tokens for prompt, start in zip(prompts, known, strict=True)]
+    for batch in _of_similar_length(left):
+        cache = SlotCache.of_prefixes(decoder.kv_shape, [known[n] for n in batch], max(len(prompts[n]) for n in batch))
+        width = max(left[n] for n in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, n in enumerate(batch):
+            ids[row, : left[n]] = torch.tensor(prompts[n][known[n].tokens :])
+        rows = range(len(batch))
+        hidden = decoder.forward(decoder.embed(ids.to(decoder.kv_shape.device)), cache.window(rows, width))
+        for row, n in enumerate(batch):
+            results[n] = Prefix(cache.read(row, len(prompts[n])), hidden[row, left[n] - 1].clone())
+    return results
+
+
+def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of the lengths above 0, split so that in no group the longest is over half again as long as the
+    shortest: padding is computed too.
+
+    Lengths 10, 60, 0, 12, 70 become [[0, 3], [1, 4]].
+    """
+    groups: list[list[int]] = []
+    for n in sorted((n for n, length in enumerate(lengths) if length > 0), key=lambda n: lengths[n]):
+        if groups and lengths[n] <= 1.5 * lengths[groups[-1][0]]:
+            groups[-1].append(n)
+        else:
+            groups.append([n])
+    return groups
+
+
+def _empty_prefix(decoder: Decoder) -> Prefix:
+    shape = decoder.kv_shape
+    size = (shape.layers, 2, shape.heads, 0, shape.head_size)
+    width = decoder.embed(torch.zeros(1, 1, dtype=torch.long, device=shape.device)).shape[-1]
+    return Prefix(
+        torch.zeros(size, dtype=shape.dtype, device=shape.device),
+        torch.zeros(width, dtype=shape.dtype, device=shape.device),
+    )

@@ -1,0 +1,123 @@
+"""Tokens in, text out, as soon as it is certain.
+
+A character may span tokens and a stop string too, so text is held back until nothing that follows can change it. What
+a token means is the tokenizer's business: only a bounded window of the newest tokens is decoded, whatever the answer's
+length.
+"""
+
+from transformers import PreTrainedTokenizerBase
+
+from memgen.errors import ConfigError
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What a tokenizer decodes an incomplete UTF-8 sequence to."""
+_WINDOW = 16
+"""Tokens after which the window shrinks as soon as no character is in parts. Half of it holds any UTF-8 sequence."""
+
+
+class TextStream:
+    """The text of one answer, piece by piece.
+
+    The pieces together are `tokenizer.decode(all_ids, skip_special_tokens=True)`, cut before the stop string that was
+    complete first (of two that end together, the longer). So the text does not depend on how it came in tokens: with
+    the stops "bc" and "abcd", "abcde" becomes "a".
+
+    Two exceptions: spaces are never cleaned up, since that changes text already given; and after bytes that are no
+    UTF-8 a tokenizer with byte fallback (not byte-level BPE) may decode the whole to other replacement characters.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...] = ()) -> None:
+        """Raises ConfigError if a stop string is empty."""
+        if not all(stop):
+            raise ConfigError(f"stop is {stop!r}; expected texts that are not empty")
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._beginnings = {text[:length] for text in stop for length in range(1, len(text))}
+        self._longest_beginning = max(map(len, self._beginnings), default=0)
+        self._window: list[int] = []
+        """The newest tokens. Some were given out already: the first token of a text may decode differently."""
+        self._given = 0
+        """Characters of the window's text that were taken from it."""
+        self._boundaries = (0, 0)
+        """The last two places in the window at which a token with text ended and a character with it."""
+        self._held = ""
+        """Text that is certain, but could be the beginning of a stop string."""
+        self._pieces: list[str] = []
+        self.stopped = False
+        """A stop string appeared; what is pushed from now on is ignored."""
+
+    @property
+    def text(self) -> str:
+        """All text given out so far; after `finish` the whole text."""
+        return "".join(self._pieces)
+
+    def push(self, token_id: int) -> str:
+        """Take a token; returns the text that has become certain, often ""."""
+        return "" if self.stopped else self._release(self._detokenize(token_id))
+
+    def finish(self) -> str:
+        """No token follows: returns what was held back. Once more returns ""."""
+        if self.stopped:
+            return ""
+        rest = self._release(self._decode(self._window)[self._given :])
+        self._window, self._given, self._boundaries = [], 0, (0, 0)
+        if self.stopped:
+            return rest
+        held, self._held = self._held, ""
+        self._pieces.append(held)
+        return rest + held
+
+    def _detokenize(self, token_id: int) -> str:
+        """Text that `token_id` makes certain, stop strings aside."""
+        self._window.append(token_id)
+        text = self._decode(self._window)
+        certain = text.rstrip(_REPLACEMENT)
+        new = certain[self._given :]
+        self._given = max(self._given, len(certain))
+        whole = len(certain) == len(text)
+        if whole and new:
+            self._boundaries = (self._boundaries[1], len(self._window))
+        if len(self._window) > 2 * _WINDOW:
+            return new + self._give_up_waiting(text)
+        if len(self._window) > _WINDOW and whole and self._boundaries[0]:
+            self._shrink()
+        return new
+
+    def _shrink(self) -> None:
+        """Forget tokens whose text was given out, all but the last with text: it shows that no text begins here."""
+        start, end = self._boundaries
+        self._window = self._window[start:]
+        self._given = len(self._decode(self._window))
+        self._boundaries = (0, end - start)
+
+    def _give_up_waiting(self, text: str) -> str:
+        """Only bytes that are no UTF-8, or tokens without text, fill the window. Returns what is certain of its text.
+
+        That is all but the last character, which may be the beginning of a sequence. It is whole among the last
+        tokens that have text.
+        """
+        pending = text.endswith(_REPLACEMENT)
+        new = text[self._given : len(text) - pending]
+        self._window = [i for i in self._window if self._decode([i, i])][-_WINDOW // 2 :]
+        self._given = len(self._decode(self._window)) - pending
+        self._boundaries = (0, 0)
+        return new
+
+    def _release(self, new: str) -> str:
+        """Text behind which no stop string can have begun; the rest is held."""
+        if not new:
+            return ""
+        text = self._held + new
+        found = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            _, cut = min(found)
+        else:
+            longest = min(self._longest_beginning, len(text))
+            cut = len(text) - next((n for n in range(longest, 0, -1) if text[-n:] in self._beginnings), 0)
+        self._held = "" if found else text[cut:]
+        self._pieces.append(text[:cut])
+        return text[:cut]
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
