@@ -68,10 +68,13 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
     """
     check_files(folder, manifest_sha256)
     description = json.loads(_existing(folder / "memory.json").read_text())
-    config = _check_description(host, folder, description)
+    oldest = description.get("format") == 1
+    config = _check_description(host, folder, _as_format_2(description) if oldest else description)
     memory = host.create(name, config)
     try:
         tensors = read_tensors(folder / _TENSORS)
+        if oldest:
+            tensors = _tensors_as_format_2(tensors, memory)
         check_tensors(folder / _TENSORS, tensors, memory.state_dict())
         memory.load_state_dict(tensors)
         for part, lora in (("weaver", memory.weaver), ("trigger", memory.trigger)):
@@ -160,6 +163,18 @@ def _check_description(host: AdapterHost, folder: Path, description: dict[str, A
     if not description.get("trained_steps"):
         raise ArtifactMismatch(f"{path}: trained_steps is {description.get('trained_steps')!r}; it was never trained")
     return config
+
+
+def _as_format_2(description: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 knew prompt-end insertions only."""
+    config = {key: value for key, value in description["config"].items() if key != "insertion"}
+    return {**description, "format": FORMAT, "config": {**config, "max_insertions": 0}}
+
+
+def _tensors_as_format_2(tensors: dict[str, Tensor], memory: Memory) -> dict[str, Tensor]:
+    """Its queries were the prompt's; the unused queries of insertions while generating are the fresh memory's."""
+    fresh = {key: value for key, value in memory.state_dict().items() if key.startswith("inference_queries.")}
+    return {**fresh, **{f"prompt_{key}": value for key, value in tensors.items()}}
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from memgen.kv_cache import Window
 from memgen.lora import LoraTokens
 
 _FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+_PLAIN_SCORES = 8_000_000
 _SOURCES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -49,6 +50,21 @@ class _Layer:
     down: nn.Linear
 
 
+@dataclass(frozen=True)
+class _View:
+    """What every layer of one pass needs of its window."""
+
+    window: Window
+    cos: Tensor
+    """`(R, N, 1, head_size)`."""
+    sin: Tensor
+    """The same, its first half negated."""
+    bias: Tensor | None
+    """`(R, 1, group * N, T)`: minus infinity where a query may not look."""
+    plain: bool
+    """Attend in plain matrix products."""
+
+
 class FusedDecoder:
     """A `memgen.decoder.Decoder` for the family that `can_fuse` names."""
 
@@ -76,32 +92,17 @@ class FusedDecoder:
     def forward(
         self, embeds: Tensor, window: Window, lora: LoraTokens | None = None, *, checkpointing: bool = False
     ) -> Tensor:
-        cos, sin = self._rotary(embeds, window.positions)
-        half = self.kv_shape.head_size // 2
-        # rotate_half(x) * sin is x with its halves swapped, times sin with its first half negated.
-        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
-        cos = cos[:, :, None]
+        view = self._view(embeds, window)
         hidden = embeds
         for number, layer in enumerate(self._layers):
             if checkpointing:
-                hidden = cast(
-                    Tensor,
-                    checkpoint(self._run, number, layer, hidden, cos, signed, window, lora, use_reentrant=False),
-                )
+                again = checkpoint(self._run, number, layer, hidden, view, lora, use_reentrant=False)
+                hidden = cast(Tensor, again)
             else:
-                hidden = self._run(number, layer, hidden, cos, signed, window, lora)
+                hidden = self._run(number, layer, hidden, view, lora)
         return self._rms(hidden, self._norm)
 
-    def _run(
-        self,
-        number: int,
-        layer: _Layer,
-        hidden: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        window: Window,
-        lora: LoraTokens | None,
-    ) -> Tensor:
+    def _run(self, number: int, layer: _Layer, hidden: Tensor, view: _View, lora: LoraTokens | None) -> Tensor:
         rows, tokens, _ = hidden.shape
         normed = self._rms(hidden, layer.norm_attention)
         joined = F.linear(normed, layer.qkv, layer.qkv_bias)
@@ -115,9 +116,9 @@ class FusedDecoder:
         query, key, value = (part.reshape(rows, tokens, -1, size) for part in (query, key, value))
         if layer.norm_query is not None and layer.norm_key is not None:
             query, key = self._rms(query, layer.norm_query), self._rms(key, layer.norm_key)
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
-        keys, values = window.extend(number, key.transpose(1, 2), value.transpose(1, 2))
-        attended = self._attend(query, keys, values, window)
+        query, key = _rotate(query, view.cos, view.sin), _rotate(key, view.cos, view.sin)
+        keys, values = view.window.extend(number, key.transpose(1, 2), value.transpose(1, 2))
+        attended = self._attend(query, keys, values, view)
         hidden = hidden + _apply(layer.out, f"{layer.name}.self_attn.o_proj", attended, lora)
         normed = self._rms(hidden, layer.norm_mlp)
         gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
@@ -126,10 +127,10 @@ class FusedDecoder:
             up = lora.add(f"{layer.name}.mlp.up_proj", normed, up)
         return hidden + _apply(layer.down, f"{layer.name}.mlp.down_proj", F.silu(gate) * up, lora)
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, window: Window) -> Tensor:
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, view: _View) -> Tensor:
         """`(R, N, heads * head_size)` of queries `(R, N, heads, head_size)`."""
         rows, tokens, _, size = query.shape
-        if window.causal:
+        if view.window.causal:
             mixed = F.scaled_dot_product_attention(
                 query.transpose(1, 2), keys, values, is_causal=True, enable_gqa=self._group > 1
             )
@@ -138,12 +139,29 @@ class FusedDecoder:
         heads = self.kv_shape.heads
         folded = query.view(rows, tokens, heads, self._group, size).permute(0, 2, 3, 1, 4)
         folded = folded.reshape(rows, heads, self._group * tokens, size)
-        mask = window.mask
-        if mask is not None and tokens > 1 and self._group > 1:
-            mask = mask.repeat(1, 1, self._group, 1)
-        mixed = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
+        if view.plain:
+            scores = torch.matmul(folded * size**-0.5, keys.transpose(2, 3))
+            scores = scores if view.bias is None else scores + view.bias
+            mixed = torch.matmul(scores.softmax(dim=-1), values)
+        else:
+            mixed = F.scaled_dot_product_attention(folded, keys, values, attn_mask=view.bias)
         mixed = mixed.view(rows, heads, self._group, tokens, size).permute(0, 3, 1, 2, 4)
         return mixed.reshape(rows, tokens, -1)
+
+    def _view(self, embeds: Tensor, window: Window) -> _View:
+        cos, sin = self._rotary(embeds, window.positions)
+        half = self.kv_shape.head_size // 2
+        # rotate_half(x) * sin is x with its halves swapped, times sin with its first half negated.
+        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
+        bias = None
+        if window.mask is not None:
+            forbidden = torch.zeros(window.mask.shape, dtype=embeds.dtype, device=embeds.device)
+            bias = forbidden.masked_fill_(~window.mask, -torch.inf).repeat(1, 1, self._group, 1)
+        # On a CPU, plain products beat the flash kernel unless there is one query or very many (docs/method.md).
+        scores = self._query_heads * (0 if window.mask is None else window.mask.numel())
+        single = len(embeds) == 1 and embeds.shape[1] == 1
+        plain = embeds.device.type == "cpu" and not single and scores <= _PLAIN_SCORES
+        return _View(window, cos[:, :, None], signed, bias, plain)
 
     def _rms(self, inputs: Tensor, norm: nn.Module) -> Tensor:
         return F.rms_norm(inputs, (inputs.shape[-1],), cast(Tensor, norm.weight), self._eps)

@@ -5,7 +5,6 @@ which holds bfloat16 and float16 exactly.
 """
 
 import json
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +115,9 @@ def read_bin(path: Path) -> dict[str, Tensor]:
     check_exists(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtifactCorrupt(f"{path}: not a file of tensors alone: {str(error).partition('. ')[0]}") from error
-    except Exception as error:  # a damaged archive or pickle fails in any way
-        raise ArtifactCorrupt(f"{path}: not a file that torch.save wrote: {error}") from error
+    except Exception as error:  # a damaged archive, or one that carries code, fails in any way
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ArtifactCorrupt(f"{path}: not a file of tensors alone that torch.save wrote: {reason}") from error
     return dict(_flat(path, content))
 
 

@@ -115,7 +115,7 @@ class TextStream:
         else:
             longest = min(self._longest_beginning, len(text))
             cut = len(text) - next((n for n in range(longest, 0, -1) if text[-n:] in self._beginnings), 0)
-        self._held = "" if found else text[cut:]
+        self._held = text[cut:]
         self._pieces.append(text[:cut])
         return text[:cut]
 

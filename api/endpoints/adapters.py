@@ -12,6 +12,7 @@ from api.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
 from api.scores import ScoresOut, scores_of
 from memgen.backbone import find_revision
 from memgen.config import MemoryConfig
+from memgen.errors import ConfigError
 from registry.adapters import create_adapter, get_adapter, list_adapters
 from registry.aliases import history, list_aliases, promote, roll_back
 from registry.database import transaction
@@ -63,6 +64,7 @@ def create(
     """The adapter is bound to the base model that this service runs."""
     settings = services.settings
     memory = MemoryConfig.from_mapping(body.memory)
+    _check_trainable(memory)
     revision = find_revision(settings.base_model, cache_dir=settings.models_dir, revision=settings.base_revision)
 
     with transaction(services.sessions) as session:
@@ -83,6 +85,20 @@ def create(
             return AdapterOut.of(adapter, [])
 
         return once(session, caller.project_id, idempotency_key, body, AdapterOut, created)
+
+
+def _check_trainable(memory: MemoryConfig) -> None:
+    """Refuse at once what this service's workers could not train, instead of in a job an hour later."""
+    if memory.trigger != "always":
+        raise ConfigError(
+            f"trigger is {memory.trigger!r}; the service's workers train weavers, and a trigger that was never trained "
+            "would keep the memory silent. Use 'always'."
+        )
+    if memory.weaver_base:
+        raise ConfigError(
+            f"weaver_base is {memory.weaver_base!r}; the service's workers hold one base. Leave it empty, or use memgen "
+            "as a library."
+        )
 
 
 @router.get("")

@@ -5,11 +5,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from memgen.artifact import load_artifact, save_artifact
 from memgen.backbone import Backbone, load_backbone
@@ -128,6 +130,32 @@ def test_an_untrained_memory_is_refused(host: AdapterHost, tmp_path: Path) -> No
     save_artifact(host, "fresh", tmp_path / "fresh", UNTRAINED)
     with pytest.raises(ArtifactMismatch, match="trained_steps is 0; it was never trained"):
         load_artifact(host, "a", tmp_path / "fresh")
+
+
+def test_a_folder_of_format_1_still_loads(host: AdapterHost, folder: Path) -> None:
+    """As the first release wrote it: one set of queries, insertions at the prompt's end only."""
+    current = load_artifact(host, "current", folder)
+    description = json.loads((folder / "memory.json").read_text())
+    kept = {"form", "trigger", "latents", "rank", "alpha", "target_modules"}
+    config = {key: value for key, value in description["config"].items() if key in kept}
+    description |= {"format": 1, "config": {**config, "insertion": "prompt_end"}}
+    (folder / "memory.json").write_text(json.dumps(description))
+    tensors = {
+        key.removeprefix("prompt_"): value
+        for key, value in load_file(folder / "memory.safetensors").items()
+        if key.startswith("prompt_")
+    }
+    save_file(tensors, folder / "memory.safetensors")
+    manifest = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _listed(folder)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    loaded = load_artifact(host, "old", folder)
+    assert loaded.config == replace(current.config, inference_latents=8)
+    for one, other in zip(loaded.weaver_parameters(), current.weaver_parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def _listed(folder: Path) -> list[str]:
+    return list(json.loads((folder / "manifest.json").read_text()))
 
 
 def test_the_least_recently_used_memory_is_dropped(host: AdapterHost, artifacts: dict[str, Path]) -> None:

@@ -467,7 +467,9 @@ def test_code_in_a_file_is_not_run(host: AdapterHost, folder: Path, tmp_path: Pa
             return Path.touch, (tmp_path / "ran",)
 
     torch.save({"output_layer": Payload()}, folder / "trigger.bin")
-    with pytest.raises(ArtifactCorrupt, match=r"trigger.bin: not a file of tensors alone: Weights only load failed"):
+    with pytest.raises(
+        ArtifactCorrupt, match=r"trigger.bin: not a file of tensors alone .*: UnpicklingError: Weights only"
+    ):
         import_public(host, "m", folder)
     assert not (tmp_path / "ran").exists()
 

@@ -96,11 +96,15 @@ def test_the_text_ends_before_the_first_stop_string(
     assert stream.stopped is stops
 
 
-def test_the_cut_does_not_depend_on_the_tokens(merged: PreTrainedTokenizerBase) -> None:
-    stop = ("llo the.", "o")
+@pytest.mark.parametrize(
+    ("stop", "expected"), [(("hello", "ell"), "h"), (("lo", "hello"), ""), (("o", "lo t"), "hell")]
+)
+def test_the_cut_does_not_depend_on_the_tokens(
+    merged: PreTrainedTokenizerBase, stop: tuple[str, ...], expected: str
+) -> None:
     whole = merged.convert_tokens_to_ids(["hello", "Ġthe"])
-    assert "".join(streamed(merged, whole, stop)) == "hell"
-    assert "".join(streamed(merged, byte_ids(merged, "hello the"), stop)) == "hell"
+    for ids in (whole, byte_ids(merged, "hello the")):
+        assert "".join(streamed(merged, ids, stop)) == expected
 
 
 def test_a_stop_string_ends_the_text_at_once(bytewise: PreTrainedTokenizerBase) -> None:
@@ -131,6 +135,12 @@ def test_plain_text_is_never_held(bytewise: PreTrainedTokenizerBase) -> None:
 def test_a_character_in_parts_comes_whole(bytewise: PreTrainedTokenizerBase) -> None:
     ids = [*byte_ids(bytewise, "a" + EMOJI), *byte_ids(bytewise, EMOJI.encode()[:3])]
     assert streamed(bytewise, ids) == ["a", "", "", "", EMOJI, "", "", "", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_a_character_is_found_behind_any_amount_of_garbage(bytewise: PreTrainedTokenizerBase) -> None:
+    for garbage in range(70):
+        ids = byte_ids(bytewise, b"\xff" * garbage + EMOJI.encode())
+        assert "".join(streamed(bytewise, ids)) == "\N{REPLACEMENT CHARACTER}" * garbage + EMOJI
 
 
 def test_a_token_may_end_a_character_and_begin_another(merged: PreTrainedTokenizerBase) -> None:

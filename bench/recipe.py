@@ -1,0 +1,254 @@
+"""`python -m bench.recipe`: what makes a memory learn fast on a small base.
+
+One change at a time from the defaults, on an easy task (synthetic tool calls: a format and slots to copy) and on a hard
+one (BFCL: real function calls), against LoRA SFT of the base in the same steps. Each variant's curve goes to
+`bench/results/recipe.json` as soon as it is done, and a variant already there is not run again.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.learning_speed import answer_with
+from bench.plain_lora import PlainLora
+from bench.tool_calls import tool_calls
+from memgen.backbone import Backbone, load_backbone, prepare_process
+from memgen.chat import parse_answer, render_prompt
+from memgen.config import MemoryConfig, TrainingConfig
+from memgen.engine import GenerationRequest, generate_all
+from memgen.evaluation.accuracy import item_of
+from memgen.host import AdapterHost
+from memgen.sampling import Sampling
+from memgen.tasks.bfcl import single_calls
+from memgen.tasks.graders import Reference, make_grader
+from memgen.training.examples import Example, build_examples, tokenize
+from memgen.training.forward import PrefixStore, supervised_nll
+from memgen.training.losses import mean_by_example
+from memgen.training.weaver_sft import batch_of_step, train_weaver
+
+RESULTS = Path(__file__).parent / "results" / "recipe.json"
+Answering = Callable[[list[tuple[int, ...]]], list[str]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    memory: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    lora_rate: float | None = None
+    """Learning rate of LoRA SFT of the base instead of a memory."""
+
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+VARIANTS = {
+    "defaults": Variant(),
+    "rates 2e-3": Variant(training={"learning_rate": 2e-3, "query_learning_rate": 2e-3}),
+    "rates 8e-3": Variant(training={"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
+    "queries 4e-2": Variant(training={"query_learning_rate": 4e-2}),
+    "queries 4e-4": Variant(training={"query_learning_rate": 4e-4}),
+    "K 2": Variant({"latents": 2}),
+    "K 16": Variant({"latents": 16}),
+    "K 32": Variant({"latents": 32}),
+    "q k v o": Variant({"target_modules": LINEAR[:4]}),
+    "all linear": Variant({"target_modules": LINEAR}),
+    "rank 64": Variant({"rank": 64, "alpha": 128}),
+    "interleaved": Variant({"max_insertions": 5}),
+    "embedding": Variant({"form": "embedding"}),
+    "LoRA SFT 1e-3": Variant(lora_rate=1e-3),
+    "LoRA SFT 2e-3": Variant(lora_rate=2e-3),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    examples: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    """For the loss."""
+    prompts: list[tuple[int, ...]]
+    grade: Callable[[int, str], float]
+    new_tokens: int
+    steps: int
+    every: int
+
+
+def easy_task(backbone: Backbone, steps: int) -> Task:
+    held_out = tool_calls(100, seed=1_000_000)
+    items = tool_calls(640, seed=0, without=frozenset(item.request for item in held_out))
+    prompts = [tokenize(backbone.tokenizer, render_prompt(backbone.tokenizer, i.messages[:1], None)) for i in held_out]
+    return Task(
+        "easy",
+        _examples(backbone, [{"messages": item.messages} for item in items]),
+        _examples(backbone, [{"messages": item.messages} for item in held_out]),
+        prompts,
+        lambda n, text: float(text.strip() == held_out[n].call),
+        40,
+        steps,
+        10,
+    )
+
+
+def hard_task(backbone: Backbone, steps: int) -> Task:
+    """BFCL's single calls of three categories, shuffled by a fixed seed; 120 held out."""
+    rows = [row for category in ("simple_python", "live_simple", "multiple") for row in single_calls(category)]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(7)).tolist()
+    fitting = [rows[n] for n in order if len(_examples(backbone, [rows[n]])) == 1]
+    held_out, training = fitting[:120], fitting[120:]
+    grader = make_grader({"kind": "function_call"})
+    tokenizer = backbone.tokenizer
+    items = [item_of(row["messages"], row["tools"], row["metadata"]) for row in held_out]
+
+    def grade(number: int, text: str) -> float:
+        item = items[number]
+        return grader(parse_answer(text), Reference(item.reference.message, item.reference.metadata))
+
+    prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
+    return Task("hard", _examples(backbone, training), _examples(backbone, held_out), prompts, grade, 90, steps, 20)
+
+
+def _examples(backbone: Backbone, trajectories: Sequence[dict[str, Any]]) -> tuple[Example, ...]:
+    return build_examples(backbone.tokenizer, trajectories, max_tokens=400).examples
+
+
+def run(backbone: Backbone, task: Task, variant: Variant) -> dict[str, Any]:
+    """Train one variant; its curve of training loss, held-out loss and accuracy. Seconds are of training alone."""
+    config = TrainingConfig(**{"steps": task.steps, **variant.training})
+    curve: list[dict[str, float]] = []
+    losses: list[float] = []
+    norms: list[float] = []
+    clock = {"seconds": 0.0, "since": time.perf_counter()}
+
+    def look(step: int, held_out_loss: Callable[[], float], answering: Answering) -> None:
+        clock["seconds"] += time.perf_counter() - clock["since"]
+        if step % task.every == 0 or step == task.steps:
+            point = {"step": step, "seconds": round(clock["seconds"], 1), "held_out_loss": round(held_out_loss(), 4)}
+            if task.name == "easy" or step == task.steps:
+                texts = answering(task.prompts)
+                point["accuracy"] = sum(task.grade(n, text) for n, text in enumerate(texts)) / len(texts)
+            curve.append(point)
+        clock["since"] = time.perf_counter()
+
+    if variant.lora_rate is not None:
+        _run_lora(backbone, task, variant.lora_rate, config, look, losses)
+    else:
+        _run_memory(backbone, task, variant, config, look, losses, norms)
+    return {
+        "steps": task.steps,
+        "curve": curve,
+        "losses": [round(loss, 4) for loss in losses],
+        "largest_gradient_norm": round(max(norms), 3) if norms else None,
+    }
+
+
+Look = Callable[[int, Callable[[], float], Answering], None]
+
+
+def _run_memory(
+    backbone: Backbone,
+    task: Task,
+    variant: Variant,
+    config: TrainingConfig,
+    look: Look,
+    losses: list[float],
+    norms: list[float],
+) -> None:
+    from memgen.training.examples import ExampleSet
+
+    host = AdapterHost(backbone)
+    host.create("memory", MemoryConfig(**variant.memory))
+    store = PrefixStore(backbone, 10**9, [[e.prompt_ids[:-1] for e in task.held_out]])
+
+    def held_out_loss() -> float:
+        return _held_out_loss(lambda batch: supervised_nll(host, "memory", batch, store), task)
+
+    def answering(prompts: list[tuple[int, ...]]) -> list[str]:
+        requests = [GenerationRequest(prompt, Sampling(task.new_tokens), "memory") for prompt in prompts]
+        return [answer.text for answer in generate_all(host, requests, batch_size=25)]
+
+    def on_step(report: Any) -> None:
+        losses.append(report.loss)
+        norms.append(report.grad_norm)
+        look(report.step, held_out_loss, answering)
+
+    train_weaver(host, "memory", ExampleSet(task.examples, 0, 0), config, on_step=on_step)
+
+
+def _run_lora(
+    backbone: Backbone, task: Task, rate: float, config: TrainingConfig, look: Look, losses: list[float]
+) -> None:
+    lora = PlainLora(backbone, learning_rate=rate)
+    for step in range(task.steps):
+        losses.append(lora.step(batch_of_step(task.examples, config, step), schedule=config))
+        look(
+            step + 1,
+            lambda: _held_out_loss(lambda batch: (lora.loss(batch)[None], None), task),
+            lambda prompts: [
+                text
+                for start in range(0, len(prompts), 25)
+                for text in answer_with(lora, backbone, prompts[start : start + 25], task.new_tokens)
+            ],
+        )
+
+
+@torch.no_grad()
+def _held_out_loss(
+    nll_of: Callable[[Sequence[Example]], tuple[torch.Tensor, torch.Tensor | None]], task: Task
+) -> float:
+    total, size = 0.0, 20
+    for start in range(0, len(task.held_out), size):
+        batch = task.held_out[start : start + size]
+        nll, rows = nll_of(batch)
+        mean = nll if rows is None else mean_by_example(nll, rows, len(batch))
+        total += float(mean.mean()) * len(batch)
+    return total / len(task.held_out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--models", type=Path, default=Path.home() / ".memgen" / "models")
+    parser.add_argument("--task", choices=("easy", "hard"), default="easy")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--steps", type=int)
+    arguments = parser.parse_args()
+    prepare_process(0)
+    backbone = load_backbone(arguments.model, cache_dir=arguments.models)
+    make = {"easy": (easy_task, 60), "hard": (hard_task, 60)}[arguments.task]
+    task = make[0](backbone, arguments.steps or make[1])
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    done = found.setdefault(arguments.task, {})
+    for name in arguments.variants:
+        if name not in done:
+            done[name] = run(backbone, task, VARIANTS[name])
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            Console().print(f"{arguments.task} {name}: {done[name]['curve'][-1]}")
+    _report(arguments.task, done)
+
+
+def _report(task: str, done: dict[str, Any]) -> None:
+    table = Table("variant", "first loss", "held-out loss", "accuracy", "step of 90%", "seconds", title=task)
+    for name, result in done.items():
+        last = result["curve"][-1]
+        reached = next((p["step"] for p in result["curve"] if p.get("accuracy", 0) >= 0.9), math.nan)
+        table.add_row(
+            name,
+            f"{result['losses'][0]:.2f}",
+            f"{last['held_out_loss']:.3f}",
+            f"{last.get('accuracy', math.nan):.1%}",
+            f"{reached:.0f}",
+            f"{last['seconds']:.0f}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
