@@ -47,6 +47,7 @@ format: setup  ## Let ruff rewrite what it can
 
 bench: setup  ## All benchmarks; JSON into bench/results/
 	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.router
 
 lock: setup  ## Resolve the dependencies anew
 	$(BIN)/python -m pip install --quiet pip-tools

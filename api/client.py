@@ -221,6 +221,15 @@ class Client:
         body = {"model": model, "messages": messages, **options}
         return self._connection.send("POST", "/v1/chat/completions", body, timeout=_CHAT_SECONDS)
 
+    def stream_chat(self, model: str, messages: list[JsonObject], **options: Any) -> Iterator[JsonObject]:
+        """The same as it is written: OpenAI's chunks, of which the last has `usage` and the one before it `memgen`.
+
+        Closing the iterator ends the answer.
+        """
+        body = {"model": model, "messages": messages, **options}
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return self._connection.chunks("/v1/chat/completions", body, timeout=_CHAT_SECONDS)
+
     def create_key(self, name: str, scopes: list[str]) -> JsonObject:
         """`key` in the reply is shown this once."""
         return self._connection.send("POST", "/v1/keys", {"name": name, "scopes": scopes})

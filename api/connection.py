@@ -9,6 +9,7 @@ ClientError
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ import httpx
 JsonObject = dict[str, Any]
 
 _SILENCE_SECONDS = 30.0  # of a stream, before it is opened anew: a dead connection looks like a quiet job
+_END = "[DONE]"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -80,17 +82,47 @@ class Connection:
 
         It ends when the server ends it, and after a long silence. Raises as `send`.
         """
-        timeout = httpx.Timeout(self._timeout, read=_SILENCE_SECONDS)
+        headers = {"Last-Event-ID": str(after)}
         try:
-            with self._http.stream("GET", path, headers={"Last-Event-ID": str(after)}, timeout=timeout) as response:
-                if response.is_error:
-                    response.read()
-                    _check(response)
-                yield from _server_sent_events(response.iter_lines())
+            with self._lines("GET", path, _SILENCE_SECONDS, headers=headers) as lines:
+                yield from _server_sent_events(lines)
         except httpx.ReadTimeout:
             return
         except httpx.TransportError as error:
             raise ApiUnreachable(self._url, _reason(error)) from error
+
+    def chunks(self, path: str, body: JsonObject, *, timeout: float) -> Iterator[JsonObject]:
+        """A reply in OpenAI's stream format, one JSON object after the other. `timeout`, in seconds, is of a silence.
+
+        Raises:
+            ApiError: also if the API fails in the middle; then with the status that it began with.
+            ApiUnreachable: also if the reply breaks off.
+        """
+        try:
+            with self._lines("POST", path, timeout, json=body) as lines:
+                for line in lines:
+                    name, _, data = line.partition(": ")
+                    if name != "data":
+                        continue
+                    if data == _END:
+                        return
+                    chunk: JsonObject = json.loads(data)
+                    if "error" in chunk:
+                        raise _openai_error(200, chunk["error"])
+                    yield chunk
+        except httpx.TransportError as error:
+            raise ApiUnreachable(self._url, _reason(error)) from error
+        raise ApiUnreachable(self._url, "the reply broke off")
+
+    @contextmanager
+    def _lines(self, method: str, path: str, silence_seconds: float, **options: Any) -> Iterator[Iterator[str]]:
+        """Of a reply that is read as it comes; raises ApiError if it is a refusal."""
+        timeout = httpx.Timeout(self._timeout, read=silence_seconds)
+        with self._http.stream(method, path, timeout=timeout, **options) as response:
+            if response.is_error:
+                response.read()
+                _check(response)
+            yield response.iter_lines()
 
 
 def _server_sent_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]:
@@ -111,11 +143,15 @@ def _check(response: httpx.Response) -> None:
     status, body = response.status_code, _body(response)
     inner = body.get("error")
     if isinstance(inner, dict):
-        raise ApiError(status, str(inner.get("code")), str(inner.get("message")))
+        raise _openai_error(status, inner)
     if "detail" not in body:
         raise _foreign(response)
     code = str(body.get("type", "")).rpartition(":")[2]
     raise ApiError(status, code or f"http_{status}", str(body["detail"]))
+
+
+def _openai_error(status: int, error: JsonObject) -> ApiError:
+    return ApiError(status, str(error.get("code")), str(error.get("message")))
 
 
 def _json(response: httpx.Response) -> JsonObject:

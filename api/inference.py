@@ -2,30 +2,36 @@
 
 The thread takes whatever is waiting, up to a batch; rows may ask for different versions or none. Which version serves
 is decided before, by the registry, for each request: moving an alias needs no restart and no message to this process.
+
+Who asked is a task of an event loop. The thread never waits for it, and computes nothing for one that has gone.
 """
 
-import queue
+import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 import structlog
+import torch
 
+from api.tickets import ChatRequest, Finished, Piece, Ticket
+from api.token_texts import token_texts
 from memgen.backbone import load_backbone, prepare_process
 from memgen.chat import render_prompt
-from memgen.engine import Generation, GenerationRequest, check_fits, generate
+from memgen.decoding import Decoding
+from memgen.engine import Generation, GenerationRequest, check_fits
 from memgen.errors import MemgenError
+from memgen.host import AdapterHost
 from memgen.loaded import LoadedMemories
-from memgen.sampling import Sampling
+from memgen.prompts import PromptCache
 from memgen.training.examples import tokenize
-from memgen.weaver import AdapterHost
 from registry.errors import RegistryError, Unavailable
 from registry.settings import Settings
 
 log = structlog.get_logger()
+
+_STOPPING = "the service is stopping"
 
 
 class InferenceUnavailable(Unavailable):
@@ -33,87 +39,113 @@ class InferenceUnavailable(Unavailable):
 
 
 @dataclass(frozen=True)
-class MemorySource:
-    """Where a version's artifact comes from."""
+class _Row:
+    """One answer of a batch in the making."""
 
-    name: str
-    manifest_sha256: str
-    fetch: Callable[[Path], None]
-
-
-@dataclass(frozen=True)
-class ChatRequest:
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None
-    sampling: Sampling
-    memory: MemorySource | None
-    """None answers with the bare base."""
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    request: ChatRequest
-    answer: "Future[Generation]" = field(default_factory=Future)
+    ticket: Ticket
+    choice: int
+    request: GenerationRequest
 
 
 class Inference:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._waiting: queue.Queue[_Waiting | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self._changed = threading.Condition()
+        """Guards `_waiting` and `_closed`."""
+        self._waiting: deque[Ticket] = deque()
+        self._closed: str | None = None
+        """Why nothing is answered any more."""
+        self._stopping = threading.Event()
         self._ready = threading.Event()
-        self._failure: str | None = None
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
 
     def start(self) -> None:
         """Begin loading the model; requests may be sent at once and wait for it."""
         self._thread.start()
 
     def stop(self) -> None:
-        self._waiting.put(None)
+        """End what is being answered, refuse what waits."""
+        with self._changed:
+            self._stopping.set()
+            self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
     def check_ready(self) -> None:
         """Raises InferenceUnavailable unless the model is loaded."""
-        if self._failure is not None:
-            raise InferenceUnavailable(f"the base model could not be loaded: {self._failure}")
+        if self._closed is not None:
+            raise InferenceUnavailable(self._closed)
         if not self._ready.is_set():
             raise InferenceUnavailable("the base model is being loaded; try again in some seconds")
 
-    def answer(self, request: ChatRequest) -> Generation:
-        """Wait for an answer.
+    async def answer(self, request: ChatRequest) -> list[Finished]:
+        """All answers, in the order of `samplings`. Cancelling the task ends the generation.
 
         Raises:
             InferenceUnavailable: no model, or no answer in time.
             MemgenError: the prompt is too long, the template refuses it, or the artifact is broken.
         """
-        if self._failure is not None:
-            self.check_ready()
-        waiting = _Waiting(request)
-        self._waiting.put(waiting)
+        events = [event async for event in self._follow(request, wants_pieces=False)]
+        return sorted((e for e in events if isinstance(e, Finished)), key=lambda finished: finished.choice)
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Finished, None]:
+        """Pieces of text, and each answer when it is whole. Closing the generator ends the generation.
+
+        Raises:
+            InferenceUnavailable, MemgenError: as `answer`, at any event.
+        """
+        return self._follow(request, wants_pieces=True)
+
+    async def _follow(self, request: ChatRequest, *, wants_pieces: bool) -> AsyncGenerator[Piece | Finished, None]:
+        seconds = self._settings.inference_timeout_seconds
+        deadline = asyncio.get_running_loop().time() + seconds
+        left = len(request.samplings)
+        ticket = Ticket(request, wants_pieces=wants_pieces)
+        self._submit(ticket)
         try:
-            return waiting.answer.result(timeout=self._settings.inference_timeout_seconds)
-        except TimeoutError:
-            waiting.answer.cancel()
-            raise InferenceUnavailable(
-                f"no answer within {self._settings.inference_timeout_seconds} s; lower max_tokens or raise "
-                "MEMGEN_INFERENCE_TIMEOUT_SECONDS"
-            ) from None
+            while left:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        event = await ticket.next()
+                except TimeoutError:
+                    raise InferenceUnavailable(
+                        f"no answer within {seconds:g} s; lower max_tokens or raise MEMGEN_INFERENCE_TIMEOUT_SECONDS"
+                    ) from None
+                if isinstance(event, Exception):
+                    raise event
+                left -= isinstance(event, Finished)
+                yield event
+        finally:
+            ticket.abandoned = True
+
+    def _submit(self, ticket: Ticket) -> None:
+        with self._changed:
+            if self._closed is not None:
+                raise InferenceUnavailable(self._closed)
+            if not self._thread.is_alive():
+                raise InferenceUnavailable("this process was started without the model; ask one that serves it")
+            self._waiting.append(ticket)
+            self._changed.notify()
 
     def _serve(self) -> None:
         try:
-            memories = self._load()
+            memories, prompts = self._load()
         except Exception as error:
             log.exception("the base model could not be loaded")
-            self._failure = str(error)
-            self._refuse_waiting()
+            self._close(f"the base model could not be loaded: {error}")
             return
         self._ready.set()
         log.info("base model loaded", model=self._settings.base_model)
         while (batch := self._next_batch()) is not None:
-            self._answer_batch(memories, batch)
+            try:
+                self._answer_batch(memories, prompts, batch)
+            except Exception as error:
+                log.exception("generation failed")
+                for ticket in batch:
+                    ticket.send(error)
+        self._close(_STOPPING)
 
-    def _load(self) -> LoadedMemories:
+    def _load(self) -> tuple[LoadedMemories, PromptCache]:
         settings = self._settings
         prepare_process(settings.torch_threads)
         backbone = load_backbone(
@@ -122,62 +154,87 @@ class Inference:
             revision=settings.base_revision,
             device=settings.device,
         )
-        return LoadedMemories(AdapterHost(backbone), settings.cached_versions)
+        memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions)
+        return memories, PromptCache(backbone.decoder, settings.prompt_cache_bytes)
 
-    def _refuse_waiting(self) -> None:
-        while not self._waiting.empty():
-            waiting = self._waiting.get()
-            if waiting is not None:
-                waiting.answer.set_exception(InferenceUnavailable(f"the base model failed to load: {self._failure}"))
+    def _close(self, reason: str) -> None:
+        with self._changed:
+            self._closed = reason
+            while self._waiting:
+                self._waiting.popleft().send(InferenceUnavailable(reason))
 
-    def _next_batch(self) -> list[_Waiting] | None:
-        """Wait for a request, and take those that wait behind it; None at the end."""
-        first = self._waiting.get()
-        if first is None:
-            return None
-        batch = [first]
-        while len(batch) < self._settings.inference_batch:
-            try:
-                following = self._waiting.get_nowait()
-            except queue.Empty:
-                break
-            if following is None:
-                self._waiting.put(None)
-                break
-            batch.append(following)
-        return [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
+    def _next_batch(self) -> list[Ticket] | None:
+        """Wait for a request, and take those behind it while their answers fit; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping.is_set())
+            if self._stopping.is_set():
+                return None
+            batch: list[Ticket] = []
+            room = self._settings.inference_batch
+            while self._waiting:
+                following = self._waiting[0]
+                answers = len(following.request.samplings)
+                if batch and answers > room:
+                    break
+                self._waiting.popleft()
+                if not following.abandoned:
+                    batch.append(following)
+                    room -= answers
+            return batch
 
-    def _answer_batch(self, memories: LoadedMemories, batch: list[_Waiting]) -> None:
+    def _answer_batch(self, memories: LoadedMemories, prompts: PromptCache, batch: list[Ticket]) -> None:
         """One request that can't be answered does not hurt the others of its batch."""
-        ready: list[tuple[_Waiting, GenerationRequest]] = []
-        for waiting in batch:
+        rows: list[_Row] = []
+        for ticket in batch:
             try:
-                ready.append((waiting, _prepare(memories, waiting.request)))
+                rows += _prepare(memories, ticket)
             except (MemgenError, RegistryError) as error:
-                waiting.answer.set_exception(error)
+                ticket.send(error)
             except Exception as error:
                 log.exception("a request could not be prepared")
-                waiting.answer.set_exception(error)
-        if not ready:
-            return
-        try:
-            answers = generate(memories.host, [request for _, request in ready])
-        except Exception as error:
-            log.exception("generation failed")
-            for waiting, _ in ready:
-                waiting.answer.set_exception(error)
-            return
-        for (waiting, _), answer in zip(ready, answers, strict=True):
-            waiting.answer.set_result(answer)
+                ticket.send(error)
+        if rows:
+            self._generate(memories.host, prompts, rows)
         memories.trim()
 
+    def _generate(self, host: AdapterHost, prompts: PromptCache, rows: list[_Row]) -> None:
+        """Each answer is sent when it ends, whatever the rest of the batch still needs."""
 
-def _prepare(memories: LoadedMemories, request: ChatRequest) -> GenerationRequest:
-    tokenizer = memories.host.backbone.tokenizer
+        def on_text(number: int, text: str) -> None:
+            if rows[number].ticket.wants_pieces:
+                rows[number].ticket.send(Piece(rows[number].choice, text))
+
+        with torch.inference_mode():
+            decoding = Decoding(host, [row.request for row in rows], prompts=prompts, on_text=on_text)
+            going = set(decoding.unfinished())
+            while going:
+                for number in going:
+                    if rows[number].ticket.abandoned or self._stopping.is_set():
+                        decoding.cancel(number)
+                decoding.step()
+                left = set(decoding.unfinished())
+                if ended := going - left:
+                    results = decoding.results()
+                    for number in ended:
+                        rows[number].ticket.send(_ending(host, rows[number], results[number]))
+                going = left
+
+
+def _prepare(memories: LoadedMemories, ticket: Ticket) -> list[_Row]:
+    tokenizer, request = memories.host.backbone.tokenizer, ticket.request
     prompt = tokenize(tokenizer, render_prompt(tokenizer, request.messages, request.tools))
     source, memory = request.memory, None
     if source is not None:
         memory = memories.ensure(source.name, source.manifest_sha256, source.fetch)
-    prepared = GenerationRequest(prompt, request.sampling, memory)
-    check_fits(memories.host, prepared)
-    return prepared
+    prepared = [GenerationRequest(prompt, sampling, memory) for sampling in request.samplings]
+    for each in prepared:
+        check_fits(memories.host, each)
+    return [_Row(ticket, choice, each) for choice, each in enumerate(prepared)]
+
+
+def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | Exception:
+    if generation.finish_reason == "cancelled":  # only a stop is seen by someone who still reads
+        return InferenceUnavailable(_STOPPING)
+    asked = row.request.sampling.logprobs
+    tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if asked else ()
+    return Finished(row.choice, generation, tokens)

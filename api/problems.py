@@ -3,10 +3,11 @@
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import memgen.errors as memgen_errors
 import registry.errors as registry_errors
@@ -34,6 +35,9 @@ STATUS: dict[type[Exception], int] = {
 }
 """Status of each class; a subclass not named here takes its nearest ancestor's."""
 
+_BUG = "internal_error", "an unexpected error; it was logged on the server"
+_CLIENT_GONE = 499
+"""As nginx counts it."""
 _OPENAI_PATHS = ("/v1/chat/", "/v1/models")
 _OPENAI_TYPES = {
     401: "authentication_error",
@@ -52,6 +56,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(memgen_errors.MemgenError, _on_domain_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -59,9 +64,7 @@ def problem(request: Request, status: int, code: str, detail: str, **more: Any) 
     """`code` is stable for programs, `detail` is for people."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if request.url.path.startswith(_OPENAI_PATHS):
-        kind = _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        error = {"message": detail, "type": kind, "param": None, "code": code}
-        return JSONResponse({"error": error}, status, headers=headers)
+        return JSONResponse(_openai_error(status, code, detail), status, headers=headers)
     body = {
         "type": f"urn:memgen:problem:{code}",
         "title": code.replace("_", " "),
@@ -69,6 +72,14 @@ def problem(request: Request, status: int, code: str, detail: str, **more: Any) 
         "detail": detail,
     }
     return JSONResponse({**body, **more}, status, headers=headers, media_type="application/problem+json")
+
+
+def streamed_problem(request: Request, error: Exception) -> dict[str, Any]:
+    """What `install` would answer to `error`, for a stream in OpenAI's format that has begun. Logged as it would be."""
+    if isinstance(error, registry_errors.RegistryError | memgen_errors.MemgenError):
+        return _openai_error(_logged_status(request, error), code_of(error), str(error))
+    _log_bug(request, error)
+    return _openai_error(500, *_BUG)
 
 
 def code_of(error: Exception) -> str:
@@ -81,10 +92,7 @@ def code_of(error: Exception) -> str:
 
 
 async def _on_domain_error(request: Request, error: Exception) -> JSONResponse:
-    status = status_of(error)
-    if status >= 500:
-        log.error("request failed", path=request.url.path, error=str(error), exc_info=error)
-    return problem(request, status, code_of(error), str(error))
+    return problem(request, _logged_status(request, error), code_of(error), str(error))
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -101,6 +109,27 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return problem(request, error.status_code, f"http_{error.status_code}", str(error.detail))
 
 
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """Nobody reads it; the log does."""
+    return Response(status_code=_CLIENT_GONE)
+
+
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    _log_bug(request, error)
+    return problem(request, 500, *_BUG)
+
+
+def _openai_error(status: int, code: str, detail: str) -> dict[str, Any]:
+    kind = _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": detail, "type": kind, "param": None, "code": code}}
+
+
+def _logged_status(request: Request, error: Exception) -> int:
+    status = status_of(error)
+    if status >= 500:
+        log.error("request failed", path=request.url.path, error=str(error), exc_info=error)
+    return status
+
+
+def _log_bug(request: Request, error: Exception) -> None:
     log.error("unexpected error", path=request.url.path, exc_info=error)
-    return problem(request, 500, "internal_error", "an unexpected error; it was logged on the server")

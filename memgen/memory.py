@@ -15,6 +15,8 @@ from memgen.lora import Lora
 
 INVOKE = 1
 """Index of INVOKE among the trigger head's two outputs; 0 is SKIP."""
+_LATENT_SPREAD = 0.1
+"""Of fresh latents of form `embedding`, as a share of the embedding table's."""
 
 
 class QueryLatents(nn.Module):
@@ -89,16 +91,18 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def _start_in_distribution(self, base: Backbone, weaver_base: Backbone) -> None:
-        """Scale the projections so that tokens and latents arrive with the spread of input embeddings.
+        """Let latents start near the embedding of a line break, and moved from it by little.
 
-        The weaver's last hidden states are far larger than embeddings; fed back as they are they give first losses of
-        8 to 10 where the bare base has 4.7.
+        The weaver's last hidden states are far larger than embeddings: fed back through an identity they give first
+        losses of 8 where the bare base has 1 to 3 (docs/method.md). A few line breaks hardly disturb it.
         """
         ours, theirs = (cast(Tensor, b.model.get_input_embeddings().weight).float() for b in (base, weaver_base))
         self.reasoner_to_weaver.weight.mul_(theirs.std() / ours.std())
         embeds = self.prompt_queries()[None].to(theirs.device, weaver_base.model.dtype)
         hidden = weaver_base.model.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        self.weaver_to_reasoner.weight.mul_(ours.std().cpu() / hidden.float().std().cpu())
+        self.weaver_to_reasoner.weight.mul_(_LATENT_SPREAD * ours.std().cpu() / hidden.float().std().cpu())
+        line_break = base.tokenizer("\n", add_special_tokens=False).input_ids[-1]
+        self.weaver_to_reasoner.bias.copy_(ours[line_break])
 
 
 def _matched_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -1,7 +1,7 @@
 """The files of a checkpoint of the public MemGen code: written plainly, read with suspicion.
 
-Knows what one file holds, not what a memory is. Reading runs no code that a file may carry. Values come as float32,
-which holds bfloat16 and float16 exactly.
+Knows what one file holds, not what a memory is. Reading runs no code that a file may carry. Values keep their dtype,
+which is one that float32 holds exactly.
 """
 
 import json
@@ -66,7 +66,7 @@ class SavedLora:
             raise ArtifactMismatch(f"{self.path}: {error}") from error
         tensors = self.tensors
         if tensors.keys() != expected.keys():
-            # The public code wraps a model twice when it loads a checkpoint, and one saved after that names it so.
+            # Revisions of the public code wrap a model twice to load a checkpoint; one saved after that names it so.
             unwrapped = {key.replace(f"{_PREFIX}model.", _PREFIX, 1): tensor for key, tensor in tensors.items()}
             tensors = unwrapped if unwrapped.keys() == expected.keys() else tensors
         check_tensors(self.path, tensors, expected)
@@ -190,4 +190,4 @@ def _flat(path: Path, content: Any, name: str = "") -> Iterator[tuple[str, Tenso
     elif not content.isfinite().all():
         raise ArtifactCorrupt(f"{path}: {name} has values that are not finite")
     else:
-        yield name, content.detach().float()
+        yield name, content.detach()

@@ -79,7 +79,7 @@ class TextStream:
             self._boundaries = (self._boundaries[1], len(self._window))
         if len(self._window) > 2 * _WINDOW:
             return new + self._give_up_waiting(text)
-        if len(self._window) > _WINDOW and whole and self._boundaries[0]:
+        if len(self._window) > _WINDOW and whole:
             self._shrink()
         return new
 

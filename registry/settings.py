@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     max_new_tokens: int = Field(default=1024, gt=0)
     inference_batch: int = Field(default=8, gt=0)
     """Waiting chat requests answered together in one batch, whatever versions they ask for."""
+    prompt_cache_bytes: int = Field(default=1_000_000_000, ge=0)
+    """Memory, on the model's device, for prompts already read: a conversation's next turn reads only what is new."""
     inference_timeout_seconds: float = Field(default=300.0, gt=0)
     cached_versions: int = Field(default=16, gt=0)
     """Memories kept loaded by an inference process; the least recently used goes first."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import Json, print_json, print_line, print_note
+from api.cli.output import Json, print_json, print_note, print_piece
 
 if TYPE_CHECKING:
-    from api.client import JsonObject
+    from api.client import Client, JsonObject
 
 
 def chat(
@@ -29,7 +29,7 @@ def chat(
 ) -> None:
     """Ask a model. Without PROMPT each line of stdin is a question in one conversation; Ctrl-D ends it.
 
-    Answers go to stdout; which version answered, and where memory was woven, goes to stderr.
+    Answers go to stdout as they are written; which version answered, and where memory was woven, goes to stderr.
     """
     options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
     options = {name: value for name, value in options.items() if value is not None}
@@ -38,15 +38,31 @@ def chat(
     with connect(context) as client:
         for question in _questions(prompt):
             messages.append({"role": "user", "content": question})
-            completion = client.chat(model, messages, **options)
-            answer = completion["choices"][0]["message"]["content"] or ""
+            if as_json:
+                completions.append(client.chat(model, messages, **options))
+                answer = completions[-1]["choices"][0]["message"]["content"] or ""
+            else:
+                answer = _print_answer(client, model, messages, options)
             messages.append({"role": "assistant", "content": answer})
-            completions.append(completion)
-            if not as_json:
-                print_line(answer)
-                print_note(_stamp(completion))
     if as_json:
         print_json(completions[0] if prompt is not None else {"data": completions, "messages": messages})
+
+
+def _print_answer(client: Client, model: str, messages: list[JsonObject], options: JsonObject) -> str:
+    """Its text, printed as it comes, and its stamp behind it."""
+    pieces: list[str] = []
+    told: JsonObject = {}
+    try:
+        for chunk in client.stream_chat(model, messages, **options):
+            told |= {name: value for name, value in chunk.items() if value}
+            for choice in chunk["choices"]:
+                pieces.append(choice["delta"].get("content") or "")
+                print_piece(pieces[-1])
+    finally:
+        if told:  # also where an answer breaks off, what follows begins its own line
+            print_piece("\n")
+    print_note(_stamp(told))
+    return "".join(pieces)
 
 
 def _questions(prompt: str | None) -> Iterator[str]:

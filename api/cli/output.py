@@ -41,6 +41,12 @@ def print_line(text: str, *, style: str = "") -> None:
     _console().print(Text(text, style=style), soft_wrap=True)
 
 
+def print_piece(text: str) -> None:
+    """Part of a line, shown at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def print_note(text: str, *, style: str = "dim") -> None:
     """On stderr: what is worth knowing, and no part of the result."""
     notes().print(Text(text, style=style), soft_wrap=True)

@@ -96,8 +96,8 @@ def _check_trainable(memory: MemoryConfig) -> None:
         )
     if memory.weaver_base:
         raise ConfigError(
-            f"weaver_base is {memory.weaver_base!r}; the service's workers hold one base. Leave it empty, or use memgen "
-            "as a library."
+            f"weaver_base is {memory.weaver_base!r}; the service's workers hold one base. Leave it empty, or use "
+            "memgen as a library."
         )
 
 

@@ -1,23 +1,23 @@
 """The OpenAI-compatible paths: `/v1/chat/completions` and `/v1/models`, for the stock `openai` client."""
 
-import json
-import time
-import uuid
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 
 from api.deps import Reader, ServicesDep
-from api.inference import ChatRequest, Inference, MemorySource
-from memgen.chat import Answer, parse_answer
-from memgen.engine import Generation
-from memgen.sampling import Sampling
+from api.disconnect import while_connected
+from api.endpoints.chat_models import ChatIn
+from api.endpoints.chat_reply import Reply
+from api.endpoints.chat_stream import open_stream
+from api.inference import Inference
+from api.tickets import ChatRequest, MemorySource
 from registry.adapters import list_adapters
 from registry.aliases import list_aliases
 from registry.conversations import check_prompt
 from registry.database import transaction
-from registry.errors import InvalidTrajectory
+from registry.keys import Principal
 from registry.served import BASE, Served, find_served
 from registry.versions import list_versions
 from registry.wiring import Services
@@ -25,46 +25,22 @@ from registry.wiring import Services
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-class ChatIn(BaseModel):
-    """OpenAI's request. Fields that are not served yet are accepted at their neutral value only."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
-    seed: int | None = None
-    user: str | None = None
-    stream: Literal[False] | None = None
-    n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
-    presence_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
-    frequency_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
-    parallel_tool_calls: bool | None = None
-    store: Literal[False] | None = None
-    metadata: dict[str, str] | None = None
-
-
 @router.post("/chat/completions")
-def complete(
-    body: ChatIn, request: Request, response: Response, services: ServicesDep, caller: Reader
-) -> dict[str, Any]:
-    """Answer with the memory woven in. `memgen` in the reply says which version answered and where it was woven."""
-    check_prompt(body.messages, body.tools)
-    with transaction(services.sessions) as session:
-        served = find_served(session, caller.project_id, body.model)
-        source = _source(services, served)
+async def complete(body: ChatIn, request: Request, services: ServicesDep, caller: Reader) -> Response:
+    """Answer with the memory woven in, as JSON or as a stream of OpenAI's chunks.
+
+    `memgen`, in the reply or the last chunk of its choices, says which version answered and where it was woven. A
+    client that goes away ends the generation.
+    """
+    samplings = body.samplings(services.settings.max_new_tokens)
+    served = await run_in_threadpool(_route, services, caller, body)
+    asked = ChatRequest(body.messages, body.callable_tools, samplings, _source(services, served))
+    reply = Reply(served, tools=asked.tools is not None, include_usage=body.include_usage)
     inference: Inference = request.app.state.inference
-    tools = None if body.tool_choice == "none" else body.tools
-    generation = inference.answer(ChatRequest(body.messages, tools, _sampling(body, services), source))
-    response.headers["X-Memgen-Version"] = served.label
-    return _completion(served, generation, parse_answer(generation.text) if tools else None)
+    if body.stream:
+        return await open_stream(request, reply, inference.stream(asked), len(samplings))
+    answers = await while_connected(request, inference.answer(asked))
+    return JSONResponse(reply.completion(answers), headers={"X-Memgen-Version": served.label})
 
 
 @router.get("/models")
@@ -92,6 +68,13 @@ def model(model: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
         return _model(model, int(served.version.created_at.timestamp()) if served.version else 0)
 
 
+def _route(services: Services, caller: Principal, body: ChatIn) -> Served:
+    """Decided once: an alias that moves now is for the next request."""
+    check_prompt(body.messages, body.tools)
+    with transaction(services.sessions) as session:
+        return find_served(session, caller.project_id, body.model)
+
+
 def _source(services: Services, served: Served) -> MemorySource | None:
     version = served.version
     if version is None:
@@ -102,54 +85,6 @@ def _source(services: Services, served: Served) -> MemorySource | None:
         manifest_sha256=version.artifact_hash,
         fetch=lambda folder: services.store.get_folder(prefix, folder),
     )
-
-
-def _sampling(body: ChatIn, services: Services) -> Sampling:
-    limit = services.settings.max_new_tokens
-    asked = body.max_completion_tokens or body.max_tokens or 256
-    if asked > limit:
-        raise InvalidTrajectory(
-            "max_tokens_too_large",
-            f"max_tokens is {asked}; this service allows up to {limit} (MEMGEN_MAX_NEW_TOKENS)",
-        )
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    return Sampling(asked, body.temperature, body.top_p, stop, body.seed)
-
-
-def _completion(served: Served, generation: Generation, answer: Answer | None) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": generation.text}
-    finish_reason = generation.finish_reason
-    if answer is not None and answer.tool_calls:
-        message["content"] = answer.content
-        message["tool_calls"] = [
-            {
-                "id": f"call_{uuid.uuid4().hex[:24]}",
-                "type": "function",
-                "function": {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)},
-            }
-            for call in answer.tool_calls
-        ]
-        finish_reason = "tool_calls"
-    completion_tokens = len(generation.token_ids)
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": served.label,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason, "logprobs": None}],
-        "usage": {
-            "prompt_tokens": generation.prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": generation.prompt_tokens + completion_tokens,
-        },
-        "memgen": {
-            "adapter": served.adapter.name if served.adapter else None,
-            "version": served.version.number if served.version else None,
-            "alias": served.alias,
-            "insertions": [{"position": i.position, "latents": i.latents} for i in generation.insertions],
-            "seconds": round(generation.seconds, 3),
-        },
-    }
 
 
 def _model(name: str, created: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from registry.settings import Settings
 from registry.wiring import Services
 from tests.api.live_api import serve
 from tests.api.stored import make_adapter, make_gate, make_task, make_version
+from tests.api.watched import Watch, watch
 from tests.trajectory_samples import chat
+
+__all__ = ["watch"]
 
 
 @pytest.fixture
 def base_settings(settings: Settings, tiny_base: Path) -> Settings:
-    return settings.model_copy(update={"base_model": str(tiny_base)})
+    return settings.model_copy(update={"base_model": str(tiny_base), "torch_threads": 1})
 
 
 @pytest.fixture
@@ -233,8 +237,37 @@ def test_keys(client: Client) -> None:
     assert client.revoke_key(created["id"])["revoked_at"]
 
 
-def test_chat(base_settings: Settings, api_key: str) -> None:
+def test_chat_whole_and_as_it_is_written(base_settings: Settings, api_key: str, watch: Watch) -> None:
+    messages = [{"role": "user", "content": "hi"}]
     with serve(base_settings, serve_model=True) as url, Client(url, api_key) as client:
-        answer = client.chat("base", [{"role": "user", "content": "hi"}], max_tokens=4)
-    assert answer["memgen"]["version"] is None
-    assert answer["usage"]["completion_tokens"] <= 4
+        answer = client.chat("base", messages, max_tokens=20)
+        assert answer["memgen"]["version"] is None
+        assert answer["usage"]["completion_tokens"] == 20
+        watch.hold(after=3)
+        chunks = client.stream_chat("base", messages, max_tokens=20)
+        told = [next(chunks), next(chunks)]
+        watch.go()
+        told += chunks
+        with pytest.raises(ApiError, match="nobody") as error:
+            next(client.stream_chat("nobody", messages))
+        assert refused(error) == (404, "adapter_not_found")
+        watch.fail_at = watch.steps + 3
+        with pytest.raises(ApiError, match="logged on the server") as error:
+            list(client.stream_chat("base", messages))
+        assert error.value.code == "internal_error"
+    text = "".join(choice["delta"].get("content") or "" for chunk in told for choice in chunk["choices"])
+    assert text == answer["choices"][0]["message"]["content"]
+    assert told[-1]["usage"] == answer["usage"]
+    assert told[-2]["memgen"]["version"] is None
+
+
+def test_an_answer_that_breaks_off_is_an_error(base_settings: Settings, api_key: str, watch: Watch) -> None:
+    watch.step_seconds = 0.05
+    with ThreadPoolExecutor(1) as pool:
+        with serve(base_settings, serve_model=True) as url:
+            client = Client(url, api_key)
+            chunks = client.stream_chat("base", [{"role": "user", "content": "hi"}], max_tokens=900)
+            next(chunks)
+            reading = pool.submit(list, chunks)
+        with client, pytest.raises(ApiUnreachable):
+            reading.result(timeout=20)

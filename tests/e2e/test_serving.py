@@ -77,10 +77,13 @@ def _clash(number: int) -> dict[str, object]:
 def test_versions_mixed_in_one_batch_keep_apart(workshop: Workshop, client: openai.OpenAI) -> None:
     workshop.add_task("yes")
     workshop.work(workshop.queue("yes"))
-    base = _say(client, "base")
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda n: _say(client, ("base", "bot@1")[n % 2]), range(24)))
-    assert answers == [base, ("bot@1", "yes")] * 12
+    assert answers[1::2] == [("bot@1", "yes")] * 12
+    # Not one text: in bfloat16 the answer of a random base depends on the size of its batch.
+    base = _say(client, "base")[1]
+    assert base
+    assert all(model == "base" and said and said[0] == base[0] for model, said in answers[::2])
 
 
 def test_the_answer_is_stamped(workshop: Workshop, client: openai.OpenAI) -> None:
@@ -96,7 +99,20 @@ def test_the_answer_is_stamped(workshop: Workshop, client: openai.OpenAI) -> Non
     assert answer.usage.completion_tokens == 3
     stamp = answer.model_extra["memgen"]
     assert (stamp["adapter"], stamp["version"], stamp["alias"]) == ("bot", 1, "champion")
-    assert stamp["insertions"] == [{"position": answer.usage.prompt_tokens - 1, "latents": 8}]
+    assert stamp["insertions"] == [
+        {"choice": 0, "position": answer.usage.prompt_tokens - 1, "latents": 8, "probability": 1.0}
+    ]
+    assert 0 < stamp["seconds"] < 60
+
+    with client.chat.completions.with_streaming_response.create(
+        model="bot", messages=[{"role": "user", "content": "y1"}], max_tokens=8, stream=True
+    ) as reply:
+        assert reply.headers["x-memgen-version"] == "bot@1"
+        chunks = list(reply.parse())
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "yes"
+    assert {chunk.model for chunk in chunks} == {"bot@1"}
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert {**chunks[-1].model_extra["memgen"], "seconds": stamp["seconds"]} == stamp
 
 
 def test_a_bad_request_hurts_only_itself(workshop: Workshop, client: openai.OpenAI) -> None:
@@ -104,8 +120,6 @@ def test_a_bad_request_hurts_only_itself(workshop: Workshop, client: openai.Open
         _say(client, "base", "x" * 2000)
     with pytest.raises(openai.UnprocessableEntityError, match="this service allows up to 1024"):
         client.chat.completions.create(model="base", messages=[{"role": "user", "content": "x"}], max_tokens=5000)
-    with pytest.raises(openai.UnprocessableEntityError, match="stream"):
-        client.chat.completions.create(model="base", messages=[{"role": "user", "content": "x"}], stream=True)
     with pytest.raises(openai.UnprocessableEntityError, match="messages"):
         client.chat.completions.create(model="base", messages=[{"role": "nobody", "content": "x"}])
     assert _say(client, "base")[0] == "base"

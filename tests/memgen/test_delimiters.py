@@ -1,7 +1,7 @@
 """Sentence ends in tokens, against the rule said on whole texts."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
@@ -55,6 +55,7 @@ def ids_of(tokenizer: PreTrainedTokenizerBase) -> st.SearchStrategy[list[int]]:
     return pieces.map(lambda lists: [i for part in lists for i in part])
 
 
+@settings(deadline=None)
 @given(data=st.data(), delimiters=st.sampled_from(VARIETY))
 def test_it_is_the_rule_on_the_whole_text(
     bytewise: PreTrainedTokenizerBase,
@@ -70,6 +71,7 @@ def test_it_is_the_rule_on_the_whole_text(
         assert matcher.ends_sentence(ids, index) is expected, (ids[: index + 1], tokenizer.decode(ids[: index + 1]))
 
 
+@settings(deadline=None)
 @given(data=st.data(), delimiters=st.sampled_from(VARIETY), limit=st.integers(0, 4))
 def test_training_has_the_insertion_points_of_generating(
     merged: PreTrainedTokenizerBase, data: st.DataObject, delimiters: tuple[str, ...], limit: int

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import (
@@ -106,6 +106,7 @@ def test_a_penalty_counts_once() -> None:
     torch.testing.assert_close(apply_repetition_penalty(logits, [], 2.0), logits)
 
 
+@settings(deadline=None)
 @given(
     logits=logit_rows,
     token_ids=st.lists(st.integers(0, VOCABULARY + 5), min_size=1, max_size=40),
@@ -124,6 +125,7 @@ def test_top_k_keeps_the_largest_and_their_ties() -> None:
     torch.testing.assert_close(keep_top_k(logits, 0), logits)
 
 
+@settings(deadline=None)
 @given(logits=logit_rows | st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=2).map(torch.tensor), k=st.integers(1))
 def test_top_k_is_that_of_transformers(logits: Tensor, k: int) -> None:
     ids = torch.tensor([[0]])
@@ -147,6 +149,7 @@ def test_of_equally_likely_tokens_the_first_are_kept(size: int) -> None:
         assert kept.sum() == pytest.approx(1.0, rel=1e-4)
 
 
+@settings(deadline=None)
 @given(logits=logit_rows, top_p=st.floats(0.01, 0.99))
 def test_nucleus_is_that_of_transformers(logits: Tensor, top_p: float) -> None:
     assume(len(logits.unique()) == len(logits))
@@ -171,6 +174,7 @@ def test_sampled_frequencies_follow_the_temperature() -> None:
     assert next_token(logits, Sampling(), None) == 1
 
 
+@settings(deadline=None)
 @given(seed=seeds, sampling=samplings, seen=st.lists(st.integers(0, VOCABULARY - 1), min_size=1))
 def test_a_token_is_drawn_from_what_transformers_would_draw_from(
     seed: int, sampling: Sampling, seen: list[int]
@@ -190,6 +194,7 @@ def test_a_token_is_drawn_from_what_transformers_would_draw_from(
     assert next_token(logits[0], sampling, make_generator(sampling), seen) == expected
 
 
+@settings(deadline=None)
 @given(seed=seeds, batch=st.lists(samplings, min_size=1, max_size=6), dtype=st.sampled_from(["float32", "bfloat16"]))
 def test_a_row_does_not_depend_on_its_batch(seed: int, batch: list[Sampling], dtype: str) -> None:
     logits = random_rows(seed, len(batch)).to(getattr(torch, dtype))
@@ -268,6 +273,7 @@ def test_a_sampled_trigger_follows_its_temperature() -> None:
     assert all(probability == pytest.approx(0.8) for _, probability in drawn)
 
 
+@settings(deadline=None)
 @given(
     logits=st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=2).map(torch.tensor),
     temperature=st.sampled_from([0.0, 1e-300, 1.0, 1e300]),

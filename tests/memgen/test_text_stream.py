@@ -1,7 +1,7 @@
 """Text from tokens, piece by piece, against decoding all of them at once."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
@@ -52,6 +52,7 @@ def cut(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
     return text, False
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_the_pieces_are_the_whole(
     bytewise: PreTrainedTokenizerBase, merged: PreTrainedTokenizerBase, data: st.DataObject
@@ -73,6 +74,7 @@ def test_the_pieces_are_the_whole(
     assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids, skip_special_tokens=True)
 
 
+@settings(deadline=None)
 @given(
     text=st.text("abé\n", max_size=40),
     stop=st.lists(st.text("abé\n", min_size=1, max_size=4), max_size=3).map(tuple),
@@ -161,6 +163,7 @@ def test_a_stop_string_may_be_of_tokens_that_are_not_special(merged: PreTrainedT
     assert "".join(streamed(merged, ids, ("<think>",))) == "a"
 
 
+@settings(deadline=None)
 @given(words=st.lists(st.sampled_from(["<s>", "▁", "▁a", "▁b", "b", ".", "é", EMOJI]), max_size=80))
 def test_only_the_first_space_of_a_text_is_stripped(spaces: PreTrainedTokenizerBase, words: list[str]) -> None:
     named = [

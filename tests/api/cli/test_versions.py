@@ -1,6 +1,9 @@
 """Versions, scores, aliases, keys and chat on the command line, against the real application."""
 
+import subprocess
+import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,9 @@ from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.api.live_api import serve
 from tests.api.stored import make_adapter, make_gate, make_scores, make_task, make_version
+from tests.api.watched import Watch, watch
+
+__all__ = ["watch"]
 
 
 @pytest.fixture
@@ -90,18 +96,47 @@ def test_keys(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert memgen("keys", "create", "third").code == 2
 
 
-def test_chat(
+@pytest.fixture
+def chat_url(
     settings: Settings, tiny_base: Path, api_key: str, no_service: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serve(settings.model_copy(update={"base_model": str(tiny_base)}), serve_model=True) as url:
+) -> Iterator[str]:
+    tiny = settings.model_copy(update={"base_model": str(tiny_base), "torch_threads": 1})
+    with serve(tiny, serve_model=True) as url:
         monkeypatch.setenv("MEMGEN_API_URL", url)
         monkeypatch.setenv("MEMGEN_API_KEY", api_key)
-        one = succeed("chat", "base", "hi", "--max-tokens", "3", "--system", "Be brief.", "--json").document
-        assert one["usage"]["completion_tokens"] <= 3
-        answered = succeed("chat", "base", "hi", "--max-tokens", "3", "--system", "Be brief.")
-        assert answered.out == one["choices"][0]["message"]["content"] + "\n"
-        assert answered.err.startswith("[base; no memory woven in; ")
-        talk = succeed("chat", "base", "--max-tokens", "3", "--json", stdin="hi\n\nand then?\n").document
-        assert [m["role"] for m in talk["messages"]] == ["user", "assistant", "user", "assistant"]
-        assert talk["data"][1]["usage"]["prompt_tokens"] > talk["data"][0]["usage"]["prompt_tokens"]
-        assert "(404 adapter_not_found)" in fail("chat", "nobody", "hi")
+        yield url
+
+
+def test_chat(chat_url: str) -> None:
+    one = succeed("chat", "base", "hi", "--max-tokens", "3", "--system", "Be brief.", "--json").document
+    assert one["usage"]["completion_tokens"] <= 3
+    answered = succeed("chat", "base", "hi", "--max-tokens", "3", "--system", "Be brief.")
+    assert answered.out == one["choices"][0]["message"]["content"] + "\n"
+    assert answered.err.startswith("[base; no memory woven in; ")
+    talk = succeed("chat", "base", "--max-tokens", "3", "--json", stdin="hi\n\nand then?\n").document
+    assert [m["role"] for m in talk["messages"]] == ["user", "assistant", "user", "assistant"]
+    assert talk["data"][1]["usage"]["prompt_tokens"] > talk["data"][0]["usage"]["prompt_tokens"]
+    assert "(404 adapter_not_found)" in fail("chat", "nobody", "hi")
+
+
+def test_an_answer_is_shown_as_it_is_written(chat_url: str, watch: Watch) -> None:
+    whole = succeed("chat", "base", "hi", "--max-tokens", "20").out
+    watch.hold(after=3)
+    code = "from api.cli.main import run; run(['chat', 'base', 'hi', '--max-tokens', '20'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        first = shell.stdout.read(1)
+        watch.go()
+        rest, notes = shell.communicate(timeout=60)
+    assert ((first + rest).decode(), shell.returncode) == (whole, 0)
+    assert notes.startswith(b"[base; no memory woven in; 20 tokens in ")
+
+
+def test_an_answer_that_fails_in_the_middle_ends_its_line(chat_url: str, watch: Watch) -> None:
+    whole = succeed("chat", "base", "hi", "--max-tokens", "20").out
+    watch.fail_at = watch.steps + 5
+    done = memgen("chat", "base", "hi", "--max-tokens", "20")
+    assert (done.code, done.out[-1]) == (1, "\n")
+    assert len(done.out) > 1
+    assert whole.startswith(done.out[:-1])
+    assert "(200 internal_error)" in done.err

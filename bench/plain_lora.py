@@ -1,0 +1,92 @@
+"""The baseline: plain LoRA SFT of the base with PEFT, as a good trainer would write it.
+
+No attention mask, since right padding behind causal attention changes nothing and the kernels are faster without; no
+key/value cache; logits at supervised positions only. The loss, clipping, optimizer and schedule are those of
+`memgen.training.weaver_sft`.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+
+from memgen.backbone import Backbone
+from memgen.config import MemoryConfig, TrainingConfig
+from memgen.training.examples import Example
+from memgen.training.losses import mean_by_example, token_nll
+
+_NO_TARGET = -1
+
+
+class PlainLora:
+    """A copy of the base with a trainable LoRA of the same shape as a weaver's, and its optimizer."""
+
+    def __init__(self, backbone: Backbone, *, learning_rate: float, seed: int = 0, checkpointing: bool = False) -> None:
+        shape = MemoryConfig()
+        torch.manual_seed(seed)
+        self.model = get_peft_model(
+            copy.deepcopy(backbone.model),
+            LoraConfig(
+                r=shape.rank,
+                lora_alpha=shape.alpha,
+                target_modules=list(shape.target_modules),
+                bias="none",
+                task_type="CAUSAL_LM",
+            ),
+        )
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.enable_input_require_grads()
+            self.model.train()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.0)
+        self._base: Any = self.model.get_base_model()
+        self._learning_rate = learning_rate
+        self._device = backbone.device
+        self._steps = 0
+
+    def step(self, batch: Sequence[Example], *, schedule: TrainingConfig | None = None) -> float:
+        """One optimizer step; returns the loss."""
+        if schedule is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._learning_rate * warmed_cosine(self._steps, schedule)
+        loss = self.loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.nn.utils.clip_grad_norm_(self.parameters, TrainingConfig().max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._steps += 1
+        return float(loss.detach())
+
+    def loss(self, batch: Sequence[Example]) -> Tensor:
+        """Mean over the examples of their mean token loss, in nats."""
+        ids, targets = _right_padded(batch, self._device)
+        hidden = self._base.model(input_ids=ids, use_cache=False).last_hidden_state
+        supervised = targets != _NO_TARGET
+        nll = token_nll(self._base.lm_head(hidden[supervised]), targets[supervised])
+        rows = torch.arange(len(batch), device=self._device)[:, None].expand_as(targets)
+        return mean_by_example(nll, rows[supervised], len(batch)).mean()
+
+
+def warmed_cosine(step: int, schedule: TrainingConfig) -> float:
+    """Learning-rate factor of a step (from 0): linear to 1 over the warmup, then a half cosine to 0.1."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    progress = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _right_padded(batch: Sequence[Example], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids `(B, T)` without each row's last, and at each the token to be predicted or `_NO_TARGET`."""
+    width = max(example.tokens for example in batch) - 1
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    targets = torch.full_like(ids, _NO_TARGET)
+    for row, example in enumerate(batch):
+        whole = torch.tensor([*example.prompt_ids, *example.target_ids])
+        ids[row, : len(whole) - 1] = whole[:-1]
+        targets[row, len(example.prompt_ids) - 1 : len(whole) - 1] = whole[len(example.prompt_ids) :]
+    return ids.to(device), targets.to(device)

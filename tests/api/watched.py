@@ -1,0 +1,67 @@
+"""The engine's batches, watched while they are decoded: counted, held, slowed, broken or told what to say."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from memgen.decoding import Decoding
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        """Answers in each batch."""
+        self.steps = 0
+        self.step_seconds = 0.0
+        self.fail_at: int | None = None
+        """Number of the step, of all, that raises."""
+        self.say: str | None = None
+        """What every answer is, instead of what the model says."""
+        self._held_from: int | None = None
+        self._go = threading.Event()
+
+    def hold(self, *, after: int) -> None:
+        """Let `after` more steps be taken, then none until `go`."""
+        self._go.clear()
+        self._held_from = self.steps + after
+
+    def go(self) -> None:
+        self._held_from = None
+        self._go.set()
+
+    def step(self) -> None:
+        if self._held_from is not None and self.steps >= self._held_from:
+            assert self._go.wait(timeout=60), "nobody let the engine go on"
+        time.sleep(self.step_seconds)
+        self.steps += 1
+        if self.steps == self.fail_at:
+            raise RuntimeError("the device is gone")
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    """Of all batches that services in this process decode."""
+    watching = Watch()
+
+    class Watched(Decoding):
+        def __init__(self, host: Any, requests: Any, **options: Any) -> None:
+            watching.batches.append(len(requests))
+            super().__init__(host, requests, **options)
+
+        def step(self) -> None:
+            watching.step()
+            super().step()
+
+        def _take(self, place: int, row: Any, token: int, logprob: float | None) -> None:
+            if watching.say is not None:
+                tokenizer = self._host.backbone.tokenizer
+                said = [*tokenizer(watching.say, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+                token = said[row.new_tokens]
+            super()._take(place, row, token, logprob)
+
+    monkeypatch.setattr("api.inference.Decoding", Watched)
+    yield watching
+    watching.go()
