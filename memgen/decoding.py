@@ -81,8 +81,7 @@ class Decoding:
         with self._timed("prompt"):
             cache = prompts if prompts is not None else PromptCache(self._decoder, max_bytes=0)
             prefixes = cache.read([request.prompt_ids[:-1] for request in requests])
-            room = max(len(r.prompt_ids) + min(r.sampling.max_new_tokens, 256) for r in requests)
-            self._slots = SlotCache.of_prefixes(self._decoder.kv_shape, prefixes, room)
+            self._slots = SlotCache.of_prefixes(self._decoder.kv_shape, prefixes)
             self._states = torch.stack([prefix.state for prefix in prefixes])
         self._streams: Streams | None = None
         if any(row.form == "embedding" for row in self._rows):

@@ -60,7 +60,7 @@ class _View:
     sin: Tensor
     """The same, its first half negated."""
     bias: Tensor | None
-    """`(R, 1, group * N, T)`: minus infinity where a query may not look."""
+    """`(R, 1, group * N, T)`, or `(R, 1, 1, T)` of one token: minus infinity where a query may not look."""
     plain: bool
     """Attend in plain matrix products."""
 
@@ -156,7 +156,9 @@ class FusedDecoder:
         bias = None
         if window.mask is not None:
             forbidden = torch.zeros(window.mask.shape, dtype=embeds.dtype, device=embeds.device)
-            bias = forbidden.masked_fill_(~window.mask, -torch.inf).repeat(1, 1, self._group, 1)
+            bias = forbidden.masked_fill_(~window.mask, -torch.inf)
+            if bias.shape[2] > 1:
+                bias = bias.repeat(1, 1, self._group, 1)
         # On a CPU, plain products beat the flash kernel unless there is one query or very many (docs/method.md).
         scores = self._query_heads * (0 if window.mask is None else window.mask.numel())
         single = len(embeds) == 1 and embeds.shape[1] == 1

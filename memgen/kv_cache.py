@@ -119,10 +119,10 @@ class SlotCache:
         self.lengths = [self.lengths[row] for row in rows]
 
     def reserve(self, slots: int) -> None:
-        """Have room for `slots` tokens in every row."""
+        """Have room for `slots` tokens in every row, and for little more: passes look at all slots."""
         if slots <= self.capacity:
             return
-        wanted = -(-max(slots, self.capacity * 3 // 2) // _BLOCK) * _BLOCK
+        wanted = -(-slots // _BLOCK) * _BLOCK
         used = max(self.lengths)
         for held in (self._keys, self._values):
             grown = self._empty(len(self.lengths), wanted)
@@ -147,7 +147,9 @@ class SlotWindow:
         self._cache, self._rows, self._tokens = cache, list(rows), tokens
         device = cache.shape.device
         starts = [cache.lengths[row] for row in rows]
-        self._slots = max(starts) + tokens
+        needed = max(starts) + tokens
+        # Several rows look at all slots under a mask: products of a slice would copy it first.
+        self._slots = needed if len(rows) == 1 or max(starts) == 0 else cache.capacity
         level = min(starts) == max(starts)
         first = self._rows[0]
         self._span = slice(first, first + len(rows)) if self._rows == list(range(first, first + len(rows))) else None
@@ -155,8 +157,9 @@ class SlotWindow:
         start = torch.tensor(starts, device=device)
         self.positions = start[:, None] + torch.arange(tokens, device=device)
         self.causal = level and starts[0] == 0 and tokens > 1
-        self.mask = None if self.causal or (level and tokens == 1) else self.full_mask()
-        self._write = slice(starts[0], self._slots) if level and self._span else None
+        sees_all = tokens == 1 and min(starts) + 1 == self._slots
+        self.mask = None if self.causal or sees_all else self.full_mask()
+        self._write = slice(starts[0], needed) if level and self._span else None
         if self._write is None:
             heads, capacity = cache.shape.heads, cache.capacity
             row = torch.tensor(self._rows, device=device)[:, None] * heads + torch.arange(heads, device=device)

@@ -100,7 +100,7 @@ class LoraTokens:
             if index is None:
                 outputs = outputs + lora.delta(name, inputs).to(outputs.dtype)
             else:
-                delta = lora.delta(name, inputs.flatten(0, 1)[index]).to(outputs.dtype)
+                delta = lora.delta(name, inputs.flatten(0, 1).index_select(0, index)).to(outputs.dtype)
                 outputs = outputs.flatten(0, 1).index_add(0, index, delta).view(outputs.shape)
         return outputs
 
