@@ -153,6 +153,7 @@ class Inference:
             cache_dir=settings.models_dir,
             revision=settings.base_revision,
             device=settings.device,
+            pack_weights=settings.pack_weights,
         )
         memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions)
         return memories, PromptCache(backbone.decoder, settings.prompt_cache_bytes)

@@ -57,6 +57,11 @@ SECTIONS = (
         learning_speed.learning_speed,
         ("steps_to_90_over_lora", "seconds_to_90_over_lora"),
     ),
+    Section(
+        "generate_packed_over_plain",
+        generation.packed_over_plain,
+        ("generate_over_plain_packed_b1", "generate_over_plain_packed_b8"),
+    ),
 )
 
 

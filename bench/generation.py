@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +26,16 @@ _MARK = "\N{WHITE SQUARE}"
 
 def over_plain(bench: Bench) -> Findings:
     """Keys `generate_over_plain_b1` and `_b8`."""
-    host = AdapterHost(bench.backbone)
+    return _over_plain(bench, bench.backbone, "")
+
+
+def packed_over_plain(bench: Bench) -> Findings:
+    """Keys `generate_over_plain_packed_b1` and `_b8`: the same with `pack_weights`, a second copy of the weights."""
+    return _over_plain(bench, replace(bench.backbone, pack_weights=True), "packed_")
+
+
+def _over_plain(bench: Bench, backbone: Backbone, kind: str) -> Findings:
+    host = AdapterHost(backbone)
     plant(host, "m0", GENERATING)
     new_tokens = 96 if bench.quick else 256
     ratios: list[Ratio] = []
@@ -40,11 +50,11 @@ def over_plain(bench: Bench) -> Findings:
         def plain(prompts: list[tuple[int, ...]] = prompts) -> None:
             generate_plainly(bench.backbone, prompts, new_tokens)
 
-        key = f"generate_over_plain_b{rows}"
+        key = f"generate_over_plain_{kind}b{rows}"
         what = f"{new_tokens} new tokens, batch {rows}, {INSERTIONS} insertions: time over transformers.generate"
         ratios.append(bench.ratio(key, what, ours, plain, pairs=pairs))
         took = answers[0].timings
-        last[f"engine_seconds_b{rows}"] = {
+        last[f"engine_seconds_{kind}b{rows}"] = {
             part: round(getattr(took, part), 3) for part in ("prompt", "trigger", "weave", "decode", "total")
         }
     method = {

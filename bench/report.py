@@ -33,6 +33,8 @@ BARS: dict[str, tuple[str, float]] = {
 MOONSHOTS: dict[str, tuple[str, float]] = {
     "generate_over_plain_b1": ("<", 0.7),
     "generate_over_plain_b8": ("<", 0.7),
+    "generate_over_plain_packed_b1": ("<", 0.7),
+    "generate_over_plain_packed_b8": ("<", 0.7),
 }
 _SAME = ("machine", "model", "torch", "threads")
 """What must agree for results of two runs to stand in one file."""

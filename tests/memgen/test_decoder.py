@@ -170,6 +170,27 @@ def test_fusing_keeps_one_copy_of_the_weights() -> None:
         assert torch.equal(parameter, before[key])
 
 
+def test_packed_weights_give_the_same_logits() -> None:
+    """In bfloat16, as they are used; training does not see them."""
+    model = _model("qwen2").to(torch.bfloat16)
+    ids = torch.randint(5, 200, (3, 9), generator=_seeded(1))
+    plain, packed = FusedDecoder(model), FusedDecoder(model, pack_weights=True)
+    with torch.no_grad():
+        results = [
+            d.logits(d.forward(d.embed(ids), SlotCache(d.kv_shape, 3).window([0, 1, 2], 9))) for d in (plain, packed)
+        ]
+    torch.testing.assert_close(results[0], results[1], atol=0.1, rtol=0.05)
+    embeds = packed.embed(ids).requires_grad_(True)
+    packed.forward(embeds, SlotCache(packed.kv_shape, 3).window([0, 1, 2], 9)).sum().backward()
+    assert embeds.grad is not None
+    with pytest.raises(
+        ConfigError, match=r"needs bfloat16 weights on a CPU with oneDNN; these are torch.float32 on cpu"
+    ):
+        make_decoder(_model("llama"), pack_weights=True)
+    with pytest.raises(ConfigError, match="serves the Llama family; this is GPT2LMHeadModel"):
+        make_decoder(_model("gpt2"), pack_weights=True)
+
+
 def test_a_target_that_is_no_linear_layer_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"\['c_proj'\] name no linear layer of LlamaForCausalLM; it has \['down_proj'"
