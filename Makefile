@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint unit format bench lock clean
+.PHONY: help setup demo test lint unit format bench bench-recipe lock clean
 
 help:  ## What can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(READY)  ## A virtual environment with the locked dependencies
 
@@ -48,6 +48,10 @@ format: setup  ## Let ruff rewrite what it can
 bench: setup  ## All benchmarks; JSON into bench/results/
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.router
+
+bench-recipe: setup  ## What makes a memory learn fast, one change at a time (an hour; goes on where it was)
+	$(BIN)/python -m bench.recipe --task easy
+	$(BIN)/python -m bench.recipe --task hard
 
 lock: setup  ## Resolve the dependencies anew
 	$(BIN)/python -m pip install --quiet pip-tools
