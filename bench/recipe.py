@@ -245,7 +245,7 @@ def _report(task: str, done: dict[str, Any]) -> None:
             f"{last['held_out_loss']:.3f}",
             f"{last.get('accuracy', math.nan):.1%}",
             f"{reached:.0f}",
-            f"{last['seconds']:.0f}",
+            f"{last['seconds'] or math.nan:.0f}",
         )
     Console().print(table)
 
