@@ -6,7 +6,6 @@ key/value cache; logits at supervised positions only. The loss, clipping, optimi
 """
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from memgen.backbone import Backbone
 from memgen.config import MemoryConfig, TrainingConfig
 from memgen.training.examples import Example
 from memgen.training.losses import mean_by_example, token_nll
+from memgen.training.weaver_sft import warmed_cosine
 
 _NO_TARGET = -1
 
@@ -70,14 +70,6 @@ class PlainLora:
         nll = token_nll(self._base.lm_head(hidden[supervised]), targets[supervised])
         rows = torch.arange(len(batch), device=self._device)[:, None].expand_as(targets)
         return mean_by_example(nll, rows[supervised], len(batch)).mean()
-
-
-def warmed_cosine(step: int, schedule: TrainingConfig) -> float:
-    """Learning-rate factor of a step (from 0): linear to 1 over the warmup, then a half cosine to 0.1."""
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def _right_padded(batch: Sequence[Example], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from memgen.host import AdapterHost
 from memgen.sampling import Sampling
 from memgen.tasks.bfcl import single_calls
 from memgen.tasks.graders import Reference, make_grader
-from memgen.training.examples import Example, build_examples, tokenize
+from memgen.training.examples import Example, ExampleSet, build_examples, tokenize
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
 from memgen.training.weaver_sft import batch_of_step, train_weaver
@@ -160,8 +160,6 @@ def _run_memory(
     losses: list[float],
     norms: list[float],
 ) -> None:
-    from memgen.training.examples import ExampleSet
-
     host = AdapterHost(backbone)
     host.create("memory", MemoryConfig(**variant.memory))
     store = PrefixStore(backbone, 10**9, [[e.prompt_ids[:-1] for e in task.held_out]])

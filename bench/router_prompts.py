@@ -147,7 +147,7 @@ def _descriptions() -> list[Prompt]:
     packages = sorted(importlib.metadata.distributions(), key=lambda package: package.name.lower())
     prompts = []
     for package in _unseen(packages):
-        text = package.metadata.get("Description") or str(package.metadata.get_payload() or "")  # type: ignore[attr-defined]
+        text = package.metadata.get("Description") or str(package.metadata.get_payload() or "")  # type: ignore[attr-defined]  # a Message, typed as less
         paragraphs = [p.strip() for p in re.split(r"\n\s*\n", text) if 120 < len(p.strip()) < 900]
         prompts += [_user(f"Summarize this text.\n\n{p}" if n % 2 else p) for n, p in enumerate(paragraphs[:4])]
     return prompts

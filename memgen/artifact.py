@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
@@ -26,7 +27,7 @@ from memgen.training.weaver_sft import TrainingReport
 
 FORMAT = 2
 _TENSORS = "memory.safetensors"
-_LORA = "adapter_model.safetensors"
+LORA_FILE = "adapter_model.safetensors"
 
 
 def save_artifact(host: AdapterHost, name: str, folder: Path, report: TrainingReport) -> str:
@@ -86,11 +87,13 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
     return memory
 
 
-def save_lora(lora: Lora, config: MemoryConfig, base_name: str, folder: Path) -> None:
+def save_lora(
+    lora: Lora, config: MemoryConfig, base_name: str, folder: Path, dtype: torch.dtype = torch.float32
+) -> None:
     """Write an adapter so that PEFT can load it."""
     folder.mkdir(parents=True, exist_ok=True)
     peft_config(config, base_name).save_pretrained(str(folder))
-    _save_tensors(folder / _LORA, lora.state_dict())
+    _save_tensors(folder / LORA_FILE, {key: factor.to(dtype) for key, factor in lora.state_dict().items()})
 
 
 def load_lora(lora: Lora, folder: Path) -> None:
@@ -99,8 +102,8 @@ def load_lora(lora: Lora, folder: Path) -> None:
     Raises:
         ArtifactMissing, ArtifactCorrupt, ArtifactMismatch: as `load_artifact`.
     """
-    tensors = read_tensors(folder / _LORA)
-    check_tensors(folder / _LORA, tensors, lora.state_dict())
+    tensors = read_tensors(folder / LORA_FILE)
+    check_tensors(folder / LORA_FILE, tensors, lora.state_dict())
     lora.load_state_dict(tensors)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 
-_PEFT_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 
 
 class Lora:
@@ -50,8 +50,8 @@ class Lora:
         """Tensors under the names that PEFT writes and reads."""
         state = {}
         for name, (a, b) in self.factors.items():
-            state[f"{_PEFT_PREFIX}{name}.lora_A.weight"] = a.detach()
-            state[f"{_PEFT_PREFIX}{name}.lora_B.weight"] = b.detach()
+            state[f"{PEFT_PREFIX}{name}.lora_A.weight"] = a.detach()
+            state[f"{PEFT_PREFIX}{name}.lora_B.weight"] = b.detach()
         return state
 
     @torch.no_grad()

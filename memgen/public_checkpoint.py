@@ -23,14 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memgen.artifact import check_tensors
+from memgen.artifact import check_tensors, save_lora
 from memgen.backbone import Backbone
 from memgen.config import MemoryConfig
 from memgen.errors import ArtifactMismatch, ConfigError
 from memgen.host import AdapterHost
-from memgen.lora import peft_config
 from memgen.memory import Memory
-from memgen.public_files import SavedLora, read_bin, read_integer, read_json, read_lora, write_bin, write_lora
+from memgen.public_files import SavedLora, read_bin, read_integer, read_json, read_lora, write_bin
 from memgen.training.weaver_sft import TrainingReport
 
 DELIMITERS = (",", ".", "\n")
@@ -133,7 +132,7 @@ def export_public(
         write_bin(folder / file, tensors, dtype)
     for part, lora, its_base in (("weaver", memory.weaver, weaver_base), ("trigger", learned.trigger, base)):
         if lora is not None:
-            write_lora(folder / part / part, lora, peft_config(memory.config, its_base.name), dtype)
+            save_lora(lora, memory.config, its_base.name, folder / part / part, dtype)
 
 
 def _check_reasoner(path: Path, public: Mapping[str, Any], base: Backbone) -> None:

@@ -12,18 +12,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import save_file
 from torch import Tensor
 
-from memgen.artifact import check_tensors, read_tensors
+from memgen.artifact import LORA_FILE, check_tensors, read_tensors
 from memgen.backbone import Backbone
 from memgen.config import MemoryConfig
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError
-from memgen.lora import Lora
+from memgen.lora import PEFT_PREFIX, Lora
 
-_WEIGHTS = "adapter_model.safetensors"
 _EXACT = (torch.float32, torch.bfloat16, torch.float16)
-_PREFIX = "base_model.model."
 _READ = frozenset({"peft_type", "r", "lora_alpha", "target_modules", "init_lora_weights"})
 _WITHOUT_EFFECT = frozenset(
     {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
@@ -67,7 +64,7 @@ class SavedLora:
         tensors = self.tensors
         if tensors.keys() != expected.keys():
             # Revisions of the public code wrap a model twice to load a checkpoint; one saved after that names it so.
-            unwrapped = {key.replace(f"{_PREFIX}model.", _PREFIX, 1): tensor for key, tensor in tensors.items()}
+            unwrapped = {key.replace(f"{PEFT_PREFIX}model.", PEFT_PREFIX, 1): tensor for key, tensor in tensors.items()}
             tensors = unwrapped if unwrapped.keys() == expected.keys() else tensors
         check_tensors(self.path, tensors, expected)
         return tensors
@@ -78,7 +75,7 @@ def read_lora(folder: Path) -> SavedLora:
     path = folder / "adapter_config.json"
     config = read_json(path)
     _check_plain(path, config)
-    weights, older = folder / _WEIGHTS, folder / "adapter_model.bin"
+    weights, older = folder / LORA_FILE, folder / "adapter_model.bin"
     if not weights.is_file() and older.is_file():
         weights = older
         tensors = read_bin(weights)
@@ -96,14 +93,6 @@ def read_lora(folder: Path) -> SavedLora:
         target_modules=tuple(sorted(modules)),
         tensors=tensors,
     )
-
-
-def write_lora(folder: Path, lora: Lora, config: LoraConfig, dtype: torch.dtype) -> None:
-    """Write an adapter as PEFT does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
-    factors = {key: tensor.cpu().to(dtype).contiguous() for key, tensor in lora.state_dict().items()}
-    save_file(factors, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
 def read_bin(path: Path) -> dict[str, Tensor]:

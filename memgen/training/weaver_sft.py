@@ -220,14 +220,14 @@ def _step(
             f"({config.learning_rate}) or raise warmup_steps ({config.warmup_steps})"
         )
     for group in run.optimizer.param_groups:
-        group["lr"] = group["peak"] * _rate(len(run.losses), config)
+        group["lr"] = group["peak"] * warmed_cosine(len(run.losses), config)
     run.optimizer.step()
     run.losses.append(value)
     run.tokens += sum(example.tokens for example in batch)
     return grad_norm
 
 
-def _rate(step: int, config: TrainingConfig) -> float:
+def warmed_cosine(step: int, config: TrainingConfig) -> float:
     """Learning-rate factor of a step (from 0): linear to 1 over the warmup, then a half cosine to 0.1."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
