@@ -17,7 +17,7 @@ import torch
 
 from api.tickets import ChatRequest, Finished, Piece, Ticket
 from api.token_texts import token_texts
-from memgen.backbone import load_backbone, prepare_process
+from memgen.backbone import load_backbone, named_dtype, prepare_process
 from memgen.chat import render_prompt
 from memgen.decoding import Decoding
 from memgen.engine import Generation, GenerationRequest, check_fits
@@ -153,6 +153,7 @@ class Inference:
             cache_dir=settings.models_dir,
             revision=settings.base_revision,
             device=settings.device,
+            dtype=named_dtype(settings.base_dtype),
             pack_weights=settings.pack_weights,
         )
         memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions)

@@ -36,7 +36,7 @@ MOONSHOTS: dict[str, tuple[str, float]] = {
     "generate_over_plain_packed_b1": ("<", 0.7),
     "generate_over_plain_packed_b8": ("<", 0.7),
 }
-_SAME = ("machine", "model", "torch", "threads")
+_SAME = ("machine", "model", "dtype", "torch", "threads")
 """What must agree for results of two runs to stand in one file."""
 
 

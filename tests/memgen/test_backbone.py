@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memgen.backbone import find_revision, load_backbone, load_tokenizer
+from memgen.backbone import fastest_dtype, find_revision, load_backbone, load_tokenizer
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.host import AdapterHost
@@ -15,12 +15,26 @@ from tests.fixtures_model import save_tiny_base
 
 def test_a_local_folder_is_frozen_and_hashed(tiny_base: Path) -> None:
     backbone = load_backbone(str(tiny_base), cache_dir=tiny_base.parent)
-    assert backbone.model.dtype == torch.bfloat16
+    assert backbone.model.dtype == fastest_dtype("cpu")
     assert not any(p.requires_grad for p in backbone.model.parameters())
     assert backbone.revision.startswith("sha256:")
     assert backbone.revision == find_revision(str(tiny_base), cache_dir=tiny_base.parent)
     assert (backbone.max_tokens, backbone.hidden_size, backbone.stop_token_ids) == (1024, 64, frozenset({2}))
     assert load_tokenizer(str(tiny_base), cache_dir=tiny_base.parent)[1] == 1024
+
+
+@pytest.mark.parametrize(
+    ("instructions", "dtype"),
+    [((), torch.float32), (("avx512_bf16",), torch.bfloat16), (("amx_bf16",), torch.bfloat16)],
+)
+def test_the_default_dtype_is_what_the_processor_multiplies(
+    monkeypatch: pytest.MonkeyPatch, instructions: tuple[str, ...], dtype: torch.dtype
+) -> None:
+    found = dict.fromkeys(("avx2", "avx512_bf16", "amx_bf16"), False) | dict.fromkeys(instructions, True)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert fastest_dtype("cpu") == dtype
+    assert fastest_dtype("cuda") == torch.bfloat16
 
 
 def test_changed_weights_are_another_revision(tmp_path: Path) -> None:
