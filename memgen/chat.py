@@ -74,6 +74,21 @@ def parse_answer(text: str) -> Answer:
     return Answer(content=content or None, tool_calls=tuple(calls))
 
 
+def answer_message(answer: Answer) -> ChatMessage:
+    """The answer as an OpenAI assistant message; the n-th call's id is `call_<n>`."""
+    message: ChatMessage = {"role": "assistant", "content": answer.content or ""}
+    if answer.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": f"call_{number}",
+                "type": "function",
+                "function": {**call, "arguments": json.dumps(call["arguments"], ensure_ascii=False)},
+            }
+            for number, call in enumerate(answer.tool_calls)
+        ]
+    return message
+
+
 def call_text(name: str, arguments: dict[str, Any]) -> str:
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}</tool_call>"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from memgen.delimiters import DelimiterMatcher
 from memgen.engine import Decision, Generation, GenerationRequest, Timings, check_fits
 from memgen.host import AdapterHost
-from memgen.kv_cache import SlotCache
+from memgen.kv_cache import Prefix, SlotCache
 from memgen.lora import LoraTokens
 from memgen.memory import Memory
 from memgen.prompts import PromptCache
@@ -31,8 +31,12 @@ class _Row:
     generator: torch.Generator | None
     context: list[int]
     """Prompt and answer; the last one is the newest token, not yet encoded."""
+    cue: Prefix | None = None
+    """What the weaver reads beside the row's cache."""
     decisions: list[Decision] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    end: tuple[int, float | None] | None = None
+    """The token that ended the answer, and its log probability on request."""
     finish_reason: str | None = None
     seconds: float = 0.0
 
@@ -43,6 +47,12 @@ class _Row:
     @property
     def form(self) -> str | None:
         return self.memory.config.form if self.memory is not None else None
+
+    def reads_cue_from_cache(self) -> bool:
+        """Whether an insertion of form `cache` may look at a cue."""
+        if self.memory is None or not self.request.cue_ids:
+            return False
+        return self.memory.config.form == "cache" and self.memory.config.trigger != "never"
 
     def at_decision_point(self) -> bool:
         """The prompt's end, or a sentence's while the budget lasts."""
@@ -80,13 +90,19 @@ class Decoding:
         self._all = list(self._rows)
         with self._timed("prompt"):
             cache = prompts if prompts is not None else PromptCache(self._decoder, max_bytes=0)
-            prefixes = cache.read([request.prompt_ids[:-1] for request in requests])
+            cued = [row for row in self._rows if row.reads_cue_from_cache()]
+            known = cache.read([*(r.prompt_ids[:-1] for r in requests), *(row.request.cue_ids for row in cued)])
+            prefixes = known[: len(requests)]
+            for row, cue in zip(cued, known[len(requests) :], strict=True):
+                row.cue = cue
             self._slots = SlotCache.of_prefixes(self._decoder.kv_shape, prefixes)
             self._states = torch.stack([prefix.state for prefix in prefixes])
         self._streams: Streams | None = None
         if any(row.form == "embedding" for row in self._rows):
             self._streams = Streams(host, [row.memory if row.form == "embedding" else None for row in self._rows])
             for place, request in enumerate(requests):
+                if request.cue_ids:
+                    self._streams.add_cue(place, request.cue_ids)
                 self._streams.add_tokens(place, request.prompt_ids)
 
     @property
@@ -178,8 +194,9 @@ class Decoding:
             for (form, at_prompt_end, _), places in grouped(invoked, self._kind_of_insertion).items():
                 memories = [self._memory(place) for place in places]
                 if form == "cache":
+                    cues = [self._rows[place].cue for place in places]
                     latents = weave_into_cache(
-                        self._host.backbone, self._slots, places, memories, at_prompt_end=at_prompt_end
+                        self._host.backbone, self._slots, places, memories, cues, at_prompt_end=at_prompt_end
                     )
                 elif self._streams is not None:
                     latents = torch.stack(self._streams.weave(places, at_prompt_end=at_prompt_end))
@@ -213,6 +230,7 @@ class Decoding:
 
     def _take(self, place: int, row: _Row, token: int, logprob: float | None) -> None:
         if token in self._stops:
+            row.end = token, logprob
             self._finish(row, "stop")
             return
         row.context.append(token)
@@ -248,6 +266,7 @@ class Decoding:
         self._rows = [self._rows[place] for place in going]
 
     def _result(self, row: _Row) -> Generation:
+        end_token, end_logprob = row.end or (None, None)
         return Generation(
             token_ids=tuple(row.context[len(row.request.prompt_ids) :]),
             text=row.text.text,
@@ -256,6 +275,8 @@ class Decoding:
             prompt_tokens=len(row.request.prompt_ids),
             timings=Timings(**self._spent, first_token=self._first_token, total=row.seconds),
             logprobs=tuple(row.logprobs) if row.request.sampling.logprobs else None,
+            end_token=end_token,
+            end_logprob=end_logprob,
         )
 
     def _memory(self, place: int) -> Memory:
@@ -265,8 +286,8 @@ class Decoding:
         return memory
 
     def _kind_of_trigger(self, place: int) -> tuple[str, str]:
-        config = self._memory(place).config
-        return config.trigger, config.form
+        memory = self._memory(place)
+        return memory.decides, memory.config.form
 
     def _kind_of_insertion(self, place: int) -> tuple[str, bool, int]:
         config, at_prompt_end = self._memory(place).config, self._rows[place].new_tokens == 0

@@ -25,6 +25,8 @@ class GenerationRequest:
     """Name of a memory loaded in the host; None is the bare base."""
     return_latents: bool = False
     """Give the insertions' latents with the answer."""
+    cue_ids: tuple[int, ...] = ()
+    """Retrieved text that the weaver reads at every insertion and the reasoner never does; unread if nothing weaves."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Generation:
     timings: Timings
     logprobs: tuple[float, ...] | None = None
     """On request, of each token under the model's raw distribution; like `token_ids`, with no end token."""
+    end_token: int | None = None
+    """The token that ended the answer; None if none did."""
+    end_logprob: float | None = None
+    """On request, of `end_token`."""
 
     @property
     def insertions(self) -> tuple[Decision, ...]:
@@ -132,6 +138,7 @@ def generate_all(
     requests: Sequence[GenerationRequest],
     *,
     batch_size: int = 16,
+    prompts: PromptCache | None = None,
     on_done: Callable[[int], None] | None = None,
 ) -> list[Generation]:
     """Answer any number of requests in batches of similar length; results in the order of `requests`."""
@@ -139,14 +146,18 @@ def generate_all(
     results: dict[int, Generation] = {}
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        results.update(zip(batch, generate(host, [requests[n] for n in batch]), strict=True))
+        answers = generate(host, [requests[n] for n in batch], prompts=prompts)
+        results.update(zip(batch, answers, strict=True))
         if on_done:
             on_done(len(results))
     return [results[n] for n in range(len(requests))]
 
 
 def check_fits(host: AdapterHost, request: GenerationRequest) -> None:
-    """Raise PromptTooLong unless prompt, all latents that may be woven, and answer fit the model's context."""
+    """Raise PromptTooLong unless prompt, all latents that may be woven, and answer fit the model's context.
+
+    A cue counts where it stands: in the weaver's stream of form `embedding`, by itself for form `cache`.
+    """
     latents = 0
     if request.memory is not None:
         config = host.memories[request.memory].config
@@ -158,3 +169,11 @@ def check_fits(host: AdapterHost, request: GenerationRequest) -> None:
             f"{request.sampling.max_new_tokens} new tokens that is {needed}, more than the model's "
             f"{host.backbone.max_tokens}. Shorten the messages or lower max_tokens."
         )
+    if request.memory is not None and request.cue_ids:
+        behind = needed if config.form == "embedding" else 0
+        longest = host.weaver_base(config).max_tokens
+        if len(request.cue_ids) + behind > longest:
+            raise PromptTooLong(
+                f"the cue has {len(request.cue_ids)} tokens, and {behind} may follow it in its stream; the weaver's "
+                f"model takes {longest}. Give the cue a smaller budget."
+            )

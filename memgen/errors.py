@@ -12,8 +12,10 @@ MemgenError
 ├── PromptTooLong             prompt and answer exceed the model's context
 ├── TrainingError
 │   ├── NothingToTrain        no supervised token in the examples
-│   └── TrainingDiverged      the loss is not finite
+│   ├── TrainingDiverged      the loss is not finite
+│   └── DeviceFailed          a process of a job on several devices died
 ├── Cancelled                 the caller asked to stop
+├── SandboxUnavailable        this system can't isolate the code that was to be run
 └── UnknownGrader
 """
 
@@ -58,7 +60,13 @@ class NothingToTrain(TrainingError): ...
 class TrainingDiverged(TrainingError): ...
 
 
+class DeviceFailed(TrainingError): ...
+
+
 class Cancelled(MemgenError): ...
+
+
+class SandboxUnavailable(MemgenError): ...
 
 
 class UnknownGrader(MemgenError): ...

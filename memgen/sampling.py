@@ -39,6 +39,8 @@ class Sampling:
     """Of tokens in the prompt and the answer so far; 1 is off, more than 1 makes them less likely."""
     logprobs: bool = False
     """Report the log probability of each token."""
+    logprob_temperature: float = 1.0
+    """What those are of: `softmax(logits / logprob_temperature)`; 1 is the model itself."""
     trigger_temperature: float = 0.0
     """Of the decisions to weave memory; 0 takes the likelier one."""
 
@@ -49,6 +51,8 @@ class Sampling:
             _require(math.isfinite(value) and value >= 0, name, value, "0 or more")
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "more than 0 and at most 1")
         _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
+        heat = self.logprob_temperature
+        _require(math.isfinite(heat) and heat > 0, "logprob_temperature", heat, "more than 0 (1 is the model itself)")
         penalty = self.repetition_penalty
         _require(math.isfinite(penalty) and penalty > 0, "repetition_penalty", penalty, "more than 0 (1 is off)")
         _require(isinstance(self.stop, tuple) and all(self.stop), "stop", self.stop, "a tuple of texts, none empty")
@@ -90,7 +94,8 @@ def next_tokens(
 
     Returns:
         The tokens, and for rows with `logprobs` the chosen token's log probability (natural) under the model itself:
-        of the raw logits in float32, before penalty, temperature, top-k and top-p. None for the other rows.
+        of the logits in float32 over `logprob_temperature`, before penalty, temperature, top-k and top-p. None for
+        the other rows.
 
     Raises:
         ConfigError: a row that samples has no generator.
@@ -107,7 +112,8 @@ def next_tokens(
     logprobs: list[float | None] = [None] * len(samplings)
     asking = [n for n, s in enumerate(samplings) if s.logprobs]
     if asking:
-        of_all = torch.log_softmax(logits[asking].float(), dim=-1)
+        scales = torch.tensor([samplings[n].logprob_temperature for n in asking], device=logits.device)
+        of_all = torch.log_softmax(logits[asking].float() / scales[:, None], dim=-1)
         for n, value in zip(asking, of_all.gather(1, chosen[asking, None]).squeeze(1).tolist(), strict=True):
             logprobs[n] = value
     return chosen.tolist(), logprobs

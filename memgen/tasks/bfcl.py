@@ -1,18 +1,56 @@
-"""Single function calls of the Berkeley Function Calling Leaderboard, read from the wheel `bfcl-eval` (Apache 2.0).
+"""Single function calls of the Berkeley Function Calling Leaderboard, as a `Task` and as expert trajectories.
 
-Only the wheel's data files are read; its package, which pins an old numpy, is never imported.
+Only the data files of the wheel `bfcl-eval` (Apache 2.0) are read; its package, which pins an old numpy, is never
+imported.
 """
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from memgen.errors import ModelNotFound
+from memgen.chat import message_text
+from memgen.errors import ConfigError, ModelNotFound
 from memgen.tasks.function_calls import call_matches
+from memgen.tasks.graders import Reference, function_call
+from memgen.tasks.row_task import Row, RowTask, split_by_question
+from memgen.tasks.task import SingleTurn
 
+CATEGORIES = ("simple_python", "live_simple", "multiple", "live_multiple")
 _JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
+
+
+def bfcl(
+    *,
+    categories: Sequence[str] = CATEGORIES,
+    max_characters: int | None = None,
+    one_in: int = 5,
+    max_new_tokens: int = 128,
+) -> RowTask:
+    """The task: make the one right call, of one function offered or of several.
+
+    Args:
+        max_characters: leave out items whose messages and tools are longer as JSON; None takes all.
+        one_in: one question in so many is held out, with whatever functions it is asked.
+
+    Raises:
+        ConfigError: a category is not one of `CATEGORIES`.
+        ModelNotFound: the wheel bfcl-eval is not installed.
+    """
+    if not categories or not set(categories) <= set(CATEGORIES):
+        raise ConfigError(f"got the categories {list(categories)}; expected some of {', '.join(CATEGORIES)}")
+    grade = function_call()
+
+    def make_item(row: Row) -> SingleTurn:
+        *prompt, answer = row["messages"]
+        return SingleTurn(row["trajectory_id"], tuple(prompt), grade, Reference(answer, row["metadata"]), row["tools"])
+
+    rows = [row for category in categories for row in single_calls(category)]
+    if max_characters is not None:
+        rows = [row for row in rows if len(json.dumps([row["messages"][:-1], row["tools"]])) <= max_characters]
+    sides = split_by_question(rows, [_question(row) for row in rows], one_in=one_in)
+    return RowTask("bfcl", max_new_tokens, *sides, make_item)
 
 
 def single_calls(category: str) -> Iterator[dict[str, Any]]:
@@ -46,6 +84,10 @@ def single_calls(category: str) -> Iterator[dict[str, Any]]:
             "success": True,
             "metadata": {"possible_answers": [{name: accepted}]},
         }
+
+
+def _question(row: dict[str, Any]) -> str:
+    return "\n".join(message_text(message) for message in row["messages"] if message["role"] == "user")
 
 
 def _first_values(accepted: dict[str, list[Any]]) -> dict[str, Any]:

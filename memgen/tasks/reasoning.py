@@ -1,7 +1,96 @@
-"""Procedural reasoning tasks of reasoning-gym as expert trajectories."""
+"""Procedural reasoning tasks of reasoning-gym, as a `Task` and as expert trajectories.
 
-from collections.abc import Iterator
+A dataset makes its item number n from `seed + n`, so items are drawn from ranges of seeds: the held-out side's begins
+at 2**40, each training seed has 2**20 of its own. On top of that the text of a question decides its side (`split`), so
+that a dataset with few different questions shares none either.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count as count_up
+from itertools import islice
 from typing import Any
+
+from memgen.chat import Answer
+from memgen.errors import ConfigError
+from memgen.tasks.graders import Reference
+from memgen.tasks.split import is_held_out, question_digest
+from memgen.tasks.task import SingleTurn
+
+_HELD_OUT_SEED = 2**40
+_SEEDS_APART = 2**20
+_CHUNK = 128
+_DRAWS_WITHOUT_NEWS = 1000
+"""After so many in a row a dataset is taken to have no further question."""
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """Any dataset of reasoning-gym by its name, graded by its own `score_answer`.
+
+    Raises:
+        ConfigError: reasoning-gym has no such dataset, or refuses the options.
+    """
+
+    dataset: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the dataset's config, such as `min_words`."""
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        _ = self._scorer
+
+    @property
+    def name(self) -> str:
+        return f"reasoning-gym:{self.dataset}"
+
+    def training_items(self, count: int, *, seed: int = 0) -> Sequence[SingleTurn]:
+        return list(islice(self._items(seed * _SEEDS_APART, held_out=False), count))
+
+    def held_out_items(self, count: int) -> Sequence[SingleTurn]:
+        return list(islice(self._items(_HELD_OUT_SEED, held_out=True), count))
+
+    def _items(self, first_seed: int, *, held_out: bool) -> Iterator[SingleTurn]:
+        """Items of one side with different questions, until nothing new comes."""
+        seen: set[str] = set()
+        without_news = 0
+        for seed in count_up(first_seed, _CHUNK):
+            for entry in _dataset(self.dataset, size=_CHUNK, seed=seed, **self.options):
+                digest = question_digest(entry["question"])
+                if digest in seen or is_held_out(entry["question"]) != held_out:
+                    without_news += 1
+                    continue
+                without_news = 0
+                seen.add(digest)
+                yield self._item(entry, digest)
+            if without_news >= _DRAWS_WITHOUT_NEWS:
+                return
+
+    def _item(self, entry: dict[str, Any], digest: str) -> SingleTurn:
+        question, answer = _messages(entry)
+        reference = Reference(answer, {"entry": entry})
+        return SingleTurn(f"{self.dataset}-{digest[:16]}", (question,), self._grade, reference)
+
+    def _grade(self, answer: Answer, reference: Reference) -> float:
+        return float(self._scorer.score_answer((answer.content or "").strip(), reference.metadata["entry"]))
+
+    @cached_property
+    def _scorer(self) -> Any:
+        try:
+            return _dataset(self.dataset, size=1, seed=0, **self.options)
+        except (AssertionError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"reasoning-gym makes no dataset {self.dataset!r} with the options {dict(self.options)}: {error!r}. "
+                f"It has {', '.join(dataset_names())}"
+            ) from error
+
+
+def dataset_names() -> list[str]:
+    """The datasets that reasoning-gym has."""
+    from reasoning_gym.factory import DATASETS  # slow to import
+
+    return sorted(DATASETS)
 
 
 def reasoning_trajectories(dataset: str, *, size: int, seed: int, **options: Any) -> Iterator[dict[str, Any]]:
@@ -9,18 +98,25 @@ def reasoning_trajectories(dataset: str, *, size: int, seed: int, **options: Any
 
     `metadata.entry` is what reasoning-gym's scorer needs to grade another answer to the same question.
     """
-    import reasoning_gym as gym  # slow to import
-
-    for entry in gym.create_dataset(dataset, size=size, seed=seed, **options):
-        number = entry["metadata"]["source_index"]
+    for entry in _dataset(dataset, size=size, seed=seed, **options):
         yield {
-            "trajectory_id": f"{dataset}-{seed}-{number}",
-            "messages": [
-                {"role": "user", "content": entry["question"]},
-                {"role": "assistant", "content": entry["answer"]},
-            ],
+            "trajectory_id": f"{dataset}-{seed}-{entry['metadata']['source_index']}",
+            "messages": _messages(entry),
             "reward": 1.0,
             "reward_source": "grader",
             "success": True,
             "metadata": {"entry": entry},
         }
+
+
+def _messages(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": entry["question"]},
+        {"role": "assistant", "content": entry["answer"]},
+    ]
+
+
+def _dataset(name: str, *, size: int, seed: int, **options: Any) -> Any:
+    import reasoning_gym as gym  # slow to import
+
+    return gym.create_dataset(name, size=size, seed=seed, **options)

@@ -195,6 +195,19 @@ def test_logprobs_are_those_of_the_model(host: AdapterHost, backbone: Backbone) 
     assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+def test_the_token_that_ended_an_answer_is_told_apart_from_it(host: AdapterHost, backbone: Backbone) -> None:
+    samplings = [Sampling(120, temperature=1.0, seed=seed, logprobs=seed % 2 == 0) for seed in range(20)]
+    answers = generate(host, [GenerationRequest(PROMPTS[2], sampling) for sampling in samplings])
+    assert {answer.finish_reason for answer in answers} == {"stop", "length"}
+    for sampling, answer in zip(samplings, answers, strict=True):
+        assert (answer.end_token in backbone.stop_token_ids) == (answer.finish_reason == "stop")
+        assert (answer.end_logprob is not None) == (answer.finish_reason == "stop" and sampling.logprobs)
+    ended = next(answer for answer in answers if answer.end_logprob is not None)
+    logits = backbone.model(torch.tensor([[*PROMPTS[2], *ended.token_ids]])).logits[0, -1]
+    assert ended.end_logprob == pytest.approx(logits.log_softmax(-1)[ended.end_token].item(), abs=1e-4)
+    assert len(ended.logprobs) == len(ended.token_ids)
+
+
 def test_a_sampled_trigger_follows_its_probability(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
     load_artifact(host, "m", random_artifact(trigger="head", max_insertions=0, seed=2))
     requests = [

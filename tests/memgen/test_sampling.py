@@ -58,6 +58,8 @@ def random_rows(seed: int, rows: int) -> Tensor:
         ("max_new_tokens", 0),
         ("temperature", -1.0),
         ("temperature", math.nan),
+        ("logprob_temperature", 0.0),
+        ("logprob_temperature", math.inf),
         ("temperature", math.inf),
         ("trigger_temperature", -0.1),
         ("top_p", 0.0),
@@ -223,6 +225,13 @@ def test_logprobs_are_the_models_own() -> None:
     tokens, logprobs = next_tokens(logits, batch, [make_generator(s) for s in batch], [[], [], [1]])
     assert tokens == [1, 1, 1]
     assert logprobs == [pytest.approx(math.log(0.75)), None, pytest.approx(math.log(0.75))]
+
+
+def test_logprobs_at_a_temperature_are_of_what_it_draws_from() -> None:
+    """Odds of 3 to 1 are 9 to 1 at temperature one half; the other row keeps its own."""
+    logits = torch.tensor([[0.0, math.log(3.0)]] * 2)
+    batch = [Sampling(logprobs=True, logprob_temperature=0.5), Sampling(logprobs=True)]
+    assert next_tokens(logits, batch, [None] * 2, [[]] * 2)[1] == pytest.approx([math.log(0.9), math.log(0.75)])
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-38, 5e-324])

@@ -27,10 +27,73 @@ def _said(text: str) -> Reference:
         ({"kind": "numeric"}, "-3", "3", 0.0),
         ({"kind": "numeric"}, "none", "3", 0.0),
         ({"kind": "numeric", "tolerance": 0.1}, "109", "100", 1.0),
+        ({"kind": "numeric", "tolerance": 0}, "100.0", "100", 1.0),
+        ({"kind": "numeric"}, "48/2=24, 24+48=72\n#### 72\n(2 steps)", "so\n#### 72", 1.0),
+        ({"kind": "numeric"}, "72 in 2 steps", "#### 72", 0.0),
+        ({"kind": "regex", "pattern": "yes"}, "oh yes, sir", "", 1.0),
+        ({"kind": "regex", "pattern": "yes"}, "Yes", "", 0.0),
+        ({"kind": "regex", "pattern": "yes", "ignore_case": True}, "Yes", "", 1.0),
+        ({"kind": "regex", "pattern": "<a>(.*?)</a>"}, "<a>1</a> no, <a>the  cat</a>", "<a>the cat</a>", 1.0),
+        ({"kind": "regex", "pattern": "<a>(.*?)</a>"}, "<a>the cat</a>", "the cat", 1.0),
+        ({"kind": "regex", "pattern": "<a>(.*?)</a>"}, "the cat", "the cat", 0.0),
+        ({"kind": "regex", "pattern": "<a>(.*?)</a>"}, "<a>The cat</a>", "the cat", 0.0),
+        ({"kind": "regex", "pattern": "<a>(.*?)</a>", "ignore_case": True}, "<A>The cat</A>", "the cat", 1.0),
+        ({"kind": "choice"}, "The answer is (B)", "B", 1.0),
+        ({"kind": "choice"}, "**B**", "The answer is (B)", 1.0),
+        ({"kind": "choice"}, "C", "B", 0.0),
+        ({"kind": "choice"}, "", "B", 0.0),
+        ({"kind": "alias"}, "The Beatles.", "beatles", 1.0),
+        ({"kind": "alias"}, "the", "an", 0.0),
+        ({"kind": "alias"}, "beatles and others", "beatles", 0.0),
     ],
 )
 def test_text_graders(spec: dict[str, Any], answer: str, reference: str, score: float) -> None:
     assert make_grader(spec)(Answer(answer), _said(reference)) == score
+
+
+def test_a_catastrophic_pattern_counts_as_no_match() -> None:
+    grade = make_grader({"kind": "regex", "pattern": "^(a+)+$"})
+    assert grade(Answer("a" * 20), _said("a" * 20)) == 1.0
+    assert grade(Answer("a" * 2000 + "b"), _said("a")) == 0.0
+
+
+def test_choices_may_be_answered_by_their_text() -> None:
+    grade = make_grader({"kind": "choice"})
+    reference = Reference({"role": "assistant", "content": "B"}, {"choices": ["Rome", "Paris"]})
+    assert grade(Answer("It is Paris."), reference) == 1.0
+    assert grade(Answer("It is Rome."), reference) == 0.0
+    assert grade(Answer("The answer is C"), reference) == 0.0
+    with pytest.raises(UnknownGrader, match="finds no letter in the reference 'both'"):
+        grade(Answer("B"), _said("both"))
+    with pytest.raises(UnknownGrader, match="metadata.choices is 'AB'"):
+        grade(Answer("B"), Reference({"role": "assistant", "content": "B"}, {"choices": "AB"}))
+
+
+def test_aliases_are_right_answers_too() -> None:
+    reference = Reference(
+        {"role": "assistant", "content": "Sunset Boulevard"}, {"aliases": ["Sunset Blvd", "west sunset"]}
+    )
+    grade = make_grader({"kind": "alias"})
+    assert grade(Answer("sunset blvd."), reference) == 1.0
+    assert grade(Answer("Sunset"), reference) == 0.0
+
+
+def test_code_is_graded_by_its_tests() -> None:
+    grade = make_grader({"kind": "code", "timeout_seconds": 5})
+    metadata = {"tests": "assert double(2) == 4"}
+    reference = Reference({"role": "assistant", "content": ""}, metadata)
+    assert grade(Answer("So:\n```python\ndef double(x):\n    return 2 * x\n```"), reference) == 1.0
+    assert grade(Answer("```python\ndef double(x):\n    return x\n```"), reference) == 0.0
+    assert grade(Answer(None), reference) == 0.0
+    as_pytest = {"tests": "from solution import double\ndef test(): assert double(2) == 4", "test_form": "pytest"}
+    assert grade(Answer("def double(x):\n    return 2 * x"), Reference(reference.message, as_pytest)) == 1.0
+    assert grade(Answer("def double(x):\n    return x"), Reference(reference.message, as_pytest)) == 0.0
+    with pytest.raises(UnknownGrader, match="metadata.tests is empty or missing"):
+        grade(Answer("x"), _said(""))
+    with pytest.raises(UnknownGrader, match="metadata.test_form is 'unittest'; expected 'script' or 'pytest'"):
+        grade(Answer("x"), Reference(reference.message, {**metadata, "test_form": "unittest"}))
+    with pytest.raises(UnknownGrader, match="metadata.prompt is 3"):
+        grade(Answer("x"), Reference(reference.message, {**metadata, "prompt": 3}))
 
 
 ACCEPTED = {"f": {"city": ["Paris", "Paris, France"], "days": [3], "unit": ["", "C"], "rate": [2.0], "on": [True]}}
@@ -96,10 +159,43 @@ def test_reasoning_gym_grades_its_own_answers() -> None:
 
 
 def test_unknown_graders_are_named() -> None:
-    with pytest.raises(UnknownGrader, match=r"'best' is not known; expected one of \['exact'"):
+    with pytest.raises(
+        UnknownGrader, match=r"'best' is not known; expected one of \['alias', 'choice', 'code', 'exact'"
+    ):
         make_grader({"kind": "best"})
     with pytest.raises(UnknownGrader, match=r"does not take the options \['fuzzy'\]"):
         make_grader({"kind": "exact", "fuzzy": 1})
+    with pytest.raises(
+        UnknownGrader, match=r"missing a required argument: 'pattern'; expected pattern: str, ignore_case"
+    ):
+        make_grader({"kind": "regex"})
+    with pytest.raises(UnknownGrader, match=r"\['x'\].*expected none"):
+        make_grader({"kind": "choice", "x": 1})
+    with pytest.raises(UnknownGrader, match=r"\['exact'\] is not known"):
+        make_grader({"kind": ["exact"]})
     with pytest.raises(UnknownGrader, match="no dataset 'nothing'"):
         make_grader({"kind": "reasoning_gym", "dataset": "nothing"})
     assert "likelihood" in grader_kinds()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "numeric", "tolerance": "0.1"}, r"'tolerance' is '0.1' \(str\); expected float"),
+        ({"kind": "numeric", "tolerance": True}, r"'tolerance' is True \(bool\); expected float"),
+        ({"kind": "numeric", "tolerance": None}, r"'tolerance' is None \(NoneType\); expected float"),
+        ({"kind": "numeric", "tolerance": -1}, "'tolerance' is -1; expected 0 or more"),
+        ({"kind": "numeric", "tolerance": float("nan")}, "'tolerance' is nan; expected 0 or more"),
+        ({"kind": "exact", "ignore_case": 1}, r"'ignore_case' is 1 \(int\); expected bool"),
+        ({"kind": "regex", "pattern": 3}, r"'pattern' is 3 \(int\); expected str"),
+        ({"kind": "regex", "pattern": "(a"}, r"'pattern' is '\(a'.*expected a regular expression"),
+        ({"kind": "code", "timeout_seconds": 1000}, "'timeout_seconds' is 1000; expected more than 0, at most 120"),
+        ({"kind": "code", "timeout_seconds": 0}, "'timeout_seconds' is 0"),
+        ({"kind": "code", "memory_mib": 1.5}, r"'memory_mib' is 1.5 \(float\); expected int"),
+        ({"kind": "code", "memory_mib": 1}, "'memory_mib' is 1; expected 64"),
+        ({"kind": "reasoning_gym", "dataset": 7}, r"'dataset' is 7 \(int\); expected str"),
+    ],
+)
+def test_wrong_values_of_options_are_named(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownGrader, match=f"grader '{spec['kind']}': option {message}"):
+        make_grader(spec)

@@ -1,0 +1,67 @@
+"""Scores of a memory, or of the bare base, on a task's items: each is played once, greedily."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from memgen.episodes import Episode, play
+from memgen.errors import NothingToTrain
+from memgen.evaluation.accuracy import ItemScore, SuiteScore
+from memgen.evaluation.invocations import InvocationRate, invocation_rate
+from memgen.host import AdapterHost
+from memgen.prompts import PromptCache
+from memgen.sampling import Sampling
+from memgen.tasks.task import TaskItem
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    suite: SuiteScore
+    """Scores are the episodes' rewards, answers their turns' texts, one a line."""
+    episodes: tuple[Episode, ...]
+
+    @property
+    def invocations(self) -> InvocationRate:
+        """How often memory was woven, over all turns."""
+        return invocation_rate([turn.generation.decisions for episode in self.episodes for turn in episode.turns])
+
+
+def score_task(
+    host: AdapterHost,
+    memory: str | None,
+    items: Sequence[TaskItem],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 32,
+    prompts: PromptCache | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TaskScore:
+    """Score `memory` (None: the bare base) on `items`, single- or multi-turn. Greedy, so repeatable.
+
+    Args:
+        max_new_tokens: of one turn; the task's.
+        prompts, should_stop: as in `memgen.episodes.play`. An episode that outgrows the model's context keeps what
+            reward it has.
+
+    Raises:
+        NothingToTrain: no items.
+        Cancelled: `should_stop` said so.
+    """
+    if not items:
+        raise NothingToTrain("got no items to score; expected at least one")
+    started = time.perf_counter()
+    sampling = Sampling(max_new_tokens=max_new_tokens)
+    episodes = play(
+        host,
+        memory,
+        items,
+        lambda _item, _turn: sampling,
+        batch_size=batch_size,
+        prompts=prompts,
+        should_stop=should_stop,
+    )
+    scores = tuple(
+        ItemScore(episode.reward, "\n".join(turn.generation.text for turn in episode.turns)) for episode in episodes
+    )
+    mean = sum(item.score for item in scores) / len(scores)
+    return TaskScore(SuiteScore(mean, scores, time.perf_counter() - started), tuple(episodes))

@@ -1,0 +1,87 @@
+"""Conversations that somebody recorded with an environment that is not at hand, as multi-turn items.
+
+The replay knows what the environment said along the expert's path and nothing beside it, so it can only ask for the
+expert's own actions: its reward is imitation, not success at the task.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memgen.chat import Answer, ChatMessage, message_text
+from memgen.errors import ConfigError
+from memgen.tasks.task import Observation
+
+_ACTION = re.compile(r"^\s*action\s*:\s*(.*\S)", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RecordedConversation:
+    """A `TaskItem` whose expert is the record.
+
+    Raises:
+        ConfigError: no assistant turn of the record is to be learned.
+    """
+
+    item_id: str
+    expert: tuple[ChatMessage, ...]
+    """Assistant turns with `weight` 0 are context, not to be learned."""
+    tools: list[dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.learned_turns:
+            raise ConfigError(f"record {self.item_id!r} has no assistant turn to learn; expected one without weight 0")
+
+    @property
+    def learned_turns(self) -> tuple[int, ...]:
+        """Indices into `expert`."""
+        return tuple(
+            index
+            for index, message in enumerate(self.expert)
+            if message["role"] == "assistant" and message.get("weight", 1) != 0
+        )
+
+    @property
+    def max_turns(self) -> int:
+        return len(self.learned_turns)
+
+    def open(self) -> "ReplayedEnvironment":
+        return ReplayedEnvironment(self)
+
+
+class ReplayedEnvironment:
+    """Goes on as recorded while the assistant acts as the expert did, and ends where it does not.
+
+    Each right action of n earns 1/n. An action is the line `Action: ...` if there is one (ReAct's form), else the whole
+    text; case and white space do not count.
+    """
+
+    def __init__(self, item: RecordedConversation) -> None:
+        self._item = item
+        self._turn = 0
+
+    def reset(self) -> Observation:
+        self._turn = 0
+        return Observation(self._item.expert[: self._item.learned_turns[0]])
+
+    def step(self, answer: Answer) -> Observation:
+        record, turns = self._item.expert, self._item.learned_turns
+        if self._turn >= len(turns):
+            raise ConfigError("the episode has ended; expected reset()")
+        here = turns[self._turn]
+        if _action(answer.content or "") != _action(message_text(record[here])):
+            self._turn = len(turns)
+            return Observation((), 0.0, done=True)
+        self._turn += 1
+        done = self._turn == len(turns)
+        upcoming = len(record) if done else turns[self._turn]
+        return Observation(tuple(record[here + 1 : upcoming]), 1 / len(turns), done)
+
+    def close(self) -> None:
+        pass
+
+
+def _action(text: str) -> str:
+    found: Sequence[str] = _ACTION.findall(text)
+    return " ".join((found[-1] if found else text).casefold().split())

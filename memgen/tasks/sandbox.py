@@ -1,0 +1,250 @@
+"""Runs Python that nobody has read, with unit tests, in a process that can do no harm.
+
+Each run is a fresh `python -I` (`memgen.tasks.sandbox_child`) in an empty folder, with no environment, no open files of
+the caller's, and limits of time, memory, output and file size. The kernel takes from it the network, other processes
+and foreign files (seccomp, Landlock, and a network namespace where allowed; no privilege is needed, root is given up).
+Where one of these can't be had the run is refused, unless the caller lists it in `allow_missing`.
+
+What this does not promise: source and tests share one interpreter, so an answer written to cheat can read the tests,
+compare equal to everything, or dig its runner's token out of the call stack. It can't pass by ending early
+(`sys.exit(0)`, `os._exit(0)`), by printing, or by skipping the tests. Disk use is bounded for a file, not in total.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from memgen.errors import ConfigError, SandboxUnavailable
+
+Reason = Literal["passed", "failed", "ended_early", "timeout", "memory", "output", "crashed"]
+Form = Literal["script", "pytest"]
+_CHILD = Path(__file__).with_name("sandbox_child.py")
+_TAIL_CHARS = 4000
+_START_SECONDS = 60.0
+"""A busy machine may take its time to start a process; that is no fault of the answer."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one run."""
+
+    seconds: float = 10.0
+    """Of wall-clock time, from the moment the process is isolated; of CPU time too."""
+    memory_bytes: int = 1 << 30
+    """Of address space."""
+    file_bytes: int = 16 << 20
+    """Of any one file."""
+    open_files: int = 64
+    output_bytes: int = 1 << 20
+    """Of stdout and stderr together."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ConfigError(f"{name} is {value!r}; expected more than 0")
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What the kernel granted."""
+
+    network: bool
+    """No socket reaches anyone."""
+    processes: bool
+    """No new process, no signal to another one."""
+    files: bool
+    """Readable: Python and system libraries; writable: the run's own folder."""
+
+    @property
+    def missing(self) -> frozenset[str]:
+        return frozenset(name for name, granted in asdict(self).items() if not granted)
+
+
+@dataclass(frozen=True)
+class SandboxResult:
+    reason: Reason
+    """`passed`; `failed`: a test or the source raised; `ended_early`: the process left before the tests ended."""
+    output: str
+    """The end of stdout and stderr."""
+    isolation: Isolation
+    seconds: float
+    """Of wall-clock time, without the start of the process."""
+
+    @property
+    def passed(self) -> bool:
+        return self.reason == "passed"
+
+
+def run_tests(
+    source: str,
+    tests: str,
+    *,
+    form: Form = "script",
+    limits: Limits | None = None,
+    allow_missing: frozenset[str] = frozenset(),
+) -> SandboxResult:
+    """Run `source` and then `tests`.
+
+    Args:
+        form: `script` executes the tests in the source's namespace; any exception fails. `pytest` runs them by pytest,
+            with the source importable as `solution`; every test has to pass, none may be skipped.
+        limits: `Limits()` where None.
+        allow_missing: fields of `Isolation` to do without.
+
+    Raises:
+        SandboxUnavailable: the kernel grants less isolation than asked for, or pytest is not installed.
+    """
+    limits = limits or Limits()
+    if form not in ("script", "pytest"):
+        raise ConfigError(f"form is {form!r}; expected 'script' or 'pytest'")
+    if form == "pytest" and importlib.util.find_spec("pytest") is None:
+        raise SandboxUnavailable("these tests need pytest; install it (`pip install pytest`) beside memgen")
+    token = secrets.token_hex(32)
+    with tempfile.TemporaryDirectory(prefix="memgen-answer-", ignore_cleanup_errors=True) as folder:
+        reader, writer = os.pipe()
+        try:
+            job = {
+                "token": token,
+                "source": source,
+                "tests": tests,
+                "form": form,
+                "status_pipe": writer,
+                "required": sorted({"network", "processes", "files"} - allow_missing),
+                "rlimits": _rlimits(limits),
+            }
+            process = _start(job, folder, writer)
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        with contextlib.closing(_Pipes(process, reader)) as pipes:
+            stopped, seconds = pipes.drain(limits.seconds, limits.output_bytes)
+    output = pipes.tail.decode(errors="replace")[-_TAIL_CHARS:]
+    said = [_load(line) for line in pipes.status.split(b"\n") if line]
+    # The first line is written before the answer runs; later ones may be forged, but for the token.
+    if not said or "isolation" not in said[0]:
+        raise SandboxUnavailable(
+            f"the sandbox's process did not start (exit {process.returncode}): {output[-500:]!r}; "
+            f"expected a Python that runs {_CHILD.name} within {_START_SECONDS:.0f} s"
+        )
+    isolation = Isolation(**said[0]["isolation"])
+    if refused := isolation.missing - allow_missing:
+        raise SandboxUnavailable(
+            f"this system does not isolate {sorted(refused)} (needs Linux 5.13 on x86-64 or arm64 with seccomp and "
+            "Landlock); run where it does, or name them in allow_missing if the code can be trusted"
+        )
+    reason = stopped or _reason(said[1:], token, process.returncode)
+    return SandboxResult(reason, output, isolation, seconds)
+
+
+def _rlimits(limits: Limits) -> dict[str, int]:
+    return {
+        "RLIMIT_CPU": int(limits.seconds) + 1,
+        "RLIMIT_AS": limits.memory_bytes,
+        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_CORE": 0,
+    }
+
+
+def _start(job: dict[str, Any], folder: str, writer: int) -> "subprocess.Popen[bytes]":
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(json.dumps(job).encode())
+        stdin.seek(0)
+        return subprocess.Popen(  # noqa: S603  # our own interpreter and script
+            [sys.executable, "-I", "-B", "-X", "utf8", str(_CHILD)],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(writer,),
+            cwd=folder,
+            # Threads of numerical libraries would each take a share of the address space.
+            env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+
+class _Pipes:
+    """Reads a process's output and status until both end; kills it on closing, whatever happened."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", status_reader: int) -> None:
+        self._process = process
+        self._status_reader = status_reader
+        self.status = b""
+        self.tail = b""
+
+    def drain(self, seconds: float, output_bytes: int) -> tuple[Reason | None, float]:
+        """Why the process had to be stopped, or None if it ended by itself; and how long the answer ran."""
+        stdout = self._process.stdout
+        if stdout is None:
+            raise ConfigError("the process has no stdout; expected a pipe")
+        began = time.monotonic()
+        deadline, isolated, received = began + _START_SECONDS, False, 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout.fileno(), selectors.EVENT_READ)
+            selector.register(self._status_reader, selectors.EVENT_READ)
+            while selector.get_map():
+                if time.monotonic() >= deadline:
+                    return "timeout", time.monotonic() - began
+                for key, _ in selector.select(deadline - time.monotonic()):
+                    chunk = os.read(key.fd, 65536)
+                    if not chunk:
+                        selector.unregister(key.fd)
+                        continue
+                    received += len(chunk)
+                    if received > output_bytes:
+                        return "output", time.monotonic() - began
+                    if key.fd == stdout.fileno():
+                        self.tail = (self.tail + chunk)[-4 * _TAIL_CHARS :]
+                        continue
+                    self.status += chunk
+                    if not isolated:
+                        isolated, began = True, time.monotonic()
+                        deadline = began + seconds
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return "timeout", time.monotonic() - began
+        return None, time.monotonic() - began
+
+    def close(self) -> None:
+        # Without the filter there may be children; the group is theirs too, and outlives its leader.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        os.close(self._status_reader)
+
+
+def _reason(said: list[dict[str, Any]], token: str, returncode: int) -> Reason:
+    verdicts = [line for line in said if "verdict" in line]
+    if any(line["verdict"] == "passed" and line.get("token") == token for line in verdicts):
+        return "passed"
+    if returncode == -signal.SIGXCPU:
+        return "timeout"
+    if returncode < 0:
+        return "crashed"
+    if not verdicts:
+        return "ended_early"
+    return "memory" if verdicts[0]["verdict"] == "memory" else "failed"
+
+
+def _load(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,120 @@
+"""What free texts answer."""
+
+import pytest
+
+from memgen.tasks.answer_text import answered_code, choice_letter, last_number, normalised_phrase
+
+CITIES = ["Rome", "Paris", "New York", "York"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("48/2 = 24\n48+24 = 72\n#### 72", 72.0),
+        ("#### 1,234.5\nI checked it 3 times.", 1234.5),
+        ("first #### 1, then #### $-2", -2.0),
+        ("in all 7, ####", 7.0),
+        ("it is -3.", -3.0),
+        ("2.5e3", 2500.0),
+        ("none", None),
+    ],
+)
+def test_last_number(text: str, number: float | None) -> None:
+    assert last_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        (" b ", "B"),
+        ("**B**", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        ("B) Paris", "B"),
+        ("**B.** because", "B"),
+        ("The answer is (B)", "B"),
+        ("The answer is **B**.", "B"),
+        ("Answer: B", "B"),
+        ("answer is b.", "B"),
+        ("So the final answer is: $\\boxed{\\text{B}}$", "B"),
+        ("\\boxed{C}", "C"),
+        ("A seems right. No: the answer is (A). Wait, the answer is (D)", "D"),
+        ("A is wrong, so I choose option C", "C"),
+        ("It must be (A) or rather (C)", "C"),
+        ("I think D", "D"),
+        ("A cat or a dog, who knows", None),
+        ("either B or C", None),
+        ("", None),
+        ("The answer is a mammal", None),
+    ],
+)
+def test_choice_letter(text: str, letter: str | None) -> None:
+    assert choice_letter(text) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("paris", "B"),
+        ("The answer is Paris.", "B"),
+        ("It is New  York", "C"),
+        ("York", "D"),
+        ("Rome or Paris", None),
+        ("The answer is (E)", None),
+        ("(Z) no, (B)", "B"),
+        ("I would say D", "D"),
+    ],
+)
+def test_choices_are_known_by_their_text_and_bound_the_letters(text: str, letter: str | None) -> None:
+    assert choice_letter(text, CITIES) == letter
+
+
+def test_normalised_phrase() -> None:
+    assert normalised_phrase("The  Beatles!") == normalised_phrase("beatles") == "beatles"
+    assert normalised_phrase("Jean-Luc Picard") == "jean luc picard"
+    assert normalised_phrase("Theatre") == "theatre"
+
+
+PROMPT = 'import math\n\ndef helper(x):\n    return x\n\ndef f(x):\n    """Doc."""\n'
+
+
+def _f(answer: str) -> object:
+    names: dict[str, object] = {}
+    exec(answered_code(answer, prompt=PROMPT, entry_point="f"), names)
+    f = names["f"]
+    assert callable(f)
+    return f(4)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```python\ndef f(x):\n    return helper(math.sqrt(x))\n```",
+        "Sure!\n```\ndef f(x):\n    return helper(math.sqrt(x))\n```\nFor example:\n```python\nprint(f(4))\n```",
+        "```py\nimport math\ndef f(x):\n    return helper(math.sqrt(x))",
+        "```python\n    return helper(math.sqrt(x))\n```",
+        "def f(x):\n    return helper(math.sqrt(x))",
+        "    return helper(math.sqrt(x))",
+        "return helper(math.sqrt(x))",
+        "y = math.sqrt(x)\n    return helper(y)",
+        "y = math.sqrt(x)\nreturn helper(y)",
+        "if x:\n        return math.sqrt(x)\n    return 0",
+        "if x:\n    return math.sqrt(x)\nreturn 0",
+        "if x:\n    return math.sqrt(x)",
+        "import math as m\nreturn m.sqrt(x)",
+        "import math as m\n    return m.sqrt(x)",
+        "def g(y):\n        return math.sqrt(y)\n    return g(x)",
+        "def g(y):\n    return math.sqrt(y)\nreturn g(x)",
+        "    return math.sqrt(x)\n\ndef g(:\n    broken",
+        "    return math.sqrt(x)\n\n# Test\nprint(f('no'))",
+    ],
+)
+def test_every_form_of_a_function_is_understood(answer: str) -> None:
+    assert _f(answer) == 2.0
+
+
+def test_code_without_a_prompt_is_taken_as_it_stands() -> None:
+    assert answered_code("x = 1") == "x = 1"
+    assert answered_code("Here:\n```python\nx = 1\n```\nor\n```python\nx = 2\n```") == "x = 2"
+    assert answered_code("```python\ndef g(): pass\n```\n```\n$ run\n```", entry_point="g") == "def g(): pass"

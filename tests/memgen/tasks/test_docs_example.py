@@ -1,0 +1,67 @@
+"""The examples of docs/tasks.md, run as a reader would."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memgen.chat import Answer
+from memgen.evaluation.episodes import score_task
+from memgen.host import AdapterHost
+from memgen.tasks.catalogue import BUILT_IN, make_task
+from memgen.tasks.task import Task
+from tests.memgen.conftest import CONFIG
+
+PAGE = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in BLOCKS:
+        if named := re.match(r'"""(my_\w+\.py):', block):
+            (tmp_path / named.group(1)).write_text(block, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def earned_by_the_expert(task: Task) -> float:
+    item = task.training_items(7, seed=3)[-1]
+    assert item.expert is not None
+    environment, earned = item.open(), 0.0
+    environment.reset()
+    for message in item.expert:
+        if message["role"] == "assistant":
+            seen = environment.step(Answer(message["content"]))
+            earned += seen.reward
+    assert seen.done
+    environment.close()
+    return earned
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize(("name", "options"), [("my_tasks:Sums", {"largest": 50}), ("my_games:Guessing", {})])
+def test_a_task_in_one_file(name: str, options: dict[str, Any], host: AdapterHost) -> None:
+    task = make_task(name, **options)
+    train, test = task.training_items(10_000), task.held_out_items(10_000)
+    assert {item.item_id for item in train}.isdisjoint(item.item_id for item in test)
+    assert earned_by_the_expert(task) == 1.0
+    scored = score_task(host, None, test[:3], max_new_tokens=task.max_new_tokens)
+    assert len(scored.suite.items) == 3
+    assert [len(e.turns) for e in scored.episodes] == [test[0].max_turns] * 3 or scored.suite.score > 0
+
+
+@pytest.mark.usefixtures("modules")
+def test_the_other_snippets_run(host: AdapterHost) -> None:
+    host.create("my-memory", CONFIG)
+    make, score = (block for block in BLOCKS if not block.startswith('"""'))
+    names: dict[str, Any] = {"host": host}
+    exec(make, names)
+    assert (len(names["train"]), len(names["test"])) == (500, 200)
+    exec(score, names)
+    assert len(names["scored"].episodes) == 20
+
+
+def test_every_built_in_task_is_in_the_table() -> None:
+    listed = {name.partition(":")[0] for name in re.findall(r"^\| `([\w-]+(?::<dataset>)?)` \|", PAGE, re.MULTILINE)}
+    assert set(BUILT_IN) <= listed
