@@ -44,6 +44,15 @@ class Prefix:
         return int(self.kv.shape[3])
 
 
+def right_padded(prefixes: Sequence[Prefix]) -> Tensor:
+    """Keys and values of unequal prefixes in one tensor: `(layers, 2, R, heads, T, head_size)`, zeros behind each."""
+    depth, _, heads, _, size = prefixes[0].kv.shape
+    held = prefixes[0].kv.new_zeros(depth, 2, len(prefixes), heads, max(p.tokens for p in prefixes), size)
+    for row, prefix in enumerate(prefixes):
+        held[:, :, row, :, : prefix.tokens] = prefix.kv
+    return held
+
+
 class Window(Protocol):
     """What one forward pass of N new tokens in R rows sees of the past."""
 
@@ -192,11 +201,8 @@ class Tape:
 
     def __init__(self, prefixes: Sequence[Prefix]) -> None:
         """Starts with prefixes, right-padded, that get no gradient."""
-        rows, width = len(prefixes), max(p.tokens for p in prefixes)
-        depth, _, heads, _, size = prefixes[0].kv.shape
-        held = prefixes[0].kv.new_zeros(depth, 2, rows, heads, width, size)
-        for row, prefix in enumerate(prefixes):
-            held[:, :, row, :, : prefix.tokens] = prefix.kv
+        held = right_padded(prefixes)
+        rows, width = len(prefixes), held.shape[4]
         lengths = torch.tensor([p.tokens for p in prefixes], device=held.device)
         self.layers = [(layer[0], layer[1]) for layer in held]
         self.positions = torch.arange(width, device=held.device).expand(rows, width)

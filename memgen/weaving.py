@@ -8,6 +8,10 @@ Form `embedding`, the public code's: the weaver has a stream of its own that rea
 its last K hidden states, projected, enter the reasoner's context as input embeddings behind the newest token. The
 stream keeps its cache, so each token is encoded once in it.
 
+A row may have a cue, retrieved text that the weaver reads and the reasoner does not. Form `cache`: the queries see the
+cue's own prefix, which the bare base has read, beside the row's cache. Form `embedding`: the cue's input embeddings
+stand at the start of the weaver's stream. No trigger sees it.
+
 Rows that weave at the same time weave together, whatever memory each of them has.
 """
 
@@ -18,8 +22,9 @@ import torch
 from torch import Tensor
 
 from memgen.backbone import Backbone
+from memgen.cue_window import CuedWindow
 from memgen.host import AdapterHost
-from memgen.kv_cache import SlotCache
+from memgen.kv_cache import Prefix, SlotCache, Window
 from memgen.lora import Lora, LoraTokens
 from memgen.memory import Memory
 
@@ -28,9 +33,15 @@ K = TypeVar("K", bound=Hashable)
 
 
 def weave_into_cache(
-    backbone: Backbone, slots: SlotCache, rows: Sequence[int], memories: Sequence[Memory], *, at_prompt_end: bool
+    backbone: Backbone,
+    slots: SlotCache,
+    rows: Sequence[int],
+    memories: Sequence[Memory],
+    cues: Sequence[Prefix | None],
+    *,
+    at_prompt_end: bool,
 ) -> Tensor:
-    """Form `cache`: run each row's queries over its cache, which grows by K.
+    """Form `cache`: run each row's queries over its cache, which grows by K, and over its cue if it has one.
 
     Returns:
         The latents' last hidden states, `(R, K, H)`. All `memories` must have the same K here.
@@ -39,7 +50,10 @@ def weave_into_cache(
     queries = torch.stack([m.queries(at_prompt_end=at_prompt_end)() for m in memories]).to(decoder.kv_shape.dtype)
     count = queries.shape[1]
     lora = LoraTokens.by_row([m.weaver for m in memories], count, queries.device)
-    hidden = decoder.forward(queries, slots.window(rows, count), lora)
+    window: Window = slots.window(rows, count)
+    if any(cue is not None for cue in cues):
+        window = CuedWindow(window, cues)
+    hidden = decoder.forward(queries, window, lora)
     slots.advance(rows, [count] * len(rows))
     return hidden
 
@@ -59,10 +73,13 @@ class Streams:
         self._weavers: dict[str, SlotCache] = {}
         self._triggers: SlotCache | None = None
 
+    def add_cue(self, row: int, ids: Sequence[int]) -> None:
+        """Note tokens that the weaver alone reads."""
+        self._unread[row].append(self._embed(ids))
+
     def add_tokens(self, row: int, ids: Sequence[int]) -> None:
         """Note tokens that the reasoner reads."""
-        decoder = self._host.backbone.decoder
-        self._unread[row].append(decoder.embed(torch.tensor([ids], device=decoder.kv_shape.device))[0])
+        self._unread[row].append(self._embed(ids))
         self._unread_ids[row].extend(ids)
 
     def add_latents(self, row: int, latents: Tensor) -> None:
@@ -121,6 +138,10 @@ class Streams:
             woven = memory.weaver_to_reasoner(states[len(context) : len(context) + len(query)].float())
             latents.append(woven.to(self._host.backbone.decoder.kv_shape.dtype))
         return latents
+
+    def _embed(self, ids: Sequence[int]) -> Tensor:
+        decoder = self._host.backbone.decoder
+        return decoder.embed(torch.tensor([ids], device=decoder.kv_shape.device))[0]
 
     def _memory(self, row: int) -> Memory:
         return _required(self._memories[row])

@@ -4,12 +4,14 @@ One row at a time, and no key or value outlives a token: every new token reads t
 padding, no mask, no slots, no shared weights, and nothing of memgen is imported: that two independent readings of the
 method agree is the point.
 
-A context is what the reasoner reads, tokens and latents; this is where the two forms of memory differ:
+A cue is text that only the weaver reads, and nothing of it stays. A context is what the reasoner reads, tokens and
+latents; this is where the two forms of memory differ:
     CacheContext      latents are keys and values, in front of the token that was the newest when they were woven
     EmbeddingContext  latents are input embeddings, behind that token (as in the public code)
 `generate` and `loss` are the same for both.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -47,9 +49,10 @@ def generate(
     new_tokens: int,
     stop: frozenset[int],
     tokenizer: PreTrainedTokenizerBase,
+    cue: Sequence[int] = (),
 ) -> ReferenceAnswer:
     """Greedy answer to a prompt of one token or more."""
-    context = open_context(memory, base, prompt)
+    context = open_context(memory, base, prompt, cue)
     answer: list[int] = []
     decisions: list[Decision] = []
     while len(answer) < new_tokens:
@@ -68,9 +71,15 @@ def generate(
     return ReferenceAnswer(answer, decisions)
 
 
-def loss(memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int], target: list[int]) -> Tensor:
+def loss(
+    memory: ReferenceMemory | None,
+    base: PreTrainedModel,
+    prompt: list[int],
+    target: list[int],
+    cue: Sequence[int] = (),
+) -> Tensor:
     """Mean token loss of one example, all of whose target is supervised. The trigger is not asked."""
-    context = open_context(memory, base, prompt)
+    context = open_context(memory, base, prompt, cue)
     budget = 0
     if memory is not None:
         context.weave("prompt_queries")
@@ -101,17 +110,19 @@ def ask_trigger(context: "CacheContext | EmbeddingContext") -> Decision:
 
 
 def open_context(
-    memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int]
+    memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int], cue: Sequence[int]
 ) -> "CacheContext | EmbeddingContext":
     form = CacheContext if memory is None or memory.form == "cache" else EmbeddingContext
-    return form(memory, base, prompt)
+    return form(memory, base, prompt, cue)
 
 
 class CacheContext:
     """Form `cache`: the newest token is encoded last, by when it is known whether latents stand in front of it."""
 
-    def __init__(self, memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int]) -> None:
-        self.memory, self.base = memory, base
+    def __init__(
+        self, memory: ReferenceMemory | None, base: PreTrainedModel, prompt: list[int], cue: Sequence[int]
+    ) -> None:
+        self.memory, self.base, self.cue = memory, base, list(cue)
         self.tokens = list(prompt)
         self.insertions: list[tuple[int, str]] = []
         """Tokens in front of each, and its queries."""
@@ -146,7 +157,7 @@ class CacheContext:
     def _encode(self, end: int) -> tuple[DynamicCache, list[tuple[Tensor, Tensor]]]:
         """The first `end` tokens and the latents among them: one cache, and the reasoner's states between insertions.
 
-        Positions need no care: both models count them on from the length of the cache.
+        The reasoner's positions need no care: it counts them on from the length of the cache.
         """
         cache = DynamicCache()
         states, start = [], 0
@@ -155,17 +166,33 @@ class CacheContext:
                 tokens = ids(self.base, self.tokens[start:position])
                 states.append(run(self.base, input_ids=tokens, past_key_values=cache, use_cache=True))
             if queries is not None:
-                latents = self.memory.queries(queries)[None]
-                run(self.memory.weaver_lora, inputs_embeds=latents, past_key_values=cache, use_cache=True)
+                self._read_queries(self.memory.queries(queries), cache)
             start = position
         return cache, states
+
+    def _read_queries(self, queries: Tensor, cache: DynamicCache) -> None:
+        """The weaver reads the cue, then the cache, then the queries, of which alone something is added to the cache.
+
+        The base has read the cue by itself; the queries' positions are those behind the cache, as without a cue.
+        """
+        seen, count, start = DynamicCache(), len(queries), cache.get_seq_length()
+        if self.cue:
+            run(self.base, input_ids=ids(self.base, self.cue), past_key_values=seen, use_cache=True)
+        for number, layer in enumerate(cache.layers):
+            seen.update(layer.keys, layer.values, number)
+        positions = torch.arange(start, start + count, device=self.base.device)[None]
+        weaver = self.memory.weaver_lora
+        run(weaver, inputs_embeds=queries[None], position_ids=positions, past_key_values=seen, use_cache=True)
+        for number, layer in enumerate(seen.layers):
+            cache.update(layer.keys[:, :, -count:], layer.values[:, :, -count:], number)
 
 
 class EmbeddingContext:
     """Form `embedding`: reasoner, weaver and trigger each read a sequence of their own from its start."""
 
-    def __init__(self, memory: ReferenceMemory, base: PreTrainedModel, prompt: list[int]) -> None:
+    def __init__(self, memory: ReferenceMemory, base: PreTrainedModel, prompt: list[int], cue: Sequence[int]) -> None:
         self.memory, self.base = memory, base
+        self.cue = base.get_input_embeddings()(torch.tensor(cue, dtype=torch.long, device=base.device))
         self.tokens: list[int] = []
         self.embeddings = torch.empty(0, base.config.hidden_size, dtype=base.dtype, device=base.device)
         self.predicting: list[int] = []
@@ -184,7 +211,7 @@ class EmbeddingContext:
 
     def weave(self, queries: str) -> None:
         asked = self.memory.queries(queries)
-        read = self.memory.linear("reasoner_to_weaver", self.embeddings).to(asked.dtype)
+        read = self.memory.linear("reasoner_to_weaver", torch.cat([self.cue, self.embeddings])).to(asked.dtype)
         hidden, _ = run(self.memory.weaver_lora, inputs_embeds=torch.cat([read, asked])[None], use_cache=False)
         latents = self.memory.linear("weaver_to_reasoner", hidden[-len(asked) :]).to(self.base.dtype)
         self.embeddings = torch.cat([self.embeddings, latents])

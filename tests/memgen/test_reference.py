@@ -153,6 +153,7 @@ def embedding_by_hand(
     tokens: list[int],
     places: dict[int, str],
     weaver_base: PreTrainedModel | None = None,
+    cue: list[int] | None = None,
 ) -> Tensor:
     """Last hidden states `(T, H)`, each of what predicts the next token: one pass over tokens and latents."""
     tensors, weaver = load_file(folder / "memory.safetensors"), merged_lora(weaver_base or base, folder / "weaver")
@@ -163,10 +164,10 @@ def embedding_by_hand(
     for n, token in enumerate(tokens, start=1):
         rows.append(base.model.embed_tokens.weight[token])
         if n in places:
-            read = torch.stack(rows) @ to_weaver.T + to_weaver_bias
+            read = torch.stack([*base.model.embed_tokens.weight[cue or []], *rows]) @ to_weaver.T + to_weaver_bias
             sequence = torch.cat([read, queries_by_hand(tensors, places[n])])
             hidden = weaver.model(inputs_embeds=sequence[None]).last_hidden_state[0]
-            rows.extend(hidden[len(rows) :] @ to_reasoner.T + to_reasoner_bias)
+            rows.extend(hidden[len(read) :] @ to_reasoner.T + to_reasoner_bias)
         last_rows.append(len(rows) - 1)
     return base.model(inputs_embeds=torch.stack(rows)[None]).last_hidden_state[0, last_rows]
 
@@ -305,6 +306,66 @@ def test_budgets_differ_only_behind_the_first_delimiter(
     assert none.tokens[: first + 1] == some.tokens[: first + 1]
     assert none.tokens != some.tokens
     assert none.decisions == some.decisions[:1]
+
+
+# ---- A cue
+
+
+CUE = [90, 91, 92, 93]
+
+
+def test_cache_form_with_a_cue_is_one_pass_in_which_only_queries_see_it(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """With B = 0 and no cache: the cue stands apart from the context, at positions of its own from 0 on."""
+    memory = ReferenceMemory(base, save_memory(tmp_path / "m", base, "cache", trained=False), tokenizer)
+    prompt, target = [5, 6, 7], tokenizer("xGyz")["input_ids"]
+    embed = base.get_input_embeddings()
+    sequence = [
+        embed(torch.tensor([*CUE, 5, 6])),
+        memory.queries("prompt_queries"),
+        embed(torch.tensor([7, target[0]])),
+        memory.queries("inference_queries"),
+        embed(torch.tensor(target[1:3])),
+    ]
+    is_query = torch.tensor([False] * 6 + [True] * 3 + [False] * 2 + [True] * 2 + [False] * 2)
+    seen = torch.ones(15, 15, dtype=torch.bool).tril()
+    seen[4:, :4] &= is_query[4:, None]
+    positions = torch.tensor([[*range(4), *range(11)]])
+    mask = torch.zeros(15, 15).masked_fill(~seen, -torch.inf)[None, None]
+    embeds = torch.cat(sequence)[None]
+    logits = base(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).logits[0, [9, 10, 13, 14]]
+    torch.testing.assert_close(
+        reference.loss(memory, base, prompt, target, CUE), F.cross_entropy(logits, torch.tensor(target))
+    )
+
+
+def test_embedding_form_with_a_cue_is_the_one_worked_out_by_hand(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    folder = save_memory(tmp_path / "m", base, "embedding", max_insertions=2)
+    prompt, target = tokenizer("a?b")["input_ids"], tokenizer("xGyRRzc")["input_ids"]
+    states = embedding_by_hand(base, folder, [*prompt, *target], named([3, 5, 7]), cue=CUE)
+    expected = F.cross_entropy(base.lm_head(states)[2:-1], torch.tensor(target))
+    memory = ReferenceMemory(base, folder, tokenizer)
+    torch.testing.assert_close(reference.loss(memory, base, prompt, target, CUE), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_cue_matters_to_latents_alone(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, form: str
+) -> None:
+    answers = {}
+    for trigger in ("always", "never"):
+        folder = save_memory(tmp_path / trigger, base, form, trigger=trigger)
+        memory = ReferenceMemory(base, folder, tokenizer)
+        answers[trigger] = [
+            reference.generate(memory, base, PROMPTS[2], 24, STOP, tokenizer, cue).tokens for cue in ((), CUE, CUE[:1])
+        ]
+    assert len(set(map(tuple, answers["always"]))) == 3
+    bare = reference.generate(None, base, PROMPTS[2], 24, STOP, tokenizer, CUE).tokens
+    assert answers["never"] == [bare] * 3
+    assert bare == reference.generate(None, base, PROMPTS[2], 24, STOP, tokenizer).tokens
 
 
 # ---- The trigger
