@@ -47,19 +47,20 @@ class PlainLora:
         self._base: Any = self.model.get_base_model()
         self._learning_rate = learning_rate
         self._device = backbone.device
-        self._steps = 0
+        self.steps = 0
+        """Optimizer steps taken; the schedule's place."""
 
     def step(self, batch: Sequence[Example], *, schedule: TrainingConfig | None = None) -> float:
         """One optimizer step; returns the loss."""
         if schedule is not None:
             for group in self.optimizer.param_groups:
-                group["lr"] = self._learning_rate * warmed_cosine(self._steps, schedule)
+                group["lr"] = self._learning_rate * warmed_cosine(self.steps, schedule)
         loss = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(self.parameters, TrainingConfig().max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._steps += 1
+        self.steps += 1
         return float(loss.detach())
 
     def loss(self, batch: Sequence[Example]) -> Tensor:

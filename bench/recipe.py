@@ -1,6 +1,6 @@
 """`python -m bench.recipe`: what makes a memory learn fast on a small base.
 
-One change at a time from the defaults, on an easy task (synthetic tool calls: a format and slots to copy) and on a hard
+One change at a time, on an easy task (synthetic tool calls: a format and slots to copy) and on a hard
 one (BFCL: real function calls), against LoRA SFT of the base in the same steps. Each variant's curve goes to
 `bench/results/recipe.json` as soon as it is done, and a variant already there is not run again.
 """
@@ -48,20 +48,23 @@ class Variant:
 
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_PROMPT: dict[str, Any] = {"max_insertions": 0}
+_INSIDE: dict[str, Any] = {"max_insertions": 5}
 VARIANTS = {
-    "defaults": Variant(),
-    "rates 2e-3": Variant(training={"learning_rate": 2e-3, "query_learning_rate": 2e-3}),
-    "rates 8e-3": Variant(training={"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
-    "queries 4e-2": Variant(training={"query_learning_rate": 4e-2}),
-    "queries 4e-4": Variant(training={"query_learning_rate": 4e-4}),
-    "K 2": Variant({"latents": 2}),
-    "K 16": Variant({"latents": 16}),
-    "K 32": Variant({"latents": 32}),
-    "q k v o": Variant({"target_modules": LINEAR[:4]}),
-    "all linear": Variant({"target_modules": LINEAR}),
-    "rank 64": Variant({"rank": 64, "alpha": 128}),
-    "interleaved": Variant({"max_insertions": 5}),
-    "embedding": Variant({"form": "embedding"}),
+    "prompt only": Variant(_PROMPT),
+    "prompt only, rates 2e-3": Variant(_PROMPT, {"learning_rate": 2e-3, "query_learning_rate": 2e-3}),
+    "prompt only, rates 8e-3": Variant(_PROMPT, {"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
+    "prompt only, K 2": Variant({**_PROMPT, "latents": 2}),
+    "prompt only, K 32": Variant({**_PROMPT, "latents": 32}),
+    "prompt only, q k v o": Variant({**_PROMPT, "target_modules": LINEAR[:4]}),
+    "prompt only, all linear": Variant({**_PROMPT, "target_modules": LINEAR}),
+    "prompt only, all linear, alpha 128": Variant({**_PROMPT, "target_modules": LINEAR, "alpha": 128}),
+    "interleaved": Variant(_INSIDE),
+    "interleaved, all linear": Variant({**_INSIDE, "target_modules": LINEAR}),
+    "interleaved, rates 8e-3": Variant(_INSIDE, {"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
+    "interleaved, warmup 3": Variant(_INSIDE, {"warmup_steps": 3}),
+    "interleaved, K 2 inside": Variant({**_INSIDE, "inference_latents": 2}),
+    "interleaved, embedding": Variant({**_INSIDE, "form": "embedding"}),
     "LoRA SFT 1e-3": Variant(lora_rate=1e-3),
     "LoRA SFT 2e-3": Variant(lora_rate=2e-3),
 }

@@ -1,17 +1,19 @@
 """A memory as a folder: checked in every byte, never pickled.
 
-memory.json            config, base and its revision, steps trained
+memory.json            config, base and its revision, steps and parts trained
 memory.safetensors     query latents, norms, scales, projections, trigger head
 weaver/, trigger/      the LoRAs in PEFT's own format; trigger/ only if the trigger has one
 report.json            the training report
+optimizer.safetensors  the optimizer's moments at the end, to train on from here; serving needs none
 manifest.json          sha256 of every file above
 """
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -23,15 +25,27 @@ from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
 from memgen.host import AdapterHost
 from memgen.lora import Lora, peft_config
 from memgen.memory import Memory
-from memgen.training.weaver_sft import TrainingReport
 
 FORMAT = 2
 _TENSORS = "memory.safetensors"
 LORA_FILE = "adapter_model.safetensors"
+MOMENTS_FILE = "optimizer.safetensors"
+"""The one file that may be left behind when a memory is fetched to serve."""
 
 
-def save_artifact(host: AdapterHost, name: str, folder: Path, report: TrainingReport) -> str:
-    """Write the memory `name` into an empty `folder`; returns the sha256 of its manifest."""
+class Report(Protocol):
+    """What a training says of itself: a dataclass of values that JSON can hold."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """0 if it was never trained."""
+        ...
+
+
+def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) -> str:
+    """Write the memory `name` into `folder`; returns the sha256 of its manifest, which covers what was there too."""
     memory, backbone = host.memories[name], host.backbone
     weaver_base = host.weaver_base(memory.config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +60,7 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: TrainingRe
         "base_revision": backbone.revision,
         "hidden_size": backbone.hidden_size,
         "trained_steps": report.steps,
+        "trained": trained_parts(memory),
     }
     if weaver_base is not backbone:
         description |= {
@@ -54,9 +69,13 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: TrainingRe
         }
     _write_json(folder / "memory.json", description)
     _write_json(folder / "report.json", asdict(report))
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
-    _write_json(folder / "manifest.json", {p.relative_to(folder).as_posix(): _sha256(p) for p in files})
-    return _sha256(folder / "manifest.json")
+    return write_manifest(folder)
+
+
+def trained_parts(memory: Memory) -> list[str]:
+    """`weaver`, and `trigger` if there is a learned one that has learned something."""
+    learns = memory.config.trigger in ("lora", "head")
+    return ["weaver", *(["trigger"] if learns and not memory.has_untrained_trigger else [])]
 
 
 def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256: str | None = None) -> Memory:
@@ -127,8 +146,15 @@ def check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor
             )
 
 
-def check_files(folder: Path, manifest_sha256: str | None = None) -> None:
-    """Compare every file with the manifest. Raises ArtifactMissing or ArtifactCorrupt."""
+def write_manifest(folder: Path) -> str:
+    """Write the sha256 of every file in `folder` into its manifest.json; returns the manifest's own."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
+    _write_json(folder / "manifest.json", {p.relative_to(folder).as_posix(): _sha256(p) for p in files})
+    return _sha256(folder / "manifest.json")
+
+
+def check_files(folder: Path, manifest_sha256: str | None = None, *, only: Collection[str] | None = None) -> None:
+    """Compare every file, or only those of some names, with the manifest. Raises ArtifactMissing or ArtifactCorrupt."""
     manifest_path = folder / "manifest.json"
     if not manifest_path.is_file():
         raise ArtifactMissing(f"{folder} has no manifest.json; it is not a memory's folder")
@@ -138,6 +164,9 @@ def check_files(folder: Path, manifest_sha256: str | None = None) -> None:
     manifest: dict[str, str] = json.loads(manifest_path.read_text())
     for name, expected in manifest.items():
         path = folder / name
+        asked = name in only if only is not None else name != MOMENTS_FILE or path.exists()
+        if not asked:
+            continue
         if not path.is_file():
             raise ArtifactMissing(f"{path} is missing; manifest.json lists it")
         if (actual := _sha256(path)) != expected:

@@ -27,6 +27,7 @@ class _FromMapping:
 
 FORMS = ("cache", "embedding")
 TRIGGERS = ("always", "never", "lora", "head")
+REWARD_WEIGHTINGS = ("none", "reward")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class MemoryConfig(_FromMapping):
     """K of the insertion at the prompt's end."""
     inference_latents: int = 8
     """K of an insertion while generating; these have queries of their own."""
-    max_insertions: int = 0
+    max_insertions: int = 5
     """How many insertions may follow the prompt's; 0 weaves at the prompt's end only."""
     delimiters: tuple[str, ...] = (",", ".", "\n")
     """Texts behind which memory may be woven. A point or comma behind a digit does not count (`memgen.delimiters`)."""
@@ -79,11 +80,16 @@ class TrainingConfig(_FromMapping):
     steps: int = 150
     """Optimizer steps."""
     batch_size: int = 8
+    """Examples of an optimizer step, over all devices."""
+    accumulate_steps: int = 1
+    """Passes in which the examples of an optimizer step are computed: less memory, the same step."""
+    devices: int = 1
+    """Processes, each with a device of its own, that share the examples of an optimizer step."""
     learning_rate: float = 4e-3
     """Of the LoRA factors."""
     query_learning_rate: float = 4e-3
     """Of the query latents and their scale."""
-    warmup_steps: int = 10
+    warmup_steps: int = 3
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
@@ -93,6 +99,14 @@ class TrainingConfig(_FromMapping):
     """Memory allowed for the frozen base's caches of prompts, kept for all epochs."""
     activation_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass: less memory, more time."""
+    reward_weighting: str = "none"
+    """What an example's loss counts by: `none`, all alike; `reward`, the reward of its trajectory."""
+    held_out_share: float = 0.0
+    """Share of the trajectories that is not trained on but tells which weights are best; 0 is none."""
+    validate_every: int = 10
+    """Steps between two looks at the held-out examples."""
+    patience: int = 0
+    """Looks in a row without a lower held-out loss after which a run stops; 0 never stops early."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
@@ -102,3 +116,140 @@ class TrainingConfig(_FromMapping):
         _require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more")
         _require(self.max_example_tokens >= 8, f"max_example_tokens is {self.max_example_tokens}; expected 8+")
         _require(self.prefix_cache_bytes >= 0, "prefix_cache_bytes is negative; 0 turns the cache off")
+        for name in ("accumulate_steps", "devices", "validate_every"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        _require(
+            self.accumulate_steps * self.devices <= self.batch_size,
+            f"accumulate_steps {self.accumulate_steps} x devices {self.devices} is more than batch_size "
+            f"{self.batch_size}; each pass of each device needs an example",
+        )
+        _require(
+            self.reward_weighting in REWARD_WEIGHTINGS,
+            f"reward_weighting is {self.reward_weighting!r}; expected one of {REWARD_WEIGHTINGS}",
+        )
+        _require(0.0 <= self.held_out_share < 1.0, f"held_out_share is {self.held_out_share}; expected 0 to below 1")
+        _require(self.patience >= 0, f"patience is {self.patience}; expected 0 or more")
+
+
+POLICY_LOSSES = ("grpo", "bnpo", "dr_grpo")
+
+
+@dataclass(frozen=True)
+class GrpoConfig(_FromMapping):
+    """One run of weaver GRPO. Defaults of the algorithm are those of TRL's `GRPOConfig`.
+
+    The learning rates are a quarter of SFT's, because a reward is a noisier teacher than a demonstration; that they
+    are the best has not been measured.
+    """
+
+    steps: int = 100
+    """Batches of rollouts, each followed by `iterations` optimizer steps."""
+    items_per_step: int = 8
+    group_size: int = 8
+    """Rollouts of each item."""
+    iterations: int = 1
+    """Optimizer steps on each batch of rollouts; those after the first are what clipping is for."""
+    loss: str = "bnpo"
+    """How tokens are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.policy_losses`)."""
+    eps_low: float = 0.2
+    eps_high: float = 0.2
+    """The ratio of new to old probability is clipped to `1 - eps_low`, `1 + eps_high`."""
+    kl_coefficient: float = 0.0
+    """Of the KL divergence from the memory as it was at the start; 0 does not compute it."""
+    temperature: float = 1.0
+    """Tokens are drawn from, and learned as, `softmax(logits / temperature)`."""
+    trigger_temperature: float = 1.0
+    """Of a learned trigger's decisions. At 0 an untrained one never weaves, and its weaver can't learn."""
+    max_new_tokens: int = 256
+    """Of one turn."""
+    rollout_batch_size: int = 64
+    """Answers generated at once."""
+    batch_size: int = 8
+    """Turns differentiated at once; gradients of all are summed before a step."""
+    learning_rate: float = 1e-3
+    """Of the LoRA factors."""
+    query_learning_rate: float = 1e-3
+    """Of everything else that weaver training changes."""
+    warmup_steps: int = 5
+    """Optimizer steps in which the learning rates rise; then they stay, for the data change with the policy."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    prompt_cache_bytes: int = 4_000_000_000
+    """Memory allowed for the frozen base's caches of a step's prompts, shared by rollouts and training."""
+    activation_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        _require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
+        _require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
+        _require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
+        for name in ("eps_high", "temperature", "learning_rate", "query_learning_rate", "max_grad_norm"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
+        for name in ("kl_coefficient", "trigger_temperature", "warmup_steps", "weight_decay", "prompt_cache_bytes"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")
+
+
+@dataclass(frozen=True)
+class TriggerConfig(_FromMapping):
+    """One run of trigger GRPO. Names are those of `GrpoConfig` where they mean the same."""
+
+    steps: int = 60
+    """Batches of rollouts, each followed by `iterations` optimizer steps."""
+    items_per_step: int = 8
+    group_size: int = 8
+    """Rollouts of each item."""
+    penalty: float = 0.1
+    """Lambda, what a needless insertion costs in reward (`memgen.training.trigger_penalty`); 0 is no penalty."""
+    entropy_coefficient: float = 0.0
+    """Of the decisions' entropy (nats), added to the objective; more than 0 keeps an early habit from setting."""
+    iterations: int = 1
+    """Optimizer steps on each batch of rollouts; those after the first are what clipping is for."""
+    loss: str = "bnpo"
+    """How decisions are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.policy_losses`)."""
+    eps_low: float = 0.2
+    eps_high: float = 0.2
+    """The ratio of new to old probability is clipped to `1 - eps_low`, `1 + eps_high`."""
+    temperature: float = 0.0
+    """Of the tokens. At 0 two rollouts of an item differ by their decisions alone, and so do their rewards."""
+    max_new_tokens: int = 256
+    """Of one turn."""
+    rollout_batch_size: int = 64
+    """Answers generated at once."""
+    batch_size: int = 32
+    """Turns read and differentiated at once; gradients of all are summed before a step."""
+    learning_rate: float = 1e-3
+    """Of the LoRA factors (trigger `lora`)."""
+    head_learning_rate: float = 5e-4
+    """Of the two-way head. A step may move the logits of all points together by twice this rate times the sum of the
+    absolute values of a hidden state: 0.7 here on the 135M base. Much more and a few early rewards settle it for good:
+    a trigger that never hesitates draws no more experiments."""
+    warmup_steps: int = 2
+    """Optimizer steps in which the learning rates rise; then they stay, for the data change with the policy."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    prompt_cache_bytes: int = 4_000_000_000
+    """Memory allowed for the frozen base's caches of a step's prompts, shared by rollouts and training."""
+    activation_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
+            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        _require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
+        _require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
+        _require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
+        for name in ("eps_high", "learning_rate", "head_learning_rate", "max_grad_norm"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
+        for name in (
+            "penalty",
+            "entropy_coefficient",
+            "temperature",
+            "warmup_steps",
+            "weight_decay",
+            "prompt_cache_bytes",
+        ):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")

@@ -27,12 +27,19 @@ class Decoder(Protocol):
         ...
 
     def forward(
-        self, embeds: Tensor, window: Window, lora: LoraTokens | None = None, *, checkpointing: bool = False
+        self,
+        embeds: Tensor,
+        window: Window,
+        lora: LoraTokens | None = None,
+        *,
+        present: Tensor | None = None,
+        checkpointing: bool = False,
     ) -> Tensor:
         """Last hidden states, after the final norm, `(R, N, H)` of input embeddings `(R, N, H)`.
 
         Args:
             lora: adapters and the tokens that each is on for; None is the bare base.
+            present: `(R, N)` bool, false where there is only padding, of which nothing may be read; None is no padding.
             checkpointing: keep only the layers' inputs for the backward pass.
         """
         ...
@@ -73,7 +80,13 @@ class TransformersDecoder:
         return cast(Tensor, self._model.get_input_embeddings()(ids))
 
     def forward(
-        self, embeds: Tensor, window: Window, lora: LoraTokens | None = None, *, checkpointing: bool = False
+        self,
+        embeds: Tensor,
+        window: Window,
+        lora: LoraTokens | None = None,
+        *,
+        present: Tensor | None = None,
+        checkpointing: bool = False,
     ) -> Tensor:
         with self._checkpointed(lora) if checkpointing else self._adapted(lora):
             hidden: Tensor = self._body(

@@ -59,13 +59,27 @@ class _View:
 
     window: Window
     cos: Tensor
-    """`(R, N, 1, head_size)`."""
+    """`(M, 1, head_size)`."""
     sin: Tensor
     """The same, its first half negated."""
     bias: Tensor | None
     """`(R, 1, group * N, T)`, or `(R, 1, 1, T)` of one token: minus infinity where a query may not look."""
     plain: bool
     """Attend in plain matrix products."""
+    present: Tensor | None
+    """Flat positions `(M,)` of what is not padding: all but attention runs on these tokens alone."""
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """`(R, N, ...)` of the tokens `(M, ...)`, with zeros for padding."""
+        rows, tokens = self.window.positions.shape
+        if self.present is not None:
+            packed = packed.new_zeros(rows * tokens, *packed.shape[1:]).index_copy(0, self.present, packed)
+        return packed.view(rows, tokens, *packed.shape[1:])
+
+    def gather(self, spread: Tensor) -> Tensor:
+        """`(M, ...)` of the tokens `(R, N, ...)`."""
+        flat = spread.flatten(0, 1)
+        return flat if self.present is None else flat.index_select(0, self.present)
 
 
 class FusedDecoder:
@@ -104,20 +118,27 @@ class FusedDecoder:
         return self._linear(hidden, cast(Tensor, self._head.weight), None)
 
     def forward(
-        self, embeds: Tensor, window: Window, lora: LoraTokens | None = None, *, checkpointing: bool = False
+        self,
+        embeds: Tensor,
+        window: Window,
+        lora: LoraTokens | None = None,
+        *,
+        present: Tensor | None = None,
+        checkpointing: bool = False,
     ) -> Tensor:
-        view = self._view(embeds, window)
-        hidden = embeds
+        view = self._view(embeds, window, present)
+        hidden = view.gather(embeds)
+        lora = lora.among(view.present) if lora is not None and view.present is not None else lora
         for number, layer in enumerate(self._layers):
             if checkpointing:
                 again = checkpoint(self._run, number, layer, hidden, view, lora, use_reentrant=False)
                 hidden = cast(Tensor, again)
             else:
                 hidden = self._run(number, layer, hidden, view, lora)
-        return self._rms(hidden, self._norm)
+        return view.spread(self._rms(hidden, self._norm))
 
     def _run(self, number: int, layer: _Layer, hidden: Tensor, view: _View, lora: LoraTokens | None) -> Tensor:
-        rows, tokens, _ = hidden.shape
+        """One layer on tokens `(M, H)`."""
         normed = self._rms(hidden, layer.norm_attention)
         joined = self._linear(normed, layer.qkv, layer.qkv_bias)
         query, key, value = torch.split(joined, [self._widths[0], self._widths[1], self._widths[1]], dim=-1)
@@ -127,12 +148,13 @@ class FusedDecoder:
             key = lora.add(f"{attention}.k_proj", normed, key)
             value = lora.add(f"{attention}.v_proj", normed, value)
         size = self.kv_shape.head_size
-        query, key, value = (part.reshape(rows, tokens, -1, size) for part in (query, key, value))
+        query, key, value = (part.reshape(len(hidden), -1, size) for part in (query, key, value))
         if layer.norm_query is not None and layer.norm_key is not None:
             query, key = self._rms(query, layer.norm_query), self._rms(key, layer.norm_key)
         query, key = _rotate(query, view.cos, view.sin), _rotate(key, view.cos, view.sin)
+        query, key, value = view.spread(query), view.spread(key), view.spread(value)
         keys, values = view.window.extend(number, key.transpose(1, 2), value.transpose(1, 2))
-        attended = self._attend(query, keys, values, view)
+        attended = view.gather(self._attend(query, keys, values, view))
         hidden = hidden + self._apply(layer.out, f"{layer.name}.self_attn.o_proj", attended, lora)
         normed = self._rms(hidden, layer.norm_mlp)
         gate, up = self._linear(normed, layer.gate_up, None).chunk(2, dim=-1)
@@ -162,11 +184,14 @@ class FusedDecoder:
         mixed = mixed.view(rows, heads, self._group, tokens, size).permute(0, 3, 1, 2, 4)
         return mixed.reshape(rows, tokens, -1)
 
-    def _view(self, embeds: Tensor, window: Window) -> _View:
-        cos, sin = self._rotary(embeds, window.positions)
+    def _view(self, embeds: Tensor, window: Window, present: Tensor | None) -> _View:
+        index = None if present is None or bool(present.all()) else present.flatten().nonzero().squeeze(1)
+        cos, sin = (part.flatten(0, 1) for part in self._rotary(embeds, window.positions))
+        if index is not None:
+            cos, sin = cos.index_select(0, index), sin.index_select(0, index)
         half = self.kv_shape.head_size // 2
         # rotate_half(x) * sin is x with its halves swapped, times sin with its first half negated.
-        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, :, None]
+        signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, None]
         bias = None
         if window.mask is not None:
             forbidden = torch.zeros(window.mask.shape, dtype=embeds.dtype, device=embeds.device)
@@ -177,7 +202,7 @@ class FusedDecoder:
         scores = self._query_heads * (0 if window.mask is None else window.mask.numel())
         single = len(embeds) == 1 and embeds.shape[1] == 1
         plain = embeds.device.type == "cpu" and not single and scores <= _PLAIN_SCORES
-        return _View(window, cos[:, :, None], signed, bias, plain)
+        return _View(window, cos[:, None], signed, bias, plain, index)
 
     def _apply(self, module: nn.Linear, name: str, inputs: Tensor, lora: LoraTokens | None) -> Tensor:
         outputs = self._linear(inputs, module.weight, module.bias)
@@ -193,11 +218,11 @@ class FusedDecoder:
     def _pack(self) -> None:
         weights = [w for layer in self._layers for w in (layer.qkv, layer.out.weight, layer.gate_up, layer.down.weight)]
         shape = self.kv_shape
-        one_dnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        one_dnn = torch.ops.mkldnn._is_mkldnn_bf16_supported()
         if shape.dtype != torch.bfloat16 or shape.device.type != "cpu" or not one_dnn:
             raise ConfigError(
-                f"pack_weights needs bfloat16 weights on a CPU with oneDNN; these are {shape.dtype} on {shape.device}. "
-                "Leave it off."
+                f"pack_weights needs bfloat16 weights on a CPU that multiplies them in hardware; these are "
+                f"{shape.dtype} on {shape.device}{'' if one_dnn else ', which does not'}. Leave it off."
             )
         with torch.inference_mode(False), torch.no_grad():
             for weight in (*weights, cast(Tensor, self._head.weight)):

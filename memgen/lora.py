@@ -93,16 +93,21 @@ class LoraTokens:
         return cls(tuple(parts))
 
     def add(self, name: str, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """`outputs` `(B, N, out)` of the module `name` for `inputs` `(B, N, in)`, with the adapters' part added."""
+        """`outputs` `(..., out)` of the module `name` for `inputs` `(..., in)`, with the adapters' part added."""
         for lora, index in self.parts:
             if name not in lora.factors:
                 continue
             if index is None:
                 outputs = outputs + lora.delta(name, inputs).to(outputs.dtype)
             else:
-                delta = lora.delta(name, inputs.flatten(0, 1).index_select(0, index)).to(outputs.dtype)
-                outputs = outputs.flatten(0, 1).index_add(0, index, delta).view(outputs.shape)
+                delta = lora.delta(name, inputs.flatten(0, -2).index_select(0, index)).to(outputs.dtype)
+                outputs = outputs.flatten(0, -2).index_add(0, index, delta).view(outputs.shape)
         return outputs
+
+    def among(self, present: Tensor) -> "LoraTokens":
+        """The same adapters where only the tokens at the flat positions `present` `(M,)`, ascending, are passed."""
+        parts = ((lora, None if index is None else torch.searchsorted(present, index)) for lora, index in self.parts)
+        return LoraTokens(tuple(parts))
 
     @property
     def names(self) -> set[str]:

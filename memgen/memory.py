@@ -69,7 +69,20 @@ class Memory(nn.Module):
             self.trigger = Lora.for_model(base.model, config, generator)
         if config.trigger in ("lora", "head"):
             self.trigger_head = _undecided_head(base.hidden_size)
+        self.decides = config.trigger
+        """Who decides at a decision point now: the config's trigger, unless `always` stands in for it."""
         self.to(base.device)
+
+    @property
+    def has_untrained_trigger(self) -> bool:
+        """Whether the trigger is to be learned and was not yet: its head is still zero, so it says one half to all."""
+        if self.config.trigger not in ("lora", "head"):
+            return False
+        return not any(bool(parameter.any()) for parameter in self.trigger_head.parameters())
+
+    def weave_until_trigger_is_trained(self) -> None:
+        """Let `always` stand in for an untrained trigger, which would keep the memory silent in greedy decoding."""
+        self.decides = "always" if self.has_untrained_trigger else self.config.trigger
 
     def queries(self, *, at_prompt_end: bool) -> QueryLatents:
         return self.prompt_queries if at_prompt_end else self.inference_queries

@@ -79,8 +79,9 @@ def read_prompts(
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         for row, n in enumerate(batch):
             ids[row, : left[n]] = torch.tensor(prompts[n][known[n].tokens :])
-        rows = range(len(batch))
-        hidden = decoder.forward(decoder.embed(ids.to(decoder.kv_shape.device)), cache.window(rows, width))
+        rows, device = range(len(batch)), decoder.kv_shape.device
+        present = torch.arange(width, device=device) < torch.tensor([left[n] for n in batch], device=device)[:, None]
+        hidden = decoder.forward(decoder.embed(ids.to(device)), cache.window(rows, width), present=present)
         for row, n in enumerate(batch):
             results[n] = Prefix(cache.read(row, len(prompts[n])), hidden[row, left[n] - 1].clone())
     return results

@@ -1,7 +1,8 @@
 """Latents of memory form `embedding` for a batch of training examples.
 
-An insertion depends on the latents of those before it, so the k-th insertions of all rows are woven together, one
-pass of the weaver after another; its stream keeps what it has read and reads only what is new.
+An insertion depends on the latents of those before it. The insertions at the prompts' ends are woven together, then
+the first inside each answer, the second, and so on, one pass of the weaver after another; its stream keeps what it
+has read and reads only what is new.
 """
 
 from collections.abc import Sequence
@@ -32,12 +33,18 @@ def weave_latents(
     decoder, device = base.decoder, reasoner.device
     rows = len(examples)
     tape = Tape(read_prompts(decoder, [()] * rows))
-    unread = [[reasoner.decoder.embed(torch.tensor(e.prompt_ids, device=device))] for e in examples]
+    unread = [
+        [
+            reasoner.decoder.embed(torch.tensor([*example.cue_ids, *example.prompt_ids], device=device)),
+            *([] if 0 in insertions else _tokens_to_next(host, example, insertions, 0)),
+        ]
+        for example, insertions in zip(examples, layout.insertions, strict=True)
+    ]
     lengths = torch.zeros(rows, dtype=torch.long, device=device)
-    woven: list[list[Tensor]] = [[] for _ in examples]
-    for ordinal in range(1 + max(len(points) for points in layout.points)):
-        queries = memory.queries(at_prompt_end=ordinal == 0)()
-        going = [row for row, points in enumerate(layout.points) if ordinal <= len(points)]
+    at_prompt: list[Tensor] = []
+    inside: list[list[Tensor]] = [[] for _ in examples]
+    for number, going in _rounds(layout):
+        queries = memory.queries(at_prompt_end=number == 0)()
         contexts = [
             torch.cat(unread[row]) if row in going else embeds.new_zeros(0, embeds.shape[2]) for row in range(rows)
         ]
@@ -55,14 +62,24 @@ def weave_latents(
             start = len(contexts[row])
             states = hidden[row, start : start + len(queries)].to(memory.weaver_to_reasoner.weight.dtype)
             latents = memory.weaver_to_reasoner(states).to(embeds.dtype)
-            woven[row].append(latents)
-            unread[row] = [latents, *_tokens_to_next(host, examples[row], layout.points[row], ordinal)]
-    at_prompt = torch.cat([parts[0] for parts in woven])
-    flat = embeds.flatten(0, 1).index_copy(0, layout.prompt_latents, at_prompt)
-    if len(layout.inference_latents):
-        inside = torch.cat([part for parts in woven for part in parts[1:]])
-        flat = flat.index_copy(0, layout.inference_latents, inside)
+            (at_prompt if number == 0 else inside[row]).append(latents)
+            unread[row] = [latents, *_tokens_to_next(host, examples[row], layout.insertions[row], number)]
+    flat = embeds.flatten(0, 1)
+    for index, parts in (
+        (layout.prompt_latents, at_prompt),
+        (layout.inference_latents, [latents for row in inside for latents in row]),
+    ):
+        if parts:
+            flat = flat.index_copy(0, index, torch.cat(parts))
     return flat.view_as(embeds)
+
+
+def _rounds(layout: Layout) -> list[tuple[int, list[int]]]:
+    """(number, rows that weave) of each pass: 0 is the prompts' ends, `n` the n-th insertion inside each answer."""
+    inside = [sum(1 for count in insertions if count) for insertions in layout.insertions]
+    at_prompt = [row for row, insertions in enumerate(layout.insertions) if 0 in insertions]
+    later = [(n, [row for row, most in enumerate(inside) if n <= most]) for n in range(1, 1 + max(inside))]
+    return [(0, at_prompt), *later] if at_prompt else later
 
 
 def _pad(memory: Memory, contexts: Sequence[Tensor], queries: Tensor, going: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -78,10 +95,10 @@ def _pad(memory: Memory, contexts: Sequence[Tensor], queries: Tensor, going: Seq
     return torch.stack(padded), stays
 
 
-def _tokens_to_next(host: AdapterHost, example: Example, points: Sequence[int], ordinal: int) -> list[Tensor]:
-    """Embeddings `(n, H)` of the target tokens between insertion `ordinal` and the next, if there is one."""
-    if ordinal >= len(points):
+def _tokens_to_next(host: AdapterHost, example: Example, insertions: Sequence[int], number: int) -> list[Tensor]:
+    """Embeddings `(n, H)` of the target tokens from insertion `number` (0: the prompt's end) to the next, if any."""
+    inside = [0, *(count for count in insertions if count)]
+    if number + 1 >= len(inside):
         return []
-    first = points[ordinal - 1] + 1 if ordinal else 0
-    ids = torch.tensor(example.target_ids[first : points[ordinal] + 1], device=host.backbone.device)
+    ids = torch.tensor(example.target_ids[inside[number] : inside[number + 1]], device=host.backbone.device)
     return [host.backbone.decoder.embed(ids)]

@@ -4,13 +4,17 @@ A turn's prompt is everything before it, exactly as the engine would read it whe
 same place in training and in use. Turns with `weight` 0 are context only.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from memgen.chat import render_answer
+from memgen.config import REWARD_WEIGHTINGS
+from memgen.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,15 @@ class Example:
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     """The answer with its end-of-turn token: the supervised tokens."""
+    insertions: tuple[int, ...] | None = None
+    """How many target tokens stand in front of each insertion, 0 being the prompt's end; None is where the memory's
+    config says (`memgen.training.layout`)."""
+    cue_ids: tuple[int, ...] = ()
+    """A text that only the weaver reads, in front of its stream; empty is none."""
+    weight: float = 1.0
+    """What its loss counts by beside the other examples of a step; above 0."""
+    trajectory: int | None = None
+    """Which trajectory it comes from, equal ones being one; None if it stands alone."""
 
     @property
     def tokens(self) -> int:
@@ -31,6 +44,8 @@ class ExampleSet:
     """Turns longer than the limit, not trained on."""
     skipped_weight: int
     """Turns that the trajectory marks with weight 0."""
+    skipped_reward: int = 0
+    """Trajectories, not turns, that were left out for their reward."""
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
@@ -39,17 +54,39 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
 
 
 def build_examples(
-    tokenizer: PreTrainedTokenizerBase, trajectories: Sequence[dict[str, Any]], *, max_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    trajectories: Sequence[dict[str, Any]],
+    *,
+    max_tokens: int,
+    min_reward: float | None = None,
+    reward_weighting: str = "none",
 ) -> ExampleSet:
-    """Examples of trajectories `{"messages": [...], "tools": [...] | None}`.
+    """Examples of trajectories `{"messages": [...], "tools": [...] | None, "reward": float | None}`.
+
+    A trajectory without a reward is a demonstration: it passes any `min_reward` and weighs 1.
+
+    Args:
+        max_tokens: longest prompt and answer together.
+        min_reward: trajectories with less reward are left out.
+        reward_weighting: `none`, every example weighs 1; `reward`, an example weighs its trajectory's reward, and
+            trajectories with reward 0 or less are left out.
 
     Raises:
         ChatTemplateError: the model's template refuses a conversation.
+        ConfigError: no such reward weighting.
     """
+    if reward_weighting not in REWARD_WEIGHTINGS:
+        raise ConfigError(f"reward_weighting is {reward_weighting!r}; expected one of {REWARD_WEIGHTINGS}")
     examples: list[Example] = []
-    skipped_long = skipped_weight = 0
+    skipped_long = skipped_weight = skipped_reward = 0
+    numbers: dict[str, int] = {}
     for trajectory in trajectories:
-        messages, tools = trajectory["messages"], trajectory.get("tools")
+        messages, tools, reward = trajectory["messages"], trajectory.get("tools"), trajectory.get("reward")
+        weight = 1.0 if reward is None or reward_weighting == "none" else float(reward)
+        if weight <= 0.0 or (reward is not None and min_reward is not None and reward < min_reward):
+            skipped_reward += 1
+            continue
+        source = numbers.setdefault(json.dumps([messages, tools], sort_keys=True), len(numbers))
         for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -57,9 +94,32 @@ def build_examples(
                 skipped_weight += 1
                 continue
             prompt, answer = render_answer(tokenizer, messages[: number + 1], tools)
-            example = Example(tokenize(tokenizer, prompt), tokenize(tokenizer, answer))
+            example = Example(
+                tokenize(tokenizer, prompt), tokenize(tokenizer, answer), weight=weight, trajectory=source
+            )
             if example.tokens > max_tokens:
                 skipped_long += 1
             else:
                 examples.append(example)
-    return ExampleSet(tuple(examples), skipped_long, skipped_weight)
+    return ExampleSet(tuple(examples), skipped_long, skipped_weight, skipped_reward)
+
+
+def hold_out(data: ExampleSet, share: float, seed: int) -> tuple[ExampleSet, tuple[Example, ...]]:
+    """Split off the examples of a random `share` of the trajectories, at least one: (rest, held out).
+
+    Whole trajectories: the turns of one, and its repetitions, tell much about one another.
+
+    Raises:
+        ConfigError: nothing would be left to train on.
+    """
+    keys = [number if e.trajectory is None else ("trajectory", e.trajectory) for number, e in enumerate(data.examples)]
+    distinct = list(dict.fromkeys(keys))
+    count = max(1, round(share * len(distinct)))
+    if count >= len(distinct):
+        raise ConfigError(
+            f"held_out_share {share} of {len(distinct)} trajectories leaves none to train on; lower it, or give more"
+        )
+    order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).tolist()
+    held = {distinct[place] for place in order[:count]}
+    rest = tuple(e for e, key in zip(data.examples, keys, strict=True) if key not in held)
+    return replace(data, examples=rest), tuple(e for e, key in zip(data.examples, keys, strict=True) if key in held)

@@ -3,18 +3,21 @@
 The base is frozen, so everything in front of the first latent needs no gradient and is encoded once for all epochs.
 Only latents and answers are differentiated, and logits are computed where there is a target. With form `cache` all
 insertions of a batch and the answers between them are one causal pass: the weaver's LoRA is on for the latents'
-tokens alone.
+tokens alone, and they alone see an example's cue.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from memgen.backbone import Backbone
+from memgen.config import MemoryConfig
+from memgen.cue_window import CuedWindow
 from memgen.delimiters import DelimiterMatcher
 from memgen.host import AdapterHost
-from memgen.kv_cache import Prefix, Tape
+from memgen.kv_cache import Prefix, Tape, Window
 from memgen.lora import LoraTokens
 from memgen.memory import Memory
 from memgen.prompts import Tokens, read_prompts
@@ -22,6 +25,12 @@ from memgen.training.embedding_latents import weave_latents
 from memgen.training.examples import Example
 from memgen.training.layout import NO_TARGET, Layout, lay_out
 from memgen.training.losses import token_nll
+
+
+class PrefixSource(Protocol):
+    """Where the base's caches of prompts come from: a `PrefixStore`, or a `PromptCache`."""
+
+    def read(self, prompts: Sequence[Tokens]) -> list[Prefix]: ...
 
 
 class PrefixStore:
@@ -56,18 +65,27 @@ class PrefixStore:
         return [self._kept[p] if p in self._kept else found[p] for p in prompts]
 
 
+def texts_read(examples: Sequence[Example], config: MemoryConfig | None) -> list[Tokens]:
+    """What the bare base reads before a batch is trained on: prompts without their last token, then, if the memory is
+    of form `cache`, the cues of those examples that have one."""
+    cued = config is not None and config.form == "cache"
+    return [*(e.prompt_ids[:-1] for e in examples), *(e.cue_ids for e in examples if cued and e.cue_ids)]
+
+
 def supervised_nll(
     host: AdapterHost,
     memory: str | None,
     examples: Sequence[Example],
-    prefixes: PrefixStore,
+    prefixes: PrefixSource,
     *,
+    temperature: float = 1.0,
     checkpointing: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of every supervised token of a batch, memory woven at the decision points of each example.
+    """Loss of every supervised token of a batch, memory woven where each example says (`layout.insertions_of`).
 
     Args:
         memory: name of a memory in the host, or None for the bare base.
+        temperature: the loss is of `softmax(logits / temperature)`.
         checkpointing: keep only each layer's input for the backward pass.
 
     Returns:
@@ -77,21 +95,35 @@ def supervised_nll(
     woven = host.memories[memory] if memory is not None else None
     matcher = DelimiterMatcher.of(backbone.tokenizer, woven.config.delimiters) if woven else None
     layout = lay_out(examples, woven.config if woven else None, matcher, backbone.device)
-    known = prefixes.read([example.prompt_ids[:-1] for example in examples])
+    known = prefixes.read(texts_read(examples, woven.config if woven else None))
+    known, cues = known[: len(examples)], known[len(examples) :]
     starts = torch.tensor([prefix.tokens for prefix in known], device=backbone.device)
     positions = starts[:, None] + torch.arange(layout.ids.shape[1], device=backbone.device)
+    window: Window = Tape(known).window(positions)
     embeds, lora = decoder.embed(layout.ids), None
     if woven is not None and woven.config.form == "cache":
         embeds = _with_queries(embeds, layout, woven)
         index = torch.cat([layout.prompt_latents, layout.inference_latents])
         lora = LoraTokens(((woven.weaver, index),))
+        if cues:
+            window = _with_cues(window, examples, cues, index)
     elif woven is not None:
         embeds = weave_latents(host, woven, examples, layout, embeds, checkpointing=checkpointing)
-    hidden = decoder.forward(embeds, Tape(known).window(positions), lora, checkpointing=checkpointing)
+    hidden = decoder.forward(embeds, window, lora, present=layout.present, checkpointing=checkpointing)
     supervised = layout.targets != NO_TARGET
     logits = decoder.logits(hidden[supervised])
+    if temperature != 1.0:
+        logits = logits.float() / temperature
     rows = torch.arange(len(examples), device=backbone.device)[:, None].expand_as(layout.targets)
     return token_nll(logits, layout.targets[supervised]), rows[supervised]
+
+
+def _with_cues(window: Window, examples: Sequence[Example], cues: Sequence[Prefix], latents: Tensor) -> CuedWindow:
+    """The window in which the latents, at flat indices `latents`, see the cue of their row if it has one."""
+    known = iter(cues)
+    readers = torch.zeros_like(window.positions, dtype=torch.bool)
+    readers.view(-1)[latents] = True
+    return CuedWindow(window, [next(known) if example.cue_ids else None for example in examples], readers)
 
 
 def _with_queries(embeds: Tensor, layout: Layout, memory: Memory) -> Tensor:

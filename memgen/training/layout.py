@@ -8,6 +8,7 @@ from torch import Tensor
 
 from memgen.config import MemoryConfig
 from memgen.delimiters import DelimiterMatcher
+from memgen.errors import ConfigError
 from memgen.training.examples import Example
 
 NO_TARGET = -1
@@ -21,12 +22,14 @@ class Layout:
     """`(B, N)`, 0 where a latent or padding stands."""
     targets: Tensor
     """`(B, N)`, the token to be predicted there, or `NO_TARGET`."""
+    present: Tensor
+    """`(B, N)` bool, false where there is only padding."""
     prompt_latents: Tensor
     """Flat indices into `B * N` of the latents woven at prompt ends, `(B * K,)`; empty without memory."""
     inference_latents: Tensor
     """The same of those woven inside answers, row by row."""
-    points: tuple[tuple[int, ...], ...]
-    """For each example, the indices of the target tokens at which memory is woven."""
+    insertions: tuple[tuple[int, ...], ...]
+    """For each example, how many target tokens stand in front of each insertion, rising; 0 is the prompt's end."""
 
 
 def insertion_points(example: Example, config: MemoryConfig, matcher: DelimiterMatcher) -> tuple[int, ...]:
@@ -38,6 +41,20 @@ def insertion_points(example: Example, config: MemoryConfig, matcher: DelimiterM
     return tuple(index - start for index in found)
 
 
+def insertions_of(example: Example, config: MemoryConfig, matcher: DelimiterMatcher) -> tuple[int, ...]:
+    """Those that the example says, else one at the prompt's end and those at its insertion points.
+
+    Raises:
+        ConfigError: the example names one at which nothing is left to predict.
+    """
+    if example.insertions is None:
+        return (0, *(point + 1 for point in insertion_points(example, config, matcher)))
+    outside = [count for count in example.insertions if not 0 <= count < len(example.target_ids)]
+    if outside:
+        raise ConfigError(f"insertions at {outside}; an answer of {len(example.target_ids)} tokens has room from 0 on")
+    return tuple(sorted(example.insertions))
+
+
 def lay_out(
     examples: Sequence[Example], config: MemoryConfig | None, matcher: DelimiterMatcher | None, device: torch.device
 ) -> Layout:
@@ -46,29 +63,32 @@ def lay_out(
     Form `cache` weaves in front of the token at a decision point, and that token predicts the next. Form `embedding`
     weaves behind it, and the last latent predicts the next.
     """
-    points = [insertion_points(e, config, matcher) if config and matcher else () for e in examples]
-    rows = [_row(example, config, set(some)) for example, some in zip(examples, points, strict=True)]
+    insertions = [insertions_of(e, config, matcher) if config and matcher else () for e in examples]
+    rows = [_row(example, config, set(some)) for example, some in zip(examples, insertions, strict=True)]
     width = max(len(ids) for ids, _, _ in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     targets = torch.full((len(rows), width), NO_TARGET, dtype=torch.long)
+    present = torch.zeros(len(rows), width, dtype=torch.bool)
     at_prompt: list[int] = []
     inside: list[int] = []
     for number, (row_ids, row_targets, latents) in enumerate(rows):
         ids[number, : len(row_ids)] = torch.tensor(row_ids)
         targets[number, : len(row_targets)] = torch.tensor(row_targets)
+        present[number, : len(row_ids)] = True
         for place, is_prompt in latents:
             (at_prompt if is_prompt else inside).append(number * width + place)
     return Layout(
         ids.to(device),
         targets.to(device),
+        present.to(device),
         torch.tensor(at_prompt, dtype=torch.long, device=device),
         torch.tensor(inside, dtype=torch.long, device=device),
-        tuple(tuple(some) for some in points),
+        tuple(insertions),
     )
 
 
 def _row(
-    example: Example, config: MemoryConfig | None, points: set[int]
+    example: Example, config: MemoryConfig | None, insertions: set[int]
 ) -> tuple[list[int], list[int], list[tuple[int, bool]]]:
     """(ids, targets, [(place of a latent, whether at the prompt's end)]) of one example."""
     ids: list[int] = []
@@ -77,7 +97,7 @@ def _row(
     read = [example.prompt_ids[-1], *example.target_ids[:-1]]
     for number, (token, target) in enumerate(zip(read, example.target_ids, strict=True)):
         at_prompt = number == 0
-        weaves = config is not None and (at_prompt or number - 1 in points)
+        weaves = number in insertions
         count = (config.latents if at_prompt else config.inference_latents) if config and weaves else 0
         before = count and config is not None and config.form == "cache"
         if not before:

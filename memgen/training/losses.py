@@ -30,3 +30,16 @@ def mean_by_example(nll: Tensor, example: Tensor, count: int) -> Tensor:
     totals = torch.zeros(count, dtype=nll.dtype, device=nll.device).index_add(0, example, nll)
     tokens = torch.zeros_like(totals).index_add(0, example, torch.ones_like(nll))
     return totals / tokens.clamp(min=1)
+
+
+def weighted_mean(values: Tensor, weights: Tensor, whole: float | None = None) -> Tensor:
+    """Mean of `values` in which each counts by its weight.
+
+    Args:
+        values: `(N,)`; weights: `(N,)`, none negative, not all zero.
+        whole: sum of all weights, if these values are only some; the results of the parts then add up to the mean.
+
+    Returns:
+        A scalar. For values `[2, 5]` and weights `[1, 0.5]`: `(2 + 2.5) / 1.5 = 3`.
+    """
+    return (values * weights).sum() / (weights.sum() if whole is None else whole)

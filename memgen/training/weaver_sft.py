@@ -4,79 +4,143 @@ Data order depends only on the seed and the step, so a run killed at any step go
 not been. Two learning rates: LoRA factors, and everything else (query latents with norm and scale, projections).
 """
 
-import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from memgen.config import TrainingConfig
-from memgen.errors import Cancelled, NothingToTrain, TrainingDiverged
+from memgen.errors import Cancelled, ConfigError, NothingToTrain
 from memgen.host import AdapterHost
 from memgen.prompts import Tokens
-from memgen.training.checkpoint import load_training_state, save_training_state
-from memgen.training.examples import Example, ExampleSet
-from memgen.training.forward import PrefixStore, supervised_nll
-from memgen.training.losses import mean_by_example
+from memgen.training.batches import batch_of_step, parts_of_batch
+from memgen.training.devices import ALONE, Devices
+from memgen.training.early_stopping import EarlyStopping
+from memgen.training.examples import Example, ExampleSet, hold_out
+from memgen.training.forward import PrefixStore, supervised_nll, texts_read
+from memgen.training.losses import mean_by_example, weighted_mean
+from memgen.training.optimizing import ParameterGroup, StepReport, Trainable
 
-_WINDOW = 4
-"""Batches that are sorted by length together. More saves more padding and mixes tasks less within a step."""
-_SIMILAR_TOKENS = 16
-
-
-@dataclass(frozen=True)
-class StepReport:
-    step: int
-    steps: int
-    loss: float
-    """Mean over examples of the mean token loss, nats."""
-    grad_norm: float
-    tokens_per_second: float
-    """Prompt and answer tokens of the batches, over the time since the run began or resumed."""
-    seconds_left: float
+__all__ = ["StepReport", "TrainingReport", "batch_of_step", "did_not_learn", "train_weaver", "warmed_cosine"]
 
 
 @dataclass(frozen=True)
 class TrainingReport:
     examples: int
+    """Trained on; those held out are not among them."""
     skipped_long: int
     skipped_weight: int
     steps: int
+    """Optimizer steps taken: fewer than asked for if the run stopped early."""
     tokens: int
     seconds: float
     losses: tuple[float, ...]
     flags: tuple[str, ...]
     """Signs that it did not learn, in plain words; empty if none."""
+    skipped_reward: int = 0
+    held_out: int = 0
+    """Examples that were looked at but not trained on."""
+    held_out_losses: tuple[tuple[int, float], ...] = ()
+    """(optimizer steps taken, loss) of each look at them."""
+    best_step: int | None = None
+    """The weights are those after this many steps; None if nothing was held out, and they are the last."""
 
 
 class _Run:
     """What a run carries from step to step."""
 
-    def __init__(self, host: AdapterHost, memory: str, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        host: AdapterHost,
+        memory: str,
+        examples: Sequence[Example],
+        held_out: Sequence[Example],
+        config: TrainingConfig,
+        devices: Devices,
+    ) -> None:
         trained = host.memories[memory]
-        self.lora = list(trained.weaver.parameters())
-        self.queries = trained.weaver_parameters()[len(self.lora) :]
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": self.lora, "peak": config.learning_rate},
-                {"params": self.queries, "peak": config.query_learning_rate},
-            ],
+        lora = tuple(trained.weaver.parameters())
+        others = tuple(trained.weaver_parameters()[len(lora) :])
+        self.host, self.memory, self.config, self.devices = host, memory, config, devices
+        self.examples, self.held_out = examples, held_out
+        self.trainable = Trainable(
+            (
+                ParameterGroup("LoRA factors", lora, config.learning_rate),
+                ParameterGroup("query latents", others, config.query_learning_rate),
+            ),
+            lambda step: warmed_cosine(step, config),
+            max_grad_norm=config.max_grad_norm,
             weight_decay=config.weight_decay,
+            devices=devices,
         )
+        self.stopping = EarlyStopping(config.patience)
+        self.prefixes = PrefixStore(host.backbone, config.prefix_cache_bytes, self._prompts())
         self.losses: list[float] = []
         self.tokens = 0
         self.seconds = 0.0
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        return [*self.lora, *self.queries]
+    def step(self) -> float:
+        """One optimizer step; returns the gradient's norm."""
+        batch = batch_of_step(self.examples, self.config, self.trainable.steps)
+        whole, part = sum(example.weight for example in batch), 0.0
+        self.trainable.zero_grad()
+        for shards in parts_of_batch(batch, self.config.accumulate_steps, self.devices.count):
+            loss = self._loss(shards[self.devices.rank], whole)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            part += float(loss.detach())
+        loss_of_step, grad_norm = self.trainable.step(part)
+        self.losses.append(loss_of_step)
+        self.tokens += sum(example.tokens for example in batch)
+        return grad_norm
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """The loss of the held-out examples with the weights as they are."""
+        whole = sum(example.weight for example in self.held_out)
+        mine = [self._loss(shards[self.devices.rank], whole) for shards in self._looks() if shards[self.devices.rank]]
+        total = torch.stack([torch.zeros((), device=self.host.backbone.device), *mine]).sum()
+        self.stopping.look(self.trainable, float(self.devices.total(total)))
+
+    def save(self, path: Path | None, on_checkpoint: Callable[[Path], None] | None) -> None:
+        if path is None or not self.devices.is_first:
+            return
+        state = {"losses": self.losses, "tokens": self.tokens, "seconds": self.seconds, "looks": self.stopping.looks}
+        self.trainable.save(path, state, self.stopping.kept())
+        if on_checkpoint:
+            on_checkpoint(path)
+
+    def resume(self, path: Path) -> None:
+        state, kept = self.trainable.resume(path)
+        self.losses, self.tokens, self.seconds = list(state["losses"]), int(state["tokens"]), float(state["seconds"])
+        self.stopping.resume(state["looks"], kept)
+
+    def _loss(self, shard: Sequence[Example], whole: float) -> Tensor:
+        """This shard's part of the weighted mean over examples of their mean token loss."""
+        checkpointing = self.config.activation_checkpointing
+        nll, rows = supervised_nll(self.host, self.memory, shard, self.prefixes, checkpointing=checkpointing)
+        weights = torch.tensor([example.weight for example in shard], device=nll.device)
+        return weighted_mean(mean_by_example(nll, rows, len(shard)), weights, whole)
+
+    def _looks(self) -> Iterator[list[Sequence[Example]]]:
+        """The held-out examples as they are read: by batch, then by device."""
+        size = max(self.config.batch_size // self.config.accumulate_steps, 1)
+        for start in range(0, len(self.held_out), size):
+            yield from parts_of_batch(self.held_out[start : start + size], 1, self.devices.count)
+
+    def _prompts(self) -> Iterator[list[Tokens]]:
+        """What the base reads in front of held-out examples, then of each step's, until every example was seen."""
+        steps = min(self.config.steps, math.ceil(len(self.examples) / self.config.batch_size))
+        read = self.host.memories[self.memory].config
+        for shards in self._looks():
+            yield from (texts_read(shard, read) for shard in shards)
+        for step in range(steps):
+            batch = batch_of_step(self.examples, self.config, step)
+            for shards in parts_of_batch(batch, self.config.accumulate_steps, self.devices.count):
+                yield from (texts_read(shard, read) for shard in shards)
 
 
 def train_weaver(
@@ -85,6 +149,10 @@ def train_weaver(
     data: ExampleSet,
     config: TrainingConfig,
     *,
+    held_out: Sequence[Example] = (),
+    devices: Devices = ALONE,
+    moments: Path | None = None,
+    moments_out: Path | None = None,
     checkpoint: Path | None = None,
     checkpoint_interval_seconds: float = 30.0,
     on_checkpoint: Callable[[Path], None] | None = None,
@@ -93,7 +161,15 @@ def train_weaver(
 ) -> TrainingReport:
     """Train the memory named `memory` in place.
 
+    With held-out examples, it ends with the weights of their lowest loss: those given, or else the config's share of
+    the trajectories. With none it ends with the last.
+
     Args:
+        held_out: examples to look at every `validate_every` steps; instead of `held_out_share`.
+        devices: of the processes that all call this with equal arguments and equal weights
+            (`memgen.training.several_devices` starts them); the first one saves and reports.
+        moments: file with the optimizer's moments of the run that the memory's weights come from.
+        moments_out: file to write those of this run's end to.
         checkpoint: file to save the state to while training, and to go on from if it exists.
         on_checkpoint: called with that file each time it was written.
         should_stop: asked before each step; true ends the run with its state saved.
@@ -101,130 +177,123 @@ def train_weaver(
     Raises:
         NothingToTrain: no example is left after skipping.
         TrainingDiverged: a loss or gradient is not finite.
-        Cancelled: `should_stop` said so.
+        Cancelled: `should_stop` said so, on any device.
+        ConfigError: `patience` without held-out examples, or a number of devices other than the config's.
+        ArtifactCorrupt, ArtifactMismatch: `moments` can't be read, or are of other shapes.
     """
-    examples = data.examples
-    if not examples:
-        raise NothingToTrain(
-            f"no supervised assistant turn to train on: {data.skipped_long} turns are longer than "
-            f"{config.max_example_tokens} tokens, {data.skipped_weight} have weight 0"
-        )
-    run = _Run(host, memory, config)
-    before = [parameter.detach().clone() for parameter in run.parameters]
+    _check(data, held_out, config, devices)
+    if not held_out and config.held_out_share:
+        data, held_out = hold_out(data, config.held_out_share, config.seed)
+    run = _Run(host, memory, data.examples, held_out, config, devices)
     if checkpoint and checkpoint.is_file():
-        _resume(run, checkpoint)
-    prefixes = PrefixStore(host.backbone, config.prefix_cache_bytes, _first_epoch(examples, config))
-    first_step, began, saved = len(run.losses), time.monotonic(), time.monotonic()
+        run.resume(checkpoint)
+    elif moments:
+        run.trainable.take_moments(moments)
+    trainable, stopping = run.trainable, run.stopping
+    first_step, began, saved = trainable.steps, time.monotonic(), time.monotonic()
     seconds_before, tokens_before = run.seconds, run.tokens
-    for step in range(first_step, config.steps):
-        if should_stop and should_stop():
-            _save(run, checkpoint, on_checkpoint)
-            raise Cancelled(f"stopped before step {step + 1} of {config.steps}")
-        batch = batch_of_step(examples, config, step)
-        grad_norm = _step(host, memory, batch, run, prefixes, config)
+    if held_out and not stopping.looks:
+        run.look()
+    while trainable.steps < config.steps and not stopping.over:
+        if devices.any(bool(should_stop and should_stop())):
+            run.save(checkpoint, on_checkpoint)
+            raise Cancelled(f"stopped before step {trainable.steps + 1} of {config.steps}")
+        grad_norm = run.step()
+        looks = bool(held_out) and (trainable.steps % config.validate_every == 0 or trainable.steps == config.steps)
+        if looks:
+            run.look()
         elapsed = time.monotonic() - began
         run.seconds = seconds_before + elapsed
-        if checkpoint and time.monotonic() - saved >= checkpoint_interval_seconds:
-            _save(run, checkpoint, on_checkpoint)
+        if time.monotonic() - saved >= checkpoint_interval_seconds:
+            run.save(checkpoint, on_checkpoint)
             saved = time.monotonic()
-        if on_step:
-            done = step + 1 - first_step
+        if on_step and devices.is_first:
             on_step(
                 StepReport(
-                    step=step + 1,
+                    step=trainable.steps,
                     steps=config.steps,
                     loss=run.losses[-1],
                     grad_norm=grad_norm,
                     tokens_per_second=(run.tokens - tokens_before) / elapsed,
-                    seconds_left=elapsed / done * (config.steps - step - 1),
+                    seconds_left=elapsed / (trainable.steps - first_step) * (config.steps - trainable.steps),
+                    held_out_loss=stopping.looks[-1][1] if looks else None,
                 )
             )
-    flags = did_not_learn(run.losses, before, run.parameters)
+    if moments_out:
+        trainable.save_moments(moments_out)
+    if stopping.best:
+        trainable.restore(stopping.best_weights)
+    return _report(run, data)
+
+
+def _check(data: ExampleSet, held_out: Sequence[Example], config: TrainingConfig, devices: Devices) -> None:
+    if not data.examples:
+        raise NothingToTrain(
+            f"no supervised assistant turn to train on: {data.skipped_long} turns are longer than "
+            f"{config.max_example_tokens} tokens, {data.skipped_weight} have weight 0, {data.skipped_reward} "
+            "trajectories were left out for their reward"
+        )
+    if config.patience and not held_out and not config.held_out_share:
+        raise ConfigError(f"patience is {config.patience}, but nothing is held out; set held_out_share, or patience 0")
+    if devices.count != config.devices:
+        raise ConfigError(
+            f"the config asks for {config.devices} devices, the run has {devices.count}; start it with "
+            "train_weaver_on_devices"
+        )
+
+
+def _report(run: _Run, data: ExampleSet) -> TrainingReport:
+    trainable, looks = run.trainable, tuple(run.stopping.looks)
     return TrainingReport(
-        examples=len(examples),
+        examples=len(data.examples),
         skipped_long=data.skipped_long,
         skipped_weight=data.skipped_weight,
-        steps=config.steps,
+        steps=trainable.steps,
         tokens=run.tokens,
         seconds=run.seconds,
         losses=tuple(run.losses),
-        flags=flags,
+        flags=did_not_learn(
+            run.losses,
+            trainable.start,
+            trainable.parameters,
+            zero_gradients=trainable.zero_gradients,
+            held_out_losses=[loss for _, loss in looks],
+        ),
+        skipped_reward=data.skipped_reward,
+        held_out=len(run.held_out),
+        held_out_losses=looks,
+        best_step=run.stopping.best[0] if run.stopping.best else None,
     )
 
 
-def batch_of_step(examples: Sequence[Example], config: TrainingConfig, step: int) -> list[Example]:
-    """The examples of one step: consecutive slices of one shuffled pass over the data after another."""
-    lengths = tuple(len(example.target_ids) for example in examples)
-    batch = []
-    for draw in range(step * config.batch_size, (step + 1) * config.batch_size):
-        epoch, place = divmod(draw, len(examples))
-        batch.append(examples[_order_of_epoch(lengths, config.batch_size, config.seed, epoch)[place]])
-    return batch
+def did_not_learn(
+    losses: Sequence[float],
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    *,
+    zero_gradients: int = 0,
+    held_out_losses: Sequence[float] = (),
+) -> tuple[str, ...]:
+    """Reasons to doubt that a run learned anything; empty if there are none.
 
-
-@functools.lru_cache(maxsize=2)
-def _order_of_epoch(lengths: tuple[int, ...], batch_size: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """A shuffle of all examples in which neighbours have answers of similar length.
-
-    Each run of `_WINDOW` batches is sorted by length, then its batches are shuffled: padding is computed too, and
-    short answers must not pay for one long answer beside them. Sorted coarsely, because the exact length of a short
-    answer tells the answer, and batches of one class learn badly.
+    Args:
+        losses: of each step.
+        before, after: the trained tensors.
+        zero_gradients: steps in which every gradient was zero.
+        held_out_losses: of each look, the first before training.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    shuffled = torch.randperm(len(lengths), generator=generator).tolist()
-    order: list[int] = []
-    for start in range(0, len(shuffled), _WINDOW * batch_size):
-        window = sorted(shuffled[start : start + _WINDOW * batch_size], key=lambda n: lengths[n] // _SIMILAR_TOKENS)
-        batches = [window[n : n + batch_size] for n in range(0, len(window), batch_size)]
-        for place in torch.randperm(len(batches), generator=generator).tolist():
-            order.extend(batches[place])
-    return tuple(order)
-
-
-def _first_epoch(examples: Sequence[Example], config: TrainingConfig) -> list[list[Tokens]]:
-    """The prompts of each step until every example was seen."""
-    steps = min(config.steps, math.ceil(len(examples) / config.batch_size))
-    return [[e.prompt_ids[:-1] for e in batch_of_step(examples, config, step)] for step in range(steps)]
-
-
-def did_not_learn(losses: Sequence[float], before: Sequence[Tensor], after: Sequence[Tensor]) -> tuple[str, ...]:
-    """Reasons to doubt that a run learned anything; empty if there are none."""
     flags = []
     if all(torch.equal(old, new) for old, new in zip(before, after, strict=True)):
         flags.append("no weight changed")
+    if zero_gradients > len(losses) / 2:
+        flags.append(f"every gradient was zero in {zero_gradients} of {len(losses)} steps")
     window = max(1, len(losses) // 5)
     first, last = sum(losses[:window]) / window, sum(losses[-window:]) / window
     if len(losses) >= 2 * window and last > 0.98 * first:
         flags.append(f"the loss did not fall: {first:.3f} at first, {last:.3f} at last")
+    if len(held_out_losses) > 1 and min(held_out_losses[1:]) >= held_out_losses[0]:
+        flags.append(f"the held-out loss was never below its start, {held_out_losses[0]:.3f}")
     return tuple(flags)
-
-
-def _step(
-    host: AdapterHost,
-    memory: str,
-    batch: Sequence[Example],
-    run: _Run,
-    prefixes: PrefixStore,
-    config: TrainingConfig,
-) -> float:
-    checkpointing = config.activation_checkpointing
-    nll, rows = supervised_nll(host, memory, batch, prefixes, checkpointing=checkpointing)
-    loss = mean_by_example(nll, rows, len(batch)).mean()
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(run.parameters, config.max_grad_norm))
-    value = float(loss.detach())
-    if not math.isfinite(grad_norm) or not math.isfinite(value):
-        raise TrainingDiverged(
-            f"step {len(run.losses) + 1}: loss {value}, gradient norm {grad_norm}; lower learning_rate "
-            f"({config.learning_rate}) or raise warmup_steps ({config.warmup_steps})"
-        )
-    for group in run.optimizer.param_groups:
-        group["lr"] = group["peak"] * warmed_cosine(len(run.losses), config)
-    run.optimizer.step()
-    run.losses.append(value)
-    run.tokens += sum(example.tokens for example in batch)
-    return grad_norm
 
 
 def warmed_cosine(step: int, config: TrainingConfig) -> float:
@@ -233,17 +302,3 @@ def warmed_cosine(step: int, config: TrainingConfig) -> float:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def _save(run: _Run, path: Path | None, on_checkpoint: Callable[[Path], None] | None) -> None:
-    if path is None:
-        return
-    state: dict[str, Any] = {"losses": run.losses, "tokens": run.tokens, "seconds": run.seconds}
-    save_training_state(path, run.parameters, run.optimizer, state)
-    if on_checkpoint:
-        on_checkpoint(path)
-
-
-def _resume(run: _Run, path: Path) -> None:
-    state = load_training_state(path, run.parameters, run.optimizer)
-    run.losses, run.tokens, run.seconds = list(state["losses"]), int(state["tokens"]), float(state["seconds"])

@@ -16,7 +16,7 @@ from memgen.memory import Memory
 from memgen.training.examples import build_examples
 from memgen.training.weaver_sft import TrainingReport, train_weaver
 
-CONFIG = MemoryConfig(latents=4, inference_latents=3, rank=4, alpha=8)
+CONFIG = MemoryConfig(latents=4, inference_latents=3, max_insertions=0, rank=4, alpha=8)
 LETTERS = tuple("abcdefghijklmnop,.\n")
 """Delimiters that a random model writes often."""
 

@@ -1,0 +1,271 @@
+"""One job on several devices: a process for each, started here, with sums over all of them by `accelerate`.
+
+What is trained is factors and queries that the base's forward pass reads, not a module whose own forward is called. So
+DistributedDataParallel has nothing to hook into; after the backward pass each process sums the gradients itself
+(`memgen.training.optimizing`), in one message, weighted as the loss is. Everything runs on one machine.
+
+The processes are started as plain subprocesses, not by `multiprocessing`: Celery's workers are daemonic and may have
+no such children, and a fork after CUDA was used is broken. They end when the process that started them does.
+"""
+
+import contextlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+import torch
+from torch import Tensor
+
+from memgen.errors import ConfigError, DeviceFailed, MemgenError
+
+_ASK_SECONDS = 0.2
+"""Between two questions to `should_stop`."""
+_END_SECONDS = 10.0
+"""That processes have to end once there is a result or an error."""
+
+
+class Devices:
+    """The processes that train one job together, as one of them sees it. `Devices()` is a process alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes, bit for bit the same in each. Every process must ask."""
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so. Every process must ask."""
+        return flag
+
+
+ALONE = Devices()
+
+
+class _Together(Devices):
+    """Processes that `accelerate` has joined."""
+
+    def __init__(self) -> None:
+        from accelerate import PartialState  # takes seconds to import, and only these processes need it
+
+        self._state = PartialState()
+        self.rank, self.count = self._state.process_index, self._state.num_processes
+
+    def total(self, tensor: Tensor) -> Tensor:
+        from accelerate.utils import reduce
+
+        summed: Tensor = reduce(tensor.to(self._state.device), reduction="sum")
+        return summed.to(tensor.device)
+
+    def any(self, flag: bool) -> bool:
+        return bool(self.total(torch.tensor(float(flag))))
+
+
+class Line:
+    """A process's line to the one that started it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stop = threading.Event()
+        threading.Thread(target=self._listen, daemon=True, name="line").start()
+
+    def tell(self, event: Any) -> None:
+        """Give the other end's `on_event` something that can be pickled."""
+        self._connection.send(("event", event))
+
+    def should_stop(self) -> bool:
+        """Whether the other end asked to stop. Not the same in all processes at one moment: see `Devices.any`."""
+        return self._stop.is_set()
+
+    def _listen(self) -> None:
+        try:
+            self._connection.recv()
+        except (EOFError, OSError):
+            os._exit(1)  # nobody waits for the result any more
+        self._stop.set()
+
+
+@dataclass(frozen=True)
+class _Post:
+    """What a process must know to take its place."""
+
+    kind: str
+    rank: int
+    count: int
+    meeting: str
+    """A file that does not exist yet, where they find one another."""
+    threads: int
+
+
+Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
+
+
+def check_devices(kind: str, count: int) -> None:
+    """Whether this machine has `count` devices of a kind, `cuda` or `cpu`. A processor core is one.
+
+    Raises:
+        ConfigError: it has fewer, or the kind is another.
+    """
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"several devices of kind {kind!r} can't train together; expected 'cpu' or 'cuda'")
+    found = torch.cuda.device_count() if kind == "cuda" else os.cpu_count() or 1
+    if count > found:
+        raise ConfigError(
+            f"the job asks for {count} {kind} devices, this machine has {found}; lower `devices`, or run it elsewhere"
+        )
+
+
+def run_distributed(
+    work: Callable[[Devices, torch.device, Line, *Args], Result],
+    *args: *Args,
+    kind: str,
+    count: int,
+    on_event: Callable[[Any], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Call `work(devices, device, line, *args)` in `count` new processes; returns what the first one returns.
+
+    Args:
+        work: a function of a module; `args` and what it returns can be pickled.
+        kind: of device: `cuda` (process n has device n) or `cpu` (they share the cores of this process).
+        on_event: called here with everything that `line.tell` was given, in order for each process.
+        should_stop: asked here now and then; once true, `line.should_stop` is true in every process.
+
+    Raises:
+        ConfigError: there are fewer devices.
+        DeviceFailed: a process died; the others were ended.
+        MemgenError: whichever `work` raised.
+    """
+    check_devices(kind, count)
+    threads = max(1, torch.get_num_threads() // count)
+    with tempfile.TemporaryDirectory(prefix="memgen-devices-") as folder, contextlib.ExitStack() as stack:
+        posts = [_Post(kind, rank, count, str(Path(folder) / "meeting"), threads) for rank in range(count)]
+        lines = [stack.enter_context(_started()) for _ in posts]
+        try:
+            for line, post in zip(lines, posts, strict=True):
+                line.send((post, work, args))
+        except OSError as error:
+            raise DeviceFailed(f"a process on {kind} ended before it began; its output says why") from error
+        result: Result = _attend(lines, on_event, should_stop)
+        return result
+
+
+def _attend(lines: list[Connection], on_event: Callable[[Any], None], should_stop: Callable[[], bool]) -> Any:
+    """Listen until every process has given its result; the first one's is returned.
+
+    An error of ours is most often raised by all. So the others may finish what they do about it, such as saving.
+    """
+    waiting = dict(enumerate(lines))
+    first_result: Any = None
+    raised: MemgenError | None = None
+    deadline = math.inf
+    stopping = False
+    while waiting and time.monotonic() < deadline:
+        if not stopping and should_stop():
+            stopping = True
+            for line in waiting.values():
+                with contextlib.suppress(OSError):  # it has just ended, as is seen below
+                    line.send("stop")
+        ready = wait(list(waiting.values()), _ASK_SECONDS)
+        for rank, line in [(rank, line) for rank, line in waiting.items() if line in ready]:
+            what, value = _received(line)
+            if what == "event":
+                on_event(value)
+                continue
+            del waiting[rank]
+            if what == "error":
+                raised = raised or value
+                deadline = min(deadline, time.monotonic() + _END_SECONDS)
+            elif what == "failure" and raised is None:
+                raise DeviceFailed(f"process {rank} of {len(lines)}: {value}")
+            elif rank == 0:
+                first_result = value
+    if raised is not None:
+        raise raised
+    return first_result
+
+
+def _received(line: Connection) -> tuple[str, Any]:
+    try:
+        what, value = line.recv()
+        return what, value
+    except (EOFError, OSError):
+        return "failure", "it ended without a word, perhaps killed for lack of memory"
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[Connection]:
+    """A process that waits for its post, and the line to it. It is ended if it does not end by itself."""
+    ours, theirs = Pipe()
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from memgen.training.devices import serve; serve({theirs.fileno()})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])  # noqa: S603 - our own code
+    theirs.close()
+    finished = False
+    try:
+        yield ours
+        finished = True
+    finally:
+        try:
+            process.wait(_END_SECONDS if finished else 0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        ours.close()
+
+
+def serve(descriptor: int) -> None:
+    """The life of a process started by `run_distributed`: takes its post from the line, works, tells the result."""
+    connection = Connection(descriptor)
+    post, work, args = connection.recv()
+    line = Line(connection)
+    with _joined(post) as (devices, device):
+        try:
+            connection.send(("result", work(devices, device, line, *args)))
+        except MemgenError as error:
+            connection.send(("error", error))
+        except Exception:
+            connection.send(("failure", traceback.format_exc()))
+
+
+@contextlib.contextmanager
+def _joined(post: _Post) -> Iterator[tuple[Devices, torch.device]]:
+    """Meet the other processes; accelerate reads its place from variables of this process's environment."""
+    from accelerate import PartialState
+    from accelerate.utils import patch_environment
+
+    torch.set_num_threads(post.threads)
+    place: dict[str, int | str] = {
+        "rank": post.rank,
+        "local_rank": post.rank,
+        "world_size": post.count,
+        "local_world_size": post.count,
+        "omp_num_threads": post.threads,
+    }
+    if sys.platform == "linux":
+        place["gloo_socket_ifname"] = "lo"  # gloo would look up the host's name, which need not resolve
+    with patch_environment(**place):
+        state = PartialState(
+            cpu=post.kind == "cpu", init_method=f"file://{post.meeting}", rank=post.rank, world_size=post.count
+        )
+        try:
+            yield _Together(), torch.device("cpu") if post.kind == "cpu" else state.device
+        finally:
+            state.destroy_process_group()
