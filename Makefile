@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint unit format bench bench-recipe lock clean
+.PHONY: help setup demo test lint unit format bench bench-recipe bench-trigger bench-learning lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -52,6 +52,13 @@ bench: setup  ## All benchmarks; JSON into bench/results/
 bench-recipe: setup  ## What makes a memory learn fast, one change at a time (an hour; goes on where it was)
 	$(BIN)/python -m bench.recipe --task easy
 	$(BIN)/python -m bench.recipe --task hard
+	$(BIN)/python -m bench.recipe_plot
+
+bench-trigger: setup  ## What a trained trigger skips, and what it costs (goes on where it was)
+	$(BIN)/python -m bench.trigger
+
+bench-learning: setup  ## What memories learn and forget over four tasks, against baselines (hours; goes on where it was)
+	$(BIN)/python -m bench.learning
 
 lock: setup  ## Resolve the dependencies anew
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -36,23 +36,25 @@ MOONSHOTS: dict[str, tuple[str, float]] = {
     "generate_over_plain_packed_b1": ("<", 0.7),
     "generate_over_plain_packed_b8": ("<", 0.7),
 }
-_SAME = ("machine", "model", "dtype", "torch", "threads")
-"""What must agree for results of two runs to stand in one file."""
 
 
 class Report:
-    """Collects sections and writes the file after each, so that a killed run keeps what it has."""
+    """Collects sections and writes the file after each, so that a killed run keeps what it has.
+
+    Each section says where it was measured: ratios of several machines may stand in one file.
+    """
 
     def __init__(self, backbone: Backbone, path: Path | None) -> None:
-        """Goes on from the file at `path` if that was written on this machine with this model; None writes nothing."""
+        """Goes on from the file at `path` if that is of this model; None writes nothing."""
         self._path = path
-        self._document = _heading(backbone)
-        self._table = Table(title=f"{backbone.name}, {_machine(backbone)}")
+        self._where = _where(backbone)
+        self._document: dict[str, Any] = {"model": backbone.name}
+        self._table = Table(title=f"{backbone.name}, {machine_of(backbone)}")
         for name in ("key", "what", "ratio", "min-max", "bar", ""):
             self._table.add_column(name, no_wrap=name != "what")
         kept = json.loads(path.read_text()) if path is not None and path.is_file() else {}
-        if all(kept.get(name) == self._document[name] for name in _SAME):
-            self._document = {**kept, **self._document}
+        if kept.get("model") == backbone.name:
+            self._document = kept
         self._document["bars"] = {key: list(bar) for key, bar in BARS.items()}
         self._document["moonshots"] = {key: list(bar) for key, bar in MOONSHOTS.items()}
 
@@ -64,7 +66,7 @@ class Report:
             self._table.add_row(*_row(ratio))
         self._nested("method")[section] = findings.method
         self._nested("sections")[section] = {
-            "code_version": code_version(),
+            **self._where,
             "seconds": round(seconds),
             "load_average": round(os.getloadavg()[0], 2),
         }
@@ -100,28 +102,29 @@ def _row(ratio: Ratio) -> Sequence[str]:
 
 
 def _ordered(document: dict[str, Any]) -> dict[str, Any]:
-    """Plain values first: the machine and the model, then the ratios."""
+    """Plain values first: the model, then the ratios."""
     return dict(sorted(document.items(), key=lambda item: isinstance(item[1], dict)))
 
 
-def _heading(backbone: Backbone) -> dict[str, Any]:
+def _where(backbone: Backbone) -> dict[str, Any]:
     return {
-        "machine": _machine(backbone),
-        "model": backbone.name,
+        "machine": machine_of(backbone),
         "dtype": str(backbone.model.dtype).removeprefix("torch."),
         "torch": torch.__version__,
-        "code_version": code_version(),
         "threads": torch.get_num_threads(),
+        "code_version": code_version(),
     }
 
 
-def _machine(backbone: Backbone) -> str:
+def machine_of(backbone: Backbone) -> str:
+    """The processor or GPU in words."""
     if backbone.device.type == "cuda":
         return torch.cuda.get_device_name(backbone.device)
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _rounded(value: float) -> float | None:

@@ -75,6 +75,13 @@ def foreign() -> dict[str, list[Prompt]]:
     return {
         "other puzzles": _some(puzzles, 90),
         "questions": _some(_questions(), 80),
+        **ordinary_text(),
+    }
+
+
+def ordinary_text() -> dict[str, list[Prompt]]:
+    """The foreign prompts that are mostly prose."""
+    return {
         "conversation": _some(_conversation(), 60),
         "package descriptions": _some(_descriptions(), 80),
         "docstrings": _some(_docstrings(), 80),

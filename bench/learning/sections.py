@@ -1,0 +1,273 @@
+"""The sections of `docs/results.md`, in Markdown: numbers, and sentences that follow from them."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.learning.cells import Cells
+from bench.learning.outcome import LEAST_BWT, text_of_base
+from bench.learning.systems import METHODS, is_ours
+
+
+def heading(cells: Cells, document: dict[str, Any]) -> str:
+    tasks = ", ".join(f"{task.label} ({task.domain})" for task in cells.plan.tasks)
+    commands = "\n".join(document["commands"]) or "python -m bench.learning"
+    left = document["units_left"]
+    state = "All planned work is done." if not left else f"**Not finished: {left} pieces of planned work are left.**"
+    incomplete = ", ".join(document["incomplete"])
+    missing = f" Not complete for any seed, and left out: {incomplete}." if incomplete else ""
+    return (
+        "# What a memory learns and forgets\n\n"
+        f"{cells.plan.model}, tasks in the order {tasks}; {cells.plan.items} held-out items a task, "
+        f"{cells.plan.steps} optimizer steps of {cells.plan.batch_size} examples on each. {state}{missing} Numbers in "
+        "[learning.json](../bench/results/learning.json), every item's score in "
+        f"[learning/{cells.plan.digest}](../bench/results/learning/{cells.plan.digest}). Written by "
+        "`python -m bench.learning.report` from what ran as\n\n"
+        f"```\n{commands}\n```"
+    )
+
+
+def claims(document: dict[str, Any]) -> str:
+    """Each claim with what the numbers say of it."""
+    claims = document["claims"]
+    lines = ["## Do the claims hold?", "", "The claims: BWT of at least -1 point, and ACC above every baseline.", ""]
+    if claims["missing_baselines"]:
+        missing = ", ".join(claims["missing_baselines"])
+        lines += [f"Baselines without complete results, so that nothing is claimed against them: {missing}.", ""]
+    for name, found in claims["ours"].items():
+        method = document["methods"][name]
+        lines.append(
+            f"- **{name}**: BWT {_points(method['bwt'])} ({_holds(found['bwt_at_least_minus_1_point'])}; bar "
+            f"{_points(LEAST_BWT)}); ACC {_share(method['acc'])}, {_above(found, claims['missing_baselines'])}."
+        )
+    both = [
+        name
+        for name, found in claims["ours"].items()
+        if found["bwt_at_least_minus_1_point"] and found["acc_above_every_baseline"]
+    ]
+    lines += ["", f"Both hold for: {', '.join(both) or 'none of ours'}.", "", *_pairs(claims["ours"])]
+    return "\n".join(lines)
+
+
+def _above(found: dict[str, Any], missing: Sequence[str]) -> str:
+    if not found["against"]:
+        return "compared with no baseline yet"
+    beaten_by = [name for name, one in found["against"].items() if one["difference"] <= 0]
+    unsure = [name for name, one in found["against"].items() if one["difference"] > 0 >= one["interval"][0]]
+    if beaten_by:
+        return f"not above {', '.join(beaten_by)} (does not hold)"
+    if missing:
+        return "above every baseline that was measured, which are not all (open)"
+    if unsure:
+        return f"above every baseline (holds), but the 95% interval over items includes 0 against {', '.join(unsure)}"
+    return "above every baseline, each time with a 95% interval over items above 0 (holds)"
+
+
+def _pairs(ours: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            name,
+            other,
+            _points(one["difference"]),
+            _interval(one["interval"], _points),
+            f"{one['better']} / {one['worse']}",
+            f"{one['p_value']:.2g}",
+        )
+        for name, found in ours.items()
+        for other, one in found["against"].items()
+    ]
+    head = ("ours", "baseline", "ACC difference", "95% over items", "only ours / only baseline", "McNemar p")
+    note = (
+        "\nSame items on both sides, means over the seeds that both have; the bootstrap draws items within each task. "
+        "The counts are of items of the first such seed that only one side solved wholly. P values are not corrected "
+        "for the number of comparisons."
+    )
+    return [_table(head, rows), note]
+
+
+def all_methods(document: dict[str, Any]) -> str:
+    rows = []
+    for name, found in sorted(document["methods"].items(), key=lambda pair: -pair[1]["acc"]):
+        rows.append(
+            (
+                f"**{name}**" if is_ours(name) else name,
+                _share(found["acc"]),
+                _interval(found["acc_interval_over_items"], _share),
+                _interval(found["acc_interval_over_seeds"], _share),
+                _points(found["bwt"]),
+                _interval(found["bwt_interval_over_seeds"], _points),
+                _points(found["fwt"]),
+                _share(found["in_domain"]),
+                str(len(found["seeds"])),
+            )
+        )
+    head = ("method", "ACC", "over items", "over seeds", "BWT", "over seeds", "FWT", "in-domain", "seeds")
+    listing = "\n".join(f"- {name}: {METHODS[name].what}" for name in document["methods"])
+    return (
+        "## All methods\n\n"
+        f"{_table(head, rows)}\n\n"
+        "ACC is the mean over tasks at the end, BWT the mean change of earlier tasks since they were learned, FWT the "
+        "mean gain over the bare base on a task just before it is learned, in-domain the mean just after. Intervals "
+        "are of 95%: bootstrap over items, Student's t over seeds. A method that is told the task answers tasks to "
+        "come as the bare base, so its BWT and FWT are 0 by construction.\n\n"
+        f"{listing}"
+    )
+
+
+def by_task(document: dict[str, Any]) -> str:
+    labels = document["tasks"]
+    rows = [
+        (name, *(_with_interval(found, label) for label in labels), *_forgotten(found, labels))
+        for name, found in document["methods"].items()
+    ]
+    head = ("method", *labels, *(f"forgotten: {label}" for label in labels[:-1]))
+    woven = [
+        (name, *(_share(found["invocation_rate"][label]) for label in labels))
+        for name, found in document["methods"].items()
+        if is_ours(name)
+    ]
+    routed = [
+        (name, *(_share(found["routed_right"][label]) for label in labels))
+        for name, found in document["methods"].items()
+        if found["routed_right"]
+    ]
+    routing = (
+        f"\n\nShare of items that were routed to the memory of their task:\n\n{_table(('method', *labels), routed)}"
+        if routed
+        else ""
+    )
+    return (
+        f"## At the end, by task\n\n{_table(head, rows)}\n\n"
+        "In brackets 95% over items (Wilson, of means over seeds). Forgotten is the best score since the task was "
+        "learned less the last, in points.\n\n"
+        f"Share of decision points at which memory was woven:\n\n{_table(('method', *labels), woven)}"
+        f"{routing}"
+    )
+
+
+def _with_interval(found: dict[str, Any], label: str) -> str:
+    low, high = found["by_task_intervals"][label]
+    return f"{_share(found['by_task'][label])} [{100 * low:.0f}-{100 * high:.0f}]"
+
+
+def _forgotten(found: dict[str, Any], labels: Sequence[str]) -> list[str]:
+    by_task = found["forgetting"] or {}
+    return [_points(by_task.get(label)) for label in labels[:-1]]
+
+
+def matrices(document: dict[str, Any]) -> str:
+    """The cross-domain matrices as text."""
+    parts = ["## From task to task", "", "Rows: after learning a task. Columns: score on each task. Means over seeds."]
+    head = ("after", *document["tasks"])
+    for name, found in document["methods"].items():
+        if name in ("base", "majority"):
+            continue
+        rows = [
+            (label, *(_share(value) for value in row))
+            for label, row in zip(document["tasks"], found["matrix"], strict=True)
+        ]
+        parts += ["", f"### {name}", "", _table(head, rows)]
+    return "\n".join(parts)
+
+
+def costs(cells: Cells, document: dict[str, Any]) -> str:
+    base = text_of_base(cells)
+    rows = []
+    for name, found in document["methods"].items():
+        loss = found["text_nll"]
+        rows.append(
+            (
+                name,
+                f"{found['train_seconds']:.0f}",
+                "" if found["tokens_per_second"] is None else f"{found['tokens_per_second']:.0f}",
+                f"{found['added_parameters']:,}",
+                f"{found['prompt_tokens']:.0f}",
+                f"{found['answer_seconds']:.2f}",
+                "" if loss is None else f"{loss:.3f}",
+                "" if loss is None or base is None else f"{loss - base:+.3f}",
+            )
+        )
+    head = (
+        "method",
+        "training, s",
+        "tokens/s",
+        "added parameters",
+        "prompt tokens an item",
+        "s an item",
+        "text loss, nats",
+        "less the base's",
+    )
+    return (
+        "## What it costs, and what it does to ordinary text\n\n"
+        f"{_table(head, rows)}\n\n"
+        "Training is the sum over all tasks, without evaluation and without the runs that chose the rate of LoRA SFT; "
+        "tokens/s are prompt and answer tokens of SFT. Text loss is the mean token loss of the system as it is served, "
+        f"asked to continue {cells.plan.texts} pieces of ordinary text: conversation, Python's documentation, "
+        "descriptions of packages. A machine that is shared makes seconds uncertain."
+    )
+
+
+def failures(document: dict[str, Any]) -> str:
+    lines = ["## What failed", ""]
+    for name, found in document["methods"].items():
+        labels = document["tasks"]
+        row = [found["by_task"][label] for label in labels]
+        unlearned = [
+            label
+            for label, value, base in zip(labels, row, document["base"], strict=True)
+            if name != "base" and base is not None and value <= base
+        ]
+        if unlearned:
+            lines.append(f"- {name}: at the end no better than the bare base on {', '.join(unlearned)}.")
+        if found["bwt"] is not None and found["bwt"] < LEAST_BWT:
+            lines.append(f"- {name}: forgets, BWT {_points(found['bwt'])}.")
+    noted = sorted({flag for found in document["methods"].values() for flag in found["flags"]})
+    lines += ["", "What trainings reported of themselves:", "", *(f"- {flag}" for flag in noted)] if noted else []
+    return "\n".join(lines if len(lines) > 2 else [*lines, "Nothing that these numbers show."])
+
+
+def how(cells: Cells, document: dict[str, Any]) -> str:
+    plan = cells.plan
+    rates = ", ".join(f"{rate:g}" for rate in plan.lora_rates)
+    chosen = "not chosen yet" if document["lora_rate"] is None else f"{document['lora_rate']:g}"
+    tasks = [
+        (task.label, task.domain, f"`{task.name}`", f"`{json.dumps(dict(task.options))}`", str(task.training_items))
+        for task in plan.tasks
+    ]
+    return (
+        "## How it was measured\n\n"
+        f"{_table(('task', 'domain', 'of the catalogue', 'options', 'training items'), tasks)}\n\n"
+        f"LoRA SFT of the base (PEFT) and the memory's weaver take the same examples in the same batches and order: "
+        f"{plan.steps} steps of {plan.batch_size} a task, the same schedule and clipping, LoRA of the same shape. The "
+        f"learning rate of LoRA SFT is the best of {rates} on {plan.validation_items} training items of "
+        f"{plan.labels[0]} that are not trained on, for seed 0: {chosen}. The memory's is the default, chosen on other "
+        f"tasks (docs/method.md). With replay, {plan.replay_share:.0%} of the examples of a later task are of earlier "
+        f"ones, {plan.replay_examples} kept of each. Weaver GRPO: {plan.grpo_steps} steps of {plan.grpo_items} items x "
+        f"{plan.group_size} rollouts a task, on top of SFT. Trigger GRPO: {plan.trigger_steps} steps of "
+        f"{plan.trigger_items} x {plan.group_size}, on the tasks learned so far"
+        f"{f' and on {plan.outside.label}, which nobody learns' if plan.outside else ''}. Prompts take "
+        f"{plan.demonstrations} demonstrations and {plan.demonstration_tokens} tokens of them at most. A seed changes "
+        "the training items, their order and the start of every weight; held-out items stay. Answers are greedy. LoRA "
+        "SFT is served by the same engine, its factors in float32 beside the weights."
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}%"
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:+.1f}"
+
+
+def _interval(interval: Sequence[float] | None, show: Any) -> str:
+    return "" if interval is None else f"{show(interval[0])} to {show(interval[1])}"
+
+
+def _holds(yes: bool) -> str:
+    return "holds" if yes else "does not hold"

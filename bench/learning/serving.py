@@ -1,0 +1,156 @@
+"""What a system scores on items of a task: greedy, batched, all through one engine."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.learning.adapted import adapted
+from bench.learning.cells import Cell
+from bench.learning.material import VALIDATION
+from bench.learning.prompting import PromptedItem, prompting_of
+from bench.learning.routing import held_out_states, parts_for
+from bench.learning.systems import LORA, Base, FewShot, Majority, Retrieval, Routed, System, Trained
+from bench.learning.training import MEMORY_NAME, Workplace, ensure_trained, load_adapter, load_memory
+from memgen.chat import Answer
+from memgen.evaluation.episodes import score_task
+from memgen.host import AdapterHost
+from memgen.prompts import PromptCache
+from memgen.tasks.task import TaskItem
+
+BATCH = 32
+_EXAMPLES = 5
+_PROMPT_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of some items, in their order."""
+
+    scores: tuple[float, ...]
+    answers: tuple[str, ...]
+    """Fewer than items where they come from a cell."""
+    seconds: float
+    prompt_tokens: int = 0
+    """Of all turns."""
+    new_tokens: int = 0
+    asked: int = 0
+    """Decision points."""
+    invoked: int = 0
+
+    def cell(self) -> Cell:
+        """As it is kept; of the answers only a few, to be looked at."""
+        return {
+            "score": sum(self.scores) / len(self.scores),
+            "seconds": round(self.seconds, 2),
+            "prompt_tokens": self.prompt_tokens,
+            "new_tokens": self.new_tokens,
+            "asked": self.asked,
+            "invoked": self.invoked,
+            "answers": [answer[:300] for answer in self.answers[:_EXAMPLES]],
+            "scores": [round(score, 4) for score in self.scores],
+        }
+
+
+class Serving:
+    """Answers items. Prompts that the bare base has read are kept for all memories."""
+
+    def __init__(self, work: Workplace, prompt_bytes: int) -> None:
+        self.work = work
+        self._prompts = PromptCache(work.backbone.decoder, prompt_bytes)
+
+    def note_scores(self, system: System, task: int) -> Cell:
+        """Score the system on the held-out items of a task, and keep that."""
+        if isinstance(system, Routed):
+            cell = self._routed(system, task)
+        else:
+            cell = self.score(system, task, self.work.material.held_out_items(task)).cell()
+        self.work.cells.note_scores(system, self.work.plan.labels[task], cell)
+        return cell
+
+    def note_validation(self, system: Trained) -> None:
+        """Score LoRA SFT of the first task on the items that its learning rate is chosen on."""
+        scores = self.score(system, 0, self.work.material.validation_items())
+        self.work.cells.note_scores(system, VALIDATION, scores.cell())
+
+    def score(self, system: System, task: int, items: Sequence[TaskItem]) -> Scores:
+        """Let one system answer; a routed one has `note_scores` only."""
+        material = self.work.material
+        if isinstance(system, Majority):
+            return _constant(material.most_frequent_answer(task, system.seed), items)
+        host, memory = host_of(self.work, system)
+        prompts = self._prompts if host.backbone is self.work.backbone else None
+        if isinstance(system, FewShot | Retrieval):
+            prompting = prompting_of(material, system, task)
+            items = [PromptedItem(item, prompting) for item in items]
+            prompts = PromptCache(self.work.backbone.decoder, _PROMPT_BYTES)
+        new_tokens = material.new_tokens([task])
+        found = score_task(host, memory, items, max_new_tokens=new_tokens, batch_size=BATCH, prompts=prompts)
+        turns = [turn for episode in found.episodes for turn in episode.turns]
+        decisions = [decision for turn in turns for decision in turn.generation.decisions]
+        return Scores(
+            tuple(item.score for item in found.suite.items),
+            tuple(item.answer for item in found.suite.items),
+            found.suite.seconds,
+            sum(len(turn.prompt_ids) for turn in turns),
+            sum(len(turn.generation.token_ids) for turn in turns),
+            len(decisions),
+            sum(decision.invoked for decision in decisions),
+        )
+
+    def _routed(self, system: Routed, task: int) -> Cell:
+        """Each item by the part that it is routed to. A part's scores on its own task, and the base's, are kept as
+        such, for what is sent there is answered alike at every stage."""
+        parts = parts_for(self.work, system, held_out_states(self.work, task))
+        items = self.work.material.held_out_items(task)
+        scores = [0.0] * len(items)
+        answers = [""] * len(items)
+        totals = dict.fromkeys(("seconds", "prompt_tokens", "new_tokens", "asked", "invoked"), 0.0)
+        for part in dict.fromkeys(parts):
+            numbers = [number for number, one in enumerate(parts) if one == part]
+            whole = self.work.cells.scored(part, self.work.plan.labels[task])
+            if whole is None and (isinstance(part, Base) or part.chain[-1].task == task):
+                whole = self.note_scores(part, task)
+            if whole is None:
+                cell, places, share = self.score(part, task, [items[n] for n in numbers]).cell(), None, 1.0
+            else:
+                cell, places, share = whole, numbers, len(numbers) / len(items)
+            for order, number in enumerate(numbers):
+                place = order if places is None else number
+                scores[number] = cell["scores"][place]
+                answers[number] = cell["answers"][place] if place < len(cell["answers"]) else ""
+            for key in totals:
+                totals[key] += share * cell[key]
+        counts = {key: round(value) for key, value in totals.items() if key != "seconds"}
+        served = {part.name: parts.count(part) for part in dict.fromkeys(parts)}
+        return {**Scores(tuple(scores), tuple(answers), totals["seconds"], **counts).cell(), "served_by": served}
+
+
+def host_of(work: Workplace, system: System) -> tuple[AdapterHost, str | None]:
+    """(host, name of the memory in it or None) that serve a system that is not routed; trained now if need be."""
+    if not isinstance(system, Trained):
+        return AdapterHost(work.backbone), None
+    folder = ensure_trained(work, system)
+    if system.family == LORA:
+        return AdapterHost(adapted(work.backbone, load_adapter(work.backbone, folder))), None
+    host = AdapterHost(work.backbone)
+    load_memory(host, folder)
+    return host, MEMORY_NAME
+
+
+def _constant(answer: Answer, items: Sequence[TaskItem]) -> Scores:
+    """The same answer at every turn of every item."""
+    started = time.perf_counter()
+    scores = []
+    for item in items:
+        environment = item.open()
+        try:
+            seen = environment.reset()
+            reward, turns = seen.reward, 0
+            while not seen.done and turns < item.max_turns:
+                seen = environment.step(answer)
+                reward, turns = reward + seen.reward, turns + 1
+        finally:
+            environment.close()
+        scores.append(reward)
+    text = answer.content or str(list(answer.tool_calls))
+    return Scores(tuple(scores), (text,) * len(scores), time.perf_counter() - started)

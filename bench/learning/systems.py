@@ -1,0 +1,189 @@
+"""Every system that answers items, as a value, and the methods that are made of them.
+
+A trained system is its chain of training steps, so methods that begin alike share what they begin with: the first task
+of `memgen-sequential`, `memgen-replay` and `memgen-isolated` is one training. Equal systems have equal names, and
+what a system scored is kept under its name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.learning.plan import Plan
+
+SFT, GRPO, TRIGGER = "sft", "grpo", "trigger"
+LORA, MEMORY = "lora", "memory"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One training step of a chain."""
+
+    kind: str
+    """`sft`, `grpo` or `trigger`; the last is trained on all tasks up to `task`."""
+    task: int
+    replay: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}{self.task}{'r' if self.replay else ''}"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The bare base."""
+
+    name: str = "base"
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The most frequent expert answer of the task at hand, whatever is asked."""
+
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"majority-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """The base behind fixed training examples of the task at hand. It is told which task that is."""
+
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"few-shot-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The base behind the training examples most like the question, of all tasks up to `stage`."""
+
+    seed: int
+    stage: int
+
+    @property
+    def name(self) -> str:
+        return f"retrieval-s{self.seed}-t{self.stage}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The base with one LoRA, or one memory, that went through a chain of training steps."""
+
+    family: str
+    seed: int
+    chain: tuple[Link, ...]
+    rate: float | None = None
+    """Learning rate of LoRA SFT; None is the config's."""
+
+    @property
+    def name(self) -> str:
+        rate = "" if self.rate is None else f"{self.rate:g}"
+        return "-".join([f"{self.family}{rate}", f"s{self.seed}", *(link.name for link in self.chain)])
+
+    @property
+    def parent(self) -> "Trained | None":
+        """What the last link started from; None is nothing."""
+        return Trained(self.family, self.seed, self.chain[:-1], self.rate) if len(self.chain) > 1 else None
+
+    @property
+    def lineage(self) -> "tuple[Trained, ...]":
+        """Every system on the way to this one, itself last."""
+        return (*(self.parent.lineage if self.parent else ()), self)
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A memory for each task up to `stage`, chosen by the prompt, or the bare base."""
+
+    seed: int
+    stage: int
+
+    @property
+    def name(self) -> str:
+        return f"routed-s{self.seed}-t{self.stage}"
+
+    @property
+    def parts(self) -> tuple[Trained, ...]:
+        return tuple(Trained(MEMORY, self.seed, (Link(SFT, task),)) for task in range(self.stage + 1))
+
+
+System = Base | Majority | FewShot | Retrieval | Trained | Routed
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to go from task to task."""
+
+    what: str
+    after: Callable[[int, int, float], System]
+    """The system after (stage, seed), with the learning rate of LoRA."""
+    knows_task: bool = False
+    """Whether it is told which task an item is of; then it answers tasks to come as the bare base."""
+
+    def system(self, stage: int, task: int, seed: int, rate: float) -> System:
+        """What answers items of `task` once the tasks up to `stage` were learned; stage -1 is before all."""
+        if stage < 0 or (self.knows_task and task > stage):
+            return Base()
+        return self.after(stage, seed, rate)
+
+
+def _chain(stage: int, *, replay: bool, grpo: bool = False) -> tuple[Link, ...]:
+    links: list[Link] = []
+    for task in range(stage + 1):
+        links.append(Link(SFT, task, replay and task > 0))
+        if grpo:
+            links.append(Link(GRPO, task, replay and task > 0))
+    return tuple(links)
+
+
+def _lora(replay: bool) -> Callable[[int, int, float], System]:
+    return lambda stage, seed, rate: Trained(LORA, seed, _chain(stage, replay=replay), rate)
+
+
+def _memory(*, replay: bool, grpo: bool = False, trigger: bool = False) -> Callable[[int, int, float], System]:
+    def after(stage: int, seed: int, _: float) -> System:
+        chain = _chain(stage, replay=replay, grpo=grpo)
+        return Trained(MEMORY, seed, (*chain, Link(TRIGGER, stage)) if trigger else chain)
+
+    return after
+
+
+METHODS = {
+    "base": Method("the bare base", lambda *_: Base()),
+    "majority": Method(
+        "the most frequent expert answer of the task; told the task",
+        lambda _, seed, __: Majority(seed),
+        knows_task=True,
+    ),
+    "memgen-isolated": Method(
+        "a memory a task, chosen from the prompt by the router; not told the task",
+        lambda stage, seed, _: Routed(seed, stage),
+    ),
+    "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
+    "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(True)),
+    "lora": Method("LoRA SFT of the base, task after task", _lora(False)),
+    "memgen-sequential": Method("one memory, weaver SFT, task after task", _memory(replay=False)),
+    "few-shot": Method(
+        "fixed training examples in the prompt; told the task", lambda _, seed, __: FewShot(seed), knows_task=True
+    ),
+    "expel": Method(
+        "training examples retrieved into the prompt by BM25; not told the task",
+        lambda stage, seed, _: Retrieval(seed, stage),
+    ),
+    "memgen-grpo": Method("weaver SFT with replay, then weaver GRPO on each task", _memory(replay=True, grpo=True)),
+    "memgen-trigger": Method("memgen-replay with a trained trigger", _memory(replay=True, trigger=True)),
+}
+"""By name, in the order in which they are run."""
+
+
+def is_ours(method: str) -> bool:
+    return method.startswith("memgen-")
+
+
+def tuning_candidates(plan: Plan) -> list[Trained]:
+    """LoRA SFT of the first task at each rate; the best goes on as the first stage of seed 0."""
+    return [Trained(LORA, 0, (Link(SFT, 0),), rate) for rate in plan.lora_rates]

@@ -1,0 +1,124 @@
+"""What the cells are made into: rates, matrices, intervals, claims, the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.learning import schedule
+from bench.learning.metrics import compare, item_interval, seed_interval, seed_result
+from bench.learning.outcome import write_outcome
+from bench.learning.report import write_page
+from bench.learning.schedule import Unit, pending, seconds_left
+from bench.learning.systems import LORA, MEMORY, SFT, Base, Link, Majority, Trained
+from bench.learning.training import Workplace
+
+
+def test_the_rate_of_lora_is_the_best_on_validation_items(workplace: Callable[..., Workplace]) -> None:
+    cells = workplace().cells
+    assert schedule.chosen_rate(cells) is None
+    for rate, score in ((1e-3, 0.25), (2e-3, 0.5)):
+        cells.note_scores(Trained(LORA, 0, (Link(SFT, 0),), rate), "validation", {"score": score})
+    assert schedule.chosen_rate(cells) == 2e-3
+    cells.note_scores(Trained(LORA, 0, (Link(SFT, 0),), 1e-3), "validation", {"score": 0.5})
+    assert schedule.chosen_rate(cells) == 1e-3
+
+
+def test_the_estimate_counts_kinds_that_were_timed(workplace: Callable[..., Workplace]) -> None:
+    cells = workplace().cells
+    methods = ["majority"]
+    cells.note_scores(Majority(0), "yes-no", {"score": 0.5, "seconds": 2.0})
+    cells.note_scores(Majority(1), "yes-no", {"score": 0.5, "seconds": 4.0})
+    seconds, unknown = seconds_left(cells, methods, 3)
+    assert seconds == 3.0
+    assert unknown == len(pending(cells, methods, 3)) - 1
+
+
+def test_matrix_and_comparison_by_hand(workplace: Callable[..., Workplace]) -> None:
+    cells = workplace().cells
+    seen = {
+        Base(): ([0, 0, 0, 0], [0, 0, 0, 1]),
+        Trained(MEMORY, 0, (Link(SFT, 0),)): ([1, 1, 1, 0], [0, 0, 1, 1]),
+        Trained(MEMORY, 0, (Link(SFT, 0), Link(SFT, 1))): ([1, 0, 0, 0], [1, 1, 1, 1]),
+    }
+    for system, by_task in seen.items():
+        for label, scores in zip(("yes-no", "left-right"), by_task, strict=True):
+            cells.note_scores(system, label, {"score": sum(scores) / 4, "scores": scores})
+    result = seed_result(cells, "memgen-sequential", 0)
+    assert result is not None
+    assert result.matrix == [[0.75, 0.5], [0.25, 1.0]]
+    assert (result.acc, result.bwt, result.fwt, result.in_domain) == (0.625, -0.5, 0.25, 0.875)
+    assert result.forgotten == [0.5, None]
+    assert seed_result(cells, "memgen-replay", 0) is None
+    found = compare(cells, "memgen-sequential", "base", [0])
+    assert found.difference == 0.5
+    assert (found.better, found.worse) == (4, 0)
+    assert found.p_value == pytest.approx(2 / 2**4)
+    assert found.interval[0] < 0.5 < found.interval[1]
+
+
+def test_intervals_by_hand() -> None:
+    interval = seed_interval([0.0, 2.0])
+    assert interval is not None
+    assert interval == (pytest.approx(1 - 12.7062, abs=1e-4), pytest.approx(1 + 12.7062, abs=1e-4))
+    assert seed_interval([1.0]) is None
+    ones = torch.ones(4).double().numpy()
+    assert item_interval([ones, 0 * ones]) == (0.5, 0.5)
+
+
+def test_the_page_keeps_what_a_person_wrote(finished: tuple[Workplace, list[Unit]], tmp_path: Path) -> None:
+    work, _ = finished
+    page = tmp_path / "results.md"
+    document = write_outcome(work.cells, 1)
+    write_page(work.cells, document, page)
+    text = page.read_text()
+    assert "Both hold for:" in text
+    assert "a command" in text
+    for name in document["methods"]:
+        assert name in text
+    assert (tmp_path / "results" / "acc.svg").read_text().startswith("<?xml")
+    drawn = (tmp_path / "results" / "matrices.svg").read_bytes()
+    page.write_text(text.replace("_Nothing was said about these numbers yet._", "Mind the seeds."))
+    write_page(work.cells, document, page)
+    assert page.read_text().count("Mind the seeds.") == 1
+    assert (tmp_path / "results" / "matrices.svg").read_bytes() == drawn
+
+
+def test_claims_follow_the_numbers(workplace: Callable[..., Workplace], tmp_path: Path) -> None:
+    """A method that forgets and loses must not be said to do neither."""
+    cells = workplace().cells
+    good, bad = {"score": 1.0, "scores": [1] * 4}, {"score": 0.0, "scores": [0] * 4}
+    common = {"seconds": 1.0, "prompt_tokens": 4, "asked": 2, "invoked": 1}
+    first, last = Trained(MEMORY, 0, (Link(SFT, 0),)), Trained(MEMORY, 0, (Link(SFT, 0), Link(SFT, 1)))
+    known = {(Base(), "yes-no"): good, (Base(), "left-right"): bad, (first, "yes-no"): good, (first, "left-right"): bad}
+    known |= {(last, "yes-no"): bad, (last, "left-right"): good}
+    for (system, label), cell in known.items():
+        cells.note_scores(system, label, {**cell, **common})
+    document = write_outcome(cells, 1)
+    claim = document["claims"]["ours"]["memgen-sequential"]
+    assert not claim["bwt_at_least_minus_1_point"]
+    assert not claim["acc_above_every_baseline"]
+    assert "lora" in document["claims"]["missing_baselines"]
+    write_page(cells, document, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "Both hold for: none of ours." in text
+    assert "memgen-sequential: forgets, BWT -100.0" in text
+    assert "not above base (does not hold)" in text
+    assert document["methods"]["memgen-sequential"]["invocation_rate"] == {"yes-no": 0.5, "left-right": 0.5}
+
+
+def test_nothing_is_above_baselines_that_were_not_measured(workplace: Callable[..., Workplace], tmp_path: Path) -> None:
+    cells = workplace().cells
+    common = {"seconds": 1.0, "prompt_tokens": 4, "asked": 0, "invoked": 0}
+    first, last = Trained(MEMORY, 0, (Link(SFT, 0),)), Trained(MEMORY, 0, (Link(SFT, 0), Link(SFT, 1)))
+    for system, score in ((Base(), 0), (first, 1), (last, 1)):
+        for label in ("yes-no", "left-right"):
+            cells.note_scores(system, label, {"score": score, "scores": [score] * 4, **common})
+    document = write_outcome(cells, 1)
+    claim = document["claims"]["ours"]["memgen-sequential"]
+    assert claim["bwt_at_least_minus_1_point"]
+    assert claim["against"]["base"]["difference"] == 1.0
+    assert not claim["acc_above_every_baseline"]
+    write_page(cells, document, tmp_path / "results.md")
+    assert "Both hold for: none of ours." in (tmp_path / "results.md").read_text()
