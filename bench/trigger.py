@@ -29,7 +29,8 @@ from memgen.evaluation.intervals import wilson_interval
 from memgen.evaluation.invocations import invocation_rate
 from memgen.host import AdapterHost
 from memgen.training.examples import build_examples
-from memgen.training.trigger_grpo import TriggerStep, train_trigger
+from memgen.training.trigger_grpo import train_trigger
+from memgen.training.trigger_report import TriggerStep
 from memgen.training.weaver_sft import train_weaver
 
 RESULTS = Path(__file__).parent / "results" / "trigger.json"

@@ -43,6 +43,11 @@ class Report(Protocol):
         """0 if it was never trained."""
         ...
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Signs that it did not learn."""
+        ...
+
 
 def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) -> str:
     """Write the memory `name` into `folder`; returns the sha256 of its manifest, which covers what was there too."""

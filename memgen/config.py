@@ -1,5 +1,6 @@
 """What a memory is and how it is trained: frozen values, checked when made."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -11,6 +12,16 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _check_type(name: str, expected: Any, value: Any) -> None:
+    if expected in (int, float):
+        fits = isinstance(value, int if expected is int else int | float) and not isinstance(value, bool)
+        _require(fits and math.isfinite(value), f"{name} is {value!r}; expected a number of type {expected.__name__}")
+    elif expected in (str, bool):
+        _require(isinstance(value, expected), f"{name} is {value!r}; expected a value of type {expected.__name__}")
+    else:
+        _require(isinstance(value, list | tuple), f"{name} is {value!r}; expected a list")
+
+
 class _FromMapping:
     """Builds the dataclass from a JSON object, refusing names it does not know."""
 
@@ -19,6 +30,8 @@ class _FromMapping:
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
         unknown = sorted(set(values) - known)
         _require(not unknown, f"unknown {cls.__name__} fields {unknown}; known: {sorted(known)}")
+        for field in fields(cls):  # type: ignore[arg-type]  # as above
+            _check_type(field.name, field.type, values.get(field.name, field.default))
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def to_mapping(self) -> dict[str, Any]:

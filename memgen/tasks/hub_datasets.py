@@ -196,7 +196,7 @@ def _load(source: str, config: str | None, split: str, columns: tuple[str, ...],
         ConfigError: a column is missing.
     """
     try:
-        import datasets  # type: ignore[import-untyped]  # optional, slow to import, ships no type information
+        import datasets
     except ImportError as error:
         raise ModelNotFound(
             f"dataset {source!r} needs the package datasets; run `pip install 'memgen-service[hub]'`"

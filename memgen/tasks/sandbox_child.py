@@ -224,9 +224,8 @@ def run_pytest(source: str, tests: str) -> str:
     Path("solution.py").write_text(source, encoding="utf-8")
     Path("test_solution.py").write_text(tests, encoding="utf-8")
     sys.path.insert(0, str(Path.cwd()))
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     counted = _Counted()
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    options = ["-q", "-x", "--disable-plugin-autoload", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     # Folders above this one can't be read.
     here = ["-c", os.devnull, "--rootdir", ".", "--confcutdir", "."]
     try:

@@ -15,84 +15,22 @@ elsewhere.
 Items and seeds depend only on the step, so a run killed at any step goes on from its checkpoint as if it had not been.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
 from memgen.config import TriggerConfig
 from memgen.errors import ArtifactCorrupt, ConfigError, NothingToTrain
-from memgen.evaluation.invocations import InvocationRate, rate_of_counts
 from memgen.host import AdapterHost
 from memgen.prompts import PromptCache
 from memgen.sampling import Sampling
 from memgen.tasks.task import TaskItem
 from memgen.training.optimizing import ParameterGroup, Trainable
 from memgen.training.reward_loop import drawn_of_step, run_steps
-from memgen.training.rollouts import Group, Rollout, roll_out, seed_of
-from memgen.training.trigger_update import Update, decisions_of, make_parts, penalise, update
-
-_SETTLED = 0.98
-"""Share of decisions alike from which a trigger counts as always or never firing."""
-_UNDECIDED = 0.97 * math.log(2)
-"""Mean entropy of decisions, nats, above which a trigger has not made up its mind: probabilities 0.4 to 0.6."""
-
-
-@dataclass(frozen=True)
-class TriggerStep:
-    """What one batch of rollouts was like, and what was learned from it."""
-
-    step: int
-    steps: int
-    reward: float
-    """Mean over all rollouts, before the penalty; skipped groups too."""
-    penalised_reward: float
-    groups: int
-    groups_skipped: int
-    """Without a spread of penalised rewards."""
-    asked: int
-    invoked: float
-    """Share of the decision points at which memory was woven; 0 if there was none."""
-    entropy: float
-    """Mean of the decisions', nats; ln 2 = 0.693 is undecided."""
-    loss: float
-    """This and the following: means over the optimizer steps, 0 if there was none."""
-    grad_norm: float
-    clip_share: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class TriggerReport:
-    steps: int
-    optimizer_steps: int
-    rollouts: int
-    groups: int
-    groups_skipped: int
-    seconds: float
-    rewards: tuple[float, ...]
-    """Mean of each step, before the penalty."""
-    invoked: tuple[float, ...]
-    """Share of each step's decisions."""
-    by_task: dict[str, InvocationRate]
-    """Of the last fifth of the steps, as drawn."""
-    flags: tuple[str, ...]
-    """Signs that it did not learn, in plain words; empty if none."""
-
-
-@dataclass
-class _Progress:
-    """What a run has done so far; JSON in its checkpoints."""
-
-    rewards: list[float]
-    invoked: list[float]
-    entropies: list[float]
-    counts: list[list[tuple[str, int, int]]]
-    """Of each step's rollouts: task, asked, invoked."""
-    groups: int = 0
-    groups_skipped: int = 0
-    seconds: float = 0.0
+from memgen.training.rollouts import Group, roll_out, seed_of
+from memgen.training.trigger_report import Progress, TriggerReport, TriggerStep, mean
+from memgen.training.trigger_update import Update, make_parts, penalise, update
 
 
 def train_trigger(
@@ -175,7 +113,7 @@ class _Run:
             max_grad_norm=config.max_grad_norm,
             weight_decay=config.weight_decay,
         )
-        self.progress = _Progress([], [], [], [])
+        self.progress = Progress([], [], [], [])
         self._host, self._memory, self._config = host, memory, config
         self._named, self._should_stop = named, should_stop
 
@@ -223,7 +161,7 @@ class _Run:
                 update(self._host, self._memory, self.trainable, parts, config) for _ in range(config.iterations)
             ]
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        self._note(rollouts, len(groups), len(groups) - len(teaching))
+        self.progress.note(rollouts, len(groups), len(groups) - len(teaching))
         return TriggerStep(
             step=len(self.progress.rewards),
             steps=config.steps,
@@ -234,9 +172,9 @@ class _Run:
             asked=sum(asked for _, asked, _ in self.progress.counts[-1]),
             invoked=self.progress.invoked[-1],
             entropy=self.progress.entropies[-1],
-            loss=_mean([one.loss for one in updates]),
-            grad_norm=_mean([one.grad_norm for one in updates]),
-            clip_share=_mean([one.clip_share for one in updates]),
+            loss=mean([one.loss for one in updates]),
+            grad_norm=mean([one.grad_norm for one in updates]),
+            clip_share=mean([one.clip_share for one in updates]),
             seconds_left=0.0,
         )
 
@@ -246,7 +184,7 @@ class _Run:
             return
         state, _ = self.trainable.resume(checkpoint)
         try:
-            self.progress = _Progress(**state)
+            self.progress = Progress(**state)
         except TypeError as error:
             raise ArtifactCorrupt(
                 f"checkpoint {checkpoint} is of another kind of run: {error}; delete it to start over"
@@ -257,66 +195,8 @@ class _Run:
         self.trainable.save(path, asdict(self.progress))
 
     def report(self) -> TriggerReport:
-        progress = self.progress
-        counts = [one for step in progress.counts[-_window(len(progress.counts)) :] for one in step]
-        tasks = dict.fromkeys(task for task, _, _ in counts)
-        by_task = {
-            name: rate_of_counts([(asked, invoked) for task, asked, invoked in counts if task == name])
-            for name in tasks
-        }
-        return TriggerReport(
-            steps=len(progress.rewards),
-            optimizer_steps=self.trainable.steps,
-            rollouts=sum(len(step) for step in progress.counts),
-            groups=progress.groups,
-            groups_skipped=progress.groups_skipped,
-            seconds=progress.seconds,
-            rewards=tuple(progress.rewards),
-            invoked=tuple(progress.invoked),
-            by_task=by_task,
-            flags=self._flags(rate_of_counts([(asked, invoked) for _, asked, invoked in counts])),
-        )
-
-    def _note(self, rollouts: Sequence[Rollout], groups: int, skipped: int) -> None:
-        progress = self.progress
-        decisions = [decision for rollout in rollouts for decision in decisions_of(rollout)]
-        progress.rewards.append(fmean(rollout.reward for rollout in rollouts))
-        progress.invoked.append(_mean([decision.invoked for decision in decisions]))
-        progress.entropies.append(_mean([entropy(decision.probability) for decision in decisions]))
-        progress.counts.append(
-            [(r.task, len(asked), sum(d.invoked for d in asked)) for r in rollouts for asked in [decisions_of(r)]]
-        )
-        progress.groups += groups
-        progress.groups_skipped += skipped
-
-    def _flags(self, last: InvocationRate) -> tuple[str, ...]:
-        progress = self.progress
-        found = [f"no weight changed: {name}" for name in self.trainable.unchanged()]
-        if progress.groups_skipped == progress.groups:
-            found.append("no group had a spread of penalised rewards: all advantages were zero")
-        if last.rate is None:
-            found.append("the trigger was never asked")
-        elif last.rate >= _SETTLED:
-            found.append(f"the trigger always fires: {last.rate:.1%} of the last {last.asked} decisions")
-        elif last.rate <= 1 - _SETTLED:
-            found.append(f"the trigger never fires: {last.rate:.1%} of the last {last.asked} decisions")
-        elif (doubt := fmean(progress.entropies[-_window(len(progress.entropies)) :])) > _UNDECIDED:
-            found.append(f"the trigger is undecided: {doubt:.3f} of {math.log(2):.3f} nats of entropy at last")
-        return tuple(found)
-
-
-def entropy(probability: float) -> float:
-    """Of one decision, nats. For 0.5: ln 2 = 0.6931; for 0 and 1: 0."""
-    return -sum(p * math.log(p) for p in (probability, 1.0 - probability) if p > 0.0)
+        return self.progress.report(self.trainable)
 
 
 def _of_task(group: Group, task: str) -> Group:
     return Group(tuple(replace(rollout, task=task) for rollout in group.rollouts))
-
-
-def _window(steps: int) -> int:
-    return max(1, steps // 5)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if values else 0.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memgen.errors import ArtifactCorrupt, TrainingDiverged
+from memgen.errors import ArtifactCorrupt, ArtifactMismatch, TrainingDiverged
 from memgen.training.devices import Devices
 from memgen.training.optimizing import ParameterGroup, Trainable, sum_gradients
 
@@ -105,3 +105,49 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     _trainable(1.0, 2.0).save(path, {})
     with pytest.raises(ArtifactCorrupt, match="delete it to start over"):
         _trainable(1.0, 2.0, 3.0).resume(path)
+
+
+def _steady(*values: float) -> Trainable:
+    parameters = tuple(torch.nn.Parameter(torch.tensor([value, -value])) for value in values)
+    return Trainable([ParameterGroup("all", parameters, 0.1)], lambda step: 1.0, max_grad_norm=100.0)
+
+
+def _take_steps(trainable: Trainable, first: int, last: int) -> list[list[float]]:
+    """Steps `first` to `last` of a run whose gradients change from step to step."""
+    for step in range(first, last):
+        trainable.zero_grad()
+        sum((p * (step + 1) ** 2).sum() for p in trainable.parameters).backward()
+        trainable.step(1.0)
+    return [p.tolist() for p in trainable.parameters]
+
+
+def test_a_later_run_goes_on_with_moments_and_step_count(tmp_path: Path) -> None:
+    """Three steps and then, in another run from their weights and moments, three more: the same as six."""
+    path = tmp_path / "optimizer.safetensors"
+    whole, first, cold, later = (_steady(1.0, 2.0) for _ in range(4))
+    expected = _take_steps(whole, 0, 6)
+    _take_steps(first, 0, 3)
+    first.save_moments(path)
+    for run in (cold, later):
+        run.restore(first.weights())
+    later.take_moments(path)
+    assert _take_steps(cold, 3, 6) != expected
+    assert _take_steps(later, 3, 6) == expected
+    assert [int(state["step"]) for state in later.optimizer.state.values()] == [6, 6]
+    assert later.steps == 3, "the schedule begins anew"
+
+
+def test_moments_of_other_shapes_change_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "optimizer.safetensors"
+    run = _steady(1.0, 2.0)
+    _take_steps(run, 0, 2)
+    run.save_moments(path)
+    fewer, longer = _steady(1.0), _trainable(1.0, 2.0)
+    with pytest.raises(ArtifactMismatch, match="has moments of 2 parameters; this run trains 1"):
+        fewer.take_moments(path)
+    with pytest.raises(ArtifactMismatch, match=r"exp_avg of parameter 0 is \(2,\), not \(1,\)"):
+        longer.take_moments(path)
+    assert not longer.optimizer.state
+    path.write_bytes(b"no tensors")
+    with pytest.raises(ArtifactCorrupt, match="holds no optimizer's moments"):
+        run.take_moments(path)

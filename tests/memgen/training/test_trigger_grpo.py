@@ -19,7 +19,8 @@ from memgen.sampling import Sampling
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import SingleTurn
 from memgen.training.examples import tokenize
-from memgen.training.trigger_grpo import TriggerReport, entropy, train_trigger
+from memgen.training.trigger_grpo import train_trigger
+from memgen.training.trigger_report import TriggerReport, entropy
 from tests.memgen.conftest import LETTERS, randomise
 
 NEW_TOKENS = 6

@@ -1,0 +1,45 @@
+"""Tasks that may be named by a stranger: built-in ones that need no network, with the options that are harmless.
+
+`memgen.tasks.catalogue` imports whatever path it is given and passes any option on, which is right for a library and
+wrong for a service.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from memgen.errors import ConfigError
+from memgen.tasks.catalogue import make_task
+from memgen.tasks.task import Task
+
+OPTIONS: dict[str, frozenset[str]] = {
+    "bfcl": frozenset({"categories", "max_characters"}),
+    "reasoning-gym": frozenset({"options"}),
+    "textworld": frozenset({"level", "theme", "show_commands"}),
+}
+"""What may be said of each. `reasoning-gym:<dataset>` names its dataset behind a colon."""
+GAMES_FOLDER = "games"
+"""A good name for a folder of generated games, beneath a service's own."""
+
+
+def open_environment(name: str, options: Mapping[str, Any], *, folder: Path) -> Task:
+    """The task of a name and options that somebody sent.
+
+    Args:
+        folder: where generated games are kept.
+
+    Raises:
+        ConfigError: another name, or an option that is not in `OPTIONS` or has a wrong value.
+        ModelNotFound: the task's wheel is not installed.
+    """
+    kind, _, argument = name.partition(":")
+    if kind not in OPTIONS or bool(argument) != (kind == "reasoning-gym"):
+        raise ConfigError(
+            f"environment {name!r} is not known; expected bfcl, textworld, or reasoning-gym with one of its datasets, "
+            "such as 'reasoning-gym:spell_backward'"
+        )
+    unknown = sorted(set(options) - OPTIONS[kind])
+    if unknown:
+        raise ConfigError(f"environment {name!r} got the options {unknown}; expected some of {sorted(OPTIONS[kind])}")
+    place = {"folder": folder} if kind == "textworld" else {}
+    return make_task(name, **options, **place)
