@@ -6,9 +6,25 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import problems
-from api.endpoints import adapters, chat, health, jobs, keys, tasks, trajectories
+from api.endpoints import (
+    adapters,
+    archives,
+    chat,
+    deletions,
+    feedback,
+    gates,
+    health,
+    jobs,
+    keys,
+    routes,
+    schedules,
+    tasks,
+    trajectories,
+    versions,
+)
 from api.inference import Inference
 from api.request_log import RequestLog
+from api.shadows import Shadows
 from registry.logs import configure_logs
 from registry.settings import Settings, load_settings
 from registry.wiring import open_services
@@ -29,12 +45,14 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
         with open_services(settings) as services:
             inference = Inference(settings)
             app.state.services, app.state.inference = services, inference
+            app.state.shadows = Shadows(inference, services)
             with make_queue(settings) as app.state.queue:
                 if serve_model:
                     inference.start()
                 try:
                     yield
                 finally:
+                    await app.state.shadows.stop()
                     inference.stop()
 
     app = FastAPI(
@@ -45,6 +63,21 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
     )
     problems.install(app)
     app.add_middleware(RequestLog)
-    for module in (health, keys, tasks, trajectories, adapters, jobs, chat):
+    for module in (
+        health,
+        keys,
+        tasks,
+        trajectories,
+        adapters,
+        jobs,
+        chat,
+        routes,
+        feedback,
+        gates,
+        schedules,
+        versions,
+        archives,
+        deletions,
+    ):
         app.include_router(module.router)
     return app

@@ -21,6 +21,10 @@ from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from api.connection import ApiError, ApiUnreachable, ClientError, Connection, JsonObject
+from api.gate_calls import GateCalls
+from api.keeping_calls import KeepingCalls
+from api.route_calls import RouteCalls
+from api.schedule_calls import ScheduleCalls
 
 __all__ = ["LIVE_STATES", "ApiError", "ApiUnreachable", "Client", "ClientError", "JsonObject", "Update"]
 
@@ -42,7 +46,7 @@ class Update:
     data: JsonObject
 
 
-class Client:
+class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
     """One connection pool to one API. Close it, or use it as a context manager."""
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0) -> None:
@@ -116,7 +120,7 @@ class Client:
     # Adapters and versions
 
     def create_adapter(self, name: str, *, idempotency_key: str | None = None, **options: Any) -> JsonObject:
-        """Options: `description`, `strategy`, `replay_share`, `gate_margin`, `memory`."""
+        """Options: `description`, `strategy`, `memory`, and the settings of `change_adapter`."""
         return self._connection.send("POST", "/v1/adapters", {"name": name, **options}, headers=_once(idempotency_key))
 
     def list_adapters(self) -> list[JsonObject]:
@@ -153,18 +157,33 @@ class Client:
         *,
         alias: str = "champion",
         to: int | None = None,
+        at: str | None = None,
         expected: int | None = None,
         reason: str = "",
     ) -> JsonObject:
-        """Back to the version that served before, or to version `to` of the alias's history."""
-        body = {"to_version": to, "expected_version": expected, "reason": reason}
+        """Back to the version that served before, to version `to` of the alias's history, or to where it stood `at` a
+        time (ISO 8601 with its zone)."""
+        body = {"to_version": to, "to_time": at, "expected_version": expected, "reason": reason}
         return self._connection.send("POST", f"{_alias(adapter, alias)}/rollback", body)
 
     # Jobs
 
     def train(self, adapter: str, task: str, *, idempotency_key: str | None = None, **options: Any) -> JsonObject:
-        """Queue a training. Options: `training` (fields of TrainingConfig), `parent`, `min_reward`, `promote`."""
+        """Queue a training. Options: `training` (fields of TrainingConfig), `parent`, `min_reward`, `promote`.
+
+        `method` is `sft`, or learns from reward with fields of GrpoConfig: `grpo`, for which `environment` may give
+        the items (`{"name", "options", "items"}`), or `grpo_recorded`.
+        """
         body = {"kind": "train_weaver", "adapter": adapter, "task": task, **options}
+        return self._connection.send("POST", "/v1/jobs", body, headers=_once(idempotency_key))
+
+    def train_trigger(
+        self, adapter: str, parent: int, *, idempotency_key: str | None = None, **options: Any
+    ) -> JsonObject:
+        """Queue the training of a version's trigger. Options: `tasks` to play, `environment`, `training` (fields of
+        TriggerConfig), `min_reward`, `promote`.
+        """
+        body = {"kind": "train_trigger", "adapter": adapter, "parent": parent, **options}
         return self._connection.send("POST", "/v1/jobs", body, headers=_once(idempotency_key))
 
     def evaluate(self, adapter: str, version: int, *, idempotency_key: str | None = None) -> JsonObject:

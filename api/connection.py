@@ -10,6 +10,7 @@ ClientError
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -76,6 +77,26 @@ class Connection:
             raise ApiUnreachable(self._url, _reason(error)) from error
         _check(response)
         return _json(response)
+
+    def download(self, path: str, target: Path, *, timeout: float) -> int:
+        """Write the reply's bytes to `target`, which is whole or absent; their number. Raises as `send`."""
+        part = target.with_name(f"{target.name}.part")
+        try:
+            with (
+                self._http.stream("GET", path, timeout=httpx.Timeout(self._timeout, read=timeout)) as response,
+                part.open("wb") as file,
+            ):
+                if response.is_error:
+                    response.read()
+                    _check(response)
+                for block in response.iter_bytes():
+                    file.write(block)
+            part.replace(target)
+        except httpx.TransportError as error:
+            raise ApiUnreachable(self._url, _reason(error)) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return target.stat().st_size
 
     def stream(self, path: str, after: int) -> Iterator[tuple[int, str, JsonObject]]:
         """Server-sent events behind `after`: id (0 where it has none), kind and data.

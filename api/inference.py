@@ -10,12 +10,12 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import torch
 
-from api.tickets import ChatRequest, Finished, Piece, Ticket
+from api.tickets import ChatRequest, Finished, MemorySource, Piece, Ticket
 from api.token_texts import token_texts
 from memgen.backbone import load_backbone, named_dtype, prepare_process
 from memgen.chat import render_prompt
@@ -23,7 +23,7 @@ from memgen.decoding import Decoding
 from memgen.engine import Generation, GenerationRequest, check_fits
 from memgen.errors import MemgenError
 from memgen.host import AdapterHost
-from memgen.loaded import LoadedMemories
+from memgen.loaded import Choice, LoadedMemories
 from memgen.prompts import PromptCache
 from memgen.training.examples import tokenize
 from registry.errors import RegistryError, Unavailable
@@ -38,6 +38,10 @@ class InferenceUnavailable(Unavailable):
     """The model is not loaded (yet), or did not answer in time."""
 
 
+class Preempted(InferenceUnavailable):
+    """An answer in the background made way for one that somebody waits for. Ask again."""
+
+
 @dataclass(frozen=True)
 class _Row:
     """One answer of a batch in the making."""
@@ -45,14 +49,17 @@ class _Row:
     ticket: Ticket
     choice: int
     request: GenerationRequest
+    task: str | None
+    """That a router found the prompt to belong to."""
 
 
 class Inference:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._changed = threading.Condition()
-        """Guards `_waiting` and `_closed`."""
+        """Guards `_waiting`, `_background` and `_closed`."""
         self._waiting: deque[Ticket] = deque()
+        self._background: deque[Ticket] = deque()
         self._closed: str | None = None
         """Why nothing is answered any more."""
         self._stopping = threading.Event()
@@ -78,14 +85,18 @@ class Inference:
         if not self._ready.is_set():
             raise InferenceUnavailable("the base model is being loaded; try again in some seconds")
 
-    async def answer(self, request: ChatRequest) -> list[Finished]:
+    async def answer(self, request: ChatRequest, *, background: bool = False) -> list[Finished]:
         """All answers, in the order of `samplings`. Cancelling the task ends the generation.
 
+        Args:
+            background: only while nobody else waits; whoever comes meanwhile waits for one token at most.
+
         Raises:
+            Preempted: somebody came.
             InferenceUnavailable: no model, or no answer in time.
             MemgenError: the prompt is too long, the template refuses it, or the artifact is broken.
         """
-        events = [event async for event in self._follow(request, wants_pieces=False)]
+        events = [event async for event in self._follow(request, wants_pieces=False, background=background)]
         return sorted((e for e in events if isinstance(e, Finished)), key=lambda finished: finished.choice)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Finished, None]:
@@ -96,11 +107,13 @@ class Inference:
         """
         return self._follow(request, wants_pieces=True)
 
-    async def _follow(self, request: ChatRequest, *, wants_pieces: bool) -> AsyncGenerator[Piece | Finished, None]:
+    async def _follow(
+        self, request: ChatRequest, *, wants_pieces: bool, background: bool = False
+    ) -> AsyncGenerator[Piece | Finished, None]:
         seconds = self._settings.inference_timeout_seconds
         deadline = asyncio.get_running_loop().time() + seconds
         left = len(request.samplings)
-        ticket = Ticket(request, wants_pieces=wants_pieces)
+        ticket = Ticket(request, wants_pieces=wants_pieces, background=background)
         self._submit(ticket)
         try:
             while left:
@@ -124,7 +137,7 @@ class Inference:
                 raise InferenceUnavailable(self._closed)
             if not self._thread.is_alive():
                 raise InferenceUnavailable("this process was started without the model; ask one that serves it")
-            self._waiting.append(ticket)
+            (self._background if ticket.background else self._waiting).append(ticket)
             self._changed.notify()
 
     def _serve(self) -> None:
@@ -162,15 +175,19 @@ class Inference:
     def _close(self, reason: str) -> None:
         with self._changed:
             self._closed = reason
-            while self._waiting:
-                self._waiting.popleft().send(InferenceUnavailable(reason))
+            for queue in (self._waiting, self._background):
+                while queue:
+                    queue.popleft().send(InferenceUnavailable(reason))
 
     def _next_batch(self) -> list[Ticket] | None:
         """Wait for a request, and take those behind it while their answers fit; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping.is_set())
+            self._changed.wait_for(lambda: self._waiting or self._background or self._stopping.is_set())
             if self._stopping.is_set():
                 return None
+            if not self._waiting:
+                idle = self._background.popleft()
+                return [] if idle.abandoned else [idle]
             batch: list[Ticket] = []
             room = self._settings.inference_batch
             while self._waiting:
@@ -189,7 +206,7 @@ class Inference:
         rows: list[_Row] = []
         for ticket in batch:
             try:
-                rows += _prepare(memories, ticket)
+                rows += _prepare(memories, prompts, ticket)
             except (MemgenError, RegistryError) as error:
                 ticket.send(error)
             except Exception as error:
@@ -211,7 +228,7 @@ class Inference:
             going = set(decoding.unfinished())
             while going:
                 for number in going:
-                    if rows[number].ticket.abandoned or self._stopping.is_set():
+                    if rows[number].ticket.abandoned or self._stopping.is_set() or self._is_in_the_way(rows[number]):
                         decoding.cancel(number)
                 decoding.step()
                 left = set(decoding.unfinished())
@@ -221,22 +238,37 @@ class Inference:
                         rows[number].ticket.send(_ending(host, rows[number], results[number]))
                 going = left
 
+    def _is_in_the_way(self, row: _Row) -> bool:
+        return row.ticket.background and bool(self._waiting)
 
-def _prepare(memories: LoadedMemories, ticket: Ticket) -> list[_Row]:
+
+def _prepare(memories: LoadedMemories, prompts: PromptCache, ticket: Ticket) -> list[_Row]:
     tokenizer, request = memories.host.backbone.tokenizer, ticket.request
     prompt = tokenize(tokenizer, render_prompt(tokenizer, request.messages, request.tools))
-    source, memory = request.memory, None
-    if source is not None:
-        memory = memories.ensure(source.name, source.manifest_sha256, source.fetch)
-    prepared = [GenerationRequest(prompt, sampling, memory) for sampling in request.samplings]
+    bare = GenerationRequest(prompt, request.samplings[0])
+    check_fits(memories.host, bare)
+    chosen = _choose(memories, prompts, request.memory, bare)
+    prepared = [replace(bare, sampling=sampling, memory=chosen.memory) for sampling in request.samplings]
     for each in prepared:
         check_fits(memories.host, each)
-    return [_Row(ticket, choice, each) for choice, each in enumerate(prepared)]
+    return [_Row(ticket, choice, each, chosen.task) for choice, each in enumerate(prepared)]
+
+
+def _choose(
+    memories: LoadedMemories, prompts: PromptCache, source: MemorySource | None, request: GenerationRequest
+) -> Choice:
+    """The memory that answers. Where a router decides, it reads the prompt, which is then kept for the answer."""
+    if source is None:
+        return Choice(None)
+    name = memories.ensure(source.name, source.manifest_sha256, source.fetch)
+    if source.fetch_other is None:
+        return Choice(name)
+    return memories.choose(name, lambda: prompts.read([request.prompt_ids[:-1]])[0].state, source.fetch_other)
 
 
 def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | Exception:
-    if generation.finish_reason == "cancelled":  # only a stop is seen by someone who still reads
-        return InferenceUnavailable(_STOPPING)
+    if generation.finish_reason == "cancelled":  # of cancelled ones only these are seen by someone who still reads
+        return Preempted("somebody waits for an answer") if row.ticket.background else InferenceUnavailable(_STOPPING)
     asked = row.request.sampling.logprobs
     tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if asked else ()
-    return Finished(row.choice, generation, tokens)
+    return Finished(row.choice, generation, row.task, tokens)

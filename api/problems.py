@@ -31,6 +31,7 @@ STATUS: dict[type[Exception], int] = {
     memgen_errors.PromptTooLong: 422,
     memgen_errors.TrainingError: 500,
     memgen_errors.Cancelled: 500,
+    memgen_errors.SandboxUnavailable: 503,
     memgen_errors.UnknownGrader: 422,
 }
 """Status of each class; a subclass not named here takes its nearest ancestor's."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.models import Adapter, Alias, AliasMove, ApiKey, Gate, Job, JobEvent, Version
+from registry.models import Adapter, Alias, AliasMove, ApiKey, Gate, GateDecision, Job, JobEvent, Version
 from registry.versions import verdict
 
 
@@ -25,6 +25,11 @@ class AdapterOut(BaseModel):
     strategy: str
     replay_share: float
     gate_margin: float
+    gate_rule: str = "point"
+    gate_level: float = 0.05
+    gate_policy: str = "automatic"
+    canary_share: float = 0.05
+    retry_replay_share: float | None = None
     memory: dict[str, Any]
     aliases: dict[str, int]
     """Version number by alias."""
@@ -40,15 +45,38 @@ class AdapterOut(BaseModel):
             strategy=row.strategy,
             replay_share=row.replay_share,
             gate_margin=row.gate_margin,
+            gate_rule=row.gate_rule,
+            gate_level=row.gate_level,
+            gate_policy=row.gate_policy,
+            canary_share=row.canary_share,
+            retry_replay_share=row.retry_replay_share,
             memory=row.memory,
             aliases={alias.name: alias.version.number for alias in aliases},
             created_at=row.created_at,
         )
 
 
+class GateDecisionOut(BaseModel):
+    """What a person said to a version that waited."""
+
+    approved: bool
+    actor: str
+    reason: str
+    at: datetime
+
+    @classmethod
+    def of(cls, row: GateDecision) -> "GateDecisionOut":
+        return cls(approved=row.approved, actor=row.actor, reason=row.reason, at=row.at)
+
+
 class GateOut(BaseModel):
     passed: bool
     margin: float
+    rule: str
+    level: float
+    policy: str
+    decision: GateDecisionOut | None
+    """Null unless somebody approved or rejected it."""
     champion: int | None
     """Version compared with; null is the bare base."""
     comparisons: list[dict[str, Any]]
@@ -60,6 +88,10 @@ class GateOut(BaseModel):
         return cls(
             passed=row.passed,
             margin=row.margin,
+            rule=row.rule,
+            level=row.level,
+            policy=row.policy,
+            decision=GateDecisionOut.of(row.decision) if row.decision else None,
             champion=champion.number if champion else None,
             comparisons=row.comparisons,
             reasons=row.reasons,
@@ -71,7 +103,7 @@ class VersionOut(BaseModel):
     adapter: str
     number: int
     verdict: str
-    """`passed`, `rejected`, or `unchecked` while its gate has not run."""
+    """`passed`, `rejected`, `waiting` for approval, or `unchecked` while its gate has not run."""
     task: str
     parent: int | None
     dataset_hash: str

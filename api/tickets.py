@@ -18,6 +18,8 @@ class MemorySource:
     name: str
     manifest_sha256: str
     fetch: Callable[[Path], None]
+    fetch_other: Callable[[str, Path], None] | None = None
+    """Fills a folder with the artifact of a manifest hash that this one refers to, as one of a task among several."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Finished:
 
     choice: int
     generation: Generation
+    task: str | None = None
+    """Whose memory the prompt was routed to, where a version has one for each; None also where it fits none."""
     tokens: tuple[TokenText, ...] = ()
     """Of each of the generation's tokens, if logprobs were asked for."""
 
@@ -52,10 +56,12 @@ class Finished:
 class Ticket:
     """Written by the model's thread, read by one task."""
 
-    def __init__(self, request: ChatRequest, *, wants_pieces: bool) -> None:
+    def __init__(self, request: ChatRequest, *, wants_pieces: bool, background: bool = False) -> None:
         """Made in the reader's event loop."""
         self.request = request
         self.wants_pieces = wants_pieces
+        self.background = background
+        """Answered while no other waits, and given up as soon as one does."""
         self.abandoned = False
         """Nobody reads any more."""
         self._loop = asyncio.get_running_loop()

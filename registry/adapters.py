@@ -1,7 +1,8 @@
-"""Adapters: named memory lineages, each bound to one revision of one base model."""
+"""Adapters: named memory lineages, each bound to one revision of one base model, and the settings of their gates."""
 
 import uuid
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -9,11 +10,51 @@ from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
 from registry.errors import AdapterNotFound, Invalid, InvalidName, NameTaken
-from registry.models import STRATEGIES, Adapter
+from registry.models import GATE_POLICIES, GATE_RULES, STRATEGIES, Adapter, AdapterChange
 from registry.names import check_name
+from registry.routes import LARGEST_CANARY
 
 RESERVED_NAMES = ("base",)
 """`base` is the bare model in the OpenAI paths."""
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """What may be changed of an adapter; the next training and the next gate go by it."""
+
+    replay_share: float = 0.25
+    """Of a dataset, taken from tasks learned before; strategy `replay` only."""
+    gate_margin: float = 0.05
+    gate_rule: str = "point"
+    gate_level: float = 0.05
+    gate_policy: str = "automatic"
+    canary_share: float = 0.05
+    retry_replay_share: float | None = None
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> Self:
+        return cls(**{field.name: getattr(adapter, field.name) for field in fields(cls)})
+
+    def check(self) -> None:
+        """Raises Invalid."""
+        if not 0.0 <= self.replay_share < 1.0 or not 0.0 <= self.gate_margin <= 1.0:
+            raise Invalid(
+                f"replay_share is {self.replay_share} and gate_margin {self.gate_margin}; expected [0, 1) and [0, 1]"
+            )
+        if self.gate_rule not in GATE_RULES or not 0.0 < self.gate_level < 1.0:
+            raise Invalid(
+                f"gate_rule is {self.gate_rule!r} and gate_level {self.gate_level}; expected one of "
+                f"{list(GATE_RULES)} and more than 0 and less than 1"
+            )
+        if self.gate_policy not in GATE_POLICIES:
+            raise Invalid(f"gate_policy is {self.gate_policy!r}; expected one of {list(GATE_POLICIES)}")
+        if not 0.0 < self.canary_share <= LARGEST_CANARY:
+            raise Invalid(f"canary_share is {self.canary_share}; expected more than 0 and at most {LARGEST_CANARY}")
+        if self.retry_replay_share is not None and not self.replay_share < self.retry_replay_share < 1.0:
+            raise Invalid(
+                f"retry_replay_share is {self.retry_replay_share}; expected more than the replay_share "
+                f"{self.replay_share} and less than 1, or null for no retry"
+            )
 
 
 def create_adapter(
@@ -25,18 +66,20 @@ def create_adapter(
     base_revision: str,
     description: str = "",
     strategy: str = "replay",
-    replay_share: float = 0.25,
-    gate_margin: float = 0.05,
     memory: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Adapter:
-    """Raises InvalidName, Invalid, or NameTaken."""
+    """`settings` are fields of AdapterSettings. Raises InvalidName, Invalid, or NameTaken."""
     check_name("adapter", name)
     if name in RESERVED_NAMES:
         raise InvalidName(f"adapter name {name!r} is reserved for the bare model; choose another")
     if strategy not in STRATEGIES:
         raise Invalid(f"strategy {strategy!r} is not known; expected one of {list(STRATEGIES)}")
-    if not 0.0 <= replay_share < 1.0 or not 0.0 <= gate_margin <= 1.0:
-        raise Invalid(f"replay_share is {replay_share} and gate_margin {gate_margin}; expected [0, 1) and [0, 1]")
+    chosen = AdapterSettings(**settings)
+    chosen.check()
+    values = asdict(chosen)
+    if strategy != "replay":
+        values |= {"replay_share": 0.0, "retry_replay_share": None}
     created = session.scalars(
         insert(Adapter)
         .values(
@@ -47,10 +90,9 @@ def create_adapter(
             base_model=base_model,
             base_revision=base_revision,
             strategy=strategy,
-            replay_share=replay_share if strategy == "replay" else 0.0,
-            gate_margin=gate_margin,
             memory=memory or {},
             created_at=utc_now(),
+            **values,
         )
         .on_conflict_do_nothing()
         .returning(Adapter)
@@ -58,6 +100,38 @@ def create_adapter(
     if created is None:
         raise NameTaken(f"an adapter named {name!r} exists already; choose another name or train a new version of it")
     return created
+
+
+def change_adapter(
+    session: Session, adapter: Adapter, changes: dict[str, Any], *, actor: str, reason: str
+) -> AdapterChange | None:
+    """Set fields of AdapterSettings; None if they have these values already. The caller holds the adapter's lock.
+
+    Gates that were recorded keep the terms that they were judged by.
+
+    Raises:
+        Invalid: a value out of range, or replay asked of another strategy.
+    """
+    before = asdict(AdapterSettings.of(adapter))
+    after = AdapterSettings(**{**before, **changes})
+    after.check()
+    if adapter.strategy != "replay" and (after.replay_share or after.retry_replay_share):
+        raise Invalid(f"adapter {adapter.name!r} has strategy {adapter.strategy!r}, which replays nothing")
+    moved = {name: {"from": before[name], "to": value} for name, value in changes.items() if before[name] != value}
+    if not moved:
+        return None
+    for name, move in moved.items():
+        setattr(adapter, name, move["to"])
+    change = AdapterChange(adapter_id=adapter.id, changes=moved, actor=actor, reason=reason)
+    session.add(change)
+    session.flush()
+    return change
+
+
+def adapter_changes(session: Session, adapter: Adapter) -> list[AdapterChange]:
+    """Oldest first."""
+    query = select(AdapterChange).where(AdapterChange.adapter_id == adapter.id)
+    return list(session.scalars(query.order_by(AdapterChange.seq)))
 
 
 def get_adapter(session: Session, project_id: uuid.UUID, name: str, *, lock: bool = False) -> Adapter:

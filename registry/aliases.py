@@ -1,15 +1,19 @@
 """Aliases: movable pointers to versions, with a full history. Rollback is one call and moves one row."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
-from registry.errors import AliasNotFound, GateNotPassed, NothingToRollBackTo, StaleAlias
-from registry.models import Adapter, Alias, AliasMove, Version
+from registry.errors import AliasNotFound, GateNotPassed, Invalid, NothingToRollBackTo, StaleAlias
+from registry.models import Adapter, Alias, AliasMove, Gate, Route, Version
 from registry.names import check_name
+from registry.routes import end_live_route, route_at
+from registry.version_standing import check_servable
 from registry.versions import gate_of, get_version, verdict
 
 CHAMPION = "champion"
@@ -53,10 +57,10 @@ def promote(
     """
     check_name("alias", alias)
     gate = gate_of(session, version)
-    if gate is None or not gate.passed:
+    if gate is None or verdict(gate) != "passed":
         raise GateNotPassed(
             f"{adapter.name}@{version.number} is {verdict(gate)}; only a version that passed its gate may be "
-            f"promoted. Reasons: {'; '.join(gate.reasons) if gate else 'it was not evaluated yet'}"
+            f"promoted. {_why_not(gate)}"
         )
     return _move(
         session,
@@ -79,18 +83,31 @@ def roll_back(
     actor: str,
     reason: str,
     to_number: int | None = None,
+    to_time: datetime | None = None,
     expected: int | None = None,
 ) -> AliasMove:
-    """Move an alias back to where its history says it was: the version before, or `to_number`.
+    """Move an alias back to where its history says it was: the version before, `to_number`, or where it stood.
 
     Raises:
-        NothingToRollBackTo: the alias was never at another version, or never at `to_number`.
+        Invalid: both `to_number` and `to_time`.
+        NothingToRollBackTo: the alias was never at another version, or never at `to_number`, or it stands where it
+            stood at `to_time`, or it did not exist then.
         StaleAlias: as `promote`.
     """
+    if to_number is not None and to_time is not None:
+        raise Invalid(f"to_version is {to_number} and to_time {to_time.isoformat()}; expected one of them at most")
     moves = history(session, adapter, alias)
     current = get_alias(session, adapter, alias)
     _check_expected(adapter, alias, current, expected)
-    if to_number is None:
+    evidence: dict[str, Any] = {"undoes": moves[-1].seq}
+    if to_time is not None:
+        stood = last_move_before(moves, to_time)
+        if stood is None or stood.to_version_id == current.version_id:
+            where = "did not exist" if stood is None else f"stood at version {current.version.number}, as it does now,"
+            raise NothingToRollBackTo(f"{adapter.name}@{alias} {where} at {to_time.isoformat()}; see its history")
+        target = stood.to_version
+        evidence |= {"as_of": to_time.isoformat(), "restores": stood.seq}
+    elif to_number is None:
         served = serving_stack(moves)
         if len(served) < 2:
             raise NothingToRollBackTo(
@@ -104,7 +121,6 @@ def roll_back(
                 f"{adapter.name}@{alias} is at version {current.version.number} and its history does not lead back to "
                 f"{to_number}; to serve a version for the first time, promote it"
             )
-    evidence = {"undoes": moves[-1].seq}
     return _move(
         session,
         adapter,
@@ -128,6 +144,39 @@ def history(session: Session, adapter: Adapter, alias: str) -> list[AliasMove]:
             .order_by(AliasMove.seq)
         )
     )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an alias stood at a time."""
+
+    at: datetime
+    move: AliasMove
+    """Which made it so."""
+    until: datetime | None
+    """When the next move was; None if there is none."""
+    route: Route | None
+    """That shared the traffic of the bare adapter name then; of `champion` only."""
+
+
+def standing_at(session: Session, adapter: Adapter, alias: str, at: datetime) -> Standing:
+    """What an alias named at a time.
+
+    Raises:
+        AliasNotFound: it did not exist then.
+    """
+    moves = history(session, adapter, alias)
+    move = last_move_before(moves, at)
+    if move is None:
+        first = f"it was first moved at {moves[0].at.isoformat()}" if moves else "it was never moved"
+        raise AliasNotFound(f"{adapter.name}@{alias} named no version at {at.isoformat()}: {first}")
+    following = next((later.at for later in moves if later.seq > move.seq), None)
+    return Standing(at, move, following, route_at(session, adapter, at) if alias == CHAMPION else None)
+
+
+def last_move_before(moves: Sequence[AliasMove], at: datetime) -> AliasMove | None:
+    """The move that made the alias stand where it stood at a time; None before its first."""
+    return next((move for move in reversed(moves) if move.at <= at), None)
 
 
 def serving_stack(moves: Sequence[AliasMove]) -> list[Version]:
@@ -159,6 +208,7 @@ def _move(
     evidence: dict[str, Any],
     expected: int | None,
 ) -> AliasMove:
+    check_servable(session, version)
     current = session.get(Alias, (adapter.id, alias), with_for_update=True)
     _check_expected(adapter, alias, current, expected)
     move = AliasMove(
@@ -177,7 +227,19 @@ def _move(
     else:
         current.version, current.moved_at = version, utc_now()
     session.flush()
+    if alias == CHAMPION:
+        # A route shares the champion's traffic: who moves the champion decides anew, and must be served at once.
+        why = f"{adapter.name}@{alias} moved to version {version.number}"
+        end_live_route(session, adapter, actor=actor, reason=why, evidence={"alias_move": move.seq})
     return move
+
+
+def _why_not(gate: Gate | None) -> str:
+    if gate is None:
+        return "It was not evaluated yet."
+    if gate.decision is not None:
+        return f"{gate.decision.actor} said no: {gate.decision.reason}"
+    return "Approve it first." if gate.passed else f"Reasons: {'; '.join(gate.reasons)}"
 
 
 def _check_expected(adapter: Adapter, alias: str, current: Alias | None, expected: int | None) -> None:

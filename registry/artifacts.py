@@ -4,8 +4,10 @@ Keys are content-addressed where the content is immutable, so writing the same b
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +18,15 @@ from minio.error import S3Error
 from registry.errors import NotConfigured, ObjectNotFound, StoreUnavailable
 
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    key: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """By the store's clock."""
 
 
 class ObjectStore:
@@ -83,16 +94,39 @@ class ObjectStore:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
 
-    def get_folder(self, prefix: str, folder: Path) -> None:
-        """Download everything under `prefix` into `folder`."""
+    def get_folder(self, prefix: str, folder: Path, *, without: Collection[str] = ()) -> None:
+        """Download everything under `prefix` into `folder`, except files of the names in `without`."""
         with self._errors(prefix):
             keys = [str(o.object_name) for o in self._client.list_objects(self.bucket, f"{prefix}/", recursive=True)]
         if not keys:
             raise ObjectNotFound(f"nothing is stored under {prefix!r} in bucket {self.bucket!r}")
         for key in keys:
-            target = folder / key.removeprefix(f"{prefix}/")
+            name = key.removeprefix(f"{prefix}/")
+            if name in without:
+                continue
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             self.get_file(key, target)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object whose key begins with `prefix`, in the order of their keys."""
+        with self._errors(prefix):
+            for found in self._client.list_objects(self.bucket, prefix, recursive=True):
+                if found.object_name is not None and found.last_modified is not None:
+                    yield StoredObject(found.object_name, found.size or 0, found.last_modified)
+
+    def stat(self, key: str) -> StoredObject:
+        """Raises ObjectNotFound."""
+        with self._errors(key):
+            found = self._client.stat_object(self.bucket, key)
+        if found.last_modified is None:
+            raise StoreUnavailable(f"the object store did not say when {key!r} was modified; expected Last-Modified")
+        return StoredObject(key, found.size or 0, found.last_modified)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Everything under `prefix`; deleting what is not there is harmless."""
+        for found in tuple(self.list(f"{prefix}/")):
+            self.delete(found.key)
 
     def delete(self, key: str) -> None:
         """Deleting what is not there is harmless."""

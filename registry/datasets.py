@@ -2,16 +2,19 @@
 
 New trajectories of one task, plus a replay share of the tasks learned before, balanced by task. Held-out trajectories
 and failures never enter.
+
+What is replayed of a task is a reservoir: the items with the smallest keyed hashes, a uniform sample that depends on
+nothing but the trajectories and the seed. An item that arrives displaces one other at most, so that trainings which
+follow each other replay the same experience.
 """
 
 import hashlib
 import json
-import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from registry.errors import EmptyDataset
@@ -50,22 +53,23 @@ def snapshot(
     Raises:
         EmptyDataset: the task has nothing to train on.
     """
-    new = _learnable(session, task, min_reward)
+    new = session.scalars(
+        select(Trajectory).where(_learnable(task, min_reward)).order_by(Trajectory.content_hash)
+    ).all()
     if not new:
         raise EmptyDataset(
             f"task {task.name!r} has no trajectory to train on: none outside its held-out share succeeded with a "
             f"reward of at least {min_reward}; upload some, or lower min_reward"
         )
-    replayed = _replay(session, earlier_tasks, len(new), replay_share, min_reward, seed)
+    reservoirs = _reservoirs(session, earlier_tasks, len(new), replay_share, min_reward, seed)
+    replayed = [row for reservoir in reservoirs for row in reservoir.rows]
     chosen = [(row, False) for row in new] + [(row, True) for row in replayed]
-    counts: dict[str, int] = {}
-    for row in replayed:
-        counts[row.task.name] = counts.get(row.task.name, 0) + 1
     manifest: dict[str, object] = {
         "task": task.name,
         "new": len(new),
-        "replayed": counts,
+        "replayed": {each.task: len(each.rows) for each in reservoirs if each.rows},
         "replay_share": replay_share,
+        "buffer": {each.task: each.description() for each in reservoirs},
         "min_reward": min_reward,
         "seed": seed,
     }
@@ -106,40 +110,56 @@ def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
     return dataset
 
 
-def _learnable(session: Session, task: Task, min_reward: float) -> list[Trajectory]:
-    return list(
-        session.scalars(
-            select(Trajectory)
-            .where(
-                Trajectory.task_id == task.id,
-                Trajectory.held_out.is_(False),
-                or_(
-                    and_(Trajectory.reward.is_(None), Trajectory.success.is_not(False)),
-                    and_(Trajectory.reward >= min_reward, Trajectory.success.is_not(False)),
-                ),
-            )
-            .order_by(Trajectory.content_hash)
-        )
+@dataclass(frozen=True)
+class _Reservoir:
+    """What is replayed of one earlier task."""
+
+    task: str
+    pool: int
+    """Trajectories that it was chosen from."""
+    rows: tuple[Trajectory, ...]
+    """Some more than once, if the pool is smaller than the task's part."""
+
+    def description(self) -> dict[str, object]:
+        hashes = sorted({row.content_hash for row in self.rows})
+        return {
+            "pool": self.pool,
+            "items": len(hashes),
+            "content_hash": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        }
+
+
+def _learnable(task: Task, min_reward: float) -> ColumnElement[bool]:
+    return and_(
+        Trajectory.task_id == task.id,
+        Trajectory.held_out.is_(False),
+        Trajectory.success.is_not(False),
+        or_(Trajectory.reward.is_(None), Trajectory.reward >= min_reward),
     )
 
 
-def _replay(
+def _reservoirs(
     session: Session, tasks: Sequence[Task], new: int, share: float, min_reward: float, seed: int
-) -> list[Trajectory]:
+) -> list[_Reservoir]:
     """Items of earlier tasks that make up `share` of the whole, the same number of each task.
 
     A task with fewer items than its part gives some of them more than once.
     """
     if not tasks or share <= 0.0:
         return []
-    per_task = max(1, round(new * share / (1.0 - share) / len(tasks)))
-    chosen: list[Trajectory] = []
-    for task in tasks:
-        pool = _learnable(session, task, min_reward)
-        draw = random.Random(f"{seed}:{task.name}")  # noqa: S311 - reproducible choice, not a secret
-        rounds, rest = divmod(per_task, len(pool)) if pool else (0, 0)
-        chosen.extend(pool * rounds + draw.sample(pool, rest))
-    return chosen
+    part = max(1, round(new * share / (1.0 - share) / len(tasks)))
+    return [_reservoir(session, task, part, min_reward, seed) for task in tasks]
+
+
+def _reservoir(session: Session, task: Task, part: int, min_reward: float, seed: int) -> _Reservoir:
+    pool = session.execute(select(Trajectory.id, Trajectory.content_hash).where(_learnable(task, min_reward))).all()
+    if not pool:
+        return _Reservoir(task.name, 0, ())
+    key = f"{seed}\n{task.name}\n"
+    ranked = sorted(pool, key=lambda row: hashlib.sha256((key + row.content_hash).encode()).digest())
+    kept = [row.id for row in ranked[:part]]
+    rows = {row.id: row for row in session.scalars(select(Trajectory).where(Trajectory.id.in_(kept)))}
+    return _Reservoir(task.name, len(pool), tuple(rows[kept[n % len(kept)]] for n in range(part)))
 
 
 def _line(row: Trajectory, *, replayed: bool) -> str:

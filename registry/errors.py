@@ -7,22 +7,36 @@ RegistryError
 │   ├── AdapterNotFound
 │   ├── VersionNotFound
 │   ├── AliasNotFound
+│   ├── GateNotFound          the version's gate has not run
+│   ├── RouteNotFound
+│   ├── CompletionNotFound    no exposure to attribute feedback to
 │   ├── JobNotFound
+│   ├── ScheduleNotFound
 │   └── ObjectNotFound
 ├── Conflict
 │   ├── NameTaken
 │   ├── StaleAlias            the caller's idea of the current version is out of date
 │   ├── NothingToRollBackTo
+│   ├── DeletionChanged       more or less would be deleted than the dry run said
+│   ├── NothingToDecide       the version's gate does not wait for a person
+│   ├── VersionNeeded         an alias, a route, a child or a job needs the version
+│   ├── RouteRunning          an adapter has one live route at most
+│   ├── RouteEnded
+│   ├── FeedbackDiffers       another reward of the same source stands already
 │   ├── IdempotencyMismatch   the same key with another body
 │   └── JobStateConflict      a move that the job's state does not allow
 ├── Invalid
 │   ├── InvalidName
+│   ├── InvalidArchive        an exported version that is broken, or made for another base
+│   ├── InvalidSchedule
 │   ├── InvalidTrajectory     one refused line; carries a machine-readable code
 │   ├── InvalidCursor
+│   ├── InvalidRoute
 │   └── EmptyDataset
 ├── Forbidden
 │   ├── UnknownKey
 │   ├── MissingScope
+│   ├── VersionNotServable    archived, withdrawn, or its bytes were purged
 │   └── GateNotPassed         only a version that passed its gate may be promoted
 └── Unavailable
     ├── NotConfigured         a server URL is missing from the settings
@@ -52,7 +66,19 @@ class VersionNotFound(NotFound): ...
 class AliasNotFound(NotFound): ...
 
 
+class GateNotFound(NotFound): ...
+
+
+class RouteNotFound(NotFound): ...
+
+
+class CompletionNotFound(NotFound): ...
+
+
 class JobNotFound(NotFound): ...
+
+
+class ScheduleNotFound(NotFound): ...
 
 
 class ObjectNotFound(NotFound): ...
@@ -70,6 +96,24 @@ class StaleAlias(Conflict): ...
 class NothingToRollBackTo(Conflict): ...
 
 
+class DeletionChanged(Conflict): ...
+
+
+class NothingToDecide(Conflict): ...
+
+
+class VersionNeeded(Conflict): ...
+
+
+class RouteRunning(Conflict): ...
+
+
+class RouteEnded(Conflict): ...
+
+
+class FeedbackDiffers(Conflict): ...
+
+
 class IdempotencyMismatch(Conflict): ...
 
 
@@ -80,6 +124,12 @@ class Invalid(RegistryError): ...
 
 
 class InvalidName(Invalid): ...
+
+
+class InvalidArchive(Invalid): ...
+
+
+class InvalidSchedule(Invalid): ...
 
 
 class InvalidTrajectory(Invalid):
@@ -93,6 +143,9 @@ class InvalidTrajectory(Invalid):
 class InvalidCursor(Invalid): ...
 
 
+class InvalidRoute(Invalid): ...
+
+
 class EmptyDataset(Invalid): ...
 
 
@@ -103,6 +156,9 @@ class UnknownKey(Forbidden): ...
 
 
 class MissingScope(Forbidden): ...
+
+
+class VersionNotServable(Forbidden): ...
 
 
 class GateNotPassed(Forbidden): ...

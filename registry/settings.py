@@ -66,6 +66,16 @@ class Settings(BaseSettings):
     job_max_attempts: int = Field(default=3, ge=1)
     reaper_interval_seconds: float = Field(default=10.0, gt=0)
     checkpoint_interval_seconds: float = Field(default=30.0, gt=0)
+    tick_interval_seconds: float = Field(default=10.0, gt=0)
+    """How often schedules are asked whether they are due, and unfinished deletions of data go on."""
+
+    # What is kept of versions and objects.
+    retention_keep_last: int = Field(default=20, ge=1)
+    """Newest versions of an adapter that retention keeps whatever needs them, unless the adapter has a policy."""
+    garbage_grace_hours: float = Field(default=24.0, gt=0)
+    """Younger objects are no garbage: an upload has bytes before it has a row."""
+    max_archive_bytes: int = Field(default=2_000_000_000, gt=0)
+    """Largest exported version that is imported."""
 
     # Serving.
     max_new_tokens: int = Field(default=1024, gt=0)
@@ -76,6 +86,8 @@ class Settings(BaseSettings):
     inference_timeout_seconds: float = Field(default=300.0, gt=0)
     cached_versions: int = Field(default=16, gt=0)
     """Memories kept loaded by an inference process; the least recently used goes first."""
+    shadow_pending: int = Field(default=16, ge=0)
+    """Answers of shadow versions that may wait in a process for idle time; what comes beyond is not shadowed."""
 
     # Logs.
     log_level: Literal["debug", "info", "warning", "error"] = "info"

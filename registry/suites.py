@@ -27,12 +27,18 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     ).all()
     if not rows:
         return None
-    content_hash = hashlib.sha256("\n".join(row.content_hash for row in rows).encode()).hexdigest()
-    known = session.scalars(
-        select(Suite).where(Suite.task_id == task.id, Suite.content_hash == content_hash)
-    ).one_or_none()
-    if known is not None:
-        return known
+    listed = "\n".join(row.content_hash for row in rows)
+    while True:
+        content_hash = hashlib.sha256(listed.encode()).hexdigest()
+        known = session.scalars(
+            select(Suite).where(Suite.task_id == task.id, Suite.content_hash == content_hash)
+        ).one_or_none()
+        if known is None:
+            break
+        if _items_left(session, known) == known.items:
+            return known
+        # An item of it was deleted and sent again; the list that lost it stays as it is, for its scores.
+        listed += f"\nafter suite {known.number}"
     number = session.scalar(select(func.coalesce(func.max(Suite.number), 0)).where(Suite.task_id == task.id)) or 0
     suite = Suite(task_id=task.id, number=number + 1, content_hash=content_hash, items=len(rows))
     session.add(suite)
@@ -40,6 +46,10 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     session.add_all(SuiteItem(suite_id=suite.id, place=place, trajectory_id=row.id) for place, row in enumerate(rows))
     session.flush()
     return suite
+
+
+def _items_left(session: Session, suite: Suite) -> int:
+    return session.scalar(select(func.count()).where(SuiteItem.suite_id == suite.id)) or 0
 
 
 def suite_trajectories(session: Session, suite_id: uuid.UUID) -> list[Trajectory]:

@@ -96,8 +96,7 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
     """
     if not new:
         return set()
-    turn = func.hashtextextended(f"trajectories of {project_id}", 0)
-    session.execute(select(func.pg_advisory_xact_lock(turn)))
+    lock_trajectories(session, project_id)
     now = utc_now().isoformat()
     rows = [
         {
@@ -133,6 +132,12 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
         .returning(Trajectory.id)
     )
     return set(session.scalars(inserted))
+
+
+def lock_trajectories(session: Session, project_id: uuid.UUID) -> None:
+    """Take turns with whoever else inserts or deletes trajectories of the project, to the transaction's end."""
+    turn = func.hashtextextended(f"trajectories of {project_id}", 0)
+    session.execute(select(func.pg_advisory_xact_lock(turn)))
 
 
 def find_stored(session: Session, keys: Iterable[Key]) -> dict[Key, uuid.UUID]:

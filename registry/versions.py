@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session, joinedload
 from registry.errors import Invalid, VersionNotFound
 from registry.models import Adapter, Alias, Gate, Job, Task, Version
 
-Verdict = Literal["unchecked", "passed", "rejected"]
+Verdict = Literal["unchecked", "waiting", "passed", "rejected"]
+"""`waiting` for a person's yes, where the gate's policy asks for one."""
 
 
 def register_version(
@@ -89,7 +90,8 @@ def learned_tasks(version: Version | None) -> list[Task]:
     """The tasks of a version's lineage in the order they were first learned; empty for the bare base."""
     tasks: dict[uuid.UUID, Task] = {}
     for ancestor in lineage(version):
-        tasks.setdefault(ancestor.dataset.task_id, ancestor.dataset.task)
+        for task in (*ancestor.imported_tasks, ancestor.dataset.task):
+            tasks.setdefault(task.id, task)
     return list(tasks.values())
 
 
@@ -107,6 +109,32 @@ def gate_of(session: Session, version: Version) -> Gate | None:
 
 
 def verdict(gate: Gate | None) -> Verdict:
+    """Of the gate and, where its policy is `manual`, of the person who was asked."""
     if gate is None:
         return "unchecked"
+    if gate.decision is not None:
+        return "passed" if gate.decision.approved else "rejected"
+    if gate.passed and gate.policy == "manual":
+        return "waiting"
     return "passed" if gate.passed else "rejected"
+
+
+def artifact_key(project_id: uuid.UUID, artifact_hash: str) -> str:
+    """Folder of an artifact in the object store."""
+    return f"projects/{project_id}/artifacts/{artifact_hash}"
+
+
+def artifact_beside(version: Version, artifact_hash: str) -> str:
+    """Folder of another artifact of the version's project, which its own refers to by hash."""
+    return f"{version.artifact_key.rpartition('/')[0]}/{artifact_hash}"
+
+
+def serving_versions(version: Version) -> list[Version]:
+    """Those whose artifacts are read to serve a version, itself last.
+
+    Itself alone; with strategy `isolated`, the newest of its lineage for each task.
+    """
+    if version.adapter.strategy != "isolated":
+        return [version]
+    newest = {ancestor.dataset.task_id: ancestor for ancestor in lineage(version)}
+    return [*(each for each in newest.values() if each.id != version.id), version]

@@ -2,17 +2,37 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from memgen.evaluation.accuracy import Item, SuiteScore, item_of, score_suite
-from registry import evaluations, gates, suites
+from memgen.chat import render_prompt
+from memgen.evaluation.accuracy import Item, item_of
+from memgen.evaluation.routed import score_routed
+from memgen.training.examples import tokenize
+from registry import evaluations, gates, jobs, suites
 from registry.adapters import get_adapter
-from registry.aliases import CHAMPION, promote
+from registry.approvals import follow_up, retry_of
 from registry.database import transaction
 from registry.models import Adapter, Job, Task, Version
 from registry.versions import champion, gate_of, get_version, learned_tasks
 from workers.model import Model
 from workers.runner import Running
+
+
+@dataclass(frozen=True)
+class Scores:
+    by_subject: dict[str, dict[str, float]]
+    """Mean score by subject (`base`, `v1`, ...) and task."""
+    suites: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
+    """By task, the suite that every subject was scored on."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    passed: bool
+    scores: dict[str, dict[str, float]]
+    retry: uuid.UUID | None = None
+    """A job to send to the workers."""
 
 
 def evaluate_version(running: Running, model: Model) -> dict[str, Any]:
@@ -23,7 +43,8 @@ def evaluate_version(running: Running, model: Model) -> dict[str, Any]:
             raise RuntimeError("an evaluate job without adapter")
         version = get_version(session, job.adapter, job.params["version"])
         adapter, tasks = job.adapter, learned_tasks(version)
-    return {"scores": score_tasks(running, model, adapter, [None, version], tasks), "version": version.number}
+    found = score_tasks(running, model, adapter, [None, version], tasks)
+    return {"scores": found.by_subject, "version": version.number}
 
 
 def score_tasks(
@@ -32,12 +53,12 @@ def score_tasks(
     adapter: Adapter,
     subjects: Sequence[Version | None],
     tasks: Sequence[Task],
-) -> dict[str, dict[str, float]]:
-    """Scores by subject (`base`, `v1`, ...) and task on the tasks' suites as they are now.
+) -> Scores:
+    """Score subjects on the tasks' suites as they are now.
 
     What was evaluated before is read, not computed again. Tasks without a suite are left out.
     """
-    scores: dict[str, dict[str, float]] = {_label(subject): {} for subject in subjects}
+    scores = Scores({_label(subject): {} for subject in subjects})
     for task in tasks:
         with transaction(running.services.sessions) as session:
             suite = suites.freeze_suite(session, session.get_one(Task, task.id))
@@ -47,19 +68,18 @@ def score_tasks(
             items = [
                 item_of(row.messages, row.tools, row.details) for row in suites.suite_trajectories(session, suite.id)
             ]
+        scores.suites[task.id] = suite.id
         for subject in subjects:
             running.check()
-            scores[_label(subject)][task.name] = _score(running, model, adapter, subject, task, suite.id, items)
+            score = _score(running, model, adapter, subject, task, suite.id, items)
+            scores.by_subject[_label(subject)][task.name] = score
     return scores
 
 
-def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> tuple[bool, dict[str, dict[str, float]]]:
+def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Judgement:
     """Evaluate a version beside the bare base and the champion, and let the gate judge it.
 
     When another job moves the champion meanwhile, the version is compared again, with the new one.
-
-    Returns:
-        (passed, scores as `score_tasks` gives them)
     """
     while True:
         with transaction(running.services.sessions) as session:
@@ -69,15 +89,13 @@ def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> tu
         rival = None if best is None or best.id == version_id else best
         subjects = [None, version] if rival is None else [None, rival, version]
         scores = score_tasks(running, model, adapter, subjects, tasks)
-        passed = _judge(running, version_id, rival, scores)
-        if passed is not None:
-            return passed, scores
+        judged = _judge(running, version_id, rival, scores)
+        if judged is not None:
+            return judged
 
 
-def _judge(
-    running: Running, version_id: uuid.UUID, rival: Version | None, scores: dict[str, dict[str, float]]
-) -> bool | None:
-    """Record the gate of a version and, if it passes and the job says so, move `champion`: one transaction.
+def _judge(running: Running, version_id: uuid.UUID, rival: Version | None, scores: Scores) -> Judgement | None:
+    """Record the gate of a version and do what follows from it: one transaction.
 
     None if `rival` is no longer the champion. Its and the candidate's scores are on the same suites, because one call
     of `score_tasks` made them.
@@ -87,32 +105,29 @@ def _judge(
         version = session.get_one(Version, version_id)
         known = gate_of(session, version)
         if known is not None:
-            return known.passed
+            return Judgement(known.passed, scores.by_subject)
         adapter = get_adapter(session, job.project_id, version.adapter.name, lock=True)
         best = champion(session, adapter)
         if (best.id if best else None) != (rival.id if rival else None):
             return None
-        comparisons = [
-            gates.compare(
-                task.name,
-                new=task.id == version.dataset.task_id,
-                champion=scores[_label(rival)].get(task.name),
-                candidate=scores[_label(version)].get(task.name),
-                margin=adapter.gate_margin,
-            )
-            for task in learned_tasks(version)
-        ]
+        terms = gates.GateTerms.of(adapter)
+        comparisons = gates.judge(session, version, champion=best, terms=terms, suites=scores.suites)
         gate = gates.record_gate(
             session,
             version,
             champion=best,
             comparisons=comparisons,
-            margin=adapter.gate_margin,
+            terms=terms,
+            policy=adapter.gate_policy,
             flags=version.report["flags"],
         )
-        if gate.passed and job.params.get("promote", True):
-            promote(session, adapter, CHAMPION, version, actor=f"job {job.id}", reason="passed its gate")
-        return gate.passed
+        told = follow_up(session, adapter, version, gate, job)
+        retry = retry_of(session, adapter, version, job, comparisons)
+        if retry is not None:
+            told += f"; job {retry.id} trains once more with a replay share of {retry.params['replay_share']:g}"
+        data = {"version": version.number, "reasons": gate.reasons, "retry": str(retry.id) if retry else None}
+        jobs.add_event(session, job.id, "info", told, data)
+        return Judgement(gate.passed, scores.by_subject, retry.id if retry else None)
 
 
 def _score(
@@ -135,15 +150,21 @@ def _score(
         running.check()
         running.progress(phase, {"done": done, "of": len(items)}, last=done == len(items))
 
-    memory = model.memory_of(subject) if subject else None
-    result: SuiteScore = score_suite(model.host, memory, items, task.grader, on_done=on_done)
+    tokenizer = model.host.backbone.tokenizer
+    prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
+    choices = model.choices(subject, prompts)
+    result = score_routed(model.host, [choice.memory for choice in choices], items, task.grader, on_done=on_done)
+    routed = [{"routed": choice.task} for choice in choices] if adapter.strategy == "isolated" else [{}] * len(items)
     with transaction(running.services.sessions) as session:
         evaluations.record_evaluation(
             session,
             who,
             suite_id,
             score=result.score,
-            items=[{"score": item.score, "answer": item.answer} for item in result.items],
+            items=[
+                {"score": item.score, "answer": item.answer, **where}
+                for item, where in zip(result.items, routed, strict=True)
+            ],
             seconds=result.seconds,
         )
     running.event(f"{phase}: {100 * result.score:.1f}%", {"score": result.score, "items": len(items)})

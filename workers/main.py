@@ -11,14 +11,16 @@ from typing import Any
 
 import structlog
 from celery.signals import worker_process_init, worker_process_shutdown
+from redis.exceptions import RedisError
 
 from registry import jobs
 from registry.database import transaction
 from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
-from workers.queue import REAP, RUN_JOB, enqueue, make_queue
+from workers.queue import REAP, RUN_JOB, TICK, enqueue, make_queue
 from workers.runner import Handler, run
+from workers.ticking import tick_all
 
 log = structlog.get_logger()
 settings = load_settings()
@@ -55,16 +57,31 @@ def _handlers() -> dict[str, Handler]:
     if _Process.handlers is None:
         from memgen.backbone import prepare_process
         from workers.evaluation import evaluate_version
+        from workers.imported import check_import
         from workers.model import Model
         from workers.training import train
+        from workers.trigger_training import train_trigger_of_version
 
         prepare_process(settings.torch_threads)
         model = Model(_services())
         _Process.handlers = {
-            "train_weaver": partial(train, model=model),
+            "train_weaver": partial(train, model=model, send=_send),
+            "train_trigger": partial(train_trigger_of_version, model=model),
             "evaluate": partial(evaluate_version, model=model),
+            "check_import": partial(check_import, model=model),
         }
     return _Process.handlers
+
+
+def _send(job_id: uuid.UUID) -> None:
+    """A job that follows from another. If the broker is down, the reaper sends it later."""
+    try:
+        enqueue(app, job_id)
+    except (RedisError, OSError) as error:
+        log.warning("the broker did not take the job; the reaper will send it", job=str(job_id), error=str(error))
+        return
+    with transaction(_services().sessions) as session:
+        jobs.mark_enqueued(session, job_id)
 
 
 @app.task(name=RUN_JOB)  # type: ignore[untyped-decorator]  # celery is untyped
@@ -88,3 +105,9 @@ def reap() -> None:
             jobs.mark_enqueued(session, job_id)
     if waiting:
         log.info("jobs sent to the queue again", jobs=[str(job_id) for job_id in waiting])
+
+
+@app.task(name=TICK)  # type: ignore[untyped-decorator]  # celery is untyped
+def tick() -> None:
+    """Start what schedules are due, go on with retrainings, finish deletions of data."""
+    tick_all(_services(), _send)

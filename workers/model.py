@@ -1,10 +1,18 @@
 """The base model of a worker process, loaded once and kept warm between jobs, with the memories it has at hand."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from memgen.artifact import MOMENTS_FILE
 from memgen.backbone import load_backbone, named_dtype
 from memgen.errors import ArtifactMismatch
 from memgen.host import AdapterHost
-from memgen.loaded import LoadedMemories
+from memgen.isolated import Isolated
+from memgen.loaded import Choice, LoadedMemories
+from memgen.prompts import Tokens
+from memgen.router import prompt_states
 from registry.models import Adapter, Version
+from registry.versions import artifact_beside
 from registry.wiring import Services
 
 
@@ -33,10 +41,40 @@ class Model:
             )
 
     def memory_of(self, version: Version) -> str:
-        """The name of the version's memory in the host, fetched and checked if it is not there yet."""
-        store, prefix = self._services.store, version.artifact_key
-        name = self._loaded.ensure(
-            version.id.hex, version.artifact_hash, lambda folder: store.get_folder(prefix, folder)
-        )
+        """The name of the version's own memory in the host, fetched and checked if it is not there yet."""
+        name = self._ensure(version)
         self._loaded.trim(keep=frozenset([name]))
         return name
+
+    def isolated_of(self, version: Version) -> Isolated | None:
+        """What the version has for each task; None if it has one memory for all."""
+        return self._loaded.isolated(self._ensure(version))
+
+    def choices(self, version: Version | None, prompts: Sequence[Tokens]) -> list[Choice]:
+        """What answers each prompt sent to a version, or with None to the bare base; fetched and checked.
+
+        Raises:
+            PromptTooLong: a prompt exceeds the model's context.
+        """
+        if version is None:
+            return [Choice(None)] * len(prompts)
+        name = self._ensure(version)
+        if self._loaded.isolated(name) is None:
+            found = [Choice(name)] * len(prompts)
+        else:
+            states = prompt_states(self.host.backbone, prompts)
+
+            def fetch_other(artifact_hash: str, folder: Path) -> None:
+                self._fetch(artifact_beside(version, artifact_hash), folder)
+
+            found = [self._loaded.choose(name, lambda state=state: state, fetch_other) for state in states]  # type: ignore[misc]  # mypy can't infer a lambda's default
+        self._loaded.trim(keep=frozenset([name, *(choice.memory for choice in found if choice.memory)]))
+        return found
+
+    def _ensure(self, version: Version) -> str:
+        return self._loaded.ensure(
+            version.id.hex, version.artifact_hash, lambda folder: self._fetch(version.artifact_key, folder)
+        )
+
+    def _fetch(self, prefix: str, folder: Path) -> None:
+        self._services.store.get_folder(prefix, folder, without=(MOMENTS_FILE,))

@@ -15,6 +15,7 @@ GPU_QUEUE = "gpu"
 DEFAULT_QUEUE = "default"
 RUN_JOB = "workers.run_job"
 REAP = "workers.reap"
+TICK = "workers.tick"
 
 _SOCKET_OPTIONS = {
     # A message taken by a worker that was killed is delivered again after this long; the reaper is faster.
@@ -46,7 +47,12 @@ def make_queue(settings: Settings) -> Celery:
                 "schedule": settings.reaper_interval_seconds,
                 # A tick that could not be delivered in time is worthless: the next one does its work.
                 "options": {"queue": DEFAULT_QUEUE, "expires": settings.reaper_interval_seconds},
-            }
+            },
+            "tick": {
+                "task": TICK,
+                "schedule": settings.tick_interval_seconds,
+                "options": {"queue": DEFAULT_QUEUE, "expires": settings.tick_interval_seconds},
+            },
         },
     )
     return app

@@ -7,24 +7,33 @@ where the last attempt was.
 import json
 import tempfile
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memgen.artifact import save_artifact
-from memgen.config import MemoryConfig, TrainingConfig
-from memgen.training.examples import build_examples
-from memgen.training.weaver_sft import StepReport, TrainingReport, train_weaver
+from sqlalchemy.orm import Session
+
+from memgen.artifact import MOMENTS_FILE, check_files
+from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig
+from memgen.errors import ArtifactMismatch
+from memgen.isolated import Isolated, with_task
+from memgen.training.checkpoint import read_moments
+from memgen.training.examples import Example, build_examples
+from memgen.training.several_devices import train_weaver_on_devices
+from memgen.training.weaver_sft import StepReport, TrainingReport
 from registry import datasets, jobs
-from registry.adapters import get_adapter
 from registry.database import transaction
+from registry.datasets import Snapshot
 from registry.errors import ObjectNotFound
-from registry.models import Adapter, Dataset, Job, Task, Version
+from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
 from registry.tasks import get_task
-from registry.versions import get_version, learned_tasks, register_version, version_of_job
-from workers.code_version import code_version
-from workers.evaluation import score_and_judge
+from registry.versions import get_version, learned_tasks, lineage, version_of_job
+from workers.checkpoints import Checkpoint
+from workers.lessons import Lesson
 from workers.model import Model
+from workers.registration import Send, conclude, register
+from workers.reward_training import SFT, config_of, reward_lesson, snapshot_of
 from workers.runner import Running
 
 
@@ -36,21 +45,30 @@ class _Plan:
     adapter: Adapter
     task: Task
     parent: Version | None
+    start: Version | None
+    """Whose weights and optimizer it goes on from: the parent or, with strategy `isolated`, the newest ancestor that
+    learned this very task."""
     earlier_tasks: tuple[Task, ...]
-    config: TrainingConfig
+    """Whose items may be replayed."""
+    replay_share: float
+    method: str
+    config: TrainingConfig | GrpoConfig
+    environment: JsonObject | None
+    """Where items to play come from, if not from the task's trajectories."""
     min_reward: float
     trained: Version | None
     """The version, if an earlier attempt registered it."""
 
 
-def train(running: Running, model: Model) -> dict[str, Any]:
-    """Returns `{"version", "gate", "scores"}`."""
+def train(running: Running, model: Model, send: Send | None = None) -> dict[str, Any]:
+    """Returns `{"version", "gate", "scores", "retry"}`; `retry` is the job that trains once more, if there is one.
+
+    Args:
+        send: sends a job to the workers; without it the reaper does.
+    """
     plan = _plan(running)
     model.check_base(plan.adapter)
-    version = plan.trained or _train_version(running, model, plan)
-    passed, scores = score_and_judge(running, model, version.id)
-    running.event(f"gate {'passed' if passed else 'failed'}", {"version": version.number})
-    return {"version": version.number, "gate": "passed" if passed else "rejected", "scores": scores}
+    return conclude(running, model, plan.trained or _train_version(running, model, plan), send)
 
 
 def _plan(running: Running) -> _Plan:
@@ -59,16 +77,23 @@ def _plan(running: Running) -> _Plan:
         if job.adapter is None:
             raise RuntimeError("a train_weaver job without adapter")
         params, adapter = job.params, job.adapter
+        method = params.get("method", SFT)
         parent = get_version(session, adapter, params["parent"]) if params.get("parent") else None
         task = get_task(session, job.project_id, params["task"])
-        earlier = tuple(t for t in learned_tasks(parent) if t.id != task.id)
+        isolated = adapter.strategy == "isolated"
+        earlier = () if isolated else tuple(t for t in learned_tasks(parent) if t.id != task.id)
+        taught = [v for v in lineage(parent) if v.dataset.task_id == task.id] if isolated else [parent]
         return _Plan(
             project_id=job.project_id,
             adapter=adapter,
             task=task,
             parent=parent,
+            start=taught[-1] if taught else None,
             earlier_tasks=earlier,
-            config=TrainingConfig.from_mapping(params.get("training", {})),
+            replay_share=params.get("replay_share", adapter.replay_share),
+            method=method,
+            config=config_of(method, params.get("training", {})),
+            environment=params.get("environment"),
             min_reward=params.get("min_reward", 0.5),
             trained=version_of_job(session, job.id),
         )
@@ -76,38 +101,71 @@ def _plan(running: Running) -> _Plan:
 
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     dataset = _dataset(running, plan)
-    lines = running.services.store.get(dataset.object_key).decode().splitlines()
-    data = build_examples(
-        model.host.backbone.tokenizer,
-        [json.loads(line) for line in lines],
-        max_tokens=plan.config.max_example_tokens,
-    )
-    running.event(
-        f"training on {len(data.examples)} turns of {len(lines)} trajectories",
-        {**dataset.manifest, "skipped_long": data.skipped_long, "skipped_weight": data.skipped_weight},
-    )
+    lines = [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
+    if isinstance(plan.config, TrainingConfig):
+        lesson = _sft_lesson(running, model, plan, plan.config, dataset, lines)
+    else:
+        lesson = reward_lesson(running, model, plan.method, plan.config, dataset, lines)
     with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
         name = f"job_{running.job_id.hex}"
+        artifact = Path(folder) / "artifact"
+        artifact.mkdir()
+        if plan.adapter.strategy == "isolated":
+            _isolated(model, plan, lesson.examples).save(artifact)
         _new_memory(model, plan, name)
         try:
-            checkpoint = _Checkpoint(running, Path(folder) / "checkpoint.safetensors")
-            report = train_weaver(
-                model.host,
-                name,
-                data,
-                plan.config,
-                checkpoint=checkpoint.path,
-                checkpoint_interval_seconds=running.services.settings.checkpoint_interval_seconds,
-                on_checkpoint=checkpoint.upload,
-                on_step=lambda step: _on_step(running, step),
-                should_stop=running.stop.is_set,
-            )
-            version = _register(running, model, plan, name, Path(folder) / "artifact", report)
+            checkpoint = Checkpoint(running, Path(folder) / "checkpoint.safetensors")
+            report = lesson.train(name, checkpoint, artifact)
+            version = register(running, model, plan.adapter, plan.parent, name, artifact, report)
             checkpoint.delete()
         finally:
             model.host.remove(name)
-    running.event(f"registered {plan.adapter.name}@{version.number}", {"flags": list(report.flags)})
     return version
+
+
+def _sft_lesson(
+    running: Running,
+    model: Model,
+    plan: _Plan,
+    config: TrainingConfig,
+    dataset: Dataset,
+    lines: Sequence[dict[str, Any]],
+) -> Lesson:
+    """Demonstrations to imitate."""
+    settings = running.services.settings
+    data = build_examples(
+        model.host.backbone.tokenizer,
+        lines,
+        max_tokens=config.max_example_tokens,
+        reward_weighting=config.reward_weighting,
+    )
+    running.event(
+        f"training on {len(data.examples)} turns of {len(lines)} trajectories",
+        {
+            **dataset.manifest,
+            "skipped_long": data.skipped_long,
+            "skipped_weight": data.skipped_weight,
+            "skipped_reward": data.skipped_reward,
+        },
+    )
+
+    def train(name: str, checkpoint: Checkpoint, artifact: Path) -> TrainingReport:
+        return train_weaver_on_devices(
+            model.host,
+            name,
+            data,
+            config,
+            cache_dir=settings.models_dir,
+            moments=_moments(running, model, plan, name, artifact.parent / "moments"),
+            moments_out=artifact / MOMENTS_FILE,
+            checkpoint=checkpoint.path,
+            checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
+            on_checkpoint=checkpoint.upload,
+            on_step=lambda step: _on_step(running, step),
+            should_stop=running.stop.is_set,
+        )
+
+    return Lesson(data.examples, train)
 
 
 def _dataset(running: Running, plan: _Plan) -> Dataset:
@@ -117,15 +175,7 @@ def _dataset(running: Running, plan: _Plan) -> Dataset:
         job = session.get_one(Job, running.job_id)
         if job.dataset_id is not None:
             return session.get_one(Dataset, job.dataset_id)
-        snapshot = datasets.snapshot(
-            session,
-            plan.project_id,
-            plan.task,
-            earlier_tasks=plan.earlier_tasks,
-            replay_share=plan.adapter.replay_share,
-            min_reward=plan.min_reward,
-            seed=plan.config.seed,
-        )
+        snapshot = _snapshot(session, plan)
     services.store.put(snapshot.object_key, snapshot.jsonl)
     with transaction(services.sessions) as session:
         dataset = datasets.record_dataset(session, snapshot)
@@ -133,50 +183,67 @@ def _dataset(running: Running, plan: _Plan) -> Dataset:
     return dataset
 
 
-def _new_memory(model: Model, plan: _Plan, name: str) -> None:
-    """A fresh memory, or the parent's weights to go on from."""
-    memory = model.host.create(name, MemoryConfig.from_mapping(plan.adapter.memory), seed=plan.config.seed)
-    if plan.parent is not None:
-        model.host.copy(model.memory_of(plan.parent), memory.name)
-
-
-class _Checkpoint:
-    """The job's training state, kept in the object store so that any worker can take the job up."""
-
-    def __init__(self, running: Running, path: Path) -> None:
-        self._running = running
-        self._key = f"jobs/{running.job_id}/checkpoint.safetensors"
-        self.path = path
-        try:
-            running.services.store.get_file(self._key, path)
-            running.event("continuing from the checkpoint of an earlier attempt")
-        except ObjectNotFound:
-            pass
-
-    def upload(self, path: Path) -> None:
-        self._running.services.store.put_file(self._key, path)
-
-    def delete(self) -> None:
-        self._running.services.store.delete(self._key)
-
-
-def _register(running: Running, model: Model, plan: _Plan, name: str, folder: Path, report: TrainingReport) -> Version:
-    artifact_hash = save_artifact(model.host, name, folder, report)
-    prefix = f"projects/{plan.project_id}/artifacts/{artifact_hash}"
-    running.services.store.put_folder(prefix, folder)
-    running.check()
-    with transaction(running.services.sessions) as session:
-        adapter = get_adapter(session, plan.project_id, plan.adapter.name, lock=True)
-        return register_version(
+def _snapshot(session: Session, plan: _Plan) -> Snapshot:
+    if plan.method == SFT:
+        return datasets.snapshot(
             session,
-            session.get_one(Job, running.job_id),
-            adapter,
-            parent_id=plan.parent.id if plan.parent else None,
-            artifact_key=prefix,
-            artifact_hash=artifact_hash,
-            code_version=code_version(),
-            report=json.loads((folder / "report.json").read_text()),
+            plan.project_id,
+            plan.task,
+            earlier_tasks=plan.earlier_tasks,
+            replay_share=plan.replay_share,
+            min_reward=plan.min_reward,
+            seed=plan.config.seed,
         )
+    return snapshot_of(
+        session,
+        plan.method,
+        plan.project_id,
+        plan.task,
+        environment=plan.environment,
+        earlier_tasks=plan.earlier_tasks,
+        replay_share=plan.replay_share,
+        min_reward=plan.min_reward,
+        seed=plan.config.seed,
+    )
+
+
+def _isolated(model: Model, plan: _Plan, examples: Sequence[Example]) -> Isolated:
+    """What the version will hold for each task: before training, because a task may be too small to be recognised."""
+    parent = plan.parent
+    known = model.isolated_of(parent) if parent else None
+    if parent is not None and known is None:
+        raise ArtifactMismatch(
+            f"{plan.adapter.name}@{parent.number} has no memories by task, as strategy 'isolated' needs of a parent; "
+            "train with parent 0"
+        )
+    artifact_hash = parent.artifact_hash if parent else None
+    return with_task(known, artifact_hash, model.host.backbone, plan.task.name, examples)
+
+
+def _new_memory(model: Model, plan: _Plan, name: str) -> None:
+    """A fresh memory, or earlier weights to go on from."""
+    memory = model.host.create(name, MemoryConfig.from_mapping(plan.adapter.memory), seed=plan.config.seed)
+    if plan.start is not None:
+        model.host.copy(model.memory_of(plan.start), memory.name)
+
+
+def _moments(running: Running, model: Model, plan: _Plan, name: str, folder: Path) -> Path | None:
+    """The optimizer's state that belongs to the weights which training starts with, if it was kept and fits."""
+    start, store = plan.start, running.services.store
+    if start is None:
+        return None
+    folder.mkdir()
+    path = folder / MOMENTS_FILE
+    try:
+        for file in (MOMENTS_FILE, "manifest.json"):
+            store.get_file(f"{start.artifact_key}/{file}", folder / file)
+        check_files(folder, start.artifact_hash, only=[MOMENTS_FILE])
+        read_moments(path, model.host.memories[name].weaver_parameters())
+    except (ObjectNotFound, ArtifactMismatch) as error:
+        running.event(f"the optimizer begins anew: {error}", {"version": start.number})
+        return None
+    running.event(f"weights and optimizer go on from {plan.adapter.name}@{start.number}", {"version": start.number})
+    return path
 
 
 def _on_step(running: Running, step: StepReport) -> None:

@@ -1,10 +1,11 @@
 """`memgen adapter`, and the commands on an adapter's versions and aliases."""
 
+import json
 from typing import Annotated, Any
 
 import typer
 
-from api.cli.arguments import AdapterName, Alias, Expected, Reason, read_pairs
+from api.cli.arguments import AdapterName, Alias, At, Expected, Reason, read_moment, read_pairs
 from api.cli.invocation import connect
 from api.cli.output import Json, moment, percent, print_json, print_line, print_note, print_table
 
@@ -17,10 +18,15 @@ def create(
     name: Annotated[str, typer.Argument(help="Lower case, such as support-bot.", show_default=False)],
     description: Annotated[str, typer.Option(help="For people.")] = "",
     strategy: Annotated[
-        str, typer.Option(help="replay mixes in earlier tasks' items, sequential does not.")
+        str,
+        typer.Option(help="replay mixes in earlier tasks' items, sequential does not, isolated has a memory per task."),
     ] = "replay",
     replay_share: Annotated[float, typer.Option(help="Share of earlier tasks' items in each training.")] = 0.25,
     gate_margin: Annotated[float, typer.Option(help="Largest drop of an old task's score; 0.05 is 5 points.")] = 0.05,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting of `adapter set` as key=value; repeatable."),
+    ] = None,
     memory: Annotated[
         list[str] | None, typer.Option(help="Field of MemoryConfig as key=value, such as latents=16; repeatable.")
     ] = None,
@@ -35,12 +41,56 @@ def create(
             replay_share=replay_share,
             gate_margin=gate_margin,
             memory=read_pairs(memory or [], "--memory"),
+            **read_pairs(settings or [], "--set"),
         )
     if as_json:
         print_json(adapter)
     else:
         print_line(f"Adapter {name} on {adapter['base_model']}.")
         print_note(f"Next: memgen train {name} --task TASK")
+
+
+@app.command(
+    "set", epilog="Example: `memgen adapter set support-bot gate_policy=manual --reason 'we read answers now'`"
+)
+def set_(
+    context: typer.Context,
+    name: AdapterName,
+    settings: Annotated[
+        list[str],
+        typer.Argument(
+            help="key=value of replay_share, gate_margin, gate_rule, gate_level, gate_policy, canary_share or "
+            "retry_replay_share (null for none).",
+            show_default=False,
+        ),
+    ],
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Change settings of replay and gates, for the trainings and gates to come."""
+    with connect(context) as client:
+        adapter = client.change_adapter(name, reason=reason, **read_pairs(settings, "SETTINGS"))
+    if as_json:
+        print_json(adapter)
+        return
+    for key in read_pairs(settings, "SETTINGS"):
+        print_line(f"{name}: {key} is {json.dumps(adapter[key])}.")
+
+
+@app.command(epilog="Example: `memgen adapter changes support-bot`")
+def changes(context: typer.Context, name: AdapterName, as_json: Json = False) -> None:
+    """Show who changed which settings, when and why."""
+    with connect(context) as client:
+        found = client.adapter_changes(name)
+    if as_json:
+        print_json({"data": found})
+        return
+    rows = [
+        (moment(c["at"]), setting, json.dumps(move["from"]), json.dumps(move["to"]), c["actor"], c["reason"])
+        for c in found
+        for setting, move in c["changes"].items()
+    ]
+    print_table(("at", "setting", "from", "to", "by", "reason"), rows, empty=f"{name} is as it was created.")
 
 
 @app.command("list", epilog="Example: `memgen adapter list`")
@@ -62,10 +112,17 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
     )
 
 
-def versions(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
+def versions(
+    context: typer.Context,
+    adapter: AdapterName,
+    all_: Annotated[bool, typer.Option("--all", help="Archived ones too.")] = False,
+    as_json: Json = False,
+) -> None:
     """List an adapter's versions with their verdicts, aliases and score on each task."""
     with connect(context) as client:
         found, aliases, scores = client.versions(adapter), client.adapter(adapter)["aliases"], client.scores(adapter)
+        hidden = {s["number"] for s in client.standings(adapter) if s["archived_at"] is not None and not all_}
+    found = [version for version in found if version["number"] not in hidden]
     for version in found:
         number = version["number"]
         version["aliases"] = [alias for alias, target in aliases.items() if target == number]
@@ -135,20 +192,31 @@ def rollback(
     context: typer.Context,
     adapter: AdapterName,
     to: Annotated[int | None, typer.Option(min=1, help="Version to go back to. Default: the one before.")] = None,
+    at: At = None,
     alias: Alias = "champion",
     expected: Expected = None,
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
-    """Move an alias back to a version that it pointed at before; it serves from the next request on."""
+    """Move an alias back: to the version before, to one it pointed at, or to where it stood at a time.
+
+    It serves from the next request on.
+    """
     with connect(context) as client:
-        move = client.rollback(adapter, alias=alias, to=to, expected=expected, reason=reason)
+        move = client.rollback(
+            adapter, alias=alias, to=to, at=read_moment(at, "--at"), expected=expected, reason=reason
+        )
     _print_move(adapter, move, as_json)
 
 
-def history(context: typer.Context, adapter: AdapterName, alias: Alias = "champion", as_json: Json = False) -> None:
-    """Show every move of an alias: when, from, to, by whom and why."""
+def history(
+    context: typer.Context, adapter: AdapterName, at: At = None, alias: Alias = "champion", as_json: Json = False
+) -> None:
+    """Show every move of an alias: when, from, to, by whom and why. With --at, what it named at a time."""
     with connect(context) as client:
+        if at is not None:
+            _print_standing(adapter, client.alias_at(adapter, alias, at=read_moment(at, "--at")), as_json)
+            return
         moves = client.history(adapter, alias)
     if as_json:
         print_json({"data": moves})
@@ -160,6 +228,21 @@ def history(context: typer.Context, adapter: AdapterName, alias: Alias = "champi
     print_table(
         ("at", "move", "#from", "#to", "by", "reason"), rows, empty=f"{adapter}@{alias} has not been moved yet."
     )
+
+
+def _print_standing(adapter: str, stood: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(stood)
+        return
+    since, until = stood["since"], stood["until"]
+    print_line(
+        f"{adapter}@{stood['alias']} was version {stood['version']} at {moment(stood['at'])}: moved there "
+        f"{moment(since['at'])} by {since['actor']} ({since['kind']}), "
+        + (f"moved on {moment(until)}." if until else "where it is still.")
+    )
+    if stood["route"]:
+        shares = ", ".join(f"version {number} {percent(share)}" for number, share in stood["route"]["weights"].items())
+        print_line(f"Route {stood['route']['number']} ({stood['route']['kind']}) shared the traffic then: {shares}.")
 
 
 def _print_move(adapter: str, move: dict[str, Any], as_json: bool) -> None:

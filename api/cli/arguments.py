@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,24 @@ Expected = Annotated[
     typer.Option(min=0, help="The version you believe is current, 0 for none; refused if it is not."),
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+At = Annotated[
+    str | None,
+    typer.Option(help="A time such as '2026-11-17 03:00', of this machine's zone unless it names another."),
+]
+
+
+def read_moment(text: str | None, option: str) -> str | None:
+    """`2026-11-17 03:00` as ISO 8601 with its zone.
+
+    Raises:
+        typer.BadParameter: it is no time.
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a time such as '2026-11-17 03:00'", param_hint=option) from error
 
 
 def read_pairs(pairs: Sequence[str], option: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def chat(
     ] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
+    session: Annotated[str | None, typer.Option(help="Its requests get one version of the adapter's route.")] = None,
     as_json: Json = False,
 ) -> None:
     """Ask a model. Without PROMPT each line of stdin is a question in one conversation; Ctrl-D ends it.
@@ -32,6 +33,7 @@ def chat(
     Answers go to stdout as they are written; which version answered, and where memory was woven, goes to stderr.
     """
     options: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    options["metadata"] = {"session_id": session} if session else None
     options = {name: value for name, value in options.items() if value is not None}
     messages: list[JsonObject] = [] if system is None else [{"role": "system", "content": system}]
     completions = []

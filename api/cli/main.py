@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from api.cli import adapters, chat, demo, jobs, keys, local, tasks, training, upload
+from api.cli import (
+    adapters,
+    chat,
+    data,
+    demo,
+    gates,
+    jobs,
+    keys,
+    local,
+    routes,
+    schedules,
+    tasks,
+    training,
+    upload,
+    versions,
+)
 from api.cli.invocation import CommandFailed, Invocation
 from api.cli.output import print_note
 
@@ -20,6 +35,8 @@ _HINTS = {
     "task_not_found": "`memgen task list` shows the tasks, `memgen task create NAME` makes one.",
     "adapter_not_found": "`memgen adapter list` shows the adapters, `memgen adapter create NAME` makes one.",
     "version_not_found": "`memgen versions ADAPTER` shows them.",
+    "route_not_found": "`memgen route list ADAPTER` shows them.",
+    "schedule_not_found": "`memgen schedule list` shows them.",
     "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
     "unknown_key": "The key came from MEMGEN_API_KEY, or else from service.env in MEMGEN_HOME.",
 }
@@ -46,22 +63,39 @@ app.command(
     epilog="Example: `memgen train support-bot --task support --steps 150 --set learning_rate=0.002`",
     rich_help_panel=_LEARN,
 )(training.train)
+app.command(
+    epilog="Example: `memgen train-trigger support-bot --parent 3 --task support --set penalty=0.05`",
+    rich_help_panel=_LEARN,
+)(training.train_trigger)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=_LEARN)
-app.command(epilog="Example: `memgen versions support-bot`", rich_help_panel=_VERSIONS)(adapters.versions)
+app.add_typer(schedules.app, name="schedule", rich_help_panel=_LEARN)
+app.add_typer(versions.app, name="versions", rich_help_panel=_VERSIONS)
+app.command(epilog="Example: `memgen trace 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`", rich_help_panel=_VERSIONS)(
+    data.trace
+)
+app.command(
+    "delete-data",
+    epilog="Example: `memgen delete-data user anna --policy withdraw --reason 'asked for it' --apply`",
+    rich_help_panel=_SERVICE,
+)(data.delete_data)
+app.command(epilog="Example: `memgen gc --apply`", rich_help_panel=_SERVICE)(data.gc)
 app.command(epilog="Example: `memgen scores support-bot --json`", rich_help_panel=_VERSIONS)(adapters.scores)
 app.command(
     epilog="Example: `memgen promote support-bot 7 --expected 6 --reason 'better on refunds'`",
     rich_help_panel=_VERSIONS,
 )(adapters.promote)
+app.add_typer(gates.app, name="gate", rich_help_panel=_VERSIONS)
 app.command(epilog="Example: `memgen rollback support-bot --reason 'users complain'`", rich_help_panel=_VERSIONS)(
     adapters.rollback
 )
 app.command(epilog="Example: `memgen history support-bot --alias champion`", rich_help_panel=_VERSIONS)(
     adapters.history
 )
+app.add_typer(routes.app, name="route", rich_help_panel=_VERSIONS)
 app.command(
     epilog="Example: `memgen chat support-bot@champion 'Where is my order?' --max-tokens 64`", rich_help_panel=_USE
 )(chat.chat)
+app.command(epilog="Example: `memgen feedback chatcmpl-0f9c 1 --source user`", rich_help_panel=_USE)(routes.feedback)
 app.add_typer(keys.app, name="keys", rich_help_panel=_USE)
 
 

@@ -27,6 +27,7 @@ _COLORS = {
     "failed": "red",
     "died": "red",
     "unchecked": "yellow",
+    "waiting": "yellow",
     "queued": "yellow",
     "cancelled": "yellow",
 }

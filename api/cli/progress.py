@@ -78,6 +78,10 @@ def _done_of(progress: dict[str, Any]) -> tuple[int, int | None, str]:
 
 def _speed(progress: dict[str, Any]) -> list[str]:
     parts = []
+    if "reward" in progress:
+        parts.append(f"reward {progress['reward']:.3f}")
+    if "invoked" in progress:
+        parts.append(f"woven at {100 * progress['invoked']:.0f}%")
     if "loss" in progress:
         parts.append(f"loss {progress['loss']:.4f}")
     if "tokens_per_second" in progress:

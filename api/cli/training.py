@@ -1,7 +1,8 @@
-"""`memgen train`: queue a training, watch it, and show what the gate made of the new version."""
+"""`memgen train` and `train-trigger`: queue a training, watch it, and show what the gate made of the new version."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,29 @@ if TYPE_CHECKING:
     from api.client import Client, JsonObject
 
 
+class Method(StrEnum):
+    sft = "sft"
+    grpo = "grpo"
+    grpo_recorded = "grpo_recorded"
+
+
+Promote = Annotated[
+    bool, typer.Option("--promote/--no-promote", help="Move the champion if the new version passes its gate.")
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until the job has ended.")]
+Environment = Annotated[
+    str | None,
+    typer.Option(
+        help="Play items of this instead of the task's: textworld, bfcl, reasoning-gym:DATASET.", show_default=False
+    ),
+]
+EnvironmentOptions = Annotated[
+    list[str] | None,
+    typer.Option("--environment-set", help="An option of the environment as key=value, such as level=2; repeatable."),
+]
+Items = Annotated[int | None, typer.Option(min=1, help="How many items of the environment to draw from.")]
+
+
 def train(
     context: typer.Context,
     adapter: AdapterName,
@@ -24,38 +48,91 @@ def train(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Any field of TrainingConfig as key=value, such as learning_rate=0.002; repeatable."
+            "--set",
+            help="Any field of TrainingConfig, or with another method of GrpoConfig, as key=value; repeatable. "
+            "Such as learning_rate=0.002",
         ),
     ] = None,
+    method: Annotated[
+        Method, typer.Option(help="From demonstrations; from reward for its own answers; for recorded answers.")
+    ] = Method.sft,
+    environment: Environment = None,
+    environment_options: EnvironmentOptions = None,
+    items: Items = None,
     parent: Annotated[
         int | None, typer.Option(min=0, help="Version to go on from, 0 for none. Default: the champion.")
     ] = None,
     min_reward: Annotated[
         float | None, typer.Option(help="Trajectories with a lower reward are not trained on.")
     ] = None,
-    promote: Annotated[
-        bool, typer.Option("--promote/--no-promote", help="Move the champion if the new version passes its gate.")
-    ] = True,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until the job has ended.")] = True,
+    promote: Promote = True,
+    wait: Wait = True,
     as_json: Json = False,
 ) -> None:
-    """Train a new version of an adapter on a task's trajectories, evaluate it, and let the gate judge it.
+    """Train a new version of an adapter for a task, evaluate it, and let the gate judge it.
 
     The exit code is 0 for a version that was trained, also if the gate rejected it, and 1 if the job failed or
     was cancelled. Ctrl-C stops the waiting, not the job.
     """
     training = read_pairs(settings or [], "--set") | ({} if steps is None else {"steps": steps})
-    options: dict[str, Any] = {"training": training, "promote": promote, "parent": parent}
+    options: dict[str, Any] = {"training": training, "promote": promote, "parent": parent, "method": method.value}
     if min_reward is not None:
         options["min_reward"] = min_reward
+    options |= _environment(environment, environment_options, items)
     with connect(context) as client:
-        job = client.train(adapter, task, **options)
-        if wait:
-            _finish(client, job, as_json)
-        elif as_json:
-            print_json({"job": job, "version": None})
-        else:
-            print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
+        _show(client, client.train(adapter, task, **options), wait=wait, as_json=as_json)
+
+
+def train_trigger(
+    context: typer.Context,
+    adapter: AdapterName,
+    parent: Annotated[int, typer.Option(min=1, help="The version whose trigger is trained.", show_default=False)],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="A task to play; repeatable. Default: all that the version has learned."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Batches of rollouts; the service's default if not given.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any field of TriggerConfig as key=value, such as penalty=0.05; repeatable."),
+    ] = None,
+    environment: Environment = None,
+    environment_options: EnvironmentOptions = None,
+    items: Items = None,
+    promote: Promote = True,
+    wait: Wait = True,
+    as_json: Json = False,
+) -> None:
+    """Teach a version's trigger when to weave, from reward; its weaver stays as it is.
+
+    The memory of the adapter needs trigger `lora` or `head`. Until it is trained, memory is woven at every decision
+    point.
+    """
+    training = read_pairs(settings or [], "--set") | ({} if steps is None else {"steps": steps})
+    options: dict[str, Any] = {"training": training, "promote": promote, "tasks": tasks or None}
+    options |= _environment(environment, environment_options, items)
+    with connect(context) as client:
+        _show(client, client.train_trigger(adapter, parent, **options), wait=wait, as_json=as_json)
+
+
+def _environment(name: str | None, pairs: list[str] | None, items: int | None) -> JsonObject:
+    if name is None:
+        if pairs or items is not None:
+            raise typer.BadParameter("expected --environment beside it", param_hint="--environment-set or --items")
+        return {}
+    options = read_pairs(pairs or [], "--environment-set")
+    return {"environment": {"name": name, "options": options} | ({} if items is None else {"items": items})}
+
+
+def _show(client: Client, job: JsonObject, *, wait: bool, as_json: bool) -> None:
+    if wait:
+        _finish(client, job, as_json)
+    elif as_json:
+        print_json({"job": job, "version": None})
+    else:
+        print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
 
 
 def _finish(client: Client, job: JsonObject, as_json: bool) -> None:
@@ -99,6 +176,8 @@ def _print_verdict(client: Client, version: JsonObject) -> None:
     champion = aliases.get("champion")
     if champion == version["number"]:
         print_line(f"It serves now as {version['adapter']}@champion.", style="green")
+    elif version["verdict"] == "waiting":
+        print_note(f"It waits: memgen gate approve {version['adapter']} {version['number']}, or memgen gate reject ...")
     elif gate["passed"]:
         print_note(f"`memgen promote {version['adapter']} {version['number']}` makes it the champion.")
     else:

@@ -1,9 +1,11 @@
 """Adapters, their versions, aliases and scores; promotion and rollback."""
 
+from dataclasses import fields
+from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.deps import Promoter, Reader, ServicesDep, Trainer
@@ -13,10 +15,19 @@ from api.scores import ScoresOut, scores_of
 from memgen.backbone import find_revision
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
-from registry.adapters import create_adapter, get_adapter, list_adapters
-from registry.aliases import history, list_aliases, promote, roll_back
+from registry.adapters import (
+    AdapterSettings,
+    adapter_changes,
+    change_adapter,
+    create_adapter,
+    get_adapter,
+    list_adapters,
+)
+from registry.aliases import Standing, history, list_aliases, promote, roll_back, standing_at
+from registry.clock import utc_now
 from registry.database import transaction
-from registry.models import Version
+from registry.models import AdapterChange, Version
+from registry.routes import weights_of
 from registry.versions import gate_of, get_version, list_versions
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
@@ -28,7 +39,47 @@ class AdapterIn(Strict):
     strategy: str = "replay"
     replay_share: Annotated[float, Field(description="Share of earlier tasks' items in each training")] = 0.25
     gate_margin: Annotated[float, Field(description="Largest drop of an old task's score, 0.05 is 5 points")] = 0.05
+    gate_rule: Annotated[str, Field(description="point, significant_drop or non_inferior")] = "point"
+    gate_level: Annotated[float, Field(description="Of the gate's tests and, less from one, its intervals")] = 0.05
+    gate_policy: Annotated[str, Field(description="After a pass: automatic, manual or canary")] = "automatic"
+    canary_share: Annotated[float, Field(description="Of the sessions, for policy canary")] = 0.05
+    retry_replay_share: Annotated[
+        float | None, Field(description="With which a version that forgot is trained once more")
+    ] = None
     memory: Annotated[dict[str, Any], Field(default_factory=dict, description="Fields of MemoryConfig: latents, ...")]
+
+
+class AdapterChangeIn(Strict):
+    """Settings that are left out stay as they are."""
+
+    replay_share: float | None = None
+    gate_margin: float | None = None
+    gate_rule: str | None = None
+    gate_level: float | None = None
+    gate_policy: str | None = None
+    canary_share: float | None = None
+    retry_replay_share: Annotated[float | None, Field(description="null turns retries off")] = None
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+    def changes(self) -> dict[str, Any]:
+        given = self.model_dump(exclude_unset=True, exclude={"reason"})
+        return {name: value for name, value in given.items() if value is not None or name == "retry_replay_share"}
+
+
+class AdapterChangeOut(BaseModel):
+    changes: dict[str, Any]
+    """By setting, `from` and `to`."""
+    actor: str
+    reason: str
+    at: datetime
+
+    @classmethod
+    def of(cls, row: AdapterChange) -> "AdapterChangeOut":
+        return cls(changes=row.changes, actor=row.actor, reason=row.reason, at=row.at)
+
+
+class AdapterChangeList(BaseModel):
+    data: list[AdapterChangeOut]
 
 
 class AdapterList(BaseModel):
@@ -43,6 +94,30 @@ class AliasHistory(BaseModel):
     data: list[AliasMoveOut]
 
 
+class AliasAt(BaseModel):
+    alias: str
+    at: datetime
+    version: int
+    since: AliasMoveOut
+    """The move that made it so."""
+    until: datetime | None
+    """When it was moved on; null if it stands there still."""
+    route: dict[str, Any] | None
+    """Number, kind and weights of the route that requests for the bare adapter name went by, for `champion` only."""
+
+    @classmethod
+    def of(cls, stood: Standing) -> "AliasAt":
+        route = stood.route
+        return cls(
+            alias=stood.move.alias,
+            at=stood.at,
+            version=stood.move.to_version.number,
+            since=AliasMoveOut.of(stood.move),
+            until=stood.until,
+            route={"number": route.number, "kind": route.kind, "weights": weights_of(route)} if route else None,
+        )
+
+
 class PromoteIn(Strict):
     version: int
     expected_version: Annotated[
@@ -53,6 +128,9 @@ class PromoteIn(Strict):
 
 class RollbackIn(Strict):
     to_version: Annotated[int | None, Field(description="Default: the version that served before")] = None
+    to_time: Annotated[
+        AwareDatetime | None, Field(strict=False, description="Or: where the alias stood then, with its zone")
+    ] = None
     expected_version: int | None = None
     reason: Annotated[str, Field(max_length=2000)] = ""
 
@@ -78,9 +156,8 @@ def create(
                 base_revision=revision,
                 description=body.description,
                 strategy=body.strategy,
-                replay_share=body.replay_share,
-                gate_margin=body.gate_margin,
                 memory=memory.to_mapping(),
+                **{field.name: getattr(body, field.name) for field in fields(AdapterSettings)},
             )
             return AdapterOut.of(adapter, [])
 
@@ -89,10 +166,10 @@ def create(
 
 def _check_trainable(memory: MemoryConfig) -> None:
     """Refuse at once what this service's workers could not train, instead of in a job an hour later."""
-    if memory.trigger != "always":
+    if memory.trigger == "never":
         raise ConfigError(
-            f"trigger is {memory.trigger!r}; the service's workers train weavers, and a trigger that was never trained "
-            "would keep the memory silent. Use 'always'."
+            "trigger is 'never', so no memory would be woven and none could be learned from reward. Use 'always', or "
+            "'lora' or 'head', which a train_trigger job trains; until then they weave at every decision point."
         )
     if memory.weaver_base:
         raise ConfigError(
@@ -115,6 +192,23 @@ def show(name: str, services: ServicesDep, caller: Reader) -> AdapterOut:
         return AdapterOut.of(adapter, list_aliases(session, adapter))
 
 
+@router.patch("/{name}")
+def change(name: str, body: AdapterChangeIn, services: ServicesDep, caller: Promoter) -> AdapterOut:
+    """Change settings of replay and gates. Gates that have run keep the terms that they were judged by."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        change_adapter(session, adapter, body.changes(), actor=f"key {caller.name}", reason=body.reason)
+        return AdapterOut.of(adapter, list_aliases(session, adapter))
+
+
+@router.get("/{name}/changes")
+def changes(name: str, services: ServicesDep, caller: Reader) -> AdapterChangeList:
+    """Who changed which settings, and why; oldest first."""
+    with transaction(services.sessions) as session:
+        rows = adapter_changes(session, get_adapter(session, caller.project_id, name))
+        return AdapterChangeList(data=[AdapterChangeOut.of(row) for row in rows])
+
+
 @router.get("/{name}/versions")
 def versions(name: str, services: ServicesDep, caller: Reader) -> VersionList:
     """Oldest first."""
@@ -135,6 +229,20 @@ def scores(name: str, services: ServicesDep, caller: Reader) -> ScoresOut:
     """R of the adapter's versions and tasks, with ACC, BWT, FWT and forgetting."""
     with transaction(services.sessions) as session:
         return scores_of(session, get_adapter(session, caller.project_id, name))
+
+
+@router.get("/{name}/aliases/{alias}")
+def alias_at(
+    name: str,
+    alias: str,
+    services: ServicesDep,
+    caller: Reader,
+    at: Annotated[AwareDatetime | None, Query(description="A time with its zone; default: now")] = None,
+) -> AliasAt:
+    """Which version an alias named at a time, and which route shared its traffic then."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        return AliasAt.of(standing_at(session, adapter, alias, at or utc_now()))
 
 
 @router.get("/{name}/aliases/{alias}/history")
@@ -174,6 +282,7 @@ def roll_back_alias(name: str, alias: str, body: RollbackIn, services: ServicesD
             actor=f"key {caller.name}",
             reason=body.reason,
             to_number=body.to_version,
+            to_time=body.to_time,
             expected=body.expected_version,
         )
         return AliasMoveOut.of(move)

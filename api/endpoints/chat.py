@@ -1,45 +1,81 @@
 """The OpenAI-compatible paths: `/v1/chat/completions` and `/v1/models`, for the stock `openai` client."""
 
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+import structlog
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.deps import Reader, ServicesDep
 from api.disconnect import while_connected
 from api.endpoints.chat_models import ChatIn
-from api.endpoints.chat_reply import Reply
+from api.endpoints.chat_reply import Reply, new_completion_id
 from api.endpoints.chat_stream import open_stream
 from api.inference import Inference
-from api.tickets import ChatRequest, MemorySource
+from api.shadows import Shadows
+from api.tickets import ChatRequest, Finished, MemorySource
+from memgen.artifact import MOMENTS_FILE
 from registry.adapters import list_adapters
 from registry.aliases import list_aliases
 from registry.conversations import check_prompt
 from registry.database import transaction
+from registry.exposures import check_session_id, record_exposure
 from registry.keys import Principal
+from registry.models import Version
 from registry.served import BASE, Served, find_served
-from registry.versions import list_versions
+from registry.served import Request as Drawn
+from registry.version_standing import servable_versions
+from registry.versions import artifact_beside
 from registry.wiring import Services
 
+log = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["openai"])
+
+SessionId = Annotated[
+    str | None, Header(description="Conversation or user; its requests get one version of a route's. Not OpenAI's.")
+]
 
 
 @router.post("/chat/completions")
-async def complete(body: ChatIn, request: Request, services: ServicesDep, caller: Reader) -> Response:
+async def complete(
+    body: ChatIn, request: Request, services: ServicesDep, caller: Reader, x_session_id: SessionId = None
+) -> Response:
     """Answer with the memory woven in, as JSON or as a stream of OpenAI's chunks.
 
     `memgen`, in the reply or the last chunk of its choices, says which version answered and where it was woven. A
     client that goes away ends the generation.
+
+    The model `adapter` goes by the adapter's live route, if it has one; then a session always gets the same version.
+    The session's id is the header `X-Session-Id`, else `metadata.session_id`, else `user`; a request without one is
+    drawn by itself.
     """
     samplings = body.samplings(services.settings.max_new_tokens)
-    served = await run_in_threadpool(_route, services, caller, body)
-    asked = ChatRequest(body.messages, body.callable_tools, samplings, _source(services, served))
-    reply = Reply(served, tools=asked.tools is not None, include_usage=body.include_usage)
+    session_id = x_session_id or body.session_id
+    drawn = Drawn(new_completion_id(), check_session_id(session_id) if session_id else None)
+    served = await run_in_threadpool(_route, services, caller, body, drawn)
+    asked = ChatRequest(body.messages, body.callable_tools, samplings, _source(services, served.version))
+    reply = Reply(served, asked.tools is not None, body.include_usage, drawn.completion_id)
     inference: Inference = request.app.state.inference
+
+    def on_answered(answers: Sequence[Finished]) -> None:
+        shadow = _source(services, served.shadow)
+        if shadow is not None and served.route is not None:
+            shadows: Shadows = request.app.state.shadows
+            first = next(answer for answer in answers if answer.choice == 0)
+            shadows.offer(reply.id, served.route, asked, shadow, first)
+
     if body.stream:
-        return await open_stream(request, reply, inference.stream(asked), len(samplings))
+        stream = await open_stream(request, reply, inference.stream(asked), len(samplings), on_answered)
+        await run_in_threadpool(_expose, services, caller, drawn, served)
+        return stream
     answers = await while_connected(request, inference.answer(asked))
+    await run_in_threadpool(_expose, services, caller, drawn, served)
+    on_answered(answers)
     return JSONResponse(reply.completion(answers), headers={"X-Memgen-Version": served.label})
 
 
@@ -56,7 +92,7 @@ def models(services: ServicesDep, caller: Reader) -> dict[str, Any]:
             found += [_model(f"{adapter.name}@{alias.name}", int(alias.moved_at.timestamp())) for alias in aliases]
             found += [
                 _model(f"{adapter.name}@{version.number}", int(version.created_at.timestamp()))
-                for version in list_versions(session, adapter)
+                for version in servable_versions(session, adapter)
             ]
         return {"object": "list", "data": found}
 
@@ -68,22 +104,37 @@ def model(model: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
         return _model(model, int(served.version.created_at.timestamp()) if served.version else 0)
 
 
-def _route(services: Services, caller: Principal, body: ChatIn) -> Served:
-    """Decided once: an alias that moves now is for the next request."""
+def _route(services: Services, caller: Principal, body: ChatIn, drawn: Drawn) -> Served:
+    """Decided once: an alias that moves now, or a route that ends, is for the next request."""
     check_prompt(body.messages, body.tools)
     with transaction(services.sessions) as session:
-        return find_served(session, caller.project_id, body.model)
+        return find_served(session, caller.project_id, body.model, drawn)
 
 
-def _source(services: Services, served: Served) -> MemorySource | None:
-    version = served.version
+def _expose(services: Services, caller: Principal, drawn: Drawn, served: Served) -> None:
+    """Before the answer is sent: whoever has an answer can report on it, even if this process dies now."""
+    try:
+        with transaction(services.sessions) as session:
+            record_exposure(session, caller.project_id, drawn.completion_id, served, drawn.session_id)
+    except SQLAlchemyError:  # the answer is worth more than its attribution
+        log.exception("an answer could not be attributed", completion=drawn.completion_id, version=served.label)
+
+
+def _source(services: Services, version: Version | None) -> MemorySource | None:
     if version is None:
         return None
-    prefix = version.artifact_key
+
+    def fetch_other(artifact_hash: str, folder: Path) -> None:
+        fetch(artifact_beside(version, artifact_hash), folder)
+
+    def fetch(prefix: str, folder: Path) -> None:
+        services.store.get_folder(prefix, folder, without=(MOMENTS_FILE,))
+
     return MemorySource(
         name=version.id.hex,
         manifest_sha256=version.artifact_hash,
-        fetch=lambda folder: services.store.get_folder(prefix, folder),
+        fetch=partial(fetch, version.artifact_key),
+        fetch_other=fetch_other,
     )
 
 

@@ -55,6 +55,11 @@ class ChatIn(BaseModel):
         return self
 
     @property
+    def session_id(self) -> str | None:
+        """`metadata.session_id`, else `user`; empty ones are none."""
+        return (self.metadata or {}).get("session_id") or self.user or None
+
+    @property
     def callable_tools(self) -> list[dict[str, Any]] | None:
         return None if self.tool_choice == "none" else self.tools or None
 

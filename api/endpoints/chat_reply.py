@@ -23,7 +23,7 @@ class Reply:
     """Whether the answer may be calls of tools."""
     include_usage: bool = False
     """Of a stream: every chunk has `usage`, which is null in all but the last."""
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    id: str = field(default_factory=lambda: new_completion_id())
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, answers: Sequence[Finished]) -> JsonObject:
@@ -93,6 +93,10 @@ class Reply:
         return {"content": parsed.content, "tool_calls": calls}, "tool_calls"
 
 
+def new_completion_id() -> str:
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
 def _logprobs(answer: Finished) -> JsonObject | None:
     """One entry for each completion token, those of a stop string among them."""
     values = answer.generation.logprobs
@@ -118,6 +122,8 @@ def _stamp(served: Served, answers: Sequence[Finished]) -> JsonObject:
         "adapter": served.adapter.name if served.adapter else None,
         "version": served.version.number if served.version else None,
         "alias": served.alias,
+        "route": served.route.number if served.route else None,
+        "task": answers[0].task,
         "insertions": [
             {
                 "choice": answer.choice,

@@ -1,7 +1,7 @@
 """A chat reply as server-sent events, as OpenAI streams it."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -14,16 +14,22 @@ from api.problems import streamed_problem
 from api.tickets import Finished, Piece
 
 Events = AsyncGenerator[Piece | Finished, None]
+OnAnswered = Callable[[Sequence[Finished]], None]
 
 
-async def open_stream(request: Request, reply: Reply, events: Events, choices: int) -> StreamingResponse:
+async def open_stream(
+    request: Request, reply: Reply, events: Events, choices: int, on_answered: OnAnswered | None = None
+) -> StreamingResponse:
     """The response, begun once there is something to say: what fails before is an error with its own status.
+
+    Args:
+        on_answered: called with all answers when they are whole.
 
     Raises:
         ClientDisconnect: the client went away before.
     """
     first = await while_connected(request, _next(events))
-    return _Stream(_chunks(request, reply, first, events, choices), events, reply.served.label)
+    return _Stream(_chunks(request, reply, first, events, choices, on_answered), events, reply.served.label)
 
 
 class _Stream(StreamingResponse):
@@ -44,7 +50,12 @@ class _Stream(StreamingResponse):
 
 
 async def _chunks(
-    request: Request, reply: Reply, first: Piece | Finished | None, events: Events, choices: int
+    request: Request,
+    reply: Reply,
+    first: Piece | Finished | None,
+    events: Events,
+    choices: int,
+    on_answered: OnAnswered | None,
 ) -> AsyncGenerator[str, None]:
     answers: list[Finished] = []
     try:
@@ -62,6 +73,8 @@ async def _chunks(
                     yield _event(chunk)
                 yield _event(reply.stamped(last, answers) if len(answers) == choices else last)
             event = await _next(events)
+        if on_answered is not None:
+            on_answered(answers)
     except Exception as error:  # the status is sent already: what went wrong can only be told as an event
         yield _event(streamed_problem(request, error))
         return

@@ -1,50 +1,32 @@
 """Jobs: start, watch, cancel."""
 
-import json
 import uuid
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import anyio
 import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
 from api.deps import Reader, ServicesDep, Trainer
 from api.idempotency import IdempotencyKey, once
+from api.job_params import JobIn, params_of
 from api.pagination import decode_cursor, encode_cursor
-from api.schemas import JobEventOut, JobOut, Strict
-from memgen.config import TrainingConfig
+from api.schemas import JobEventOut, JobOut
+from memgen.tasks.environments import GAMES_FOLDER
 from registry import jobs
-from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.errors import Invalid
 from registry.keys import Principal
-from registry.models import Adapter
-from registry.tasks import get_task
-from registry.versions import champion, get_version
 from registry.wiring import Services
 from workers.queue import enqueue
 
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-
-class JobIn(Strict):
-    kind: Literal["train_weaver", "evaluate"]
-    adapter: str
-    task: Annotated[str | None, Field(description="train_weaver: the task to learn")] = None
-    version: Annotated[int | None, Field(description="evaluate: which version")] = None
-    parent: Annotated[
-        int | None, Field(description="train_weaver: version to go on from, 0 for none; default: the champion")
-    ] = None
-    training: Annotated[dict[str, Any], Field(default_factory=dict, description="Fields of TrainingConfig: steps, ...")]
-    min_reward: Annotated[float, Field(description="Trajectories with a lower reward are not trained on")] = 0.5
-    promote: Annotated[bool, Field(description="Move `champion` to the version if it passes its gate")] = True
 
 
 class JobList(BaseModel):
@@ -68,9 +50,9 @@ def create(
             idempotency_key,
             body,
             JobOut,
-            lambda: _create(session, caller, body),
+            lambda: _create(session, services, caller, body),
         )
-    _send(request, services, out.id)
+    send_job(request, services, out.id)
     return out
 
 
@@ -149,38 +131,13 @@ def _read(services: Services, caller: Principal, job_id: uuid.UUID, after: int) 
         return job, [JobEventOut.of(row) for row in jobs.list_events(session, job_id, after=after, limit=500)]
 
 
-def _create(session: Session, caller: Principal, body: JobIn) -> JobOut:
-    adapter = get_adapter(session, caller.project_id, body.adapter)
-    if body.kind == "train_weaver":
-        params = _training_params(session, caller, adapter, body)
-    else:
-        if body.version is None:
-            raise Invalid("an evaluate job needs `version`, the number of the version to evaluate")
-        params = {"version": get_version(session, adapter, body.version).number}
+def _create(session: Session, services: Services, caller: Principal, body: JobIn) -> JobOut:
+    adapter, params = params_of(session, caller, body, services.settings.models_dir / GAMES_FOLDER)
     return JobOut.of(jobs.create_job(session, caller.project_id, body.kind, params, adapter))
 
 
-def _training_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
-    """Everything is decided now, so that the job means the same whenever it runs."""
-    if body.task is None:
-        raise Invalid("a train_weaver job needs `task`, the name of the task to learn")
-    task = get_task(session, caller.project_id, body.task)
-    config = TrainingConfig.from_mapping(body.training)
-    if body.parent is None:
-        best = champion(session, adapter)
-        parent = best.number if best else None
-    else:
-        parent = get_version(session, adapter, body.parent).number if body.parent else None
-    return {
-        "task": task.name,
-        "parent": parent,
-        "training": json.loads(json.dumps(config.to_mapping())),
-        "min_reward": body.min_reward,
-        "promote": body.promote,
-    }
-
-
-def _send(request: Request, services: Services, job_id: uuid.UUID) -> None:
+def send_job(request: Request, services: Services, job_id: uuid.UUID) -> None:
+    """After the job's transaction has committed; if the broker is down, the reaper sends it later."""
     try:
         enqueue(request.app.state.queue, job_id)
     except (RedisError, OSError) as error:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from registry import jobs
 from registry.adapters import create_adapter
 from registry.evaluations import record_evaluation, subject_of
-from registry.gates import compare, record_gate
+from registry.gates import GateTerms, compare, record_gate
 from registry.models import Adapter, Dataset, Gate, Job, Suite, Task, Version
 from registry.tasks import create_task
 from registry.versions import champion, register_version
@@ -48,8 +48,11 @@ def make_version(session: Session, adapter: Adapter, task: Task, job: Job | None
 
 
 def make_gate(session: Session, version: Version, task: Task, *, before: float, after: float) -> Gate:
-    comparison = compare(task.name, new=True, champion=before, candidate=after, margin=0.05)
-    return record_gate(session, version, champion=None, comparisons=[comparison], margin=0.05)
+    terms = GateTerms(margin=0.05)
+    comparison = compare(task.name, new=True, champion=[before], candidate=[after], terms=terms)
+    return record_gate(
+        session, version, champion=None, comparisons=[comparison], terms=terms, policy=version.adapter.gate_policy
+    )
 
 
 def make_scores(session: Session, adapter: Adapter, task: Task, scores: dict[Version | None, float]) -> None:

@@ -77,9 +77,9 @@ def test_problems_over_http(api: httpx.Client) -> None:
     unknown = api.post("/v1/adapters", json={"name": "x", "memory": {"latent": 1}})
     assert unknown.json()["title"] == "config error"
     assert "unknown MemoryConfig fields ['latent']" in unknown.json()["detail"]
-    untrained = api.post("/v1/adapters", json={"name": "x", "memory": {"trigger": "lora"}})
-    assert untrained.status_code == unknown.status_code
-    assert "a trigger that was never trained would keep the memory silent" in untrained.json()["detail"]
+    silent = api.post("/v1/adapters", json={"name": "x", "memory": {"trigger": "never"}})
+    assert silent.status_code == unknown.status_code
+    assert "no memory would be woven" in silent.json()["detail"]
     elsewhere = {"form": "embedding", "weaver_base": "some/model"}
     refused = api.post("/v1/adapters", json={"name": "x", "memory": elsewhere})
     assert refused.status_code == unknown.status_code

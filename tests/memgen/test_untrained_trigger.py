@@ -33,7 +33,11 @@ def serve(host: AdapterHost, folder: Path) -> list[bool]:
     """The decisions of a greedy answer of a loaded memory."""
     loaded = LoadedMemories(host, 1)
     manifest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    loaded.ensure("served", manifest, lambda target: shutil.copytree(folder, target, dirs_exist_ok=True))
+
+    def fetch(target: Path) -> None:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+
+    loaded.ensure("served", manifest, fetch)
     [answer] = generate(host, [GenerationRequest((5, 6, 7), Sampling(4), "served")])
     return [decision.invoked for decision in answer.decisions]
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from registry import datasets, jobs
 from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
-from registry.gates import compare, record_gate
+from registry.gates import GateTerms, compare, record_gate
 from registry.imports import TokenLimit, import_batch, read_item
 from registry.models import Adapter, Version
 from registry.tasks import create_task, get_task
@@ -80,8 +80,11 @@ class Rows:
                 report={"flags": []},
             )
             if passed is not None:
-                comparison = compare(task, new=True, champion=0.0, candidate=1.0 if passed else 0.0, margin=0.05)
-                record_gate(session, version, champion=None, comparisons=[comparison], margin=0.05)
+                terms = GateTerms(margin=0.05)
+                after = [1.0 if passed else 0.0]
+                comparison = compare(task, new=True, champion=[0.0], candidate=after, terms=terms)
+                policy = adapter.gate_policy
+                record_gate(session, version, champion=None, comparisons=[comparison], terms=terms, policy=policy)
             return version
 
 

@@ -1,13 +1,15 @@
 """Promotion, rollback, history, and what concurrent callers see."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from registry.adapters import get_adapter
-from registry.aliases import get_alias, history, promote, roll_back
+from registry.aliases import get_alias, history, promote, roll_back, standing_at
 from registry.database import transaction
-from registry.errors import AliasNotFound, GateNotPassed, InvalidName, NothingToRollBackTo, StaleAlias
+from registry.errors import AliasNotFound, GateNotPassed, Invalid, InvalidName, NothingToRollBackTo, StaleAlias
 from registry.models import AliasMove, Version
 from registry.served import find_served
 from tests.registry.conftest import Rows
@@ -145,3 +147,56 @@ def test_models_resolve_to_versions(trained: Rows) -> None:
 def test_alias_names_are_checked(trained: Rows) -> None:
     with pytest.raises(InvalidName, match="alias name 'No Good'"):
         _promote(trained, 1, alias="No Good")
+
+
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def moved(trained: Rows) -> Rows:
+    """Champion 1 from 00:00, 2 from 01:00, 3 from 02:00, back to 2 at 03:00."""
+    for number in (1, 2, 3):
+        _promote(trained, number)
+    _roll_back(trained)
+    with transaction(trained.services.sessions) as session:
+        session.execute(sa.text("alter table alias_moves disable trigger immutable"))
+        for hour, move in enumerate(session.scalars(sa.select(AliasMove).order_by(AliasMove.seq))):
+            move.at = MIDNIGHT + timedelta(hours=hour)
+        session.flush()
+        session.execute(sa.text("alter table alias_moves enable trigger immutable"))
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("minutes", "number", "until_hour"),
+    [(0, 1, 1), (59, 1, 1), (60, 2, 2), (150, 3, 3), (180, 2, None), (9999, 2, None)],
+)
+def test_what_served_at_a_time(moved: Rows, minutes: int, number: int, until_hour: int | None) -> None:
+    with transaction(moved.services.sessions) as session:
+        adapter = get_adapter(session, moved.project_id, "bot")
+        stood = standing_at(session, adapter, "champion", MIDNIGHT + timedelta(minutes=minutes))
+        assert stood.move.to_version.number == number
+        assert stood.until == (None if until_hour is None else MIDNIGHT + timedelta(hours=until_hour))
+        assert stood.route is None
+        with pytest.raises(AliasNotFound, match="named no version at 2026-03-01T23:59:00.*first moved at 2026-03-02"):
+            standing_at(session, adapter, "champion", MIDNIGHT - timedelta(minutes=1))
+        with pytest.raises(AliasNotFound, match="it was never moved"):
+            standing_at(session, adapter, "candidate", MIDNIGHT)
+
+
+def test_rollback_to_a_time(moved: Rows) -> None:
+    def back_to(at: datetime, **more: int) -> AliasMove:
+        with transaction(moved.services.sessions) as session:
+            adapter = get_adapter(session, moved.project_id, "bot", lock=True)
+            return roll_back(session, adapter, "champion", actor="test", reason="", to_time=at, **more)
+
+    for hours, why in ((1.5, "stood at version 2, as it does now,"), (-1, "did not exist")):
+        with pytest.raises(NothingToRollBackTo, match=why):
+            back_to(MIDNIGHT + timedelta(hours=hours))
+    with pytest.raises(Invalid, match="expected one of them at most"):
+        back_to(MIDNIGHT, to_number=1)
+    with pytest.raises(StaleAlias):
+        back_to(MIDNIGHT, expected=3)
+    move = back_to(MIDNIGHT + timedelta(minutes=30))
+    assert (move.to_version.number, move.evidence["as_of"]) == (1, "2026-03-02T00:30:00+00:00")
+    assert _current(moved) == 1

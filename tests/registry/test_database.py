@@ -12,7 +12,30 @@ from registry.database import MIGRATIONS, transaction
 from registry.models import Base
 from tests.registry.conftest import Rows
 
-IMMUTABLE = ("suites", "suite_items", "datasets", "dataset_items", "versions", "evaluations", "gates", "alias_moves")
+IMMUTABLE = (
+    "suites",
+    "suite_items",
+    "datasets",
+    "dataset_items",
+    "versions",
+    "evaluations",
+    "gates",
+    "alias_moves",
+    "gate_decisions",
+    "adapter_changes",
+    "route_arms",
+    "route_changes",
+    "exposures",
+    "feedback",
+    "shadow_answers",
+    "schedule_runs",
+    "schedule_changes",
+    "version_changes",
+    "version_imports",
+    "version_import_tasks",
+    "deletions",
+    "deletion_datasets",
+)
 
 
 def test_migrations_give_the_models_schema(database_url: str) -> None:

@@ -119,3 +119,40 @@ def test_a_task_without_held_out_items_has_no_suite(rows: Rows) -> None:
     rows.task("a", [])
     with transaction(rows.services.sessions) as session:
         assert freeze_suite(session, get_task(session, rows.project_id, "a")) is None
+
+
+def test_what_is_replayed_of_a_task_hardly_changes_as_it_grows(rows: Rows) -> None:
+    """A reservoir: each newcomer displaces one item at most, and every item has the same chance."""
+    from registry.imports import import_batch, read_item
+    from tests.registry.conftest import TOKENS
+
+    rows.task("a", chats(60, word="early"))
+    rows.task("b", chats(60, word="b"))
+
+    def replayed() -> tuple[list[str], dict[str, object]]:
+        with transaction(rows.services.sessions) as session:
+            taken = _snapshot(session, rows, "b", ("a",), share=0.2)
+        lines = [json.loads(line) for line in taken.jsonl.decode().splitlines()]
+        return [line["id"] for line in lines if line["replayed"]], taken.manifest["buffer"]["a"]  # type: ignore[index]
+
+    before, buffer = replayed()
+    with transaction(rows.services.sessions) as session:
+        sent = [read_item(n, item) for n, item in enumerate(chats(6, word="late"))]
+        import_batch(session, rows.project_id, sent, default_task="a", tokens=TOKENS)
+    after, grown = replayed()
+    assert len(before) == len(after) == len(set(after)) == buffer["items"]
+    newcomers = set(after) - set(before)
+    assert len(newcomers) <= grown["pool"] - buffer["pool"] <= 6  # type: ignore[operator]
+    assert [item for item in after if item in before] == [item for item in before if item in after]
+
+
+def test_a_task_smaller_than_its_part_is_replayed_again_and_again(rows: Rows) -> None:
+    rows.task("a", chats(4, word="few"))
+    rows.task("b", chats(60, word="b"))
+    with transaction(rows.services.sessions) as session:
+        taken = _snapshot(session, rows, "b", ("a",), share=0.5)
+    buffer = taken.manifest["buffer"]["a"]  # type: ignore[index]
+    replayed = [item for item, is_replayed in taken.items if is_replayed]
+    assert buffer["pool"] == buffer["items"] == len(set(replayed)) < len(replayed)
+    counts = [replayed.count(item) for item in set(replayed)]
+    assert max(counts) - min(counts) <= 1

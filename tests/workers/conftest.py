@@ -23,6 +23,7 @@ from workers.evaluation import evaluate_version
 from workers.model import Model
 from workers.runner import Handler, run
 from workers.training import train
+from workers.trigger_training import train_trigger_of_version
 
 TRAINING = {"steps": 40, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.02, "query_learning_rate": 0.02}
 MEMORY = {"latents": 8, "rank": 8, "alpha": 16, "target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")}
@@ -42,18 +43,23 @@ class Workshop:
     project_id: uuid.UUID
     handlers: dict[str, Handler]
 
-    def add_task(self, name: str, items: list[dict[str, Any]] | None = None) -> None:
+    def add_task(
+        self, name: str, items: list[dict[str, Any]] | None = None, grader: dict[str, Any] | None = None
+    ) -> None:
         tokens = TokenLimit(count=lambda messages, tools: 10, max_tokens=1000)
         with transaction(self.services.sessions) as session:
-            create_task(session, self.project_id, name, grader={"kind": "exact"}, holdout_share=0.3)
+            create_task(session, self.project_id, name, grader=grader or {"kind": "exact"}, holdout_share=0.3)
             sent = [read_item(n, item) for n, item in enumerate(answers(name) if items is None else items)]
             import_batch(session, self.project_id, sent, default_task=name, tokens=tokens)
 
     def queue(self, task: str, *, parent: int | None = None, training: dict[str, Any] | None = None) -> uuid.UUID:
         params = {"task": task, "parent": parent, "training": {**TRAINING, **(training or {})}}
+        return self.queue_job("train_weaver", params)
+
+    def queue_job(self, kind: str, params: dict[str, Any]) -> uuid.UUID:
         with transaction(self.services.sessions) as session:
             adapter = get_adapter(session, self.project_id, "bot")
-            return jobs.create_job(session, self.project_id, "train_weaver", params, adapter).id
+            return jobs.create_job(session, self.project_id, kind, params, adapter).id
 
     def queue_evaluation(self, version: int) -> uuid.UUID:
         with transaction(self.services.sessions) as session:
@@ -93,6 +99,7 @@ def workshop(settings: Settings, services: Services, project_id: uuid.UUID, tiny
         model = Model(own)
         handlers: dict[str, Handler] = {
             "train_weaver": partial(train, model=model),
+            "train_trigger": partial(train_trigger_of_version, model=model),
             "evaluate": partial(evaluate_version, model=model),
         }
         with transaction(own.sessions) as session:

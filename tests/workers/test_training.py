@@ -14,7 +14,7 @@ from registry.models import Evaluation, Gate, Job
 from registry.versions import gate_of, learned_tasks
 from registry.wiring import Services
 from tests.workers.conftest import TRAINING, Workshop, answers
-from workers import training
+from workers import registration, training
 from workers.runner import Running
 
 
@@ -127,7 +127,7 @@ def test_a_worker_that_dies_after_registering_trains_no_second_version(
         raise StoreUnavailable("the store went away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "score_and_judge", fail)
+        patched.setattr(registration, "score_and_judge", fail)
         interrupted = workshop.work(job_id)
     assert interrupted.state == "queued"
     assert workshop.events(job_id)[-1].message == "returned to the queue: the store went away"

@@ -18,7 +18,8 @@ COMMANDS = {
     *("up", "down", "status", "init", "demo"),
     *("task", "upload", "adapter", "train", "jobs"),
     *("versions", "scores", "promote", "rollback", "history"),
-    *("chat", "keys"),
+    *("schedule", "trace", "delete-data", "gc"),
+    *("route", "feedback", "chat", "keys"),
 }
 
 

@@ -1,0 +1,115 @@
+"""`memgen delete-data`, `memgen trace` and `memgen gc`: what becomes of data, from where it went to how it goes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli.invocation import connect
+from api.cli.output import Json, print_json, print_line, print_note, print_table
+
+if TYPE_CHECKING:
+    from api.client import JsonObject
+
+Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without, only say what would be done.")]
+
+
+class Scope(str, Enum):  # noqa: UP042 - typer reads the values of a plain enum
+    trajectory = "trajectory"
+    session = "session"
+    user = "user"
+
+
+class Policy(str, Enum):  # noqa: UP042 - as above
+    keep = "keep"
+    retrain = "retrain"
+    withdraw = "withdraw"
+
+
+def delete_data(
+    context: typer.Context,
+    scope: Annotated[Scope, typer.Argument(help="What to delete.", show_default=False)],
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="The service's id of a trajectory, a session's id, or metadata.user.", show_default=False
+        ),
+    ],
+    policy: Annotated[Policy, typer.Option(help="What becomes of versions that learned the data.")] = Policy.keep,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    expected: Annotated[
+        int | None, typer.Option(min=0, help="Trajectories that the dry run showed; refused if they are not as many.")
+    ] = None,
+    apply: Apply = False,
+    as_json: Json = False,
+) -> None:
+    """Delete data for good: from the database, the object store, and all copies. Without --apply, a dry run."""
+    with connect(context) as client:
+        found = client.delete_data(
+            scope.value, identifier, policy=policy.value, reason=reason, dry_run=not apply, expected=expected
+        )
+    if as_json:
+        print_json(found)
+        return
+    _print_affected(found["affected"])
+    if not apply:
+        print_note("Nothing was deleted. Add --apply to delete it.")
+    else:
+        after = "" if found["bytes_gone"] else " Some objects are still to be removed; the service goes on with it."
+        print_line(f"Deleted, recorded as {found['id']}.{after}")
+
+
+def trace(
+    context: typer.Context,
+    trajectory: Annotated[str, typer.Argument(help="The service's id of a trajectory.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Show where a trajectory went: suites, datasets, versions, and what serves them."""
+    with connect(context) as client:
+        found = client.trajectory_lineage(trajectory)
+    if as_json:
+        print_json(found)
+        return
+    share = "held out" if found["held_out"] else "trained on"
+    print_line(f"Trajectory {found['id']} of {found['task']}, {share}.")
+    rows: list[tuple[object, ...]] = [("suite", suite, "") for suite in found["suites"]]
+    rows += [("dataset", dataset["hash"], dataset["task"]) for dataset in found["datasets"]]
+    rows += [("version", f"{v['adapter']}@{v['number']}", _serving(v)) for v in found["versions"]]
+    print_table(("", "", ""), rows, empty="Nothing was made of it yet.")
+
+
+def gc(context: typer.Context, apply: Apply = False, as_json: Json = False) -> None:
+    """Find objects in the store that nothing refers to; --apply removes them."""
+    with connect(context) as client:
+        found = client.collect_garbage(dry_run=not apply)
+    if as_json:
+        print_json(found)
+        return
+    for key in found["objects"]:
+        print_line(key)
+    verb = "would be" if found["dry_run"] else "were"
+    print_line(f"{len(found['objects'])} objects of {found['bytes']} bytes {verb} removed.")
+
+
+def _print_affected(affected: JsonObject) -> None:
+    rows: list[tuple[object, ...]] = [
+        ("trajectories", affected["trajectories"], ""),
+        ("answers", affected["answers"], ""),
+    ]
+    rows += [("suite", f"{s['task']}#{s['number']}", f"{s['items']} items") for s in affected["suites"]]
+    rows += [("dataset", d["hash"], f"{d['items']} items of {d['task']}") for d in affected["datasets"]]
+    rows += [("job", job, "begins anew without it") for job in affected["jobs"]]
+    rows += [("version", f"{v['adapter']}@{v['number']}", _serving(v)) for v in affected["versions"]]
+    print_table(("", "", ""), rows)
+    for moved in affected.get("moved", ()):
+        print_line(f"{moved['alias']}: version {moved['from']} to {moved['to']}.")
+    for alias in affected.get("stranded", ()):
+        print_line(f"{alias} has no unaffected version to go to: it is refused until one is promoted.", style="yellow")
+
+
+def _serving(version: JsonObject) -> str:
+    parts = [*version["aliases"], *(f"route {number}" for number in version["routes"])]
+    parts += [f"{version['exposures']} answers"] if version["exposures"] else []
+    return ", ".join(parts)

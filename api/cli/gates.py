@@ -1,0 +1,126 @@
+"""`memgen gate`: why a version passed or not, item by item, and a person's word on it."""
+
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.arguments import AdapterName, Expected, Reason
+from api.cli.invocation import connect
+from api.cli.output import Json, first_line, percent, points, print_json, print_line, print_note, print_table
+
+app = typer.Typer(help="Verdicts on versions: evidence, approval, rejection.", no_args_is_help=True)
+
+Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
+
+
+@app.command(epilog="Example: `memgen gate show support-bot 7`")
+def show(context: typer.Context, adapter: AdapterName, version: Number, as_json: Json = False) -> None:
+    """Show the verdict on a version, with its reasons and the evidence on every task."""
+    with connect(context) as client:
+        gate = client.gate(adapter, version)
+    if as_json:
+        print_json(gate)
+        return
+    before = f"{adapter}@{gate['champion']}" if gate["champion"] else "base"
+    print_line(f"{adapter}@{version} against {before}: {gate['verdict']}")
+    print_line(
+        f"Rule {gate['rule']}, margin {percent(gate['margin'])}, level {gate['level']:g}, policy {gate['policy']}."
+    )
+    print_line("")
+    columns = ("task", "#before", "#after", "#change", "#interval", "#better", "#worse", "#items", "#p", "gate")
+    print_table(columns, [_evidence(comparison) for comparison in gate["comparisons"]])
+    print_line("")
+    for reason in gate["reasons"]:
+        print_line(f"  {reason}")
+    if gate["decision"]:
+        said = "approved" if gate["decision"]["approved"] else "rejected"
+        print_line(f"  {said} by {gate['decision']['actor']}: {gate['decision']['reason'] or 'no reason given'}")
+    elif gate["verdict"] == "waiting":
+        print_note(f"Next: memgen gate approve {adapter} {version}, or memgen gate reject {adapter} {version}")
+
+
+@app.command(epilog="Example: `memgen gate items support-bot 7 --task refunds --flipped worse`")
+def items(
+    context: typer.Context,
+    adapter: AdapterName,
+    version: Number,
+    task: Annotated[str, typer.Option(help="One of the tasks that the gate compared.", show_default=False)],
+    flipped: Annotated[
+        str | None, typer.Option(help="Only items that flipped: better, worse or any. Default: all.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Most items to show.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="`next_cursor` of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what champion and candidate answered to each held-out item."""
+    with connect(context) as client:
+        page = client.gate_items(adapter, version, task, flipped=flipped, limit=limit, cursor=cursor)
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        (
+            pair["place"],
+            pair["flipped"] or "",
+            f"{pair['champion']['score']:g}",
+            f"{pair['candidate']['score']:g}",
+            first_line(pair["champion"]["answer"]),
+            first_line(pair["candidate"]["answer"]),
+        )
+        for pair in page["data"]
+    ]
+    print_table(
+        ("#item", "flipped", "#before", "#after", "answered before", "answers now"), rows, empty="No such item."
+    )
+    if page["next_cursor"]:
+        print_note(f"More: --cursor {page['next_cursor']}")
+
+
+@app.command(epilog="Example: `memgen gate approve support-bot 7 --reason 'read the flipped answers'`")
+def approve(
+    context: typer.Context,
+    adapter: AdapterName,
+    version: Number,
+    expected: Expected = None,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Approve a version that passed its gate and waits: it becomes the champion.
+
+    Refused if the champion is no longer the one that the gate compared with, unless you name it with --expected.
+    """
+    with connect(context) as client:
+        done = client.approve(adapter, version, reason=reason, expected=expected)
+    if as_json:
+        print_json(done)
+    else:
+        before = done["move"]["from_version"] or "none"
+        print_line(f"Approved. {adapter}@champion: version {before} to {version}.")
+
+
+@app.command(epilog="Example: `memgen gate reject support-bot 7 --reason 'rude answers'`")
+def reject(
+    context: typer.Context, adapter: AdapterName, version: Number, reason: Reason = "", as_json: Json = False
+) -> None:
+    """Reject a version that waits, for good; every alias stays where it is."""
+    with connect(context) as client:
+        done = client.reject(adapter, version, reason=reason)
+    if as_json:
+        print_json(done)
+    else:
+        print_line(f"{adapter}@{version} is rejected.")
+
+
+def _evidence(comparison: dict[str, Any]) -> tuple[object, ...]:
+    found = comparison.get("evidence") or {}
+    interval = f"{points(found['low'])} to {points(found['high'])}" if found else None
+    return (
+        comparison["task"] + (" (new)" if comparison["new"] else ""),
+        percent(comparison["champion"]),
+        percent(comparison["candidate"]),
+        points(comparison["change"]),
+        interval,
+        *(found.get(name) for name in ("better", "worse", "items")),
+        f"{found['p_value']:.3g}" if found else None,
+        "passed" if comparison["passed"] else "rejected",
+    )

@@ -1,0 +1,231 @@
+"""`memgen route`: share an adapter's traffic among versions, and see which is better; `memgen feedback`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.arguments import AdapterName, Reason, read_pairs
+from api.cli.invocation import CommandFailed, connect
+from api.cli.output import Json, moment, percent, points, print_json, print_line, print_note, print_table
+
+if TYPE_CHECKING:
+    from api.client import Client, JsonObject
+
+app = typer.Typer(help="Share an adapter's traffic among versions: A/B, canary, shadow.", no_args_is_help=True)
+
+Number = Annotated[int | None, typer.Argument(min=1, help="Of the route. Default: the newest.", show_default=False)]
+Version = Annotated[int, typer.Argument(min=1, help="The version to try beside the champion.", show_default=False)]
+Level = Annotated[float, typer.Option(help="Most probability of a false alarm, however often you look.")]
+Effect = Annotated[float, typer.Option(help="Difference of mean rewards below which you would not act.")]
+Source = Annotated[str | None, typer.Option(help="The only source of feedback that counts. Default: any.")]
+Replace = Annotated[bool, typer.Option(help="End the live route; sessions move only where they must.")]
+
+
+@app.command(epilog="Example: `memgen route ab support-bot 6=0.5 7=0.5 --reason 'is 7 worth it?'`")
+def ab(
+    context: typer.Context,
+    adapter: AdapterName,
+    weights: Annotated[list[str], typer.Argument(help="VERSION=WEIGHT, summing to one.", show_default=False)],
+    level: Level = 0.05,
+    smallest_effect: Effect = 0.05,
+    reward_source: Source = None,
+    replace: Replace = False,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Share sessions by weight among versions that passed their gate."""
+    arms = []
+    for version, weight in read_pairs(weights, "WEIGHTS").items():
+        if not version.isdecimal() or isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise typer.BadParameter(f"{version}={weight} is not of the form 7=0.5", param_hint="WEIGHTS")
+        arms.append({"version": int(version), "weight": float(weight)})
+    terms = _terms(level, smallest_effect, reward_source, replace, reason)
+    with connect(context) as client:
+        _print_started(client.start_route(adapter, "ab", arms=arms, **terms), as_json)
+
+
+@app.command(epilog="Example: `memgen route canary support-bot 7 --share 0.05`")
+def canary(
+    context: typer.Context,
+    adapter: AdapterName,
+    version: Version,
+    share: Annotated[float, typer.Option(help="Of the sessions.")] = 0.05,
+    level: Level = 0.05,
+    smallest_effect: Effect = 0.05,
+    reward_source: Source = None,
+    replace: Replace = False,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Give a version a small share; it stops by itself when its feedback is worse than the champion's."""
+    terms = _terms(level, smallest_effect, reward_source, replace, reason)
+    with connect(context) as client:
+        _print_started(client.start_route(adapter, "canary", version=version, share=share, **terms), as_json)
+
+
+@app.command(epilog="Example: `memgen route shadow support-bot 8 --share 0.2`")
+def shadow(
+    context: typer.Context,
+    adapter: AdapterName,
+    version: Version,
+    share: Annotated[float, typer.Option(help="Of the answers.")] = 1.0,
+    replace: Replace = False,
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
+    """Let a version, checked or not, answer the same requests; what it says is compared and discarded."""
+    with connect(context) as client:
+        started = client.start_route(adapter, "shadow", version=version, share=share, replace=replace, reason=reason)
+        _print_started(started, as_json)
+
+
+@app.command("list", epilog="Example: `memgen route list support-bot`")
+def list_(
+    context: typer.Context,
+    adapter: AdapterName,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Newest ones shown.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List an adapter's routes, newest first."""
+    with connect(context) as client:
+        page = client.routes(adapter, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        (r["number"], r["kind"], r["state"], _arms(r), moment(r["created_at"]), moment(r["ended_at"]))
+        for r in page["data"]
+    ]
+    print_table(
+        ("#route", "kind", "state", "versions", "started", "ended"),
+        rows,
+        empty=f"No route yet: all of {adapter} goes to the champion.",
+    )
+
+
+@app.command(epilog="Example: `memgen route show support-bot 3`")
+def show(context: typer.Context, adapter: AdapterName, route: Number = None, as_json: Json = False) -> None:
+    """Show a route's history: what happened when, by whom, why."""
+    with connect(context) as client:
+        found = client.route(adapter, route or _newest(client, adapter))
+    if as_json:
+        print_json(found)
+        return
+    print_line(f"Route {found['number']} of {adapter}: {found['kind']}, {found['state']}, {_arms(found)}.")
+    rows = [(moment(c["at"]), c["kind"], c["actor"], c["reason"]) for c in found["history"]]
+    print_table(("at", "change", "by", "reason"), rows)
+
+
+@app.command(epilog="Example: `memgen route results support-bot`")
+def results(context: typer.Context, adapter: AdapterName, route: Number = None, as_json: Json = False) -> None:
+    """Show what a route has found so far. Look as often as you like: the verdicts allow for it."""
+    with connect(context) as client:
+        found = client.route_results(adapter, route or _newest(client, adapter))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            arm["version"],
+            percent(arm["weight"]),
+            arm["exposures"],
+            arm["sessions"],
+            f"{percent(arm['mean'])} ({percent(arm['interval']['low'])} to {percent(arm['interval']['high'])})",
+            _difference(arm["difference"]),
+            arm["difference"]["verdict"] if arm["difference"] else "",
+            arm["sessions_needed"] or "",
+        )
+        for arm in found["arms"]
+    ]
+    columns = ("#version", "#share", "#answers", "#rewarded", "reward", "difference", "verdict", "#sessions needed")
+    print_table(columns, rows)
+    if found["shadow"] is not None:
+        _print_shadow(found["shadow"])
+
+
+@app.command(epilog="Example: `memgen route end support-bot --reason 'the campaign is over'`")
+def end(
+    context: typer.Context, adapter: AdapterName, route: Number = None, reason: Reason = "", as_json: Json = False
+) -> None:
+    """End a route; from the next request on everything goes to the champion."""
+    with connect(context) as client:
+        ended = client.end_route(adapter, route or _newest(client, adapter), reason=reason)
+    if as_json:
+        print_json(ended)
+    else:
+        print_line(f"Route {ended['number']} of {adapter} has ended; {adapter} is the champion again.")
+
+
+def feedback(
+    context: typer.Context,
+    completion_id: Annotated[str, typer.Argument(help="`id` of the chat completion.", show_default=False)],
+    reward: Annotated[float, typer.Argument(min=0, max=1, help="0 is bad, 1 is good.", show_default=False)],
+    source: Annotated[str, typer.Option(help="Who says so: user, grader, environment, ...")] = "user",
+    comment: Annotated[str, typer.Option(help="For people.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Report what an answer was worth; it is attributed to the version that gave it."""
+    with connect(context) as client:
+        given = client.give_feedback(completion_id, reward, source=source, comment=comment)
+    if as_json:
+        print_json(given)
+        return
+    print_line(f"{given['reward']:g} for {given['model']}.")
+    if given["stopped"]:
+        print_note(f"This stopped the canary: route {given['route']} has ended.", style="yellow")
+
+
+def _terms(level: float, effect: float, source: str | None, replace: bool, reason: str) -> dict[str, Any]:
+    return {
+        "level": level,
+        "smallest_effect": effect,
+        "reward_source": source,
+        "replace": replace,
+        "reason": reason,
+    }
+
+
+def _newest(client: Client, adapter: str) -> int:
+    newest = client.routes(adapter, limit=1)["data"]
+    if not newest:
+        raise CommandFailed(f"{adapter} has no route yet. Start one with `memgen route canary {adapter} VERSION`.")
+    return int(newest[0]["number"])
+
+
+def _print_started(route: JsonObject, as_json: bool) -> None:
+    if as_json:
+        print_json(route)
+        return
+    print_line(f"Route {route['number']} of {route['adapter']} is live: {route['kind']}, {_arms(route)}.")
+    print_note(f"Next: memgen route results {route['adapter']}")
+
+
+def _print_shadow(found: JsonObject) -> None:
+    print_line("")
+    print_line(f"Shadow: {found['answers']} answers compared, {found['failed']} failed.")
+    if found["answers"]:
+        same, seconds, tokens = found["same_interval"], found["seconds"], found["tokens"]
+        print_line(
+            f"  the same text: {percent(found['same'])} ({percent(same['low'])} to {percent(same['high'])}), "
+            f"words in common: {percent(found['similarity'])}"
+        )
+        print_line(f"  seconds: {seconds['shadow']:.2f} against {seconds['returned']:.2f}")
+        print_line(f"  tokens: {tokens['shadow']:.1f} against {tokens['returned']:.1f}")
+    if found["last_error"]:
+        print_line(f"  last failure: {found['last_error']}")
+
+
+def _arms(route: JsonObject) -> str:
+    if route["kind"] == "shadow":
+        main, beside = (arm["version"] for arm in route["arms"])
+        return f"{main} answers, {beside} shadows {percent(route['shadow_share'])}"
+    return ", ".join(f"{arm['version']}: {percent(arm['weight'])}" for arm in route["arms"])
+
+
+def _difference(found: JsonObject | None) -> str:
+    if found is None:
+        return ""
+    low, high = found["interval"]["low"], found["interval"]["high"]
+    return f"{points(found['estimate'])} ({points(low)} to {points(high)})"

@@ -1,0 +1,211 @@
+"""`memgen schedule`: let an adapter learn by itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.arguments import read_pairs
+from api.cli.invocation import CommandFailed, connect
+from api.cli.output import Json, moment, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from api.client import JsonObject
+
+app = typer.Typer(help="Schedules: an adapter learns a task by itself.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
+CronOption = Annotated[str | None, typer.Option("--cron", help="Five fields: '0 3 * * *' is every night at three.")]
+Zone = Annotated[str | None, typer.Option(help="IANA time zone of --cron, such as Europe/Berlin. Default: UTC.")]
+After = Annotated[int | None, typer.Option(min=1, help="After so many new trajectories of the task.")]
+IdleHours = Annotated[
+    float | None, typer.Option(help="After so many hours without trajectories and requests, if something is new.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Field of TrainingConfig as key=value, such as steps=150; repeatable.")
+]
+MinReward = Annotated[float | None, typer.Option(help="Trajectories with a lower reward are not trained on.")]
+Promote = Annotated[
+    bool | None, typer.Option("--promote/--no-promote", help="Move the champion if a version passes its gate.")
+]
+
+
+@app.command(
+    epilog="Example: `memgen schedule create nightly --adapter support-bot --task support --cron '0 3 * * *' "
+    "--zone Europe/Berlin`"
+)
+def create(
+    context: typer.Context,
+    name: Name,
+    adapter: Annotated[str, typer.Option(help="The adapter that learns.", show_default=False)],
+    task: Annotated[str, typer.Option(help="The task to learn.", show_default=False)],
+    cron: CronOption = None,
+    zone: Zone = None,
+    after: After = None,
+    idle_hours: IdleHours = None,
+    settings: Settings = None,
+    min_reward: MinReward = None,
+    promote: Promote = None,
+    as_json: Json = False,
+) -> None:
+    """Create a schedule. Each of its runs is a training as `memgen train` starts it."""
+    options = _options(cron, zone, after, idle_hours, settings, min_reward, promote)
+    with connect(context) as client:
+        _print(client.create_schedule(name, adapter, task, **options), as_json)
+
+
+@app.command("list", epilog="Example: `memgen schedule list`")
+def list_(context: typer.Context, as_json: Json = False) -> None:
+    """List all schedules, with when each runs next."""
+    with connect(context) as client:
+        found = client.list_schedules()
+    if as_json:
+        print_json({"data": found})
+        return
+    rows = [(s["name"], s["adapter"], s["task"], _when(s), _next(s), s["waiting"], _last(s)) for s in found]
+    print_table(
+        ("schedule", "adapter", "task", "when", "next", "#new", "last job"),
+        rows,
+        empty="No schedule yet. Create one with `memgen schedule create NAME`.",
+    )
+
+
+@app.command(epilog="Example: `memgen schedule show nightly`")
+def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show a schedule and its next runs."""
+    with connect(context) as client:
+        _print(client.schedule(name), as_json)
+
+
+@app.command(epilog="Example: `memgen schedule change nightly --cron '30 4 * * *'`")
+def change(
+    context: typer.Context,
+    name: Name,
+    cron: CronOption = None,
+    zone: Zone = None,
+    after: After = None,
+    idle_hours: IdleHours = None,
+    settings: Settings = None,
+    min_reward: MinReward = None,
+    promote: Promote = None,
+    as_json: Json = False,
+) -> None:
+    """Change what is given; --set replaces all settings of the training."""
+    options = _options(cron, zone, after, idle_hours, settings, min_reward, promote)
+    if not options:
+        raise CommandFailed("Nothing to change was given. `memgen schedule change --help` lists what can be.")
+    with connect(context) as client:
+        _print(client.change_schedule(name, **options), as_json)
+
+
+@app.command(epilog="Example: `memgen schedule pause nightly`")
+def pause(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Start no more jobs until it is resumed. A running one goes on."""
+    with connect(context) as client:
+        _print(client.change_schedule(name, paused=True), as_json)
+
+
+@app.command(epilog="Example: `memgen schedule resume nightly`")
+def resume(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Go on; what was missed while paused is not made up for."""
+    with connect(context) as client:
+        _print(client.change_schedule(name, paused=False), as_json)
+
+
+@app.command(epilog="Example: `memgen schedule delete nightly`")
+def delete(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Delete a schedule; its jobs stay."""
+    with connect(context) as client:
+        schedule = client.delete_schedule(name)
+    if as_json:
+        print_json(schedule)
+    else:
+        print_line(f"Schedule {name} is deleted.")
+
+
+@app.command(epilog="Example: `memgen schedule runs nightly --limit 5`")
+def runs(
+    context: typer.Context,
+    name: Name,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what came of each time it was due: the job, or why none was started."""
+    with connect(context) as client:
+        page = client.schedule_runs(name, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        (
+            moment(r["due_at"]),
+            moment(r["at"]),
+            r["outcome"],
+            r["missed"],
+            r["new_trajectories"],
+            r["job_id"],
+            r["reason"],
+        )
+        for r in page["data"]
+    ]
+    print_table(("due", "at", "outcome", "#missed", "#new", "job", "reason"), rows, empty="It was not due yet.")
+
+
+def _options(
+    cron: str | None,
+    zone: str | None,
+    after: int | None,
+    idle_hours: float | None,
+    settings: list[str] | None,
+    min_reward: float | None,
+    promote: bool | None,
+) -> dict[str, Any]:
+    given = {
+        "cron": cron,
+        "time_zone": zone,
+        "new_trajectories": after,
+        "idle_hours": idle_hours,
+        "training": read_pairs(settings, "--set") if settings else None,
+        "min_reward": min_reward,
+        "promote": promote,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _print(schedule: JsonObject, as_json: bool) -> None:
+    if as_json:
+        print_json(schedule)
+        return
+    print_line(f"{schedule['name']}: {schedule['adapter']} learns {schedule['task']} {_when(schedule)}.")
+    if schedule["paused"]:
+        print_line("It is paused.", style="yellow")
+    for run in schedule["next_runs"]:
+        print_line(f"  {_local(run, schedule['time_zone'])}")
+    print_line(f"New trajectories: {schedule['waiting']}. Last job: {_last(schedule) or 'none'}.")
+
+
+def _when(schedule: JsonObject) -> str:
+    if schedule["kind"] == "cron":
+        return f"at {schedule['cron']} ({schedule['time_zone']})"
+    if schedule["kind"] == "idle":
+        return f"after {schedule['idle_hours']:g} idle hours"
+    return f"after {schedule['new_trajectories']} new trajectories"
+
+
+def _next(schedule: JsonObject) -> str:
+    if schedule["paused"]:
+        return "paused"
+    return _local(schedule["next_runs"][0], schedule["time_zone"]) if schedule["next_runs"] else ""
+
+
+def _last(schedule: JsonObject) -> str:
+    return f"{schedule['last_job']['id']} {schedule['last_job']['state']}" if schedule["last_job"] else ""
+
+
+def _local(iso: str, zone: str) -> str:
+    """In the schedule's own zone, with its offset: `2026-03-29 03:00 +0200`."""
+    from zoneinfo import ZoneInfo
+
+    return datetime.fromisoformat(iso).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M %z")

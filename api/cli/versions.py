@@ -1,0 +1,232 @@
+"""`memgen versions`: list, compare, trace, tag, archive, prune, export and import the versions of an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from api.cli import adapters
+from api.cli.arguments import AdapterName, Reason
+from api.cli.invocation import connect
+from api.cli.output import Json, moment, percent, points, print_json, print_line, print_note, print_table
+
+if TYPE_CHECKING:
+    from api.client import JsonObject
+
+
+class _ListByDefault(TyperGroup):
+    """`memgen versions bot` is `memgen versions list bot`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and "--help" not in args[:1]:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ListByDefault, help="Versions of an adapter. `memgen versions ADAPTER` lists them.", no_args_is_help=True
+)
+Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
+Label = Annotated[str, typer.Argument(help="Lower case, such as before-holidays.", show_default=False)]
+Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without, only say what would be done.")]
+
+app.command("list", epilog="Example: `memgen versions list support-bot`")(adapters.versions)
+
+
+@app.command(epilog="Example: `memgen versions compare support-bot 6 7`")
+def compare(context: typer.Context, adapter: AdapterName, left: Number, right: Number, as_json: Json = False) -> None:
+    """Compare two versions: scores, settings, data, loss curves and verdicts."""
+    with connect(context) as client:
+        found = client.compare(adapter, left, right)
+    if as_json:
+        print_json(found)
+        return
+    one, other = found["left"], found["right"]
+    tasks = list(dict.fromkeys([*one["scores"], *other["scores"]]))
+    rows: list[tuple[object, ...]] = [("verdict", one["verdict"], other["verdict"], "")]
+    rows += [
+        (task, percent(one["scores"].get(task)), percent(other["scores"].get(task)), points(found["changes"].get(task)))
+        for task in tasks
+    ]
+    rows += [("loss", _curve(one["losses"]), _curve(other["losses"]), "")]
+    rows += [(name, _short(before), _short(after), "") for name, (before, after) in found["different"].items()]
+    print_table(("", f"{adapter}@{left}", f"{adapter}@{right}", "#change"), rows)
+
+
+@app.command(epilog="Example: `memgen versions lineage support-bot 7`")
+def lineage(context: typer.Context, adapter: AdapterName, version: Number, as_json: Json = False) -> None:
+    """Show what a version was made from, and what was made from it."""
+    with connect(context) as client:
+        found = client.version_lineage(adapter, version)
+        changes = client.version_history(adapter, version)
+    if as_json:
+        print_json({**found, "history": changes})
+        return
+    deleted = f", {found['deleted']} deleted since" if found["deleted"] else ""
+    origin = found["imported"]
+    rows = [
+        ("ancestors", " > ".join(map(str, ["base", *found["ancestors"]]))),
+        ("children", ", ".join(map(str, found["children"]))),
+        ("imported from", f"{origin['adapter']}@{origin['number']}" if origin else ""),
+        ("replaces", found["replaces"]),
+        ("task", found["task"]),
+        ("data", f"{found['trajectories']} trajectories, {found['replayed']} replayed{deleted}"),
+        ("learned deleted data", "yes" if found["learned_deleted"] else "no"),
+        ("dataset", found["dataset_hash"]),
+        ("job", found["job_id"]),
+        ("base", f"{found['base_model']} at {found['base_revision']}"),
+        ("code", found["code_version"]),
+        ("aliases", ", ".join(found["aliases"])),
+        ("live routes", ", ".join(map(str, found["routes"]))),
+        ("answers", found["exposures"]),
+        *((f"{moment(c['at'])}", f"{c['kind']} by {c['actor']} {c['reason']}".strip()) for c in changes),
+    ]
+    print_table(("", ""), rows)
+
+
+@app.command(epilog="Example: `memgen versions tag support-bot 7 before-holidays`")
+def tag(context: typer.Context, adapter: AdapterName, version: Number, label: Label, as_json: Json = False) -> None:
+    """Put a free label on a version; retention keeps labelled ones."""
+    with connect(context) as client:
+        _print_standing(adapter, client.tag(adapter, version, label), as_json)
+
+
+@app.command(epilog="Example: `memgen versions untag support-bot 7 before-holidays`")
+def untag(context: typer.Context, adapter: AdapterName, version: Number, label: Label, as_json: Json = False) -> None:
+    """Take a label off a version."""
+    with connect(context) as client:
+        _print_standing(adapter, client.untag(adapter, version, label), as_json)
+
+
+@app.command(epilog="Example: `memgen versions archive support-bot 3 --reason 'superseded'`")
+def archive(
+    context: typer.Context, adapter: AdapterName, version: Number, reason: Reason = "", as_json: Json = False
+) -> None:
+    """Hide a version that nothing needs; it does not serve until it is taken out again."""
+    with connect(context) as client:
+        _print_standing(adapter, client.archive(adapter, version, reason=reason), as_json)
+
+
+@app.command(epilog="Example: `memgen versions unarchive support-bot 3`")
+def unarchive(
+    context: typer.Context, adapter: AdapterName, version: Number, reason: Reason = "", as_json: Json = False
+) -> None:
+    """Take a version out of the archive."""
+    with connect(context) as client:
+        _print_standing(adapter, client.unarchive(adapter, version, reason=reason), as_json)
+
+
+@app.command(epilog="Example: `memgen versions standings support-bot`")
+def standings(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
+    """List tags, and which versions are archived, withdrawn or purged."""
+    with connect(context) as client:
+        found = client.standings(adapter)
+    if as_json:
+        print_json({"data": found})
+        return
+    rows = [(s["number"], ", ".join(s["tags"]), _state(s), "yes" if s["learned_deleted"] else "") for s in found]
+    print_table(("#version", "tags", "state", "learned deleted data"), rows)
+
+
+@app.command(epilog="Example: `memgen versions prune support-bot --keep-last 5 --apply`")
+def prune(
+    context: typer.Context,
+    adapter: AdapterName,
+    keep_last: Annotated[
+        int | None, typer.Option(min=1, help="Newest versions to keep in any case. Default: the adapter's policy.")
+    ] = None,
+    apply: Apply = False,
+    as_json: Json = False,
+) -> None:
+    """Remove the bytes of versions that no alias, route, child, job or tag needs."""
+    with connect(context) as client:
+        found = client.apply_retention(adapter, keep_last=keep_last, dry_run=not apply)
+    _print_retention(found, as_json)
+
+
+@app.command(epilog="Example: `memgen versions keep support-bot 10`")
+def keep(
+    context: typer.Context,
+    adapter: AdapterName,
+    keep_last: Annotated[int, typer.Argument(min=1, help="Newest versions to keep in any case.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Set an adapter's retention; `memgen versions prune` applies it."""
+    with connect(context) as client:
+        found = client.set_retention(adapter, keep_last)
+    _print_retention(found, as_json)
+
+
+@app.command(epilog="Example: `memgen versions export support-bot 7 support-bot-7.tar`")
+def export(
+    context: typer.Context,
+    adapter: AdapterName,
+    version: Number,
+    file: Annotated[Path, typer.Argument(help="Where to write the archive.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a version with its lineage as one archive."""
+    with connect(context) as client:
+        size = client.export_version(adapter, version, file)
+    if as_json:
+        print_json({"adapter": adapter, "version": version, "file": str(file), "bytes": size})
+    else:
+        print_line(f"{adapter}@{version} is in {file} ({size} bytes).")
+
+
+@app.command("import", epilog="Example: `memgen versions import support-bot support-bot-7.tar`")
+def import_(
+    context: typer.Context,
+    adapter: AdapterName,
+    file: Annotated[Path, typer.Argument(help="An archive of `memgen versions export`.", exists=True, dir_okay=False)],
+    as_json: Json = False,
+) -> None:
+    """Register a version that another installation trained, and let this one's gate check it."""
+    with connect(context) as client:
+        found = client.import_version(adapter, file)
+    if as_json:
+        print_json(found)
+        return
+    print_line(f"{found['origin']} is {adapter}@{found['number']} here{'' if found['created'] else ', as before'}.")
+    if found["check_job"]:
+        print_note(f"Job {found['check_job']} checks it; `memgen promote {adapter} {found['number']}` if it passes.")
+
+
+def _print_standing(adapter: str, standing: JsonObject, as_json: bool) -> None:
+    if as_json:
+        print_json(standing)
+    else:
+        tags = f", tagged {', '.join(standing['tags'])}" if standing["tags"] else ""
+        print_line(f"{adapter}@{standing['number']}: {_state(standing) or 'in use'}{tags}.")
+
+
+def _print_retention(found: JsonObject, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    verb = "would go" if found["dry_run"] else "are gone"
+    rows = [(row["number"], "kept", "; ".join(row["reasons"])) for row in found["kept"]]
+    rows += [(number, "bytes " + verb, "nothing needs it") for number in found["purged"]]
+    print_table(("#version", "", "why"), sorted(rows), empty="No version has bytes to remove.")
+    if found["dry_run"] and found["purged"]:
+        print_note("Nothing was removed. `memgen versions prune ADAPTER --apply` removes it.")
+
+
+def _state(standing: JsonObject) -> str:
+    states = [name for name in ("archived", "withdrawn", "purged") if standing[f"{name}_at"] is not None]
+    return ", ".join(states)
+
+
+def _curve(losses: list[float]) -> str:
+    """`2.31 > 0.84 > 0.52 (150 steps)`: first, middle, last."""
+    if not losses:
+        return ""
+    shown = " > ".join(f"{losses[place]:.3g}" for place in (0, len(losses) // 2, -1))
+    return f"{shown} ({len(losses)} steps)"
+
+
+def _short(value: object) -> str:
+    return "" if value is None else str(value)

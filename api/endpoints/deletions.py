@@ -1,0 +1,171 @@
+"""Deleting data, and what a trajectory went into; garbage in the object store."""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from api.deps import Admin, Reader, ServicesDep
+from api.endpoints.jobs import send_job
+from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.schemas import Strict
+from registry.clock import utc_now
+from registry.database import transaction
+from registry.deletion import Order, delete_data, list_deletions
+from registry.deletion_scope import Subject, find_affected
+from registry.erasing import finish_erasure, unfinished_erasures
+from registry.errors import StoreUnavailable
+from registry.garbage import collect_garbage, find_garbage
+from registry.lineage import trajectory_lineage
+from registry.models import Deletion
+from registry.trajectories import get_trajectory
+
+router = APIRouter(prefix="/v1", tags=["data"])
+
+
+class DeletionIn(Strict):
+    scope: Literal["trajectory", "session", "user"]
+    id: Annotated[str, Field(min_length=1, max_length=256, description="`user` is the trajectories' metadata.user")]
+    policy: Annotated[
+        Literal["keep", "retrain", "withdraw"], Field(description="Of versions that learned the data")
+    ] = "keep"
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    dry_run: Annotated[bool, Field(description="Only say what would be affected")] = True
+    expected: Annotated[int | None, Field(description="Trajectories in the dry run; 409 if they are not as many")] = (
+        None
+    )
+
+
+class DeletionOut(BaseModel):
+    id: uuid.UUID | None
+    """Null for a dry run."""
+    scope: str
+    policy: str
+    actor: str
+    reason: str
+    affected: dict[str, Any]
+    trajectories: list[dict[str, str]]
+    """Ids and content hashes of what is gone."""
+    bytes_gone: bool
+    """Whether the object store holds no copy any more; if not, the beat goes on."""
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: Deletion, *, bytes_gone: bool) -> "DeletionOut":
+        return cls(
+            id=row.id,
+            scope=row.scope,
+            policy=row.policy,
+            actor=row.actor,
+            reason=row.reason,
+            affected=row.affected,
+            trajectories=row.trajectories,
+            bytes_gone=bytes_gone,
+            created_at=row.created_at,
+        )
+
+
+class GarbageIn(Strict):
+    dry_run: bool = True
+
+
+class GarbageOut(BaseModel):
+    dry_run: bool
+    objects: list[str]
+    bytes: int
+
+
+class TrajectoryLineageOut(BaseModel):
+    id: uuid.UUID
+    task: str
+    held_out: bool
+    suites: list[str]
+    """`task#number`"""
+    datasets: list[dict[str, Any]]
+    jobs: list[uuid.UUID]
+    versions: list[dict[str, Any]]
+    """Whose weights it touched, with the aliases and live routes that serve them and the answers they gave."""
+
+
+@router.post("/deletions")
+def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Admin) -> DeletionOut:
+    """Delete a trajectory, or all of a session or a user, for good. By default a dry run.
+
+    Rows and texts go at once, bytes in the object store right after; what can't be removed yet, the beat removes.
+    """
+    subject = Subject(body.scope, body.id)
+    order = Order(body.policy, f"key {caller.name}", body.reason)
+    if body.dry_run:
+        with transaction(services.sessions) as session:
+            affected = find_affected(session, caller.project_id, subject)
+            return DeletionOut(
+                id=None,
+                scope=body.scope,
+                policy=body.policy,
+                actor=order.actor,
+                reason=body.reason,
+                affected=affected.describe(),
+                trajectories=[{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories],
+                bytes_gone=False,
+                created_at=utc_now(),
+            )
+    with transaction(services.sessions) as session:
+        deleted = delete_data(session, caller.project_id, subject, order, expected=body.expected)
+    for job_id in deleted.started:
+        send_job(request, services, job_id)
+    try:
+        gone = finish_erasure(services.sessions, services.store, deleted.deletion.id)
+    except StoreUnavailable:
+        gone = False
+    return DeletionOut.of(deleted.deletion, bytes_gone=gone)
+
+
+@router.get("/deletions")
+def deletions(services: ServicesDep, caller: Admin, cursor: Cursor = None, limit: Limit = 50) -> Page[DeletionOut]:
+    """Newest first."""
+    with transaction(services.sessions) as session:
+        rows = list_deletions(session, caller.project_id, before=decode_cursor(cursor) or None, limit=limit + 1)
+        waiting = set(unfinished_erasures(session))
+        return make_page(
+            rows,
+            limit,
+            seq=lambda row: row.seq,
+            render=lambda row: DeletionOut.of(row, bytes_gone=row.id not in waiting),
+        )
+
+
+@router.get("/trajectories/{trajectory}/lineage")
+def lineage(trajectory: uuid.UUID, services: ServicesDep, caller: Reader) -> TrajectoryLineageOut:
+    """Where a trajectory went: datasets, jobs, versions, and what serves them."""
+    with transaction(services.sessions) as session:
+        found = trajectory_lineage(session, get_trajectory(session, caller.project_id, trajectory))
+        return TrajectoryLineageOut(
+            id=found.trajectory.id,
+            task=found.trajectory.task.name,
+            held_out=found.trajectory.held_out,
+            suites=[f"{suite.task.name}#{suite.number}" for suite in found.suites],
+            datasets=[{"hash": row.content_hash, "task": row.task.name} for row in found.datasets],
+            jobs=[job.id for job in found.jobs],
+            versions=[
+                {
+                    "adapter": version.adapter.name,
+                    "number": version.number,
+                    "direct": version.dataset_id in {row.id for row in found.datasets},
+                    "aliases": list(found.serving[version.id].aliases),
+                    "routes": list(found.serving[version.id].routes),
+                    "exposures": found.serving[version.id].exposures,
+                }
+                for version in found.versions
+            ],
+        )
+
+
+@router.post("/garbage")
+def garbage(body: GarbageIn, services: ServicesDep, caller: Admin) -> GarbageOut:
+    """Remove objects that no row names and that are older than the grace period. By default a dry run."""
+    grace = timedelta(hours=services.settings.garbage_grace_hours)
+    act = find_garbage if body.dry_run else collect_garbage
+    found = act(services.sessions, services.store, caller.project_id, now=utc_now(), grace=grace)
+    return GarbageOut(dry_run=body.dry_run, objects=[row.key for row in found], bytes=sum(row.size for row in found))

@@ -1,0 +1,73 @@
+"""Feedback on served answers, by completion id."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from api.deps import ServicesDep, Writer
+from api.schemas import Strict
+from registry.database import transaction
+from registry.feedback import USER, Received, receive_feedback
+
+router = APIRouter(prefix="/v1/feedback", tags=["routes"])
+
+
+class FeedbackIn(Strict):
+    completion_id: Annotated[str, Field(description="`id` of the chat completion", max_length=200)]
+    reward: Annotated[float, Field(ge=0, le=1, description="0 is bad, 1 is good")]
+    source: Annotated[str, Field(description="Who says so: user, grader, environment, ...")] = USER
+    comment: Annotated[str, Field(max_length=2000)] = ""
+
+
+class FeedbackOut(BaseModel):
+    completion_id: str
+    reward: float
+    source: str
+    comment: str
+    model: str
+    """The exact version that gave the answer, as `support-bot@7`, or `base`."""
+    session_id: str | None
+    route: int | None
+    """The route that had chosen the version."""
+    counted: bool
+    """Whether the route's comparison reads it: of each session the first feedback does."""
+    stopped: bool
+    """Whether it stopped a canary."""
+    at: datetime
+
+    @classmethod
+    def of(cls, received: Received) -> "FeedbackOut":
+        row, version, route = received.feedback, received.exposure.version, received.route
+        return cls(
+            completion_id=row.completion_id,
+            reward=row.reward,
+            source=row.source,
+            comment=row.comment,
+            model=f"{version.adapter.name}@{version.number}" if version else "base",
+            session_id=received.exposure.session_id,
+            route=route.number if route else None,
+            counted=row.counted,
+            stopped=received.stopped,
+            at=row.at,
+        )
+
+
+@router.post("", status_code=201, responses={200: {"model": FeedbackOut, "description": "It was reported already"}})
+def create(body: FeedbackIn, services: ServicesDep, caller: Writer, response: Response) -> FeedbackOut:
+    """Report what an answer was worth, at any time after it. The first reward of a source stands: the same again
+    answers 200, another one 409. Feedback that condemns a canary stops it."""
+    with transaction(services.sessions) as session:
+        received = receive_feedback(
+            session,
+            caller.project_id,
+            body.completion_id,
+            body.reward,
+            actor=f"key {caller.name}",
+            source=body.source,
+            comment=body.comment,
+        )
+        if not received.is_new:
+            response.status_code = 200
+        return FeedbackOut.of(received)

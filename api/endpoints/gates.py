@@ -1,0 +1,132 @@
+"""Gates: what a verdict rests on, item by item, and what people say to it."""
+
+import uuid
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from api.deps import Promoter, Reader, ServicesDep
+from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.schemas import AliasMoveOut, GateDecisionOut, GateOut, Strict
+from registry.adapters import get_adapter
+from registry.approvals import decide
+from registry.database import transaction
+from registry.gate_audit import Flip, Pair, flipped_only, pairs_of, recorded_gate, suite_numbers
+from registry.keys import Principal
+from registry.versions import get_version, verdict
+from registry.wiring import Services
+
+router = APIRouter(prefix="/v1/adapters/{name}/versions/{number}/gate", tags=["gates"])
+
+
+class GateAudit(GateOut):
+    adapter: str
+    version: int
+    verdict: str
+    suites: dict[str, int]
+    """By task, the number of the suite that both were scored on."""
+
+
+class PairOut(BaseModel):
+    place: int
+    """In the suite."""
+    trajectory_id: uuid.UUID | None
+    """Null if it was deleted since."""
+    champion: dict[str, Any]
+    """`score` and `answer`; with strategy `isolated` also `routed`."""
+    candidate: dict[str, Any]
+    flipped: Flip | None
+
+    @classmethod
+    def of(cls, pair: Pair) -> "PairOut":
+        return cls(
+            place=pair.place,
+            trajectory_id=pair.trajectory_id,
+            champion=pair.champion,
+            candidate=pair.candidate,
+            flipped=pair.flipped,
+        )
+
+
+class ApproveIn(Strict):
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    expected_version: Annotated[
+        int | None,
+        Field(description="The champion as you know it, 0 for none; default: the one that the gate compared with"),
+    ] = None
+
+
+class RejectIn(Strict):
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+class Decided(BaseModel):
+    decision: GateDecisionOut
+    move: AliasMoveOut | None
+    """Of `champion`; null if the version was rejected."""
+
+
+@router.get("")
+def show(name: str, number: int, services: ServicesDep, caller: Reader) -> GateAudit:
+    """The verdict, its reasons, and the evidence on every task."""
+    with transaction(services.sessions) as session:
+        version = get_version(session, get_adapter(session, caller.project_id, name), number)
+        gate = recorded_gate(session, version)
+        return GateAudit(
+            **GateOut.of(gate, gate.champion).model_dump(),
+            adapter=name,
+            version=number,
+            verdict=verdict(gate),
+            suites=suite_numbers(session, gate),
+        )
+
+
+@router.get("/items")
+def items(
+    name: str,
+    number: int,
+    services: ServicesDep,
+    caller: Reader,
+    task: Annotated[str, Query(description="One of the tasks that the gate compared")],
+    flipped: Annotated[
+        Literal["better", "worse", "any"] | None, Query(description="Only items that flipped; default: all")
+    ] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[PairOut]:
+    """What champion and candidate answered to each held-out item, by place in the suite."""
+    after = decode_cursor(cursor)
+    with transaction(services.sessions) as session:
+        version = get_version(session, get_adapter(session, caller.project_id, name), number)
+        found = [pair for pair in flipped_only(pairs_of(session, version, task), flipped) if pair.place >= after]
+    return make_page(found[: limit + 1], limit, seq=lambda pair: pair.place + 1, render=PairOut.of)
+
+
+@router.post("/approve")
+def approve(name: str, number: int, body: ApproveIn, services: ServicesDep, caller: Promoter) -> Decided:
+    """Make a version that waits the champion. 409 if the champion is not the one that the gate compared with."""
+    return _decide(services, caller, name, number, True, body.reason, body.expected_version)
+
+
+@router.post("/reject")
+def reject(name: str, number: int, body: RejectIn, services: ServicesDep, caller: Promoter) -> Decided:
+    """Turn a version that waits down, for good."""
+    return _decide(services, caller, name, number, False, body.reason, None)
+
+
+def _decide(
+    services: Services, caller: Principal, name: str, number: int, approved: bool, reason: str, expected: int | None
+) -> Decided:
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        decision, move = decide(
+            session,
+            adapter,
+            get_version(session, adapter, number),
+            approved=approved,
+            actor=f"key {caller.name}",
+            reason=reason,
+            expected=expected,
+        )
+        return Decided(decision=GateDecisionOut.of(decision), move=AliasMoveOut.of(move) if move else None)

@@ -1,0 +1,305 @@
+"""What is kept of versions: lineage, comparison, tags, the archive and retention."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+
+from api.deps import Admin, Promoter, Reader, ServicesDep
+from api.schemas import Strict
+from registry.adapters import get_adapter
+from registry.database import transaction
+from registry.errors import StoreUnavailable
+from registry.lineage import learned_deleted, version_lineage
+from registry.models import Adapter, Version, VersionChange
+from registry.retention import RetentionPlan, keep_last, plan_retention, purge, set_policy
+from registry.version_comparison import Side, compare_versions
+from registry.version_labels import archive, tag, tags_of, unarchive, untag, version_changes
+from registry.version_standing import standings
+from registry.versions import get_version, list_versions, verdict
+
+router = APIRouter(prefix="/v1/adapters/{name}", tags=["versions"])
+
+
+class ReasonIn(Strict):
+    reason: Annotated[str, Field(max_length=2000)] = ""
+
+
+class RetentionIn(Strict):
+    keep_last: int
+
+
+class PurgeIn(Strict):
+    keep_last: Annotated[int | None, Field(description="Default: the adapter's policy")] = None
+    dry_run: bool = True
+    reason: Annotated[str, Field(max_length=2000)] = "retention"
+
+
+class StandingOut(BaseModel):
+    number: int
+    tags: list[str]
+    archived_at: datetime | None
+    withdrawn_at: datetime | None
+    purged_at: datetime | None
+    learned_deleted: bool
+    """It, or an ancestor, was trained on data that was deleted since."""
+
+
+class StandingList(BaseModel):
+    data: list[StandingOut]
+
+
+class VersionChangeOut(BaseModel):
+    kind: str
+    actor: str
+    reason: str
+    evidence: dict[str, Any]
+    at: datetime
+
+    @classmethod
+    def of(cls, row: VersionChange) -> "VersionChangeOut":
+        return cls.model_validate(row, from_attributes=True)
+
+
+class VersionHistory(BaseModel):
+    data: list[VersionChangeOut]
+
+
+class VersionLineageOut(BaseModel):
+    adapter: str
+    number: int
+    ancestors: list[int]
+    """The first one first, the parent last."""
+    children: list[int]
+    replaces: int | None
+    """The version that it was trained anew for, without deleted data."""
+    job_id: uuid.UUID
+    task: str
+    dataset_hash: str
+    dataset: dict[str, Any]
+    trajectories: int
+    replayed: int
+    deleted: int
+    learned_deleted: bool
+    base_model: str
+    base_revision: str
+    code_version: str
+    artifact_hash: str
+    imported: dict[str, Any] | None
+    """What the archive said of its origin."""
+    aliases: list[str]
+    routes: list[int]
+    exposures: int
+
+
+class SideOut(BaseModel):
+    number: int
+    verdict: str
+    reasons: list[str]
+    scores: dict[str, float]
+    suites: dict[str, int]
+    config: dict[str, Any]
+    data: dict[str, Any]
+    losses: list[float]
+
+    @classmethod
+    def of(cls, side: Side) -> "SideOut":
+        return cls(
+            number=side.version.number,
+            verdict=verdict(side.gate),
+            reasons=side.gate.reasons if side.gate else [],
+            scores=side.scores,
+            suites=side.suites,
+            config=side.config,
+            data=side.data,
+            losses=side.losses,
+        )
+
+
+class ComparisonOut(BaseModel):
+    left: SideOut
+    right: SideOut
+    changes: dict[str, float]
+    """Score of the right less the left, by task."""
+    different: dict[str, tuple[Any, Any]]
+    """Settings and data that differ, by dotted name: left, right."""
+
+
+class KeptOut(BaseModel):
+    number: int
+    reasons: list[str]
+
+
+class RetentionOut(BaseModel):
+    keep_last: int
+    dry_run: bool
+    kept: list[KeptOut]
+    purged: list[int]
+
+    @classmethod
+    def of(cls, plan: RetentionPlan, *, dry_run: bool) -> "RetentionOut":
+        return cls(
+            keep_last=plan.keep_last,
+            dry_run=dry_run,
+            kept=[KeptOut(number=row.number, reasons=list(reasons)) for row, reasons in plan.kept],
+            purged=[row.number for row in plan.purged],
+        )
+
+
+@router.get("/standings")
+def standing_list(name: str, services: ServicesDep, caller: Reader) -> StandingList:
+    """Tags and state of every version, oldest first."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        return StandingList(data=_standings(session, adapter, list_versions(session, adapter)))
+
+
+@router.get("/comparison")
+def comparison(
+    name: str, left: Annotated[int, Query()], right: Annotated[int, Query()], services: ServicesDep, caller: Reader
+) -> ComparisonOut:
+    """Two versions side by side: rows of R, settings, data, loss curves, verdicts."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        found = compare_versions(session, get_version(session, adapter, left), get_version(session, adapter, right))
+        return ComparisonOut(
+            left=SideOut.of(found.left),
+            right=SideOut.of(found.right),
+            changes=found.changes,
+            different=found.different,
+        )
+
+
+@router.get("/versions/{number}/lineage")
+def lineage(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionLineageOut:
+    """What a version was made from, and what was made from it."""
+    with transaction(services.sessions) as session:
+        version = get_version(session, get_adapter(session, caller.project_id, name), number)
+        found = version_lineage(session, version)
+        return VersionLineageOut(
+            adapter=name,
+            number=number,
+            ancestors=[each.number for each in found.ancestors],
+            children=[each.number for each in found.children],
+            replaces=found.replaces.number if found.replaces else None,
+            job_id=found.job.id,
+            task=version.dataset.task.name,
+            dataset_hash=version.dataset.content_hash,
+            dataset=version.dataset.manifest,
+            trajectories=found.trajectories,
+            replayed=found.replayed,
+            deleted=found.deleted,
+            learned_deleted=found.learned_deleted,
+            base_model=version.base_model,
+            base_revision=version.base_revision,
+            code_version=version.code_version,
+            artifact_hash=version.artifact_hash,
+            imported=found.imported.origin if found.imported else None,
+            aliases=list(found.serving.aliases),
+            routes=list(found.serving.routes),
+            exposures=found.serving.exposures,
+        )
+
+
+@router.get("/versions/{number}/history")
+def history(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionHistory:
+    """Who tagged, archived, withdrew, purged, exported or imported it, oldest first."""
+    with transaction(services.sessions) as session:
+        version = get_version(session, get_adapter(session, caller.project_id, name), number)
+        return VersionHistory(data=[VersionChangeOut.of(row) for row in version_changes(session, version)])
+
+
+@router.put("/versions/{number}/tags/{label}")
+def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> StandingOut:
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        version = get_version(session, adapter, number)
+        tag(session, version, label, actor=f"key {caller.name}")
+        return _standings(session, adapter, [version])[0]
+
+
+@router.delete("/versions/{number}/tags/{label}")
+def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> StandingOut:
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        version = get_version(session, adapter, number)
+        untag(session, version, label, actor=f"key {caller.name}")
+        return _standings(session, adapter, [version])[0]
+
+
+@router.post("/versions/{number}/archive")
+def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> StandingOut:
+    """Hide a version; 409 while an alias, the live route, a child or a job needs it."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        version = get_version(session, adapter, number)
+        archive(session, adapter, version, actor=f"key {caller.name}", reason=body.reason)
+        return _standings(session, adapter, [version])[0]
+
+
+@router.post("/versions/{number}/unarchive")
+def take_out(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> StandingOut:
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        version = get_version(session, adapter, number)
+        unarchive(session, version, actor=f"key {caller.name}", reason=body.reason)
+        return _standings(session, adapter, [version])[0]
+
+
+@router.get("/retention")
+def retention(name: str, services: ServicesDep, caller: Reader) -> RetentionOut:
+    """The adapter's policy, and what it would remove now."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name)
+        kept = keep_last(session, adapter, services.settings.retention_keep_last)
+        return RetentionOut.of(plan_retention(session, adapter, kept), dry_run=True)
+
+
+@router.put("/retention")
+def change_retention(name: str, body: RetentionIn, services: ServicesDep, caller: Admin) -> RetentionOut:
+    """Set the adapter's policy. Nothing is removed before it is applied."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        set_policy(session, adapter, body.keep_last, actor=f"key {caller.name}")
+        return RetentionOut.of(plan_retention(session, adapter, body.keep_last), dry_run=True)
+
+
+@router.post("/retention/runs")
+def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Admin) -> RetentionOut:
+    """Remove the bytes of versions that nothing needs. By default a dry run."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        kept = body.keep_last
+        if kept is None:
+            kept = keep_last(session, adapter, services.settings.retention_keep_last)
+        plan = plan_retention(session, adapter, kept)
+        out = RetentionOut.of(plan, dry_run=body.dry_run)
+        folders = []
+        if not body.dry_run:
+            folders = purge(session, adapter, plan.purged, actor=f"key {caller.name}", reason=body.reason)
+    try:
+        for folder in folders:
+            services.store.delete_folder(folder)
+    except StoreUnavailable:
+        return out  # no row names the bytes any more: garbage collection removes them
+    return out
+
+
+def _standings(session: Session, adapter: Adapter, rows: list[Version]) -> list[StandingOut]:
+    ids = [row.id for row in rows]
+    tags, states = tags_of(session, ids), standings(session, ids)
+    tainted = learned_deleted(session, [adapter.id])
+    return [
+        StandingOut(
+            number=row.number,
+            tags=tags.get(row.id, []),
+            archived_at=states[row.id].archived_at if row.id in states else None,
+            withdrawn_at=states[row.id].withdrawn_at if row.id in states else None,
+            purged_at=states[row.id].purged_at if row.id in states else None,
+            learned_deleted=row.id in tainted,
+        )
+        for row in rows
+    ]

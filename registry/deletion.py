@@ -1,0 +1,219 @@
+"""Deleting data: a trajectory, or all of a session or a user, wherever it was copied to.
+
+In one transaction the rows and their texts go, what learned from them is dealt with by the policy, and a record stays:
+who, when, why, hashes, what was affected. Bytes in the object store follow (`registry.erasing`), again and again until
+they are gone. Suites, datasets, evaluations and feedback keep their hashes, counts and scores; the trigger that makes
+them immutable lets a transaction that says `memgen.erasing` blank their texts, and nothing else.
+
+Policies for versions that were trained on the data, and for all that go on from those:
+`keep` leaves them as they are; their lineage says that they learned deleted data.
+`retrain` trains the serving ones anew without it (`registry.retraining`); the old ones serve until then.
+`withdraw` refuses them for ever; their aliases go to the newest unaffected version that passed, their routes end.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.aliases import history, list_aliases, promote, roll_back
+from registry.deletion_scope import Affected, Subject, find_affected, lock_subject
+from registry.erasing import blank_missing_answers, may_erase
+from registry.errors import DeletionChanged, VersionNotServable
+from registry.lineage import one_of
+from registry.models import (
+    Adapter,
+    Deletion,
+    DeletionDataset,
+    Erasure,
+    Exposure,
+    Feedback,
+    Job,
+    Trajectory,
+    Version,
+)
+from registry.retraining import start_retrainings
+from registry.routes import end_live_route, live_route
+from registry.trajectories import lock_trajectories
+from registry.version_standing import check_servable, withdraw
+from registry.versions import gate_of, lineage, list_versions, verdict
+
+Policy = Literal["keep", "retrain", "withdraw"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Who deletes, why, and what becomes of the versions."""
+
+    policy: Policy
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Deleted:
+    deletion: Deletion
+    started: tuple[uuid.UUID, ...]
+    """Jobs to enqueue after the commit."""
+
+
+def delete_data(
+    session: Session, project_id: uuid.UUID, subject: Subject, order: Order, *, expected: int | None = None
+) -> Deleted:
+    """Delete the subject's rows and texts, and deal with what learned from them.
+
+    Args:
+        expected: number of trajectories that the dry run showed; None does not ask.
+
+    Raises:
+        Invalid, TrajectoryNotFound: as `find_affected`.
+        DeletionChanged: another number of trajectories would go than `expected`.
+    """
+    # Nothing of the subject may arrive, and no alias may move to an affected version, while this works.
+    lock_trajectories(session, project_id)
+    _lock_adapters(session, project_id)
+    lock_subject(session, project_id, subject)
+    affected = find_affected(session, project_id, subject)
+    if expected is not None and expected != len(affected.trajectories):
+        raise DeletionChanged(
+            f"{len(affected.trajectories)} trajectories would be deleted, not {expected} as in the dry run; look again"
+        )
+    described = affected.describe()
+    watched = _running_jobs(session, project_id)
+    session.execute(delete(Trajectory).where(one_of(Trajectory.id, [id_ for id_, _ in affected.trajectories])))
+    blank_missing_answers(session, project_id)
+    _forget_sessions(session, project_id, affected.sessions)
+    deletion = Deletion(id=uuid.uuid4(), project_id=project_id, scope=subject.scope, subject_hash=subject.digest)
+    evidence = {"deletion": str(deletion.id)}
+    if order.policy == "withdraw":
+        described |= _withdraw(session, affected, order, evidence)
+    restarted = [_restart(session, job, affected, order) for job in affected.jobs]
+    deletion.policy, deletion.actor, deletion.reason = order.policy, order.actor, order.reason
+    deletion.trajectories = [{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories]
+    pairs = zip(affected.jobs, restarted, strict=True)
+    deletion.affected = described | {"restarted": {str(old.id): str(new) for old, new in pairs}}
+    session.add(deletion)
+    session.flush()
+    _plan_erasure(session, deletion, affected, watched)
+    retrained = start_retrainings(session, deletion, affected.versions) if order.policy == "retrain" else []
+    return Deleted(deletion, (*restarted, *retrained))
+
+
+def list_deletions(session: Session, project_id: uuid.UUID, *, before: int | None, limit: int) -> list[Deletion]:
+    """Newest first; `before` is the `seq` of the last one already seen."""
+    query = select(Deletion).where(Deletion.project_id == project_id)
+    if before is not None:
+        query = query.where(Deletion.seq < before)
+    return list(session.scalars(query.order_by(Deletion.seq.desc()).limit(limit)))
+
+
+def _lock_adapters(session: Session, project_id: uuid.UUID) -> None:
+    query = select(Adapter.id).where(Adapter.project_id == project_id).order_by(Adapter.id).with_for_update()
+    session.scalars(query).all()
+
+
+def _running_jobs(session: Session, project_id: uuid.UUID) -> list[uuid.UUID]:
+    """They read some of the data before this transaction, and may write copies of it after."""
+    return list(session.scalars(select(Job.id).where(Job.project_id == project_id, Job.state == "running")))
+
+
+def _forget_sessions(session: Session, project_id: uuid.UUID, sessions: tuple[str, ...]) -> None:
+    """Answers no longer name their session, and their feedback loses its comments; rewards and counts stay."""
+    mine = Exposure.project_id == project_id, Exposure.session_id.in_(sessions)
+    answers = select(Exposure.completion_id).where(*mine)
+    # Still one unit of the route's comparison, no longer anybody's name.
+    digest = func.encode(func.sha256(func.convert_to(Feedback.unit, "UTF8")), "hex")
+    with may_erase(session):
+        session.execute(
+            update(Feedback)
+            .where(Feedback.completion_id.in_(answers), Feedback.unit.in_(sessions))
+            .values(unit=func.concat("erased-", digest))
+        )
+        session.execute(update(Feedback).where(Feedback.completion_id.in_(answers)).values(comment=""))
+        session.execute(update(Exposure).where(*mine).values(session_id=None))
+
+
+def _withdraw(session: Session, affected: Affected, order: Order, evidence: dict[str, Any]) -> dict[str, Any]:
+    """Returns what moved: `{"moved": [...], "stranded": [...], "ended_routes": [...]}`."""
+    touched = {version.id for version in affected.versions}
+    for version in affected.versions:
+        withdraw(session, version, actor=order.actor, reason=order.reason, evidence=evidence)
+    told: dict[str, list[Any]] = {"moved": [], "stranded": [], "ended_routes": []}
+    for adapter in {version.adapter_id: version.adapter for version in affected.versions}.values():
+        route = live_route(session, adapter)
+        if route is not None and any(arm.version_id in touched for arm in route.arms):
+            end_live_route(session, adapter, actor=order.actor, reason=order.reason, evidence=evidence)
+            told["ended_routes"].append(f"{adapter.name}: route {route.number}")
+        refuge = _newest_good(session, adapter, touched)
+        for alias in list_aliases(session, adapter):
+            if alias.version_id not in touched:
+                continue
+            name = f"{adapter.name}@{alias.name}"
+            if refuge is None:
+                told["stranded"].append(name)
+                continue
+            told["moved"].append({"alias": name, "from": alias.version.number, "to": refuge.number})
+            _move(session, adapter, alias.name, refuge, order)
+    return told
+
+
+def _newest_good(session: Session, adapter: Adapter, touched: set[uuid.UUID]) -> Version | None:
+    for version in reversed(list_versions(session, adapter)):
+        if version.id in touched or verdict(gate_of(session, version)) != "passed":
+            continue
+        try:
+            check_servable(session, version)
+        except VersionNotServable:
+            continue
+        return version
+    return None
+
+
+def _move(session: Session, adapter: Adapter, alias: str, target: Version, order: Order) -> None:
+    reason = f"trained on deleted data: {order.reason}"
+    if any(move.to_version_id == target.id for move in history(session, adapter, alias)):
+        roll_back(session, adapter, alias, actor=order.actor, reason=reason, to_number=target.number)
+    else:
+        promote(session, adapter, alias, target, actor=order.actor, reason=reason)
+
+
+def _restart(session: Session, job: Job, affected: Affected, order: Order) -> uuid.UUID:
+    """Cancel a training on the data and queue the same one without it, whatever the policy: it has served nobody."""
+    jobs.request_cancel(session, job.project_id, job.id)
+    params = dict(job.params)
+    if order.policy != "keep" and job.adapter_id is not None:
+        params["parent"] = _unaffected(affected, job.adapter_id, params.get("parent"))
+    replacement = jobs.create_job(session, job.project_id, job.kind, params, job.adapter)
+    jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")
+    jobs.add_event(session, replacement.id, "info", f"replaces job {job.id}, whose data was deleted")
+    return replacement.id
+
+
+def _unaffected(affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:
+    """The version itself, or its nearest ancestor that did not learn the data; None for the bare base."""
+    touched = {version.number: version for version in affected.versions if version.adapter_id == adapter_id}
+    if number not in touched:
+        return number
+    clean = [ancestor for ancestor in lineage(touched[number]) if ancestor.number not in touched]
+    return clean[-1].number if clean else None
+
+
+def _plan_erasure(session: Session, deletion: Deletion, affected: Affected, watched: list[uuid.UUID]) -> None:
+    dataset_ids = [dataset.id for dataset, _ in affected.datasets]
+    session.add_all(
+        DeletionDataset(deletion_id=deletion.id, dataset_id=dataset.id, items=items)
+        for dataset, items in affected.datasets
+    )
+    readers = session.scalars(select(Job.id).where(Job.dataset_id.in_(dataset_ids)).order_by(Job.seq)).all()
+    session.add(
+        Erasure(
+            deletion_id=deletion.id,
+            datasets=[dataset.object_key for dataset, _ in affected.datasets],
+            objects=[f"jobs/{job_id}/checkpoint.safetensors" for job_id in readers],
+            job_ids=[str(job_id) for job_id in {*watched, *(job.id for job in affected.jobs)}],
+        )
+    )
+    session.flush()

@@ -1,0 +1,145 @@
+"""Finishing a deletion: bytes in the object store, and what jobs wrote that had read the data before.
+
+Repeatable at any point: it is done again until nothing is left and no job of that time still runs. No session is open
+while objects are read and written.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from registry.artifacts import ObjectStore
+from registry.clock import utc_now
+from registry.database import transaction
+from registry.errors import ObjectNotFound
+from registry.jobs import LIVE
+from registry.models import Dataset, Deletion, Erasure, Evaluation, Job, Suite, SuiteItem, Task, Version
+from registry.version_standing import withdraw
+
+
+@dataclass(frozen=True)
+class _Work:
+    deleted: frozenset[str]
+    """Ids of the trajectories."""
+    dataset_keys: tuple[str, ...]
+    object_keys: tuple[str, ...]
+    prefix: str
+    """Under which the project's datasets lie."""
+    recorded: frozenset[str]
+    """Keys there that a row names."""
+    still_running: bool
+    swept: bool
+    """Whether a pass was made already, so that nothing is to do before the jobs have ended."""
+
+
+def unfinished_erasures(session: Session) -> list[uuid.UUID]:
+    """Ids of deletions whose bytes are not all gone, oldest first."""
+    query = select(Erasure.deletion_id).join(Deletion).where(Erasure.finished_at.is_(None))
+    return list(session.scalars(query.order_by(Deletion.seq)))
+
+
+def finish_erasure(sessions: sessionmaker[Session], store: ObjectStore, deletion_id: uuid.UUID) -> bool:
+    """Remove what can be removed now; whether that was all. Raises StoreUnavailable."""
+    with transaction(sessions) as session:
+        work = _work(session, deletion_id)
+    if work.still_running and work.swept:
+        return False
+    for key in work.dataset_keys:
+        _drop_lines(store, key, work.deleted)
+    for key in work.object_keys:
+        store.delete(key)
+    for found in store.list(work.prefix):
+        # Written by a job that had read the data and could not record its dataset any more.
+        if found.key not in work.recorded and _holds(store, found.key, work.deleted):
+            store.delete(found.key)
+    with transaction(sessions) as session:
+        _after_jobs(session, deletion_id)
+        erasure = session.get_one(Erasure, deletion_id)
+        erasure.swept_at = utc_now()
+        if not work.still_running:
+            erasure.finished_at = utc_now()
+    return not work.still_running
+
+
+def blank_missing_answers(session: Session, project_id: uuid.UUID) -> None:
+    """Evaluations keep scores alone at the places of their suites whose trajectory was deleted."""
+    present = select(func.count()).where(SuiteItem.suite_id == Suite.id).scalar_subquery()
+    damaged = session.scalars(
+        select(Suite).join(Task, Task.id == Suite.task_id).where(Task.project_id == project_id, Suite.items > present)
+    ).all()
+    with may_erase(session):
+        for suite in damaged:
+            kept = set(session.scalars(select(SuiteItem.place).where(SuiteItem.suite_id == suite.id)))
+            rows = select(Evaluation).where(Evaluation.suite_id == suite.id).with_for_update()
+            for row in session.scalars(rows.execution_options(populate_existing=True)):
+                items = [item if place in kept else _numbers_only(item) for place, item in enumerate(row.items)]
+                if items != row.items:
+                    row.items = items
+        session.flush()
+
+
+@contextmanager
+def may_erase(session: Session) -> Iterator[None]:
+    """Within the block, texts of immutable rows may be blanked: the trigger honours the transaction's own setting."""
+    session.execute(select(func.set_config("memgen.erasing", "on", True)))
+    yield
+    session.execute(select(func.set_config("memgen.erasing", "off", True)))
+
+
+def _work(session: Session, deletion_id: uuid.UUID) -> _Work:
+    erasure = session.get_one(Erasure, deletion_id)
+    project_id = erasure.deletion.project_id
+    running = select(Job.id).where(Job.id.in_([uuid.UUID(each) for each in erasure.job_ids]), Job.state.in_(LIVE))
+    return _Work(
+        deleted=frozenset(row["id"] for row in erasure.deletion.trajectories),
+        dataset_keys=tuple(erasure.datasets),
+        object_keys=tuple(erasure.objects),
+        prefix=f"projects/{project_id}/datasets/",
+        recorded=frozenset(session.scalars(select(Dataset.object_key).where(Dataset.project_id == project_id))),
+        still_running=session.scalars(running.limit(1)).one_or_none() is not None,
+        swept=erasure.swept_at is not None,
+    )
+
+
+def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
+    """What jobs of that time recorded since: answers to deleted prompts, and versions that learned the data."""
+    erasure = session.get_one(Erasure, deletion_id)
+    deletion = erasure.deletion
+    blank_missing_answers(session, deletion.project_id)
+    if deletion.policy == "withdraw":
+        late = select(Version).where(
+            Version.job_id.in_([uuid.UUID(each) for each in erasure.job_ids]),
+            Version.dataset_id.in_(select(Dataset.id).where(Dataset.object_key.in_(erasure.datasets))),
+        )
+        for version in session.scalars(late):
+            evidence = {"deletion": str(deletion.id)}
+            withdraw(session, version, actor=deletion.actor, reason=deletion.reason, evidence=evidence)
+
+
+def _drop_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> None:
+    try:
+        lines = store.get(key).splitlines(keepends=True)
+    except ObjectNotFound:
+        return
+    kept = [line for line in lines if json.loads(line).get("id") not in deleted]
+    if len(kept) < len(lines):
+        store.put(key, b"".join(kept))
+
+
+def _holds(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
+    try:
+        return any(json.loads(line).get("id") in deleted for line in store.get(key).splitlines())
+    except ObjectNotFound:
+        return False
+
+
+def _numbers_only(item: dict[str, Any]) -> dict[str, Any]:
+    """Scores stay, so that verdicts that rest on them can still be checked."""
+    kept = {key: value for key, value in item.items() if value is None or isinstance(value, bool | int | float)}
+    return {**kept, "answer": "", "erased": True}

@@ -1,0 +1,112 @@
+"""The rows. Every noun of the registry as a table; rules live in the module of each noun.
+
+Datasets, suites, versions, evaluations and alias moves are immutable: a trigger in the database refuses to update
+them. Everything that belongs to someone carries a `project_id`, and every query filters by it.
+"""
+
+from registry.models.adapters import (
+    GATE_POLICIES,
+    GATE_RULES,
+    STRATEGIES,
+    Adapter,
+    AdapterChange,
+    Alias,
+    AliasMove,
+    Version,
+)
+from registry.models.declarative import Base, JsonObject
+from registry.models.evaluations import Evaluation, Gate, GateDecision
+from registry.models.jobs import JOB_STATES, Job, JobEvent
+from registry.models.keeping import (
+    DELETION_POLICIES,
+    DELETION_SCOPES,
+    VERSION_CHANGES,
+    Deletion,
+    DeletionDataset,
+    Erasure,
+    RetentionPolicy,
+    Retraining,
+    VersionChange,
+    VersionImport,
+    VersionImportTask,
+    VersionStanding,
+    VersionTag,
+)
+from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project
+from registry.models.routes import (
+    ROUTE_CHANGES,
+    ROUTE_KINDS,
+    ROUTE_STATES,
+    Exposure,
+    Feedback,
+    Route,
+    RouteArm,
+    RouteChange,
+    ShadowAnswer,
+)
+from registry.models.schedules import (
+    RUN_OUTCOMES,
+    SCHEDULE_CHANGES,
+    SCHEDULE_KINDS,
+    Schedule,
+    ScheduleChange,
+    ScheduleRun,
+)
+from registry.models.trajectories import Dataset, DatasetItem, Suite, SuiteItem, Task, Trajectory
+
+__all__ = [
+    "DELETION_POLICIES",
+    "DELETION_SCOPES",
+    "GATE_POLICIES",
+    "GATE_RULES",
+    "JOB_STATES",
+    "ROUTE_CHANGES",
+    "ROUTE_KINDS",
+    "ROUTE_STATES",
+    "RUN_OUTCOMES",
+    "SCHEDULE_CHANGES",
+    "SCHEDULE_KINDS",
+    "SCOPES",
+    "STRATEGIES",
+    "VERSION_CHANGES",
+    "Adapter",
+    "AdapterChange",
+    "Alias",
+    "AliasMove",
+    "ApiKey",
+    "Base",
+    "Dataset",
+    "DatasetItem",
+    "Deletion",
+    "DeletionDataset",
+    "Erasure",
+    "Evaluation",
+    "Exposure",
+    "Feedback",
+    "Gate",
+    "GateDecision",
+    "IdempotentReply",
+    "Job",
+    "JobEvent",
+    "JsonObject",
+    "Project",
+    "RetentionPolicy",
+    "Retraining",
+    "Route",
+    "RouteArm",
+    "RouteChange",
+    "Schedule",
+    "ScheduleChange",
+    "ScheduleRun",
+    "ShadowAnswer",
+    "Suite",
+    "SuiteItem",
+    "Task",
+    "Trajectory",
+    "Version",
+    "VersionChange",
+    "VersionImport",
+    "VersionImportTask",
+    "VersionStanding",
+    "VersionTag",
+]

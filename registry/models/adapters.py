@@ -1,0 +1,121 @@
+"""Adapters, their immutable versions, and the aliases that move among them."""
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
+from registry.models.trajectories import Dataset, Task
+
+STRATEGIES = ("sequential", "replay", "isolated")
+GATE_RULES = ("point", "significant_drop", "non_inferior")
+GATE_POLICIES = ("automatic", "manual", "canary")
+
+
+class Adapter(Base):
+    __tablename__ = "adapters"
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        CheckConstraint(f"strategy in {STRATEGIES}", name="strategy"),
+        CheckConstraint(f"gate_rule in {GATE_RULES}", name="gate_rule"),
+        CheckConstraint(f"gate_policy in {GATE_POLICIES}", name="gate_policy"),
+        CheckConstraint("gate_level > 0 and gate_level < 1", name="gate_level"),
+        CheckConstraint("canary_share > 0 and canary_share <= 0.5", name="canary_share"),
+        CheckConstraint("retry_replay_share > 0 and retry_replay_share < 1", name="retry_replay_share"),
+    )
+    id: Mapped[uuid.UUID] = primary_id()
+    project_id: Mapped[uuid.UUID] = owning_project_id()
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+    base_model: Mapped[str]
+    base_revision: Mapped[str]
+    strategy: Mapped[str]
+    replay_share: Mapped[float]
+    gate_margin: Mapped[float]
+    """Largest drop of an old task's score that a new version may show."""
+    gate_rule: Mapped[str] = mapped_column(default="point")
+    """How the margin is applied to what was measured on a finite suite (`registry.gates`)."""
+    gate_level: Mapped[float] = mapped_column(default=0.05)
+    """Of the gate's tests and, less from one, of its intervals."""
+    gate_policy: Mapped[str] = mapped_column(default="automatic")
+    """What follows from a pass: promotion, waiting for a person, or a canary."""
+    canary_share: Mapped[float] = mapped_column(default=0.05)
+    """Of the sessions, for policy `canary`."""
+    retry_replay_share: Mapped[float | None]
+    """With which a version that forgot is trained once more; null never is."""
+    memory: Mapped[JsonObject]
+    """memgen's MemoryConfig as given; opaque here."""
+    created_at: Mapped[datetime] = created_at_column()
+
+
+class AdapterChange(Base):
+    """Who changed which settings of an adapter, and why."""
+
+    __tablename__ = "adapter_changes"
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"), index=True)
+    changes: Mapped[JsonObject]
+    """By setting: `{"from": ..., "to": ...}`."""
+    actor: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime] = created_at_column()
+
+
+class Version(Base):
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("adapter_id", "number"),)
+    id: Mapped[uuid.UUID] = primary_id()
+    adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"))
+    dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id"))
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    base_model: Mapped[str]
+    base_revision: Mapped[str]
+    code_version: Mapped[str]
+    artifact_key: Mapped[str]
+    """Folder in the object store."""
+    artifact_hash: Mapped[str]
+    """sha256 of its manifest.json."""
+    report: Mapped[JsonObject]
+    created_at: Mapped[datetime] = created_at_column()
+    adapter: Mapped[Adapter] = relationship()
+    dataset: Mapped[Dataset] = relationship()
+    parent: Mapped["Version | None"] = relationship(remote_side=[id])
+    imported_tasks: Mapped[list[Task]] = relationship(
+        secondary="version_import_tasks", order_by="version_import_tasks.c.place", viewonly=True
+    )
+    """What the ancestors of an imported version learned at its origin, in that order."""
+
+
+class Alias(Base):
+    __tablename__ = "aliases"
+    adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id"))
+    moved_at: Mapped[datetime] = created_at_column()
+    version: Mapped[Version] = relationship()
+
+
+class AliasMove(Base):
+    """History of an alias; the newest row says where it stands."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        Index("ix_alias_moves_adapter_id_alias_seq", "adapter_id", "alias", "seq"),
+        CheckConstraint("kind in ('promotion', 'rollback')", name="kind"),
+    )
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
+    alias: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(16))
+    from_version_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"))
+    to_version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id"))
+    actor: Mapped[str]
+    reason: Mapped[str]
+    evidence: Mapped[JsonObject]
+    at: Mapped[datetime] = created_at_column()
+    from_version: Mapped[Version | None] = relationship(foreign_keys=[from_version_id])
+    to_version: Mapped[Version] = relationship(foreign_keys=[to_version_id])

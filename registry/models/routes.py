@@ -1,0 +1,153 @@
+"""How an adapter's traffic is shared among versions, which version answered what, and what it was worth."""
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from registry.models.adapters import Adapter, Version
+from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
+
+ROUTE_KINDS = ("ab", "canary", "shadow")
+ROUTE_STATES = ("live", "ended", "stopped")
+"""`ended` by a person or by a move of `champion`; `stopped` by the canary's own test."""
+ROUTE_CHANGES = ("started", "ended", "stopped")
+
+
+class Route(Base):
+    """One sharing of an adapter's traffic. Only its end is ever written; another sharing is another route."""
+
+    __tablename__ = "routes"
+    __table_args__ = (
+        UniqueConstraint("adapter_id", "number"),
+        CheckConstraint(f"kind in {ROUTE_KINDS}", name="kind"),
+        CheckConstraint(f"state in {ROUTE_STATES}", name="state"),
+        CheckConstraint("(state = 'live') = (ended_at is null)", name="ended_at"),
+        CheckConstraint("level > 0 and level < 1", name="level"),
+        CheckConstraint("smallest_effect > 0 and smallest_effect <= 1", name="smallest_effect"),
+        CheckConstraint("shadow_share > 0 and shadow_share <= 1", name="shadow_share"),
+        Index("uq_routes_live", "adapter_id", unique=True, postgresql_where=text("state = 'live'")),
+    )
+    id: Mapped[uuid.UUID] = primary_id()
+    adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16), default="live")
+    salt: Mapped[str]
+    """Of the hash that draws a session's version; a route that replaces another keeps it."""
+    shadow_share: Mapped[float | None]
+    """Share of answers that the shadow answers too; null for other kinds."""
+    level: Mapped[float]
+    """Most false alarms that the comparison may raise, in [0, 1]."""
+    smallest_effect: Mapped[float]
+    """Difference of mean rewards below which nobody would act; it bounds the sample size asked for."""
+    reward_source: Mapped[str | None]
+    """The only source of feedback that the comparison counts; null counts the first of any source."""
+    created_at: Mapped[datetime] = created_at_column()
+    ended_at: Mapped[datetime | None]
+    adapter: Mapped[Adapter] = relationship()
+    arms: Mapped[list["RouteArm"]] = relationship(order_by="RouteArm.place")
+
+
+class RouteArm(Base):
+    """A version on a route. Place 0 is what the others are compared with."""
+
+    __tablename__ = "route_arms"
+    __table_args__ = (
+        UniqueConstraint("route_id", "version_id"),
+        CheckConstraint("weight >= 0 and weight <= 1", name="weight"),
+    )
+    route_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id"), index=True)
+    weight: Mapped[float]
+    """Share of the sessions; the arms' weights sum to one. A shadow's is 0."""
+    version: Mapped[Version] = relationship()
+
+
+class RouteChange(Base):
+    """History of a route: who, when, why, on what evidence."""
+
+    __tablename__ = "route_changes"
+    __table_args__ = (CheckConstraint(f"kind in {ROUTE_CHANGES}", name="kind"),)
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    route_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str]
+    reason: Mapped[str]
+    evidence: Mapped[JsonObject]
+    at: Mapped[datetime] = created_at_column()
+
+
+class Exposure(Base):
+    """A served answer, stamped with the version that gave it."""
+
+    __tablename__ = "exposures"
+    __table_args__ = (
+        Index("ix_exposures_route_id_version_id", "route_id", "version_id"),
+        Index("ix_exposures_project_id_at", "project_id", "at"),
+    )
+    completion_id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[uuid.UUID] = owning_project_id()
+    version_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)
+    """Null is the bare base."""
+    route_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"))
+    """The route that chose the version; null where the request or an alias did."""
+    session_id: Mapped[str | None] = mapped_column(index=True)
+    at: Mapped[datetime] = created_at_column()
+    version: Mapped[Version | None] = relationship()
+
+
+class Feedback(Base):
+    """A reward reported for an exposure: the first of its source, which stands."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        UniqueConstraint("completion_id", "source"),
+        CheckConstraint("reward >= 0 and reward <= 1", name="reward"),
+        CheckConstraint("not counted or (route_id is not null and unit is not null)", name="counted"),
+        Index("uq_feedback_counted", "route_id", "unit", unique=True, postgresql_where=text("counted")),
+        Index("ix_feedback_route_id_seq", "route_id", "seq"),
+    )
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    completion_id: Mapped[str] = mapped_column(ForeignKey("exposures.completion_id", ondelete="CASCADE"))
+    project_id: Mapped[uuid.UUID] = owning_project_id()
+    source: Mapped[str]
+    """`user`, `grader`, `environment`, ..."""
+    reward: Mapped[float]
+    comment: Mapped[str]
+    actor: Mapped[str]
+    version_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)
+    """As the exposure's."""
+    route_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"))
+    """As the exposure's."""
+    unit: Mapped[str | None]
+    """What is independent of all else on the route: the session, or the completion of a request without one."""
+    counted: Mapped[bool]
+    """Whether the route's comparison reads it: the first feedback of its unit."""
+    at: Mapped[datetime] = created_at_column()
+    version: Mapped[Version | None] = relationship()
+
+
+class ShadowAnswer(Base):
+    """How a shadow's answer compared with the one that was returned. The answer itself is not kept."""
+
+    __tablename__ = "shadow_answers"
+    __table_args__ = (Index("ix_shadow_answers_route_id", "route_id"),)
+    completion_id: Mapped[str] = mapped_column(
+        ForeignKey("exposures.completion_id", ondelete="CASCADE"), primary_key=True
+    )
+    route_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"))
+    same: Mapped[bool | None]
+    """Whether the texts are equal but for white space at their ends; null where the shadow failed."""
+    similarity: Mapped[float | None]
+    """Share of words in common and in order, in [0, 1]."""
+    seconds: Mapped[float]
+    """The returned answer's generation."""
+    shadow_seconds: Mapped[float | None]
+    tokens: Mapped[int]
+    """The returned answer's length."""
+    shadow_tokens: Mapped[int | None]
+    error: Mapped[str | None]
+    at: Mapped[datetime] = created_at_column()

@@ -1,0 +1,101 @@
+"""What agents lived through, and what is made of it: suites to check with, datasets to train on."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
+
+
+class Task(Base):
+    __tablename__ = "tasks"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    id: Mapped[uuid.UUID] = primary_id()
+    project_id: Mapped[uuid.UUID] = owning_project_id()
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+    grader: Mapped[JsonObject]
+    """`{"kind": "exact", ...options}`; read by memgen, opaque here."""
+    holdout_share: Mapped[float]
+    created_at: Mapped[datetime] = created_at_column()
+
+
+class Trajectory(Base):
+    __tablename__ = "trajectories"
+    __table_args__ = (
+        UniqueConstraint("task_id", "content_hash"),
+        Index("ix_trajectories_task_id_held_out_seq", "task_id", "held_out", "seq"),
+    )
+    id: Mapped[uuid.UUID] = primary_id()
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
+    """Order of arrival, for cursors and for 'N new since'."""
+    project_id: Mapped[uuid.UUID] = owning_project_id()
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    trajectory_id: Mapped[str | None]
+    """The sender's own id; not unique."""
+    session_id: Mapped[str | None] = mapped_column(index=True)
+    content_hash: Mapped[str]
+    prompt_hash: Mapped[str]
+    """Of everything before the last assistant turn: all answers to one prompt are held out together, or none."""
+    held_out: Mapped[bool]
+    messages: Mapped[list[Any]]
+    tools: Mapped[list[Any] | None]
+    reward: Mapped[float | None]
+    reward_source: Mapped[str | None]
+    success: Mapped[bool | None]
+    adapter_version: Mapped[str | None]
+    details: Mapped[JsonObject]
+    """The envelope's `metadata`."""
+    tokens: Mapped[int]
+    """Longest prompt plus answer of its supervised turns under the project's base tokenizer."""
+    created_at: Mapped[datetime] = created_at_column()
+    task: Mapped[Task] = relationship()
+
+
+class Suite(Base):
+    """A frozen list of held-out items of a task."""
+
+    __tablename__ = "suites"
+    __table_args__ = (UniqueConstraint("task_id", "number"), UniqueConstraint("task_id", "content_hash"))
+    id: Mapped[uuid.UUID] = primary_id()
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    content_hash: Mapped[str]
+    items: Mapped[int]
+    created_at: Mapped[datetime] = created_at_column()
+    task: Mapped[Task] = relationship()
+
+
+class SuiteItem(Base):
+    __tablename__ = "suite_items"
+    suite_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("suites.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True)
+    trajectory_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("trajectories.id", ondelete="CASCADE"), index=True)
+
+
+class Dataset(Base):
+    """What one training run reads: new trajectories of one task and the replayed items of earlier ones."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("project_id", "content_hash"),)
+    id: Mapped[uuid.UUID] = primary_id()
+    project_id: Mapped[uuid.UUID] = owning_project_id()
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    content_hash: Mapped[str]
+    manifest: Mapped[JsonObject]
+    """Counts by task and role, the replay share and seed."""
+    object_key: Mapped[str]
+    """JSONL in the object store."""
+    created_at: Mapped[datetime] = created_at_column()
+    task: Mapped[Task] = relationship()
+
+
+class DatasetItem(Base):
+    __tablename__ = "dataset_items"
+    dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True)
+    trajectory_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("trajectories.id", ondelete="CASCADE"), index=True)
+    replayed: Mapped[bool]

@@ -1,0 +1,177 @@
+"""Comparing mean rewards while they arrive: intervals and verdicts that may be looked at after every observation.
+
+Pure functions of numbers. The method is the diversified betting confidence sequence of Waudby-Smith and Ramdas
+(arXiv 2010.09686, sections 4 and 5), for observations in [0, 1] that are exact at every sample size: no normality,
+no least sample, no plan when to stop.
+
+*One mean.* Against the claim that the mean is m, a gambler who stakes the share g on "more" multiplies his capital by
+`1 - g + g x_i / m` at each observation. If the claim is true the expected factor is one, so by Ville's inequality
+the capital, averaged over stakes g_j,
+
+    K_t(m) = 1/J sum_j prod_{i<=t} (1 - g_j + g_j x_i / m)
+
+ever reaches 1/a with probability a at most. K falls in m, so the m that it has never refuted form an interval
+`[lower, 1]`; the same with `1 - x` gives an upper bound. Each bound has a = level / 2.
+
+*Two arms.* Rewards of the two arms are taken in blocks, the i-th `k` of one with the i-th `l` of the other, in order
+of arrival. The differences of the block means,
+
+    d_i = mean(treatment block i) - mean(control block i)   in [-1, 1],
+
+have the mean that is asked for whatever the order in which the arms' rewards mix, and however often each arm is
+rewarded. `(1 + d_i) / 2` is in [0, 1] and the interval above applies. Blocks as unequal as the arms' weights waste
+nothing: a canary's one session stands against the nineteen of the stable version that came meanwhile.
+
+Assumed: within an arm each observation has the same mean given all before it. Sessions are drawn independently, so
+an observation is a session, not an answer.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+Verdict = Literal["better", "worse", "not yet"]
+Floats = NDArray[np.float64]
+
+STAKES: Floats = 2.0 ** (-np.arange(1, 13) / 2)
+"""g_j from 0.71 to 0.016: the best stake is near effect / variance, and half or twice it costs little."""
+LARGEST_BLOCK = 20
+_CERTAIN_BLOCKS = 10
+"""Below so many blocks their measured variance says little, and the largest possible stands in."""
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Holds the mean at all times at once, with probability `1 - level` at least."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the rewards say of `mean(treatment) - mean(control)`."""
+
+    verdict: Verdict
+    """Of the treatment; `not yet` until the interval has left zero."""
+    estimate: float | None
+    """None until each arm was rewarded."""
+    interval: Interval
+    blocks: int
+    needed: int
+    """Further blocks until a verdict can be expected, if the difference is as measured or, where that is smaller,
+    the smallest that matters; 0 once there is a verdict."""
+
+
+def block_sizes(control_weight: float, treatment_weight: float) -> tuple[int, int]:
+    """Observations of control and treatment in a block, as their weights are: 0.95 and 0.05 give (19, 1)."""
+    ratio = control_weight / treatment_weight
+    if ratio >= 1:
+        return min(LARGEST_BLOCK, round(ratio)), 1
+    return 1, min(LARGEST_BLOCK, round(1 / ratio))
+
+
+def mean_interval(observations: Sequence[float] | Floats, level: float = 0.05) -> Interval:
+    """Of the mean of observations in [0, 1], in order of arrival: shape (n,), n may be 0."""
+    values = np.asarray(observations, dtype=np.float64)
+    threshold = math.log(2 / level)
+    low, high = _lower(values, threshold), 1 - _lower(1 - values, threshold)
+    if low > high:  # a mean that moved: no constant explains all looks, so only the last one counts
+        low = _lower(values, threshold, final=True)
+        high = 1 - _lower(1 - values, threshold, final=True)
+    return Interval(low, high)
+
+
+def compare_means(
+    control: Sequence[float] | Floats,
+    treatment: Sequence[float] | Floats,
+    *,
+    blocks: tuple[int, int] = (1, 1),
+    level: float = 0.05,
+    smallest_effect: float = 0.05,
+) -> Difference:
+    """Compare two arms by their rewards in [0, 1], each in order of arrival.
+
+    Args:
+        blocks: observations of control and treatment in one block, see `block_sizes`.
+        level: most probability that any look at any time gives a verdict where there is no difference.
+        smallest_effect: see `Difference.needed`.
+
+    One treatment reward of 1 against one of 0 and blocks of (1, 1) gives the estimate +1 and the verdict "not yet".
+    """
+    differences = block_differences(control, treatment, blocks)
+    halves = mean_interval((1 + differences) / 2, level)
+    interval = Interval(2 * halves.low - 1, 2 * halves.high - 1)
+    verdict = verdict_of(differences, level)
+    estimate = float(np.mean(treatment) - np.mean(control)) if len(control) and len(treatment) else None
+    needed = 0
+    if verdict == "not yet":
+        effect = max(abs(estimate or 0.0), smallest_effect)
+        variance = float(np.var(differences)) if len(differences) >= _CERTAIN_BLOCKS else 1 / blocks[0] + 1 / blocks[1]
+        needed = max(1, blocks_to_see(effect, variance, level) - len(differences))
+    return Difference(verdict, estimate, interval, len(differences), needed)
+
+
+def verdict_of(differences: Floats, level: float) -> Verdict:
+    """Whether the interval of the mean of `differences`, shape (m,), has ever left zero; `not yet` if it left it both
+    ways, which no constant difference does."""
+    threshold = math.log(2 / level)
+    halves = (1 + differences) / 2
+    better, worse = (bool((log_capital(each, 0.5) >= threshold).any()) for each in (halves, 1 - halves))
+    if better == worse:
+        return "not yet"
+    return "better" if better else "worse"
+
+
+def block_differences(
+    control: Sequence[float] | Floats, treatment: Sequence[float] | Floats, blocks: tuple[int, int]
+) -> Floats:
+    """`d_i` of the whole blocks, shape (m,). What is over waits for its block."""
+    pairs = min(len(control) // blocks[0], len(treatment) // blocks[1])
+
+    def means(values: Sequence[float] | Floats, size: int) -> Floats:
+        whole = np.asarray(values[: pairs * size], dtype=np.float64)
+        return np.asarray(whole.reshape(pairs, size).mean(axis=1), dtype=np.float64)
+
+    return means(treatment, blocks[1]) - means(control, blocks[0])
+
+
+def blocks_to_see(effect: float, variance: float, level: float = 0.05) -> int:
+    """About how many blocks a verdict takes if their differences have mean `effect` > 0 and `variance`.
+
+    The capital of stake g grows by `g e - g^2 (v + e^2) / 2` a block, to the second order, and must reach
+    `log(2 J / level)`.
+    """
+    growth = STAKES * effect - STAKES**2 * (variance + effect**2) / 2
+    return math.ceil(math.log(2 * len(STAKES) / level) / float(growth.max()))
+
+
+def log_capital(observations: Floats, mean: float) -> Floats:
+    """`log K_t(mean)` at each t: shape (..., n) in and out."""
+    gains = np.multiply.outer(observations / mean - 1, STAKES)
+    capitals = np.cumsum(np.log1p(gains), axis=-2)
+    richest = capitals.max(axis=-1)
+    return np.asarray(richest + np.log(np.exp(capitals - richest[..., None]).mean(axis=-1)), dtype=np.float64)
+
+
+def _lower(observations: Floats, threshold: float, *, final: bool = False) -> float:
+    """The least mean that the capital never refuted, or with `final` does not refute at the end."""
+    if not observations.any():
+        return 0.0
+
+    def excess(mean: float) -> float:
+        path = log_capital(observations, mean)
+        return float(path[-1] if final else path.max()) - threshold
+
+    if excess(_EDGE) < 0:
+        return 0.0
+    if excess(1.0) >= 0:
+        return 1.0
+    root: Any = brentq(excess, _EDGE, 1.0, xtol=1e-6)
+    return float(root)

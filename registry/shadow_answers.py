@@ -1,0 +1,47 @@
+"""What a shadow's answers are compared by. The answers themselves are not kept, and never returned to anybody."""
+
+import uuid
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from registry.clock import utc_now
+from registry.models import Exposure, ShadowAnswer
+
+_MOST_ERROR_CHARACTERS = 500
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    seconds: float
+    """Of its generation."""
+    tokens: int
+
+
+def record_shadow(
+    session: Session, completion_id: str, route_id: uuid.UUID, returned: Answer, shadow: Answer | str
+) -> None:
+    """Compare and forget. `shadow` is the reason where it failed. Nothing if the exposure is not there (any more)."""
+    if session.get(Exposure, completion_id) is None:
+        return
+    found: dict[str, Any] = {"seconds": returned.seconds, "tokens": returned.tokens}
+    if isinstance(shadow, Answer):
+        found["same"] = returned.text.strip() == shadow.text.strip()
+        found["similarity"] = similarity(returned.text, shadow.text)
+        found |= {"shadow_seconds": shadow.seconds, "shadow_tokens": shadow.tokens}
+    else:
+        found["error"] = shadow[:_MOST_ERROR_CHARACTERS]
+    session.execute(
+        insert(ShadowAnswer)
+        .values(completion_id=completion_id, route_id=route_id, at=utc_now(), **found)
+        .on_conflict_do_nothing()
+    )
+
+
+def similarity(one: str, other: str) -> float:
+    """Twice the words in common and in order, over all words: "a b c d" and "a c d" give 6/7; equal texts 1."""
+    return SequenceMatcher(None, one.split(), other.split(), autojunk=False).ratio()

@@ -1,0 +1,177 @@
+"""Versions that another installation trained: registered from an archive, marked with their origin.
+
+They are unchecked here until a job of this installation has judged them (of kind `CHECK_JOB`). Where this
+installation has no held-out items of any task that the version learned, the gate says so and takes the origin's word.
+"""
+
+import uuid
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.clock import utc_now
+from registry.errors import InvalidArchive
+from registry.gates import Comparison, GateTerms, record_gate
+from registry.models import (
+    Adapter,
+    Dataset,
+    Gate,
+    Job,
+    Suite,
+    Task,
+    Trajectory,
+    Version,
+    VersionImport,
+    VersionImportTask,
+)
+from registry.tasks import create_task, find_tasks
+from registry.version_standing import record_change
+from registry.versions import champion, gate_of, learned_tasks, register_version
+
+CHECK_JOB = "check_import"
+"""Kind of the job that judges an imported version."""
+
+
+def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
+    """Raise InvalidArchive unless the archive was made for the adapter's base and kind of memory."""
+    # The revision is what counts: the same base may have another name here, such as a local folder's.
+    if description["base_revision"] != adapter.base_revision:
+        raise InvalidArchive(
+            f"the archive was made for {description['base_model']} at {description['base_revision']}; adapter "
+            f"{adapter.name!r} is bound to {adapter.base_model} at {adapter.base_revision}"
+        )
+    theirs, ours = description["memory"], adapter.memory
+    different = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    if different:
+        values = "; ".join(f"{key}: {theirs.get(key)!r} in the archive, {ours.get(key)!r} here" for key in different)
+        raise InvalidArchive(
+            f"the archive's memory differs from that of adapter {adapter.name!r} ({values}); create an adapter with "
+            "the same memory settings"
+        )
+
+
+def find_import(session: Session, adapter: Adapter, artifact_hash: str) -> Version | None:
+    """The version of the adapter that the same artifact was imported as before."""
+    query = select(Version).join(VersionImport, VersionImport.version_id == Version.id)
+    return session.scalars(
+        query.where(Version.adapter_id == adapter.id, Version.artifact_hash == artifact_hash).limit(1)
+    ).one_or_none()
+
+
+def import_version(
+    session: Session, adapter: Adapter, description: dict[str, Any], report: dict[str, Any], *, key: str, actor: str
+) -> tuple[Version, Job]:
+    """Register the version of an archive whose bytes are stored under `key`, and the job that judges it.
+
+    Tasks that the project lacks are created as they were at the origin; ones that it has stay as they are.
+
+    Args:
+        adapter: locked by the caller.
+        report: the artifact's training report.
+
+    Raises:
+        InvalidArchive: as `check_fits`.
+    """
+    check_fits(adapter, description)
+    tasks = _tasks(session, adapter.project_id, description["tasks"])
+    own = next(task for task in tasks if task.name == description["lineage"][-1]["task"])
+    job = jobs.create_job(session, adapter.project_id, "import", {"origin": _origin_name(description)}, adapter)
+    job.dataset_id = _dataset(session, adapter, own, description).id
+    job.state, job.started_at, job.finished_at = "succeeded", utc_now(), utc_now()
+    session.flush()
+    version = register_version(
+        session,
+        job,
+        adapter,
+        parent_id=None,
+        artifact_key=key,
+        artifact_hash=description["artifact_hash"],
+        code_version=description["code_version"],
+        report=report,
+    )
+    job.result = {"version": version.number}
+    session.add(VersionImport(version_id=version.id, origin=description))
+    session.add_all(
+        VersionImportTask(version_id=version.id, place=place, task_id=task.id) for place, task in enumerate(tasks)
+    )
+    evidence = {"origin": _origin_name(description), "artifact_hash": description["artifact_hash"]}
+    record_change(session, version, "imported", actor=actor, evidence=evidence)
+    check = jobs.create_job(
+        session, adapter.project_id, CHECK_JOB, {"version": version.number, "promote": False}, adapter
+    )
+    return version, check
+
+
+def can_be_checked(session: Session, version: Version) -> bool:
+    """Whether this installation has held-out items, or a suite, of any task that the version learned."""
+    ids = [task.id for task in learned_tasks(version)]
+    held_out = select(Trajectory.id).where(
+        Trajectory.task_id.in_(ids), Trajectory.held_out, Trajectory.success.is_not(False)
+    )
+    suites = select(Suite.id).where(Suite.task_id.in_(ids))
+    return any(session.scalars(query.limit(1)).first() is not None for query in (held_out, suites))
+
+
+def take_origins_word(session: Session, version: Version) -> Gate:
+    """The gate of a version that can't be checked here: the origin's verdict, and that it is no more than that."""
+    known = gate_of(session, version)
+    if known is not None:
+        return known
+    origin = session.get_one(VersionImport, version.id).origin
+    tasks = ", ".join(task.name for task in learned_tasks(version))
+    reason = (
+        f"not checked here: this installation has no held-out items of {tasks}; at its origin "
+        f"{_origin_name(origin)} was {origin['verdict']}"
+    )
+    comparison = Comparison(
+        version.dataset.task.name, True, None, None, passed=origin["verdict"] == "passed", reason=reason
+    )
+    return record_gate(
+        session,
+        version,
+        champion=champion(session, version.adapter),
+        comparisons=[comparison],
+        terms=GateTerms.of(version.adapter),
+        policy=version.adapter.gate_policy,
+    )
+
+
+def _origin_name(description: dict[str, Any]) -> str:
+    return f"{description['adapter']}@{description['number']}"
+
+
+def _tasks(session: Session, project_id: uuid.UUID, described: list[dict[str, Any]]) -> list[Task]:
+    known = find_tasks(session, project_id, [task["name"] for task in described])
+    for task in described:
+        if task["name"] not in known:
+            known[task["name"]], _ = create_task(
+                session,
+                project_id,
+                task["name"],
+                grader=task["grader"],
+                holdout_share=task["holdout_share"],
+                description=task["description"],
+            )
+    return [known[task["name"]] for task in described]
+
+
+def _dataset(session: Session, adapter: Adapter, task: Task, description: dict[str, Any]) -> Dataset:
+    """The origin's dataset by its hash and manifest; its trajectories stayed there."""
+    own = description["lineage"][-1]
+    known = session.scalars(
+        select(Dataset).where(Dataset.project_id == adapter.project_id, Dataset.content_hash == own["dataset_hash"])
+    ).one_or_none()
+    if known is not None:
+        return known
+    dataset = Dataset(
+        project_id=adapter.project_id,
+        task_id=task.id,
+        content_hash=own["dataset_hash"],
+        manifest={**own["dataset"], "imported": True},
+        object_key=f"projects/{adapter.project_id}/datasets/{own['dataset_hash']}.jsonl",
+    )
+    session.add(dataset)
+    session.flush()
+    return dataset

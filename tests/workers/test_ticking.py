@@ -1,0 +1,90 @@
+"""The beat's tick as a worker runs it: jobs sent, one schedule's fault kept from the others, deletions finished."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from registry.adapters import create_adapter, get_adapter
+from registry.clock import utc_now
+from registry.database import transaction
+from registry.deletion import Order, delete_data
+from registry.deletion_scope import Subject
+from registry.erasing import unfinished_erasures
+from registry.imports import TokenLimit, import_batch, read_item
+from registry.models import Job, Schedule
+from registry.schedule_times import Cron
+from registry.schedules import Lesson, create_schedule
+from registry.settings import Settings
+from registry.tasks import create_task, get_task
+from registry.wiring import Services
+from workers.queue import DEFAULT_QUEUE, TICK, make_queue
+from workers.ticking import tick_all
+
+TOKENS = TokenLimit(count=lambda messages, tools: 10, max_tokens=1000)
+
+
+@pytest.fixture
+def scheduled(services: Services, project_id: uuid.UUID) -> list[uuid.UUID]:
+    """Two schedules that were due a minute ago, of one adapter and task with something to learn."""
+    with transaction(services.sessions) as session:
+        create_task(session, project_id, "a", grader={"kind": "exact"}, holdout_share=0.3)
+        items = [
+            {
+                "messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}],
+                "session_id": "s",
+            }
+            for n in range(20)
+        ]
+        sent = [read_item(n, item) for n, item in enumerate(items)]
+        import_batch(session, project_id, sent, default_task="a", tokens=TOKENS)
+        create_adapter(session, project_id, name="bot", base_model="tiny", base_revision="1")
+        made = [
+            create_schedule(
+                session,
+                project_id,
+                name,
+                adapter=get_adapter(session, project_id, "bot"),
+                task=get_task(session, project_id, "a"),
+                when=Cron("* * * * *"),
+                lesson=Lesson({}),
+                actor="test",
+            ).id
+            for name in ("first", "second")
+        ]
+        session.execute(sa.update(Schedule).values(next_run_at=utc_now() - timedelta(minutes=1)))
+        return made
+
+
+def test_what_is_due_is_created_and_sent_once(services: Services, scheduled: list[uuid.UUID]) -> None:
+    sent: list[uuid.UUID] = []
+    created = tick_all(services, sent.append)
+    assert sent == created
+    assert len(created) == 2
+    assert tick_all(services, sent.append) == []
+    with transaction(services.sessions) as session:
+        assert set(session.scalars(sa.select(Job.id))) == set(created)
+
+
+def test_one_schedules_fault_does_not_keep_the_others(services: Services, scheduled: list[uuid.UUID]) -> None:
+    with transaction(services.sessions) as session:
+        session.execute(sa.update(Schedule).where(Schedule.id == scheduled[0]).values(cron="0 0 30 2 *"))
+    assert len(tick_all(services, lambda _: None)) == 1
+
+
+def test_a_deletion_that_could_not_finish_is_finished(
+    services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID]
+) -> None:
+    with transaction(services.sessions) as session:
+        delete_data(session, project_id, Subject("session", "s"), Order("keep", "test", ""))
+    tick_all(services, lambda _: None)
+    with transaction(services.sessions) as session:
+        assert unfinished_erasures(session) == []
+
+
+def test_beat_sends_the_tick(settings: Settings) -> None:
+    with make_queue(settings) as queue:
+        entry = queue.conf.beat_schedule["tick"]
+    assert (entry["task"], entry["schedule"]) == (TICK, settings.tick_interval_seconds)
+    assert entry["options"]["queue"] == DEFAULT_QUEUE

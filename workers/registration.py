@@ -1,0 +1,70 @@
+"""From a trained memory to a version: artifact stored, row registered, evaluated, judged."""
+
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from memgen.artifact import Report, save_artifact, trained_parts
+from registry.adapters import get_adapter
+from registry.database import transaction
+from registry.models import Adapter, Job, Version
+from registry.versions import artifact_key, register_version
+from workers.code_version import code_version
+from workers.evaluation import score_and_judge
+from workers.model import Model
+from workers.runner import Running
+
+Send = Callable[[uuid.UUID], None]
+"""Sends a committed job to the workers."""
+
+
+def register(
+    running: Running, model: Model, adapter: Adapter, parent: Version | None, name: str, folder: Path, report: Report
+) -> Version:
+    """Store the memory `name` of the host, with what is in `folder` already, as the job's version: bytes, then the row.
+
+    Raises:
+        Cancelled: the job was, or another worker has it now.
+    """
+    artifact_hash = save_artifact(model.host, name, folder, report)
+    prefix = artifact_key(adapter.project_id, artifact_hash)
+    running.services.store.put_folder(prefix, folder)
+    running.check()
+    memory = model.host.memories[name]
+    told = json.loads((folder / "report.json").read_text()) | {"trained": trained_parts(memory)}
+    with transaction(running.services.sessions) as session:
+        version = register_version(
+            session,
+            session.get_one(Job, running.job_id),
+            get_adapter(session, adapter.project_id, adapter.name, lock=True),
+            parent_id=parent.id if parent else None,
+            artifact_key=prefix,
+            artifact_hash=artifact_hash,
+            code_version=code_version(),
+            report=told,
+        )
+    running.event(f"registered {adapter.name}@{version.number}", {"flags": list(report.flags)})
+    if memory.has_untrained_trigger:
+        running.event(
+            f"the trigger of {adapter.name}@{version.number} is not trained yet: until a train_trigger job has done "
+            "it, evaluation and serving weave at every decision point",
+            {"trained": told["trained"]},
+            level="warning",
+        )
+    return version
+
+
+def conclude(running: Running, model: Model, version: Version, send: Send | None = None) -> dict[str, Any]:
+    """Evaluate and judge a version: `{"version", "gate", "scores"}`, and `retry`, a job that trains once more.
+
+    Args:
+        send: sends that job; without it the reaper does.
+    """
+    judged = score_and_judge(running, model, version.id)
+    if judged.retry is not None and send is not None:
+        send(judged.retry)
+    running.event(f"gate {'passed' if judged.passed else 'failed'}", {"version": version.number})
+    result = {"version": version.number, "gate": "passed" if judged.passed else "rejected", "scores": judged.scores}
+    return result | ({"retry": str(judged.retry)} if judged.retry else {})

@@ -1,0 +1,67 @@
+"""What a training from reward reads of a dataset: items to play, by task."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memgen.errors import ConfigError
+from memgen.evaluation.accuracy import item_of
+from memgen.tasks.environments import GAMES_FOLDER, open_environment
+from memgen.tasks.graders import LIKELIHOOD, make_grader
+from memgen.tasks.task import SingleTurn, TaskItem
+from registry.models import Task
+from workers.runner import Running
+
+
+def gives_reward(task: Task) -> bool:
+    """Whether the task's grader judges answers, and not only the probability of the recorded ones."""
+    return bool(task.grader.get("kind") != LIKELIHOOD)
+
+
+def with_reward(running: Running, tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """Those whose answers can be rewarded; the others are told."""
+    for task in tasks:
+        if not gives_reward(task):
+            running.event(
+                f"task {task.name!r} is left out: its grader 'likelihood' rewards no answers", level="warning"
+            )
+    return tuple(task for task in tasks if gives_reward(task))
+
+
+def games_folder(running: Running) -> Path:
+    return running.services.settings.models_dir / GAMES_FOLDER
+
+
+def items_of(manifest: Mapping[str, Any], lines: Sequence[dict[str, Any]], folder: Path) -> dict[str, list[TaskItem]]:
+    """By task, the environment's items, or one for each different question of the lines with its task's grader.
+
+    Args:
+        folder: where an environment keeps what it generates.
+
+    Raises:
+        ConfigError: no item came of it, or the environment is unknown.
+        UnknownGrader: a task's grader is.
+    """
+    environment = manifest.get("environment")
+    if environment is not None:
+        made = open_environment(environment["name"], environment["options"], folder=folder)
+        found: dict[str, list[TaskItem]] = {
+            made.name: list(made.training_items(environment["items"], seed=manifest["seed"]))
+        }
+    else:
+        found = _stored_items(manifest["graders"], lines)
+    if not any(found.values()):
+        raise ConfigError(f"no item to play came of the dataset of task {manifest['task']!r}")
+    return found
+
+
+def _stored_items(graders: Mapping[str, dict[str, Any]], lines: Sequence[dict[str, Any]]) -> dict[str, list[TaskItem]]:
+    made = {task: make_grader(spec) for task, spec in graders.items()}
+    items: dict[str, dict[str, TaskItem]] = {}
+    for line in lines:
+        item = item_of(line["messages"], line["tools"], line["metadata"])
+        question = json.dumps([item.messages, item.tools], sort_keys=True)
+        single = SingleTurn(line["id"], item.messages, made[line["task"]], item.reference, item.tools)
+        items.setdefault(line["task"], {}).setdefault(question, single)
+    return {task: list(found.values()) for task, found in items.items()}

@@ -1,0 +1,177 @@
+"""Weavers trained from reward: `grpo` plays the dataset's questions, `grpo_recorded` compares recorded answers.
+
+What surrounds a training (the job, its parent, registering, the gate) is `workers.training`'s.
+"""
+
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from memgen.config import GrpoConfig, TrainingConfig
+from memgen.errors import ConfigError
+from memgen.training.examples import build_examples
+from memgen.training.recorded_groups import groups_of_trajectories
+from memgen.training.weaver_grpo import GrpoReport, GrpoStep, train_weaver_grpo, train_weaver_on_groups
+from registry import reward_datasets
+from registry.datasets import Snapshot
+from registry.models import Dataset, JsonObject, Task
+from workers.checkpoints import Checkpoint
+from workers.lessons import Lesson
+from workers.model import Model
+from workers.reward_items import games_folder, gives_reward, items_of
+from workers.runner import Running
+
+SFT, GRPO, RECORDED = "sft", "grpo", "grpo_recorded"
+
+
+def config_of(method: str, training: JsonObject) -> TrainingConfig | GrpoConfig:
+    """Raises ConfigError: an unknown method or field, or a value out of range."""
+    if method == SFT:
+        return TrainingConfig.from_mapping(training)
+    if method in (GRPO, RECORDED):
+        return GrpoConfig.from_mapping(training)
+    raise ConfigError(f"method is {method!r}; expected one of {SFT!r}, {GRPO!r}, {RECORDED!r}")
+
+
+def snapshot_of(
+    session: Session,
+    method: str,
+    project_id: uuid.UUID,
+    task: Task,
+    *,
+    environment: JsonObject | None,
+    earlier_tasks: Sequence[Task],
+    replay_share: float,
+    min_reward: float,
+    seed: int,
+) -> Snapshot:
+    """The dataset of a training by `grpo` or `grpo_recorded`.
+
+    `min_reward` says which answers are good enough to be references; recorded answers are all taken. An environment
+    has items of its own, and nothing is replayed beside them.
+
+    Raises:
+        EmptyDataset: the task has nothing to play, or to compare.
+        ConfigError: the task's grader gives no reward.
+    """
+    if method == RECORDED:
+        return reward_datasets.recorded_snapshot(
+            session, project_id, task, earlier_tasks=earlier_tasks, replay_share=replay_share, seed=seed
+        )
+    if environment is not None:
+        return reward_datasets.environment_snapshot(project_id, task, environment, trains="weaver", seed=seed)
+    if not gives_reward(task):
+        raise ConfigError(f"task {task.name!r} has grader 'likelihood', which gives no reward; expected another")
+    return reward_datasets.question_snapshot(
+        session,
+        project_id,
+        task,
+        earlier_tasks=[earlier for earlier in earlier_tasks if gives_reward(earlier)],
+        replay_share=replay_share,
+        min_reward=min_reward,
+        seed=seed,
+    )
+
+
+def reward_lesson(
+    running: Running,
+    model: Model,
+    method: str,
+    config: GrpoConfig,
+    dataset: Dataset,
+    lines: Sequence[dict[str, Any]],
+) -> Lesson:
+    """What the dataset teaches by `grpo` or `grpo_recorded`."""
+    tokenizer, longest = model.host.backbone.tokenizer, model.host.backbone.max_tokens
+    examples = build_examples(tokenizer, lines, max_tokens=longest).examples
+    if method == RECORDED:
+        return Lesson(examples, partial(_train_recorded, running, model, config, dataset, lines))
+    return Lesson(examples, partial(_train_played, running, model, config, dataset, lines))
+
+
+def _train_played(
+    running: Running,
+    model: Model,
+    config: GrpoConfig,
+    dataset: Dataset,
+    lines: Sequence[dict[str, Any]],
+    name: str,
+    checkpoint: Checkpoint,
+    _: Path,
+) -> GrpoReport:
+    by_task = items_of(dataset.manifest, lines, games_folder(running))
+    items = [item for found in by_task.values() for item in found]
+    counts = {task: len(found) for task, found in by_task.items()}
+    running.event(f"playing {len(items)} items", {**dataset.manifest, "items": counts})
+    # The weaver learns where it will be woven: at every point, as long as no trigger knows better.
+    model.host.memories[name].weave_until_trigger_is_trained()
+    return train_weaver_grpo(
+        model.host,
+        name,
+        items,
+        config,
+        task=dataset.manifest["task"],
+        checkpoint=checkpoint.path,
+        checkpoint_interval_seconds=running.services.settings.checkpoint_interval_seconds,
+        on_checkpoint=checkpoint.upload,
+        on_step=lambda step: on_step(running, step),
+        should_stop=running.stop.is_set,
+    )
+
+
+def _train_recorded(
+    running: Running,
+    model: Model,
+    config: GrpoConfig,
+    dataset: Dataset,
+    lines: Sequence[dict[str, Any]],
+    name: str,
+    checkpoint: Checkpoint,
+    _: Path,
+) -> GrpoReport:
+    backbone = model.host.backbone
+    recorded = groups_of_trajectories(backbone.tokenizer, lines, max_tokens=backbone.max_tokens)
+    running.event(
+        f"comparing the answers of {len(recorded.groups)} groups",
+        {
+            **dataset.manifest,
+            "skipped_empty": recorded.skipped_empty,
+            "skipped_alone": recorded.skipped_alone,
+            "skipped_long": recorded.skipped_long,
+            "skipped_weight": recorded.skipped_weight,
+            "unfit_logprobs": recorded.unfit_logprobs,
+        },
+    )
+    return train_weaver_on_groups(
+        model.host,
+        name,
+        recorded.groups,
+        config,
+        checkpoint=checkpoint.path,
+        checkpoint_interval_seconds=running.services.settings.checkpoint_interval_seconds,
+        on_checkpoint=checkpoint.upload,
+        on_step=lambda step: on_step(running, step),
+        should_stop=running.stop.is_set,
+    )
+
+
+def on_step(running: Running, step: GrpoStep) -> None:
+    """Tell how a step went."""
+    running.progress(
+        "train",
+        {
+            "step": step.step,
+            "steps": step.steps,
+            "reward": round(step.reward, 4),
+            "groups": step.groups,
+            "groups_skipped": step.groups_skipped,
+            "invoked": round(step.invoked, 4),
+            "loss": round(step.loss, 4),
+            "seconds_left": round(step.seconds_left, 1),
+        },
+        last=step.step == step.steps,
+    )
