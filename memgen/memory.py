@@ -16,13 +16,13 @@ from memgen.lora import Lora
 INVOKE = 1
 """Index of INVOKE among the trigger head's two outputs; 0 is SKIP."""
 _LATENT_SPREAD = 0.1
-"""Of fresh latents of form `embedding`, as a share of the embedding table's."""
+"""Of fresh latents, as a share of the embedding table's."""
 
 
 class QueryLatents(nn.Module):
     """K learned input embeddings: LayerNorm, then a scale.
 
-    They start in-distribution: copies of token embeddings, scaled to the spread of the base's embedding table.
+    They start in-distribution: copies of token embeddings, of their size.
     """
 
     def __init__(self, count: int, hidden_size: int) -> None:
@@ -31,8 +31,16 @@ class QueryLatents(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
         self.scale = nn.Parameter(torch.ones(()))
 
+    def start_near(self, embedding: Tensor, spread: float, generator: torch.Generator) -> None:
+        """Copy the embedding `(H,)` of one token, with normal noise of the standard deviation `spread` on each."""
+        copied = embedding.detach().float().cpu()
+        noise = torch.randn(self.latents.shape, generator=generator) * spread
+        with torch.no_grad():
+            self.latents.copy_(copied + noise)
+            self.scale.fill_(copied.std())
+
     def start_from(self, embeddings: Tensor, generator: torch.Generator) -> None:
-        """Copy random rows of an embedding table `(V, H)`."""
+        """Copy random rows of an embedding table `(V, H)`, scaled to the table's spread."""
         table = embeddings.detach().float().cpu()
         rows = torch.randint(table.shape[0], (self.latents.shape[0],), generator=generator)
         with torch.no_grad():
@@ -54,12 +62,11 @@ class Memory(nn.Module):
         self.name = name
         self.config = config
         generator = torch.Generator().manual_seed(seed)
-        table = cast(Tensor, weaver_base.model.get_input_embeddings().weight)
         self.prompt_queries = QueryLatents(config.latents, weaver_base.hidden_size)
-        self.prompt_queries.start_from(table, generator)
+        self._start(self.prompt_queries, weaver_base, generator)
         self.weaver = Lora.for_model(weaver_base.model, config, generator)
         self.inference_queries = QueryLatents(config.inference_latents, weaver_base.hidden_size)
-        self.inference_queries.start_from(table, generator)
+        self._start(self.inference_queries, weaver_base, generator)
         if config.form == "embedding":
             self.reasoner_to_weaver = _matched_linear(base.hidden_size, weaver_base.hidden_size)
             self.weaver_to_reasoner = _matched_linear(weaver_base.hidden_size, base.hidden_size)
@@ -102,6 +109,14 @@ class Memory(nn.Module):
         head = list(self.trigger_head.parameters()) if self.config.trigger in ("lora", "head") else []
         return [*lora, *head]
 
+    def _start(self, queries: QueryLatents, weaver_base: Backbone, generator: torch.Generator) -> None:
+        """Form `cache` starts as a few line breaks, which hardly disturb what the base says (docs/method.md)."""
+        table = cast(Tensor, weaver_base.model.get_input_embeddings().weight)
+        if self.config.form == "cache":
+            queries.start_near(table[_line_break(weaver_base)], _LATENT_SPREAD * float(table.float().std()), generator)
+        else:
+            queries.start_from(table, generator)
+
     @torch.no_grad()
     def _start_in_distribution(self, base: Backbone, weaver_base: Backbone) -> None:
         """Let latents start near the embedding of a line break, and moved from it by little.
@@ -114,8 +129,12 @@ class Memory(nn.Module):
         embeds = self.prompt_queries()[None].to(theirs.device, weaver_base.model.dtype)
         hidden = weaver_base.model.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
         self.weaver_to_reasoner.weight.mul_(_LATENT_SPREAD * ours.std().cpu() / hidden.float().std().cpu())
-        line_break = base.tokenizer("\n", add_special_tokens=False).input_ids[-1]
-        self.weaver_to_reasoner.bias.copy_(ours[line_break])
+        self.weaver_to_reasoner.bias.copy_(ours[_line_break(base)])
+
+
+def _line_break(base: Backbone) -> int:
+    """The token id of a line break, or of its last piece."""
+    return int(base.tokenizer("\n", add_special_tokens=False).input_ids[-1])
 
 
 def _matched_linear(inputs: int, outputs: int) -> nn.Linear:

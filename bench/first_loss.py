@@ -1,0 +1,89 @@
+"""`python -m bench.first_loss`: how much a fresh memory disturbs the base, by where its queries start.
+
+Mean token loss, nats, of a few BFCL calls and synthetic tool calls; no training. Writes
+`bench/results/first_loss.json`.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.report import machine_of
+from bench.tool_calls import tool_calls
+from memgen.backbone import Backbone, load_backbone, prepare_process
+from memgen.config import MemoryConfig
+from memgen.host import AdapterHost
+from memgen.memory import Memory
+from memgen.tasks.bfcl import single_calls
+from memgen.training.examples import Example, build_examples
+from memgen.training.forward import PrefixStore, supervised_nll
+from memgen.training.losses import mean_by_example
+
+RESULTS = Path(__file__).parent / "results" / "first_loss.json"
+_EXAMPLES = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--models", type=Path, default=Path.home() / ".memgen" / "models")
+    parser.add_argument("--seeds", type=int, default=2)
+    arguments = parser.parse_args()
+    prepare_process(0)
+    backbone = load_backbone(arguments.model, cache_dir=arguments.models)
+    found = measure(backbone, arguments.seeds)
+    RESULTS.write_text(json.dumps({"machine": machine_of(backbone), "losses": found}, indent=1) + "\n")
+    table = Table("queries", "insertions inside", *found["base"])
+    for name, losses in found.items():
+        table.add_row(*name.split(", "), *([""] if name == "base" else []), *map(str, losses.values()))
+    Console().print(table)
+
+
+def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]:
+    """By where queries start and how many insertions follow the prompt's: losses by data and seed."""
+    host, data = AdapterHost(backbone), _data(backbone)
+    store = PrefixStore(backbone, 10**10, [[e.prompt_ids[:-1] for e in examples] for examples in data.values()])
+
+    @torch.no_grad()
+    def loss(memory: str | None, examples: Sequence[Example]) -> float:
+        nll, rows = supervised_nll(host, memory, examples, store)
+        return round(float(mean_by_example(nll, rows, len(examples)).mean()), 3)
+
+    found = {"base": {name: [loss(None, examples)] for name, examples in data.items()}}
+    for insertions in (0, 5):
+        for start in ("line break", "random tokens"):
+            losses: dict[str, list[float]] = {name: [] for name in data}
+            for seed in range(seeds):
+                memory = host.create("fresh", MemoryConfig(max_insertions=insertions), seed=seed)
+                if start == "random tokens":
+                    _from_random_tokens(memory, backbone, seed)
+                for name, examples in data.items():
+                    losses[name].append(loss("fresh", examples))
+            found[f"{start}, {insertions}"] = losses
+    return found
+
+
+def _data(backbone: Backbone) -> dict[str, Sequence[Example]]:
+    rows = [row for category in ("simple_python", "live_simple", "multiple") for row in single_calls(category)]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(7)).tolist()
+    bfcl = build_examples(backbone.tokenizer, [rows[n] for n in order[: 2 * _EXAMPLES]], max_tokens=400).examples
+    made = [{"messages": item.messages} for item in tool_calls(_EXAMPLES, seed=0)]
+    return {
+        "BFCL": bfcl[:_EXAMPLES],
+        "tool calls": build_examples(backbone.tokenizer, made, max_tokens=400).examples,
+    }
+
+
+def _from_random_tokens(memory: Memory, backbone: Backbone, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for queries in (memory.prompt_queries, memory.inference_queries):
+        queries.start_from(backbone.model.get_input_embeddings().weight, generator)
+
+
+if __name__ == "__main__":
+    main()
