@@ -167,7 +167,7 @@ def test_text_arrives_as_it_is_written(loaded: AdapterHost) -> None:
     assert isinstance(answer, Generation)
     assert answer.token_ids == generate(loaded, [request])[0].token_ids
     assert "".join(str(piece) for piece in pieces) == answer.text
-    assert len(pieces) > 3
+    assert len(pieces) > 1
     assert answer.timings.total >= answer.timings.first_token > 0
 
 

@@ -16,8 +16,8 @@ from tests.api.cli.invoking import fail, memgen, succeed
 
 COMMANDS = {
     *("up", "down", "status", "init", "demo"),
-    *("task", "upload", "adapter", "train", "jobs"),
-    *("versions", "scores", "promote", "rollback", "history"),
+    *("task", "upload", "adapter", "train", "train-trigger", "jobs"),
+    *("versions", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "trace", "delete-data", "gc"),
     *("route", "feedback", "chat", "keys"),
 }
