@@ -61,7 +61,7 @@ def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]
             for seed in range(seeds):
                 memory = host.create("fresh", MemoryConfig(max_insertions=insertions), seed=seed)
                 if start == "random tokens":
-                    _from_random_tokens(memory, backbone, seed)
+                    from_random_tokens(memory, backbone, seed)
                 for name, examples in data.items():
                     losses[name].append(loss("fresh", examples))
             found[f"{start}, {insertions}"] = losses
@@ -79,7 +79,8 @@ def _data(backbone: Backbone) -> dict[str, Sequence[Example]]:
     }
 
 
-def _from_random_tokens(memory: Memory, backbone: Backbone, seed: int) -> None:
+def from_random_tokens(memory: Memory, backbone: Backbone, seed: int) -> None:
+    """Let the queries of a fresh memory start as copies of random tokens' embeddings."""
     generator = torch.Generator().manual_seed(seed)
     for queries in (memory.prompt_queries, memory.inference_queries):
         queries.start_from(backbone.model.get_input_embeddings().weight, generator)

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.first_loss import from_random_tokens
 from bench.learning_speed import answer_with
 from bench.plain_lora import PlainLora
 from bench.tool_calls import tool_calls
@@ -43,30 +44,40 @@ Answering = Callable[[list[tuple[int, ...]]], list[str]]
 class Variant:
     memory: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    random_queries: bool = False
+    """Start queries from the embeddings of random tokens instead of line breaks."""
     lora_rate: float | None = None
     """Learning rate of LoRA SFT of the base instead of a memory."""
 
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_PROMPT: dict[str, Any] = {"max_insertions": 0}
-_INSIDE: dict[str, Any] = {"max_insertions": 5}
+
+
+def _variant(insertions: int, memory: dict[str, Any] | None = None, **training: Any) -> Variant:
+    """Queries from random tokens and 10 steps of warmup, as the first ones were tried, and what else is given."""
+    shape = {"max_insertions": insertions, **(memory or {})}
+    return Variant(shape, {"warmup_steps": 10, **training}, random_queries=True)
+
+
 VARIANTS = {
-    "prompt only": Variant(_PROMPT),
-    "prompt only, rates 2e-3": Variant(_PROMPT, {"learning_rate": 2e-3, "query_learning_rate": 2e-3}),
-    "prompt only, rates 8e-3": Variant(_PROMPT, {"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
-    "prompt only, K 2": Variant({**_PROMPT, "latents": 2}),
-    "prompt only, K 32": Variant({**_PROMPT, "latents": 32}),
-    "prompt only, q k v o": Variant({**_PROMPT, "target_modules": LINEAR[:4]}),
-    "prompt only, all linear": Variant({**_PROMPT, "target_modules": LINEAR}),
-    "prompt only, all linear, alpha 128": Variant({**_PROMPT, "target_modules": LINEAR, "alpha": 128}),
-    "interleaved": Variant(_INSIDE),
-    "interleaved, all linear": Variant({**_INSIDE, "target_modules": LINEAR}),
-    "interleaved, rates 8e-3": Variant(_INSIDE, {"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
-    "interleaved, warmup 3": Variant(_INSIDE, {"warmup_steps": 3}),
-    "interleaved, K 2 inside": Variant({**_INSIDE, "inference_latents": 2}),
-    "interleaved, embedding": Variant({**_INSIDE, "form": "embedding"}),
-    "LoRA SFT 1e-3": Variant(lora_rate=1e-3),
-    "LoRA SFT 2e-3": Variant(lora_rate=2e-3),
+    "defaults": Variant(),
+    "prompt only": _variant(0),
+    "prompt only, rates 2e-3": _variant(0, learning_rate=2e-3, query_learning_rate=2e-3),
+    "prompt only, rates 8e-3": _variant(0, learning_rate=8e-3, query_learning_rate=8e-3),
+    "prompt only, K 2": _variant(0, {"latents": 2}),
+    "prompt only, K 32": _variant(0, {"latents": 32}),
+    "prompt only, q k v o": _variant(0, {"target_modules": LINEAR[:4]}),
+    "prompt only, all linear": _variant(0, {"target_modules": LINEAR}),
+    "prompt only, all linear, alpha 128": _variant(0, {"target_modules": LINEAR, "alpha": 128}),
+    "interleaved": _variant(5),
+    "interleaved, all linear": _variant(5, {"target_modules": LINEAR}),
+    "interleaved, rates 8e-3": _variant(5, learning_rate=8e-3, query_learning_rate=8e-3),
+    "interleaved, warmup 3": _variant(5, warmup_steps=3),
+    "interleaved, K 2 inside": _variant(5, {"inference_latents": 2}),
+    "interleaved, embedding": _variant(5, {"form": "embedding"}),
+    "LoRA SFT 1e-3": Variant(training={"warmup_steps": 10}, lora_rate=1e-3),
+    "LoRA SFT 2e-3": Variant(training={"warmup_steps": 10}, lora_rate=2e-3),
+    "LoRA SFT 2e-3, warmup 3": Variant(lora_rate=2e-3),
 }
 
 
@@ -164,7 +175,9 @@ def _run_memory(
     norms: list[float],
 ) -> None:
     host = AdapterHost(backbone)
-    host.create("memory", MemoryConfig(**variant.memory))
+    memory = host.create("memory", MemoryConfig(**variant.memory))
+    if variant.random_queries and memory.config.form == "cache":
+        from_random_tokens(memory, backbone, seed=0)
     store = PrefixStore(backbone, 10**9, [[e.prompt_ids[:-1] for e in task.held_out]])
 
     def held_out_loss() -> float:
