@@ -182,12 +182,14 @@ def last_move_before(moves: Sequence[AliasMove], at: datetime) -> AliasMove | No
 def serving_stack(moves: Sequence[AliasMove]) -> list[Version]:
     """Versions that a rollback can return to, the current one last.
 
-    A promotion pushes, a rollback pops to its target: after 1, 2, back to 1, 3 the stack is [1, 3].
+    A promotion pushes, a rollback pops to its target: after 1, 2, back to 1, 3 the stack is [1, 3]. Promoting what
+    serves already pushes nothing: a rollback goes back to another version.
     """
     stack: list[Version] = []
     for move in moves:
         if move.kind == "promotion":
-            stack.append(move.to_version)
+            if not stack or stack[-1].id != move.to_version_id:
+                stack.append(move.to_version)
             continue
         while stack and stack[-1].id != move.to_version_id:
             stack.pop()

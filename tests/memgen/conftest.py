@@ -81,3 +81,11 @@ def random_artifact(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory
         return folder
 
     return make
+
+
+def unlike_queries(memory: Memory, base: Backbone, seed: int = 1) -> Memory:
+    """Start the queries from different tokens: of copies of one, a tiny base learns too slowly for a test."""
+    generator = torch.Generator().manual_seed(seed)
+    for queries in (memory.prompt_queries, memory.inference_queries):
+        queries.start_from(base.model.get_input_embeddings().weight, generator)
+    return memory

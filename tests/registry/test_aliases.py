@@ -55,6 +55,14 @@ def test_rollback_returns_to_what_served_before(trained: Rows) -> None:
         _roll_back(trained)
 
 
+def test_rollback_leaves_a_version_that_was_promoted_twice(trained: Rows) -> None:
+    for number in (1, 2, 2):
+        _promote(trained, number)
+    assert _roll_back(trained) == 1
+    with pytest.raises(NothingToRollBackTo):
+        _roll_back(trained)
+
+
 def test_rollback_to_a_named_version(trained: Rows) -> None:
     for number in (1, 2, 3):
         _promote(trained, number)

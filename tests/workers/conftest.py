@@ -25,7 +25,7 @@ from workers.runner import Handler, run
 from workers.training import train
 from workers.trigger_training import train_trigger_of_version
 
-TRAINING = {"steps": 40, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.02, "query_learning_rate": 0.02}
+TRAINING = {"steps": 60, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.02, "query_learning_rate": 0.02}
 MEMORY = {"latents": 8, "rank": 8, "alpha": 16, "target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")}
 
 

@@ -123,7 +123,9 @@ def test_an_answer_is_shown_as_it_is_written(chat_url: str, watch: Watch) -> Non
     whole = succeed("chat", "base", "hi", "--max-tokens", "20").out
     watch.hold(after=3)
     code = "from api.cli.main import run; run(['chat', 'base', 'hi', '--max-tokens', '20'])"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shell:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # Unbuffered: what a buffer took beside the first byte would be lost to `communicate`.
+    with subprocess.Popen([sys.executable, "-c", code], bufsize=0, **pipes) as shell:
         assert shell.stdout is not None
         first = shell.stdout.read(1)
         watch.go()

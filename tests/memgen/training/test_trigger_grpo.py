@@ -21,7 +21,7 @@ from memgen.tasks.task import SingleTurn
 from memgen.training.examples import tokenize
 from memgen.training.trigger_grpo import train_trigger
 from memgen.training.trigger_report import TriggerReport, entropy
-from tests.memgen.conftest import LETTERS, randomise
+from tests.memgen.conftest import LETTERS, randomise, unlike_queries
 
 NEW_TOKENS = 6
 TRAINED, HELD_OUT = 8, 8
@@ -57,7 +57,7 @@ class Planted:
         )
         self.memory = self.host.create("m", replace(config, trigger=kind))
         always = self.host.create("always", config)
-        randomise(always, 3)
+        randomise(unlike_queries(always, backbone, seed=0), 3)
         with torch.no_grad():
             pairs = zip(self.memory.weaver_parameters(), always.weaver_parameters(), strict=True)
             for ours, theirs in pairs:

@@ -14,7 +14,7 @@ from memgen.host import AdapterHost
 from memgen.training.examples import Example, ExampleSet, build_examples
 from memgen.training.losses import weighted_mean
 from memgen.training.weaver_sft import StepReport, TrainingReport, batch_of_step, did_not_learn, train_weaver
-from tests.memgen.conftest import CONFIG, conversations
+from tests.memgen.conftest import CONFIG, conversations, unlike_queries
 
 RUN = TrainingConfig(steps=8, batch_size=5, warmup_steps=2, seed=3, prefix_cache_bytes=40_000)
 WATCHED = replace(RUN, held_out_share=0.2, validate_every=2, accumulate_steps=3)
@@ -41,7 +41,7 @@ def _run(
     backbone: Backbone, *args: object, seed: int = 1, **named: object
 ) -> tuple[TrainingReport, list[torch.Tensor]]:
     host = AdapterHost(backbone)
-    host.create("m", CONFIG, seed=seed)
+    unlike_queries(host.create("m", CONFIG, seed=seed), backbone, seed)
     report = train_weaver(host, "m", *args, **named)  # type: ignore[arg-type]  # as the caller gives them
     return report, _weights(host)
 
@@ -106,7 +106,7 @@ def test_the_best_weights_are_kept(backbone: Backbone, data: ExampleSet, contrar
     # The same run, ended at its best step: the schedule still spans 60 steps.
     reached: list[list[torch.Tensor]] = []
     host = AdapterHost(backbone)
-    host.create("m", CONFIG, seed=1)
+    unlike_queries(host.create("m", CONFIG, seed=1), backbone)
 
     def should_stop() -> bool:
         reached.append(_weights(host))
