@@ -191,7 +191,11 @@ class AdapterMachine(RuleBasedStateMachine):
     def freeze(self, task: str) -> None:
         self._try(lambda session, _: freeze_suite(session, get_task(session, self.project_id, task)))
 
-    @rule(number=numbers, alias=aliases, kind=expectations)
+    @rule(wanted=st.lists(st.tuples(numbers, aliases, expectations), min_size=2, max_size=5))
+    def promote_some(self, wanted: list[tuple[int, str, str]]) -> None:
+        for number, alias, kind in wanted:
+            self.promote(number, alias, kind)
+
     def promote(self, number: int, alias: str, kind: str) -> None:
         pointer = self.pointers[alias]
         expected = pointer.expectation(kind)
@@ -384,7 +388,7 @@ def test_any_order_of_operations_keeps_the_invariants(services: Services) -> Non
     run_state_machine_as_test(
         lambda: AdapterMachine(services),  # type: ignore[arg-type] # any callable that makes one will do
         settings=settings(
-            max_examples=24,
+            max_examples=20,
             stateful_step_count=25,
             deadline=None,
             database=None,
