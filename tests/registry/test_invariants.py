@@ -223,8 +223,15 @@ class AdapterMachine(RuleBasedStateMachine):
         been = any(number == to for _, to in self.pointers[alias].moves)
         self._roll_back(alias, kind, number if been else None, to_number=number)
 
-    @rule(alias=aliases, kind=expectations, place=st.integers(0, 20), earlier=st.booleans())
-    def roll_back_to_a_time(self, alias: str, kind: str, place: int, earlier: bool) -> None:
+    @rule(
+        alias=aliases,
+        wanted=st.lists(st.tuples(expectations, st.integers(0, 9), st.booleans()), min_size=2, max_size=4),
+    )
+    def roll_back_to_some_times(self, alias: str, wanted: list[tuple[str, int, bool]]) -> None:
+        for kind, place, earlier in wanted:
+            self._roll_back_to_a_time(alias, kind, place, earlier)
+
+    def _roll_back_to_a_time(self, alias: str, kind: str, place: int, earlier: bool) -> None:
         """To when one of its moves was made, or to just before."""
         moves = self.pointers[alias].moves
         if not moves:
