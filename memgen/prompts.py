@@ -5,9 +5,9 @@ request. A prompt that begins like a kept one is read from where they part: a co
 system prompt, the samples of one group.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import groupby, takewhile
 
 import torch
 
@@ -15,6 +15,10 @@ from memgen.decoder import Decoder
 from memgen.kv_cache import Prefix, SlotCache
 
 Tokens = tuple[int, ...]
+
+_WORTH_A_PASS = 32
+"""Tokens that sharing must save to pay for a pass of its own; a pass over one costs about as much as 12 more tokens
+on a CPU."""
 
 
 class PromptCache:
@@ -49,8 +53,7 @@ class PromptCache:
         """The kept prompt that begins most alike, cut where they part; at least one token is left to read."""
         best, shared = None, 0
         for kept in self._kept:
-            pairs = zip(kept, prompt[:-1], strict=False)
-            length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            length = _common_tokens(kept, prompt[:-1])
             if length > shared:
                 best, shared = kept, length
         if best is None:
@@ -63,6 +66,49 @@ class PromptCache:
         total = sum(prefix.tokens for prefix in self._kept.values())
         while total > self._max_tokens and self._kept:
             total -= self._kept.popitem(last=False)[1].tokens
+
+
+def read_sharing(decoder: Decoder, prompts: Sequence[Tokens]) -> list[Prefix]:
+    """Let the bare base read prompts that differ, reading what several of them begin with once.
+
+    The examples of one batch often share a system prompt and tools, the turns of one conversation all of its past.
+    What is read together follows from `prompts` alone.
+    """
+    known: dict[Tokens, Prefix] = {}
+    for together in (*_by_depth(shared_starts(prompts)), prompts):
+        starts = [max((s for s in known if text[: len(s)] == s), key=len, default=()) for text in together]
+        read = read_prompts(decoder, together, [known.get(start) for start in starts])
+        known.update(zip(together, read, strict=True))
+    return [known[prompt] for prompt in prompts]
+
+
+def shared_starts(prompts: Sequence[Tokens]) -> list[Tokens]:
+    """What several prompts begin with and is worth reading once for them all; none stands behind a longer one of it.
+
+    Of many prompts `sys one`, `sys one two` and `sys three` it is `sys ` and `sys one`, if these are long.
+    """
+    return _shared_starts(sorted(set(prompts)), 0)
+
+
+def _shared_starts(prompts: Sequence[Tokens], known: int) -> list[Tokens]:
+    """Of sorted prompts, whose first `known` tokens are read already."""
+    if len(prompts) < 2:
+        return []
+    common = _common_tokens(prompts[0], prompts[-1])
+    here = []
+    if (len(prompts) - 1) * (common - known) >= _WORTH_A_PASS:
+        here, known = [prompts[0][:common]], common
+    longer = [prompt for prompt in prompts if len(prompt) > common]
+    branches = groupby(longer, key=lambda prompt: prompt[common])
+    return here + [start for _, branch in branches for start in _shared_starts(list(branch), known)]
+
+
+def _by_depth(starts: Sequence[Tokens]) -> list[list[Tokens]]:
+    """Starts of nothing but themselves first, then those that begin with one of these, and so on."""
+    levels: defaultdict[int, list[Tokens]] = defaultdict(list)
+    for start in starts:
+        levels[sum(start[: len(other)] == other for other in starts)].append(start)
+    return [levels[depth] for depth in sorted(levels)]
 
 
 @torch.no_grad()
@@ -85,6 +131,11 @@ def read_prompts(
         for row, n in enumerate(batch):
             results[n] = Prefix(cache.read(row, len(prompts[n])), hidden[row, left[n] - 1].clone())
     return results
+
+
+def _common_tokens(one: Tokens, other: Tokens) -> int:
+    """How many tokens they begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:

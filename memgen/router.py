@@ -31,7 +31,7 @@ from torch import Tensor
 
 from memgen.backbone import Backbone
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError, PromptTooLong
-from memgen.prompts import read_prompts
+from memgen.prompts import read_sharing
 
 FORMAT = 1
 STATE = "last hidden state of the last prompt token but one"
@@ -240,7 +240,7 @@ def prompt_states(backbone: Backbone, prompts: Sequence[Sequence[int]], *, batch
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        prefixes = read_prompts(backbone.decoder, [tuple(prompts[number][:-1]) for number in batch])
+        prefixes = read_sharing(backbone.decoder, [tuple(prompts[number][:-1]) for number in batch])
         states[batch] = torch.stack([prefix.state for prefix in prefixes]).float().cpu()
     return states
 

@@ -20,7 +20,7 @@ from memgen.host import AdapterHost
 from memgen.kv_cache import Prefix, Tape, Window
 from memgen.lora import LoraTokens
 from memgen.memory import Memory
-from memgen.prompts import Tokens, read_prompts
+from memgen.prompts import Tokens, read_sharing
 from memgen.training.embedding_latents import weave_latents
 from memgen.training.examples import Example
 from memgen.training.layout import NO_TARGET, Layout, lay_out
@@ -57,11 +57,11 @@ class PrefixStore:
     def read(self, prompts: Sequence[Tokens]) -> list[Prefix]:
         """Prefixes of a batch of prompts, encoding those not at hand."""
         passing = list(dict.fromkeys(p for p in prompts if p not in self._group_of))
-        found = dict(zip(passing, read_prompts(self._decoder, passing), strict=True))
+        found = dict(zip(passing, read_sharing(self._decoder, passing), strict=True))
         for prompt in prompts:
             if prompt in self._group_of and prompt not in self._kept:
                 group = self._group_of[prompt]
-                self._kept.update(zip(group, read_prompts(self._decoder, group), strict=True))
+                self._kept.update(zip(group, read_sharing(self._decoder, group), strict=True))
         return [self._kept[p] if p in self._kept else found[p] for p in prompts]
 
 
