@@ -80,7 +80,7 @@ class Plan:
     model: str = "smollm2-135m-instruct"
     items: int = 200
     """Held-out items of a task."""
-    steps: int = 100
+    steps: int = 60
     """Optimizer steps of SFT on each task."""
     batch_size: int = 8
     max_example_tokens: int = 640
@@ -88,9 +88,10 @@ class Plan:
     """Of the examples of a stage, those of earlier tasks, where a method replays."""
     replay_examples: int = 200
     """Kept of each earlier task."""
-    lora_rates: tuple[float, ...] = (1e-3, 2e-3)
-    """Learning rates of LoRA SFT; the best on validation items of the first task is used. The memory's is the default
-    of `TrainingConfig`, which was chosen on other tasks (docs/method.md)."""
+    lora_rates: tuple[float, ...] = (2e-3,)
+    """Learning rates of LoRA SFT; of several, the best on validation items of the first task is used. Both sides' were
+    chosen on another task: this is the best of three there (learning_speed.json), and the memory's is the default of
+    `TrainingConfig` (docs/method.md)."""
     validation_items: int = 60
     demonstrations: int = 4
     """At most, in a prompt of few-shot and of retrieval."""
