@@ -82,8 +82,9 @@ def _data(backbone: Backbone) -> dict[str, Sequence[Example]]:
 def from_random_tokens(memory: Memory, backbone: Backbone, seed: int) -> None:
     """Let the queries of a fresh memory start as copies of random tokens' embeddings."""
     generator = torch.Generator().manual_seed(seed)
+    table: torch.Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]  # it is no module
     for queries in (memory.prompt_queries, memory.inference_queries):
-        queries.start_from(backbone.model.get_input_embeddings().weight, generator)
+        queries.start_from(table, generator)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def generation(bench: Bench) -> Findings:
     """Keys `reference_over_engine_256` and `_1024`."""
     host = AdapterHost(bench.backbone)
     plant(host, "ours", GENERATING)
-    reference = _reference(host, GENERATING)
+    reference = plant_reference(host, GENERATING)
     prompts = real_prompts(bench.backbone, 1, PROMPT_TOKENS)
     ratios: list[Ratio] = []
     seconds: dict[str, list[float]] = {}
@@ -60,7 +60,7 @@ def _reference_seconds(
     matter to the time, so the answer is repeated to its length.
     """
     points = {decision.position - (len(prompt) - 1) for decision in answer.insertions}
-    context = open_context(memory, bench.backbone.model, list(prompt))
+    context = open_context(memory, bench.backbone.model, list(prompt), ())
     total = 0.0
     for step in range(new_tokens):
         if step in points:
@@ -76,7 +76,7 @@ def training(bench: Bench) -> Findings:
     """Keys `train_over_reference` and `train_over_reference_cached`."""
     host = AdapterHost(bench.backbone)
     plant(host, "ours", TRAINING)
-    reference = _reference(host, TRAINING)
+    reference = plant_reference(host, TRAINING)
     batch = agent_batch(bench.backbone.tokenizer, 2 if bench.quick else 8)
     steps = {cached: WeaverStep(host, "ours", batch, cached=cached) for cached in (False, True)}
     for step in steps.values():
@@ -109,7 +109,8 @@ def training(bench: Bench) -> Findings:
     return Findings(ratios, method)
 
 
-def _reference(host: AdapterHost, config: MemoryConfig) -> ReferenceMemory:
+def plant_reference(host: AdapterHost, config: MemoryConfig) -> ReferenceMemory:
+    """The literal reference of form `embedding` with random weights, over the host's base."""
     plant(host, "published", replace(config, form="embedding"))
     with tempfile.TemporaryDirectory(prefix="memgen-bench-") as folder:
         saved = save(host, "published", Path(folder) / "memory")

@@ -1,0 +1,16 @@
+"""The count of a training step's products: what it counts must be what runs."""
+
+from bench.products import measure
+from bench.tool_calls import tool_calls
+from memgen.backbone import Backbone
+from memgen.training.examples import build_examples
+
+
+def test_a_step_is_counted_with_what_it_needs(base: Backbone) -> None:
+    conversations = [{"messages": item.messages} for item in tool_calls(2, seed=0)]
+    batch = build_examples(base.tokenizer, conversations, max_tokens=1000).examples
+    found = measure(base, batch)
+    counts = found["millions_a_token"]
+    assert counts["reference"] > counts["ours"] > counts["ours_cached"] > 0
+    assert counts["lora"] > counts["ours_cached"]
+    assert found["batch"]["rows"] == 2
