@@ -72,10 +72,16 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
         *,
         grader: JsonObject | None = None,
         holdout_share: float | None = None,
+        shared_turns: int = 0,
         description: str = "",
     ) -> JsonObject:
         """`grader` is `{"kind": ..., **options}`; without one the task is scored by held-out token loss."""
-        body: JsonObject = {"name": name, "description": description, "holdout_share": holdout_share}
+        body: JsonObject = {
+            "name": name,
+            "description": description,
+            "holdout_share": holdout_share,
+            "shared_turns": shared_turns,
+        }
         return self._connection.send("POST", "/v1/tasks", body | ({"grader": grader} if grader else {}))
 
     def list_tasks(self) -> list[JsonObject]:
@@ -108,14 +114,9 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
 
     def trajectories(self, *, task: str | None = None, held_out: bool | None = None) -> Iterator[JsonObject]:
         """All of them with their messages, in order of arrival, fetched page by page."""
-        chosen = {"task": task, "held_out": held_out, "include_messages": True, "limit": 200, "cursor": None}
-        while True:
-            params = {name: value for name, value in chosen.items() if value is not None}
-            page = self._connection.send("GET", "/v1/trajectories", params=params)
-            yield from page["data"]
-            chosen["cursor"] = page["next_cursor"]
-            if chosen["cursor"] is None:
-                return
+        chosen = {"task": task, "held_out": held_out, "include_messages": True}
+        params = {name: value for name, value in chosen.items() if value is not None}
+        yield from self._connection.listed("/v1/trajectories", params)
 
     # Adapters and versions
 
@@ -131,7 +132,7 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
 
     def versions(self, adapter: str) -> list[JsonObject]:
         """Oldest first."""
-        return self._list(f"{_adapter(adapter)}/versions")
+        return list(self._connection.listed(f"{_adapter(adapter)}/versions"))
 
     def version(self, adapter: str, number: int) -> JsonObject:
         return self._connection.send("GET", f"{_adapter(adapter)}/versions/{number}")
@@ -142,7 +143,7 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
 
     def history(self, adapter: str, alias: str = "champion") -> list[JsonObject]:
         """Every move of the alias, oldest first."""
-        return self._list(f"{_alias(adapter, alias)}/history")
+        return list(self._connection.listed(f"{_alias(adapter, alias)}/history"))
 
     def promote(
         self, adapter: str, version: int, *, alias: str = "champion", expected: int | None = None, reason: str = ""
@@ -161,8 +162,8 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
         expected: int | None = None,
         reason: str = "",
     ) -> JsonObject:
-        """Back to the version that served before, to version `to` of the alias's history, or to where it stood `at` a
-        time (ISO 8601 with its zone)."""
+        """Back to the last version that served before and still may, to version `to` of the alias's history, or to
+        where it stood `at` a time (ISO 8601 with its zone). `evidence.skipped` says what was passed over and why."""
         body = {"to_version": to, "to_time": at, "expected_version": expected, "reason": reason}
         return self._connection.send("POST", f"{_alias(adapter, alias)}/rollback", body)
 

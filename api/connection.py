@@ -18,6 +18,7 @@ import httpx
 JsonObject = dict[str, Any]
 
 _SILENCE_SECONDS = 30.0  # of a stream, before it is opened anew: a dead connection looks like a quiet job
+_PAGE_ITEMS = 200  # the most that a listing gives
 _END = "[DONE]"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -77,6 +78,16 @@ class Connection:
             raise ApiUnreachable(self._url, _reason(error)) from error
         _check(response)
         return _json(response)
+
+    def listed(self, path: str, params: JsonObject | None = None) -> Iterator[JsonObject]:
+        """Every item of a listing, fetched page by page. Raises as `send`."""
+        chosen = {"limit": _PAGE_ITEMS, **(params or {})}
+        while True:
+            page = self.send("GET", path, params=chosen)
+            yield from page["data"]
+            if page["next_cursor"] is None:
+                return
+            chosen["cursor"] = page["next_cursor"]
 
     def download(self, path: str, target: Path, *, timeout: float) -> int:
         """Write the reply's bytes to `target`, which is whole or absent; their number. Raises as `send`."""

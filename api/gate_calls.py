@@ -11,7 +11,7 @@ class GateCalls:
 
     def change_adapter(self, name: str, *, reason: str = "", **settings: Any) -> JsonObject:
         """Settings: `replay_share`, `gate_margin`, `gate_rule`, `gate_level`, `gate_policy`, `canary_share`,
-        `retry_replay_share` (None turns retries off)."""
+        `canary_promotion`, `canary_margin`, `retry_replay_share` (None turns retries off)."""
         return self._connection.send("PATCH", _adapter(name), {**settings, "reason": reason})
 
     def adapter_changes(self, name: str) -> list[JsonObject]:

@@ -19,6 +19,7 @@ from registry.keys import Principal
 from registry.models import Adapter, Task
 from registry.reward_datasets import has_comparison, no_comparison
 from registry.tasks import get_task
+from registry.version_standing import check_parent
 from registry.versions import champion, get_version, learned_tasks
 
 
@@ -75,6 +76,7 @@ def params_of(session: Session, caller: Principal, body: JobIn, games_folder: Pa
 
     Raises:
         Invalid, NotFound: something is missing, or not there.
+        VersionNotServable: the parent was withdrawn, or its bytes are gone.
         ConfigError: a setting is unknown or out of range.
         EmptyDataset: there is nothing to compare.
     """
@@ -107,11 +109,12 @@ def _weaver_params(session: Session, caller: Principal, adapter: Adapter, body: 
     if body.method == "grpo_recorded" and not has_comparison(session, task):
         raise no_comparison(task)
     if body.parent is None:
-        best = champion(session, adapter)
-        parent = best.number if best else None
+        parent = champion(session, adapter)
     else:
-        parent = get_version(session, adapter, body.parent).number if body.parent else None
-    return {"task": task.name, "parent": parent, "method": body.method, "training": _json(config)}
+        parent = get_version(session, adapter, body.parent) if body.parent else None
+    check_parent(session, parent)
+    number = parent.number if parent else None
+    return {"task": task.name, "parent": number, "method": body.method, "training": _json(config)}
 
 
 def _trigger_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
@@ -126,12 +129,13 @@ def _trigger_params(session: Session, caller: Principal, adapter: Adapter, body:
             "memory has trigger 'lora' or 'head'"
         )
     parent = get_version(session, adapter, body.parent)
+    check_parent(session, parent)
     if body.tasks is not None:
         tasks = [get_task(session, caller.project_id, name) for name in dict.fromkeys(body.tasks)]
         for task in tasks:
             _check_rewards(task)
     else:
-        tasks = [task for task in learned_tasks(parent) if task.grader.get("kind") != LIKELIHOOD]
+        tasks = [task for task in learned_tasks(session, parent) if task.grader.get("kind") != LIKELIHOOD]
     if not tasks and body.environment is None:
         raise Invalid(
             f"no task that {adapter.name}@{parent.number} has learned has a grader that gives a reward; name others "

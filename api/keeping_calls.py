@@ -23,14 +23,13 @@ class KeepingCalls:
         return self._connection.send("GET", f"/v1/trajectories/{quote(trajectory, safe='')}/lineage")
 
     def version_history(self, adapter: str, number: int) -> list[JsonObject]:
-        """Who tagged, archived, withdrew, purged, exported or imported it, oldest first."""
+        """Who tagged, archived, withdrew, purged, restored, exported or imported it, oldest first."""
         data: list[JsonObject] = self._connection.send("GET", f"{_version(adapter, number)}/history")["data"]
         return data
 
     def standings(self, adapter: str) -> list[JsonObject]:
         """Tags and state of every version, oldest first."""
-        data: list[JsonObject] = self._connection.send("GET", f"{_adapter(adapter)}/standings")["data"]
-        return data
+        return list(self._connection.listed(f"{_adapter(adapter)}/standings"))
 
     def compare(self, adapter: str, left: int, right: int) -> JsonObject:
         params = {"left": left, "right": right}
@@ -91,6 +90,10 @@ class KeepingCalls:
         """A page, newest first: `data`, and `next_cursor` for the next one."""
         params: JsonObject = {"limit": limit} | ({"cursor": cursor} if cursor else {})
         return self._connection.send("GET", "/v1/deletions", params=params)
+
+    def deletion(self, deletion: str) -> JsonObject:
+        """`retrainings` in it says how the training of versions anew goes."""
+        return self._connection.send("GET", f"/v1/deletions/{quote(deletion, safe='')}")
 
     def collect_garbage(self, *, dry_run: bool = True) -> JsonObject:
         return self._connection.send("POST", "/v1/garbage", {"dry_run": dry_run}, timeout=_LONG_SECONDS)

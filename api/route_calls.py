@@ -13,7 +13,8 @@ class RouteCalls:
         """`kind` is ab, canary or shadow.
 
         Options: `arms` (of ab: `[{"version": 3, "weight": 0.5}, ...]`), `version` and `share` (of the others),
-        `level`, `smallest_effect`, `reward_source`, `replace`, `reason`.
+        `level`, `smallest_effect`, `reward_source`, `replace`, `reason`; of a canary `promotion` (never, better or
+        non_inferior) and `margin`.
         """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._connection.send("POST", _routes(adapter), {"kind": kind, **options}, headers=headers)

@@ -29,6 +29,8 @@ class AdapterOut(BaseModel):
     gate_level: float = 0.05
     gate_policy: str = "automatic"
     canary_share: float = 0.05
+    canary_promotion: str = "non_inferior"
+    canary_margin: float = 0.05
     retry_replay_share: float | None = None
     memory: dict[str, Any]
     aliases: dict[str, int]
@@ -49,6 +51,8 @@ class AdapterOut(BaseModel):
             gate_level=row.gate_level,
             gate_policy=row.gate_policy,
             canary_share=row.canary_share,
+            canary_promotion=row.canary_promotion,
+            canary_margin=row.canary_margin,
             retry_replay_share=row.retry_replay_share,
             memory=row.memory,
             aliases={alias.name: alias.version.number for alias in aliases},
@@ -84,7 +88,7 @@ class GateOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: Gate, champion: Version | None) -> "GateOut":
+    def of(cls, row: Gate) -> "GateOut":
         return cls(
             passed=row.passed,
             margin=row.margin,
@@ -92,7 +96,7 @@ class GateOut(BaseModel):
             level=row.level,
             policy=row.policy,
             decision=GateDecisionOut.of(row.decision) if row.decision else None,
-            champion=champion.number if champion else None,
+            champion=row.champion.number if row.champion else None,
             comparisons=row.comparisons,
             reasons=row.reasons,
             created_at=row.created_at,
@@ -118,7 +122,7 @@ class VersionOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: Version, gate: Gate | None, champion: Version | None) -> "VersionOut":
+    def of(cls, row: Version, gate: Gate | None) -> "VersionOut":
         return cls(
             adapter=row.adapter.name,
             number=row.number,
@@ -133,7 +137,7 @@ class VersionOut(BaseModel):
             code_version=row.code_version,
             artifact_hash=row.artifact_hash,
             report=row.report,
-            gate=GateOut.of(gate, champion) if gate else None,
+            gate=GateOut.of(gate) if gate else None,
             created_at=row.created_at,
         )
 
@@ -175,6 +179,8 @@ class JobOut(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waits_for_broker: bool = False
+    """Queued, and not handed to the broker: it is just about to be, or the broker is down. Then it is sent later."""
 
     @classmethod
     def of(cls, row: Job) -> "JobOut":
@@ -191,6 +197,7 @@ class JobOut(BaseModel):
             created_at=row.created_at,
             started_at=row.started_at,
             finished_at=row.finished_at,
+            waits_for_broker=row.state == "queued" and row.enqueued_at is None,
         )
 
 

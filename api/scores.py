@@ -1,14 +1,15 @@
 """R of an adapter: what each version scored on each task, and what continual learning made of it."""
 
 import uuid
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from memgen.evaluation.forgetting import average_accuracy, backward_transfer, forgetting, forward_transfer
-from registry.evaluations import newest_scores, subject_of
+from registry.evaluations import scores_by_subject, subject_of
 from registry.models import Adapter, Evaluation, Task, Version
-from registry.versions import learned_tasks, lineage, list_versions
+from registry.versions import list_versions, tasks_by_version
 
 
 class Score(BaseModel):
@@ -40,16 +41,17 @@ class ScoresOut(BaseModel):
 
 def scores_of(session: Session, adapter: Adapter) -> ScoresOut:
     versions = list_versions(session, adapter)
-    tasks: dict[str, Task] = {}
+    learned = tasks_by_version(session, versions)
+    tasks = {task.name: task for version in versions for task in learned[version.id]}
+    subjects = {version.id: subject_of(adapter, version) for version in versions}
+    found = scores_by_subject(session, [subject_of(adapter, None), *subjects.values()], list(tasks.values()))
+    base, rows = found[subject_of(adapter, None)], {id_: found[subject] for id_, subject in subjects.items()}
+    chains: dict[uuid.UUID, list[Version]] = {}
     for version in versions:
-        for task in learned_tasks(version):
-            tasks.setdefault(task.name, task)
-    found = list(tasks.values())
-    base = newest_scores(session, subject_of(adapter, None), found)
-    rows = {v.id: newest_scores(session, subject_of(adapter, v), found) for v in versions}
+        chains[version.id] = [*(chains[version.parent_id] if version.parent_id else ()), version]
     metrics = None
     for version in reversed(versions):
-        metrics = _metrics(version, rows, base)
+        metrics = _metrics(chains[version.id], learned, rows, base)
         if metrics:
             break
     return ScoresOut(
@@ -61,11 +63,16 @@ def scores_of(session: Session, adapter: Adapter) -> ScoresOut:
 
 
 def _metrics(
-    version: Version, rows: dict[uuid.UUID, dict[str, Evaluation]], base: dict[str, Evaluation]
+    chain: Sequence[Version],
+    learned: dict[uuid.UUID, list[Task]],
+    rows: dict[uuid.UUID, dict[str, Evaluation]],
+    base: dict[str, Evaluation],
 ) -> Metrics | None:
-    chain = lineage(version)
-    tasks = [task.name for task in learned_tasks(version)]
-    learned_at = [next(n for n, v in enumerate(chain) if v.dataset.task.name == task) for task in tasks]
+    """Of a version, the last of its `chain` of ancestors."""
+    tasks = [task.name for task in learned[chain[-1].id]]
+    learned_at = [
+        next(n for n, version in enumerate(chain) if task in learned[version.id]) for task in learned[chain[-1].id]
+    ]
     matrix: list[list[float | None]] = [
         [rows[v.id][task].score if task in rows[v.id] else None for task in tasks] for v in chain
     ]
@@ -73,7 +80,7 @@ def _metrics(
     if not complete or any(task not in base for task in tasks):
         return None
     return Metrics(
-        version=version.number,
+        version=chain[-1].number,
         acc=average_accuracy(matrix, learned_at),
         bwt=backward_transfer(matrix, learned_at),
         fwt=forward_transfer(matrix, [base[task].score for task in tasks], learned_at),

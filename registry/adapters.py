@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
 from registry.errors import AdapterNotFound, Invalid, InvalidName, NameTaken
-from registry.models import GATE_POLICIES, GATE_RULES, STRATEGIES, Adapter, AdapterChange
+from registry.models import CANARY_PROMOTIONS, GATE_POLICIES, GATE_RULES, STRATEGIES, Adapter, AdapterChange
 from registry.names import check_name
 from registry.routes import LARGEST_CANARY
 
@@ -29,6 +29,8 @@ class AdapterSettings:
     gate_level: float = 0.05
     gate_policy: str = "automatic"
     canary_share: float = 0.05
+    canary_promotion: str = "non_inferior"
+    canary_margin: float = 0.05
     retry_replay_share: float | None = None
 
     @classmethod
@@ -50,6 +52,11 @@ class AdapterSettings:
             raise Invalid(f"gate_policy is {self.gate_policy!r}; expected one of {list(GATE_POLICIES)}")
         if not 0.0 < self.canary_share <= LARGEST_CANARY:
             raise Invalid(f"canary_share is {self.canary_share}; expected more than 0 and at most {LARGEST_CANARY}")
+        if self.canary_promotion not in CANARY_PROMOTIONS or not 0.0 < self.canary_margin < 1.0:
+            raise Invalid(
+                f"canary_promotion is {self.canary_promotion!r} and canary_margin {self.canary_margin}; expected one "
+                f"of {list(CANARY_PROMOTIONS)} and more than 0 and less than 1"
+            )
         if self.retry_replay_share is not None and not self.replay_share < self.retry_replay_share < 1.0:
             raise Invalid(
                 f"retry_replay_share is {self.retry_replay_share}; expected more than the replay_share "

@@ -1,6 +1,6 @@
 """Aliases: movable pointers to versions, with a full history. Rollback is one call and moves one row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from registry.names import check_name
 from registry.routes import end_live_route, route_at
 from registry.version_standing import check_servable
 from registry.versions import gate_of, get_version, verdict
+from registry.way_back import WayBack, way_back
 
 CHAMPION = "champion"
 
@@ -44,12 +45,14 @@ def promote(
     actor: str,
     reason: str,
     expected: int | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> AliasMove:
     """Move an alias forward to a version that passed its gate.
 
     Args:
         adapter: locked by the caller.
         expected: number of the version that the caller believes is current; None does not ask.
+        evidence: kept in the history beside the gate.
 
     Raises:
         GateNotPassed: the version was rejected or not checked yet.
@@ -70,7 +73,7 @@ def promote(
         kind="promotion",
         actor=actor,
         reason=reason,
-        evidence={"gate": str(gate.id)},
+        evidence={"gate": str(gate.id), **(evidence or {})},
         expected=expected,
     )
 
@@ -86,12 +89,15 @@ def roll_back(
     to_time: datetime | None = None,
     expected: int | None = None,
 ) -> AliasMove:
-    """Move an alias back to where its history says it was: the version before, `to_number`, or where it stood.
+    """Move an alias back to where its history says it was: the last good version, `to_number`, or where it stood.
+
+    The evidence names the versions that are passed over on the way to the last good one, and why.
 
     Raises:
         Invalid: both `to_number` and `to_time`.
-        NothingToRollBackTo: the alias was never at another version, or never at `to_number`, or it stands where it
-            stood at `to_time`, or it did not exist then.
+        NothingToRollBackTo: the alias was never at another version that may still serve, or never at `to_number`, or
+            it stands where it stood at `to_time`, or it did not exist then.
+        VersionNotServable: `to_number`, or what served at `to_time`, may not serve any more.
         StaleAlias: as `promote`.
     """
     if to_number is not None and to_time is not None:
@@ -108,12 +114,12 @@ def roll_back(
         target = stood.to_version
         evidence |= {"as_of": to_time.isoformat(), "restores": stood.seq}
     elif to_number is None:
-        served = serving_stack(moves)
-        if len(served) < 2:
-            raise NothingToRollBackTo(
-                f"{adapter.name}@{alias} is at version {current.version.number} and has served no earlier one"
-            )
-        target = served[-2]
+        back = way_back(session, moves)
+        if back.target is None:
+            raise NothingToRollBackTo(_no_way_back(f"{adapter.name}@{alias}", current.version.number, back))
+        target = back.target
+        if back.skipped:
+            evidence["skipped"] = [{"version": version.number, "why": why} for version, why in back.skipped]
     else:
         target = get_version(session, adapter, to_number)
         if target.id == current.version_id or all(move.to_version_id != target.id for move in moves):
@@ -134,14 +140,17 @@ def roll_back(
     )
 
 
-def history(session: Session, adapter: Adapter, alias: str) -> list[AliasMove]:
-    """Every move of an alias, oldest first."""
+def history(
+    session: Session, adapter: Adapter, alias: str, *, after: int = 0, limit: int | None = None
+) -> list[AliasMove]:
+    """Every move of an alias whose `seq` is above `after`, oldest first."""
     return list(
         session.scalars(
             select(AliasMove)
-            .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias)
+            .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias, AliasMove.seq > after)
             .options(joinedload(AliasMove.from_version), joinedload(AliasMove.to_version))
             .order_by(AliasMove.seq)
+            .limit(limit)
         )
     )
 
@@ -179,23 +188,12 @@ def last_move_before(moves: Sequence[AliasMove], at: datetime) -> AliasMove | No
     return next((move for move in reversed(moves) if move.at <= at), None)
 
 
-def serving_stack(moves: Sequence[AliasMove]) -> list[Version]:
-    """Versions that a rollback can return to, the current one last.
-
-    A promotion pushes, a rollback pops to its target: after 1, 2, back to 1, 3 the stack is [1, 3]. Promoting what
-    serves already pushes nothing: a rollback goes back to another version.
-    """
-    stack: list[Version] = []
-    for move in moves:
-        if move.kind == "promotion":
-            if not stack or stack[-1].id != move.to_version_id:
-                stack.append(move.to_version)
-            continue
-        while stack and stack[-1].id != move.to_version_id:
-            stack.pop()
-        if not stack:
-            stack.append(move.to_version)
-    return stack
+def _no_way_back(name: str, number: int, back: WayBack) -> str:
+    advice = "Promote another version that passed, or name one of its history to go back to"
+    if not back.skipped:
+        return f"{name} is at version {number} and has served no earlier one. {advice}"
+    looked_at = "; ".join(why for _, why in back.skipped)
+    return f"{name} is at version {number} and nothing that served before it may serve now: {looked_at}. {advice}"
 
 
 def _move(

@@ -9,11 +9,14 @@ from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.aliases import CHAMPION, promote
+from registry.canaries import start_by_policy
 from registry.errors import NothingToDecide, RouteRunning
 from registry.gates import Comparison, forgot
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
-from registry.routes import Decision, start_canary
-from registry.versions import champion, gate_of, verdict
+from registry.rivals import rival_of
+from registry.routes import live_route
+from registry.schedules import follow_up_job
+from registry.versions import gate_of, verdict
 
 
 def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, job: Job) -> str:
@@ -28,8 +31,7 @@ def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, 
     if not job.params.get("promote", True):
         return "passed; the job was told to promote nothing"
     actor = f"job {job.id}"
-    best = champion(session, adapter)
-    if gate.policy == "canary" and best is not None:
+    if gate.policy == "canary" and rival_of(session, adapter).version is not None:
         return _start_canary(session, adapter, version, actor)
     promote(session, adapter, CHAMPION, version, actor=actor, reason="passed its gate")
     return "passed; it is the champion now"
@@ -51,7 +53,9 @@ def retry_of(
     if share <= float(version.dataset.manifest["replay_share"]):
         return None
     params = {**job.params, "retry_of": version.number, "replay_share": share}
-    return jobs.create_job(session, adapter.project_id, "train_weaver", params, adapter)
+    retry = jobs.create_job(session, adapter.project_id, "train_weaver", params, adapter)
+    follow_up_job(session, job, retry)
+    return retry
 
 
 def decide(
@@ -69,7 +73,8 @@ def decide(
     Args:
         adapter: locked by the caller.
         expected: number of the version that the caller believes is the champion, 0 for none; None expects the one
-            that the gate compared with, because what it found holds for no other.
+            that the gate compared with, because what it found holds for no other. After one with the bare base, that
+            is none, or one that may not serve.
 
     Raises:
         NothingToDecide: the version does not wait.
@@ -86,15 +91,18 @@ def decide(
     if not approved:
         return gate.decision, None
     if expected is None:
-        expected = gate.champion.number if gate.champion else 0
+        compared = gate.champion or rival_of(session, adapter).stranded
+        expected = compared.number if compared else 0
     why = f"approved: {reason}" if reason else "approved"
     return gate.decision, promote(session, adapter, CHAMPION, version, actor=actor, reason=why, expected=expected)
 
 
 def _start_canary(session: Session, adapter: Adapter, version: Version, actor: str) -> str:
+    live = live_route(session, adapter)
     try:
-        decision = Decision(actor, "passed its gate")
-        route = start_canary(session, adapter, version.number, adapter.canary_share, decision)
+        route = start_by_policy(session, adapter, version, actor=actor, reason="passed its gate")
     except RouteRunning as running:
-        return f"passed; no canary was started: {running}"
+        waits = live is not None and live.kind == "canary"
+        following = "This version is tried next if that one is stopped" if waits else "Then start its canary by hand"
+        return f"passed; no canary was started: {running}. {following}"
     return f"passed; route {route.number} gives it {100 * adapter.canary_share:g}% of the sessions"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -25,6 +25,26 @@ def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
     """One transaction: committed when the block ends, rolled back when it raises. Nothing else commits."""
     with sessions() as session, session.begin():
         yield session
+
+
+@contextmanager
+def take_turn(sessions: sessionmaker[Session], name: str) -> Iterator[bool]:
+    """Whether nobody else has the turn `name`; if so it is the caller's until the block ends, or its process does.
+
+    For work on what is no row and takes long: the lock is its connection's, not a transaction's, and none is open.
+
+    Raises:
+        OperationalError: at the end of the block, if the connection broke, so that somebody else may have had the turn.
+    """
+    engine: Engine = sessions.kw["bind"]
+    key = func.hashtextextended(name, 0)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        mine = bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
+        try:
+            yield mine
+        finally:
+            if mine:
+                connection.execute(select(func.pg_advisory_unlock(key)))
 
 
 def upgrade(database_url: str) -> None:

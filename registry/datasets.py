@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from registry.errors import EmptyDataset
+from registry.errors import EmptyDataset, SnapshotOutdated
+from registry.holdout import find_crowd
+from registry.lineage import one_of
 from registry.models import Dataset, DatasetItem, Task, Trajectory
 
 
@@ -57,9 +59,10 @@ def snapshot(
         select(Trajectory).where(_learnable(task, min_reward)).order_by(Trajectory.content_hash)
     ).all()
     if not new:
+        crowd = find_crowd(session, task)
         raise EmptyDataset(
             f"task {task.name!r} has no trajectory to train on: none outside its held-out share succeeded with a "
-            f"reward of at least {min_reward}; upload some, or lower min_reward"
+            f"reward of at least {min_reward}; upload some, or lower min_reward" + (f". {crowd}" if crowd else "")
         )
     reservoirs = _reservoirs(session, earlier_tasks, len(new), replay_share, min_reward, seed)
     replayed = [row for reservoir in reservoirs for row in reservoir.rows]
@@ -87,10 +90,13 @@ def snapshot(
 
 
 def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
-    """The row of a snapshot whose bytes are stored; an equal one is returned if it exists."""
-    known = session.scalars(
-        select(Dataset).where(Dataset.project_id == snapshot.project_id, Dataset.content_hash == snapshot.content_hash)
-    ).one_or_none()
+    """The row of a snapshot whose bytes are stored; an equal one is returned if it exists.
+
+    Raises:
+        SnapshotOutdated: trajectories of it were deleted since it was taken.
+    """
+    _lock_items(session, snapshot)
+    known = find_dataset(session, snapshot)
     if known is not None:
         return known
     dataset = Dataset(
@@ -108,6 +114,25 @@ def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
     )
     session.flush()
     return dataset
+
+
+def find_dataset(session: Session, snapshot: Snapshot) -> Dataset | None:
+    """The row of an equal snapshot."""
+    same = Dataset.project_id == snapshot.project_id, Dataset.content_hash == snapshot.content_hash
+    return session.scalars(select(Dataset).where(*same)).one_or_none()
+
+
+def _lock_items(session: Session, snapshot: Snapshot) -> None:
+    """Keep the trajectories from being deleted; in the order in which a deletion locks them, so that neither waits
+    for the other for ever."""
+    ids = {trajectory_id for trajectory_id, _ in snapshot.items}
+    query = select(Trajectory.id).where(one_of(Trajectory.id, ids)).order_by(Trajectory.id)
+    found = session.scalars(query.with_for_update(read=True, key_share=True)).all()
+    if len(found) < len(ids):
+        raise SnapshotOutdated(
+            f"{len(ids) - len(found)} of the {len(ids)} trajectories were deleted after the snapshot was taken; take "
+            "another one"
+        )
 
 
 @dataclass(frozen=True)

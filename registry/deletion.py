@@ -11,6 +11,7 @@ Policies for versions that were trained on the data, and for all that go on from
 `withdraw` refuses them for ever; their aliases go to the newest unaffected version that passed, their routes end.
 """
 
+import secrets
 import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from registry import jobs
 from registry.aliases import history, list_aliases, promote, roll_back
 from registry.deletion_scope import Affected, Subject, find_affected, lock_subject
 from registry.erasing import blank_missing_answers, may_erase
-from registry.errors import DeletionChanged, VersionNotServable
+from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, VersionNotServable
 from registry.lineage import one_of
 from registry.models import (
     Adapter,
@@ -35,11 +36,12 @@ from registry.models import (
     Trajectory,
     Version,
 )
-from registry.retraining import start_retrainings
+from registry.retraining import follow_up_retraining, start_retrainings, stop_line
 from registry.routes import end_live_route, live_route
+from registry.schedules import follow_up_job
 from registry.trajectories import lock_trajectories
-from registry.version_standing import check_servable, withdraw
-from registry.versions import gate_of, lineage, list_versions, verdict
+from registry.version_standing import check_parent, check_servable, withdraw
+from registry.versions import gate_of, get_version, lineage, list_versions, verdict
 
 Policy = Literal["keep", "retrain", "withdraw"]
 
@@ -82,7 +84,7 @@ def delete_data(
             f"{len(affected.trajectories)} trajectories would be deleted, not {expected} as in the dry run; look again"
         )
     described = affected.describe()
-    watched = _running_jobs(session, project_id)
+    watched = _live_jobs(session, project_id)
     session.execute(delete(Trajectory).where(one_of(Trajectory.id, [id_ for id_, _ in affected.trajectories])))
     blank_missing_answers(session, project_id)
     _forget_sessions(session, project_id, affected.sessions)
@@ -90,16 +92,15 @@ def delete_data(
     evidence = {"deletion": str(deletion.id)}
     if order.policy == "withdraw":
         described |= _withdraw(session, affected, order, evidence)
-    restarted = [_restart(session, job, affected, order) for job in affected.jobs]
+    restarted = {job.id: new for job in affected.jobs if (new := _restart(session, job, affected, order)) is not None}
     deletion.policy, deletion.actor, deletion.reason = order.policy, order.actor, order.reason
     deletion.trajectories = [{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories]
-    pairs = zip(affected.jobs, restarted, strict=True)
-    deletion.affected = described | {"restarted": {str(old.id): str(new) for old, new in pairs}}
+    deletion.affected = described | {"restarted": {str(old): str(new) for old, new in restarted.items()}}
     session.add(deletion)
     session.flush()
     _plan_erasure(session, deletion, affected, watched)
     retrained = start_retrainings(session, deletion, affected.versions) if order.policy == "retrain" else []
-    return Deleted(deletion, (*restarted, *retrained))
+    return Deleted(deletion, (*restarted.values(), *retrained))
 
 
 def list_deletions(session: Session, project_id: uuid.UUID, *, before: int | None, limit: int) -> list[Deletion]:
@@ -110,22 +111,35 @@ def list_deletions(session: Session, project_id: uuid.UUID, *, before: int | Non
     return list(session.scalars(query.order_by(Deletion.seq.desc()).limit(limit)))
 
 
+def get_deletion(session: Session, project_id: uuid.UUID, deletion_id: uuid.UUID) -> Deletion:
+    """Raises DeletionNotFound."""
+    query = select(Deletion).where(Deletion.id == deletion_id, Deletion.project_id == project_id)
+    found = session.scalars(query).one_or_none()
+    if found is None:
+        raise DeletionNotFound(f"no deletion {deletion_id} in this project; `memgen deletions` lists them")
+    return found
+
+
 def _lock_adapters(session: Session, project_id: uuid.UUID) -> None:
     query = select(Adapter.id).where(Adapter.project_id == project_id).order_by(Adapter.id).with_for_update()
     session.scalars(query).all()
 
 
-def _running_jobs(session: Session, project_id: uuid.UUID) -> list[uuid.UUID]:
-    """They read some of the data before this transaction, and may write copies of it after."""
-    return list(session.scalars(select(Job.id).where(Job.project_id == project_id, Job.state == "running")))
+def _live_jobs(session: Session, project_id: uuid.UUID) -> list[uuid.UUID]:
+    """They may read some of the data before this transaction's end, and write copies of it after.
+
+    Queued ones too: a worker may begin them meanwhile. No other job can come: it would wait for its adapter's lock.
+    """
+    return list(session.scalars(select(Job.id).where(Job.project_id == project_id, Job.state.in_(jobs.LIVE))))
 
 
 def _forget_sessions(session: Session, project_id: uuid.UUID, sessions: tuple[str, ...]) -> None:
     """Answers no longer name their session, and their feedback loses its comments; rewards and counts stay."""
     mine = Exposure.project_id == project_id, Exposure.session_id.in_(sessions)
     answers = select(Exposure.completion_id).where(*mine)
-    # Still one unit of the route's comparison, no longer anybody's name.
-    digest = func.encode(func.sha256(func.convert_to(Feedback.unit, "UTF8")), "hex")
+    # Still one unit of the route's comparison, no longer anybody's name: nobody knows the salt once this has run, so
+    # that guesses at the name can't be tried, and one who comes back and goes again is another unit.
+    digest = func.encode(func.sha256(func.convert_to(secrets.token_hex(32) + Feedback.unit, "UTF8")), "hex")
     with may_erase(session):
         session.execute(
             update(Feedback)
@@ -180,24 +194,48 @@ def _move(session: Session, adapter: Adapter, alias: str, target: Version, order
         promote(session, adapter, alias, target, actor=order.actor, reason=reason)
 
 
-def _restart(session: Session, job: Job, affected: Affected, order: Order) -> uuid.UUID:
-    """Cancel a training on the data and queue the same one without it, whatever the policy: it has served nobody."""
-    jobs.request_cancel(session, job.project_id, job.id)
+def _restart(session: Session, job: Job, affected: Affected, order: Order) -> uuid.UUID | None:
+    """Cancel a training on the data and queue the same one without it, whatever the policy: it has served nobody.
+
+    None if there is nothing to begin anew: it has just ended, or may not go on from its parent.
+    """
+    try:
+        jobs.request_cancel(session, job.project_id, job.id)
+    except JobStateConflict:
+        return None
     params = dict(job.params)
     if order.policy != "keep" and job.adapter_id is not None:
-        params["parent"] = _unaffected(affected, job.adapter_id, params.get("parent"))
+        params["parent"] = _unaffected(session, affected, job.adapter_id, params.get("parent"))
+    refusal = _refusal(session, job, params.get("parent"))
+    if refusal is not None:
+        jobs.add_event(session, job.id, "warning", f"its data was deleted; it does not begin anew: {refusal}")
+        stop_line(session, job, refusal)
+        return None
     replacement = jobs.create_job(session, job.project_id, job.kind, params, job.adapter)
+    follow_up_job(session, job, replacement)
+    follow_up_retraining(session, job, replacement)
     jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")
     jobs.add_event(session, replacement.id, "info", f"replaces job {job.id}, whose data was deleted")
     return replacement.id
 
 
-def _unaffected(affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:
+def _refusal(session: Session, job: Job, parent: int | None) -> str | None:
+    """Why the training can't go on from the version of that number, or from nothing."""
+    if job.adapter is None or not parent:
+        return "no version is left whose trigger it could train" if job.kind == "train_trigger" else None
+    try:
+        check_parent(session, get_version(session, job.adapter, parent))
+    except VersionNotServable as error:
+        return str(error)
+    return None
+
+
+def _unaffected(session: Session, affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:
     """The version itself, or its nearest ancestor that did not learn the data; None for the bare base."""
     touched = {version.number: version for version in affected.versions if version.adapter_id == adapter_id}
     if number not in touched:
         return number
-    clean = [ancestor for ancestor in lineage(touched[number]) if ancestor.number not in touched]
+    clean = [ancestor for ancestor in lineage(session, touched[number]) if ancestor.number not in touched]
     return clean[-1].number if clean else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from registry.conversations import MAX_NAME_CHARACTERS, check_conversation, is_name
 from registry.errors import InvalidTrajectory
 from registry.json_text import parse_json, show
-from registry.trajectories import Draft, content_hash, prompt_hash
+from registry.trajectories import Draft, content_hash
 
 REWARD_SOURCES = ("grader", "user", "environment")
 FIELDS = (
@@ -64,8 +64,7 @@ def read_trajectory(item: object) -> Draft:
         raise InvalidTrajectory("task_invalid", f"task: got {show(task)}; expected the name of a task")
     check_conversation(item.get("messages"), item.get("tools"))
     # The content hash also finds what can't be stored, before anything else reads the texts.
-    found = content_hash(fields)
-    return Draft(task=task, content_hash=found, prompt_hash=prompt_hash(fields["messages"], fields["tools"]), **fields)
+    return Draft(task=task, content_hash=content_hash(fields), **fields)
 
 
 def _identifier(item: dict[str, Any], field: str) -> str | None:

@@ -2,6 +2,10 @@
 
 Repeatable at any point: it is done again until nothing is left and no job of that time still runs. No session is open
 while objects are read and written.
+
+An object can't be locked and is rewritten as a whole, so that two erasures at once would put back each other's lines.
+They take turns, one for a project (`registry.database.take_turn`). A lease on a row could run out under a slow store,
+and its erasure would go on writing beside the next one; this turn ends when its holder is done or dead.
 """
 
 import json
@@ -9,24 +13,37 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from registry.artifacts import ObjectStore
 from registry.clock import utc_now
-from registry.database import transaction
+from registry.database import take_turn, transaction
 from registry.errors import ObjectNotFound
 from registry.jobs import LIVE
-from registry.models import Dataset, Deletion, Erasure, Evaluation, Job, Suite, SuiteItem, Task, Version
+from registry.lineage import one_of, versions_touched
+from registry.models import (
+    Dataset,
+    Deletion,
+    DeletionDataset,
+    Erasure,
+    Evaluation,
+    Job,
+    Suite,
+    SuiteItem,
+    Task,
+)
 from registry.version_standing import withdraw
 
 
 @dataclass(frozen=True)
 class _Work:
     deleted: frozenset[str]
-    """Ids of the trajectories."""
+    """Ids of the trajectories of this deletion, and of all others that touched one of its datasets: a turn that was
+    lost to a broken connection may have put back what another had removed, and is done again."""
     dataset_keys: tuple[str, ...]
     object_keys: tuple[str, ...]
     prefix: str
@@ -34,6 +51,10 @@ class _Work:
     recorded: frozenset[str]
     """Keys there that a row names."""
     still_running: bool
+    """Whether a job that may have read the data before it was deleted can still write: one that had begun when this
+    pass did, or the first one. Jobs that begin later read what is left."""
+    began: datetime
+    """By the database's clock, as the jobs' times are."""
     swept: bool
     """Whether a pass was made already, so that nothing is to do before the jobs have ended."""
 
@@ -45,23 +66,27 @@ def unfinished_erasures(session: Session) -> list[uuid.UUID]:
 
 
 def finish_erasure(sessions: sessionmaker[Session], store: ObjectStore, deletion_id: uuid.UUID) -> bool:
-    """Remove what can be removed now; whether that was all. Raises StoreUnavailable."""
+    """Remove what can be removed now; whether that was all.
+
+    False, too, while another erasure of the project is at work; the beat comes back.
+
+    Raises:
+        StoreUnavailable, OperationalError: a server is away.
+    """
     with transaction(sessions) as session:
-        work = _work(session, deletion_id)
-    if work.still_running and work.swept:
-        return False
-    for key in work.dataset_keys:
-        _drop_lines(store, key, work.deleted)
-    for key in work.object_keys:
-        store.delete(key)
-    for found in store.list(work.prefix):
-        # Written by a job that had read the data and could not record its dataset any more.
-        if found.key not in work.recorded and _holds(store, found.key, work.deleted):
-            store.delete(found.key)
+        project_id = session.get_one(Deletion, deletion_id).project_id
+    with take_turn(sessions, f"erasures of {project_id}") as mine:
+        if not mine:
+            return False
+        with transaction(sessions) as session:
+            work = _work(session, deletion_id)
+        if work.still_running and work.swept:
+            return False
+        _sweep(store, work)
     with transaction(sessions) as session:
         _after_jobs(session, deletion_id)
         erasure = session.get_one(Erasure, deletion_id)
-        erasure.swept_at = utc_now()
+        erasure.swept_at = erasure.swept_at or work.began
         if not work.still_running:
             erasure.finished_at = utc_now()
     return not work.still_running
@@ -95,29 +120,45 @@ def may_erase(session: Session) -> Iterator[None]:
 def _work(session: Session, deletion_id: uuid.UUID) -> _Work:
     erasure = session.get_one(Erasure, deletion_id)
     project_id = erasure.deletion.project_id
-    running = select(Job.id).where(Job.id.in_([uuid.UUID(each) for each in erasure.job_ids]), Job.state.in_(LIVE))
+    began = session.scalars(select(func.now())).one()
+    running = select(Job.id).where(
+        one_of(Job.id, [uuid.UUID(each) for each in erasure.job_ids]),
+        Job.state.in_(LIVE),
+        Job.started_at <= (erasure.swept_at or began),
+    )
+    mine = select(DeletionDataset.dataset_id).where(DeletionDataset.deletion_id == deletion_id)
+    same = select(DeletionDataset.deletion_id).where(DeletionDataset.dataset_id.in_(mine))
+    gone = session.scalars(select(Deletion.trajectories).where(or_(Deletion.id == deletion_id, Deletion.id.in_(same))))
     return _Work(
-        deleted=frozenset(row["id"] for row in erasure.deletion.trajectories),
+        deleted=frozenset(row["id"] for rows in gone for row in rows),
         dataset_keys=tuple(erasure.datasets),
         object_keys=tuple(erasure.objects),
         prefix=f"projects/{project_id}/datasets/",
         recorded=frozenset(session.scalars(select(Dataset.object_key).where(Dataset.project_id == project_id))),
         still_running=session.scalars(running.limit(1)).one_or_none() is not None,
+        began=began,
         swept=erasure.swept_at is not None,
     )
 
 
+def _sweep(store: ObjectStore, work: _Work) -> None:
+    for key in work.dataset_keys:
+        _drop_lines(store, key, work.deleted)
+    for key in work.object_keys:
+        store.delete(key)
+    for found in store.list(work.prefix):
+        # Written by a job that had read the data and could not record its dataset any more.
+        if found.key not in work.recorded and _holds(store, found.key, work.deleted):
+            store.delete(found.key)
+
+
 def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
     """What jobs of that time recorded since: answers to deleted prompts, and versions that learned the data."""
-    erasure = session.get_one(Erasure, deletion_id)
-    deletion = erasure.deletion
+    deletion = session.get_one(Deletion, deletion_id)
     blank_missing_answers(session, deletion.project_id)
     if deletion.policy == "withdraw":
-        late = select(Version).where(
-            Version.job_id.in_([uuid.UUID(each) for each in erasure.job_ids]),
-            Version.dataset_id.in_(select(Dataset.id).where(Dataset.object_key.in_(erasure.datasets))),
-        )
-        for version in session.scalars(late):
+        datasets = select(DeletionDataset.dataset_id).where(DeletionDataset.deletion_id == deletion_id)
+        for version in versions_touched(session, session.scalars(datasets).all()):
             evidence = {"deletion": str(deletion.id)}
             withdraw(session, version, actor=deletion.actor, reason=deletion.reason, evidence=evidence)
 

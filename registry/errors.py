@@ -11,6 +11,7 @@ RegistryError
 │   ├── RouteNotFound
 │   ├── CompletionNotFound    no exposure to attribute feedback to
 │   ├── JobNotFound
+│   ├── DeletionNotFound
 │   ├── ScheduleNotFound
 │   └── ObjectNotFound
 ├── Conflict
@@ -18,6 +19,7 @@ RegistryError
 │   ├── StaleAlias            the caller's idea of the current version is out of date
 │   ├── NothingToRollBackTo
 │   ├── DeletionChanged       more or less would be deleted than the dry run said
+│   ├── SnapshotOutdated      trajectories of it were deleted before it was recorded
 │   ├── NothingToDecide       the version's gate does not wait for a person
 │   ├── VersionNeeded         an alias, a route, a child or a job needs the version
 │   ├── RouteRunning          an adapter has one live route at most
@@ -37,6 +39,7 @@ RegistryError
 │   ├── UnknownKey
 │   ├── MissingScope
 │   ├── VersionNotServable    archived, withdrawn, or its bytes were purged
+│   ├── LearnedDeleted        an archive of what learned data that was deleted here
 │   └── GateNotPassed         only a version that passed its gate may be promoted
 └── Unavailable
     ├── NotConfigured         a server URL is missing from the settings
@@ -78,6 +81,9 @@ class CompletionNotFound(NotFound): ...
 class JobNotFound(NotFound): ...
 
 
+class DeletionNotFound(NotFound): ...
+
+
 class ScheduleNotFound(NotFound): ...
 
 
@@ -97,6 +103,9 @@ class NothingToRollBackTo(Conflict): ...
 
 
 class DeletionChanged(Conflict): ...
+
+
+class SnapshotOutdated(Conflict): ...
 
 
 class NothingToDecide(Conflict): ...
@@ -159,6 +168,9 @@ class MissingScope(Forbidden): ...
 
 
 class VersionNotServable(Forbidden): ...
+
+
+class LearnedDeleted(Forbidden): ...
 
 
 class GateNotPassed(Forbidden): ...

@@ -1,11 +1,11 @@
 """Evaluations: the entries of R, one for each version (or the bare base) and suite."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, false, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
@@ -71,17 +71,32 @@ def record_evaluation(
 
 def newest_scores(session: Session, subject: Subject, tasks: Sequence[Task]) -> dict[str, Evaluation]:
     """By task name, the evaluation on the newest suite that the subject was evaluated on."""
+    return scores_by_subject(session, [subject], tasks)[subject]
+
+
+def scores_by_subject(
+    session: Session, subjects: Collection[Subject], tasks: Sequence[Task]
+) -> dict[Subject, dict[str, Evaluation]]:
+    """What `newest_scores` says of each: one query."""
+    mine = [
+        Evaluation.base_model.in_({subject.base_model for subject in subjects}),
+        Evaluation.base_revision.in_({subject.base_revision for subject in subjects}),
+        Evaluation.version_id.in_([subject.version_id for subject in subjects if subject.version_id])
+        | (Evaluation.version_id.is_(None) if any(subject.version_id is None for subject in subjects) else false()),
+    ]
     rows = session.scalars(
         select(Evaluation)
         .join(Suite, Suite.id == Evaluation.suite_id)
-        .where(
-            Suite.task_id.in_([task.id for task in tasks]),
-            *_of(subject),
-        )
+        .where(Suite.task_id.in_([task.id for task in tasks]), *mine)
         .options(joinedload(Evaluation.suite).joinedload(Suite.task))
         .order_by(Suite.number)
     )
-    return {row.suite.task.name: row for row in rows}
+    found: dict[Subject, dict[str, Evaluation]] = {subject: {} for subject in subjects}
+    for row in rows:
+        subject = Subject(row.base_model, row.base_revision, row.version_id)
+        if subject in found:
+            found[subject][row.suite.task.name] = row
+    return found
 
 
 def _of(subject: Subject) -> list[ColumnElement[bool]]:

@@ -1,31 +1,36 @@
 """One version as one archive, which another installation can verify and import.
 
 A tar of `version.json`, which says what the version is and where it comes from, and `artifact/`, the version's files
-with their `manifest.json`. Equal versions give equal bytes.
+with their `manifest.json`. A version of strategy isolated answers with the memories of other tasks too: each is a
+*part*, a folder `parts/<hash>/` like `artifact/`, of the hash by which `artifact/isolated.json` names it. So the one
+hash of the version covers every byte of them. Equal versions give equal bytes.
 """
 
 import hashlib
 import io
 import json
+import re
 import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.artifacts import ObjectStore
-from registry.errors import Invalid, InvalidArchive
+from registry.descriptions import DESCRIPTION, FORMAT, read_description, read_object, read_report
+from registry.errors import InvalidArchive
 from registry.json_text import show
-from registry.models import Version
-from registry.versions import gate_of, learned_tasks, lineage, serving_versions, verdict
+from registry.models import Version, VersionImport
+from registry.versions import artifact_beside, gate_of, learned_tasks, lineage, verdict
 
-FORMAT = 1
-DESCRIPTION = "version.json"
 _FOLDER = "artifact"
+_PARTS = "parts"
 _MANIFEST = "manifest.json"
-_NEEDED = ("format", "adapter", "number", "verdict", "base_model", "base_revision", "code_version", "artifact_hash")
+_ISOLATED = "isolated.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -35,21 +40,14 @@ class Archive:
     description: dict[str, Any]
     folder: Path
     """The artifact's files."""
+    parts: dict[str, Path]
+    """By hash, the files of each part."""
     report: dict[str, Any]
     """The artifact's training report."""
 
 
 def describe_version(session: Session, version: Version) -> dict[str, Any]:
-    """`version.json`: the version, its lineage down to the first ancestor, and the tasks that it learned.
-
-    Raises:
-        Invalid: it serves together with its ancestors' artifacts, which one archive does not carry.
-    """
-    if len(serving_versions(version)) > 1:
-        raise Invalid(
-            f"{version.adapter.name}@{version.number} is of strategy isolated and serves with the memories of its "
-            "ancestors; export those of its lineage that hold one task each"
-        )
+    """`version.json`, but for the parts: the version, its lineage down to the first ancestor, and its tasks."""
     gate = gate_of(session, version)
     return {
         "format": FORMAT,
@@ -64,36 +62,42 @@ def describe_version(session: Session, version: Version) -> dict[str, Any]:
         "code_version": version.code_version,
         "artifact_hash": version.artifact_hash,
         "created_at": version.created_at.isoformat(),
-        "lineage": [_ancestor(each) for each in lineage(version)],
+        "lineage": _lineage(session, version),
         "tasks": [
             {
                 "name": task.name,
                 "grader": task.grader,
                 "holdout_share": task.holdout_share,
+                "shared_turns": task.shared_turns,
                 "description": task.description,
             }
-            for task in learned_tasks(version)
+            for task in learned_tasks(session, version)
         ],
     }
 
 
 def write_archive(store: ObjectStore, description: dict[str, Any], artifact_key: str, path: Path) -> None:
-    """Fetch the artifact, check every file, and write the tar. Raises ObjectNotFound, InvalidArchive."""
+    """Fetch the artifact and its parts, check every file, and write the tar. Raises ObjectNotFound, InvalidArchive."""
     with tempfile.TemporaryDirectory(prefix="memgen-export-") as name:
         folder = Path(name)
-        store.get_folder(artifact_key, folder)
-        check_artifact(folder, description["artifact_hash"])
+        store.get_folder(artifact_key, folder / _FOLDER)
+        check_artifact(folder, _FOLDER, description["artifact_hash"])
+        parts = _named_parts(folder)
+        for part in sorted(set(parts.values())):
+            store.get_folder(artifact_beside(artifact_key, part), folder / _PARTS / part)
+            check_artifact(folder, f"{_PARTS}/{part}", part)
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-            _add(tar, DESCRIPTION, json.dumps(description, indent=1, sort_keys=True).encode())
+            _add(tar, DESCRIPTION, json.dumps({**description, "parts": parts}, indent=1, sort_keys=True).encode())
             for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                _add(tar, f"{_FOLDER}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+                _add(tar, file.relative_to(folder).as_posix(), file.read_bytes())
 
 
 def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
-    """Unpack into an empty `folder` and check every byte against the manifest.
+    """Unpack into an empty `folder` and check every byte against the manifests.
 
     Raises:
-        InvalidArchive: no such archive, a strange member, too large, or bytes that are not what the manifest says.
+        InvalidArchive: no such archive, a strange member, too large, a part missing or one too many, or bytes that
+            are not what the manifests say.
     """
     description: dict[str, Any] | None = None
     left = max_bytes
@@ -107,7 +111,7 @@ def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
                 file = tar.extractfile(member)
                 data = file.read() if file is not None else b""
                 if target is None:
-                    description = _read_description(data)
+                    description = read_description(data)
                     continue
                 where = folder / target
                 where.parent.mkdir(parents=True, exist_ok=True)
@@ -116,31 +120,73 @@ def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
         raise InvalidArchive(f"not an archive of a version: {error}; expected the tar of an export") from error
     if description is None:
         raise InvalidArchive(f"the archive has no {DESCRIPTION}; expected the tar of an export")
-    check_artifact(folder, description["artifact_hash"])
-    trained_for = _json_object(folder / "memory.json").get("base_revision")
+    check_artifact(folder, _FOLDER, description["artifact_hash"])
+    artifact = folder / _FOLDER
+    trained_for = _json_object(artifact / "memory.json").get("base_revision")
     if trained_for != description["base_revision"]:
         raise InvalidArchive(
             f"memory.json was made for base revision {trained_for}, {DESCRIPTION} says {description['base_revision']}"
         )
-    return Archive(description, folder, _json_object(folder / "report.json"))
+    parts = _check_parts(folder, description)
+    return Archive(description, artifact, parts, read_report(_bytes(artifact / "report.json"), "report.json"))
 
 
-def check_artifact(folder: Path, artifact_hash: str) -> None:
-    """Raises InvalidArchive unless the folder's manifest has the hash, and its files are those of the manifest."""
-    manifest_path = folder / _MANIFEST
+def check_artifact(folder: Path, name: str, artifact_hash: str) -> None:
+    """Raises InvalidArchive unless the manifest of the artifact at `name` in `folder` has the hash, and its files are
+    those of the manifest."""
+    artifact = folder / name
+    manifest_path = artifact / _MANIFEST
     if not manifest_path.is_file():
-        raise InvalidArchive(f"the artifact has no {_MANIFEST}")
+        raise InvalidArchive(f"{name} has no {_MANIFEST}; expected one with sha256 {artifact_hash}")
     found = _sha256(manifest_path)
     if found != artifact_hash:
-        raise InvalidArchive(f"{_MANIFEST} has sha256 {found}; the version's is {artifact_hash}")
+        raise InvalidArchive(f"{name}/{_MANIFEST} has sha256 {found}; expected {artifact_hash}")
     manifest = _json_object(manifest_path)
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {_MANIFEST}
+    for file, expected in manifest.items():
+        if not isinstance(expected, str) or not _SHA256.fullmatch(expected):
+            raise InvalidArchive(f"{name}/{_MANIFEST}: {file[:200]} has {show(expected)}; expected a sha256")
+    present = {p.relative_to(artifact).as_posix() for p in artifact.rglob("*") if p.is_file()} - {_MANIFEST}
     if present != manifest.keys():
         missing, extra = sorted(manifest.keys() - present)[:3], sorted(present - manifest.keys())[:3]
-        raise InvalidArchive(f"the artifact's files differ from its manifest: missing {missing}, unexpected {extra}")
-    for name, expected in manifest.items():
-        if (actual := _sha256(folder / name)) != expected:
-            raise InvalidArchive(f"{name} has sha256 {actual}; the manifest says {expected}")
+        raise InvalidArchive(f"the files of {name} differ from its manifest: missing {missing}, unexpected {extra}")
+    for file, expected in manifest.items():
+        if (actual := _sha256(artifact / file)) != expected:
+            raise InvalidArchive(f"{name}/{file} has sha256 {actual}; the manifest says {expected}")
+
+
+def _named_parts(folder: Path) -> dict[str, str]:
+    """By task, the hash of the part that the artifact answers with, in order; empty if it answers with itself alone."""
+    path = folder / _FOLDER / _ISOLATED
+    if not path.is_file():
+        return {}
+    others = _json_object(path).get("others")
+    # They become names of folders.
+    if not isinstance(others, dict) or not all(isinstance(h, str) and _SHA256.fullmatch(h) for h in others.values()):
+        raise InvalidArchive(f"`others` of {_FOLDER}/{_ISOLATED} is {show(others)}; expected a sha256 by task")
+    return dict(sorted(others.items()))
+
+
+def _check_parts(folder: Path, description: dict[str, Any]) -> dict[str, Path]:
+    """By hash, the folder of each part that the artifact names: all are there and whole, and there are no others."""
+    named = _named_parts(folder)
+    if (told := description.get("parts", {})) != named:
+        raise InvalidArchive(f"{DESCRIPTION} has parts {show(told)}; {_FOLDER}/{_ISOLATED} names {show(named)}")
+    present = {path.name: path for path in (folder / _PARTS).glob("*")}
+    for task, part in named.items():
+        if part not in present:
+            raise InvalidArchive(f"the archive has no {_PARTS}/{part}; expected the memory of task {show(task)} there")
+        check_artifact(folder, f"{_PARTS}/{part}", part)
+    if extra := sorted(present.keys() - set(named.values()))[:3]:
+        raise InvalidArchive(f"the archive has parts {extra}; {_FOLDER}/{_ISOLATED} does not name them")
+    return {part: present[part] for part in named.values()}
+
+
+def _lineage(session: Session, version: Version) -> list[dict[str, Any]]:
+    """From the first ancestor on; of an imported one, those that it had at its origin come before it."""
+    line = lineage(session, version)
+    imported = select(VersionImport).where(VersionImport.version_id.in_([each.id for each in line]))
+    before = {row.version_id: row.origin["lineage"][:-1] for row in session.scalars(imported)}
+    return [ancestor for each in line for ancestor in (*before.get(each.id, ()), _ancestor(each))]
 
 
 def _ancestor(version: Version) -> dict[str, Any]:
@@ -162,38 +208,30 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _target(member: tarfile.TarInfo) -> str | None:
-    """The file's place in the artifact's folder; None for the description. Raises InvalidArchive."""
+    """The file's place in the folder of all; None for the description. Raises InvalidArchive."""
     name = PurePosixPath(member.name)
     if member.isreg() and member.name == DESCRIPTION:
         return None
-    inside = len(name.parts) > 1 and name.parts[0] == _FOLDER and ".." not in name.parts
-    if not member.isreg() or not inside or "\\" in member.name or "\0" in member.name:
-        raise InvalidArchive(f"the archive has {show(member.name)}; expected files {DESCRIPTION} and {_FOLDER}/...")
-    return PurePosixPath(*name.parts[1:]).as_posix()
+    depth = {_FOLDER: 1, _PARTS: 2}.get(name.parts[0], 0) if name.parts else 0
+    inside = 0 < depth < len(name.parts) and ".." not in name.parts
+    if not member.isreg() or not inside or "\\" in member.name or not member.name.isprintable():
+        raise InvalidArchive(
+            f"the archive has {show(member.name)}; expected files {DESCRIPTION}, {_FOLDER}/... and {_PARTS}/<hash>/..."
+        )
+    return name.as_posix()
 
 
 def _json_object(path: Path) -> dict[str, Any]:
     """Raises InvalidArchive."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InvalidArchive(f"{path.name} of the artifact is missing or no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InvalidArchive(f"{path.name} of the artifact is {show(found)}; expected an object")
-    return found
+    return read_object(_bytes(path), path.name)
 
 
-def _read_description(data: bytes) -> dict[str, Any]:
+def _bytes(path: Path) -> bytes:
+    """Raises InvalidArchive."""
     try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise InvalidArchive(f"{DESCRIPTION} is not JSON: {error}") from error
-    missing = [field for field in (*_NEEDED, "lineage", "tasks", "memory") if field not in found]
-    if missing or not found["lineage"] or not found["tasks"]:
-        raise InvalidArchive(f"{DESCRIPTION} lacks {missing or 'a lineage or tasks'}; expected the tar of an export")
-    if found["format"] != FORMAT:
-        raise InvalidArchive(f"the archive has format {show(found['format'])}; this service reads {FORMAT}")
-    return dict(found)
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArchive(f"the artifact has no {path.name}; expected the files of an export") from error
 
 
 def _sha256(path: Path) -> str:

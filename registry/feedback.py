@@ -12,18 +12,15 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from registry.canaries import Outcome, judge_canary
 from registry.clock import utc_now
 from registry.errors import FeedbackDiffers, Invalid
 from registry.exposures import get_exposure, is_storable
 from registry.models import Exposure, Feedback, Route
 from registry.names import check_name
-from registry.route_results import compare_arm, rewards_of, say_difference
-from registry.routes import close_route, lock_route
-from registry.sequential_test import block_differences, block_sizes, verdict_of
+from registry.routes import lock_route
 
 USER = "user"
-MONITOR = "canary monitor"
-"""The actor of an automatic stop."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,8 @@ class Received:
     is_new: bool
     route: Route | None
     """The route that had chosen the version, as it is now."""
-    stopped: bool
-    """Whether this feedback stopped it."""
+    outcome: Outcome | None
+    """How this feedback ended it; None if it did not."""
 
 
 def receive_feedback(
@@ -47,7 +44,7 @@ def receive_feedback(
     source: str = USER,
     comment: str = "",
 ) -> Received:
-    """Record a reward in [0, 1], and stop the canary that it condemns, in one transaction.
+    """Record a reward in [0, 1], and end the canary that it decides, in one transaction.
 
     Raises:
         CompletionNotFound: no such answer in this project.
@@ -83,9 +80,9 @@ def receive_feedback(
         .returning(Feedback)
     )
     if created is None:
-        return Received(_standing(session, completion_id, source, reward), exposure, False, route, False)
-    stopped = counted and route is not None and _stop_if_worse(session, route, created)
-    return Received(created, exposure, True, route, stopped)
+        return Received(_standing(session, completion_id, source, reward), exposure, False, route, None)
+    outcome = judge_canary(session, route, created) if counted and route is not None else None
+    return Received(created, exposure, True, route, outcome)
 
 
 def _is_counted(session: Session, route: Route, unit: str | None) -> bool:
@@ -102,32 +99,3 @@ def _standing(session: Session, completion_id: str, source: str, reward: float) 
             "Report another opinion under another source."
         )
     return known
-
-
-def _stop_if_worse(session: Session, route: Route, last: Feedback) -> bool:
-    """End a live canary whose rewards are worse than the champion's; the caller holds the route's lock."""
-    if route.kind != "canary" or route.state != "live":
-        return False
-    stable, canary = route.arms
-    rewards = rewards_of(session, route)
-    control, treatment = rewards[stable.version_id], rewards[canary.version_id]
-    differences = block_differences(control, treatment, block_sizes(stable.weight, canary.weight))
-    if verdict_of(differences, route.level) != "worse":
-        return False
-    found = compare_arm(route, canary, rewards)
-    evidence = {
-        "verdict": found.verdict,
-        "difference": found.estimate,
-        "interval": [found.interval.low, found.interval.high],
-        "level": route.level,
-        "blocks": found.blocks,
-        "means": {
-            str(stable.version.number): float(control.mean()),
-            str(canary.version.number): float(treatment.mean()),
-        },
-        "sessions": {str(stable.version.number): len(control), str(canary.version.number): len(treatment)},
-        "last_feedback": last.seq,
-    }
-    reason = f"version {canary.version.number} is worse than {stable.version.number}: {say_difference(found)}"
-    close_route(session, route, "stopped", actor=MONITOR, reason=reason, evidence=evidence)
-    return True

@@ -18,7 +18,8 @@ from registry.artifacts import ObjectStore, StoredObject
 from registry.database import transaction
 from registry.errors import ObjectNotFound
 from registry.jobs import LIVE
-from registry.models import Dataset, Job, Version, VersionStanding
+from registry.models import Dataset, Job
+from registry.versions import kept_artifacts
 
 _BATCH = 1_000
 """Objects asked about in one query."""
@@ -63,7 +64,7 @@ def _unnamed(session: Session, project_id: uuid.UUID, objects: Sequence[StoredOb
     for start in range(0, len(objects), _BATCH):
         batch = objects[start : start + _BATCH]
         owners = {each.key: _owner(each.key) for each in batch}
-        named = _named_datasets(session, project_id, owners.values()) | _named_artifacts(session, owners.values())
+        named = _named_datasets(session, project_id, owners.values()) | kept_artifacts(session, set(owners.values()))
         ended = _ended_jobs(session, project_id, owners.values())
         for each in batch:
             owner = owners[each.key]
@@ -82,12 +83,6 @@ def _owner(key: str) -> str:
 
 def _named_datasets(session: Session, project_id: uuid.UUID, owners: Iterable[str]) -> set[str]:
     query = select(Dataset.object_key).where(Dataset.project_id == project_id, Dataset.object_key.in_(set(owners)))
-    return set(session.scalars(query))
-
-
-def _named_artifacts(session: Session, owners: Iterable[str]) -> set[str]:
-    purged = select(VersionStanding.version_id).where(VersionStanding.purged_at.is_not(None))
-    query = select(Version.artifact_key).where(Version.artifact_key.in_(set(owners)), Version.id.not_in(purged))
     return set(session.scalars(query))
 
 

@@ -1,8 +1,8 @@
 """The gate: may an alias move to this version?
 
-It compares the version with the champion (the bare base if there is none) item by item on the same suites: no earlier
-task may drop by more than the adapter's margin, and the newly trained task must gain. What counts as a drop on a suite
-of finite size is the adapter's rule:
+It compares the version with the champion (the bare base if there is none that may serve) item by item on the same
+suites: no task that either has learned may drop by more than the adapter's margin, and the newly trained task must gain
+(`registry.rivals`). What counts as a drop on a suite of finite size is the adapter's rule:
 
     point             the measured drop is more than the margin
     significant_drop  it is, and chance is not to blame: two-sided p at or below the level
@@ -23,8 +23,9 @@ from dataclasses import asdict, dataclass
 from sqlalchemy.orm import Session
 
 from registry.evaluations import find_evaluation, subject_of
-from registry.models import Adapter, Gate, Job, Version
+from registry.models import Adapter, Gate, Job, Version, VersionImport
 from registry.paired import Paired, compare_pairs
+from registry.rivals import is_imported, tasks_to_judge
 from registry.versions import learned_tasks
 
 
@@ -58,6 +59,8 @@ class Comparison:
     suite: str | None = None
     """Id of the suite of both evaluations, which keep every answer."""
     evidence: Paired | None = None
+    learned: bool = True
+    """Whether the candidate's lineage learned the task; else only the champion's did."""
 
     @property
     def change(self) -> float | None:
@@ -74,6 +77,7 @@ def compare(
     candidate: Sequence[float] | None,
     terms: GateTerms,
     suite: uuid.UUID | None = None,
+    learned: bool = True,
 ) -> Comparison:
     """Judge one task by the scores of the same items in the same order.
 
@@ -82,7 +86,7 @@ def compare(
     """
     if not champion or not candidate:
         reason = f"{task}: no held-out items to check; upload more trajectories of this task"
-        return Comparison(task, new, None, None, passed=False, reason=reason)
+        return Comparison(task, new, None, None, passed=False, reason=reason, learned=learned)
     evidence = compare_pairs(champion, candidate, level=terms.level)
     before, after = sum(champion) / len(champion), sum(candidate) / len(candidate)
     if new:
@@ -90,11 +94,13 @@ def compare(
         verdict = f"{'a gain' if passed else 'no gain'} on the new task"
     else:
         passed, verdict = _holds(evidence, after - before, terms)
+    if not learned:
+        verdict += "; the champion has learned it and this version has not"
     reason = (
         f"{task}: {100 * before:.1f}% to {100 * after:.1f}% ({100 * (after - before):+.1f} points), {verdict}; "
         f"{_in_words(evidence)}"
     )
-    return Comparison(task, new, before, after, passed, reason, str(suite) if suite else None, evidence)
+    return Comparison(task, new, before, after, passed, reason, str(suite) if suite else None, evidence, learned)
 
 
 def judge(
@@ -105,23 +111,53 @@ def judge(
     terms: GateTerms,
     suites: Mapping[uuid.UUID, uuid.UUID],
 ) -> list[Comparison]:
-    """Compare a version with the champion, or the bare base, on every task of its lineage.
+    """Compare a version with the champion, or the bare base, on every task that either has learned.
+
+    A task without a suite fails, but not for an imported version: that is judged on the suites that are here, and
+    where none of its own tasks has one, on its origin's word.
 
     Args:
+        champion: that may serve (`registry.rivals`); None for the bare base.
         suites: by task, the suite that both were evaluated on; a task without one was not measured.
     """
     rival, own = subject_of(version.adapter, champion), subject_of(version.adapter, version)
+    ours, theirs = learned_tasks(session, version), learned_tasks(session, champion)
+    imported = is_imported(session, version)
     found = []
-    for task in learned_tasks(version):
+    if imported and not any(task.id in suites for task in ours):
+        found.append(word_of_origin(session, version))
+    for task in tasks_to_judge(session, version, champion):
         suite = suites.get(task.id)
+        if imported and suite is None:
+            continue
         scores: list[list[float] | None] = []
         for subject in (rival, own):
             evaluation = find_evaluation(session, subject, suite) if suite else None
             scores.append([item["score"] for item in evaluation.items] if evaluation else None)
-        known = task in learned_tasks(champion) and (_of_trigger(version) or _replaces(session, version))
-        new = task.id == version.dataset.task_id and not known
-        found.append(compare(task.name, new=new, champion=scores[0], candidate=scores[1], terms=terms, suite=suite))
+        known = task in theirs and (_of_trigger(version) or _replaces(session, version))
+        found.append(
+            compare(
+                task.name,
+                new=task.id == version.dataset.task_id and not known,
+                champion=scores[0],
+                candidate=scores[1],
+                terms=terms,
+                suite=suite,
+                learned=task in ours,
+            )
+        )
     return found
+
+
+def word_of_origin(session: Session, version: Version) -> Comparison:
+    """What stands for the tasks of an imported version where none can be measured: the origin's verdict."""
+    origin = session.get_one(VersionImport, version.id).origin
+    tasks = ", ".join(task.name for task in learned_tasks(session, version))
+    reason = (
+        f"not checked here: this installation has no held-out items of {tasks}; at its origin "
+        f"{origin['adapter']}@{origin['number']} was {origin['verdict']}"
+    )
+    return Comparison(version.dataset.task.name, True, None, None, passed=origin["verdict"] == "passed", reason=reason)
 
 
 def _replaces(session: Session, version: Version) -> bool:
@@ -138,8 +174,13 @@ def record_gate(
     terms: GateTerms,
     policy: str = "automatic",
     flags: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Gate:
-    """Record the verdict on a version: every comparison must pass, and training must have learned (`flags` empty)."""
+    """Record the verdict on a version: every comparison must pass, and training must have learned (`flags` empty).
+
+    Args:
+        remarks: more reasons, that decide nothing.
+    """
     gate = Gate(
         version_id=version.id,
         champion_id=champion.id if champion else None,
@@ -149,7 +190,7 @@ def record_gate(
         level=terms.level,
         policy=policy,
         comparisons=[{**asdict(c), "change": c.change} for c in comparisons],
-        reasons=[c.reason for c in comparisons] + [f"training: {flag}" for flag in flags],
+        reasons=[c.reason for c in comparisons] + [f"training: {flag}" for flag in flags] + list(remarks),
     )
     session.add(gate)
     session.flush()
@@ -162,8 +203,8 @@ def _of_trigger(version: Version) -> bool:
 
 
 def forgot(comparisons: Sequence[Comparison]) -> bool:
-    """Whether an earlier task was measured and failed: what a larger replay share might mend."""
-    return any(not c.new and not c.passed and c.evidence is not None for c in comparisons)
+    """Whether a task learned earlier was measured and failed: what a larger replay share might mend."""
+    return any(c.learned and not c.new and not c.passed and c.evidence is not None for c in comparisons)
 
 
 def _holds(evidence: Paired, change: float, terms: GateTerms) -> tuple[bool, str]:

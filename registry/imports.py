@@ -9,13 +9,14 @@ is missing.
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
 from registry.envelope import parse_trajectory, read_trajectory
 from registry.errors import InvalidTrajectory
+from registry.holdout import MIN_ALIKE, beginning_hash, find_crowd, held_out, stored_sides
 from registry.json_text import show
 from registry.lines import Line
 from registry.models import Task
@@ -47,6 +48,8 @@ class LineResult:
     id: uuid.UUID | None = None
     """Of the stored trajectory: the new one, or the one that was there."""
     held_out: bool = False
+    task: str | None = None
+    """Of an accepted one."""
     code: str | None = None
     reason: str | None = None
 
@@ -58,15 +61,19 @@ class ImportReport:
     counts: Counter[Status] = field(default_factory=Counter)
     held_out: int = 0
     """Of the accepted ones."""
+    accepted_by_task: Counter[str] = field(default_factory=Counter)
     refused_by_code: Counter[str] = field(default_factory=Counter)
     lines: list[LineResult] = field(default_factory=list)
     lines_left_out: int = 0
     """Refused lines beyond `MAX_REPORTED_LINES`."""
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, results: Sequence[LineResult]) -> None:
         for result in results:
             self.counts[result.status] += 1
             self.held_out += result.status == "accepted" and result.held_out
+            if result.task is not None:
+                self.accepted_by_task[result.task] += 1
             if result.code is not None:
                 self.refused_by_code[result.code] += 1
             if not self.every_line and result.status != "refused":
@@ -127,16 +134,44 @@ def import_batch(
         key = (task.id, draft.content_hash)
         if key not in stored and key not in new:
             try:
-                new[key] = NewTrajectory(task, draft, _count(draft, tokens), uuid.uuid4())
+                new[key] = _draw(task, draft, _count(draft, tokens))
             except InvalidTrajectory as refusal:
                 results.append(_refused(number, refusal))
                 continue
         results.append((number, key))
+    new = _beside_what_begins_alike(session, new)
     inserted = insert_trajectories(session, project_id, list(new.values()))
     # Another import may have been quicker with some of them.
     stored |= find_stored(session, [key for key, item in new.items() if item.id not in inserted])
     accepted = {key: item for key, item in new.items() if item.id in inserted}
     return [_result(entry, accepted, stored) if isinstance(entry, tuple) else entry for entry in results]
+
+
+def warn_of_crowds(session: Session, project_id: uuid.UUID, report: ImportReport) -> None:
+    """Add what the sender should know of the tasks that got many: that most of one begins alike."""
+    grown = [task for task, accepted in report.accepted_by_task.items() if accepted >= MIN_ALIKE]
+    for task in find_tasks(session, project_id, grown).values():
+        crowd = find_crowd(session, task)
+        if crowd is not None:
+            report.warnings.append(str(crowd))
+
+
+def _draw(task: Task, draft: Draft, tokens: int) -> NewTrajectory:
+    beginning = beginning_hash(draft.messages, task.shared_turns)
+    side = held_out(task.name, beginning, task.holdout_share)
+    return NewTrajectory(task, draft, tokens, uuid.uuid4(), beginning, side)
+
+
+def _beside_what_begins_alike(session: Session, new: dict[Key, NewTrajectory]) -> dict[Key, NewTrajectory]:
+    """What begins like a stored trajectory is on its side, whatever the draw says."""
+    beginnings: dict[uuid.UUID, set[str | None]] = {}
+    for item in new.values():
+        beginnings.setdefault(item.task.id, set()).add(item.beginning_hash)
+    sides = {task_id: stored_sides(session, task_id, found) for task_id, found in beginnings.items()}
+    return {
+        key: replace(item, held_out=sides[item.task.id].get(item.beginning_hash or "", item.held_out))
+        for key, item in new.items()
+    }
 
 
 def _place(
@@ -181,7 +216,7 @@ def _result(entry: tuple[int, Key], accepted: dict[Key, NewTrajectory], stored: 
     if item is None:
         return LineResult(number, "duplicate", stored.get(key))
     stored[key] = item.id
-    return LineResult(number, "accepted", item.id, item.held_out)
+    return LineResult(number, "accepted", item.id, item.held_out, item.task.name)
 
 
 def _refused(number: int, refusal: InvalidTrajectory) -> LineResult:

@@ -6,6 +6,7 @@ workers need not agree.
 """
 
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from registry.errors import JobNotFound, JobStateConflict
 from registry.models import Adapter, Job, JobEvent
 
 LIVE = ("queued", "running")
+UNSENT = "the broker is down; the job is sent when it is back"
 
 
 def create_job(
@@ -46,6 +48,17 @@ def list_jobs(session: Session, project_id: uuid.UUID, *, before: int | None, li
 
 def mark_enqueued(session: Session, job_id: uuid.UUID) -> None:
     session.execute(update(Job).where(Job.id == job_id).values(enqueued_at=func.now()))
+
+
+def record_unsent(session: Session, job_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """An event for each of the jobs that waits for the broker and did not say so yet. Returns those that wait."""
+    waiting = session.scalars(
+        select(Job.id).where(Job.id.in_(job_ids), Job.state == "queued", Job.enqueued_at.is_(None)).order_by(Job.seq)
+    ).all()
+    told = session.scalars(select(JobEvent.job_id).where(JobEvent.job_id.in_(waiting), JobEvent.message == UNSENT))
+    for job_id in set(waiting) - set(told):
+        add_event(session, job_id, "warning", UNSENT)
+    return list(waiting)
 
 
 def claim(session: Session, job_id: uuid.UUID, worker: str, lease_seconds: int) -> int | None:
@@ -120,9 +133,9 @@ def request_cancel(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -
     Raises:
         JobStateConflict: the job has ended.
     """
-    job = session.scalars(
-        select(Job).where(Job.id == job_id, Job.project_id == project_id).with_for_update()
-    ).one_or_none()
+    query = select(Job).where(Job.id == job_id, Job.project_id == project_id).with_for_update()
+    # As it is behind the lock: the session may know it as queued while a worker has begun it.
+    job = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if job is None:
         raise JobNotFound(f"no job {job_id} in this project; `memgen jobs` lists them")
     if job.state not in LIVE:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Uuid, any_, func, literal, select
+from sqlalchemy import ColumnElement, Select, Uuid, any_, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
@@ -27,6 +27,7 @@ from registry.models import (
     Trajectory,
     Version,
     VersionImport,
+    VersionImportDataset,
 )
 from registry.versions import lineage
 
@@ -71,7 +72,8 @@ class TrajectoryLineage:
     jobs: tuple[Job, ...]
     """That read one of the datasets."""
     versions: tuple[Version, ...]
-    """Trained on one of the datasets, and their descendants: theirs are the weights that it touched."""
+    """Trained on one of the datasets, here or before they were imported, and their descendants: theirs are the weights
+    that it touched."""
     serving: dict[uuid.UUID, Serving]
     """By version."""
 
@@ -98,7 +100,7 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
     children = select(Version).where(Version.parent_id == version.id).order_by(Version.number)
     return VersionLineage(
         version=version,
-        ancestors=tuple(lineage(version)[:-1]),
+        ancestors=tuple(lineage(session, version)[:-1]),
         children=tuple(session.scalars(children)),
         job=session.get_one(Job, version.job_id),
         trajectories=sum(distinct for distinct, _ in counts.values()),
@@ -141,8 +143,11 @@ def one_of(column: InstrumentedAttribute[uuid.UUID], ids: Collection[uuid.UUID])
 
 
 def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> list[Version]:
-    """Versions trained on one of the datasets, and all that go on from them: by adapter and number."""
-    touched = select(Version.id).where(Version.dataset_id.in_(dataset_ids)).cte("touched", recursive=True)
+    """Versions trained on one of the datasets, and all that go on from them: by adapter and number.
+
+    One that was imported goes on from its ancestors at its origin as well.
+    """
+    touched = select(Version.id).where(_taught_by(dataset_ids)).cte("touched", recursive=True)
     touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
     query = select(Version).join(touched, touched.c.id == Version.id).join(Adapter, Adapter.id == Version.adapter_id)
     loaded = query.options(joinedload(Version.adapter), joinedload(Version.dataset).joinedload(Dataset.task))
@@ -154,11 +159,17 @@ def learned_deleted(session: Session, adapter_ids: Sequence[uuid.UUID]) -> set[u
     deleted = select(DeletionDataset.dataset_id)
     touched = (
         select(Version.id)
-        .where(Version.adapter_id.in_(adapter_ids), Version.dataset_id.in_(deleted))
+        .where(Version.adapter_id.in_(adapter_ids), _taught_by(deleted))
         .cte("touched", recursive=True)
     )
     touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
     return set(session.scalars(select(touched.c.id)))
+
+
+def _taught_by(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> ColumnElement[bool]:
+    """Whether a version, or one that it was at its origin, was trained on one of them."""
+    imported = select(VersionImportDataset.version_id).where(VersionImportDataset.dataset_id.in_(dataset_ids))
+    return or_(Version.dataset_id.in_(dataset_ids), Version.id.in_(imported))
 
 
 def serving_of(session: Session, version_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Serving]:

@@ -1,21 +1,22 @@
-"""Retention: removes the bytes of old versions. Rows, hashes and lineage stay for ever.
+"""Retention: removes the bytes of old versions. Rows, hashes and lineage stay for ever; an archive of the version
+brings the bytes back.
 
 Kept are the newest N versions and whatever an alias, its next rollback, the live route, a child, a live job or a tag
 needs (`registry.version_needs`). A version whose bytes are gone is not servable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
-from registry.errors import Invalid
-from registry.models import Adapter, RetentionPolicy, Version, VersionStanding
+from registry.errors import Invalid, VersionNotServable
+from registry.models import Adapter, RetentionPolicy, Version
 from registry.version_needs import needs_of
 from registry.version_standing import record_change, standing_of, standings
-from registry.versions import list_versions
+from registry.versions import artifact_beside, artifact_folders, kept_artifacts, list_versions
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,33 @@ def purge(session: Session, adapter: Adapter, versions: Sequence[Version], *, ac
         standing_of(session, version).purged_at = utc_now()
         record_change(session, version, "purged", actor=actor, reason=reason)
     # Content-addressed: versions with equal bytes share them, in this adapter or another.
-    keys = {version.artifact_key for version in versions}
-    gone = select(VersionStanding.version_id).where(VersionStanding.purged_at.is_not(None))
-    shared = session.scalars(
-        select(Version.artifact_key).where(Version.artifact_key.in_(keys), Version.id.not_in(gone))
-    )
-    return sorted(keys - set(shared))
+    folders = artifact_folders(session, versions)
+    return sorted(folders - kept_artifacts(session, folders))
+
+
+def restore(
+    session: Session, version: Version, parts: Collection[str], *, actor: str, evidence: dict[str, Any]
+) -> bool:
+    """Whether the version was purged; it no longer is. Its bytes, checked, lie in the store again.
+
+    Args:
+        version: of an adapter that the caller has locked.
+        parts: hashes of the artifacts that it answers with beside its own.
+
+    Raises:
+        VersionNotServable: nothing would keep the bytes of a part, which belong to a version that is purged itself.
+    """
+    standing = standing_of(session, version)
+    if standing.purged_at is None:
+        return False
+    standing.purged_at = None
+    record_change(session, version, "restored", actor=actor, evidence=evidence)
+    beside = {artifact_beside(version.artifact_key, part): part for part in parts}
+    lost = sorted(beside[folder] for folder in beside.keys() - kept_artifacts(session, beside.keys()))
+    if lost:
+        name = f"{version.adapter.name}@{version.number}"
+        raise VersionNotServable(
+            f"{name} answers with the memories of earlier versions too, and retention removed the bytes of "
+            f"{', '.join(lost)}: import the archives of those versions first"
+        )
+    return True

@@ -3,18 +3,26 @@
 A line goes from the nearest ancestor that did not learn the data up to a version that serves; each step learns what
 the version in its place learned, with that version's own settings, and goes on from the step before. The lineage of
 what comes out names the version that it replaces. The gate judges it like any other.
+
+A line stops, and says why, when a job of it does not succeed, or when what came of the step before, or the ancestor
+that it begins with, was withdrawn or purged meanwhile.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session, joinedload
 
 from registry import jobs
+from registry.errors import VersionNotServable
 from registry.lineage import serving_of
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
+from registry.version_standing import check_parent
 from registry.versions import lineage, version_of_job
+
+Line = tuple[uuid.UUID, int]
+"""(deletion, number of the line)"""
 
 
 def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[Version]) -> list[uuid.UUID]:
@@ -22,7 +30,7 @@ def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[V
     touched = {version.id for version in affected}
     started = []
     for number, chain in enumerate(_lines(session, affected, touched)):
-        clean = [ancestor for ancestor in lineage(chain[0]) if ancestor.id not in touched]
+        clean = [ancestor for ancestor in lineage(session, chain[0]) if ancestor.id not in touched]
         steps = [
             Retraining(
                 deletion_id=deletion.id,
@@ -38,31 +46,76 @@ def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[V
         ]
         session.add_all(steps)
         session.flush()
-        started.append(_start(session, steps[0], clean[-1] if clean else None))
+        started += _start(session, steps[0], clean[-1] if clean else None)
     return started
 
 
-def advance_retrainings(session: Session) -> list[uuid.UUID]:
-    """Create the jobs of steps whose predecessor is done; end lines whose predecessor failed. Jobs to enqueue."""
-    waiting = session.scalars(
-        select(Retraining)
-        .where(Retraining.job_id.is_(None), Retraining.stopped.is_(None))
-        .order_by(Retraining.deletion_id, Retraining.line, Retraining.place)
-        .with_for_update(skip_locked=True)
-    ).all()
-    started = []
-    for step in waiting:
-        before = session.get_one(Retraining, (step.deletion_id, step.line, step.place - 1))
+def lines_to_advance(session: Session) -> list[Line]:
+    """Lines with steps that wait for the one before."""
+    waiting = select(Retraining.deletion_id, Retraining.line).where(*_waits()).distinct()
+    rows = session.execute(waiting.order_by(Retraining.deletion_id, Retraining.line))
+    return [(deletion_id, line) for deletion_id, line in rows]
+
+
+def advance_line(session: Session, line: Line) -> list[uuid.UUID]:
+    """Create the job of the step whose predecessor is done; end the line if that failed. Jobs to enqueue."""
+    mine = Retraining.deletion_id == line[0], Retraining.line == line[1]
+    # Taken first, as a deletion does, which may move a step to another job: the two take turns.
+    adapter = select(Adapter.id).where(Adapter.id.in_(select(Retraining.adapter_id).where(*mine)))
+    session.scalars(adapter.order_by(Adapter.id).with_for_update()).all()
+    waiting = select(Retraining).where(*mine, *_waits()).order_by(Retraining.place)
+    started: list[uuid.UUID] = []
+    for step in session.scalars(waiting.with_for_update()).all():
+        before = session.get_one(Retraining, (*line, step.place - 1))
         if before.stopped is not None:
             step.stopped = before.stopped
         elif before.job is None or before.job.state in jobs.LIVE:
             continue
         elif (parent := version_of_job(session, before.job.id)) is None or before.job.state != "succeeded":
-            step.stopped = f"job {before.job.id} {before.job.state}: {before.job.error or 'no version came of it'}"
+            step.stopped = why_stopped(before) or f"no version came of job {before.job.id}"
         else:
-            started.append(_start(session, step, parent))
+            started += _start(session, step, parent)
     session.flush()
     return started
+
+
+def follow_up_retraining(session: Session, job: Job, following: Job) -> None:
+    """The step that `job` was to do is done by the one that goes on from it."""
+    session.execute(update(Retraining).where(Retraining.job_id == job.id).values(job_id=following.id))
+
+
+def stop_line(session: Session, job: Job, why: str) -> None:
+    """The step that `job` was to do, if it was one, is not done, and none after it."""
+    session.execute(update(Retraining).where(Retraining.job_id == job.id).values(stopped=why))
+
+
+def list_retrainings(session: Session, deletion_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, list[Retraining]]:
+    """By deletion, its steps in order; every one of the ids has an entry."""
+    query = select(Retraining).where(Retraining.deletion_id.in_(deletion_ids))
+    query = query.options(*(joinedload(part) for part in (Retraining.adapter, Retraining.task)))
+    query = query.options(*(joinedload(part) for part in (Retraining.replaces, Retraining.job)))
+    found: dict[uuid.UUID, list[Retraining]] = {deletion_id: [] for deletion_id in deletion_ids}
+    for row in session.scalars(query.order_by(Retraining.line, Retraining.place)):
+        found[row.deletion_id].append(row)
+    return found
+
+
+def state_of(step: Retraining) -> str:
+    """`stopped`, `waiting` for the step before, or its job's."""
+    if step.stopped is not None:
+        return "stopped"
+    return "waiting" if step.job is None else step.job.state
+
+
+def why_stopped(step: Retraining) -> str | None:
+    """None unless the line ended with this step, or before."""
+    if step.stopped is not None or step.job is None or step.job.state not in ("failed", "cancelled"):
+        return step.stopped
+    return f"job {step.job.id} {step.job.state}" + (f": {step.job.error}" if step.job.error else "")
+
+
+def _waits() -> tuple[ColumnElement[bool], ...]:
+    return Retraining.job_id.is_(None), Retraining.stopped.is_(None)
 
 
 def _lines(session: Session, affected: Sequence[Version], touched: set[uuid.UUID]) -> list[list[Version]]:
@@ -71,7 +124,7 @@ def _lines(session: Session, affected: Sequence[Version], touched: set[uuid.UUID
     ends = [version for version in affected if serving[version.id].aliases or serving[version.id].routes]
     covered = {version.adapter_id for version in ends}
     newest = {version.adapter_id: version for version in affected if version.adapter_id not in covered}
-    chains = [[each for each in lineage(end) if each.id in touched] for end in (*ends, *newest.values())]
+    chains = [[each for each in lineage(session, end) if each.id in touched] for end in (*ends, *newest.values())]
     return [
         chain
         for chain in chains
@@ -87,7 +140,13 @@ def _params(session: Session, version: Version) -> JsonObject:
     return {**kept, "task": version.dataset.task.name, "promote": served, "replaces": version.number}
 
 
-def _start(session: Session, step: Retraining, parent: Version | None) -> uuid.UUID:
+def _start(session: Session, step: Retraining, parent: Version | None) -> list[uuid.UUID]:
+    """The step's job; none if nothing may go on from `parent`."""
+    try:
+        check_parent(session, parent)
+    except VersionNotServable as error:
+        step.stopped = str(error)
+        return []
     params = {**step.params, "parent": parent.number if parent else None}
     adapter = session.get_one(Adapter, step.adapter_id)
     replaced = session.get_one(Version, step.replaces_id)
@@ -98,4 +157,4 @@ def _start(session: Session, step: Retraining, parent: Version | None) -> uuid.U
     text = f"trains {adapter.name}@{replaced.number} anew without deleted data"
     jobs.add_event(session, job.id, "info", text, {"deletion": str(step.deletion_id), "replaces": replaced.number})
     session.flush()
-    return job.id
+    return [job.id]

@@ -101,6 +101,7 @@ def compare_arm(route: Route, arm: RouteArm, rewards: Mapping[uuid.UUID, Floats]
         blocks=block_sizes(control.weight, arm.weight),
         level=route.level / len(_treatments(route)),
         smallest_effect=route.smallest_effect,
+        margin=route.margin,
     )
 
 

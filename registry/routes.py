@@ -1,7 +1,7 @@
 """Routes: how the traffic of `model: "adapter"` is shared among its versions, with who started and ended each and why.
 
 *A/B* shares sessions by weight among versions that passed their gate. *Canary* gives a small share to one version and
-the rest to the champion, and stops by itself when its feedback is worse (`registry.feedback`). *Shadow* lets the
+the rest to the champion, and ends by itself when its feedback says so (`registry.canaries`). *Shadow* lets the
 champion answer all, and a second version, which need not have passed, answer the same out of band.
 
 An adapter has one live route at most. A route is not changed, only ended: another sharing is another route, which may
@@ -21,13 +21,14 @@ from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
 from registry.errors import AliasNotFound, GateNotPassed, InvalidRoute, RouteEnded, RouteNotFound, RouteRunning
-from registry.models import Adapter, Route, RouteArm, RouteChange, Version
+from registry.models import CANARY_PROMOTIONS, Adapter, Route, RouteArm, RouteChange, Version
 from registry.names import check_name
 from registry.version_standing import check_servable
 from registry.versions import champion, gate_of, get_version, verdict
 
 MOST_ARMS = 10
 LARGEST_CANARY = 0.5
+DEFAULT_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Terms:
     """Difference of mean rewards below which nobody would act."""
     reward_source: str | None = None
     """The only source that counts; None takes the first feedback of any."""
+    promotion: str = "never"
+    """What a canary's rewards must show for it to become the champion by itself: `better` or `non_inferior`."""
+    margin: float | None = None
+    """Of `non_inferior`: how much worse is too much; None takes the default."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,15 @@ def get_route(session: Session, adapter: Adapter, number: int, *, lock: bool = F
 
 
 def lock_route(session: Session, route_id: uuid.UUID) -> Route:
-    """Its row as it is now; feedback and whoever ends it wait for each other, answers don't."""
+    """Its row as it is now; feedback and whoever ends it wait for each other, answers don't.
+
+    What is learned of a live canary may move the champion, so its adapter is locked, and before it, as for all that
+    does. Kinds never change and no route comes back to life: what is read without a lock holds.
+    """
+    route = session.get_one(Route, route_id)
+    if route.kind == "canary" and route.state == "live":
+        # Not the key: rows that refer to the adapter need not wait.
+        session.get_one(Adapter, route.adapter_id, with_for_update={"key_share": True})
     return _routes(session, select(Route).where(Route.id == route_id), lock=True).one()
 
 
@@ -186,7 +199,7 @@ def _start(
     shadow_share: float | None = None,
 ) -> Route:
     terms = terms or Terms()
-    _check_terms(terms)
+    _check_terms(kind, terms)
     for version, _ in arms:
         check_servable(session, version)
     salt = _make_way(session, adapter, decision)
@@ -201,6 +214,8 @@ def _start(
         level=terms.level,
         smallest_effect=terms.smallest_effect,
         reward_source=terms.reward_source,
+        promotion=terms.promotion,
+        margin=(terms.margin or DEFAULT_MARGIN) if terms.promotion == "non_inferior" else None,
         arms=[RouteArm(place=place, version=version, weight=weight) for place, (version, weight) in enumerate(arms)],
     )
     session.add(route)
@@ -252,10 +267,20 @@ def _check_passed(session: Session, adapter: Adapter, version: Version) -> None:
         )
 
 
-def _check_terms(terms: Terms) -> None:
+def _check_terms(kind: str, terms: Terms) -> None:
     if not 0 < terms.level < 1 or not 0 < terms.smallest_effect <= 1:
         raise InvalidRoute(
             f"level is {terms.level} and smallest_effect {terms.smallest_effect}; expected (0, 1) and (0, 1]"
+        )
+    if terms.promotion not in CANARY_PROMOTIONS or (kind != "canary" and terms.promotion != "never"):
+        raise InvalidRoute(
+            f"promotion is {terms.promotion!r} on a route of kind {kind}; expected one of {list(CANARY_PROMOTIONS)}, "
+            "and 'never' but for a canary"
+        )
+    if terms.margin is not None and (terms.promotion != "non_inferior" or not 0 < terms.margin < 1):
+        raise InvalidRoute(
+            f"margin is {terms.margin} and promotion {terms.promotion!r}; expected a margin in (0, 1), and only with "
+            "'non_inferior'"
         )
     if terms.reward_source is not None:
         check_name("reward source", terms.reward_source)

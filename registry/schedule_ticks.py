@@ -12,9 +12,11 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
+from registry.errors import VersionNotServable
 from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
 from registry.schedule_times import Cron
 from registry.schedules import Idle, NewTrajectories, when_of
+from registry.version_standing import check_parent
 from registry.versions import champion
 
 
@@ -56,7 +58,7 @@ def tick(session: Session, schedule_id: uuid.UUID, now: datetime) -> uuid.UUID |
     due = _due(session, schedule, now)
     if due is None:
         return None
-    refusal = _refusal(schedule, due)
+    refusal = _refusal(session, schedule, due)
     if refusal is not None:
         _skip(session, schedule, due, now, refusal)
         return None
@@ -118,12 +120,16 @@ def _idle(session: Session, schedule: Schedule, when: Idle, waiting: Waiting, no
     return _Due(at, 0, waiting) if at <= now else None
 
 
-def _refusal(schedule: Schedule, due: _Due) -> str | None:
+def _refusal(session: Session, schedule: Schedule, due: _Due) -> str | None:
     last = schedule.last_job
     if last is not None and last.state in jobs.LIVE:
         return f"its last job {last.id} is still {last.state}"
     if due.waiting.count == 0:
         return f"nothing new to learn: {schedule.adapter.name} has learned all of {schedule.task.name} that it may"
+    try:
+        check_parent(session, champion(session, schedule.adapter))
+    except VersionNotServable as error:
+        return f"the champion can't be gone on from: {error}"
     return None
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
 from registry.errors import InvalidSchedule, NameTaken, ScheduleNotFound
-from registry.models import Adapter, JsonObject, Schedule, ScheduleChange, ScheduleRun, Task
+from registry.models import Adapter, Job, JsonObject, Schedule, ScheduleChange, ScheduleRun, Task
 from registry.names import check_name
 from registry.schedule_times import Cron
 
@@ -142,6 +142,11 @@ def delete_schedule(session: Session, project_id: uuid.UUID, name: str, *, actor
     session.flush()
     _record(session, schedule, "deleted", actor, before=before)
     return schedule
+
+
+def follow_up_job(session: Session, job: Job, following: Job) -> None:
+    """A schedule whose last job is `job` waits from now on for the one that goes on from it, and starts none beside."""
+    session.execute(update(Schedule).where(Schedule.last_job_id == job.id).values(last_job_id=following.id))
 
 
 def list_runs(session: Session, schedule: Schedule, *, before: int | None, limit: int) -> list[ScheduleRun]:

@@ -22,6 +22,10 @@ have the mean that is asked for whatever the order in which the arms' rewards mi
 rewarded. `(1 + d_i) / 2` is in [0, 1] and the interval above applies. Blocks as unequal as the arms' weights waste
 nothing: a canary's one session stands against the nineteen of the stable version that came meanwhile.
 
+*Not worse.* A treatment is non-inferior by a margin M in (0, 1) once the interval's lower bound for the mean of d lies
+above -M: the capital against the claim "d has the mean -M" has reached 2/level. If the treatment is worse by M or more,
+that ever happens with probability level / 2 at most.
+
 Assumed: within an arm each observation has the same mean given all before it. Sessions are drawn independently, so
 an observation is a session, not an answer.
 """
@@ -66,7 +70,9 @@ class Difference:
     blocks: int
     needed: int
     """Further blocks until a verdict can be expected, if the difference is as measured or, where that is smaller,
-    the smallest that matters; 0 once there is a verdict."""
+    the smallest that matters; or until non-inferiority can be, if that is sooner. 0 once there is either."""
+    non_inferior: bool | None = None
+    """Whether the interval lies above minus the margin; None where no margin was asked about."""
 
 
 def block_sizes(control_weight: float, treatment_weight: float) -> tuple[int, int]:
@@ -95,6 +101,7 @@ def compare_means(
     blocks: tuple[int, int] = (1, 1),
     level: float = 0.05,
     smallest_effect: float = 0.05,
+    margin: float | None = None,
 ) -> Difference:
     """Compare two arms by their rewards in [0, 1], each in order of arrival.
 
@@ -102,6 +109,7 @@ def compare_means(
         blocks: observations of control and treatment in one block, see `block_sizes`.
         level: most probability that any look at any time gives a verdict where there is no difference.
         smallest_effect: see `Difference.needed`.
+        margin: see `Difference.non_inferior`.
 
     One treatment reward of 1 against one of 0 and blocks of (1, 1) gives the estimate +1 and the verdict "not yet".
     """
@@ -110,12 +118,13 @@ def compare_means(
     interval = Interval(2 * halves.low - 1, 2 * halves.high - 1)
     verdict = verdict_of(differences, level)
     estimate = float(np.mean(treatment) - np.mean(control)) if len(control) and len(treatment) else None
+    non_inferior = is_non_inferior(differences, margin, level) if margin is not None else None
     needed = 0
-    if verdict == "not yet":
-        effect = max(abs(estimate or 0.0), smallest_effect)
+    if verdict == "not yet" and not non_inferior:
+        effect = max(abs(estimate or 0.0), smallest_effect, (estimate or 0.0) + (margin or 0.0))
         variance = float(np.var(differences)) if len(differences) >= _CERTAIN_BLOCKS else 1 / blocks[0] + 1 / blocks[1]
         needed = max(1, blocks_to_see(effect, variance, level) - len(differences))
-    return Difference(verdict, estimate, interval, len(differences), needed)
+    return Difference(verdict, estimate, interval, len(differences), needed, non_inferior)
 
 
 def verdict_of(differences: Floats, level: float) -> Verdict:
@@ -127,6 +136,11 @@ def verdict_of(differences: Floats, level: float) -> Verdict:
     if better == worse:
         return "not yet"
     return "better" if better else "worse"
+
+
+def is_non_inferior(differences: Floats, margin: float, level: float) -> bool:
+    """Whether the interval of the mean of `differences`, shape (m,), has ever been above `-margin`."""
+    return bool((log_capital((1 + differences) / 2, (1 - margin) / 2) >= math.log(2 / level)).any())
 
 
 def block_differences(

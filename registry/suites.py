@@ -3,10 +3,10 @@
 import hashlib
 import uuid
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from registry.models import Suite, SuiteItem, Task, Trajectory
+from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 
 MAX_ITEMS = 500
 """Of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
@@ -16,12 +16,18 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     """The suite of the task's held-out trajectories as they are now; None if there is none.
 
     The newest suite is returned again while nothing was added. Failed trajectories are held out too, but are no
-    reference for an answer and so no items.
+    reference for an answer and so no items; nor is what begins like something that was trained on before it was held
+    out, as rows may be that are older than the present draw (migration 0007).
     """
     session.execute(select(Task.id).where(Task.id == task.id).with_for_update())
     rows = session.execute(
         select(Trajectory.id, Trajectory.content_hash)
-        .where(Trajectory.task_id == task.id, Trajectory.held_out, Trajectory.success.is_not(False))
+        .where(
+            Trajectory.task_id == task.id,
+            Trajectory.held_out,
+            Trajectory.success.is_not(False),
+            Trajectory.beginning_hash.not_in(_learned_beginnings(task)),
+        )
         .order_by(Trajectory.content_hash)
         .limit(max_items)
     ).all()
@@ -46,6 +52,15 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     session.add_all(SuiteItem(suite_id=suite.id, place=place, trajectory_id=row.id) for place, row in enumerate(rows))
     session.flush()
     return suite
+
+
+def _learned_beginnings(task: Task) -> Select[str | None]:
+    """Of the task's trajectories that are in datasets."""
+    return (
+        select(Trajectory.beginning_hash)
+        .join(DatasetItem, DatasetItem.trajectory_id == Trajectory.id)
+        .where(Trajectory.task_id == task.id, Trajectory.beginning_hash.is_not(None))
+    )
 
 
 def _items_left(session: Session, suite: Suite) -> int:

@@ -14,6 +14,8 @@ from registry.json_text import canonical_json, show
 from registry.models import JsonObject, Task, Trajectory
 from registry.names import check_name, is_valid_name
 
+MAX_SHARED_TURNS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
@@ -28,13 +30,14 @@ def create_task(
     *,
     grader: JsonObject,
     holdout_share: float,
+    shared_turns: int = 0,
     description: str = "",
 ) -> tuple[Task, bool]:
     """The task, and whether it is new: creating an equal one again is harmless.
 
     Raises:
         InvalidName, Invalid: the name does not match `NAME_PATTERN`; a text can't be stored.
-        NameTaken: a task of that name has another grader, share or description.
+        NameTaken: a task of that name has another grader, share, number of shared turns or description.
     """
     check_name("task", name)
     try:
@@ -43,7 +46,14 @@ def create_task(
         raise Invalid(str(error)) from error
     if not 0 < holdout_share < 1:
         raise Invalid(f"holdout_share {holdout_share}; expected a share between 0 and 1, both excluded")
-    spec = {"grader": grader, "holdout_share": holdout_share, "description": description}
+    if not 0 <= shared_turns <= MAX_SHARED_TURNS:
+        raise Invalid(f"shared_turns {shared_turns}; expected 0 to {MAX_SHARED_TURNS}")
+    spec = {
+        "grader": grader,
+        "holdout_share": holdout_share,
+        "shared_turns": shared_turns,
+        "description": description,
+    }
     created = session.scalars(
         insert(Task)
         .values(id=uuid.uuid4(), project_id=project_id, name=name, created_at=utc_now(), **spec)

@@ -1,7 +1,7 @@
-"""Trajectories as rows: hashed, split into training and held-out, inserted once, read back. Knows no format.
+"""Trajectories as rows: hashed, inserted once, read back. Knows no format.
 
-What a conversation must look like is `registry.conversations`' to know, what a file looks like
-`registry.imports`'.
+What a conversation must look like is `registry.conversations`' to know, what a file looks like `registry.imports`',
+which are held out `registry.holdout`'s.
 """
 
 import hashlib
@@ -15,9 +15,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import Session, defer, joinedload
 
 from registry.clock import utc_now
-from registry.conversations import last_supervised
 from registry.errors import TrajectoryNotFound
-from registry.json_text import canonical_json, parse_json
+from registry.json_text import canonical_json
 from registry.models import JsonObject, Task, Trajectory
 
 Key = tuple[uuid.UUID, str]
@@ -39,7 +38,6 @@ class Draft:
     adapter_version: str | None
     metadata: JsonObject
     content_hash: str
-    prompt_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +46,12 @@ class NewTrajectory:
     draft: Draft
     tokens: int
     id: uuid.UUID
+    beginning_hash: str | None
+    held_out: bool
 
     @property
     def key(self) -> Key:
         return self.task.id, self.draft.content_hash
-
-    @property
-    def held_out(self) -> bool:
-        return held_out(self.task.name, self.draft.prompt_hash, self.task.holdout_share)
 
 
 def content_hash(fields: Mapping[str, Any]) -> str:
@@ -69,22 +65,6 @@ def content_hash(fields: Mapping[str, Any]) -> str:
         InvalidTrajectory: a value could not be stored (see `canonical_json`).
     """
     return hashlib.sha256(canonical_json(fields)).hexdigest()
-
-
-def prompt_hash(messages: list[dict[str, Any]], tools: list[Any] | None) -> str:
-    """Hash of what the model reads before the last supervised turn. 64 hex digits.
-
-    Only what reaches the model counts: roles, texts, calls and tools. Random call ids and weights of earlier
-    turns don't, so that every answer to one prompt is held out or none is.
-    """
-    prompt = [_read_by_model(message) for message in messages[: last_supervised(messages)]]
-    return hashlib.sha256(canonical_json([prompt, tools])).hexdigest()
-
-
-def held_out(task_name: str, prompt_hash: str, share: float) -> bool:
-    """Whether a prompt is one of the task's held-out ones: the same on every installation, for about `share`."""
-    digest = hashlib.sha256(f"{task_name}\n{prompt_hash}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[NewTrajectory]) -> set[uuid.UUID]:
@@ -106,7 +86,7 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
             "trajectory_id": item.draft.trajectory_id,
             "session_id": item.draft.session_id,
             "content_hash": item.draft.content_hash,
-            "prompt_hash": item.draft.prompt_hash,
+            "beginning_hash": item.beginning_hash,
             "held_out": item.held_out,
             "messages": item.draft.messages,
             "tools": item.draft.tools,
@@ -195,13 +175,3 @@ def get_trajectory(session: Session, project_id: uuid.UUID, trajectory_id: uuid.
     if row is None:
         raise TrajectoryNotFound(f"this project has no trajectory {trajectory_id}; GET /v1/trajectories lists them")
     return row
-
-
-def _read_by_model(message: dict[str, Any]) -> list[Any]:
-    content = message.get("content")
-    text = "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
-    calls = [
-        [call["function"]["name"], parse_json(call["function"]["arguments"])]
-        for call in message.get("tool_calls") or ()
-    ]
-    return [message["role"], text, calls]

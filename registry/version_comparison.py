@@ -60,7 +60,7 @@ def differences(left: JsonObject, right: JsonObject, prefix: str = "") -> dict[s
 
 def _side(session: Session, version: Version) -> Side:
     job = session.get_one(Job, version.job_id)
-    rows = newest_scores(session, subject_of(version.adapter, version), learned_tasks(version))
+    rows = newest_scores(session, subject_of(version.adapter, version), learned_tasks(session, version))
     return Side(
         version=version,
         scores={task: row.score for task, row in rows.items()},

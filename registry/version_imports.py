@@ -1,10 +1,14 @@
 """Versions that another installation trained: registered from an archive, marked with their origin.
 
-They are unchecked here until a job of this installation has judged them (of kind `CHECK_JOB`). Where this
-installation has no held-out items of any task that the version learned, the gate says so and takes the origin's word.
+They are unchecked here until a job of this installation has judged them (of kind `CHECK_JOB`), on the suites that are
+here. Where there are no held-out items of any task that the version learned, the gate says so and takes the origin's
+word.
+
+An archive of what the adapter has already makes no second version: it brings back the bytes if retention removed them.
 """
 
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -13,7 +17,8 @@ from sqlalchemy.orm import Session
 from registry import jobs
 from registry.clock import utc_now
 from registry.errors import InvalidArchive
-from registry.gates import Comparison, GateTerms, record_gate
+from registry.gates import GateTerms, record_gate, word_of_origin
+from registry.import_lineage import check_learned_nothing_deleted, datasets_learned
 from registry.models import (
     Adapter,
     Dataset,
@@ -24,23 +29,41 @@ from registry.models import (
     Trajectory,
     Version,
     VersionImport,
+    VersionImportDataset,
     VersionImportTask,
+    VersionStanding,
 )
+from registry.retention import restore
+from registry.rivals import rival_of, tasks_to_judge
 from registry.tasks import create_task, find_tasks
 from registry.version_standing import record_change
-from registry.versions import champion, gate_of, learned_tasks, register_version
+from registry.versions import champion, gate_of, register_version
 
 CHECK_JOB = "check_import"
 """Kind of the job that judges an imported version."""
 
 
+@dataclass(frozen=True)
+class Imported:
+    version: Version
+    check: Job | None
+    """That judges the version, if it is new."""
+    restored: bool
+    """Its bytes had been removed by retention."""
+
+
 def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
-    """Raise InvalidArchive unless the archive was made for the adapter's base and kind of memory."""
+    """Raise InvalidArchive unless the archive was made for the adapter's base, strategy and kind of memory."""
     # The revision is what counts: the same base may have another name here, such as a local folder's.
     if description["base_revision"] != adapter.base_revision:
         raise InvalidArchive(
             f"the archive was made for {description['base_model']} at {description['base_revision']}; adapter "
             f"{adapter.name!r} is bound to {adapter.base_model} at {adapter.base_revision}"
+        )
+    if description["strategy"] == "isolated" and adapter.strategy != "isolated":
+        raise InvalidArchive(
+            f"the archive has a memory per task (strategy 'isolated'); adapter {adapter.name!r} has strategy "
+            f"{adapter.strategy!r}, which would lose all but one of them. Create an adapter with strategy 'isolated'"
         )
     theirs, ours = description["memory"], adapter.memory
     different = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
@@ -52,18 +75,35 @@ def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
         )
 
 
+def take_in(
+    session: Session, adapter: Adapter, description: dict[str, Any], report: dict[str, Any], *, key: str, actor: str
+) -> Imported:
+    """The version that an archive comes to: a new one, or the one that the adapter has of the same artifact.
+
+    Args and raises: as `import_version`; VersionNotServable as `registry.retention.restore`.
+    """
+    known = find_import(session, adapter, description["artifact_hash"])
+    if known is None:
+        version, check = import_version(session, adapter, description, report, key=key, actor=actor)
+        return Imported(version, check, restored=False)
+    check_learned_nothing_deleted(session, adapter.project_id, description)
+    evidence = {"origin": _origin_name(description), "artifact_hash": description["artifact_hash"]}
+    parts = description["parts"].values()
+    return Imported(known, None, restored=restore(session, known, parts, actor=actor, evidence=evidence))
+
+
 def find_import(session: Session, adapter: Adapter, artifact_hash: str) -> Version | None:
-    """The version of the adapter that the same artifact was imported as before."""
-    query = select(Version).join(VersionImport, VersionImport.version_id == Version.id)
-    return session.scalars(
-        query.where(Version.adapter_id == adapter.id, Version.artifact_hash == artifact_hash).limit(1)
-    ).one_or_none()
+    """The version of the adapter that has the artifact, trained here or imported before; one with its bytes first."""
+    query = select(Version).outerjoin(VersionStanding, VersionStanding.version_id == Version.id)
+    same = query.where(Version.adapter_id == adapter.id, Version.artifact_hash == artifact_hash)
+    return session.scalars(same.order_by(VersionStanding.purged_at.is_not(None), Version.number).limit(1)).first()
 
 
 def import_version(
     session: Session, adapter: Adapter, description: dict[str, Any], report: dict[str, Any], *, key: str, actor: str
 ) -> tuple[Version, Job]:
-    """Register the version of an archive whose bytes are stored under `key`, and the job that judges it.
+    """Register the version of an archive whose bytes are stored under `key`, its parts beside, and the job that judges
+    it.
 
     Tasks that the project lacks are created as they were at the origin; ones that it has stay as they are.
 
@@ -73,8 +113,10 @@ def import_version(
 
     Raises:
         InvalidArchive: as `check_fits`.
+        LearnedDeleted: as `check_learned_nothing_deleted`.
     """
     check_fits(adapter, description)
+    check_learned_nothing_deleted(session, adapter.project_id, description)
     tasks = _tasks(session, adapter.project_id, description["tasks"])
     own = next(task for task in tasks if task.name == description["lineage"][-1]["task"])
     job = jobs.create_job(session, adapter.project_id, "import", {"origin": _origin_name(description)}, adapter)
@@ -96,6 +138,10 @@ def import_version(
     session.add_all(
         VersionImportTask(version_id=version.id, place=place, task_id=task.id) for place, task in enumerate(tasks)
     )
+    session.add_all(
+        VersionImportDataset(version_id=version.id, dataset_id=dataset_id)
+        for dataset_id in datasets_learned(session, adapter.project_id, description)
+    )
     evidence = {"origin": _origin_name(description), "artifact_hash": description["artifact_hash"]}
     record_change(session, version, "imported", actor=actor, evidence=evidence)
     check = jobs.create_job(
@@ -105,8 +151,9 @@ def import_version(
 
 
 def can_be_checked(session: Session, version: Version) -> bool:
-    """Whether this installation has held-out items, or a suite, of any task that the version learned."""
-    ids = [task.id for task in learned_tasks(version)]
+    """Whether this installation has held-out items, or a suite, of a task that the version or the champion learned."""
+    rival = rival_of(session, version.adapter).version
+    ids = [task.id for task in tasks_to_judge(session, version, rival)]
     held_out = select(Trajectory.id).where(
         Trajectory.task_id.in_(ids), Trajectory.held_out, Trajectory.success.is_not(False)
     )
@@ -119,20 +166,11 @@ def take_origins_word(session: Session, version: Version) -> Gate:
     known = gate_of(session, version)
     if known is not None:
         return known
-    origin = session.get_one(VersionImport, version.id).origin
-    tasks = ", ".join(task.name for task in learned_tasks(version))
-    reason = (
-        f"not checked here: this installation has no held-out items of {tasks}; at its origin "
-        f"{_origin_name(origin)} was {origin['verdict']}"
-    )
-    comparison = Comparison(
-        version.dataset.task.name, True, None, None, passed=origin["verdict"] == "passed", reason=reason
-    )
     return record_gate(
         session,
         version,
         champion=champion(session, version.adapter),
-        comparisons=[comparison],
+        comparisons=[word_of_origin(session, version)],
         terms=GateTerms.of(version.adapter),
         policy=version.adapter.gate_policy,
     )
@@ -152,6 +190,7 @@ def _tasks(session: Session, project_id: uuid.UUID, described: list[dict[str, An
                 task["name"],
                 grader=task["grader"],
                 holdout_share=task["holdout_share"],
+                shared_turns=task["shared_turns"],
                 description=task["description"],
             )
     return [known[task["name"]] for task in described]

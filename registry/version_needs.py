@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.aliases import history, list_aliases, serving_stack
+from registry.aliases import history, list_aliases
 from registry.jobs import LIVE
 from registry.models import Adapter, Job, Retraining, Version, VersionTag
 from registry.routes import live_route
 from registry.version_standing import standings
 from registry.versions import list_versions
+from registry.way_back import way_back
 
 ARCHIVE_BLOCKERS = ("alias", "route", "child", "job")
 """Kinds of need that keep a version from the archive; retention minds the others too."""
@@ -47,9 +48,9 @@ def needs_of(session: Session, adapter: Adapter) -> Needs:
 def _of_aliases(session: Session, adapter: Adapter, needs: Needs) -> None:
     for alias in list_aliases(session, adapter):
         _add(needs, alias.version_id, "alias", f"alias {alias.name} points at it")
-        served = serving_stack(history(session, adapter, alias.name))
-        if len(served) > 1:
-            _add(needs, served[-2].id, "rollback", f"a rollback of {alias.name} goes back to it")
+        target = way_back(session, history(session, adapter, alias.name)).target
+        if target is not None:
+            _add(needs, target.id, "rollback", f"a rollback of {alias.name} goes back to it")
 
 
 def _of_children(session: Session, adapter: Adapter, needs: Needs) -> None:

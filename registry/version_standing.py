@@ -23,15 +23,33 @@ def check_servable(session: Session, version: Version) -> None:
     standing = session.get(VersionStanding, version.id)
     if standing is None:
         return
-    name = f"{version.adapter.name}@{version.number}"
-    if standing.withdrawn_at is not None:
-        raise VersionNotServable(
-            f"{name} was withdrawn at {standing.withdrawn_at:%Y-%m-%d %H:%M} UTC: it was trained on data that was "
-            "deleted. Promote another version"
-        )
+    _check_not_withdrawn(version, standing, "Promote another version")
     check_not_purged(session, version)
     if standing.archived_at is not None:
+        name = f"{version.adapter.name}@{version.number}"
         raise VersionNotServable(f"{name} is archived; take it out of the archive first")
+
+
+def check_parent(session: Session, version: Version | None) -> None:
+    """Raises VersionNotServable: no training may go on from it. From an archived one it may; None is the bare base."""
+    standing = session.get(VersionStanding, version.id) if version else None
+    if version is None or standing is None:
+        return
+    _check_not_withdrawn(
+        version,
+        standing,
+        "What goes on from it would have learned it too: train from another parent, 0 for none, or promote another "
+        "version first",
+    )
+    check_not_purged(session, version)
+
+
+def check_exportable(session: Session, version: Version) -> None:
+    """Raises VersionNotServable: its bytes are gone, or may not leave. Those of an archived version may."""
+    standing = session.get(VersionStanding, version.id)
+    if standing is not None:
+        _check_not_withdrawn(version, standing, "An archive would carry on what it learned: export another version")
+        check_not_purged(session, version)
 
 
 def servable_versions(session: Session, adapter: Adapter) -> list[Version]:
@@ -48,7 +66,15 @@ def check_not_purged(session: Session, version: Version) -> None:
     if standing is not None and standing.purged_at is not None:
         raise VersionNotServable(
             f"the bytes of {version.adapter.name}@{version.number} were removed by retention at "
-            f"{standing.purged_at:%Y-%m-%d %H:%M} UTC; train it again"
+            f"{standing.purged_at:%Y-%m-%d %H:%M} UTC; import its archive, or train it again"
+        )
+
+
+def _check_not_withdrawn(version: Version, standing: VersionStanding, advice: str) -> None:
+    if standing.withdrawn_at is not None:
+        raise VersionNotServable(
+            f"{version.adapter.name}@{version.number} was withdrawn at {standing.withdrawn_at:%Y-%m-%d %H:%M} UTC: it "
+            f"was trained on data that was deleted. {advice}"
         )
 
 

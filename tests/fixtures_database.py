@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,19 @@ def database_template(servers: Servers) -> str:
     return TEMPLATE
 
 
-@pytest.fixture
-def database_url(servers: Servers, database_template: str) -> Iterator[str]:
+@contextmanager
+def clone_database(servers: Servers, template: str) -> Iterator[str]:
+    """The URL of a fresh database, which is dropped in the end."""
     name = f"test_{uuid.uuid4().hex}"
-    _execute(servers.database_url, f"create database {name} template {database_template}")
+    _execute(servers.database_url, f"create database {name} template {template}")
     yield _with_database(servers.database_url, name)
     _execute(servers.database_url, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def database_url(servers: Servers, database_template: str) -> Iterator[str]:
+    with clone_database(servers, database_template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from registry.adapters import get_adapter
 from registry.approvals import follow_up, retry_of
 from registry.database import transaction
 from registry.models import Adapter, Job, Task, Version
-from registry.versions import champion, gate_of, get_version, learned_tasks
+from registry.rivals import Rival, not_judged, rival_of, tasks_to_judge
+from registry.versions import gate_of, get_version, learned_tasks
 from workers.model import Model
 from workers.runner import Running
 
@@ -42,7 +43,7 @@ def evaluate_version(running: Running, model: Model) -> dict[str, Any]:
         if job.adapter is None:
             raise RuntimeError("an evaluate job without adapter")
         version = get_version(session, job.adapter, job.params["version"])
-        adapter, tasks = job.adapter, learned_tasks(version)
+        adapter, tasks = job.adapter, learned_tasks(session, version)
     found = score_tasks(running, model, adapter, [None, version], tasks)
     return {"scores": found.by_subject, "version": version.number}
 
@@ -79,26 +80,27 @@ def score_tasks(
 def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Judgement:
     """Evaluate a version beside the bare base and the champion, and let the gate judge it.
 
-    When another job moves the champion meanwhile, the version is compared again, with the new one.
+    The tasks are those that it or the champion has learned. When another job moves the champion meanwhile, the version
+    is compared again, with the new one and on its tasks.
     """
     while True:
         with transaction(running.services.sessions) as session:
             version = session.get_one(Version, version_id)
-            adapter, tasks = version.adapter, learned_tasks(version)
-            best = champion(session, adapter)
-        rival = None if best is None or best.id == version_id else best
-        subjects = [None, version] if rival is None else [None, rival, version]
+            adapter = version.adapter
+            rival = rival_of(session, adapter)
+            tasks = tasks_to_judge(session, version, rival.version)
+        subjects = list(dict.fromkeys([None, rival.version, version]))
         scores = score_tasks(running, model, adapter, subjects, tasks)
         judged = _judge(running, version_id, rival, scores)
         if judged is not None:
             return judged
 
 
-def _judge(running: Running, version_id: uuid.UUID, rival: Version | None, scores: Scores) -> Judgement | None:
+def _judge(running: Running, version_id: uuid.UUID, scored: Rival, scores: Scores) -> Judgement | None:
     """Record the gate of a version and do what follows from it: one transaction.
 
-    None if `rival` is no longer the champion. Its and the candidate's scores are on the same suites, because one call
-    of `score_tasks` made them.
+    None if the rival is no longer the one that was scored. Its and the candidate's scores are on the same suites,
+    because one call of `score_tasks` made them.
     """
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
@@ -107,19 +109,20 @@ def _judge(running: Running, version_id: uuid.UUID, rival: Version | None, score
         if known is not None:
             return Judgement(known.passed, scores.by_subject)
         adapter = get_adapter(session, job.project_id, version.adapter.name, lock=True)
-        best = champion(session, adapter)
-        if (best.id if best else None) != (rival.id if rival else None):
+        rival = rival_of(session, adapter)
+        if rival.version_id != scored.version_id:
             return None
         terms = gates.GateTerms.of(adapter)
-        comparisons = gates.judge(session, version, champion=best, terms=terms, suites=scores.suites)
+        comparisons = gates.judge(session, version, champion=rival.version, terms=terms, suites=scores.suites)
         gate = gates.record_gate(
             session,
             version,
-            champion=best,
+            champion=rival.version,
             comparisons=comparisons,
             terms=terms,
             policy=adapter.gate_policy,
             flags=version.report["flags"],
+            remarks=not_judged(session, version, rival, scores.suites),
         )
         told = follow_up(session, adapter, version, gate, job)
         retry = retry_of(session, adapter, version, job, comparisons)

@@ -11,14 +11,13 @@ from typing import Any
 
 import structlog
 from celery.signals import worker_process_init, worker_process_shutdown
-from redis.exceptions import RedisError
 
 from registry import jobs
 from registry.database import transaction
 from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
-from workers.queue import REAP, RUN_JOB, TICK, enqueue, make_queue
+from workers.queue import REAP, RUN_JOB, TICK, make_queue, send_jobs
 from workers.runner import Handler, run
 from workers.ticking import tick_all
 
@@ -75,13 +74,7 @@ def _handlers() -> dict[str, Handler]:
 
 def _send(job_id: uuid.UUID) -> None:
     """A job that follows from another. If the broker is down, the reaper sends it later."""
-    try:
-        enqueue(app, job_id)
-    except (RedisError, OSError) as error:
-        log.warning("the broker did not take the job; the reaper will send it", job=str(job_id), error=str(error))
-        return
-    with transaction(_services().sessions) as session:
-        jobs.mark_enqueued(session, job_id)
+    send_jobs(app, _services().sessions, [job_id])
 
 
 @app.task(name=RUN_JOB)  # type: ignore[untyped-decorator]  # celery is untyped
@@ -99,10 +92,7 @@ def reap() -> None:
             max_attempts=settings.job_max_attempts,
             redeliver_after_seconds=3 * settings.reaper_interval_seconds,
         )
-    for job_id in waiting:
-        enqueue(app, job_id)
-        with transaction(services.sessions) as session:
-            jobs.mark_enqueued(session, job_id)
+    send_jobs(app, services.sessions, waiting)
     if waiting:
         log.info("jobs sent to the queue again", jobs=[str(job_id) for job_id in waiting])
 

@@ -50,6 +50,14 @@ class Model:
         """What the version has for each task; None if it has one memory for all."""
         return self._loaded.isolated(self._ensure(version))
 
+    def check_memories(self, version: Version) -> None:
+        """Raises ArtifactError unless every memory that the version answers with loads here."""
+        isolated = self.isolated_of(version)
+        for other in isolated.others.values() if isolated else ():
+            key = artifact_beside(version.artifact_key, other)
+            self._loaded.ensure(other, other, lambda folder, key=key: self._fetch(key, folder))  # type: ignore[misc]  # mypy can't infer a lambda's default
+            self._loaded.trim()
+
     def choices(self, version: Version | None, prompts: Sequence[Tokens]) -> list[Choice]:
         """What answers each prompt sent to a version, or with None to the bare base; fetched and checked.
 
@@ -65,7 +73,7 @@ class Model:
             states = prompt_states(self.host.backbone, prompts)
 
             def fetch_other(artifact_hash: str, folder: Path) -> None:
-                self._fetch(artifact_beside(version, artifact_hash), folder)
+                self._fetch(artifact_beside(version.artifact_key, artifact_hash), folder)
 
             found = [self._loaded.choose(name, lambda state=state: state, fetch_other) for state in states]  # type: ignore[misc]  # mypy can't infer a lambda's default
         self._loaded.trim(keep=frozenset([name, *(choice.memory for choice in found if choice.memory)]))

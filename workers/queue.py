@@ -1,13 +1,21 @@
 """The queue: how a job's id reaches a worker. All that the API may know of the workers.
 
-Messages carry ids only, are short, and may arrive twice; the job row decides (`registry.jobs`).
+Messages carry ids only, are short, and may arrive twice; the job row decides (`registry.jobs`). A broker that is down
+loses nothing: its jobs stay queued in the database until the reaper sends them.
 """
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from sqlalchemy.orm import Session, sessionmaker
 
+from registry import jobs
+from registry.database import transaction
 from registry.settings import Settings
 from registry.wiring import configured
 
@@ -16,6 +24,8 @@ DEFAULT_QUEUE = "default"
 RUN_JOB = "workers.run_job"
 REAP = "workers.reap"
 TICK = "workers.tick"
+
+log = structlog.get_logger()
 
 _SOCKET_OPTIONS = {
     # A message taken by a worker that was killed is delivered again after this long; the reaper is faster.
@@ -58,9 +68,30 @@ def make_queue(settings: Settings) -> Celery:
     return app
 
 
-def enqueue(app: Celery, job_id: uuid.UUID) -> None:
-    """Send a job to the GPU workers. Call after the job's transaction has committed."""
-    app.send_task(RUN_JOB, args=[str(job_id)], queue=GPU_QUEUE, retry=True, retry_policy=_RETRY)
+def send_jobs(app: Celery, sessions: sessionmaker[Session], job_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Send jobs to the GPU workers, after the transactions that created them have committed.
 
+    Returns:
+        Those that wait for a broker that is down. None of its faults is raised: what is not sent stays queued with an
+        event that says so, and the reaper sends it. After the first, no other is tried, so that a broker that does not
+        answer is waited for once.
+    """
+    for place, job_id in enumerate(job_ids):
+        try:
+            app.send_task(RUN_JOB, args=[str(job_id)], queue=GPU_QUEUE, retry=True, retry_policy=_RETRY)
+        except _BROKER_FAULTS as error:
+            left = job_ids[place:]
+            log.warning(
+                "the broker took no jobs; the reaper will send them", jobs=list(map(str, left)), error=str(error)
+            )
+            with transaction(sessions) as session:
+                return jobs.record_unsent(session, left)
+        with transaction(sessions) as session:
+            jobs.mark_enqueued(session, job_id)
+    return []
+
+
+_BROKER_FAULTS = (KombuError, RedisError, OSError)
+"""Celery wraps what a lost connection raises in kombu's own errors; what its transport misses arrives as it was."""
 
 _RETRY: dict[str, Any] = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2}

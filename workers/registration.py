@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memgen.artifact import Report, save_artifact, trained_parts
+from memgen.errors import Cancelled
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.models import Adapter, Job, Version
@@ -35,10 +36,14 @@ def register(
     memory = model.host.memories[name]
     told = json.loads((folder / "report.json").read_text()) | {"trained": trained_parts(memory)}
     with transaction(running.services.sessions) as session:
+        locked = get_adapter(session, adapter.project_id, adapter.name, lock=True)
+        job = session.get_one(Job, running.job_id)
+        if job.cancel_requested:  # by a deletion that held the lock, say: what learned its data must not appear now
+            raise Cancelled(f"job {job.id} was cancelled")
         version = register_version(
             session,
-            session.get_one(Job, running.job_id),
-            get_adapter(session, adapter.project_id, adapter.name, lock=True),
+            job,
+            locked,
             parent_id=parent.id if parent else None,
             artifact_key=prefix,
             artifact_hash=artifact_hash,

@@ -1,6 +1,7 @@
 """The beat's tick: starts what schedules are due, goes on with retrainings, finishes deletions of data.
 
-May run twice at once, or not for a day: each piece of work is taken under a lock and done once.
+May run twice at once, or not for a day: each piece of work is taken under a lock and done once. One piece's fault,
+even one that nobody foresaw, must not keep the others from running, or a deletion would wait for somebody else's row.
 """
 
 import uuid
@@ -12,7 +13,7 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.erasing import finish_erasure, unfinished_erasures
 from registry.errors import RegistryError
-from registry.retraining import advance_retrainings
+from registry.retraining import advance_line, lines_to_advance
 from registry.schedule_ticks import schedules_to_ask, tick
 from registry.wiring import Services
 
@@ -39,8 +40,11 @@ def _tick_schedules(services: Services) -> list[uuid.UUID]:
         try:
             with transaction(services.sessions) as session:
                 job_id = tick(session, schedule_id, now)
-        except RegistryError as error:  # one schedule's fault must not keep the others from running
+        except RegistryError as error:
             log.error("a schedule could not run", schedule=str(schedule_id), error=str(error))
+            continue
+        except Exception:
+            log.exception("a schedule could not run", schedule=str(schedule_id))
             continue
         if job_id is not None:
             log.info("a schedule started a job", schedule=str(schedule_id), job=str(job_id))
@@ -50,7 +54,15 @@ def _tick_schedules(services: Services) -> list[uuid.UUID]:
 
 def _advance_retrainings(services: Services) -> list[uuid.UUID]:
     with transaction(services.sessions) as session:
-        return advance_retrainings(session)
+        waiting = lines_to_advance(session)
+    created = []
+    for line in waiting:
+        try:
+            with transaction(services.sessions) as session:
+                created += advance_line(session, line)
+        except Exception:
+            log.exception("a retraining could not go on", deletion=str(line[0]), line=line[1])
+    return created
 
 
 def _finish_erasures(services: Services) -> None:
@@ -61,6 +73,9 @@ def _finish_erasures(services: Services) -> None:
             finished = finish_erasure(services.sessions, services.store, deletion_id)
         except RegistryError as error:
             log.warning("a deletion's bytes are not all gone yet", deletion=str(deletion_id), error=str(error))
+            continue
+        except Exception:
+            log.exception("a deletion's bytes could not be removed", deletion=str(deletion_id))
             continue
         if finished:
             log.info("a deletion's bytes are gone", deletion=str(deletion_id))

@@ -22,12 +22,14 @@ from memgen.training.checkpoint import read_moments
 from memgen.training.examples import Example, build_examples
 from memgen.training.several_devices import train_weaver_on_devices
 from memgen.training.weaver_sft import StepReport, TrainingReport
-from registry import datasets, jobs
+from registry import datasets
 from registry.database import transaction
 from registry.datasets import Snapshot
 from registry.errors import ObjectNotFound
+from registry.holdout import find_crowd
 from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
 from registry.tasks import get_task
+from registry.version_standing import check_parent
 from registry.versions import get_version, learned_tasks, lineage, version_of_job
 from workers.checkpoints import Checkpoint
 from workers.lessons import Lesson
@@ -35,6 +37,7 @@ from workers.model import Model
 from workers.registration import Send, conclude, register
 from workers.reward_training import SFT, config_of, reward_lesson, snapshot_of
 from workers.runner import Running
+from workers.snapshots import dataset_of
 
 
 @dataclass(frozen=True)
@@ -81,26 +84,31 @@ def _plan(running: Running) -> _Plan:
         parent = get_version(session, adapter, params["parent"]) if params.get("parent") else None
         task = get_task(session, job.project_id, params["task"])
         isolated = adapter.strategy == "isolated"
-        earlier = () if isolated else tuple(t for t in learned_tasks(parent) if t.id != task.id)
-        taught = [v for v in lineage(parent) if v.dataset.task_id == task.id] if isolated else [parent]
+        earlier = () if isolated else tuple(t for t in learned_tasks(session, parent) if t.id != task.id)
+        taught = [v for v in lineage(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
+        start, trained = taught[-1] if taught else None, version_of_job(session, job.id)
+        if trained is None:  # its parent was fit when the job was made; data may have been deleted since
+            for version in (parent, start):
+                check_parent(session, version)
         return _Plan(
             project_id=job.project_id,
             adapter=adapter,
             task=task,
             parent=parent,
-            start=taught[-1] if taught else None,
+            start=start,
             earlier_tasks=earlier,
             replay_share=params.get("replay_share", adapter.replay_share),
             method=method,
             config=config_of(method, params.get("training", {})),
             environment=params.get("environment"),
             min_reward=params.get("min_reward", 0.5),
-            trained=version_of_job(session, job.id),
+            trained=trained,
         )
 
 
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
-    dataset = _dataset(running, plan)
+    _warn_of_crowd(running, plan.task)
+    dataset = dataset_of(running, lambda session: _snapshot(session, plan))
     lines = [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
     if isinstance(plan.config, TrainingConfig):
         lesson = _sft_lesson(running, model, plan, plan.config, dataset, lines)
@@ -121,6 +129,14 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
         finally:
             model.host.remove(name)
     return version
+
+
+def _warn_of_crowd(running: Running, task: Task) -> None:
+    """Most of a task on one side: scores of the gate, or what is learned, say little."""
+    with transaction(running.services.sessions) as session:
+        crowd = find_crowd(session, task)
+    if crowd is not None:
+        running.event(str(crowd), {"task": task.name, "alike": crowd.count, "of": crowd.total}, level="warning")
 
 
 def _sft_lesson(
@@ -166,21 +182,6 @@ def _sft_lesson(
         )
 
     return Lesson(data.examples, train)
-
-
-def _dataset(running: Running, plan: _Plan) -> Dataset:
-    """The job's dataset, made on the first attempt: bytes first, then the row."""
-    services = running.services
-    with transaction(services.sessions) as session:
-        job = session.get_one(Job, running.job_id)
-        if job.dataset_id is not None:
-            return session.get_one(Dataset, job.dataset_id)
-        snapshot = _snapshot(session, plan)
-    services.store.put(snapshot.object_key, snapshot.jsonl)
-    with transaction(services.sessions) as session:
-        dataset = datasets.record_dataset(session, snapshot)
-        jobs.set_dataset(session, running.job_id, running.attempt, dataset.id)
-    return dataset
 
 
 def _snapshot(session: Session, plan: _Plan) -> Snapshot:

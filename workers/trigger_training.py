@@ -16,18 +16,20 @@ from memgen.artifact import MOMENTS_FILE
 from memgen.config import MemoryConfig, TriggerConfig
 from memgen.training.trigger_grpo import train_trigger
 from memgen.training.trigger_report import TriggerReport, TriggerStep
-from registry import datasets, jobs, reward_datasets
+from registry import reward_datasets
 from registry.database import transaction
 from registry.datasets import Snapshot
 from registry.errors import ObjectNotFound
-from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
+from registry.models import Adapter, Job, JsonObject, Task, Version
 from registry.tasks import get_task
+from registry.version_standing import check_parent
 from registry.versions import get_version, version_of_job
 from workers.checkpoints import Checkpoint
 from workers.model import Model
 from workers.registration import conclude, register
 from workers.reward_items import games_folder, items_of, with_reward
 from workers.runner import Running
+from workers.snapshots import dataset_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ def _plan(running: Running) -> _Plan:
         if job.adapter is None:
             raise RuntimeError("a train_trigger job without adapter")
         params, adapter = job.params, job.adapter
-        parent = get_version(session, adapter, params["parent"])
+        parent, trained = get_version(session, adapter, params["parent"]), version_of_job(session, job.id)
+        if trained is None:  # it was fit when the job was made; data may have been deleted since
+            check_parent(session, parent)
         return _Plan(
             adapter=adapter,
             parent=parent,
@@ -69,12 +73,13 @@ def _plan(running: Running) -> _Plan:
             environment=params.get("environment"),
             config=TriggerConfig.from_mapping(params.get("training", {})),
             min_reward=params.get("min_reward", 0.5),
-            trained=version_of_job(session, job.id),
+            trained=trained,
         )
 
 
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
-    dataset = _dataset(running, plan)
+    tasks = with_reward(running, plan.tasks)
+    dataset = dataset_of(running, lambda session: _snapshot(session, plan, tasks))
     lines = running.services.store.get(dataset.object_key).decode().splitlines()
     items = items_of(dataset.manifest, [json.loads(line) for line in lines], games_folder(running))
     counts = {task: len(found) for task, found in items.items()}
@@ -105,22 +110,6 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
         finally:
             model.host.remove(name)
     return version
-
-
-def _dataset(running: Running, plan: _Plan) -> Dataset:
-    """The job's dataset, made on the first attempt: bytes first, then the row."""
-    services = running.services
-    tasks = with_reward(running, plan.tasks)
-    with transaction(services.sessions) as session:
-        job = session.get_one(Job, running.job_id)
-        if job.dataset_id is not None:
-            return session.get_one(Dataset, job.dataset_id)
-        snapshot = _snapshot(session, plan, tasks)
-    services.store.put(snapshot.object_key, snapshot.jsonl)
-    with transaction(services.sessions) as session:
-        dataset = datasets.record_dataset(session, snapshot)
-        jobs.set_dataset(session, running.job_id, running.attempt, dataset.id)
-    return dataset
 
 
 def _snapshot(session: Session, plan: _Plan, tasks: tuple[Task, ...]) -> Snapshot:

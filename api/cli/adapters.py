@@ -59,8 +59,8 @@ def set_(
     settings: Annotated[
         list[str],
         typer.Argument(
-            help="key=value of replay_share, gate_margin, gate_rule, gate_level, gate_policy, canary_share or "
-            "retry_replay_share (null for none).",
+            help="key=value of replay_share, gate_margin, gate_rule, gate_level, gate_policy, canary_share, "
+            "canary_promotion, canary_margin or retry_replay_share (null for none).",
             show_default=False,
         ),
     ],
@@ -191,16 +191,16 @@ def promote(
 def rollback(
     context: typer.Context,
     adapter: AdapterName,
-    to: Annotated[int | None, typer.Option(min=1, help="Version to go back to. Default: the one before.")] = None,
+    to: Annotated[int | None, typer.Option(min=1, help="Version to go back to. Default: the last good one.")] = None,
     at: At = None,
     alias: Alias = "champion",
     expected: Expected = None,
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
-    """Move an alias back: to the version before, to one it pointed at, or to where it stood at a time.
+    """Move an alias back: to the last good version, to one it pointed at, or to where it stood at a time.
 
-    It serves from the next request on.
+    The last good one is the last that served before and still may. It serves from the next request on.
     """
     with connect(context) as client:
         move = client.rollback(
@@ -251,6 +251,8 @@ def _print_move(adapter: str, move: dict[str, Any], as_json: bool) -> None:
     else:
         before = move["from_version"] or "none"
         print_line(f"{adapter}@{move['alias']}: version {before} to {move['to_version']} ({move['kind']}).")
+        for skipped in move["evidence"].get("skipped", ()):
+            print_line(f"Passed over version {skipped['version']}: {skipped['why']}.")
 
 
 def _aliases(aliases: dict[str, int]) -> str:

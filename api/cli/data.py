@@ -1,14 +1,15 @@
-"""`memgen delete-data`, `memgen trace` and `memgen gc`: what becomes of data, from where it went to how it goes."""
+"""`memgen trace`, `delete-data`, `deletions` and `gc`: what becomes of data, from where it went to how it goes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import Json, print_json, print_line, print_note, print_table
+from api.cli.output import Json, moment, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
     from api.client import JsonObject
@@ -59,6 +60,39 @@ def delete_data(
     else:
         after = "" if found["bytes_gone"] else " Some objects are still to be removed; the service goes on with it."
         print_line(f"Deleted, recorded as {found['id']}.{after}")
+        _print_retrainings(found["retrainings"])
+
+
+def deletions(
+    context: typer.Context,
+    deletion: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Of one, to see all of it.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the newest deletions, or show one: what it touched, and how training anew without the data goes."""
+    with connect(context) as client:
+        found = client.deletion(deletion) if deletion else client.deletions()
+    if as_json:
+        print_json(found)
+    elif deletion:
+        _print_deletion(found)
+    else:
+        rows = [
+            (
+                row["id"],
+                moment(row["created_at"]),
+                row["scope"],
+                row["policy"],
+                len(row["trajectories"]),
+                "gone" if row["bytes_gone"] else "going",
+                _summary(row["retrainings"]),
+                row["actor"],
+                row["reason"],
+            )
+            for row in found["data"]
+        ]
+        print_table(("id", "at", "scope", "policy", "#trajectories", "bytes", "retrainings", "by", "reason"), rows)
 
 
 def trace(
@@ -107,6 +141,39 @@ def _print_affected(affected: JsonObject) -> None:
         print_line(f"{moved['alias']}: version {moved['from']} to {moved['to']}.")
     for alias in affected.get("stranded", ()):
         print_line(f"{alias} has no unaffected version to go to: it is refused until one is promoted.", style="yellow")
+
+
+def _print_deletion(found: JsonObject) -> None:
+    print_line(f"{found['scope']}, policy {found['policy']}, {moment(found['created_at'])} by {found['actor']}")
+    if found["reason"]:
+        print_line(f"Reason: {found['reason']}")
+    _print_affected(found["affected"])
+    print_line("All bytes are gone." if found["bytes_gone"] else "Some objects are still to be removed.")
+    _print_retrainings(found["retrainings"])
+
+
+def _print_retrainings(steps: list[JsonObject]) -> None:
+    if not steps:
+        return
+    rows = [
+        (
+            step["line"],
+            f"{step['adapter']}@{step['replaces']}",
+            step["task"],
+            step["state"],
+            f"{step['adapter']}@{step['version']}" if step["version"] else None,
+            step["job"],
+            step["stopped"],
+        )
+        for step in steps
+    ]
+    print_table(("line", "replaces", "task", "state", "new version", "job", "stopped because"), rows)
+
+
+def _summary(steps: list[JsonObject]) -> str:
+    """`2 succeeded, 1 waiting`."""
+    counts = Counter(step["state"] for step in steps)
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def _serving(version: JsonObject) -> str:

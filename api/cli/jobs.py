@@ -48,7 +48,7 @@ def show(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
         ("id", job["id"]),
         ("kind", job["kind"]),
         ("adapter", job["adapter"]),
-        ("state", job["state"]),
+        ("state", job["state"] + (" (waits for the broker)" if job["waits_for_broker"] else "")),
         ("asked", _pairs(job["params"])),
         ("progress", f"{job['progress'].get('phase', '')} {describe(job['progress'])}".strip()),
         ("attempt", job["attempt"]),

@@ -78,6 +78,7 @@ app.command(
     epilog="Example: `memgen delete-data user anna --policy withdraw --reason 'asked for it' --apply`",
     rich_help_panel=_SERVICE,
 )(data.delete_data)
+app.command(epilog="Example: `memgen deletions --json`", rich_help_panel=_SERVICE)(data.deletions)
 app.command(epilog="Example: `memgen gc --apply`", rich_help_panel=_SERVICE)(data.gc)
 app.command(epilog="Example: `memgen scores support-bot --json`", rich_help_panel=_VERSIONS)(adapters.scores)
 app.command(

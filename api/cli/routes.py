@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,13 @@ Version = Annotated[int, typer.Argument(min=1, help="The version to try beside t
 Level = Annotated[float, typer.Option(help="Most probability of a false alarm, however often you look.")]
 Effect = Annotated[float, typer.Option(help="Difference of mean rewards below which you would not act.")]
 Source = Annotated[str | None, typer.Option(help="The only source of feedback that counts. Default: any.")]
+Promotion = Annotated[
+    Literal["never", "better", "non_inferior"],
+    typer.Option(help="What its rewards must show for it to become the champion by itself."),
+]
+Margin = Annotated[
+    float | None, typer.Option(help="Of non_inferior: how much worse is too much. Default: 0.05.", show_default=False)
+]
 Replace = Annotated[bool, typer.Option(help="End the live route; sessions move only where they must.")]
 
 
@@ -55,12 +62,18 @@ def canary(
     level: Level = 0.05,
     smallest_effect: Effect = 0.05,
     reward_source: Source = None,
+    promotion: Promotion = "never",
+    margin: Margin = None,
     replace: Replace = False,
     reason: Reason = "",
     as_json: Json = False,
 ) -> None:
-    """Give a version a small share; it stops by itself when its feedback is worse than the champion's."""
-    terms = _terms(level, smallest_effect, reward_source, replace, reason)
+    """Give a version a small share; it stops by itself when its feedback is worse than the champion's.
+
+    With --promotion it also becomes the champion by itself, when it is shown to be better, or not to be worse by the
+    margin.
+    """
+    terms = _terms(level, smallest_effect, reward_source, replace, reason) | {"promotion": promotion, "margin": margin}
     with connect(context) as client:
         _print_started(client.start_route(adapter, "canary", version=version, share=share, **terms), as_json)
 
@@ -114,6 +127,9 @@ def show(context: typer.Context, adapter: AdapterName, route: Number = None, as_
         print_json(found)
         return
     print_line(f"Route {found['number']} of {adapter}: {found['kind']}, {found['state']}, {_arms(found)}.")
+    if found["promotion"] != "never":
+        shown = "better" if found["margin"] is None else f"better, or not worse by {100 * found['margin']:g} points"
+        print_line(f"The canary becomes the champion by itself once it is shown to be {shown}.")
     rows = [(moment(c["at"]), c["kind"], c["actor"], c["reason"]) for c in found["history"]]
     print_table(("at", "change", "by", "reason"), rows)
 
@@ -134,7 +150,7 @@ def results(context: typer.Context, adapter: AdapterName, route: Number = None, 
             arm["sessions"],
             f"{percent(arm['mean'])} ({percent(arm['interval']['low'])} to {percent(arm['interval']['high'])})",
             _difference(arm["difference"]),
-            arm["difference"]["verdict"] if arm["difference"] else "",
+            _verdict(arm["difference"]),
             arm["sessions_needed"] or "",
         )
         for arm in found["arms"]
@@ -175,6 +191,8 @@ def feedback(
     print_line(f"{given['reward']:g} for {given['model']}.")
     if given["stopped"]:
         print_note(f"This stopped the canary: route {given['route']} has ended.", style="yellow")
+    if given["promoted"]:
+        print_note(f"This promoted the canary: it is the champion, and route {given['route']} has ended.")
 
 
 def _terms(level: float, effect: float, source: str | None, replace: bool, reason: str) -> dict[str, Any]:
@@ -222,6 +240,12 @@ def _arms(route: JsonObject) -> str:
         main, beside = (arm["version"] for arm in route["arms"])
         return f"{main} answers, {beside} shadows {percent(route['shadow_share'])}"
     return ", ".join(f"{arm['version']}: {percent(arm['weight'])}" for arm in route["arms"])
+
+
+def _verdict(found: JsonObject | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['verdict']}, non-inferior" if found["non_inferior"] else str(found["verdict"])
 
 
 def _difference(found: JsonObject | None) -> str:

@@ -20,20 +20,26 @@ def create(
     ] = "likelihood",
     option: Annotated[list[str] | None, typer.Option(help="Option of the grader, as key=value; repeatable.")] = None,
     holdout_share: Annotated[
-        float | None, typer.Option(help="Share of prompts kept for evaluation; the service's default if not given.")
+        float | None,
+        typer.Option(help="Share of conversations kept for evaluation; the service's default if not given."),
     ] = None,
+    shared_turns: Annotated[
+        int, typer.Option(min=0, help="Answers that every conversation opens with, such as examples in the prompt.")
+    ] = 0,
     description: Annotated[str, typer.Option(help="For people.")] = "",
     as_json: Json = False,
 ) -> None:
     """Create a task. Creating an equal one again is harmless."""
     spec = {"kind": grader, **read_pairs(option or [], "--option")}
     with connect(context) as client:
-        task = client.create_task(name, grader=spec, holdout_share=holdout_share, description=description)
+        task = client.create_task(
+            name, grader=spec, holdout_share=holdout_share, shared_turns=shared_turns, description=description
+        )
     if as_json:
         print_json(task)
     else:
         share = task["holdout_share"]
-        print_line(f"Task {name}: graded by {grader}, {100 * share:g}% of its prompts are kept for evaluation.")
+        print_line(f"Task {name}: graded by {grader}, {100 * share:g}% of its conversations are kept for evaluation.")
 
 
 @app.command("list", epilog="Example: `memgen task list --json`")

@@ -9,7 +9,17 @@ import typer
 
 from api.cli.arguments import AdapterName, read_pairs
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import Json, first_line, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import (
+    Json,
+    first_line,
+    percent,
+    points,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+    print_warning,
+)
 
 if TYPE_CHECKING:
     from api.client import Client, JsonObject
@@ -133,6 +143,8 @@ def _show(client: Client, job: JsonObject, *, wait: bool, as_json: bool) -> None
         print_json({"job": job, "version": None})
     else:
         print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
+        if job["waits_for_broker"]:
+            print_warning("The broker is down; the job is sent to the workers when it is back.")
 
 
 def _finish(client: Client, job: JsonObject, as_json: bool) -> None:

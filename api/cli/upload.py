@@ -49,6 +49,8 @@ def upload(
         print_json({**totals, "complete": complete, "files": reports})
     else:
         _print_reports(reports)
+    for warning in dict.fromkeys(warning for report in reports for warning in report["warnings"]):
+        print_warning(warning)
     for report in reports:
         if not report["complete"]:
             raise CommandFailed(f"{report['file']} was not read to its end: {report['stopped']}")

@@ -190,7 +190,8 @@ def import_(
     if as_json:
         print_json(found)
         return
-    print_line(f"{found['origin']} is {adapter}@{found['number']} here{'' if found['created'] else ', as before'}.")
+    known = ", whose bytes are back" if found["restored"] else "" if found["created"] else ", as before"
+    print_line(f"{found['origin']} is {adapter}@{found['number']} here{known}.")
     if found["check_job"]:
         print_note(f"Job {found['check_job']} checks it; `memgen promote {adapter} {found['number']}` if it passes.")
 

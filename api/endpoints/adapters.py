@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field
-from sqlalchemy.orm import Session
 
 from api.deps import Promoter, Reader, ServicesDep, Trainer
 from api.idempotency import IdempotencyKey, once
+from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
 from api.scores import ScoresOut, scores_of
 from memgen.backbone import find_revision
@@ -26,9 +26,9 @@ from registry.adapters import (
 from registry.aliases import Standing, history, list_aliases, promote, roll_back, standing_at
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.models import AdapterChange, Version
+from registry.models import AdapterChange
 from registry.routes import weights_of
-from registry.versions import gate_of, get_version, list_versions
+from registry.versions import gate_of, gates_of, get_version, list_versions
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 
@@ -43,6 +43,10 @@ class AdapterIn(Strict):
     gate_level: Annotated[float, Field(description="Of the gate's tests and, less from one, its intervals")] = 0.05
     gate_policy: Annotated[str, Field(description="After a pass: automatic, manual or canary")] = "automatic"
     canary_share: Annotated[float, Field(description="Of the sessions, for policy canary")] = 0.05
+    canary_promotion: Annotated[
+        str, Field(description="What makes such a canary the champion: never, better or non_inferior")
+    ] = "non_inferior"
+    canary_margin: Annotated[float, Field(description="Of non_inferior, 0.05 is 5 points of reward")] = 0.05
     retry_replay_share: Annotated[
         float | None, Field(description="With which a version that forgot is trained once more")
     ] = None
@@ -58,6 +62,8 @@ class AdapterChangeIn(Strict):
     gate_level: float | None = None
     gate_policy: str | None = None
     canary_share: float | None = None
+    canary_promotion: str | None = None
+    canary_margin: float | None = None
     retry_replay_share: Annotated[float | None, Field(description="null turns retries off")] = None
     reason: Annotated[str, Field(max_length=2000)] = ""
 
@@ -84,14 +90,6 @@ class AdapterChangeList(BaseModel):
 
 class AdapterList(BaseModel):
     data: list[AdapterOut]
-
-
-class VersionList(BaseModel):
-    data: list[VersionOut]
-
-
-class AliasHistory(BaseModel):
-    data: list[AliasMoveOut]
 
 
 class AliasAt(BaseModel):
@@ -127,7 +125,7 @@ class PromoteIn(Strict):
 
 
 class RollbackIn(Strict):
-    to_version: Annotated[int | None, Field(description="Default: the version that served before")] = None
+    to_version: Annotated[int | None, Field(description="Default: the last that served before and still may")] = None
     to_time: Annotated[
         AwareDatetime | None, Field(strict=False, description="Or: where the alias stood then, with its zone")
     ] = None
@@ -210,18 +208,25 @@ def changes(name: str, services: ServicesDep, caller: Reader) -> AdapterChangeLi
 
 
 @router.get("/{name}/versions")
-def versions(name: str, services: ServicesDep, caller: Reader) -> VersionList:
+def versions(
+    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+) -> Page[VersionOut]:
     """Oldest first."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
-        return VersionList(data=[_version_out(session, row) for row in list_versions(session, adapter)])
+        rows = list_versions(session, adapter, after=decode_cursor(cursor), limit=limit + 1)
+        gates = gates_of(session, rows)
+        return make_page(
+            rows, limit, seq=lambda row: row.number, render=lambda row: VersionOut.of(row, gates.get(row.id))
+        )
 
 
 @router.get("/{name}/versions/{number}")
 def version(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
-        return _version_out(session, get_version(session, adapter, number))
+        row = get_version(session, adapter, number)
+        return VersionOut.of(row, gate_of(session, row))
 
 
 @router.get("/{name}/scores")
@@ -246,11 +251,14 @@ def alias_at(
 
 
 @router.get("/{name}/aliases/{alias}/history")
-def alias_history(name: str, alias: str, services: ServicesDep, caller: Reader) -> AliasHistory:
+def alias_history(
+    name: str, alias: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+) -> Page[AliasMoveOut]:
     """Every move, oldest first."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
-        return AliasHistory(data=[AliasMoveOut.of(move) for move in history(session, adapter, alias)])
+        rows = history(session, adapter, alias, after=decode_cursor(cursor), limit=limit + 1)
+        return make_page(rows, limit, seq=lambda row: row.seq, render=AliasMoveOut.of)
 
 
 @router.post("/{name}/aliases/{alias}/promote")
@@ -272,7 +280,10 @@ def promote_alias(name: str, alias: str, body: PromoteIn, services: ServicesDep,
 
 @router.post("/{name}/aliases/{alias}/rollback")
 def roll_back_alias(name: str, alias: str, body: RollbackIn, services: ServicesDep, caller: Promoter) -> AliasMoveOut:
-    """Move an alias back; the next answer comes from the earlier version."""
+    """Move an alias back; the next answer comes from the earlier version.
+
+    `evidence.skipped` names versions that were passed over because they may not serve any more, and why.
+    """
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         move = roll_back(
@@ -286,9 +297,3 @@ def roll_back_alias(name: str, alias: str, body: RollbackIn, services: ServicesD
             expected=body.expected_version,
         )
         return AliasMoveOut.of(move)
-
-
-def _version_out(session: Session, row: Version) -> VersionOut:
-    gate = gate_of(session, row)
-    champion = session.get(Version, gate.champion_id) if gate and gate.champion_id else None
-    return VersionOut.of(row, gate, champion)

@@ -11,16 +11,20 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Reader, ServicesDep, Trainer
+from api.deps import Promoter, ServicesDep, Trainer
 from api.endpoints.jobs import send_job
+from api.endpoints.tasks import check_grader
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import InvalidArchive
 from registry.exports import describe_version, read_archive, write_archive
+from registry.import_lineage import check_learned_nothing_deleted
 from registry.keys import Principal
-from registry.version_imports import check_fits, find_import, import_version
-from registry.version_standing import check_not_purged, record_change
-from registry.versions import get_version
+from registry.tasks import find_tasks
+from registry.trajectories import lock_trajectories
+from registry.version_imports import check_fits, take_in
+from registry.version_standing import check_exportable, record_change
+from registry.versions import artifact_beside, artifact_key, get_version
 from registry.wiring import Services
 
 router = APIRouter(prefix="/v1/adapters/{name}/versions", tags=["versions"])
@@ -30,24 +34,32 @@ class ImportedOut(BaseModel):
     adapter: str
     number: int
     created: bool
-    """False where the same artifact was imported before."""
+    """False where the adapter has a version of the same artifact."""
+    restored: bool
+    """Retention had removed the bytes of that version, and they are back."""
     origin: str
     check_job: uuid.UUID | None
     """Of this installation's gate; no alias moves to the version before it has passed."""
 
 
 @router.get("/{number}/export", response_class=FileResponse)
-def export(name: str, number: int, services: ServicesDep, caller: Reader) -> FileResponse:
-    """A tar: `version.json` with the lineage, and `artifact/` with its manifest."""
+def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> FileResponse:
+    """A tar: `version.json` with the lineage, `artifact/` with its manifest and, with strategy `isolated`, each other
+    task's memory as `parts/<hash>/`.
+
+    Asks for scope `promote`: weights that have left can't be withdrawn, so whoever decides where a version serves
+    decides this too. The version's history names the key."""
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
-        check_not_purged(session, version)
+        check_exportable(session, version)
         description, key = describe_version(session, version), version.artifact_key
     path = Path(tempfile.mkstemp(prefix="memgen-export-", suffix=".tar")[1])
     try:
         write_archive(services.store, description, key, path)
         with transaction(services.sessions) as session:
             version = get_version(session, get_adapter(session, caller.project_id, name), number)
+            # Asked again: a deletion may have withdrawn it while the archive was written.
+            check_exportable(session, version)
             record_change(session, version, "exported", actor=f"key {caller.name}")
     except BaseException:
         path.unlink()
@@ -62,7 +74,9 @@ def export(name: str, number: int, services: ServicesDep, caller: Reader) -> Fil
 
 @router.post("/import", status_code=202)
 async def import_(name: str, request: Request, services: ServicesDep, caller: Trainer) -> ImportedOut:
-    """Send the tar itself: `curl --data-binary @version.tar`. Importing the same again is harmless."""
+    """Send the tar itself: `curl --data-binary @version.tar`. Importing the same again is harmless.
+
+    What learned data that was deleted in this project is refused (403)."""
     limit = services.settings.max_archive_bytes
     with tempfile.TemporaryDirectory(prefix="memgen-import-") as folder:
         path, size = Path(folder) / "archive.tar", 0
@@ -86,14 +100,25 @@ def _import(services: Services, caller: Principal, name: str, path: Path, folder
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         check_fits(adapter, description)
-    key = f"projects/{caller.project_id}/artifacts/{description['artifact_hash']}"
+        check_learned_nothing_deleted(session, caller.project_id, description)
+        known = find_tasks(session, caller.project_id, [task["name"] for task in description["tasks"]])
+    for task in description["tasks"]:
+        if task["name"] not in known:
+            check_grader(task["grader"])
+    key = artifact_key(caller.project_id, description["artifact_hash"])
     services.store.put_folder(key, archive.folder)
+    for part, files in archive.parts.items():
+        services.store.put_folder(artifact_beside(key, part), files)
     with transaction(services.sessions) as session:
+        # Before the adapter, as a deletion does: it knows of this version, or this import of it.
+        lock_trajectories(session, caller.project_id)
         adapter = get_adapter(session, caller.project_id, name, lock=True)
-        known = find_import(session, adapter, description["artifact_hash"])
-        if known is not None:
-            return ImportedOut(adapter=name, number=known.number, created=False, origin=origin, check_job=None)
-        version, check = import_version(
-            session, adapter, description, archive.report, key=key, actor=f"key {caller.name}"
+        found = take_in(session, adapter, description, archive.report, key=key, actor=f"key {caller.name}")
+        return ImportedOut(
+            adapter=name,
+            number=found.version.number,
+            created=found.check is not None,
+            restored=found.restored,
+            origin=origin,
+            check_job=found.check.id if found.check else None,
         )
-        return ImportedOut(adapter=name, number=version.number, created=True, origin=origin, check_job=check.id)

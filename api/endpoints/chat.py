@@ -125,7 +125,7 @@ def _source(services: Services, version: Version | None) -> MemorySource | None:
         return None
 
     def fetch_other(artifact_hash: str, folder: Path) -> None:
-        fetch(artifact_beside(version, artifact_hash), folder)
+        fetch(artifact_beside(version.artifact_key, artifact_hash), folder)
 
     def fetch(prefix: str, folder: Path) -> None:
         services.store.get_folder(prefix, folder, without=(MOMENTS_FILE,))

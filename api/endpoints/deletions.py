@@ -1,33 +1,39 @@
 """Deleting data, and what a trajectory went into; garbage in the object store."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from api.deps import Admin, Reader, ServicesDep
-from api.endpoints.jobs import send_job
 from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.schemas import Strict
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.deletion import Order, delete_data, list_deletions
+from registry.deletion import Order, delete_data, get_deletion, list_deletions
 from registry.deletion_scope import Subject, find_affected
 from registry.erasing import finish_erasure, unfinished_erasures
 from registry.errors import StoreUnavailable
 from registry.garbage import collect_garbage, find_garbage
 from registry.lineage import trajectory_lineage
-from registry.models import Deletion
+from registry.models import Deletion, Retraining, Version
+from registry.retraining import list_retrainings, state_of, why_stopped
 from registry.trajectories import get_trajectory
+from registry.versions import versions_of_jobs
+from workers.queue import send_jobs
 
 router = APIRouter(prefix="/v1", tags=["data"])
 
 
 class DeletionIn(Strict):
     scope: Literal["trajectory", "session", "user"]
-    id: Annotated[str, Field(min_length=1, max_length=256, description="`user` is the trajectories' metadata.user")]
+    # Of any length, as metadata.user is.
+    id: Annotated[str, Field(min_length=1, description="`user` is the trajectories' metadata.user")]
     policy: Annotated[
         Literal["keep", "retrain", "withdraw"], Field(description="Of versions that learned the data")
     ] = "keep"
@@ -36,6 +42,36 @@ class DeletionIn(Strict):
     expected: Annotated[int | None, Field(description="Trajectories in the dry run; 409 if they are not as many")] = (
         None
     )
+
+
+class RetrainingOut(BaseModel):
+    """One version that is trained anew without the data; the steps of a line run one after another."""
+
+    line: int
+    adapter: str
+    task: str
+    replaces: int
+    """Number of the version in whose place the new one is trained."""
+    job: uuid.UUID | None
+    state: str
+    """The job's; `waiting` for the step before, or `stopped` before there was one."""
+    version: int | None
+    """Number of the new one; its gate judges it like any other."""
+    stopped: str | None
+    """Why the line ended here."""
+
+    @classmethod
+    def of(cls, row: Retraining, version: Version | None) -> "RetrainingOut":
+        return cls(
+            line=row.line,
+            adapter=row.adapter.name,
+            task=row.task.name,
+            replaces=row.replaces.number,
+            job=row.job_id,
+            state=state_of(row),
+            version=version.number if version else None,
+            stopped=why_stopped(row),
+        )
 
 
 class DeletionOut(BaseModel):
@@ -51,9 +87,13 @@ class DeletionOut(BaseModel):
     bytes_gone: bool
     """Whether the object store holds no copy any more; if not, the beat goes on."""
     created_at: datetime
+    retrainings: list[RetrainingOut]
+    jobs_waiting_for_broker: list[uuid.UUID] = Field(
+        default=[], description="Started by this request while the broker was down; sent when it is back"
+    )
 
     @classmethod
-    def of(cls, row: Deletion, *, bytes_gone: bool) -> "DeletionOut":
+    def of(cls, row: Deletion, steps: list[RetrainingOut], *, bytes_gone: bool) -> "DeletionOut":
         return cls(
             id=row.id,
             scope=row.scope,
@@ -64,6 +104,7 @@ class DeletionOut(BaseModel):
             trajectories=row.trajectories,
             bytes_gone=bytes_gone,
             created_at=row.created_at,
+            retrainings=steps,
         )
 
 
@@ -110,16 +151,19 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
                 trajectories=[{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories],
                 bytes_gone=False,
                 created_at=utc_now(),
+                retrainings=[],
             )
     with transaction(services.sessions) as session:
         deleted = delete_data(session, caller.project_id, subject, order, expected=body.expected)
-    for job_id in deleted.started:
-        send_job(request, services, job_id)
+    unsent = send_jobs(request.app.state.queue, services.sessions, deleted.started)
     try:
         gone = finish_erasure(services.sessions, services.store, deleted.deletion.id)
-    except StoreUnavailable:
+    except (StoreUnavailable, OperationalError):
         gone = False
-    return DeletionOut.of(deleted.deletion, bytes_gone=gone)
+    with transaction(services.sessions) as session:
+        [steps] = _retrainings(session, [deleted.deletion]).values()
+    out = DeletionOut.of(deleted.deletion, steps, bytes_gone=gone)
+    return out.model_copy(update={"jobs_waiting_for_broker": unsent})
 
 
 @router.get("/deletions")
@@ -127,13 +171,31 @@ def deletions(services: ServicesDep, caller: Admin, cursor: Cursor = None, limit
     """Newest first."""
     with transaction(services.sessions) as session:
         rows = list_deletions(session, caller.project_id, before=decode_cursor(cursor) or None, limit=limit + 1)
-        waiting = set(unfinished_erasures(session))
+        waiting, steps = set(unfinished_erasures(session)), _retrainings(session, rows)
         return make_page(
             rows,
             limit,
             seq=lambda row: row.seq,
-            render=lambda row: DeletionOut.of(row, bytes_gone=row.id not in waiting),
+            render=lambda row: DeletionOut.of(row, steps[row.id], bytes_gone=row.id not in waiting),
         )
+
+
+@router.get("/deletions/{deletion_id}")
+def show_deletion(deletion_id: uuid.UUID, services: ServicesDep, caller: Admin) -> DeletionOut:
+    with transaction(services.sessions) as session:
+        row = get_deletion(session, caller.project_id, deletion_id)
+        [steps] = _retrainings(session, [row]).values()
+        return DeletionOut.of(row, steps, bytes_gone=row.id not in unfinished_erasures(session))
+
+
+def _retrainings(session: Session, rows: Sequence[Deletion]) -> dict[uuid.UUID, list[RetrainingOut]]:
+    """By deletion."""
+    found = list_retrainings(session, [row.id for row in rows])
+    made = versions_of_jobs(session, [step.job_id for steps in found.values() for step in steps if step.job_id])
+    return {
+        deletion_id: [RetrainingOut.of(step, made.get(step.job_id) if step.job_id else None) for step in steps]
+        for deletion_id, steps in found.items()
+    }
 
 
 @router.get("/trajectories/{trajectory}/lineage")

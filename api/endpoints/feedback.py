@@ -34,7 +34,9 @@ class FeedbackOut(BaseModel):
     counted: bool
     """Whether the route's comparison reads it: of each session the first feedback does."""
     stopped: bool
-    """Whether it stopped a canary."""
+    """Whether it stopped a canary, which is worse than the champion."""
+    promoted: bool
+    """Whether it made a canary the champion."""
     at: datetime
 
     @classmethod
@@ -49,7 +51,8 @@ class FeedbackOut(BaseModel):
             session_id=received.exposure.session_id,
             route=route.number if route else None,
             counted=row.counted,
-            stopped=received.stopped,
+            stopped=received.outcome == "stopped",
+            promoted=received.outcome == "promoted",
             at=row.at,
         )
 
@@ -57,7 +60,7 @@ class FeedbackOut(BaseModel):
 @router.post("", status_code=201, responses={200: {"model": FeedbackOut, "description": "It was reported already"}})
 def create(body: FeedbackIn, services: ServicesDep, caller: Writer, response: Response) -> FeedbackOut:
     """Report what an answer was worth, at any time after it. The first reward of a source stands: the same again
-    answers 200, another one 409. Feedback that condemns a canary stops it."""
+    answers 200, another one 409. Feedback that decides a canary stops it, or promotes it."""
     with transaction(services.sessions) as session:
         received = receive_feedback(
             session,

@@ -74,7 +74,7 @@ def show(name: str, number: int, services: ServicesDep, caller: Reader) -> GateA
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
         gate = recorded_gate(session, version)
         return GateAudit(
-            **GateOut.of(gate, gate.champion).model_dump(),
+            **GateOut.of(gate).model_dump(),
             adapter=name,
             version=number,
             verdict=verdict(gate),

@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import anyio
-import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
 from api.deps import Reader, ServicesDep, Trainer
@@ -23,9 +21,8 @@ from registry import jobs
 from registry.database import transaction
 from registry.keys import Principal
 from registry.wiring import Services
-from workers.queue import enqueue
+from workers.queue import send_jobs
 
-log = structlog.get_logger()
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
@@ -42,7 +39,10 @@ class JobEventList(BaseModel):
 def create(
     body: JobIn, request: Request, services: ServicesDep, caller: Trainer, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
-    """Queue a job. It is sent to the workers after the commit; if the broker is down, the reaper sends it later."""
+    """Queue a job. It is sent to the workers after the commit.
+
+    If the broker is down, the job is kept, `waits_for_broker` says so, and the reaper sends it later.
+    """
     with transaction(services.sessions) as session:
         out = once(
             session,
@@ -52,8 +52,7 @@ def create(
             JobOut,
             lambda: _create(session, services, caller, body),
         )
-    send_job(request, services, out.id)
-    return out
+    return out.model_copy(update={"waits_for_broker": not send_job(request, services, out.id)})
 
 
 @router.get("")
@@ -136,12 +135,6 @@ def _create(session: Session, services: Services, caller: Principal, body: JobIn
     return JobOut.of(jobs.create_job(session, caller.project_id, body.kind, params, adapter))
 
 
-def send_job(request: Request, services: Services, job_id: uuid.UUID) -> None:
-    """After the job's transaction has committed; if the broker is down, the reaper sends it later."""
-    try:
-        enqueue(request.app.state.queue, job_id)
-    except (RedisError, OSError) as error:
-        log.warning("the broker did not take the job; the reaper will send it", job=str(job_id), error=str(error))
-        return
-    with transaction(services.sessions) as session:
-        jobs.mark_enqueued(session, job_id)
+def send_job(request: Request, services: Services, job_id: uuid.UUID) -> bool:
+    """After the job's transaction has committed. False if the broker is down: then the reaper sends it later."""
+    return not send_jobs(request.app.state.queue, services.sessions, [job_id])

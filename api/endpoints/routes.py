@@ -17,6 +17,7 @@ from registry.errors import InvalidRoute
 from registry.models import Adapter, Route
 from registry.route_results import ArmResult, RouteResults, ShadowResult, results_of
 from registry.routes import (
+    DEFAULT_MARGIN,
     Decision,
     Terms,
     end_route,
@@ -59,6 +60,14 @@ class RouteIn(Strict):
     reward_source: Annotated[str | None, Field(description="The only source of feedback that counts; default: any")] = (
         None
     )
+    promotion: Annotated[
+        Literal["never", "better", "non_inferior"],
+        Field(description="canary: what its rewards must show for it to become the champion by itself"),
+    ] = "never"
+    margin: Annotated[
+        float | None,
+        Field(description=f"of non_inferior: how much worse is too much, default {DEFAULT_MARGIN}"),
+    ] = None
     replace: Annotated[bool, Field(description="End the live route; sessions move only where they must")] = False
     reason: Annotated[str, Field(max_length=2000)] = ""
 
@@ -88,13 +97,17 @@ class RouteOut(BaseModel):
     number: int
     kind: str
     state: str
-    """`live`, `ended` by a person or a move of the champion, or `stopped` by the canary's own test."""
+    """`live`, `ended` by a person or a move of the champion, `stopped` or `promoted` by the canary's own test."""
     arms: list[Arm]
     """The first is what the others are compared with; a shadow has weight 0."""
     shadow_share: float | None
     level: float
     smallest_effect: float
     reward_source: str | None
+    promotion: str
+    """What a canary's rewards must show for it to become the champion by itself: never, better or non_inferior."""
+    margin: float | None
+    """Of non_inferior; null for others."""
     created_at: datetime
     ended_at: datetime | None
 
@@ -110,6 +123,8 @@ class RouteOut(BaseModel):
             level=row.level,
             smallest_effect=row.smallest_effect,
             reward_source=row.reward_source,
+            promotion=row.promotion,
+            margin=row.margin,
             created_at=row.created_at,
             ended_at=row.ended_at,
         )
@@ -134,6 +149,8 @@ class DifferenceOut(BaseModel):
     estimate: float | None
     interval: IntervalOut
     """Valid at all looks together."""
+    non_inferior: bool | None
+    """Whether the interval lies above minus the route's margin; null where the route has none."""
 
 
 class ArmOut(BaseModel):
@@ -148,7 +165,7 @@ class ArmOut(BaseModel):
     difference: DifferenceOut | None
     """From the first arm."""
     sessions_needed: int
-    """Further rewarded ones until a verdict can be expected."""
+    """Further rewarded ones until a verdict, or non-inferiority, can be expected."""
 
     @classmethod
     def of(cls, arm: ArmResult) -> "ArmOut":
@@ -162,7 +179,10 @@ class ArmOut(BaseModel):
             mean=arm.mean,
             interval=IntervalOut.of(arm.interval),
             difference=DifferenceOut(
-                verdict=found.verdict, estimate=found.estimate, interval=IntervalOut.of(found.interval)
+                verdict=found.verdict,
+                estimate=found.estimate,
+                interval=IntervalOut.of(found.interval),
+                non_inferior=found.non_inferior,
             )
             if found
             else None,
@@ -264,7 +284,7 @@ def results(name: str, number: int, services: ServicesDep, caller: Reader) -> Re
 
 
 def _start(session: Session, adapter: Adapter, body: RouteIn, decision: Decision) -> Route:
-    terms = Terms(body.level, body.smallest_effect, body.reward_source)
+    terms = Terms(body.level, body.smallest_effect, body.reward_source, body.promotion, body.margin)
     if body.kind == "ab":
         if body.arms is None or body.version is not None or body.share is not None:
             raise InvalidRoute(

@@ -14,7 +14,7 @@ from memgen.tasks.graders import LIKELIHOOD, grader_kinds, make_grader
 from registry.database import transaction
 from registry.models import Task
 from registry.names import NAME_PATTERN
-from registry.tasks import TaskCounts, count_trajectories, create_task, get_task, list_tasks
+from registry.tasks import MAX_SHARED_TURNS, TaskCounts, count_trajectories, create_task, get_task, list_tasks
 
 router = APIRouter(prefix="/v1", tags=["tasks"])
 
@@ -40,7 +40,15 @@ class TaskIn(BaseModel):
         default=None,
         gt=0,
         lt=1,
-        description="Share of prompts kept for evaluation; the service's default where null",
+        description="Share of conversations kept for evaluation; the service's default where null. Those that begin "
+        "alike, up to the first answer, are kept together or trained on together.",
+    )
+    shared_turns: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_SHARED_TURNS,
+        description="Assistant turns that every conversation of the task opens with, such as examples in the prompt; "
+        "what begins alike is told from there on",
     )
 
 
@@ -50,6 +58,7 @@ class TaskOut(BaseModel):
     description: str
     grader: dict[str, Any]
     holdout_share: float
+    shared_turns: int
     trajectories: int = Field(description="All of the task's trajectories")
     held_out: int = Field(description="Those kept for evaluation, never trained on")
     created_at: datetime
@@ -67,6 +76,7 @@ def post_task(body: TaskIn, services: ServicesDep, principal: Writer, response: 
             body.name,
             grader=grader,
             holdout_share=body.holdout_share or services.settings.holdout_share,
+            shared_turns=body.shared_turns,
             description=body.description,
         )
         if not is_new:
@@ -105,6 +115,7 @@ def _render(task: Task, counts: TaskCounts) -> TaskOut:
         description=task.description,
         grader=task.grader,
         holdout_share=task.holdout_share,
+        shared_turns=task.shared_turns,
         trajectories=counts.trajectories,
         held_out=counts.held_out,
         created_at=task.created_at,

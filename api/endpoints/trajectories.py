@@ -22,7 +22,16 @@ from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.tokens import Tokens
 from registry.database import transaction
 from registry.errors import Invalid, InvalidTrajectory
-from registry.imports import ImportReport, LineResult, Sent, TokenLimit, import_batch, read_item, read_line
+from registry.imports import (
+    ImportReport,
+    LineResult,
+    Sent,
+    TokenLimit,
+    import_batch,
+    read_item,
+    read_line,
+    warn_of_crowds,
+)
 from registry.json_text import parse_json, show
 from registry.keys import Principal
 from registry.lines import Line, LineReader
@@ -76,6 +85,7 @@ def post_trajectories(
     size = services.settings.import_batch_lines
     for start in range(0, len(items), size):
         importing.store([read_item(n, item) for n, item in enumerate(items[start : start + size], start + 1)])
+    importing.warn()
     results = importing.report.lines
     if alone and results[0].code is not None:
         raise InvalidTrajectory(results[0].code, str(results[0].reason))
@@ -175,6 +185,11 @@ class _Import:
     def finish(self, reader: LineReader) -> None:
         self.take(reader.finish())
         self._flush()
+        self.warn()
+
+    def warn(self) -> None:
+        with transaction(self.services.sessions) as session:
+            warn_of_crowds(session, self.principal.project_id, self.report)
 
     def store(self, batch: Sequence[Sent]) -> None:
         with transaction(self.services.sessions) as session:

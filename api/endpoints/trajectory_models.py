@@ -94,6 +94,10 @@ class ImportReportOut(BaseModel):
         description=f"Every refused line up to {MAX_REPORTED_LINES:,}; for JSON bodies the others too"
     )
     lines_left_out: int = Field(description="Refused lines beyond that limit")
+    warnings: list[str] = Field(
+        description="What is wrong with a task that got many of the lines as a whole, such as that most of it begins "
+        "alike, so that all of that is held out or none"
+    )
 
     @classmethod
     def of(cls, report: ImportReport, *, lines_read: int, stopped: str | None = None) -> "ImportReportOut":
@@ -108,6 +112,7 @@ class ImportReportOut(BaseModel):
             refused_by_code=dict(sorted(report.refused_by_code.items())),
             lines=[LineOut.model_validate(line) for line in report.lines],
             lines_left_out=report.lines_left_out,
+            warnings=report.warnings,
         )
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.deps import Admin, Promoter, Reader, ServicesDep
+from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.schemas import Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
@@ -19,7 +20,7 @@ from registry.retention import RetentionPlan, keep_last, plan_retention, purge, 
 from registry.version_comparison import Side, compare_versions
 from registry.version_labels import archive, tag, tags_of, unarchive, untag, version_changes
 from registry.version_standing import standings
-from registry.versions import get_version, list_versions, verdict
+from registry.versions import get_version, kept_artifacts, list_versions, verdict
 
 router = APIRouter(prefix="/v1/adapters/{name}", tags=["versions"])
 
@@ -46,10 +47,6 @@ class StandingOut(BaseModel):
     purged_at: datetime | None
     learned_deleted: bool
     """It, or an ancestor, was trained on data that was deleted since."""
-
-
-class StandingList(BaseModel):
-    data: list[StandingOut]
 
 
 class VersionChangeOut(BaseModel):
@@ -150,11 +147,15 @@ class RetentionOut(BaseModel):
 
 
 @router.get("/standings")
-def standing_list(name: str, services: ServicesDep, caller: Reader) -> StandingList:
+def standing_list(
+    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+) -> Page[StandingOut]:
     """Tags and state of every version, oldest first."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
-        return StandingList(data=_standings(session, adapter, list_versions(session, adapter)))
+        rows = list_versions(session, adapter, after=decode_cursor(cursor), limit=limit + 1)
+        found = _standings(session, adapter, rows)
+        return make_page(found, limit, seq=lambda row: row.number, render=lambda row: row)
 
 
 @router.get("/comparison")
@@ -206,7 +207,7 @@ def lineage(name: str, number: int, services: ServicesDep, caller: Reader) -> Ve
 
 @router.get("/versions/{number}/history")
 def history(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionHistory:
-    """Who tagged, archived, withdrew, purged, exported or imported it, oldest first."""
+    """Who tagged, archived, withdrew, purged, restored, exported or imported it, oldest first."""
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
         return VersionHistory(data=[VersionChangeOut.of(row) for row in version_changes(session, version)])
@@ -282,7 +283,10 @@ def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Adm
             folders = purge(session, adapter, plan.purged, actor=f"key {caller.name}", reason=body.reason)
     try:
         for folder in folders:
-            services.store.delete_folder(folder)
+            with transaction(services.sessions) as session:
+                needed = kept_artifacts(session, [folder])
+            if not needed:  # no import has brought it back meanwhile
+                services.store.delete_folder(folder)
     except StoreUnavailable:
         return out  # no row names the bytes any more: garbage collection removes them
     return out

@@ -5,6 +5,7 @@ them. Everything that belongs to someone carries a `project_id`, and every query
 """
 
 from registry.models.adapters import (
+    CANARY_PROMOTIONS,
     GATE_POLICIES,
     GATE_RULES,
     STRATEGIES,
@@ -28,6 +29,7 @@ from registry.models.keeping import (
     Retraining,
     VersionChange,
     VersionImport,
+    VersionImportDataset,
     VersionImportTask,
     VersionStanding,
     VersionTag,
@@ -55,6 +57,7 @@ from registry.models.schedules import (
 from registry.models.trajectories import Dataset, DatasetItem, Suite, SuiteItem, Task, Trajectory
 
 __all__ = [
+    "CANARY_PROMOTIONS",
     "DELETION_POLICIES",
     "DELETION_SCOPES",
     "GATE_POLICIES",
@@ -106,6 +109,7 @@ __all__ = [
     "Version",
     "VersionChange",
     "VersionImport",
+    "VersionImportDataset",
     "VersionImportTask",
     "VersionStanding",
     "VersionTag",

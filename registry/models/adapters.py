@@ -12,6 +12,8 @@ from registry.models.trajectories import Dataset, Task
 STRATEGIES = ("sequential", "replay", "isolated")
 GATE_RULES = ("point", "significant_drop", "non_inferior")
 GATE_POLICIES = ("automatic", "manual", "canary")
+CANARY_PROMOTIONS = ("never", "better", "non_inferior")
+"""What must be shown of a canary before it becomes the champion by itself."""
 
 
 class Adapter(Base):
@@ -23,6 +25,8 @@ class Adapter(Base):
         CheckConstraint(f"gate_policy in {GATE_POLICIES}", name="gate_policy"),
         CheckConstraint("gate_level > 0 and gate_level < 1", name="gate_level"),
         CheckConstraint("canary_share > 0 and canary_share <= 0.5", name="canary_share"),
+        CheckConstraint(f"canary_promotion in {CANARY_PROMOTIONS}", name="canary_promotion"),
+        CheckConstraint("canary_margin > 0 and canary_margin < 1", name="canary_margin"),
         CheckConstraint("retry_replay_share > 0 and retry_replay_share < 1", name="retry_replay_share"),
     )
     id: Mapped[uuid.UUID] = primary_id()
@@ -43,6 +47,10 @@ class Adapter(Base):
     """What follows from a pass: promotion, waiting for a person, or a canary."""
     canary_share: Mapped[float] = mapped_column(default=0.05)
     """Of the sessions, for policy `canary`."""
+    canary_promotion: Mapped[str] = mapped_column(default="non_inferior")
+    """Of the routes that policy `canary` starts."""
+    canary_margin: Mapped[float] = mapped_column(default=0.05)
+    """Of their rewards, for `canary_promotion` `non_inferior`."""
     retry_replay_share: Mapped[float | None]
     """With which a version that forgot is trained once more; null never is."""
     memory: Mapped[JsonObject]

@@ -12,7 +12,9 @@ from registry.models.declarative import Base, JsonObject, created_at_column, own
 from registry.models.jobs import Job
 from registry.models.trajectories import Task
 
-VERSION_CHANGES = ("tagged", "untagged", "archived", "unarchived", "withdrawn", "purged", "exported", "imported")
+VERSION_CHANGES = (
+    *("tagged", "untagged", "archived", "unarchived", "withdrawn", "purged", "restored", "exported", "imported"),
+)
 DELETION_SCOPES = ("trajectory", "session", "user")
 DELETION_POLICIES = ("keep", "retrain", "withdraw")
 
@@ -27,7 +29,7 @@ class VersionStanding(Base):
     withdrawn_at: Mapped[datetime | None]
     """Never servable again: it was trained on data that was deleted."""
     purged_at: Mapped[datetime | None]
-    """Retention removed its bytes; rows and hashes stay."""
+    """Retention removed its bytes; rows and hashes stay. Null again once an import has brought them back."""
 
 
 class VersionTag(Base):
@@ -75,6 +77,16 @@ class VersionImportTask(Base):
     task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
 
 
+class VersionImportDataset(Base):
+    """A dataset of this project that an imported version, or an ancestor at its origin, was trained on."""
+
+    __tablename__ = "version_import_datasets"
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
+    dataset_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
 class RetentionPolicy(Base):
     """How many of an adapter's newest versions are kept whatever needs them; the settings' default without a row."""
 
@@ -106,7 +118,8 @@ class Deletion(Base):
     trajectories: Mapped[list[Any]]
     """`{"id", "content_hash"}` of each."""
     affected: Mapped[JsonObject]
-    """As the dry run lists it, with the jobs that were started and the aliases that moved."""
+    """As the dry run lists it, with the jobs that replace cancelled ones (`restarted`) and what a withdrawal moved.
+    Which jobs train versions anew, and how that goes, is in the rows of `Retraining`."""
     created_at: Mapped[datetime] = created_at_column()
 
 
@@ -132,9 +145,9 @@ class Erasure(Base):
     objects: Mapped[list[str]]
     """Keys of objects that must go."""
     job_ids: Mapped[list[str]]
-    """Jobs that ran at the time, and may still write a file with deleted lines or a checkpoint."""
+    """Jobs that were live at the time. Those that had begun may still write a file with deleted lines, a checkpoint."""
     swept_at: Mapped[datetime | None]
-    """When all that was there was removed; what is left to do waits for the jobs."""
+    """When the first pass began that removed all that was there; what is left to do waits for jobs that had begun."""
     finished_at: Mapped[datetime | None]
     deletion: Mapped[Deletion] = relationship()
 

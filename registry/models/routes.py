@@ -6,13 +6,13 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from registry.models.adapters import Adapter, Version
+from registry.models.adapters import CANARY_PROMOTIONS, Adapter, Version
 from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
 
 ROUTE_KINDS = ("ab", "canary", "shadow")
-ROUTE_STATES = ("live", "ended", "stopped")
-"""`ended` by a person or by a move of `champion`; `stopped` by the canary's own test."""
-ROUTE_CHANGES = ("started", "ended", "stopped")
+ROUTE_STATES = ("live", "ended", "stopped", "promoted")
+"""`ended` by a person or by a move of `champion`; `stopped` or `promoted` by the canary's own test."""
+ROUTE_CHANGES = ("started", "ended", "stopped", "promoted")
 
 
 class Route(Base):
@@ -27,6 +27,11 @@ class Route(Base):
         CheckConstraint("level > 0 and level < 1", name="level"),
         CheckConstraint("smallest_effect > 0 and smallest_effect <= 1", name="smallest_effect"),
         CheckConstraint("shadow_share > 0 and shadow_share <= 1", name="shadow_share"),
+        CheckConstraint(
+            f"promotion in {CANARY_PROMOTIONS} and (kind = 'canary' or promotion = 'never')", name="promotion"
+        ),
+        CheckConstraint("(promotion = 'non_inferior') = (margin is not null)", name="margin_of_promotion"),
+        CheckConstraint("margin > 0 and margin < 1", name="margin"),
         Index("uq_routes_live", "adapter_id", unique=True, postgresql_where=text("state = 'live'")),
     )
     id: Mapped[uuid.UUID] = primary_id()
@@ -44,6 +49,10 @@ class Route(Base):
     """Difference of mean rewards below which nobody would act; it bounds the sample size asked for."""
     reward_source: Mapped[str | None]
     """The only source of feedback that the comparison counts; null counts the first of any source."""
+    promotion: Mapped[str] = mapped_column(default="never")
+    """What a canary's rewards must show for it to become the champion by itself (`registry.canaries`)."""
+    margin: Mapped[float | None]
+    """Of promotion `non_inferior`: a canary that is worse by so much is not promoted; null for others."""
     created_at: Mapped[datetime] = created_at_column()
     ended_at: Mapped[datetime | None]
     adapter: Mapped[Adapter] = relationship()

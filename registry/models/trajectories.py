@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
@@ -12,7 +12,10 @@ from registry.models.declarative import Base, JsonObject, created_at_column, own
 
 class Task(Base):
     __tablename__ = "tasks"
-    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        CheckConstraint("shared_turns >= 0", name="shared_turns"),
+    )
     id: Mapped[uuid.UUID] = primary_id()
     project_id: Mapped[uuid.UUID] = owning_project_id()
     name: Mapped[str]
@@ -20,6 +23,8 @@ class Task(Base):
     grader: Mapped[JsonObject]
     """`{"kind": "exact", ...options}`; read by memgen, opaque here."""
     holdout_share: Mapped[float]
+    shared_turns: Mapped[int] = mapped_column(default=0)
+    """Assistant turns that every conversation of the task opens with; the side is drawn behind them."""
     created_at: Mapped[datetime] = created_at_column()
 
 
@@ -28,6 +33,7 @@ class Trajectory(Base):
     __table_args__ = (
         UniqueConstraint("task_id", "content_hash"),
         Index("ix_trajectories_task_id_held_out_seq", "task_id", "held_out", "seq"),
+        Index("ix_trajectories_task_id_beginning_hash", "task_id", "beginning_hash"),
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
@@ -38,8 +44,9 @@ class Trajectory(Base):
     """The sender's own id; not unique."""
     session_id: Mapped[str | None] = mapped_column(index=True)
     content_hash: Mapped[str]
-    prompt_hash: Mapped[str]
-    """Of everything before the last assistant turn: all answers to one prompt are held out together, or none."""
+    beginning_hash: Mapped[str | None]
+    """Of what stands in front of the first answer: all that begin alike are held out together, or none. Null for what
+    ends within the turns that the task's conversations share, and is never held out."""
     held_out: Mapped[bool]
     messages: Mapped[list[Any]]
     tools: Mapped[list[Any] | None]

@@ -2,6 +2,7 @@
 
 import uuid
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
@@ -56,8 +57,9 @@ def make_gate(session: Session, version: Version, task: Task, *, before: float, 
 
 
 def make_scores(session: Session, adapter: Adapter, task: Task, scores: dict[Version | None, float]) -> None:
-    """One suite of the task, and what each version, or with None the base, scores on it."""
-    suite = Suite(task_id=task.id, number=1, content_hash=uuid.uuid4().hex, items=1)
+    """One more suite of the task, and what each version, or with None the base, scores on it."""
+    known = session.scalar(select(func.count()).where(Suite.task_id == task.id)) or 0
+    suite = Suite(task_id=task.id, number=known + 1, content_hash=uuid.uuid4().hex, items=1)
     session.add(suite)
     session.flush()
     for version, score in scores.items():

@@ -9,10 +9,16 @@ import httpx
 import pytest
 
 from registry import jobs
+from registry.adapters import get_adapter
+from registry.aliases import promote
+from registry.clock import utc_now
 from registry.database import transaction
+from registry.models import Version
 from registry.settings import Settings
+from registry.version_standing import standing_of, withdraw
 from registry.wiring import Services
 from tests.api.live_api import serve
+from tests.registry.conftest import Rows
 
 
 @pytest.fixture
@@ -87,3 +93,35 @@ def test_cancelling_twice_is_a_conflict(api: httpx.Client) -> None:
     job_id = api.post("/v1/jobs", json={"kind": "train_weaver", "adapter": "bot", "task": "t"}).json()["id"]
     assert api.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"
     assert api.post(f"/v1/jobs/{job_id}/cancel").status_code == 409
+
+
+def test_what_was_withdrawn_or_purged_is_no_parent(
+    api: httpx.Client, services: Services, project_id: uuid.UUID
+) -> None:
+    rows = Rows(services, project_id)
+    api.post("/v1/adapters", json={"name": "asking", "memory": {"trigger": "lora"}})
+    for adapter in ("bot", "asking"):
+        rows = Rows(services, project_id, adapter)
+        rows.task(f"of-{adapter}")
+        versions = [rows.version(f"of-{adapter}") for _ in range(2)]
+        with transaction(services.sessions) as session:
+            row = get_adapter(session, project_id, adapter, lock=True)
+            first, second = (session.get_one(Version, version.id) for version in versions)
+            promote(session, row, "champion", first, actor="test", reason="")
+            withdraw(session, first, actor="test", reason="", evidence={})
+            standing_of(session, second).purged_at = utc_now()
+    refused = [
+        ({"kind": "train_weaver", "adapter": "bot", "task": "t"}, "bot@1 was withdrawn at"),
+        ({"kind": "train_weaver", "adapter": "bot", "task": "t", "parent": 1}, "bot@1 was withdrawn at"),
+        ({"kind": "train_weaver", "adapter": "bot", "task": "t", "parent": 2}, "the bytes of bot@2 were removed"),
+        ({"kind": "train_trigger", "adapter": "asking", "parent": 1}, "asking@1 was withdrawn at"),
+    ]
+    for body, detail in refused:
+        answer = api.post("/v1/jobs", json=body)
+        assert answer.headers["content-type"] == "application/problem+json"
+        problem = answer.json()
+        assert (answer.status_code, problem["type"]) == (403, "urn:memgen:problem:version_not_servable")
+        assert detail in problem["detail"]
+    assert api.get("/v1/jobs").json()["data"][0]["kind"] == "train_weaver", "those of the versions alone"
+    made = api.post("/v1/jobs", json={"kind": "train_weaver", "adapter": "bot", "task": "t", "parent": 0})
+    assert (made.status_code, made.json()["params"]["parent"]) == (202, None)

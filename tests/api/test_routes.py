@@ -64,7 +64,8 @@ def test_a_route_from_start_to_end(http: httpx.Client, services: Services, proje
         completion, label = _answer(services, project_id, f"s{number}")
         given = http.post("/v1/feedback", json={"completion_id": completion, "reward": 1}).json()
         assert (given["model"], given["session_id"], given["route"]) == (label, f"s{number}", 1)
-        assert (given["counted"], given["stopped"], given["source"]) == (True, False, "user")
+        assert (given["counted"], given["stopped"], given["promoted"]) == (True, False, False)
+        assert given["source"] == "user"
         labels.add(label)
     assert labels == {"bot@1", "bot@2"}
     found = http.get(f"{ROUTES}/1/results").json()
@@ -102,6 +103,28 @@ def test_a_canary_is_stopped_by_feedback(http: httpx.Client, services: Services,
     assert "version 2 is worse than 1" in shown["history"][-1]["reason"]
     assert http.get(f"{ROUTES}/1/results").json()["arms"][1]["difference"]["verdict"] == "worse"
     assert {_answer(services, project_id, f"s{number}")[1] for number in range(20)} == {"bot@1"}
+
+
+def test_a_canary_is_promoted_by_feedback(http: httpx.Client, services: Services, project_id: uuid.UUID) -> None:
+    body = {"kind": "canary", "version": 2, "share": 0.5, "promotion": "non_inferior", "margin": 0.5}
+    started = http.post(ROUTES, json=body).json()
+    assert (started["promotion"], started["margin"]) == ("non_inferior", 0.5)
+    waits = http.get(f"{ROUTES}/1/results").json()["arms"][1]
+    assert (waits["difference"]["verdict"], waits["difference"]["non_inferior"]) == ("not yet", False)
+    for number in range(60):
+        completion, _ = _answer(services, project_id, f"s{number}")
+        given = http.post("/v1/feedback", json={"completion_id": completion, "reward": 1}).json()
+        if given["promoted"]:
+            break
+    assert (given["promoted"], given["stopped"]) == (True, False)
+    shown = http.get(f"{ROUTES}/1").json()
+    assert (shown["state"], shown["history"][-1]["kind"]) == ("promoted", "promoted")
+    found = http.get(f"{ROUTES}/1/results").json()["arms"][1]
+    assert (found["difference"]["verdict"], found["difference"]["non_inferior"]) == ("not yet", True)
+    assert found["sessions_needed"] == 0
+    move = http.get("/v1/adapters/bot/aliases/champion/history").json()["data"][-1]
+    assert (move["from_version"], move["to_version"], move["actor"]) == (1, 2, "canary monitor")
+    assert (move["evidence"]["route"], move["evidence"]["means"]) == (1, {"1": 1.0, "2": 1.0})
 
 
 def test_feedback_twice(http: httpx.Client, services: Services, project_id: uuid.UUID) -> None:
@@ -153,6 +176,9 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"kind": "canary", "version": 3}, 403, "gate_not_passed"),
     ({"kind": "canary", "version": 9}, 404, "version_not_found"),
     ({"kind": "canary", "version": 2, "level": 2}, 422, "invalid_route"),
+    ({"kind": "canary", "version": 2, "promotion": "better", "margin": 0.1}, 422, "invalid_route"),
+    ({"kind": "canary", "version": 2, "promotion": "always"}, 422, "invalid_request"),
+    ({"kind": "shadow", "version": 2, "promotion": "better"}, 422, "invalid_route"),
     ({"kind": "canary", "version": 2, "colour": "red"}, 422, "invalid_request"),
     ({"kind": "rolling", "version": 2}, 422, "invalid_request"),
 ]

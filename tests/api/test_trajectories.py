@@ -346,3 +346,26 @@ def test_rows_in_the_database_match_the_report(client: TestClient, services: Ser
     with transaction(services.sessions) as session:
         held = session.scalar(select(func.count()).where(Trajectory.held_out))
     assert held == report["held_out"]
+
+
+def test_an_import_of_conversations_that_open_alike_warns(client: TestClient) -> None:
+    def talk(n: int) -> dict[str, Any]:
+        opening = [*chat("Begin.", "What can I do?")["messages"]]
+        return {"messages": [*opening, *chat(f"Where is order {n}?", f"{n} is here.")["messages"]]}
+
+    assert send(client, jsonl(*good(30)))["warnings"] == []
+    made = client.post("/v1/tasks", json={"name": "alike", "grader": {"kind": "exact"}})
+    assert made.json()["shared_turns"] == 0
+    for report in (
+        send(client, jsonl(*(line(talk(n)) for n in range(40))), task="alike"),
+        client.post("/v1/trajectories", json=[talk(n) for n in range(40, 80)], params={"task": "alike"}).json(),
+    ):
+        [warning] = report["warnings"]
+        assert "trajectories of task 'alike' begin alike" in warning
+    spec = {"name": "shared", "grader": {"kind": "exact"}, "shared_turns": 1}
+    assert client.post("/v1/tasks", json=spec).json()["shared_turns"] == 1
+    report = send(client, jsonl(*(line(talk(n)) for n in range(40))), task="shared")
+    assert report["warnings"] == []
+    assert 0 < report["held_out"] < 20
+    for wrong in (-1, 1001, "1", None):
+        assert client.post("/v1/tasks", json={"name": "wrong", "shared_turns": wrong}).status_code == 422

@@ -19,11 +19,11 @@ __all__ = ["settings", "watch", "workshop"]
 @pytest.fixture
 def replicas(settings: Settings, workshop: Workshop) -> Iterator[list[str]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(_ready(settings)) for _ in range(2)]
+        yield [stack.enter_context(ready(settings)) for _ in range(2)]
 
 
 @contextmanager
-def _ready(settings: Settings) -> Iterator[str]:
+def ready(settings: Settings) -> Iterator[str]:
     """A replica with its model loaded: two can't load theirs at once in one process."""
     with serve(settings, serve_model=True) as url:
         deadline = time.monotonic() + 60

@@ -40,9 +40,9 @@ class Rows:
     adapter: str = "bot"
     task_names: list[str] = field(default_factory=list)
 
-    def task(self, name: str, items: list[dict[str, Any]] | None = None, share: float = 0.25) -> str:
+    def task(self, name: str, items: list[dict[str, Any]] | None = None, share: float = 0.25, **values: Any) -> str:
         with transaction(self.services.sessions) as session:
-            create_task(session, self.project_id, name, grader={"kind": "exact"}, holdout_share=share)
+            create_task(session, self.project_id, name, grader={"kind": "exact"}, holdout_share=share, **values)
             sent = [read_item(n, item) for n, item in enumerate(items if items is not None else chats(40, word=name))]
             results = import_batch(session, self.project_id, sent, default_task=name, tokens=TOKENS)
             assert {r.status for r in results} <= {"accepted"}

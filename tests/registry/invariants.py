@@ -110,7 +110,8 @@ def check_live_route(session: Session, adapter: Adapter) -> None:
 
 
 def check_held_out(session: Session, project_id: uuid.UUID) -> None:
-    """No dataset has an item whose prompt a held-out item of its task has; suites have held-out items alone."""
+    """No dataset has an item that begins with the message that a held-out one of its task begins with, however either
+    goes on; suites have held-out items alone."""
     leaked = """
         select count(*) from dataset_items i
         join trajectories t on t.id = i.trajectory_id

@@ -1,38 +1,53 @@
 """Versions with bytes in the store and scores on a suite, for tests of what is kept and deleted."""
 
 import hashlib
+import io
 import json
+import tarfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
 from registry import datasets, jobs
-from registry.adapters import get_adapter
+from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
 from registry.evaluations import record_evaluation, subject_of
+from registry.exports import describe_version, read_archive, write_archive
 from registry.gates import GateTerms, compare, record_gate
-from registry.models import Trajectory, Version
+from registry.models import Project, Trajectory, Version
+from registry.retention import purge
 from registry.suites import freeze_suite, suite_trajectories
 from registry.tasks import get_task
-from registry.versions import register_version
+from registry.version_imports import Imported, take_in
+from registry.versions import artifact_beside, artifact_key, get_version, register_version
 from tests.registry.conftest import Rows
 
 
-def artifact_files(text: str) -> dict[str, bytes]:
-    """A memory's folder as far as the registry looks into it."""
+def artifact_files(text: str, others: Mapping[str, str] | None = None) -> dict[str, bytes]:
+    """A memory's folder as far as the registry looks into it; with `others`, of one that has a memory per task."""
     files = {
         "memory.json": json.dumps({"base_revision": "r1"}).encode(),
         "memory.safetensors": text.encode(),
         "weaver/adapter_model.safetensors": b"weights",
         "report.json": json.dumps({"flags": [], "losses": [2.0, 1.0, 0.5]}).encode(),
     }
+    if others is not None:
+        files |= {"isolated.json": json.dumps({"others": others}).encode(), "router.safetensors": b"router"}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return {**files, "manifest.json": json.dumps(digests).encode()}
 
 
 def make_stored_version(
-    rows: Rows, task: str, *, parent: Version | None = None, passed: bool = True, text: str | None = None
+    rows: Rows,
+    task: str,
+    *,
+    parent: Version | None = None,
+    passed: bool = True,
+    text: str | None = None,
+    others: Mapping[str, str] | None = None,
 ) -> Version:
     """A version whose dataset, artifact and checkpoint lie in the store, scored on the task's suite."""
     services = rows.services
@@ -47,7 +62,7 @@ def make_stored_version(
             seed=0,
         )
     services.store.put(snapshot.object_key, snapshot.jsonl)
-    files = artifact_files(text or uuid.uuid4().hex)
+    files = artifact_files(text or uuid.uuid4().hex, others)
     artifact_hash = hashlib.sha256(files["manifest.json"]).hexdigest()
     key = f"projects/{rows.project_id}/artifacts/{artifact_hash}"
     for name, data in files.items():
@@ -82,6 +97,68 @@ def make_stored_version(
     return version
 
 
+def elsewhere(rows: Rows, **adapter: Any) -> Rows:
+    """Another installation: another project, as far as rows and objects go."""
+    other = Rows(rows.services, uuid.uuid4(), rows.adapter)
+    with transaction(rows.services.sessions) as session:
+        session.add(Project(id=other.project_id, name=other.project_id.hex))
+        session.flush()
+        values = {"base_model": "tiny", "base_revision": "r1", **adapter}
+        create_adapter(session, other.project_id, name=other.adapter, **values)
+    return other
+
+
+def export_version(rows: Rows, version: Version, path: Path) -> Path:
+    with transaction(rows.services.sessions) as session:
+        described = describe_version(session, session.get_one(Version, version.id))
+    write_archive(rows.services.store, described, version.artifact_key, path)
+    return path
+
+
+def import_archive(rows: Rows, path: Path, folder: Path) -> Imported:
+    """Into the adapter of `rows`, unpacked in the empty `folder`: bytes first, then the rows."""
+    archive = read_archive(path, folder, max_bytes=10_000_000)
+    store, key = rows.services.store, artifact_key(rows.project_id, archive.description["artifact_hash"])
+    store.put_folder(key, archive.folder)
+    for part, files in archive.parts.items():
+        store.put_folder(artifact_beside(key, part), files)
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
+        return take_in(session, adapter, archive.description, archive.report, key=key, actor="anna")
+
+
+def purge_versions(rows: Rows, *numbers: int) -> None:
+    """Their rows and their bytes, as retention does it."""
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
+        versions = [get_version(session, adapter, number) for number in numbers]
+        folders = purge(session, adapter, versions, actor="anna", reason="")
+    for folder in folders:
+        rows.services.store.delete_folder(folder)
+
+
+def beside(rows: Rows, adapter: str, **values: Any) -> Rows:
+    """Another adapter of the same project."""
+    other = Rows(rows.services, rows.project_id, adapter)
+    with transaction(rows.services.sessions) as session:
+        other.make_adapter(session, **values)
+    return other
+
+
+def retar(source: Path, target: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:
+    with tarfile.open(source) as tar:
+        files = {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]  # all regular
+    edit(files)
+    with tarfile.open(target, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            if name == "artifact/link":
+                member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
+            tar.addfile(member, io.BytesIO(data))
+    return target
+
+
 def stored_keys(rows: Rows, prefix: str | None = None) -> list[str]:
     own = f"projects/{rows.project_id}/"
     return [found.key for found in rows.services.store.list(own if prefix is None else prefix)]
@@ -100,8 +177,9 @@ def whole_database(rows: Rows) -> str:
 
 
 def whole_store(rows: Rows) -> str:
-    store = rows.services.store
-    return "\n".join(store.get(found.key).decode() for found in store.list(""))
+    """Of the project, and of all jobs: the store is shared with other tests."""
+    keys = stored_keys(rows) + stored_keys(rows, "jobs/")
+    return "\n".join(rows.services.store.get(key).decode() for key in keys)
 
 
 def trajectories(rows: Rows, *, held_out: bool) -> list[Trajectory]:

@@ -1,6 +1,7 @@
 """An adapter whose traffic can be routed: versions, a champion, answers as served, feedback on them."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from registry.adapters import get_adapter
@@ -73,6 +74,14 @@ class Routed:
             return receive_feedback(
                 session, self.rows.project_id, completion_id, reward, actor="key test", source=source
             )
+
+    def rate_sessions(self, reward: Callable[[str, int], float], count: int) -> list[Received]:
+        """One answer and its feedback for each of `count` sessions; `reward` of the version's label and the session."""
+        received = []
+        for number in range(count):
+            answer = self.ask(f"s{number}")
+            received.append(self.rate(answer, reward(self.answers[answer], number)))
+        return received
 
     def adapter(self, session: object) -> Adapter:
         return get_adapter(session, self.rows.project_id, self.rows.adapter, lock=True)  # type: ignore[arg-type]

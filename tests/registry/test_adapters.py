@@ -19,9 +19,16 @@ def _create(rows: Rows, **values: Any) -> AdapterSettings:
 
 
 def test_defaults_and_choices(rows: Rows) -> None:
-    assert _create(rows, gate_rule="non_inferior", gate_policy="canary", retry_replay_share=0.5) == AdapterSettings(
-        gate_rule="non_inferior", gate_policy="canary", retry_replay_share=0.5
-    )
+    chosen: dict[str, Any] = {"gate_rule": "non_inferior", "gate_policy": "canary", "retry_replay_share": 0.5}
+    made = _create(rows, **chosen)
+    assert made == AdapterSettings(**chosen)
+    # Who chooses canaries chooses that they end by themselves, well too.
+    assert (made.canary_promotion, made.canary_margin) == ("non_inferior", 0.05)
+
+
+def test_how_canaries_end_can_be_chosen(rows: Rows) -> None:
+    made = _create(rows, canary_promotion="better", canary_margin=0.1)
+    assert (made.canary_promotion, made.canary_margin) == ("better", 0.1)
 
 
 @pytest.mark.parametrize("strategy", ["sequential", "isolated"])
@@ -44,6 +51,9 @@ def test_only_replay_replays(rows: Rows, strategy: str) -> None:
         {"gate_margin": 1.1},
         {"replay_share": 1.0},
         {"canary_share": 0.6},
+        {"canary_promotion": "always"},
+        {"canary_margin": 0.0},
+        {"canary_margin": 1.0},
         {"retry_replay_share": 0.25},
         {"strategy": "other"},
     ],

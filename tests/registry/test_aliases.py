@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,9 @@ from registry.database import transaction
 from registry.errors import AliasNotFound, GateNotPassed, Invalid, InvalidName, NothingToRollBackTo, StaleAlias
 from registry.models import AliasMove, Version
 from registry.served import find_served
+from registry.version_labels import archive
+from registry.version_standing import standing_of, withdraw
+from registry.versions import get_version
 from tests.registry.conftest import Rows
 
 
@@ -61,6 +65,82 @@ def test_rollback_leaves_a_version_that_was_promoted_twice(trained: Rows) -> Non
     assert _roll_back(trained) == 1
     with pytest.raises(NothingToRollBackTo):
         _roll_back(trained)
+
+
+def _put_away(rows: Rows, number: int, how: str) -> None:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
+        version = get_version(session, adapter, number)
+        if how == "archived":
+            archive(session, adapter, version, actor="test", reason="old")
+        elif how == "withdrawn":
+            withdraw(session, version, actor="test", reason="law", evidence={})
+        elif how == "purged":
+            standing_of(session, version).purged_at = MIDNIGHT
+        else:
+            session.execute(sa.text("alter table gates disable trigger immutable"))
+            forged = sa.text("update gates set passed = false where version_id = :id")
+            session.execute(forged, {"id": version.id})
+            session.execute(sa.text("alter table gates enable trigger immutable"))
+
+
+def _evidence(rows: Rows) -> dict[str, Any]:
+    """Of the newest move."""
+    with transaction(rows.services.sessions) as session:
+        return history(session, get_adapter(session, rows.project_id, rows.adapter), "champion")[-1].evidence
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("archived", "bot@2 is archived"),
+        ("withdrawn", "bot@2 was withdrawn at"),
+        ("purged", "the bytes of bot@2 were removed by retention"),
+        ("rejected", "bot@2 is rejected"),
+    ],
+)
+def test_rollback_goes_to_the_last_good_version_and_says_what_it_passed_over(trained: Rows, how: str, why: str) -> None:
+    for number in (1, 2, 3):
+        _promote(trained, number)
+    _put_away(trained, 2, how)
+    with pytest.raises(StaleAlias):
+        _roll_back(trained, expected=2)
+    assert [_roll_back(trained, expected=3), _current(trained)] == [1, 1]
+    [skipped] = _evidence(trained)["skipped"]
+    assert skipped["version"] == 2
+    assert skipped["why"].startswith(why)
+
+
+def test_rollback_passes_over_a_version_once_and_leaves_the_present_one(trained: Rows) -> None:
+    for number in (3, 2, 1, 2, 1, 3):
+        _promote(trained, number)
+    _put_away(trained, 1, "archived")
+    assert _roll_back(trained) == 2
+    assert [skipped["version"] for skipped in _evidence(trained)["skipped"]] == [1]
+    assert _roll_back(trained) == 3
+    assert [skipped["version"] for skipped in _evidence(trained)["skipped"]] == [1]
+    with pytest.raises(NothingToRollBackTo, match="is at version 3 and has served no earlier one. Promote another"):
+        _roll_back(trained)
+
+
+def test_a_rollback_that_passes_over_nothing_says_nothing_of_it(trained: Rows) -> None:
+    for number in (1, 2):
+        _promote(trained, number)
+    assert _roll_back(trained) == 1
+    assert _evidence(trained).keys() == {"undoes"}
+
+
+def test_without_a_good_version_before_rollback_says_what_it_looked_at(trained: Rows) -> None:
+    for number in (1, 2, 3):
+        _promote(trained, number)
+    _put_away(trained, 1, "archived")
+    _put_away(trained, 2, "withdrawn")
+    with pytest.raises(NothingToRollBackTo) as refused:
+        _roll_back(trained)
+    told = str(refused.value)
+    assert told.startswith("bot@champion is at version 3 and nothing that served before it may serve now: bot@2 was")
+    assert "; bot@1 is archived; take it out of the archive first. Promote another version that passed" in told
+    assert _current(trained) == 3
 
 
 def test_rollback_to_a_named_version(trained: Rows) -> None:

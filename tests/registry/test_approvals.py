@@ -15,7 +15,7 @@ from registry.database import transaction
 from registry.errors import GateNotPassed, NothingToDecide, StaleAlias
 from registry.gates import GateTerms, compare
 from registry.models import GateDecision, Job, Version
-from registry.routes import live_route, weights_of
+from registry.routes import Decision, live_route, start_shadow, weights_of
 from registry.versions import champion, gate_of, get_version, verdict
 from tests.registry.conftest import Rows
 
@@ -142,11 +142,26 @@ def test_a_pass_starts_a_canary(rows: Rows) -> None:
     assert _follow(rows, rows.version("a")) == "passed; route 1 gives it 20% of the sessions"
     told = _follow(rows, rows.version("a"))
     assert told.startswith("passed; no canary was started: route 1 (canary) of bot is live")
+    assert told.endswith(". This version is tried next if that one is stopped")
     assert _champion(rows) == 1
     with transaction(rows.services.sessions) as session:
         route = live_route(session, get_adapter(session, rows.project_id, "bot"))
         assert route is not None
         assert weights_of(route) == {1: 0.8, 2: 0.2}
+        assert (route.promotion, route.margin) == ("non_inferior", 0.05)
+
+
+def test_a_pass_beside_another_route_says_that_its_canary_is_left_to_a_person(rows: Rows) -> None:
+    _set(rows, gate_policy="canary")
+    rows.task("a")
+    _follow(rows, rows.version("a"))
+    rows.version("a")
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        start_shadow(session, adapter, 2, 1.0, Decision("anna", "look"))
+    told = _follow(rows, rows.version("a"))
+    assert told.startswith("passed; no canary was started: route 1 (shadow) of bot is live")
+    assert told.endswith(". Then start its canary by hand")
 
 
 def test_forgetting_is_followed_by_one_training_with_more_replay(rows: Rows) -> None:

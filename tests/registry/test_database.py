@@ -10,7 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from registry.database import MIGRATIONS, transaction
 from registry.models import Base
+from registry.routes import Terms
 from tests.registry.conftest import Rows
+from tests.registry.routed import make_routed
 
 IMMUTABLE = (
     "suites",
@@ -33,6 +35,7 @@ IMMUTABLE = (
     "version_changes",
     "version_imports",
     "version_import_tasks",
+    "version_import_datasets",
     "deletions",
     "deletion_datasets",
 )
@@ -54,6 +57,35 @@ def test_migrations_go_down_and_up_again(database_url: str) -> None:
     assert sa.inspect(engine).get_table_names() == ["alembic_version"]
     command.upgrade(config, "head")
     assert set(sa.inspect(engine).get_table_names()) >= {"versions", "jobs"}
+    engine.dispose()
+
+
+def test_going_back_from_promoted_canaries_they_have_ended(rows: Rows, database_url: str) -> None:
+    """Revision 0006 down to 0005 and up again: the older code knows neither the state nor the settings."""
+    routed = make_routed(rows)
+    routed.start_canary(2, terms=Terms(promotion="better"))
+    routed.rate_sessions(lambda label, number: float(label != "bot@1"), 60)
+    assert routed.route(1).state == "promoted"
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["database_url"] = database_url
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update adapters set gate_policy = 'canary'"))
+    command.downgrade(config, "0005")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("select state from routes")) == "ended"
+        kinds = connection.scalars(sa.text("select kind from route_changes order by seq")).all()
+    assert kinds == ["started", "ended"]
+    for statement in ("update routes set state = 'live'", "update route_changes set kind = 'ended'"):
+        with pytest.raises(DBAPIError), engine.begin() as connection:
+            connection.execute(sa.text(statement))
+    command.upgrade(config, "head")
+    with engine.connect() as connection:
+        # Who had chosen policy `canary` before was told that promoting is theirs.
+        found = connection.execute(sa.text("select canary_promotion, canary_margin from adapters")).one()
+        assert tuple(found) == ("never", 0.05)
+        assert connection.scalar(sa.text("select promotion from routes")) == "never"
     engine.dispose()
 
 

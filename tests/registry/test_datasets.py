@@ -41,7 +41,7 @@ def test_held_out_trajectories_never_enter(rows: Rows) -> None:
     assert held_out
     assert not any(row.held_out for row in chosen)
     assert all(row.held_out for row in held_out)
-    assert not {r.prompt_hash for r in chosen} & {r.prompt_hash for r in held_out}
+    assert not {r.beginning_hash for r in chosen} & {r.beginning_hash for r in held_out}
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])

@@ -1,9 +1,9 @@
 """Deleting data: no byte of it is left in the database or the store, what learned it is dealt with, a record stays."""
 
+import hashlib
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,12 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from registry import datasets, jobs
 from registry.adapters import get_adapter
-from registry.aliases import get_alias, promote
+from registry.aliases import get_alias
 from registry.database import transaction
-from registry.deletion import Deleted, Order, Policy, delete_data
-from registry.deletion_scope import Scope, Subject, find_affected
-from registry.erasing import finish_erasure, may_erase, unfinished_erasures
-from registry.errors import DeletionChanged, Invalid, TrajectoryNotFound, VersionNotServable
+from registry.deletion_scope import Subject, find_affected
+from registry.erasing import may_erase, unfinished_erasures
+from registry.errors import DeletionChanged, Invalid, SnapshotOutdated, TrajectoryNotFound, VersionNotServable
 from registry.gates import GateTerms, judge
 from registry.imports import import_batch, read_item
 from registry.lineage import trajectory_lineage, version_lineage
@@ -36,41 +35,19 @@ from registry.models import (
     Trajectory,
     Version,
 )
-from registry.retraining import advance_retrainings
 from registry.served import find_served
 from registry.suites import freeze_suite
 from registry.tasks import get_task
 from registry.trajectories import get_trajectory
 from registry.version_standing import standings
 from tests.registry.conftest import TOKENS, Rows, chats
+from tests.registry.deleting import SECRET, advance, delete, finish, promote_version, with_secrets
 from tests.registry.keeping import make_stored_version, stored_keys, trajectories, whole_database, whole_store
-
-SECRET = "tulip-4711"
-
-
-def _delete(rows: Rows, scope: Scope, identifier: str, policy: Policy = "keep", **more: Any) -> Deleted:
-    with transaction(rows.services.sessions) as session:
-        order = Order(policy, "key test", "asked for it")
-        return delete_data(session, rows.project_id, Subject(scope, identifier), order, **more)
-
-
-def _finish(rows: Rows, deleted: Deleted) -> bool:
-    return finish_erasure(rows.services.sessions, rows.services.store, deleted.deletion.id)
-
-
-def _promote(rows: Rows, version: Version, alias: str = "champion") -> None:
-    with transaction(rows.services.sessions) as session:
-        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
-        promote(session, adapter, alias, session.get_one(Version, version.id), actor="test", reason="")
-
-
-def _with_secrets(rows: Rows) -> None:
-    """A task of 40 ordinary trajectories and 20 of user anna in session s1, some of them held out."""
-    rows.task("a", [*chats(40, word="order"), *chats(20, word=SECRET, session_id="s1", metadata={"user": "anna-92"})])
+from tests.registry.routed import make_routed
 
 
 def test_every_byte_of_a_user_is_gone_and_hashes_and_counts_stay(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     version = make_stored_version(rows, "a")
     held_out = [row for row in trajectories(rows, held_out=True) if row.session_id == "s1"]
     assert held_out, "the sample must have held-out items of the user, or this tests too little"
@@ -95,8 +72,8 @@ def test_every_byte_of_a_user_is_gone_and_hashes_and_counts_stay(rows: Rows) -> 
     assert SECRET in whole_database(rows)
     assert SECRET in whole_store(rows)
 
-    deleted = _delete(rows, "user", "anna-92")
-    assert _finish(rows, deleted)
+    deleted = delete(rows, "user", "anna-92")
+    assert finish(rows, deleted)
 
     for text in (SECRET, "anna-92"):
         assert text not in whole_database(rows)
@@ -120,10 +97,10 @@ def test_every_byte_of_a_user_is_gone_and_hashes_and_counts_stay(rows: Rows) -> 
 
 
 def test_the_dry_run_lists_all_and_changes_nothing(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     first = make_stored_version(rows, "a")
     child = make_stored_version(rows, "a", parent=first)
-    _promote(rows, child)
+    promote_version(rows, child)
     state = whole_database(rows), stored_keys(rows)
     with transaction(rows.services.sessions) as session:
         told = find_affected(session, rows.project_id, Subject("session", "s1")).describe()
@@ -139,7 +116,7 @@ def test_lineage_of_a_trajectory_leads_to_what_serves_it(rows: Rows) -> None:
     rows.task("a")
     first = make_stored_version(rows, "a")
     child = make_stored_version(rows, "a", parent=first)
-    _promote(rows, child)
+    promote_version(rows, child)
     with transaction(rows.services.sessions) as session:
         session.add(Exposure(completion_id="c1", project_id=rows.project_id, version_id=child.id))
     trained, held_out = trajectories(rows, held_out=False)[0], trajectories(rows, held_out=True)[0]
@@ -164,8 +141,8 @@ def test_withdrawing_moves_aliases_to_the_newest_good_version_and_refuses_the_re
     learned = make_stored_version(rows, "b", parent=clean)
     child = make_stored_version(rows, "a", parent=learned)
     for version in (clean, child):
-        _promote(rows, version)
-    _promote(rows, learned, "candidate")
+        promote_version(rows, version)
+    promote_version(rows, learned, "candidate")
     with transaction(rows.services.sessions) as session:
         adapter = session.scalars(sa.select(Adapter)).one()
         route = Route(adapter_id=adapter.id, number=1, kind="ab", salt="s", level=0.05, smallest_effect=0.05)
@@ -174,7 +151,7 @@ def test_withdrawing_moves_aliases_to_the_newest_good_version_and_refuses_the_re
             RouteArm(place=1, version_id=clean.id, weight=0.5),
         ]
         session.add(route)
-    deleted = _delete(rows, "session", "s1", "withdraw")
+    deleted = delete(rows, "session", "s1", "withdraw")
     told = deleted.deletion.affected
     assert {move["alias"]: (move["from"], move["to"]) for move in told["moved"]} == {
         "bot@champion": (4, 1),
@@ -192,13 +169,13 @@ def test_withdrawing_moves_aliases_to_the_newest_good_version_and_refuses_the_re
             with pytest.raises(VersionNotServable, match="was withdrawn"):
                 find_served(session, rows.project_id, f"bot@{number}")
     with pytest.raises(VersionNotServable):
-        _promote(rows, child)
+        promote_version(rows, child)
 
 
 def test_without_a_good_version_an_alias_stays_and_its_answers_are_refused(rows: Rows) -> None:
-    _with_secrets(rows)
-    _promote(rows, make_stored_version(rows, "a"))
-    deleted = _delete(rows, "session", "s1", "withdraw")
+    with_secrets(rows)
+    promote_version(rows, make_stored_version(rows, "a"))
+    deleted = delete(rows, "session", "s1", "withdraw")
     assert deleted.deletion.affected["stranded"] == ["bot@champion"]
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot")
@@ -214,22 +191,23 @@ def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows:
     learned = make_stored_version(rows, "b", parent=clean)
     child = make_stored_version(rows, "a", parent=learned)
     make_stored_version(rows, "b", parent=clean, passed=False)
-    _promote(rows, child)
-    deleted = _delete(rows, "session", "s1", "retrain")
+    promote_version(rows, child)
+    deleted = delete(rows, "session", "s1", "retrain")
     [first] = deleted.started
     with transaction(rows.services.sessions) as session:
         job = session.get_one(Job, first)
         asked = {key: job.params[key] for key in ("task", "parent", "promote", "replaces", "training")}
         assert asked == {"task": "b", "parent": 1, "promote": False, "replaces": 2, "training": {"steps": 5}}
         assert find_served(session, rows.project_id, "bot").label == "bot@3"
-        assert advance_retrainings(session) == []
+    assert advance(rows) == []
 
     new = make_stored_version(rows, "b", parent=clean)
     with transaction(rows.services.sessions) as session:
         # The job that ran is the one that registered the version.
         session.execute(sa.update(Retraining).where(Retraining.place == 0).values(job_id=new.job_id))
+    [second] = advance(rows)
+    assert advance(rows) == []
     with transaction(rows.services.sessions) as session:
-        [second] = advance_retrainings(session)
         params = session.get_one(Job, second).params
         assert {k: params[k] for k in ("task", "parent", "promote", "replaces")} == {
             "task": "a",
@@ -237,7 +215,6 @@ def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows:
             "promote": True,
             "replaces": 3,
         }
-        assert advance_retrainings(session) == []
         found = version_lineage(session, session.get_one(Version, new.id))
         assert found.replaces is not None
         assert (found.replaces.number, found.learned_deleted) == (2, False)
@@ -261,20 +238,20 @@ def test_a_version_trained_anew_need_not_gain(rows: Rows) -> None:
 
 
 def test_a_line_whose_job_fails_stops_and_says_why(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     first = make_stored_version(rows, "a")
-    _promote(rows, make_stored_version(rows, "a", parent=first))
-    [started] = _delete(rows, "session", "s1", "retrain").started
+    promote_version(rows, make_stored_version(rows, "a", parent=first))
+    [started] = delete(rows, "session", "s1", "retrain").started
     with transaction(rows.services.sessions) as session:
         session.execute(sa.update(Job).where(Job.id == started).values(state="failed", error="no data left"))
+    assert advance(rows) == []
     with transaction(rows.services.sessions) as session:
-        assert advance_retrainings(session) == []
         last = session.scalars(sa.select(Retraining).where(Retraining.place == 1)).one()
         assert last.stopped == f"job {started} failed: no data left"
 
 
 def test_live_trainings_on_the_data_begin_anew_and_files_written_late_are_found(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     version = make_stored_version(rows, "a")
     store = rows.services.store
     with transaction(rows.services.sessions) as session:
@@ -289,12 +266,12 @@ def test_live_trainings_on_the_data_begin_anew_and_files_written_late_are_found(
             assert jobs.claim(session, job_id, "w", 60) == 1
     [victim] = [row for row in trajectories(rows, held_out=False) if row.session_id == "s1"][:1]
 
-    deleted = _delete(rows, "trajectory", str(victim.id), "withdraw")
+    deleted = delete(rows, "trajectory", str(victim.id), "withdraw")
     assert len(deleted.started) == 2, "the second goes on from a version that learned it"
     with transaction(rows.services.sessions) as session:
         assert session.get_one(Job, bound).cancel_requested
         assert session.get_one(Job, deleted.started[0]).params == {"task": "a", "parent": None}
-    assert not _finish(rows, deleted)
+    assert not finish(rows, deleted)
 
     late = f"projects/{rows.project_id}/datasets/late.jsonl"
     store.put(late, json.dumps({"id": str(victim.id), "messages": [SECRET]}).encode())
@@ -305,7 +282,7 @@ def test_live_trainings_on_the_data_begin_anew_and_files_written_late_are_found(
         for job_id in (bound, unbound):
             assert jobs.finish(session, job_id, 1, "cancelled")
         assert unfinished_erasures(session) == [deleted.deletion.id]
-    assert _finish(rows, deleted)
+    assert finish(rows, deleted)
     keys = stored_keys(rows)
     assert late not in keys
     assert other in keys
@@ -315,29 +292,29 @@ def test_live_trainings_on_the_data_begin_anew_and_files_written_late_are_found(
 
 
 def test_an_evaluation_recorded_late_loses_its_answers_too(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     version = make_stored_version(rows, "a")
     with transaction(rows.services.sessions) as session:
         running = jobs.create_job(session, rows.project_id, "evaluate", {"version": 1}).id
     with transaction(rows.services.sessions) as session:
         jobs.claim(session, running, "w", 60)
         old = session.scalars(sa.select(Evaluation)).one()
-    deleted = _delete(rows, "session", "s1")
-    assert not _finish(rows, deleted)
+    deleted = delete(rows, "session", "s1")
+    assert not finish(rows, deleted)
     with transaction(rows.services.sessions) as session:
         late = {c.key: getattr(old, c.key) for c in sa.inspect(Evaluation).columns if c.key not in ("id", "version_id")}
         session.add(Evaluation(**late, version_id=None))
         jobs.finish(session, running, 1, "succeeded")
     assert SECRET in whole_database(rows)
-    assert _finish(rows, deleted)
+    assert finish(rows, deleted)
     assert SECRET not in whole_database(rows)
     assert version.number == 1
 
 
 def test_a_suite_that_lost_an_item_is_never_used_again(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     make_stored_version(rows, "a")
-    _delete(rows, "session", "s1")
+    delete(rows, "session", "s1")
     items = chats(20, word=SECRET, session_id="s1", metadata={"user": "anna-92"})
     with transaction(rows.services.sessions) as session:
         smaller = freeze_suite(session, get_task(session, rows.project_id, "a"))
@@ -354,7 +331,7 @@ def test_a_suite_that_lost_an_item_is_never_used_again(rows: Rows) -> None:
 
 
 def test_only_texts_and_only_in_such_a_transaction(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     make_stored_version(rows, "a")
     with (
         pytest.raises(DBAPIError, match="rows of evaluations are immutable"),
@@ -367,26 +344,26 @@ def test_only_texts_and_only_in_such_a_transaction(rows: Rows) -> None:
 
 
 def test_what_is_not_there_or_has_changed_is_refused(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     with pytest.raises(TrajectoryNotFound, match="nothing of user 'ben'"):
-        _delete(rows, "user", "ben")
+        delete(rows, "user", "ben")
     with pytest.raises(TrajectoryNotFound):
-        _delete(rows, "trajectory", str(uuid.uuid4()))
+        delete(rows, "trajectory", str(uuid.uuid4()))
     with pytest.raises(Invalid, match="a UUID"):
-        _delete(rows, "trajectory", "7")
+        delete(rows, "trajectory", "7")
     with pytest.raises(Invalid):
-        _delete(rows, "session", "\0")
+        delete(rows, "session", "\0")
     with pytest.raises(DeletionChanged, match="20 trajectories would be deleted, not 3"):
-        _delete(rows, "session", "s1", expected=3)
+        delete(rows, "session", "s1", expected=3)
     other = Rows(rows.services, uuid.uuid4())
     with pytest.raises(TrajectoryNotFound):
-        _delete(other, "session", "s1")
+        delete(other, "session", "s1")
     with transaction(rows.services.sessions) as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Trajectory)) == 60
 
 
 def test_a_dataset_that_is_being_recorded_is_waited_for(rows: Rows) -> None:
-    _with_secrets(rows)
+    with_secrets(rows)
     with ThreadPoolExecutor(1) as pool:
         with transaction(rows.services.sessions) as session:
             task = get_task(session, rows.project_id, "a")
@@ -394,20 +371,37 @@ def test_a_dataset_that_is_being_recorded_is_waited_for(rows: Rows) -> None:
                 session, rows.project_id, task, earlier_tasks=[], replay_share=0.0, min_reward=0.5, seed=0
             )
             content_hash = datasets.record_dataset(session, snapshot).content_hash
-            deleting = pool.submit(_delete, rows, "session", "s1")
+            deleting = pool.submit(delete, rows, "session", "s1")
             with pytest.raises(TimeoutError):
                 deleting.result(timeout=1.0)
         deleted = deleting.result(timeout=30)
     assert [dataset["hash"] for dataset in deleted.deletion.affected["datasets"]] == [content_hash]
 
 
-def test_a_dataset_that_comes_too_late_is_refused_by_the_database(rows: Rows) -> None:
-    _with_secrets(rows)
+def test_a_dataset_that_comes_too_late_is_refused(rows: Rows) -> None:
+    with_secrets(rows)
     with transaction(rows.services.sessions) as session:
         task = get_task(session, rows.project_id, "a")
         snapshot = datasets.snapshot(
             session, rows.project_id, task, earlier_tasks=[], replay_share=0.0, min_reward=0.5, seed=0
         )
-    _delete(rows, "session", "s1")
-    with pytest.raises(DBAPIError), transaction(rows.services.sessions) as session:
+    delete(rows, "session", "s1")
+    with (
+        pytest.raises(SnapshotOutdated, match="of the .* trajectories were deleted"),
+        transaction(rows.services.sessions) as session,
+    ):
         datasets.record_dataset(session, snapshot)
+
+
+def test_one_who_comes_back_can_be_deleted_again(rows: Rows) -> None:
+    routed = make_routed(rows)
+    routed.start_canary(2)
+    units = []
+    for _ in range(2):
+        assert routed.rate(routed.ask("visitor-7"), 1.0).feedback.counted
+        delete(rows, "session", "visitor-7")
+        with transaction(rows.services.sessions) as session:
+            units.append(session.scalars(sa.select(Feedback.unit).order_by(Feedback.seq.desc()).limit(1)).one())
+    assert len(set(units)) == 2
+    assert hashlib.sha256(b"visitor-7").hexdigest() not in "".join(map(str, units)), "guesses could be tried"
+    assert "visitor-7" not in whole_database(rows)

@@ -1,7 +1,6 @@
-"""Feedback: attribution, repetition, what counts, and the canary that it stops; with concurrent callers."""
+"""Feedback: attribution, repetition, and what counts; with concurrent callers."""
 
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,10 +9,9 @@ from sqlalchemy.exc import DBAPIError
 
 from registry.database import transaction
 from registry.errors import CompletionNotFound, FeedbackDiffers, Invalid, InvalidName, RegistryError
-from registry.feedback import MONITOR, Received, receive_feedback
+from registry.feedback import receive_feedback
 from registry.models import Feedback, Project
 from registry.routes import Terms, route_history
-from registry.sequential_test import compare_means
 from tests.registry.conftest import Rows
 from tests.registry.routed import Routed, make_routed
 
@@ -23,22 +21,13 @@ def routed(rows: Rows) -> Routed:
     return make_routed(rows)
 
 
-def _rate_sessions(routed: Routed, reward: Callable[[str, int], float], count: int) -> list[Received]:
-    """One answer and its feedback for each of `count` sessions; `reward` of the version's label and the session."""
-    received = []
-    for number in range(count):
-        answer = routed.ask(f"s{number}")
-        received.append(routed.rate(answer, reward(routed.answers[answer], number)))
-    return received
-
-
 def test_feedback_goes_to_the_version_that_answered(routed: Routed) -> None:
     by_alias, by_number, bare = routed.ask(), routed.ask(model="bot@3"), routed.ask(model="base")
     routed.move_champion(2)
     received = [routed.rate(each, 1.0) for each in (by_alias, by_number, bare)]
     assert [r.exposure.version.number if r.exposure.version else None for r in received] == [1, 3, None]
     assert [r.feedback.version_id for r in received] == [r.exposure.version_id for r in received]
-    assert not any(r.route or r.feedback.counted or r.stopped for r in received)
+    assert not any(r.route or r.feedback.counted or r.outcome for r in received)
 
 
 def test_repeated_feedback_changes_nothing_and_a_second_thought_is_refused(routed: Routed) -> None:
@@ -80,50 +69,15 @@ def test_late_feedback_counts_for_the_route_that_has_ended(routed: Routed) -> No
     answers = [routed.ask(f"s{number}") for number in range(12)]
     routed.end(1)
     received = [routed.rate(answer, 0.0) for answer in answers]
-    assert all(r.feedback.counted and not r.stopped for r in received)
+    assert all(r.feedback.counted and not r.outcome for r in received)
     assert {r.route.state for r in received if r.route} == {"ended"}
     assert sum(arm.sessions for arm in routed.results().arms) == 12
 
 
-def test_a_canary_that_is_worse_is_stopped_at_once(routed: Routed) -> None:
-    routed.start_canary(2, 0.5)
-    received = _rate_sessions(routed, lambda label, number: 1.0 if label == "bot@1" else 0.0, 60)
-    stops = [number for number, each in enumerate(received) if each.stopped]
-    assert len(stops) == 1
-    assert (routed.route(1).state, routed.live()) == ("stopped", None)
-    # From the very next answer on, also for the sessions that had the canary.
-    later = [routed.answers[routed.ask(f"s{number}")] for number in range(40)]
-    assert set(later) == {"bot@1"}
-    with transaction(routed.rows.services.sessions) as session:
-        stopped = route_history(session, routed.route(1))[-1]
-        champion = session.scalar(sa.text("select count(*) from alias_moves"))
-    assert champion == 1
-    assert (stopped.kind, stopped.actor) == ("stopped", MONITOR)
-    assert stopped.reason.startswith("version 2 is worse than 1: -100.0 points, between -100.0 and ")
-    evidence = stopped.evidence
-    assert (evidence["verdict"], evidence["means"]) == ("worse", {"1": 1.0, "2": 0.0})
-    assert evidence["interval"][1] < 0
-    assert evidence["last_feedback"] == received[stops[0]].feedback.seq
-    # The evidence is what the rows say: not one session fewer would have done.
-    counts = evidence["sessions"]
-    assert sum(counts.values()) == stops[0] + 1
-    assert compare_means([1.0] * counts["1"], [0.0] * counts["2"]).verdict == "worse"
-    assert compare_means([1.0] * (evidence["blocks"] - 1), [0.0] * (evidence["blocks"] - 1)).verdict == "not yet"
-
-
-def test_a_canary_that_is_as_good_or_better_goes_on(routed: Routed) -> None:
-    routed.start_canary(2, 0.5)
-    received = _rate_sessions(routed, lambda label, number: 0.0 if label == "bot@1" else 1.0, 60)
-    assert not any(each.stopped for each in received)
-    stable, canary = routed.results().arms
-    assert canary.difference is not None
-    assert (canary.difference.verdict, canary.sessions_needed, stable.sessions_needed) == ("better", 0, 0)
-
-
 def test_an_ab_route_reports_and_does_not_stop(routed: Routed) -> None:
     routed.start_ab({1: 0.4, 2: 0.3, 3: 0.3})
-    received = _rate_sessions(routed, lambda label, number: 0.0 if label == "bot@2" else float(number % 2), 120)
-    assert not any(each.stopped for each in received)
+    received = routed.rate_sessions(lambda label, number: 0.0 if label == "bot@2" else float(number % 2), 120)
+    assert not any(each.outcome for each in received)
     control, two, three = routed.results().arms
     assert (control.version, control.difference) == (1, None)
     assert two.difference is not None
@@ -195,17 +149,6 @@ def test_two_answers_of_one_session_rated_at_once_count_once(routed: Routed) -> 
         with ThreadPoolExecutor(6) as pool:
             received = list(pool.map(lambda answer: routed.rate(answer, 1.0), answers))
         assert sum(each.feedback.counted for each in received) == 1
-
-
-def test_concurrent_feedback_stops_a_canary_once(routed: Routed) -> None:
-    routed.start_canary(2)
-    answers = [routed.ask(f"s{number}") for number in range(80)]
-    with ThreadPoolExecutor(8) as pool:
-        received = list(pool.map(lambda a: routed.rate(a, 1.0 if routed.answers[a] == "bot@1" else 0.0), answers))
-    assert sum(each.stopped for each in received) == 1
-    assert sum(each.feedback.counted for each in received) == 80
-    with transaction(routed.rows.services.sessions) as session:
-        assert [change.kind for change in route_history(session, routed.route(1))] == ["started", "stopped"]
 
 
 def test_feedback_while_the_route_is_ended_and_the_champion_moved(routed: Routed) -> None:

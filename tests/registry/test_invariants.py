@@ -120,15 +120,11 @@ class AdapterMachine(RuleBasedStateMachine):
         prompts=st.lists(st.integers(0, 30), max_size=4),
         answer=st.integers(0, 3),
         reward=st.sampled_from([None, 0.2, 0.9]),
+        turns=st.integers(1, 3),
     )
-    def upload(self, task: str, prompts: list[int] | range, answer: int, reward: float | None) -> None:
-        items = [
-            {
-                "messages": [{"role": "user", "content": f"{p}?"}, {"role": "assistant", "content": f"{p} {answer}."}],
-                "reward": reward,
-            }
-            for p in prompts
-        ]
+    def upload(self, task: str, prompts: list[int] | range, answer: int, reward: float | None, turns: int = 1) -> None:
+        """Conversations of some turns, all of which are learned from; longer ones go on from the shorter."""
+        items = [{"messages": _conversation(p, answer, turns), "reward": reward} for p in prompts]
         with transaction(self.sessions) as session:
             sent = [read_item(place, item) for place, item in enumerate(items)]
             results = import_batch(session, self.project_id, sent, default_task=task, tokens=TOKENS)
@@ -213,10 +209,14 @@ class AdapterMachine(RuleBasedStateMachine):
         if self.pointers[alias].current:
             self.promote(self.pointers[alias].current, alias, "none asked")
 
-    @rule(alias=aliases, kind=expectations)
-    def roll_back_to_the_one_before(self, alias: str, kind: str) -> None:
-        served = self.pointers[alias].served
-        self._roll_back(alias, kind, served[-2] if len(served) > 1 else None)
+    @rule(alias=aliases, kind=expectations, hide=st.booleans())
+    def roll_back_to_the_last_good(self, alias: str, kind: str, hide: bool) -> None:
+        """Past what was archived or withdrawn meanwhile; sometimes the one before is archived just now."""
+        pointer = self.pointers[alias]
+        if hide and len(pointer.served) > 1:
+            self.archive(pointer.served[-2], False)
+        good = [number for number in pointer.served if number != pointer.current and self._may_serve(number)]
+        self._roll_back(alias, kind, good[-1] if good else None)
 
     @rule(alias=aliases, kind=expectations, number=numbers)
     def roll_back_to_a_number(self, alias: str, kind: str, number: int) -> None:
@@ -384,6 +384,17 @@ class AdapterMachine(RuleBasedStateMachine):
             query = sa.select(Version).where(Version.adapter_id == adapter.id, Version.number == number)
             version = session.scalars(query).one_or_none()
             return version is not None and has_passed(session, version) and is_servable(session, version)
+
+
+def _conversation(prompt: int, answer: int, turns: int) -> list[dict[str, str]]:
+    return [
+        message
+        for turn in range(turns)
+        for message in (
+            {"role": "user", "content": f"{prompt}?" + " And then?" * turn},
+            {"role": "assistant", "content": f"{prompt} {answer}." + " Later." * turn},
+        )
+    ]
 
 
 def _last_move(session: Session, adapter: Adapter, alias: str) -> AliasMove | None:

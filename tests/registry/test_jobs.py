@@ -114,6 +114,18 @@ def test_cancelling(services: Services, project_id: uuid.UUID, job_id: uuid.UUID
     assert _claim(services, waiting.id) is None
 
 
+def test_a_job_that_was_begun_meanwhile_is_asked_to_stop(
+    services: Services, project_id: uuid.UUID, job_id: uuid.UUID
+) -> None:
+    """The session that cancels knew it as queued; its worker goes on writing until it has heard of it."""
+    with transaction(services.sessions) as session:
+        known = jobs.get_job(session, project_id, job_id)
+        assert known.state == "queued"
+        assert _claim(services, job_id) == 1
+        assert jobs.request_cancel(session, project_id, job_id).state == "running"
+    assert (_job(services, job_id).state, _job(services, job_id).cancel_requested) == ("running", True)
+
+
 def test_another_projects_job_does_not_exist(services: Services, job_id: uuid.UUID) -> None:
     with transaction(services.sessions) as session, pytest.raises(JobNotFound):
         jobs.get_job(session, uuid.uuid4(), job_id)

@@ -1,9 +1,7 @@
 """Tags, the archive, retention, comparison, export and import, garbage: what is kept, and that nothing needed goes."""
 
 import hashlib
-import io
 import json
-import tarfile
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import jobs
-from registry.adapters import create_adapter, get_adapter
+from registry.adapters import get_adapter
 from registry.aliases import promote, roll_back
 from registry.artifacts import StoredObject
 from registry.clock import utc_now
@@ -22,7 +20,7 @@ from registry.database import transaction
 from registry.errors import InvalidArchive, InvalidName, VersionNeeded, VersionNotServable
 from registry.exports import Archive, describe_version, read_archive, write_archive
 from registry.garbage import collect_garbage, find_garbage
-from registry.models import Adapter, Dataset, Job, Project, Version, VersionChange, VersionImport
+from registry.models import Adapter, Dataset, Job, Version, VersionChange, VersionImport
 from registry.retention import keep_last, plan_retention, purge, set_policy
 from registry.served import find_served
 from registry.tasks import create_task
@@ -31,7 +29,7 @@ from registry.version_imports import can_be_checked, find_import, import_version
 from registry.version_labels import archive, tag, tags_of, unarchive, untag, version_changes
 from registry.versions import get_version, learned_tasks
 from tests.registry.conftest import Rows, chats
-from tests.registry.keeping import make_stored_version, stored_keys
+from tests.registry.keeping import elsewhere, make_stored_version, retar, stored_keys
 
 LIMIT = 10_000_000
 
@@ -134,6 +132,17 @@ def test_retention_keeps_the_newest_and_what_is_needed(rows: Rows) -> None:
     assert _plan(rows, 1)[1] == [1, 6]
 
 
+def test_retention_keeps_what_a_rollback_would_go_to(rows: Rows) -> None:
+    """Past the one before, which is archived."""
+    rows.task("a")
+    versions = [rows.version("a") for _ in range(3)]
+    for version in versions:
+        _promote(rows, version)
+    _archive(rows, versions[1])
+    kept, gone = _plan(rows, 1)
+    assert (kept[1], gone) == (("a rollback of champion goes back to it",), [2])
+
+
 def test_purging_removes_bytes_and_keeps_rows(rows: Rows) -> None:
     rows.task("a")
     first = make_stored_version(rows, "a")
@@ -190,16 +199,6 @@ def _export(rows: Rows, version: Version, path: Path) -> Path:
     return path
 
 
-def _elsewhere(rows: Rows, revision: str = "r1") -> Rows:
-    """Another installation: another project, as far as rows and objects go."""
-    other = Rows(rows.services, uuid.uuid4())
-    with transaction(rows.services.sessions) as session:
-        session.add(Project(id=other.project_id, name=other.project_id.hex))
-        session.flush()
-        create_adapter(session, other.project_id, name="bot", base_model="tiny", base_revision=revision)
-    return other
-
-
 def _import(rows: Rows, archive: Archive) -> tuple[Version, Job]:
     key = f"projects/{rows.project_id}/artifacts/{archive.description['artifact_hash']}"
     with transaction(rows.services.sessions) as session:
@@ -215,7 +214,7 @@ def test_a_version_goes_to_another_installation_and_has_to_pass_there(rows: Rows
     path = _export(rows, version, tmp_path / "one.tar")
     assert path.read_bytes() == _export(rows, version, tmp_path / "again.tar").read_bytes()
 
-    there = _elsewhere(rows)
+    there = elsewhere(rows)
     with transaction(rows.services.sessions) as session:
         create_task(session, there.project_id, "a", grader={"kind": "numeric"}, holdout_share=0.5)
     archive = read_archive(path, tmp_path / "read", max_bytes=LIMIT)
@@ -224,8 +223,8 @@ def test_a_version_goes_to_another_installation_and_has_to_pass_there(rows: Rows
     assert (check.kind, check.params) == ("check_import", {"version": 1, "promote": False})
     with transaction(rows.services.sessions) as session:
         row = session.get_one(Version, imported.id)
-        assert [task.name for task in learned_tasks(row)] == ["a", "b"]
-        assert [task.grader["kind"] for task in learned_tasks(row)] == ["numeric", "exact"]
+        assert [task.name for task in learned_tasks(session, row)] == ["a", "b"]
+        assert [task.grader["kind"] for task in learned_tasks(session, row)] == ["numeric", "exact"]
         origin = session.get_one(VersionImport, row.id).origin
         assert (origin["number"], [each["number"] for each in origin["lineage"]]) == (2, [1, 2])
         assert row.report["losses"] == [2.0, 1.0, 0.5]
@@ -247,7 +246,7 @@ def test_a_version_goes_to_another_installation_and_has_to_pass_there(rows: Rows
 def test_an_installation_with_held_out_items_checks_itself(rows: Rows, tmp_path: Path) -> None:
     rows.task("a", chats(40))
     path = _export(rows, make_stored_version(rows, "a"), tmp_path / "one.tar")
-    there = _elsewhere(rows)
+    there = elsewhere(rows)
     there.task("a", chats(40, word="parcel"))
     imported, _ = _import(there, read_archive(path, tmp_path / "read", max_bytes=LIMIT))
     with transaction(rows.services.sessions) as session:
@@ -260,26 +259,12 @@ def test_an_archive_for_another_base_or_memory_names_both(rows: Rows, tmp_path: 
         _export(rows, make_stored_version(rows, "a"), tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT
     )
     with pytest.raises(InvalidArchive, match="made for tiny at r1; adapter 'bot' is bound to tiny at r2"):
-        _import(_elsewhere(rows, "r2"), archive)
-    there = _elsewhere(rows)
+        _import(elsewhere(rows, base_revision="r2"), archive)
+    there = elsewhere(rows)
     with transaction(rows.services.sessions) as session:
         _adapter(session, there).memory = {"latents": 4}
     with pytest.raises(InvalidArchive, match="latents: None in the archive, 4 here"):
         _import(there, archive)
-
-
-def _retar(source: Path, target: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:
-    with tarfile.open(source) as tar:
-        files = {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]  # all regular
-    edit(files)
-    with tarfile.open(target, "w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            if name == "artifact/link":
-                member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
-            tar.addfile(member, io.BytesIO(data))
-    return target
 
 
 def _set_description(**fields: Any) -> Callable[[dict[str, bytes]], None]:
@@ -301,11 +286,11 @@ def _set_description(**fields: Any) -> Callable[[dict[str, bytes]], None]:
         (lambda f: f.update({"artifact/../../outside": b"x"}), "outside'"),
         (lambda f: f.update({"/etc/x": b"x"}), "'/etc/x'"),
         (lambda f: f.update({"artifact/link": b""}), "'artifact/link'"),
-        (lambda f: f.update({"version.json": b"{"}), "is not JSON"),
+        (lambda f: f.update({"version.json": b"{"}), "version.json: not JSON"),
         (_set_description(format=9), "has format 9"),
-        (_set_description(artifact_hash="0" * 64), "the version's is 0000"),
+        (_set_description(artifact_hash="0" * 64), "; expected 0000"),
         (_set_description(base_revision="r9"), "made for base revision r1, version.json says r9"),
-        (_set_description(lineage=[]), "lacks a lineage"),
+        (_set_description(lineage=[]), "version.json: lineage is []; expected: List should have at least 1 item"),
         (lambda f: f.update({"artifact/big": b"x" * LIMIT}), "unpacks to more than"),
     ],
 )
@@ -314,7 +299,7 @@ def test_a_broken_archive_is_refused(
 ) -> None:
     rows.task("a", chats(40))
     path = _export(rows, make_stored_version(rows, "a"), tmp_path / "one.tar")
-    broken = _retar(path, tmp_path / "broken.tar", edit)
+    broken = retar(path, tmp_path / "broken.tar", edit)
     with pytest.raises(InvalidArchive) as refused:
         read_archive(broken, tmp_path / "read", max_bytes=LIMIT)
     assert told in str(refused.value)

@@ -144,7 +144,27 @@ def test_what_a_route_refuses(routed: Routed) -> None:
             routed.start_canary(2, terms=terms)
     with pytest.raises(InvalidName):
         routed.start_canary(2, terms=Terms(reward_source="Not a name"))
+    with pytest.raises(InvalidRoute, match="promotion is 'always' on a route of kind canary"):
+        routed.start_canary(2, terms=Terms(promotion="always"))
+    with pytest.raises(InvalidRoute, match="promotion is 'better' on a route of kind ab"):
+        routed.start_ab({1: 0.5, 2: 0.5}, terms=Terms(promotion="better"))
+    for terms in (Terms(promotion="better", margin=0.1), Terms(margin=0.1)):
+        with pytest.raises(InvalidRoute, match="only with 'non_inferior'"):
+            routed.start_canary(2, terms=terms)
+    for margin in (0.0, 1.0, -0.1, float("nan")):
+        with pytest.raises(InvalidRoute, match="expected a margin in"):
+            routed.start_canary(2, terms=Terms(promotion="non_inferior", margin=margin))
     assert routed.live() is None
+
+
+def test_what_a_canary_needs_to_become_the_champion(routed: Routed) -> None:
+    """Nothing does unless it is asked for; the margin is the default's, or the one that is given."""
+    terms = [Terms(), Terms(promotion="better"), Terms(promotion="non_inferior")]
+    for number, chosen in enumerate([*terms, Terms(promotion="non_inferior", margin=0.2)], start=1):
+        routed.start_canary(2, terms=chosen)
+        routed.end(number)
+    found = [(routed.route(number).promotion, routed.route(number).margin) for number in range(1, 5)]
+    assert found == [("never", None), ("better", None), ("non_inferior", 0.05), ("non_inferior", 0.2)]
 
 
 def test_a_route_needs_a_champion(rows: Rows) -> None:

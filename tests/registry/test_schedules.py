@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry import jobs
+from registry import datasets, jobs
 from registry.adapters import get_adapter
+from registry.aliases import promote
+from registry.approvals import retry_of
 from registry.clock import utc_now
 from registry.database import transaction
+from registry.deletion import Order, delete_data
+from registry.deletion_scope import Subject
 from registry.errors import InvalidSchedule, NameTaken, ScheduleNotFound
+from registry.gates import GateTerms, compare
 from registry.imports import import_batch, read_item
-from registry.models import Exposure, Job, Schedule, ScheduleRun, Trajectory
+from registry.models import Exposure, Job, Schedule, ScheduleRun, Trajectory, Version
 from registry.schedule_ticks import schedules_to_ask, tick
 from registry.schedule_times import Cron
 from registry.schedules import (
@@ -280,3 +285,72 @@ def test_names_are_unique_and_terms_checked(rows: Rows) -> None:
     for when in (NewTrajectories(0), Idle(0.0), Idle(float("nan")), Cron("x")):
         with pytest.raises(InvalidSchedule):
             _create(rows, when, "other")
+
+
+def test_no_job_beside_the_retry_of_its_last_one(rows: Rows) -> None:
+    """A version that forgot is trained once more: until that has ended, the schedule's last job has not."""
+    rows.task("a")
+    with transaction(rows.services.sessions) as session:
+        get_adapter(session, rows.project_id, "bot").retry_replay_share = 0.6
+    _create(rows, HOURLY)
+    now = utc_now()
+    [job_id] = _tick(rows, now + timedelta(hours=1))
+    version = rows.version("a", passed=False)
+    _send(rows, 20, "parcel")
+    forgotten = compare("b", new=False, champion=[1.0], candidate=[0.0], terms=GateTerms(0.05))
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        job, trained = session.get_one(Job, job_id), session.get_one(Version, version.id)
+        retry = retry_of(session, adapter, trained, job, [forgotten])
+        assert retry is not None
+        job.state = "succeeded"
+    assert _tick(rows, now + timedelta(hours=2)) == []
+    assert _runs(rows)[-1].reason == f"its last job {retry.id} is still queued"
+    _end(rows, retry.id, "succeeded")
+    assert len(_tick(rows, now + timedelta(hours=3))) == 1
+
+
+def test_no_job_beside_the_one_that_began_anew_without_deleted_data(rows: Rows) -> None:
+    rows.task("a", chats(40, session_id="s1"))
+    _create(rows, HOURLY)
+    _create(rows, HOURLY, "other")
+    now = utc_now()
+    first, second = _tick(rows, now + timedelta(hours=1))
+    with transaction(rows.services.sessions) as session:
+        snapshot = datasets.snapshot(
+            session,
+            rows.project_id,
+            get_task(session, rows.project_id, "a"),
+            earlier_tasks=[],
+            replay_share=0.0,
+            min_reward=0.5,
+            seed=0,
+        )
+        session.get_one(Job, first).dataset_id = datasets.record_dataset(session, snapshot).id
+        victim = str(snapshot.items[0][0])
+    with transaction(rows.services.sessions) as session:
+        order = Order("keep", "test", "why")
+        [anew] = delete_data(session, rows.project_id, Subject("trajectory", victim), order).started
+        assert session.get_one(Job, first).state == "cancelled"
+    assert _tick(rows, now + timedelta(hours=2)) == []
+    assert [run.reason for run in _runs(rows)[-2:]] == [
+        f"its last job {anew} is still queued",
+        f"its last job {second} is still queued",
+    ]
+
+
+def test_a_withdrawn_champion_is_not_gone_on_from(rows: Rows) -> None:
+    rows.task("a", [*chats(40), *chats(10, word="secret", session_id="s1")])
+    version = rows.version("a")
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        promote(session, adapter, "champion", session.get_one(Version, version.id), actor="test", reason="")
+    _create(rows, HOURLY)
+    _send(rows, 20, "parcel")
+    with transaction(rows.services.sessions) as session:
+        delete_data(session, rows.project_id, Subject("session", "s1"), Order("withdraw", "test", "why"))
+    now = utc_now()
+    assert _tick(rows, now + timedelta(hours=1)) == []
+    [run] = _runs(rows)
+    assert run.outcome == "skipped"
+    assert run.reason.startswith("the champion can't be gone on from: bot@1 was withdrawn at ")

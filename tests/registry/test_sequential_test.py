@@ -14,6 +14,7 @@ from registry.sequential_test import (
     block_sizes,
     blocks_to_see,
     compare_means,
+    is_non_inferior,
     log_capital,
     mean_interval,
     verdict_of,
@@ -120,6 +121,52 @@ def test_the_sample_size_still_needed() -> None:
     assert seen.needed == blocks_to_see(0.1, 1.0) - 100
 
 
+def test_non_inferiority_by_hand() -> None:
+    """No difference is (1 + 0) / 2 = 1/2 against (1 - M) / 2 = 1/4: the stake g's capital grows by 1 + g a block."""
+    grown = [float(np.mean((1 + STAKES) ** count)) for count in range(30)]
+    first = next(count for count, capital in enumerate(grown) if capital >= 40)
+    assert first == 11
+    assert [is_non_inferior(np.zeros(count), 0.5, 0.05) for count in (first - 1, first)] == [False, True]
+    # It stands when later rewards are bad, as verdicts do, and is no verdict.
+    assert is_non_inferior(np.concatenate([np.zeros(first), -np.ones(50)]), 0.5, 0.05)
+    found = compare_means(np.ones(first), np.ones(first), margin=0.5)
+    assert (found.verdict, found.non_inferior, found.needed) == ("not yet", True, 0)
+    assert -0.5 < found.interval.low < 0
+    assert compare_means(np.ones(first), np.ones(first)).non_inferior is None
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.2, 0.35])
+def test_non_inferior_is_an_interval_above_the_margin(margin: float) -> None:
+    rng = np.random.default_rng(5)
+    seen = set()
+    for probability in (0.3, 0.5, 0.7, 0.9):
+        control, treatment = (rng.random(300) < 0.6).astype(float), (rng.random(300) < probability).astype(float)
+        found = compare_means(control, treatment, margin=margin)
+        assert found.non_inferior is (found.interval.low > -margin)
+        assert found.non_inferior or found.verdict != "better"
+        seen.add(found.non_inferior)
+    assert seen == {True, False}
+
+
+def test_the_sample_size_until_non_inferiority() -> None:
+    same = np.tile([1.0, 0.0], 50), np.tile([1.0, 0.0, 0.0, 1.0], 25)
+    plain, within = compare_means(*same, smallest_effect=0.05), compare_means(*same, smallest_effect=0.05, margin=0.1)
+    assert plain.needed == blocks_to_see(0.05, 0.5) - 100
+    assert within.needed == blocks_to_see(0.1, 0.5) - 100
+
+
+def first_non_inferior(
+    control: float, treatment: float, margin: float, blocks: tuple[int, int], looks: int, runs: int, seed: int
+) -> tuple[Any, Floats]:
+    """At which block, looking after each, `runs` canaries whose rewards are coins are first shown to be no worse."""
+    rng = np.random.default_rng(seed)
+    differences = rng.binomial(blocks[1], treatment, (runs, looks)) / blocks[1]
+    differences -= rng.binomial(blocks[0], control, (runs, looks)) / blocks[0]
+    parts = np.array_split((1 + differences) / 2, 20)
+    crossed = np.concatenate([log_capital(part, (1 - margin) / 2) >= math.log(2 / 0.05) for part in parts])
+    return np.where(crossed.any(axis=1), crossed.argmax(axis=1) + 1, NEVER), differences
+
+
 def first_verdicts(control: float, treatment: float, blocks: tuple[int, int], looks: int, runs: int, seed: int) -> Any:
     """At which block, looking after each, `runs` routes whose rewards are coins first say better, and worse."""
     rng = np.random.default_rng(seed)
@@ -181,3 +228,51 @@ def test_the_simulated_rule_is_the_product_s() -> None:
         assert found.verdict == expected
         assert (found.interval.low > 1e-5) == (expected == "better")
         assert (found.interval.high < -1e-5) == (expected == "worse")
+
+
+@pytest.mark.parametrize(
+    ("reward", "margin", "blocks", "looks"),
+    [(0.8, 0.05, (19, 1), 1200), (0.6, 0.1, (1, 1), 800), (0.97, 0.1, (4, 1), 800)],
+)
+def test_false_alarms_of_promotion_with_a_look_after_every_reward(
+    reward: float, margin: float, blocks: tuple[int, int], looks: int
+) -> None:
+    """docs/operations.md: of canaries that are worse by the margin at most 5% are promoted; in truth half of that."""
+    runs, bound = 500, 0.05 / 2
+    first, differences = first_non_inferior(reward, reward - margin, margin, blocks, looks, runs, seed=6)
+    allowed = runs * bound + 3 * math.sqrt(runs * bound * (1 - bound))
+    assert (first <= looks).sum() <= allowed
+    # One that is worse by more is promoted no more often.
+    worse, _ = first_non_inferior(reward, reward - 1.5 * margin, margin, blocks, looks, runs, seed=7)
+    assert (worse <= looks).sum() <= min(allowed, (first <= looks).sum())
+    # The simulation can see a bad rule: a z-interval of the same level, looked at as often, promotes one in ten.
+    count = np.arange(1, looks + 1)
+    deviation = math.sqrt(reward * (1 - reward) / blocks[0] + (reward - margin) * (1 - reward + margin) / blocks[1])
+    z = (differences.cumsum(axis=1) + count * margin) / (np.sqrt(count) * deviation)
+    assert (z[:, 20:] > 1.96).any(axis=1).mean() > 0.1
+
+
+@pytest.mark.parametrize(("blocks", "sessions"), [((19, 1), 1200), ((4, 1), 1400), ((1, 1), 2000)])
+def test_power_of_promotion(blocks: tuple[int, int], sessions: int) -> None:
+    """docs/operations.md: at 0.80 each, margin 0.05, within so many sessions of the canary's own, in 80%."""
+    first, _ = first_non_inferior(0.8, 0.8, 0.05, blocks, sessions, 500, seed=8)
+    assert (first <= sessions).mean() >= 0.8
+    assert (first <= sessions // 2).mean() < 0.8
+
+
+def test_power_of_promotion_by_the_double_margin() -> None:
+    """docs/operations.md: with twice the margin it takes some quarter of the sessions."""
+    first, _ = first_non_inferior(0.8, 0.8, 0.1, (19, 1), 350, 500, seed=9)
+    assert (first <= 350).mean() >= 0.8
+    assert (first <= 175).mean() < 0.8
+
+
+def test_the_simulated_promotion_is_the_product_s() -> None:
+    rng = np.random.default_rng(10)
+    treatment, control = ((rng.random(size) < 0.8).astype(float) for size in (400, 400 * 4))
+    differences = block_differences(control, treatment, (4, 1))
+    path = log_capital((1 + differences) / 2, 0.45) >= math.log(40)
+    assert path.any()
+    for count in (int(path.argmax()), int(path.argmax()) + 1):
+        found = compare_means(control[: 4 * count], treatment[:count], blocks=(4, 1), margin=0.1)
+        assert found.non_inferior is (count > int(path.argmax()))

@@ -16,9 +16,9 @@ from registry.json_text import canonical_json
 from registry.lines import Line
 from registry.models import Project
 from registry.tasks import TaskCounts, count_trajectories, create_task, get_task, list_tasks
-from registry.trajectories import get_trajectory, held_out, list_trajectories, prompt_hash
+from registry.trajectories import get_trajectory, list_trajectories
 from registry.wiring import Services
-from tests.trajectory_samples import call, changed, chat, line, tool_chat
+from tests.trajectory_samples import changed, chat, line, tool_chat
 
 TOKENS = TokenLimit(lambda messages, tools: len(messages), 1000)
 
@@ -96,46 +96,6 @@ def test_what_was_sent_changes_the_content_hash(other: dict[str, Any]) -> None:
 def test_absent_equals_null_and_the_task_is_no_part_of_the_content_hash() -> None:
     expected = read_trajectory(chat(reward=1)).content_hash
     assert read_trajectory(chat(reward=1.0, success=None, tools=[], metadata={}, task="t")).content_hash == expected
-
-
-def test_the_prompt_hash_is_of_what_the_model_reads_before_the_last_turn() -> None:
-    expected = read_trajectory(tool_chat()).prompt_hash
-    same = changed(tool_chat(reward=1), "messages", 5, "content", to="No idea.")
-    same = changed(same, "messages", 1, "content", to="Where is order 7?")
-    same = changed(same, "messages", 2, "tool_calls", to=[call("z1"), call("z2", order="8")])
-    same = changed(same, "messages", 3, "tool_call_id", to="z2")
-    same = changed(same, "messages", 4, "tool_call_id", to="z1")
-    assert read_trajectory(same).prompt_hash == expected
-    for other in (
-        changed(same, "messages", 0, "content", to="Hinder."),
-        changed(same, "messages", 2, "tool_calls", 1, to=call("z2", order="9")),
-        changed(same, "tools", 0, "function", "description", to="Look"),
-    ):
-        assert read_trajectory(other).prompt_hash != expected
-
-
-# The held-out share
-
-
-def test_held_out_is_deterministic_near_the_share_and_grows_with_it() -> None:
-    prompts = [prompt_hash(chat(f"question {n}")["messages"], None) for n in range(5000)]
-    sides = [held_out("t", prompt, 0.2) for prompt in prompts]
-    assert sides == [held_out("t", prompt, 0.2) for prompt in prompts]
-    assert 0.17 < sum(sides) / len(sides) < 0.23
-    assert sides != [held_out("other", prompt, 0.2) for prompt in prompts]
-    assert all(held_out("t", prompt, 0.5) for prompt, side in zip(prompts, sides, strict=True) if side)
-    # Fixed: another value would move items of existing installations to the other side.
-    assert [held_out("t", f"{n}", 0.5) for n in range(8)] == PINNED
-
-
-PINNED = [True, True, True, False, False, False, True, True]
-
-
-def test_all_answers_to_one_prompt_land_on_one_side(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
-    results = store(sessions, project, *(chat(f"q{n % 25}", f"a{n}") for n in range(100)))
-    sides = {n: {r.held_out for r in results[n::25]} for n in range(25)}
-    assert all(len(side) == 1 for side in sides.values())
-    assert {True, False} == set().union(*sides.values())
 
 
 # Rows

@@ -17,7 +17,7 @@ def _set(workshop: Workshop, **settings: Any) -> None:
             session.execute(sa.text(f"update adapters set {name} = :value"), {"value": value})
 
 
-def _clash(count: int = 40) -> list[dict[str, Any]]:
+def clash(count: int = 40) -> list[dict[str, Any]]:
     """The prompts of `yes` with another answer: the two tasks can't both be right."""
     return [
         {"messages": [row["messages"][0], {"role": "assistant", "content": "no!"}], "session_id": str(n)}
@@ -73,7 +73,7 @@ def test_an_isolated_task_too_small_to_be_recognised_fails_before_it_is_trained(
 def test_a_version_that_forgot_is_trained_once_more_with_a_larger_share(workshop: Workshop) -> None:
     _set(workshop, replay_share=0.1, retry_replay_share=0.5)
     workshop.add_task("yes")
-    workshop.add_task("clash", _clash())
+    workshop.add_task("clash", clash())
     workshop.work(workshop.queue("yes"))
     forgot = workshop.work(workshop.queue("clash", parent=1))
     assert forgot.result is not None

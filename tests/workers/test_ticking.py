@@ -2,9 +2,11 @@
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from registry.adapters import create_adapter, get_adapter
 from registry.clock import utc_now
@@ -13,12 +15,14 @@ from registry.deletion import Order, delete_data
 from registry.deletion_scope import Subject
 from registry.erasing import unfinished_erasures
 from registry.imports import TokenLimit, import_batch, read_item
-from registry.models import Job, Schedule
+from registry.models import Job, Schedule, Trajectory
+from registry.retraining import Line
 from registry.schedule_times import Cron
 from registry.schedules import Lesson, create_schedule
 from registry.settings import Settings
 from registry.tasks import create_task, get_task
 from registry.wiring import Services
+from workers import ticking
 from workers.queue import DEFAULT_QUEUE, TICK, make_queue
 from workers.ticking import tick_all
 
@@ -88,3 +92,44 @@ def test_beat_sends_the_tick(settings: Settings) -> None:
         entry = queue.conf.beat_schedule["tick"]
     assert (entry["task"], entry["schedule"]) == (TICK, settings.tick_interval_seconds)
     assert entry["options"]["queue"] == DEFAULT_QUEUE
+
+
+def test_a_retraining_that_fails_does_not_keep_deletions(
+    services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(services.sessions) as session:
+        deleted = delete_data(session, project_id, Subject("session", "s"), Order("keep", "test", "")).deletion.id
+    asked: list[Line] = []
+
+    def fail(session: Session, line: Line) -> list[uuid.UUID]:
+        asked.append(line)
+        raise RuntimeError("a row that nobody expected")
+
+    monkeypatch.setattr(ticking, "lines_to_advance", lambda session: [(deleted, 0), (deleted, 1)])
+    monkeypatch.setattr(ticking, "advance_line", fail)
+    tick_all(services, lambda _: None)
+    assert asked == [(deleted, 0), (deleted, 1)]
+    with transaction(services.sessions) as session:
+        assert unfinished_erasures(session) == []
+
+
+def test_one_deletions_fault_does_not_keep_the_others(
+    services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(services.sessions) as session:
+        ids = session.scalars(sa.select(Trajectory.id).order_by(Trajectory.seq).limit(2)).all()
+        first, second = (
+            delete_data(session, project_id, Subject("trajectory", str(id_)), Order("keep", "test", "")).deletion.id
+            for id_ in ids
+        )
+    finish = ticking.finish_erasure
+
+    def fail_once(sessions: Any, store: Any, deletion_id: uuid.UUID) -> bool:
+        if deletion_id == first:
+            raise ValueError("a line that is no JSON")
+        return finish(sessions, store, deletion_id)
+
+    monkeypatch.setattr(ticking, "finish_erasure", fail_once)
+    tick_all(services, lambda _: None)
+    with transaction(services.sessions) as session:
+        assert unfinished_erasures(session) == [first] != [second]

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from registry.database import transaction
 from registry.errors import ObjectNotFound, StoreUnavailable
 from registry.models import Evaluation, Gate, Job
+from registry.version_standing import withdraw
 from registry.versions import gate_of, learned_tasks
 from registry.wiring import Services
 from tests.workers.conftest import TRAINING, Workshop, answers
@@ -40,7 +41,7 @@ def test_two_tasks_are_learned_one_after_the_other(workshop: Workshop) -> None:
     v1, v2 = workshop.versions()
     with transaction(workshop.services.sessions) as session:
         v2 = session.merge(v2, load=True)
-        assert [t.name for t in learned_tasks(v2)] == ["yes", "nope"]
+        assert [t.name for t in learned_tasks(session, v2)] == ["yes", "nope"]
         gate = gate_of(session, v2)
         assert gate is not None
         assert gate.champion_id == v1.id
@@ -50,6 +51,16 @@ def test_two_tasks_are_learned_one_after_the_other(workshop: Workshop) -> None:
     replayed = [json.loads(line)["task"] for line in lines if json.loads(line)["replayed"]]
     assert set(replayed) == {"yes"}
     assert workshop.champion() == (2 if gate.passed else 1)
+
+
+def test_a_task_that_is_mostly_on_one_side_is_warned_of(workshop: Workshop) -> None:
+    opening = [{"role": "user", "content": "Begin."}, {"role": "assistant", "content": "Yes?"}]
+    alike = [{"messages": [*opening, *item["messages"]]} for item in answers("yes", 40)]
+    workshop.add_task("yes", [*alike, *answers("yes")])
+    job_id = workshop.queue("yes", training={"steps": 1})
+    assert workshop.work(job_id).state == "succeeded"
+    [told] = [event for event in workshop.events(job_id) if "begin alike" in event.message]
+    assert (told.level, told.data) == ("warning", {"task": "yes", "alike": 40, "of": 64})
 
 
 def test_progress_is_reported(workshop: Workshop) -> None:
@@ -207,6 +218,43 @@ def test_a_cancelled_job_stops_and_registers_nothing(workshop: Workshop) -> None
     assert not thread.is_alive()
     assert workshop.job(job_id).state == "cancelled"
     assert workshop.versions() == []
+
+
+def test_a_training_cancelled_by_a_deletion_registers_nothing(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which committed while the training waited for the adapter, before a heartbeat could tell."""
+    from registry import jobs
+
+    workshop.add_task("yes")
+    job_id = workshop.queue("yes", training={"steps": 2})
+    saved = registration.save_artifact
+
+    def cancel_then_save(*arguments: object) -> str:
+        with transaction(workshop.services.sessions) as session:
+            jobs.request_cancel(session, workshop.project_id, job_id)
+        return saved(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(registration, "save_artifact", cancel_then_save)
+    assert workshop.work(job_id).state == "cancelled"
+    assert workshop.versions() == []
+
+
+def test_nothing_goes_on_from_a_version_withdrawn_meanwhile(workshop: Workshop) -> None:
+    workshop.add_task("yes")
+    workshop.work(workshop.queue("yes", training={"steps": 2}))
+    queued = [
+        workshop.queue("yes", parent=1, training={"steps": 2}),
+        workshop.queue_job("train_trigger", {"parent": 1, "tasks": ["yes"]}),
+    ]
+    [version] = workshop.versions()
+    with transaction(workshop.services.sessions) as session:
+        withdraw(session, session.merge(version), actor="test", reason="", evidence={})
+    for job_id in queued:
+        done = workshop.work(job_id)
+        assert (done.state, done.dataset_id) == ("failed", None)
+        assert done.error is not None
+        assert done.error.startswith("bot@1 was withdrawn at ")
 
 
 def test_an_error_of_the_user_is_told(workshop: Workshop) -> None:

@@ -71,7 +71,7 @@ def test_a_trained_trigger_is_a_version_with_the_same_weaver(asking: Workshop, t
 
     with transaction(asking.services.sessions) as session:
         v2 = session.merge(v2)
-        assert [task.name for task in learned_tasks(v2)] == ["yes"]
+        assert [task.name for task in learned_tasks(session, v2)] == ["yes"]
         gate = session.scalars(sa.select(Gate).where(Gate.version_id == v2.id)).one()
         assert gate.champion_id == v1.id
         assert [(c["task"], c["new"]) for c in gate.comparisons] == [("yes", False)]

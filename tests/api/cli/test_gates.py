@@ -117,11 +117,14 @@ def test_settings(bot: None) -> None:
     assert "(422 invalid)" in fail("adapter", "set", NAME, "gate_rule=guess")
     assert succeed("adapter", "set", NAME, "retry_replay_share=0.5", "--json").document["retry_replay_share"] == 0.5
     assert succeed("adapter", "set", NAME, "retry_replay_share=null", "--json").document["retry_replay_share"] is None
+    done = succeed("adapter", "set", NAME, "canary_promotion=better", "canary_margin=0.1", "--json").document
+    assert (done["canary_promotion"], done["canary_margin"]) == ("better", 0.1)
     changes = succeed("adapter", "changes", NAME, "--json").document["data"]
     assert [set(change["changes"]) for change in changes] == [
         {"gate_margin", "gate_rule"},
         {"retry_replay_share"},
         {"retry_replay_share"},
+        {"canary_promotion", "canary_margin"},
     ]
     assert "few items" in succeed("adapter", "changes", NAME).out
 

@@ -9,24 +9,25 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from registry.adapters import get_adapter
+from registry.adapters import create_adapter, get_adapter
 from registry.aliases import promote
 from registry.database import transaction
-from registry.models import IdempotentReply, Job, Trajectory, Version
+from registry.models import DatasetItem, IdempotentReply, Job, Trajectory, Version
 from registry.versions import get_version
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.registry.conftest import Rows, chats
-from tests.registry.keeping import make_stored_version
+from tests.registry.keeping import beside, make_stored_version, retar, stored_keys
 
 OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 SECTIONS = ("Schedules", "Deleting data", "Versions: compare, tag, archive, export, retention, garbage")
-NAME = "support-bot"
+NAME, DESK = "support-bot", "desk-bot"
 
 
 @pytest.fixture
 def bot(api_url: str, services: Services, project_id: uuid.UUID) -> Rows:
-    """`support-bot` with versions 1 (champion), 2 and 3 on `support`, of which anna and session s-17 sent some."""
+    """`support-bot` with versions 1 (champion), 2 and 3 on `support`, of which anna and session s-17 sent some; and
+    `desk-bot`, whose version 2 answers with the memory of 1 too."""
     rows = Rows(services, project_id, NAME)
     with transaction(services.sessions) as session:
         rows.make_adapter(session)
@@ -35,6 +36,11 @@ def bot(api_url: str, services: Services, project_id: uuid.UUID) -> Rows:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, project_id, NAME, lock=True)
         promote(session, adapter, "champion", session.get_one(Version, versions[0].id), actor="test", reason="")
+    desk = Rows(services, project_id, DESK)
+    with transaction(services.sessions) as session:
+        desk.make_adapter(session, strategy="isolated")
+    first = make_stored_version(desk, "support", others={})
+    make_stored_version(desk, "support", parent=first, others={"returns": first.artifact_hash})
     rows.task("more", [*chats(4, word="a", metadata={"user": "anna"}), *chats(3, word="s", session_id="s-17")])
     return rows
 
@@ -121,17 +127,61 @@ def test_pruning_and_garbage_are_dry_runs_by_default(bot: Rows) -> None:
 def test_an_export_comes_in_once_and_waits_for_its_check(bot: Rows, tmp_path: Path) -> None:
     file = tmp_path / "one.tar"
     assert str(file) in succeed("versions", "export", NAME, "3", str(file)).out
-    first = succeed("versions", "import", NAME, str(file), "--json").document
-    assert (first["number"], first["created"], first["origin"]) == (4, True, "support-bot@3")
-    again = succeed("versions", "import", NAME, str(file), "--json").document
-    assert (again["number"], again["created"], again["check_job"]) == (4, False, None)
-    assert "is unchecked" in fail("promote", NAME, "4")
+    own = succeed("versions", "import", NAME, str(file), "--json").document
+    assert (own["number"], own["created"], own["restored"], own["check_job"]) == (3, False, False, None)
+    beside(bot, "copy")
+    first = succeed("versions", "import", "copy", str(file), "--json").document
+    assert (first["number"], first["created"], first["origin"]) == (1, True, "support-bot@3")
+    again = succeed("versions", "import", "copy", str(file), "--json").document
+    assert (again["number"], again["created"], again["check_job"]) == (1, False, None)
+    assert "is unchecked" in fail("promote", "copy", "1")
     assert succeed("jobs", "show", first["check_job"], "--json").document["kind"] == "check_import"
     with transaction(bot.services.sessions) as session:
         assert session.get_one(Job, uuid.UUID(first["check_job"])).enqueued_at is not None
     file.write_bytes(file.read_bytes().replace(b"weights", b"WEIGHTS"))
     assert "(422 invalid_archive)" in fail("versions", "import", NAME, str(file))
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_isolated_version_comes_in_with_its_parts(bot: Rows, tmp_path: Path) -> None:
+    file = tmp_path / "desk.tar"
+    succeed("versions", "export", DESK, "2", str(file))
+    with transaction(bot.services.sessions) as session:
+        mine = get_adapter(session, bot.project_id, DESK)
+        part, artifact = (get_version(session, mine, number).artifact_key for number in (1, 2))
+        create_adapter(session, bot.project_id, name="copy", base_model="tiny", base_revision="r1", strategy="isolated")
+    before = {key: bot.services.store.get(key) for key in stored_keys(bot, part)}
+    for folder in (part, artifact):
+        bot.services.store.delete_folder(folder)
+    broken = tmp_path / "broken.tar"
+    hashed = part.rpartition("/")[2]
+    retar(file, broken, lambda files: files.update({f"parts/{hashed}/memory.safetensors": b"forged"}))
+    message = fail("versions", "import", "copy", str(broken))
+    assert f"parts/{hashed}/memory.safetensors has sha256" in message
+    assert "(422 invalid_archive)" in message
+    assert not stored_keys(bot, part)
+    assert "strategy 'replay'" in fail("versions", "import", NAME, str(file))
+    found = succeed("versions", "import", "copy", str(file), "--json").document
+    assert (found["number"], found["created"], found["origin"]) == (1, True, "desk-bot@2")
+    assert {key: bot.services.store.get(key) for key in stored_keys(bot, part)} == before
+    assert stored_keys(bot, artifact)
+
+
+def test_a_rollback_says_what_it_passes_over(bot: Rows) -> None:
+    for number in ("2", "3"):
+        succeed("promote", NAME, number)
+    succeed("versions", "archive", NAME, "2")
+    assert "(409 stale_alias)" in fail("rollback", NAME, "--expected", "2")
+    done = succeed("rollback", NAME, "--expected", "3").out
+    assert "version 3 to 1 (rollback)." in done
+    assert "Passed over version 2: support-bot@2 is archived; take it out of the archive first." in done
+    newest = succeed("history", NAME, "--json").document["data"][-1]
+    assert [skipped["version"] for skipped in newest["evidence"]["skipped"]] == [2]
+    succeed("promote", NAME, "3")
+    succeed("versions", "archive", NAME, "1")
+    message = fail("rollback", NAME)
+    assert "nothing that served before it may serve now: support-bot@1 is archived" in message
+    assert "(409 nothing_to_roll_back_to)" in message
 
 
 def test_deleting_is_a_dry_run_by_default_and_leaves_a_record(bot: Rows, api_url: str, api_key: str) -> None:
@@ -148,6 +198,26 @@ def test_deleting_is_a_dry_run_by_default_and_leaves_a_record(bot: Rows, api_url
     with httpx.Client(base_url=api_url, headers={"Authorization": f"Bearer {api_key}"}) as client:
         [record] = client.get("/v1/deletions").json()["data"]
     assert (record["id"], record["reason"], record["bytes_gone"]) == (done["id"], "law", True)
+    assert succeed("deletions", "--json").document["data"] == [record]
+    assert done["id"] in succeed("deletions").out
+    assert "(404 deletion_not_found)" in fail("deletions", str(known.id))
+
+
+def test_the_command_line_shows_how_retraining_goes(bot: Rows) -> None:
+    with transaction(bot.services.sessions) as session:
+        learned = session.scalars(sa.select(DatasetItem.trajectory_id).limit(1)).one()
+    done = succeed("delete-data", "trajectory", str(learned), "--policy", "retrain", "--apply", "--json").document
+    steps = done["retrainings"]
+    assert {(step["adapter"], step["state"]) for step in steps} == {
+        (NAME, "queued"),
+        (DESK, "queued"),
+        (DESK, "waiting"),
+    }
+    shown = succeed("deletions", done["id"]).out
+    assert f"{NAME}@1" in shown
+    assert "waiting" in shown
+    assert all(step["job"] in shown for step in steps if step["job"])
+    assert "2 queued, 1 waiting" in succeed("deletions").out
 
 
 def test_scopes_and_idempotency(bot: Rows, api_url: str, api_key: str) -> None:
@@ -161,6 +231,7 @@ def test_scopes_and_idempotency(bot: Rows, api_url: str, api_key: str) -> None:
         ("POST", f"/v1/adapters/{NAME}/versions/2/archive", {}),
         ("POST", f"/v1/adapters/{NAME}/retention/runs", {}),
         ("POST", f"/v1/adapters/{NAME}/versions/import", None),
+        ("GET", f"/v1/adapters/{NAME}/versions/1/export", None),
     ]
     with httpx.Client(base_url=api_url, headers={"Authorization": f"Bearer {key}"}) as client:
         for method, path, body in forbidden:

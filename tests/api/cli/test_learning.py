@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -23,6 +25,8 @@ from tests.api.cli.invoking import fail, memgen, succeed
 from tests.api.stored import make_adapter, make_gate, make_task, make_version
 from tests.trajectory_samples import chat
 
+OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+
 
 @pytest.fixture
 def bot(api_url: str, services: Services, project_id: uuid.UUID) -> None:
@@ -37,10 +41,30 @@ def test_tasks(api_url: str) -> None:
     created = succeed("task", "create", "gsm", "--grader", "numeric", "--option", "tolerance=0.01", "--json")
     assert created.document["grader"] == {"kind": "numeric", "tolerance": 0.01}
     assert "30%" in succeed("task", "create", "other", "--holdout-share", "0.3").out
-    assert [each["name"] for each in succeed("task", "list", "--json").document["data"]] == ["gsm", "other"]
+    assert succeed("task", "create", "shots", "--shared-turns", "2", "--json").document["shared_turns"] == 2
+    assert [each["name"] for each in succeed("task", "list", "--json").document["data"]] == ["gsm", "other", "shots"]
     assert "gsm" in succeed("task", "list").out
     assert "grader" in fail("task", "create", "third", "--grader", "magic")
     assert "(409 name_taken)" in fail("task", "create", "gsm")
+
+
+def test_the_documented_commands_for_the_held_out_share_work(api_url: str) -> None:
+    section = OPERATIONS.read_text().partition("## What is held out\n")[2].partition("\n## ")[0]
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    assert commands
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "memgen"
+        succeed(*arguments)
+
+
+def test_upload_warns_of_conversations_that_open_alike(api_url: str, tmp_path: Path) -> None:
+    succeed("task", "create", "t")
+    file = tmp_path / "alike.jsonl"
+    opening = chat("Begin.", "What?")["messages"]
+    file.write_text("\n".join(json.dumps({"messages": [*opening, *chat(f"q{n}")["messages"]]}) for n in range(30)))
+    told = succeed("upload", str(file), "--task", "t").err
+    assert "30 of 30 trajectories of task 't' begin alike" in " ".join(told.split())
 
 
 def test_upload_reports_every_line(api_url: str, tmp_path: Path) -> None:

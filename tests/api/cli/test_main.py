@@ -18,7 +18,7 @@ COMMANDS = {
     *("up", "down", "status", "init", "demo"),
     *("task", "upload", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "scores", "gate", "promote", "rollback", "history"),
-    *("schedule", "trace", "delete-data", "gc"),
+    *("schedule", "trace", "delete-data", "deletions", "gc"),
     *("route", "feedback", "chat", "keys"),
 }
 

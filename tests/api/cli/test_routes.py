@@ -65,6 +65,25 @@ def test_a_canary_on_the_command_line(bot: None, services: Services, project_id:
     assert "(409 route_ended)" in fail("route", "end", NAME)
 
 
+def test_a_canary_that_may_promote_itself(bot: None, services: Services, project_id: uuid.UUID) -> None:
+    succeed("route", "canary", NAME, "7", "--share", "0.5", "--promotion", "non_inferior", "--margin", "0.5")
+    terms = "The canary becomes the champion by itself once it is shown to be better, or not worse by 50 points.\n"
+    assert terms in succeed("route", "show", NAME).out
+    told = ""
+    for number in range(60):
+        _answer(services, project_id, f"c{number}", f"s{number}")
+        told = succeed("feedback", f"c{number}", "1").err
+        if told:
+            break
+    assert told == "This promoted the canary: it is the champion, and route 1 has ended.\n"
+    assert "version 7 is not worse than 6 by 50 points" in " ".join(succeed("route", "show", NAME).out.split())
+    assert "not yet, non-inferior" in succeed("route", "results", NAME).out
+    assert succeed("history", NAME, "--json").document["data"][-1]["to_version"] == 7
+    succeed("route", "canary", NAME, "5", "--promotion", "better")
+    assert "once it is shown to be better.\n" in succeed("route", "show", NAME).out
+    assert memgen("route", "canary", NAME, "4", "--promotion", "always").code == 2
+
+
 def test_mistakes_end_with_one_line(bot: None) -> None:
     assert "(422 invalid_route)" in fail("route", "ab", NAME, "6=0.5", "7=0.4")
     assert "(403 gate_not_passed)" in fail("route", "canary", NAME, "8")

@@ -1,0 +1,87 @@
+"""Deletions over HTTP: anything that was accepted can be deleted, and the record says how retraining goes."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from registry.database import transaction
+from registry.models import Adapter, Job
+from registry.settings import Settings
+from registry.wiring import Services
+from tests.api.live_api import serve
+from tests.registry.conftest import Rows, chats
+from tests.registry.deleting import promote_version
+from tests.registry.keeping import make_stored_version
+
+
+@pytest.fixture
+def api(settings: Settings, api_key: str, tiny_base: Path) -> Iterator[httpx.Client]:
+    with (
+        serve(settings.model_copy(update={"base_model": str(tiny_base)})) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=60) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def rows(services: Services, project_id: uuid.UUID) -> Rows:
+    built = Rows(services, project_id)
+    with transaction(services.sessions) as session:
+        built.make_adapter(session)
+    return built
+
+
+def _delete(api: httpx.Client, **body: Any) -> dict[str, Any]:
+    answer = api.post("/v1/deletions", json={"dry_run": False, **body})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_a_user_of_any_length_can_be_deleted(api: httpx.Client, rows: Rows) -> None:
+    api.post("/v1/tasks", json={"name": "t", "grader": {"kind": "exact"}})
+    user = "u" * 5_000
+    [sent] = chats(1, metadata={"user": user})
+    assert api.post("/v1/trajectories", params={"task": "t"}, json=sent).json()["accepted"] == 1
+    assert _delete(api, scope="user", id=user)["affected"]["trajectories"] == 1
+    assert api.get("/v1/trajectories").json()["data"] == []
+
+
+def test_retrainings_are_told(api: httpx.Client, rows: Rows) -> None:
+    rows.task("a", [*chats(40), *chats(10, word="secret", session_id="s1")])
+    first = make_stored_version(rows, "a")
+    promote_version(rows, make_stored_version(rows, "a", parent=first))
+    made = _delete(api, scope="session", id="s1", policy="retrain")
+    shown = api.get(f"/v1/deletions/{made['id']}").json()
+    assert shown == {**made, "jobs_waiting_for_broker": []}
+    assert [shown] == api.get("/v1/deletions").json()["data"]
+    begun, waiting = shown["retrainings"]
+    job = begun.pop("job")
+    same = {"line": 0, "adapter": "bot", "task": "a", "version": None, "stopped": None}
+    assert begun == {**same, "replaces": 1, "state": "queued"}
+    assert waiting == {**same, "replaces": 2, "state": "waiting", "job": None}
+
+    new = make_stored_version(rows, "a")
+    with rows.services.engine.begin() as connection:
+        connection.execute(sa.text("update retrainings set job_id = :job where place = 0"), {"job": new.job_id})
+    [begun, _] = api.get(f"/v1/deletions/{made['id']}").json()["retrainings"]
+    assert (begun["state"], begun["version"], begun["job"]) == ("succeeded", new.number, str(new.job_id))
+
+    with transaction(rows.services.sessions) as session:
+        session.get_one(Job, new.job_id).state = "failed"
+        session.get_one(Job, new.job_id).error = "no memory left"
+        assert session.scalars(sa.select(Adapter)).one().name == "bot"
+    [begun, _] = api.get(f"/v1/deletions/{made['id']}").json()["retrainings"]
+    assert (begun["state"], begun["stopped"]) == ("failed", f"job {new.job_id} failed: no memory left")
+    assert job != begun["job"]
+
+
+def test_a_deletion_that_is_not_there(api: httpx.Client, rows: Rows) -> None:
+    answer = api.get(f"/v1/deletions/{uuid.uuid4()}")
+    assert answer.status_code == 404
+    assert json.loads(answer.text)["type"] == "urn:memgen:problem:deletion_not_found"

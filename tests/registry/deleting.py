@@ -1,0 +1,55 @@
+"""Data to delete, and deleting it as the endpoint does."""
+
+import uuid
+from typing import Any
+
+from registry import jobs
+from registry.adapters import get_adapter
+from registry.aliases import promote
+from registry.database import transaction
+from registry.deletion import Deleted, Order, Policy, delete_data
+from registry.deletion_scope import Scope, Subject
+from registry.erasing import finish_erasure
+from registry.models import Version
+from registry.retraining import advance_line, lines_to_advance
+from tests.registry.conftest import Rows, chats
+
+SECRET = "tulip-4711"
+
+
+def with_secrets(rows: Rows) -> None:
+    """A task of 40 ordinary trajectories and 20 of user anna in session s1, some of them held out."""
+    rows.task("a", [*chats(40, word="order"), *chats(20, word=SECRET, session_id="s1", metadata={"user": "anna-92"})])
+
+
+def delete(rows: Rows, scope: Scope, identifier: str, policy: Policy = "keep", **more: Any) -> Deleted:
+    with transaction(rows.services.sessions) as session:
+        order = Order(policy, "key test", "asked for it")
+        return delete_data(session, rows.project_id, Subject(scope, identifier), order, **more)
+
+
+def finish(rows: Rows, deleted: Deleted) -> bool:
+    return finish_erasure(rows.services.sessions, rows.services.store, deleted.deletion.id)
+
+
+def promote_version(rows: Rows, version: Version, alias: str = "champion") -> None:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        promote(session, adapter, alias, session.get_one(Version, version.id), actor="test", reason="")
+
+
+def advance(rows: Rows) -> list[uuid.UUID]:
+    """As the beat does it."""
+    with transaction(rows.services.sessions) as session:
+        waiting = lines_to_advance(session)
+    started = []
+    for line in waiting:
+        with transaction(rows.services.sessions) as session:
+            started += advance_line(session, line)
+    return started
+
+
+def queue_training(rows: Rows, *, kind: str = "train_weaver", **params: Any) -> uuid.UUID:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot")
+        return jobs.create_job(session, rows.project_id, kind, {"task": "a", "parent": None, **params}, adapter).id
