@@ -12,6 +12,7 @@ PLAN = Plan(
     items=4,
     steps=2,
     batch_size=4,
+    lora_rates=(1e-3, 2e-3),
     validation_items=4,
     demonstrations=2,
     router_prompts=20,

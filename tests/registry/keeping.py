@@ -177,9 +177,9 @@ def whole_database(rows: Rows) -> str:
 
 
 def whole_store(rows: Rows) -> str:
-    """Of the project, and of all jobs: the store is shared with other tests."""
+    """Of the project, and of all jobs: the store is shared with other tests, whose checkpoints are no text."""
     keys = stored_keys(rows) + stored_keys(rows, "jobs/")
-    return "\n".join(rows.services.store.get(key).decode() for key in keys)
+    return "\n".join(rows.services.store.get(key).decode(errors="replace") for key in keys)
 
 
 def trajectories(rows: Rows, *, held_out: bool) -> list[Trajectory]:

@@ -76,7 +76,7 @@ def test_late_feedback_counts_for_the_route_that_has_ended(routed: Routed) -> No
 
 def test_an_ab_route_reports_and_does_not_stop(routed: Routed) -> None:
     routed.start_ab({1: 0.4, 2: 0.3, 3: 0.3})
-    received = routed.rate_sessions(lambda label, number: 0.0 if label == "bot@2" else float(number % 2), 120)
+    received = routed.rate_sessions(lambda label, number: 0.0 if label == "bot@2" else float(number % 2), 200)
     assert not any(each.outcome for each in received)
     control, two, three = routed.results().arms
     assert (control.version, control.difference) == (1, None)
@@ -86,8 +86,8 @@ def test_an_ab_route_reports_and_does_not_stop(routed: Routed) -> None:
     assert two.mean == 0.0
     assert three.interval.low < 0.5 < three.interval.high
     assert (two.sessions_needed, three.sessions_needed > 0) == (0, True)
-    assert control.exposures + two.exposures + three.exposures == 120
-    assert two.sessions + three.sessions + control.sessions == 120
+    assert control.exposures + two.exposures + three.exposures == 200
+    assert two.sessions + three.sessions + control.sessions == 200
 
 
 def test_what_feedback_refuses(routed: Routed) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -205,15 +206,20 @@ def test_jobs(bot: None) -> None:
 
 
 def test_as_a_process_json_alone_is_on_stdout_and_ctrl_c_leaves_the_job(bot: None) -> None:
-    command = [sys.executable, "-c", "from api.cli.main import run; run()"]
+    # A process that was started in the background of a shell, as these tests may be, hands on that it ignores Ctrl-C.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heeding}; from api.cli.main import run; run()"]
     done = subprocess.run([*command, "jobs", "--json"], capture_output=True, text=True, check=False)
     assert (done.returncode, json.loads(done.stdout)["data"], done.stderr) == (0, [], "")
     arguments = [*command, "train", "bot", "--task", "t"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "queued\n"
-        os.kill(process.pid, 2)
-        out, err = process.communicate(timeout=20)
+        os.kill(process.pid, signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, out) == (130, "")
     assert "The job goes on" in err
     assert succeed("jobs", "--json").document["data"][0]["state"] == "queued"
