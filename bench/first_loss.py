@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -69,14 +70,19 @@ def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]
 
 
 def _data(backbone: Backbone) -> dict[str, Sequence[Example]]:
-    rows = [row for category in ("simple_python", "live_simple", "multiple") for row in single_calls(category)]
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(7)).tolist()
-    bfcl = build_examples(backbone.tokenizer, [rows[n] for n in order[: 2 * _EXAMPLES]], max_tokens=400).examples
+    bfcl = build_examples(backbone.tokenizer, shuffled_calls()[: 2 * _EXAMPLES], max_tokens=400).examples
     made = [{"messages": item.messages} for item in tool_calls(_EXAMPLES, seed=0)]
     return {
         "BFCL": bfcl[:_EXAMPLES],
         "tool calls": build_examples(backbone.tokenizer, made, max_tokens=400).examples,
     }
+
+
+def shuffled_calls() -> list[dict[str, Any]]:
+    """BFCL's single calls of three categories, shuffled by a fixed seed."""
+    rows = [row for category in ("simple_python", "live_simple", "multiple") for row in single_calls(category)]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(7)).tolist()
+    return [rows[n] for n in order]
 
 
 def from_random_tokens(memory: Memory, backbone: Backbone, seed: int) -> None:

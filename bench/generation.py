@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from bench.measure import Bench, Findings, InvalidRun, Ratio
+from bench.measure import Bench, Findings, InvalidRun, NotHere, Ratio
 from bench.memories import GENERATING, INSERTIONS, check_insertions, plant
 from memgen.backbone import Backbone
 from memgen.chat import render_prompt
 from memgen.decoding import Decoding
 from memgen.engine import Generation, GenerationRequest, generate
+from memgen.errors import ConfigError
 from memgen.host import AdapterHost
 from memgen.prompts import PromptCache
 from memgen.sampling import Sampling
@@ -31,7 +32,12 @@ def over_plain(bench: Bench) -> Findings:
 
 def packed_over_plain(bench: Bench) -> Findings:
     """Keys `generate_over_plain_packed_b1` and `_b8`: the same with `pack_weights`, a second copy of the weights."""
-    return _over_plain(bench, replace(bench.backbone, pack_weights=True), "packed_")
+    packed = replace(bench.backbone, pack_weights=True)
+    try:
+        _ = packed.decoder
+    except ConfigError as error:
+        raise NotHere(str(error)) from error
+    return _over_plain(bench, packed, "packed_")
 
 
 def _over_plain(bench: Bench, backbone: Backbone, kind: str) -> Findings:

@@ -18,6 +18,10 @@ from memgen.backbone import Backbone
 Work = Callable[[], object]
 
 
+class NotHere(RuntimeError):
+    """This machine can't run what is measured."""
+
+
 class InvalidRun(RuntimeError):
     """What ran is not what the key promises, so its ratio would mislead."""
 

@@ -18,12 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.measure import Work
 from bench.memories import TRAINING, plant
 from bench.plain_lora import PlainLora
-from bench.published import plant_reference
+from bench.published import plant_reference, train_literally
 from bench.training import WeaverStep, agent_batch
 from memgen.backbone import Backbone, load_backbone, prepare_process
 from memgen.host import AdapterHost
 from memgen.training.examples import Example
-from tests.reference import loss
 
 RESULTS = Path(__file__).parent / "results" / "products.json"
 
@@ -35,16 +34,11 @@ def measure(backbone: Backbone, batch: Sequence[Example]) -> dict[str, Any]:
     reference = plant_reference(host, TRAINING)
     tokens = sum(example.tokens for example in batch)
     row = batch[len(batch) // 2]
-
-    def literal() -> None:
-        value = loss(reference, backbone.model, list(row.prompt_ids), list(row.target_ids))
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
     lora = PlainLora(backbone, learning_rate=1e-5)
     fresh, cached = (WeaverStep(host, "ours", batch, cached=cached) for cached in (False, True))
     cached()
     counts = {
-        "reference": _operations(literal) / row.tokens,
+        "reference": _operations(lambda: train_literally(reference, backbone, row)) / row.tokens,
         "lora": _operations(lambda: lora.step(batch)) / tokens,
         "ours": _operations(fresh) / tokens,
         "ours_cached": _operations(cached) / tokens,

@@ -15,9 +15,11 @@ from bench.generation import PROMPT_TOKENS, answer_whole, real_prompts
 from bench.measure import Bench, Findings, Ratio
 from bench.memories import GENERATING, INSERTIONS, TRAINING, plant, save
 from bench.training import WeaverStep, agent_batch
+from memgen.backbone import Backbone
 from memgen.config import MemoryConfig
 from memgen.engine import Generation
 from memgen.host import AdapterHost
+from memgen.training.examples import Example
 from tests.reference import ReferenceMemory, ask_trigger, loss, open_context
 
 
@@ -82,11 +84,7 @@ def training(bench: Bench) -> Findings:
     for step in steps.values():
         step()
     row = batch[len(batch) // 2]
-
-    def literal() -> None:
-        value = loss(reference, bench.backbone.model, list(row.prompt_ids), list(row.target_ids))
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
+    literal = partial(train_literally, reference, bench.backbone, row)
     tokens = sum(example.tokens for example in batch)
     values: dict[bool, list[float]] = {False: [], True: []}
     literal_seconds: list[float] = []
@@ -107,6 +105,12 @@ def training(bench: Bench) -> Findings:
         "reference_row_tokens": row.tokens,
     }
     return Findings(ratios, method)
+
+
+def train_literally(reference: ReferenceMemory, backbone: Backbone, row: Example) -> None:
+    """Loss and backward pass of one row, which is how the reference trains a batch."""
+    value = loss(reference, backbone.model, list(row.prompt_ids), list(row.target_ids))
+    value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def plant_reference(host: AdapterHost, config: MemoryConfig) -> ReferenceMemory:

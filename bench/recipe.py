@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.first_loss import from_random_tokens
+from bench.first_loss import from_random_tokens, shuffled_calls
 from bench.learning_speed import answer_with
 from bench.plain_lora import PlainLora
 from bench.tool_calls import tool_calls
@@ -29,7 +29,6 @@ from memgen.engine import GenerationRequest, generate_all
 from memgen.evaluation.accuracy import item_of
 from memgen.host import AdapterHost
 from memgen.sampling import Sampling
-from memgen.tasks.bfcl import single_calls
 from memgen.tasks.graders import Reference, make_grader
 from memgen.training.examples import Example, ExampleSet, build_examples, tokenize
 from memgen.training.forward import PrefixStore, supervised_nll
@@ -111,10 +110,8 @@ def easy_task(backbone: Backbone, steps: int) -> Task:
 
 
 def hard_task(backbone: Backbone, steps: int) -> Task:
-    """BFCL's single calls of three categories, shuffled by a fixed seed; 120 held out."""
-    rows = [row for category in ("simple_python", "live_simple", "multiple") for row in single_calls(category)]
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(7)).tolist()
-    fitting = [rows[n] for n in order if len(_examples(backbone, [rows[n]])) == 1]
+    """BFCL's single calls; 120 held out."""
+    fitting = [row for row in shuffled_calls() if len(_examples(backbone, [row])) == 1]
     held_out, training = fitting[:120], fitting[120:]
     grader = make_grader({"kind": "function_call"})
     tokenizer = backbone.tokenizer

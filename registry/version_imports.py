@@ -87,9 +87,9 @@ def take_in(
         version, check = import_version(session, adapter, description, report, key=key, actor=actor)
         return Imported(version, check, restored=False)
     check_learned_nothing_deleted(session, adapter.project_id, description)
-    evidence = {"origin": _origin_name(description), "artifact_hash": description["artifact_hash"]}
     parts = description["parts"].values()
-    return Imported(known, None, restored=restore(session, known, parts, actor=actor, evidence=evidence))
+    restored = restore(session, known, parts, actor=actor, evidence=_evidence(description))
+    return Imported(known, None, restored=restored)
 
 
 def find_import(session: Session, adapter: Adapter, artifact_hash: str) -> Version | None:
@@ -142,8 +142,7 @@ def import_version(
         VersionImportDataset(version_id=version.id, dataset_id=dataset_id)
         for dataset_id in datasets_learned(session, adapter.project_id, description)
     )
-    evidence = {"origin": _origin_name(description), "artifact_hash": description["artifact_hash"]}
-    record_change(session, version, "imported", actor=actor, evidence=evidence)
+    record_change(session, version, "imported", actor=actor, evidence=_evidence(description))
     check = jobs.create_job(
         session, adapter.project_id, CHECK_JOB, {"version": version.number, "promote": False}, adapter
     )
@@ -174,6 +173,11 @@ def take_origins_word(session: Session, version: Version) -> Gate:
         terms=GateTerms.of(version.adapter),
         policy=version.adapter.gate_policy,
     )
+
+
+def _evidence(description: dict[str, Any]) -> dict[str, Any]:
+    """Of the history row that an archive leaves."""
+    return {"origin": _origin_name(description), "artifact_hash": description["artifact_hash"]}
 
 
 def _origin_name(description: dict[str, Any]) -> str:

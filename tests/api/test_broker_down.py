@@ -15,7 +15,6 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.models import Job
 from registry.settings import Settings
-from registry.tasks import get_task
 from tests.registry.conftest import Rows, chats, rows
 
 __all__ = ["rows"]
@@ -44,15 +43,7 @@ def test_a_job_is_kept_once_and_the_reply_says_that_it_waits(client: TestClient,
 def test_a_deletion_is_done_and_its_jobs_wait(client: TestClient, rows: Rows) -> None:
     rows.task("a", chats(40, session_id="s1"))
     with transaction(rows.services.sessions) as session:
-        snapshot = datasets.snapshot(
-            session,
-            rows.project_id,
-            get_task(session, rows.project_id, "a"),
-            earlier_tasks=[],
-            replay_share=0.0,
-            min_reward=0.5,
-            seed=0,
-        )
+        snapshot = rows.snapshot(session, "a")
         dataset = datasets.record_dataset(session, snapshot)
         adapter = get_adapter(session, rows.project_id, "bot")
         for _ in range(2):

@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from registry.database import transaction
 from registry.models import Adapter, Job
 from registry.settings import Settings
-from registry.wiring import Services
 from tests.api.live_api import serve
-from tests.registry.conftest import Rows, chats
+from tests.registry.conftest import Rows, chats, rows
 from tests.registry.deleting import promote_version
 from tests.registry.keeping import make_stored_version
+
+__all__ = ["rows"]
 
 
 @pytest.fixture
@@ -27,14 +28,6 @@ def api(settings: Settings, api_key: str, tiny_base: Path) -> Iterator[httpx.Cli
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=60) as client,
     ):
         yield client
-
-
-@pytest.fixture
-def rows(services: Services, project_id: uuid.UUID) -> Rows:
-    built = Rows(services, project_id)
-    with transaction(services.sessions) as session:
-        built.make_adapter(session)
-    return built
 
 
 def _delete(api: httpx.Client, **body: Any) -> dict[str, Any]:

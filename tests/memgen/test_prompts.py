@@ -1,6 +1,7 @@
 """Prompts that begin alike: what they share is read once, and nothing else changes."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from hypothesis import given
@@ -23,15 +24,15 @@ class CountingDecoder:
         self.kv_shape, self.embed = decoder.kv_shape, decoder.embed
         self.passes: list[int] = []
 
-    def forward(self, embeds: torch.Tensor, *args: object, present: torch.Tensor, **more: object) -> torch.Tensor:
+    def forward(self, embeds: torch.Tensor, *args: Any, present: torch.Tensor, **more: Any) -> torch.Tensor:
         self.passes.append(int(present.sum()))
-        return self._decoder.forward(embeds, *args, present=present, **more)  # type: ignore[arg-type]
+        return self._decoder.forward(embeds, *args, present=present, **more)
 
 
 def test_a_shared_system_prompt_is_read_once(backbone: Backbone) -> None:
     prompts = [(*SYSTEM, 50), (*SYSTEM, 51, 52), (7, 8, 9), (*SYSTEM, 53)]
     counting = CountingDecoder(backbone.decoder)
-    found = read_sharing(counting, prompts)  # type: ignore[arg-type]
+    found = read_sharing(cast(Decoder, counting), prompts)
     assert sum(counting.passes) == len(SYSTEM) + 4 + 3
     _assert_like(found, read_prompts(backbone.decoder, prompts))
 
@@ -41,7 +42,7 @@ def test_every_turn_of_a_conversation_is_read_behind_the_turn_before(backbone: B
     prompts = [turns[2], turns[0], (*turns[1], 3), turns[1]]
     assert shared_starts(prompts) == [turns[0], turns[1]]
     counting = CountingDecoder(backbone.decoder)
-    found = read_sharing(counting, prompts)  # type: ignore[arg-type]
+    found = read_sharing(cast(Decoder, counting), prompts)
     assert counting.passes[:2] == [len(SYSTEM), len(TURN)]
     assert sum(counting.passes) == len(turns[2]) + 1
     _assert_like(found, read_prompts(backbone.decoder, prompts))

@@ -54,19 +54,23 @@ class Rows:
             session, self.project_id, name=self.adapter, base_model="tiny", base_revision="r1", **values
         )
 
+    def snapshot(self, session: Session, task: str) -> datasets.Snapshot:
+        """What a training on one task alone would read."""
+        return datasets.snapshot(
+            session,
+            self.project_id,
+            get_task(session, self.project_id, task),
+            earlier_tasks=[],
+            replay_share=0.0,
+            min_reward=0.5,
+            seed=0,
+        )
+
     def version(self, task: str, *, passed: bool | None = True, parent: Version | None = None) -> Version:
         """A registered version trained on `task`, with its gate unless `passed` is None."""
         with transaction(self.services.sessions) as session:
             adapter = get_adapter(session, self.project_id, self.adapter, lock=True)
-            snapshot = datasets.snapshot(
-                session,
-                self.project_id,
-                get_task(session, self.project_id, task),
-                earlier_tasks=[],
-                replay_share=0.0,
-                min_reward=0.5,
-                seed=0,
-            )
+            snapshot = self.snapshot(session, task)
             job = jobs.create_job(session, self.project_id, "train_weaver", {"task": task}, adapter)
             job.dataset_id = datasets.record_dataset(session, snapshot).id
             version = register_version(

@@ -15,7 +15,7 @@ from registry import datasets, jobs
 from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
 from registry.evaluations import record_evaluation, subject_of
-from registry.exports import describe_version, read_archive, write_archive
+from registry.exports import Archive, describe_version, read_archive, write_archive
 from registry.gates import GateTerms, compare, record_gate
 from registry.models import Project, Trajectory, Version
 from registry.retention import purge
@@ -52,15 +52,7 @@ def make_stored_version(
     """A version whose dataset, artifact and checkpoint lie in the store, scored on the task's suite."""
     services = rows.services
     with transaction(services.sessions) as session:
-        snapshot = datasets.snapshot(
-            session,
-            rows.project_id,
-            get_task(session, rows.project_id, task),
-            earlier_tasks=[],
-            replay_share=0.0,
-            min_reward=0.5,
-            seed=0,
-        )
+        snapshot = rows.snapshot(session, task)
     services.store.put(snapshot.object_key, snapshot.jsonl)
     files = artifact_files(text or uuid.uuid4().hex, others)
     artifact_hash = hashlib.sha256(files["manifest.json"]).hexdigest()
@@ -115,13 +107,19 @@ def export_version(rows: Rows, version: Version, path: Path) -> Path:
     return path
 
 
-def import_archive(rows: Rows, path: Path, folder: Path) -> Imported:
-    """Into the adapter of `rows`, unpacked in the empty `folder`: bytes first, then the rows."""
-    archive = read_archive(path, folder, max_bytes=10_000_000)
+def store_archive(rows: Rows, archive: Archive) -> str:
+    """Its bytes into the project's folders; the key of the artifact."""
     store, key = rows.services.store, artifact_key(rows.project_id, archive.description["artifact_hash"])
     store.put_folder(key, archive.folder)
     for part, files in archive.parts.items():
         store.put_folder(artifact_beside(key, part), files)
+    return key
+
+
+def import_archive(rows: Rows, path: Path, folder: Path) -> Imported:
+    """Into the adapter of `rows`, unpacked in the empty `folder`: bytes first, then the rows."""
+    archive = read_archive(path, folder, max_bytes=10_000_000)
+    key = store_archive(rows, archive)
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
         return take_in(session, adapter, archive.description, archive.report, key=key, actor="anna")

@@ -366,10 +366,7 @@ def test_a_dataset_that_is_being_recorded_is_waited_for(rows: Rows) -> None:
     with_secrets(rows)
     with ThreadPoolExecutor(1) as pool:
         with transaction(rows.services.sessions) as session:
-            task = get_task(session, rows.project_id, "a")
-            snapshot = datasets.snapshot(
-                session, rows.project_id, task, earlier_tasks=[], replay_share=0.0, min_reward=0.5, seed=0
-            )
+            snapshot = rows.snapshot(session, "a")
             content_hash = datasets.record_dataset(session, snapshot).content_hash
             deleting = pool.submit(delete, rows, "session", "s1")
             with pytest.raises(TimeoutError):
@@ -381,10 +378,7 @@ def test_a_dataset_that_is_being_recorded_is_waited_for(rows: Rows) -> None:
 def test_a_dataset_that_comes_too_late_is_refused(rows: Rows) -> None:
     with_secrets(rows)
     with transaction(rows.services.sessions) as session:
-        task = get_task(session, rows.project_id, "a")
-        snapshot = datasets.snapshot(
-            session, rows.project_id, task, earlier_tasks=[], replay_share=0.0, min_reward=0.5, seed=0
-        )
+        snapshot = rows.snapshot(session, "a")
     delete(rows, "session", "s1")
     with (
         pytest.raises(SnapshotOutdated, match="of the .* trajectories were deleted"),

@@ -14,7 +14,6 @@ from registry.datasets import Snapshot
 from registry.erasing import blank_missing_answers, unfinished_erasures
 from registry.errors import SnapshotOutdated
 from registry.models import Version
-from registry.tasks import get_task
 from registry.version_standing import standings
 from registry.versions import get_version
 from tests.registry.conftest import Rows
@@ -35,10 +34,7 @@ def _unfinished(rows: Rows) -> list[Any]:
 
 def _snapshot(rows: Rows) -> Snapshot:
     with transaction(rows.services.sessions) as session:
-        task = get_task(session, rows.project_id, "a")
-        return datasets.snapshot(
-            session, rows.project_id, task, earlier_tasks=[], replay_share=0.0, min_reward=0.5, seed=0
-        )
+        return rows.snapshot(session, "a")
 
 
 def _between_read_and_write(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:

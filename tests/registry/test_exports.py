@@ -13,14 +13,21 @@ from registry.adapters import create_adapter, get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
 from registry.errors import InvalidArchive
-from registry.exports import Archive, describe_version, read_archive, write_archive
+from registry.exports import Archive, describe_version, read_archive
 from registry.garbage import find_garbage
 from registry.models import Version
-from registry.retention import purge
 from registry.version_imports import import_version
-from registry.versions import artifact_beside, artifact_key, get_version, learned_tasks
+from registry.versions import artifact_key, learned_tasks
 from tests.registry.conftest import Rows, chats
-from tests.registry.keeping import elsewhere, make_stored_version, retar, stored_keys
+from tests.registry.keeping import (
+    elsewhere,
+    export_version,
+    make_stored_version,
+    purge_versions,
+    retar,
+    store_archive,
+    stored_keys,
+)
 
 LIMIT = 10_000_000
 
@@ -38,30 +45,11 @@ def desk(rows: Rows) -> list[Version]:
     return [first, second, make_stored_version(rows, "a", parent=second, others={"b": second.artifact_hash})]
 
 
-def _export(rows: Rows, version: Version, path: Path) -> Path:
-    with transaction(rows.services.sessions) as session:
-        described = describe_version(session, session.get_one(Version, version.id))
-    write_archive(rows.services.store, described, version.artifact_key, path)
-    return path
-
-
 def _import(rows: Rows, archive: Archive) -> Version:
-    store, key = rows.services.store, artifact_key(rows.project_id, archive.description["artifact_hash"])
-    store.put_folder(key, archive.folder)
-    for part, folder in archive.parts.items():
-        store.put_folder(artifact_beside(key, part), folder)
+    key = store_archive(rows, archive)
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
         return import_version(session, adapter, archive.description, archive.report, key=key, actor="anna")[0]
-
-
-def _purge(rows: Rows, *numbers: int) -> None:
-    with transaction(rows.services.sessions) as session:
-        adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
-        versions = [get_version(session, adapter, number) for number in numbers]
-        folders = purge(session, adapter, versions, actor="anna", reason="")
-    for folder in folders:
-        rows.services.store.delete_folder(folder)
 
 
 def _artifacts(rows: Rows) -> set[str]:
@@ -71,8 +59,8 @@ def _artifacts(rows: Rows) -> set[str]:
 
 def test_every_part_comes_along_and_goes_on_from_there(rows: Rows, desk: list[Version], tmp_path: Path) -> None:
     first, second, third = desk
-    path = _export(rows, third, tmp_path / "one.tar")
-    assert path.read_bytes() == _export(rows, third, tmp_path / "again.tar").read_bytes()
+    path = export_version(rows, third, tmp_path / "one.tar")
+    assert path.read_bytes() == export_version(rows, third, tmp_path / "again.tar").read_bytes()
     archive = read_archive(path, tmp_path / "read", max_bytes=LIMIT)
     assert archive.description["parts"] == {"b": second.artifact_hash}
     assert archive.parts.keys() == {second.artifact_hash}, "what the third replaced stays at home"
@@ -91,9 +79,9 @@ def test_every_part_comes_along_and_goes_on_from_there(rows: Rows, desk: list[Ve
             assert rows.services.store.get(mine + name) == rows.services.store.get(theirs + name)
 
     # Its parts are no versions there, and are found all the same when it moves on.
-    moved = read_archive(_export(there, imported, tmp_path / "on.tar"), tmp_path / "on", max_bytes=LIMIT)
+    moved = read_archive(export_version(there, imported, tmp_path / "on.tar"), tmp_path / "on", max_bytes=LIMIT)
     assert moved.parts.keys() == {second.artifact_hash}
-    alone = read_archive(_export(rows, first, tmp_path / "alone.tar"), tmp_path / "alone", max_bytes=LIMIT)
+    alone = read_archive(export_version(rows, first, tmp_path / "alone.tar"), tmp_path / "alone", max_bytes=LIMIT)
     assert (alone.parts, alone.description["parts"]) == ({}, {})
 
 
@@ -158,7 +146,7 @@ def test_a_broken_part_is_named_with_what_was_expected(
 ) -> None:
     first, second, _ = desk
     part = f"parts/{first.artifact_hash}"
-    path = _export(rows, second, tmp_path / "one.tar")
+    path = export_version(rows, second, tmp_path / "one.tar")
     broken = retar(path, tmp_path / "broken.tar", lambda files: edit(files, part))
     with pytest.raises(InvalidArchive) as refused:
         read_archive(broken, tmp_path / "read", max_bytes=LIMIT)
@@ -179,7 +167,7 @@ def test_a_store_that_lost_or_changed_a_part_exports_nothing(rows: Rows, desk: l
     first, second, _ = desk
     rows.services.store.put(f"{first.artifact_key}/memory.safetensors", b"rotten")
     with pytest.raises(InvalidArchive, match=f"parts/{first.artifact_hash}/memory.safetensors has sha256"):
-        _export(rows, second, tmp_path / "one.tar")
+        export_version(rows, second, tmp_path / "one.tar")
     assert not (tmp_path / "one.tar").exists()
 
 
@@ -190,7 +178,7 @@ def test_hashes_from_outside_are_no_paths(rows: Rows, tmp_path: Path) -> None:
     with transaction(rows.services.sessions) as session:
         described = describe_version(session, session.get_one(Version, version.id)) | {"parts": {}}
     plain = make_stored_version(rows, "a")
-    path = _export(rows, plain, tmp_path / "one.tar")
+    path = export_version(rows, plain, tmp_path / "one.tar")
 
     def forge(files: dict[str, bytes]) -> None:
         files.clear()
@@ -203,7 +191,7 @@ def test_hashes_from_outside_are_no_paths(rows: Rows, tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_another_strategy_would_lose_memories(rows: Rows, desk: list[Version], tmp_path: Path) -> None:
-    archive = read_archive(_export(rows, desk[1], tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT)
+    archive = read_archive(export_version(rows, desk[1], tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT)
     with pytest.raises(InvalidArchive, match="adapter 'desk' has strategy 'replay'.*with strategy 'isolated'"):
         _import(elsewhere(rows), archive)
 
@@ -211,25 +199,25 @@ def test_an_adapter_of_another_strategy_would_lose_memories(rows: Rows, desk: li
 def test_parts_stay_as_long_as_their_version(rows: Rows, desk: list[Version], tmp_path: Path) -> None:
     """In the project that they came from, where other versions have the same bytes."""
     first, second, _ = desk
-    archive = read_archive(_export(rows, second, tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT)
+    archive = read_archive(export_version(rows, second, tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT)
     copies = Rows(rows.services, rows.project_id, "copy")
     with transaction(rows.services.sessions) as session:
         values = {"base_model": "tiny", "base_revision": "r1", "strategy": "isolated"}
         create_adapter(session, rows.project_id, name="copy", **values)
     _import(copies, archive)
-    _import(copies, read_archive(_export(rows, second, tmp_path / "two.tar"), tmp_path / "two", max_bytes=LIMIT))
+    _import(copies, read_archive(export_version(rows, second, tmp_path / "two.tar"), tmp_path / "two", max_bytes=LIMIT))
 
     def garbage() -> list[str]:
         services, later = rows.services, utc_now() + timedelta(hours=2)
         found = find_garbage(services.sessions, services.store, rows.project_id, now=later, grace=timedelta(hours=1))
         return [each.key for each in found if "/artifacts/" in each.key]
 
-    _purge(rows, 1, 2, 3)
+    purge_versions(rows, 1, 2, 3)
     assert _artifacts(rows) == {first.artifact_hash, second.artifact_hash}
     assert garbage() == []
-    _purge(copies, 1)
+    purge_versions(copies, 1)
     assert _artifacts(rows) == {first.artifact_hash, second.artifact_hash}, "the other copy needs them"
-    _purge(copies, 2)
+    purge_versions(copies, 2)
     assert _artifacts(rows) == set()
     rows.services.store.put(f"{first.artifact_key}/memory.json", b"left behind")
     assert garbage() == [f"{first.artifact_key}/memory.json"]

@@ -45,10 +45,7 @@ def _send(rows: Rows, task: str, items: list[dict[str, Any]]) -> list[LineResult
 def _snapshot(rows: Rows, task: str) -> list[Trajectory]:
     """What a training reads, recorded."""
     with transaction(rows.services.sessions) as session:
-        subject = get_task(session, rows.project_id, task)
-        taken = datasets.snapshot(
-            session, rows.project_id, subject, earlier_tasks=[], replay_share=0.0, min_reward=0.5, seed=0
-        )
+        taken = rows.snapshot(session, task)
         datasets.record_dataset(session, taken)
         return [session.get_one(Trajectory, trajectory_id) for trajectory_id, _ in taken.items]
 

@@ -11,11 +11,11 @@ from registry import datasets, deletion, jobs
 from registry.adapters import get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
+from registry.deletion import Deleted
 from registry.erasing import blank_missing_answers
 from registry.lineage import version_lineage
 from registry.models import Job, Retraining, Trajectory, Version
 from registry.retraining import list_retrainings, state_of, why_stopped
-from registry.tasks import get_task
 from registry.version_standing import standing_of, standings
 from registry.versions import register_version
 from tests.registry.conftest import Rows
@@ -45,11 +45,16 @@ def _begin(rows: Rows, job_id: uuid.UUID) -> None:
     """As a worker does it, up to the job's dataset."""
     with transaction(rows.services.sessions) as session:
         assert jobs.claim(session, job_id, "w", 60) == 1
-        task = get_task(session, rows.project_id, "a")
-        snapshot = datasets.snapshot(
-            session, rows.project_id, task, earlier_tasks=[], replay_share=0.0, min_reward=0.5, seed=0
-        )
+        snapshot = rows.snapshot(session, "a")
         jobs.set_dataset(session, job_id, 1, datasets.record_dataset(session, snapshot).id)
+
+
+def _begun_retraining(rows: Rows, trajectory: Trajectory) -> tuple[Deleted, uuid.UUID]:
+    """A deletion with policy `retrain`, and its one job, which a worker has begun."""
+    deleted = delete(rows, "trajectory", str(trajectory.id), "retrain")
+    [job_id] = deleted.started
+    _begin(rows, job_id)
+    return deleted, job_id
 
 
 def _work(rows: Rows, job_id: uuid.UUID) -> Version:
@@ -73,9 +78,7 @@ def _work(rows: Rows, job_id: uuid.UUID) -> Version:
 def test_a_second_deletion_moves_the_step_to_the_job_that_begins_anew(
     rows: Rows, line: tuple[Trajectory, Trajectory]
 ) -> None:
-    first = delete(rows, "trajectory", str(line[0].id), "retrain")
-    [job_id] = first.started
-    _begin(rows, job_id)
+    first, job_id = _begun_retraining(rows, line[0])
     second = delete(rows, "trajectory", str(line[1].id))
     [anew] = second.started
     assert second.deletion.affected["restarted"] == {str(job_id): str(anew)}
@@ -136,9 +139,7 @@ def test_the_last_steps_failure_is_told(rows: Rows) -> None:
 def test_a_training_that_may_not_go_on_from_its_parent_is_not_begun_anew(
     rows: Rows, line: tuple[Trajectory, Trajectory]
 ) -> None:
-    first = delete(rows, "trajectory", str(line[0].id), "retrain")
-    [job_id] = first.started
-    _begin(rows, job_id)
+    first, job_id = _begun_retraining(rows, line[0])
     with transaction(rows.services.sessions) as session:
         job = session.get_one(Job, job_id)
         job.params = {**job.params, "parent": 1}

@@ -12,18 +12,17 @@ from registry.adapters import get_adapter
 from registry.approvals import decide, follow_up, retry_of
 from registry.database import transaction
 from registry.evaluations import record_evaluation, subject_of
-from registry.exports import describe_version, read_archive, write_archive
 from registry.gates import GateTerms, judge, record_gate
 from registry.models import Gate, Version, VersionStanding
 from registry.retention import purge
 from registry.rivals import not_judged, rival_of, tasks_to_judge
 from registry.suites import freeze_suite
 from registry.tasks import get_task
-from registry.version_imports import can_be_checked, import_version
+from registry.version_imports import can_be_checked
 from registry.versions import champion, get_version
 from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import SECRET, delete, promote_version
-from tests.registry.keeping import elsewhere, make_stored_version
+from tests.registry.keeping import elsewhere, export_version, import_archive, make_stored_version
 
 Scores = Mapping[str, float]
 TERMS = GateTerms(margin=0.05)
@@ -202,14 +201,9 @@ def elsewhere_trained(rows: Rows, tmp_path: Path) -> tuple[Rows, Version]:
     rows.task("a", chats(40))
     rows.task("b", chats(40, word="parcel"))
     version = make_stored_version(rows, "b", parent=make_stored_version(rows, "a"))
-    with transaction(rows.services.sessions) as session:
-        described = describe_version(session, session.get_one(Version, version.id))
-    write_archive(rows.services.store, described, version.artifact_key, tmp_path / "one.tar")
-    archive = read_archive(tmp_path / "one.tar", tmp_path / "read", max_bytes=10_000_000)
+    path = export_version(rows, version, tmp_path / "one.tar")
     there = elsewhere(rows)
-    with transaction(rows.services.sessions) as session:
-        adapter = get_adapter(session, there.project_id, "bot", lock=True)
-        return there, import_version(session, adapter, archive.description, archive.report, key="k", actor="anna")[0]
+    return there, import_archive(there, path, tmp_path / "read").version
 
 
 def _checkable(rows: Rows, version: Version) -> bool:

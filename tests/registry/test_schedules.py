@@ -317,15 +317,7 @@ def test_no_job_beside_the_one_that_began_anew_without_deleted_data(rows: Rows) 
     now = utc_now()
     first, second = _tick(rows, now + timedelta(hours=1))
     with transaction(rows.services.sessions) as session:
-        snapshot = datasets.snapshot(
-            session,
-            rows.project_id,
-            get_task(session, rows.project_id, "a"),
-            earlier_tasks=[],
-            replay_share=0.0,
-            min_reward=0.5,
-            seed=0,
-        )
+        snapshot = rows.snapshot(session, "a")
         session.get_one(Job, first).dataset_id = datasets.record_dataset(session, snapshot).id
         victim = str(snapshot.items[0][0])
     with transaction(rows.services.sessions) as session:

@@ -8,13 +8,11 @@ from sqlalchemy.orm import Session
 
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.exports import describe_version, read_archive, write_archive
 from registry.models import Version
-from registry.version_imports import import_version
 from registry.versions import gates_of, learned_tasks, lineage, list_versions, tasks_by_version
 from tests.query_counts import record_queries
 from tests.registry.conftest import Rows, chats
-from tests.registry.keeping import elsewhere, make_stored_version
+from tests.registry.keeping import elsewhere, export_version, import_archive, make_stored_version
 
 
 def _count(rows: Rows, call: Callable[[Session, Version], Any], version: Version) -> int:
@@ -44,15 +42,10 @@ def test_what_goes_on_from_an_imported_version_has_learned_what_that_had(rows: R
     rows.task("b", chats(40))
     rows.task("a", chats(40, word="parcel"))
     version = make_stored_version(rows, "a", parent=make_stored_version(rows, "b"))
-    with transaction(rows.services.sessions) as session:
-        described = describe_version(session, session.get_one(Version, version.id))
-    write_archive(rows.services.store, described, version.artifact_key, tmp_path / "one.tar")
-    archive = read_archive(tmp_path / "one.tar", tmp_path / "read", max_bytes=10_000_000)
+    path = export_version(rows, version, tmp_path / "one.tar")
     there = elsewhere(rows)
     there.task("c", chats(40, word="refund"))
-    with transaction(rows.services.sessions) as session:
-        adapter = get_adapter(session, there.project_id, "bot", lock=True)
-        imported, _ = import_version(session, adapter, archive.description, archive.report, key="k", actor="anna")
+    imported = import_archive(there, path, tmp_path / "read").version
     child = there.version("c", parent=imported)
     with transaction(rows.services.sessions) as session:
         assert [task.name for task in learned_tasks(session, child)] == ["b", "a", "c"]

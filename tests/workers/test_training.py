@@ -4,10 +4,12 @@ import json
 import threading
 import time
 import uuid
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from registry import jobs
 from registry.database import transaction
 from registry.errors import ObjectNotFound, StoreUnavailable
 from registry.models import Evaluation, Gate, Job
@@ -204,8 +206,6 @@ def test_a_champion_that_moves_meanwhile_is_compared_with(workshop: Workshop, mo
 
 
 def test_a_cancelled_job_stops_and_registers_nothing(workshop: Workshop) -> None:
-    from registry import jobs
-
     workshop.add_task("yes")
     job_id = workshop.queue("yes", training={"steps": 100_000})
     thread = threading.Thread(target=workshop.work, args=(job_id,))
@@ -224,16 +224,14 @@ def test_a_training_cancelled_by_a_deletion_registers_nothing(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which committed while the training waited for the adapter, before a heartbeat could tell."""
-    from registry import jobs
-
     workshop.add_task("yes")
     job_id = workshop.queue("yes", training={"steps": 2})
     saved = registration.save_artifact
 
-    def cancel_then_save(*arguments: object) -> str:
+    def cancel_then_save(*arguments: Any) -> str:
         with transaction(workshop.services.sessions) as session:
             jobs.request_cancel(session, workshop.project_id, job_id)
-        return saved(*arguments)  # type: ignore[arg-type]
+        return saved(*arguments)
 
     monkeypatch.setattr(registration, "save_artifact", cancel_then_save)
     assert workshop.work(job_id).state == "cancelled"
