@@ -74,6 +74,11 @@ VARIANTS = {
     "interleaved, warmup 3": _variant(5, warmup_steps=3),
     "interleaved, K 2 inside": _variant(5, {"inference_latents": 2}),
     "interleaved, embedding": _variant(5, {"form": "embedding"}),
+    "K 32": Variant({"latents": 32}),
+    "all linear": Variant({"target_modules": LINEAR}),
+    "q k v o": Variant({"target_modules": LINEAR[:4]}),
+    "rates 8e-3": Variant(training={"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
+    "twice the steps": Variant(training={"steps": 120}),
     "LoRA SFT 1e-3": Variant(training={"warmup_steps": 10}, lora_rate=1e-3),
     "LoRA SFT 2e-3": Variant(training={"warmup_steps": 10}, lora_rate=2e-3),
     "LoRA SFT 2e-3, warmup 3": Variant(lora_rate=2e-3),
@@ -139,9 +144,9 @@ def run(backbone: Backbone, task: Task, variant: Variant) -> dict[str, Any]:
 
     def look(step: int, held_out_loss: Callable[[], float], answering: Answering) -> None:
         clock["seconds"] += time.perf_counter() - clock["since"]
-        if step % task.every == 0 or step == task.steps:
+        if step % task.every == 0 or step == config.steps:
             point = {"step": step, "seconds": round(clock["seconds"], 1), "held_out_loss": round(held_out_loss(), 4)}
-            if task.name == "easy" or step == task.steps:
+            if task.name == "easy" or step == config.steps:
                 texts = answering(task.prompts)
                 point["accuracy"] = sum(task.grade(n, text) for n, text in enumerate(texts)) / len(texts)
             curve.append(point)
@@ -152,7 +157,7 @@ def run(backbone: Backbone, task: Task, variant: Variant) -> dict[str, Any]:
     else:
         _run_memory(backbone, task, variant, config, look, losses, norms)
     return {
-        "steps": task.steps,
+        "steps": config.steps,
         "curve": curve,
         "losses": [round(loss, 4) for loss in losses],
         "largest_gradient_norm": round(max(norms), 3) if norms else None,
@@ -196,7 +201,7 @@ def _run_lora(
     backbone: Backbone, task: Task, rate: float, config: TrainingConfig, look: Look, losses: list[float]
 ) -> None:
     lora = PlainLora(backbone, learning_rate=rate)
-    for step in range(task.steps):
+    for step in range(config.steps):
         losses.append(lora.step(batch_of_step(task.examples, config, step), schedule=config))
         look(
             step + 1,
