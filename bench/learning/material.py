@@ -66,10 +66,10 @@ class Material:
         old = [list(self.training_items(task, seed)) for task in range(link.task)]
         return [*own, *_in_turns(old, self._replayed(len(own), link))]
 
-    def trigger_items(self, stage: int, seed: int) -> dict[str, Sequence[TaskItem]]:
-        """Equally many of each task up to `stage`, and of the task that nobody learns."""
+    def trigger_items(self, tasks: Sequence[int], seed: int) -> dict[str, Sequence[TaskItem]]:
+        """Equally many of each of the tasks, and of the task that nobody learns."""
         count = self.plan.trigger_steps * self.plan.trigger_items
-        items = {self.plan.labels[t]: self.training_items(t, seed)[:count] for t in range(stage + 1)}
+        items = {self.plan.labels[t]: self.training_items(t, seed)[:count] for t in tasks}
         if self.plan.outside is not None:
             items[self.plan.outside.label] = self._task(self.plan.outside).training_items(count, seed=seed)
         fewest = min(len(some) for some in items.values())

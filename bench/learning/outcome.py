@@ -182,7 +182,7 @@ def routed_right(cells: Cells, method: str, seeds: Sequence[int]) -> dict[str, f
 
 def _trainings(cells: Cells, end: System) -> list[Cell]:
     if isinstance(end, Routed):
-        systems: tuple[Trained, ...] = end.parts
+        systems = tuple(one for part in end.parts for one in part.lineage)
     else:
         systems = end.lineage if isinstance(end, Trained) else ()
     found = [cells.trained(system) for system in systems]
@@ -190,9 +190,9 @@ def _trainings(cells: Cells, end: System) -> list[Cell]:
 
 
 def _parameters(cells: Cells, end: System) -> int:
-    trained = _trainings(cells, end)
     if isinstance(end, Routed):
-        return sum(int(cell["parameters"]) for cell in trained)
+        return sum(_parameters(cells, part) for part in end.parts)
+    trained = _trainings(cells, end)
     return int(trained[-1]["parameters"]) if trained else 0
 
 

@@ -142,10 +142,11 @@ class Plan:
         fields = {**self.memory, "trigger": self.trigger} if with_trigger else dict(self.memory)
         return MemoryConfig.from_mapping(fields)
 
-    def sft_config(self, seed: int) -> TrainingConfig:
+    def sft_config(self, seed: int, times: int = 1) -> TrainingConfig:
+        """`times` the steps."""
         return replace(
             TrainingConfig.from_mapping(dict(self.weaver_sft)),
-            steps=self.steps,
+            steps=times * self.steps,
             batch_size=self.batch_size,
             warmup_steps=min(10, self.steps // 2),
             seed=seed,

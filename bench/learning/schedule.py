@@ -106,7 +106,7 @@ def _scored(system: System, task: int) -> Iterator[Unit]:
     if isinstance(system, Trained):
         yield from (Unit(TRAIN, one) for one in system.lineage)
     if isinstance(system, Routed):
-        yield from (Unit(TRAIN, part) for part in system.parts)
+        yield from (Unit(TRAIN, one) for part in system.parts for one in part.lineage)
         if task <= system.stage:
             yield Unit(SCORE, system.parts[task], task)
     yield Unit(SCORE, system, task)

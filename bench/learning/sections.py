@@ -244,7 +244,7 @@ def how(cells: Cells, document: dict[str, Any]) -> str:
         f"tasks (docs/method.md). With replay, {plan.replay_share:.0%} of the examples of a later task are of earlier "
         f"ones, {plan.replay_examples} kept of each. Weaver GRPO: {plan.grpo_steps} steps of {plan.grpo_items} items x "
         f"{plan.group_size} rollouts a task, on top of SFT. Trigger GRPO: {plan.trigger_steps} steps of "
-        f"{plan.trigger_items} x {plan.group_size}, on the tasks learned so far"
+        f"{plan.trigger_items} x {plan.group_size}, on the memory's task"
         f"{f' and on {plan.outside.label}, which nobody learns' if plan.outside else ''}. Prompts take "
         f"{plan.demonstrations} demonstrations and {plan.demonstration_tokens} tokens of them at most. A seed changes "
         "the training items, their order and the start of every weight; held-out items stay. Answers are greedy. LoRA "

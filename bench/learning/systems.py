@@ -19,13 +19,15 @@ class Link:
     """One training step of a chain."""
 
     kind: str
-    """`sft`, `grpo` or `trigger`; the last is trained on all tasks up to `task`."""
+    """`sft`, `grpo` or `trigger`; the last is trained on all tasks of its chain."""
     task: int
     replay: bool = False
+    times: int = 1
+    """The plan's optimizer steps of SFT, so many times over."""
 
     @property
     def name(self) -> str:
-        return f"{self.kind}{self.task}{'r' if self.replay else ''}"
+        return f"{self.kind}{self.task}{'r' if self.replay else ''}{f'x{self.times}' if self.times > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Trained:
         return "-".join([f"{self.family}{rate}", f"s{self.seed}", *(link.name for link in self.chain)])
 
     @property
+    def tasks(self) -> list[int]:
+        """That it was trained on, ascending."""
+        return sorted({link.task for link in self.chain})
+
+    @property
     def parent(self) -> "Trained | None":
         """What the last link started from; None is nothing."""
         return Trained(self.family, self.seed, self.chain[:-1], self.rate) if len(self.chain) > 1 else None
@@ -101,14 +108,23 @@ class Routed:
 
     seed: int
     stage: int
+    times: int = 1
+    """Of the SFT of each memory."""
+    then: str | None = None
+    """What each memory is trained by after SFT: `grpo`, `trigger` or nothing."""
 
     @property
     def name(self) -> str:
-        return f"routed-s{self.seed}-t{self.stage}"
+        times = f"x{self.times}" if self.times > 1 else ""
+        return "-".join([f"routed{times}", *([self.then] if self.then else []), f"s{self.seed}", f"t{self.stage}"])
 
     @property
     def parts(self) -> tuple[Trained, ...]:
-        return tuple(Trained(MEMORY, self.seed, (Link(SFT, task),)) for task in range(self.stage + 1))
+        return tuple(self._part(task) for task in range(self.stage + 1))
+
+    def _part(self, task: int) -> Trained:
+        then = (Link(self.then, task),) if self.then else ()
+        return Trained(MEMORY, self.seed, (Link(SFT, task, times=self.times), *then))
 
 
 System = Base | Majority | FewShot | Retrieval | Trained | Routed
@@ -131,25 +147,20 @@ class Method:
         return self.after(stage, seed, rate)
 
 
-def _chain(stage: int, *, replay: bool, grpo: bool = False) -> tuple[Link, ...]:
-    links: list[Link] = []
-    for task in range(stage + 1):
-        links.append(Link(SFT, task, replay and task > 0))
-        if grpo:
-            links.append(Link(GRPO, task, replay and task > 0))
-    return tuple(links)
+def _chain(stage: int, *, replay: bool) -> tuple[Link, ...]:
+    return tuple(Link(SFT, task, replay and task > 0) for task in range(stage + 1))
 
 
-def _lora(replay: bool) -> Callable[[int, int, float], System]:
+def _lora(*, replay: bool) -> Callable[[int, int, float], System]:
     return lambda stage, seed, rate: Trained(LORA, seed, _chain(stage, replay=replay), rate)
 
 
-def _memory(*, replay: bool, grpo: bool = False, trigger: bool = False) -> Callable[[int, int, float], System]:
-    def after(stage: int, seed: int, _: float) -> System:
-        chain = _chain(stage, replay=replay, grpo=grpo)
-        return Trained(MEMORY, seed, (*chain, Link(TRIGGER, stage)) if trigger else chain)
+def _memory(*, replay: bool) -> Callable[[int, int, float], System]:
+    return lambda stage, seed, _: Trained(MEMORY, seed, _chain(stage, replay=replay))
 
-    return after
+
+def _routed(*, times: int = 1, then: str | None = None) -> Callable[[int, int, float], System]:
+    return lambda stage, seed, _: Routed(seed, stage, times, then)
 
 
 METHODS = {
@@ -160,12 +171,12 @@ METHODS = {
         knows_task=True,
     ),
     "memgen-isolated": Method(
-        "a memory a task, chosen from the prompt by the router; not told the task",
-        lambda stage, seed, _: Routed(seed, stage),
+        "a memory a task, weaver SFT, chosen from the prompt by the router; not told the task", _routed()
     ),
+    "memgen-isolated-long": Method("memgen-isolated in twice the steps", _routed(times=2)),
     "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
-    "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(True)),
-    "lora": Method("LoRA SFT of the base, task after task", _lora(False)),
+    "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
+    "lora": Method("LoRA SFT of the base, task after task", _lora(replay=False)),
     "memgen-sequential": Method("one memory, weaver SFT, task after task", _memory(replay=False)),
     "few-shot": Method(
         "fixed training examples in the prompt; told the task", lambda _, seed, __: FewShot(seed), knows_task=True
@@ -174,8 +185,8 @@ METHODS = {
         "training examples retrieved into the prompt by BM25; not told the task",
         lambda stage, seed, _: Retrieval(seed, stage),
     ),
-    "memgen-grpo": Method("weaver SFT with replay, then weaver GRPO on each task", _memory(replay=True, grpo=True)),
-    "memgen-trigger": Method("memgen-replay with a trained trigger", _memory(replay=True, trigger=True)),
+    "memgen-grpo": Method("memgen-isolated, then weaver GRPO of each memory on its task", _routed(then=GRPO)),
+    "memgen-trigger": Method("memgen-isolated, then a trained trigger in each memory", _routed(then=TRIGGER)),
 }
 """By name, in the order in which they are run."""
 

@@ -86,7 +86,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> Lora:
 
 
 def _train_lora(work: Workplace, system: Trained, parent: Path | None, made: Path, checkpoint: Path) -> Cell:
-    config = work.plan.sft_config(system.seed)
+    config = work.plan.sft_config(system.seed, system.chain[-1].times)
     examples = work.material.sft_examples(system.chain[-1], system.seed).examples
     rate = config.learning_rate if system.rate is None else system.rate
     lora = PlainLora(work.backbone, learning_rate=rate, seed=system.seed)
@@ -141,7 +141,7 @@ def _train_memory(work: Workplace, system: Trained, parent: Path | None, made: P
 
 def _weaver_sft(work: Workplace, host: AdapterHost, system: Trained, checkpoint: Path) -> tuple[Cell, TrainingReport]:
     _grown(host, work.plan.memory_config(), system.seed)
-    config = work.plan.sft_config(system.seed)
+    config = work.plan.sft_config(system.seed, system.chain[-1].times)
     data = work.material.sft_examples(system.chain[-1], system.seed)
     report = train_weaver(host, MEMORY_NAME, data, config, checkpoint=checkpoint)
     cell = {
@@ -155,10 +155,9 @@ def _weaver_sft(work: Workplace, host: AdapterHost, system: Trained, checkpoint:
 
 
 def _weaver_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint: Path) -> tuple[Cell, TrainingReport]:
-    link = system.chain[-1]
     _grown(host, work.plan.memory_config(), system.seed)
-    config = work.plan.grpo_config(system.seed, work.material.new_tokens(range(link.task + 1)))
-    items = work.material.reward_items(link, system.seed)
+    config = work.plan.grpo_config(system.seed, work.material.new_tokens(system.tasks))
+    items = work.material.reward_items(system.chain[-1], system.seed)
     report = train_weaver_grpo(host, MEMORY_NAME, items, config, checkpoint=checkpoint)
     cell = {
         **_speed(report.seconds, report.tokens, report.optimizer_steps),
@@ -173,13 +172,12 @@ def _weaver_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint
 
 
 def _trigger_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint: Path) -> tuple[Cell, TrainingReport]:
-    stage = system.chain[-1].task
     plain = host.memories[_PARENT]
     memory = host.create(MEMORY_NAME, work.plan.memory_config(with_trigger=True), seed=system.seed)
     memory.weaver.load_state_dict(plain.weaver.state_dict())
     memory.load_state_dict(plain.state_dict(), strict=False)  # which has no trigger's head
-    config = work.plan.trigger_config(system.seed, work.material.new_tokens(range(stage + 1)))
-    items = work.material.trigger_items(stage, system.seed)
+    config = work.plan.trigger_config(system.seed, work.material.new_tokens(system.tasks))
+    items = work.material.trigger_items(system.tasks, system.seed)
     report = train_trigger(host, MEMORY_NAME, items, config, checkpoint=checkpoint)
     cell = {
         **_speed(report.seconds, 0, report.optimizer_steps),

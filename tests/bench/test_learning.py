@@ -51,6 +51,13 @@ def test_every_method_comes_to_an_end(finished: tuple[Workplace, list[Unit]]) ->
     assert methods["base"]["added_parameters"] == methods["few-shot"]["added_parameters"] == 0
     assert methods["memgen-isolated"]["added_parameters"] == 2 * methods["memgen-replay"]["added_parameters"]
     assert methods["memgen-replay"]["train_seconds"] > 0
+    steps = [
+        (work.cells.trained(Trained(MEMORY, 0, (Link(SFT, 0, times=times),))) or {})["optimizer_steps"]
+        for times in (1, 2)
+    ]
+    assert steps == [PLAN.steps, 2 * PLAN.steps]
+    seconds = {name: methods[name]["train_seconds"] for name in ("memgen-isolated", "memgen-grpo", "memgen-trigger")}
+    assert seconds["memgen-isolated"] < min(seconds["memgen-grpo"], seconds["memgen-trigger"])
     assert methods["majority"]["by_task"] == {"yes-no": 0.75, "left-right": 0.75}
     assert set(methods["memgen-isolated"]["routed_right"]) == {"yes-no", "left-right"}
     assert methods["memgen-replay"]["routed_right"] is None
@@ -145,8 +152,9 @@ def test_methods_share_what_they_begin_with(workplace: Callable[..., Workplace])
     isolated = [u.system.name for u in units(cells, ["memgen-isolated"], 2) if u.action == TRAIN]
     assert isolated == ["memory-s0-sft0", "memory-s0-sft1", "memory-s1-sft0", "memory-s1-sft1"]
     later = [u.system.name for u in units(cells, ["memgen-trigger"], 1) if u.action == TRAIN]
-    assert "memory-s0-sft0-trigger0" in later
-    assert "memory-s0-sft0-sft1r-trigger1" in later
+    assert later == ["memory-s0-sft0", "memory-s0-sft0-trigger0", "memory-s0-sft1", "memory-s0-sft1-trigger1"]
+    longer = [u.system.name for u in units(cells, ["memgen-isolated-long"], 1) if u.action == TRAIN]
+    assert longer == ["memory-s0-sft0x2", "memory-s0-sft1x2"]
 
 
 def test_seed_0_of_all_methods_comes_before_seed_1_and_the_rest_of_the_matrix_last(
