@@ -19,7 +19,7 @@ from bench.tool_calls import tool_calls
 from memgen.backbone import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig
 from memgen.host import AdapterHost
-from memgen.memory import Memory
+from memgen.memory import LATENT_SPREAD, Memory
 from memgen.tasks.bfcl import single_calls
 from memgen.training.examples import Example, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
@@ -57,12 +57,12 @@ def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]
 
     found = {"base": {name: [loss(None, examples)] for name, examples in data.items()}}
     for insertions in (0, 5):
-        for start in ("line break", "random tokens"):
+        for start in ("words", "line breaks", "random tokens"):
             losses: dict[str, list[float]] = {name: [] for name in data}
             for seed in range(seeds):
                 memory = host.create("fresh", MemoryConfig(max_insertions=insertions), seed=seed)
-                if start == "random tokens":
-                    from_random_tokens(memory, backbone, seed)
+                if start != "words":
+                    start_queries(memory, backbone, start, seed)
                 for name, examples in data.items():
                     losses[name].append(loss("fresh", examples))
             found[f"{start}, {insertions}"] = losses
@@ -85,12 +85,16 @@ def shuffled_calls() -> list[dict[str, Any]]:
     return [rows[n] for n in order]
 
 
-def from_random_tokens(memory: Memory, backbone: Backbone, seed: int) -> None:
-    """Let the queries of a fresh memory start as copies of random tokens' embeddings."""
+def start_queries(memory: Memory, backbone: Backbone, start: str, seed: int) -> None:
+    """Let the queries of a fresh memory start as copies of `line breaks` or of `random tokens` instead."""
     generator = torch.Generator().manual_seed(seed)
     table: torch.Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]  # it is no module
+    line_break = backbone.tokenizer("\n", add_special_tokens=False).input_ids
     for queries in (memory.prompt_queries, memory.inference_queries):
-        queries.start_from(table, generator)
+        if start == "random tokens":
+            queries.start_from(table, generator)
+        else:
+            queries.start_near(table[line_break], LATENT_SPREAD * float(table.float().std()), generator)
 
 
 if __name__ == "__main__":

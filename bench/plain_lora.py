@@ -23,9 +23,20 @@ _NO_TARGET = -1
 
 
 class PlainLora:
-    """A copy of the base with a trainable LoRA of the same shape as a weaver's, and its optimizer."""
+    """A copy of the base with a trainable LoRA of a weaver's rank, and its optimizer.
 
-    def __init__(self, backbone: Backbone, *, learning_rate: float, seed: int = 0, checkpointing: bool = False) -> None:
+    On q and v, as is usual: on all linear layers a step takes longer.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        learning_rate: float,
+        target_modules: Sequence[str] = ("q_proj", "v_proj"),
+        seed: int = 0,
+        checkpointing: bool = False,
+    ) -> None:
         shape = MemoryConfig()
         torch.manual_seed(seed)
         self.model = get_peft_model(
@@ -33,7 +44,7 @@ class PlainLora:
             LoraConfig(
                 r=shape.rank,
                 lora_alpha=shape.alpha,
-                target_modules=list(shape.target_modules),
+                target_modules=list(target_modules),
                 bias="none",
                 task_type="CAUSAL_LM",
             ),

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.first_loss import from_random_tokens, shuffled_calls
+from bench.first_loss import shuffled_calls, start_queries
 from bench.learning_speed import answer_with
 from bench.plain_lora import PlainLora
 from bench.tool_calls import tool_calls
@@ -39,49 +39,68 @@ RESULTS = Path(__file__).parent / "results" / "recipe.json"
 Answering = Callable[[list[tuple[int, ...]]], list[str]]
 
 
+LINEAR = MemoryConfig().target_modules
+QUERY_VALUE = ("q_proj", "v_proj")
+
+
 @dataclass(frozen=True)
 class Variant:
     memory: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    random_queries: bool = False
-    """Start queries from the embeddings of random tokens instead of line breaks."""
+    start: str | None = None
+    """Of the queries, form `cache` (`first_loss.start_queries`); None is as a fresh memory starts."""
     lora_rate: float | None = None
     """Learning rate of LoRA SFT of the base instead of a memory."""
+    lora_modules: tuple[str, ...] = QUERY_VALUE
+    """Layers that LoRA SFT adapts."""
 
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+def _first(insertions: int, memory: dict[str, Any] | None = None, **training: Any) -> Variant:
+    """What else is given, and the first recipe: queries from random tokens, LoRA on q and v, 10 steps of warmup."""
+    shape: dict[str, Any] = {"max_insertions": insertions, "target_modules": QUERY_VALUE, **(memory or {})}
+    rates: dict[str, Any] = {"learning_rate": 4e-3, "query_learning_rate": 4e-3, "warmup_steps": 10}
+    return Variant(shape, {**rates, **training}, start="random tokens")
 
 
-def _variant(insertions: int, memory: dict[str, Any] | None = None, **training: Any) -> Variant:
-    """Queries from random tokens and 10 steps of warmup, as the first ones were tried, and what else is given."""
-    shape = {"max_insertions": insertions, **(memory or {})}
-    return Variant(shape, {"warmup_steps": 10, **training}, random_queries=True)
+def _second(memory: dict[str, Any] | None = None, **training: Any) -> Variant:
+    """What else is given, and the second recipe: all queries are line breaks, LoRA on q and v."""
+    rates = {"learning_rate": 4e-3, "query_learning_rate": 4e-3}
+    return Variant({"target_modules": QUERY_VALUE, **(memory or {})}, {**rates, **training}, start="line breaks")
 
+
+_LOWER: dict[str, Any] = {"learning_rate": 2e-3, "query_learning_rate": 2e-3}
 
 VARIANTS = {
     "defaults": Variant(),
-    "prompt only": _variant(0),
-    "prompt only, rates 2e-3": _variant(0, learning_rate=2e-3, query_learning_rate=2e-3),
-    "prompt only, rates 8e-3": _variant(0, learning_rate=8e-3, query_learning_rate=8e-3),
-    "prompt only, K 2": _variant(0, {"latents": 2}),
-    "prompt only, K 32": _variant(0, {"latents": 32}),
-    "prompt only, q k v o": _variant(0, {"target_modules": LINEAR[:4]}),
-    "prompt only, all linear": _variant(0, {"target_modules": LINEAR}),
-    "prompt only, all linear, alpha 128": _variant(0, {"target_modules": LINEAR, "alpha": 128}),
-    "interleaved": _variant(5),
-    "interleaved, all linear": _variant(5, {"target_modules": LINEAR}),
-    "interleaved, rates 8e-3": _variant(5, learning_rate=8e-3, query_learning_rate=8e-3),
-    "interleaved, warmup 3": _variant(5, warmup_steps=3),
-    "interleaved, K 2 inside": _variant(5, {"inference_latents": 2}),
-    "interleaved, embedding": _variant(5, {"form": "embedding"}),
-    "K 32": Variant({"latents": 32}),
-    "all linear": Variant({"target_modules": LINEAR}),
-    "q k v o": Variant({"target_modules": LINEAR[:4]}),
-    "rates 8e-3": Variant(training={"learning_rate": 8e-3, "query_learning_rate": 8e-3}),
-    "twice the steps": Variant(training={"steps": 120}),
+    "defaults, prompt only": Variant({"max_insertions": 0}),
+    "defaults, K 16": Variant({"latents": 16}),
+    "defaults, rank 32": Variant({"rank": 32, "alpha": 64}),
+    "defaults, twice the steps": Variant(training={"steps": 120}),
+    "prompt only": _first(0),
+    "prompt only, rates 2e-3": _first(0, **_LOWER),
+    "prompt only, rates 8e-3": _first(0, learning_rate=8e-3, query_learning_rate=8e-3),
+    "prompt only, K 2": _first(0, {"latents": 2}),
+    "prompt only, K 32": _first(0, {"latents": 32}),
+    "prompt only, q k v o": _first(0, {"target_modules": LINEAR[:4]}),
+    "prompt only, all linear": _first(0, {"target_modules": LINEAR}),
+    "prompt only, all linear, alpha 128": _first(0, {"target_modules": LINEAR, "alpha": 128}),
+    "interleaved": _first(5),
+    "interleaved, all linear": _first(5, {"target_modules": LINEAR}),
+    "interleaved, rates 8e-3": _first(5, learning_rate=8e-3, query_learning_rate=8e-3),
+    "interleaved, warmup 3": _first(5, warmup_steps=3),
+    "interleaved, K 2 inside": _first(5, {"inference_latents": 2}),
+    "interleaved, embedding": _first(5, {"form": "embedding"}),
+    "line breaks": _second(),
+    "line breaks, K 32": _second({"latents": 32}),
+    "line breaks, all linear": _second({"target_modules": LINEAR}),
+    "line breaks, all linear, rates 2e-3": _second({"target_modules": LINEAR}, **_LOWER),
+    "line breaks, rates 2e-3": _second(**_LOWER),
+    "line breaks, rates 8e-3": _second(learning_rate=8e-3, query_learning_rate=8e-3),
+    "line breaks, twice the steps": _second(steps=120),
     "LoRA SFT 1e-3": Variant(training={"warmup_steps": 10}, lora_rate=1e-3),
     "LoRA SFT 2e-3": Variant(training={"warmup_steps": 10}, lora_rate=2e-3),
     "LoRA SFT 2e-3, warmup 3": Variant(lora_rate=2e-3),
+    "LoRA SFT 1e-3, all linear": Variant(lora_rate=1e-3, lora_modules=LINEAR),
 }
 
 
@@ -153,7 +172,8 @@ def run(backbone: Backbone, task: Task, variant: Variant) -> dict[str, Any]:
         clock["since"] = time.perf_counter()
 
     if variant.lora_rate is not None:
-        _run_lora(backbone, task, variant.lora_rate, config, look, losses)
+        lora = PlainLora(backbone, learning_rate=variant.lora_rate, target_modules=variant.lora_modules)
+        _run_lora(lora, backbone, task, config, look, losses)
     else:
         _run_memory(backbone, task, variant, config, look, losses, norms)
     return {
@@ -178,8 +198,8 @@ def _run_memory(
 ) -> None:
     host = AdapterHost(backbone)
     memory = host.create("memory", MemoryConfig(**variant.memory))
-    if variant.random_queries and memory.config.form == "cache":
-        from_random_tokens(memory, backbone, seed=0)
+    if variant.start is not None and memory.config.form == "cache":
+        start_queries(memory, backbone, variant.start, seed=0)
     store = PrefixStore(backbone, 10**9, [[e.prompt_ids[:-1] for e in task.held_out]])
 
     def held_out_loss() -> float:
@@ -198,9 +218,8 @@ def _run_memory(
 
 
 def _run_lora(
-    backbone: Backbone, task: Task, rate: float, config: TrainingConfig, look: Look, losses: list[float]
+    lora: PlainLora, backbone: Backbone, task: Task, config: TrainingConfig, look: Look, losses: list[float]
 ) -> None:
-    lora = PlainLora(backbone, learning_rate=rate)
     for step in range(config.steps):
         losses.append(lora.step(batch_of_step(task.examples, config, step), schedule=config))
         look(
@@ -234,20 +253,26 @@ def main() -> None:
     parser.add_argument("--task", choices=("easy", "hard"), default="easy")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 is its own choice")
     arguments = parser.parse_args()
-    prepare_process(0)
+    prepare_process(arguments.threads)
     backbone = load_backbone(arguments.model, cache_dir=arguments.models)
     make = {"easy": (easy_task, 40), "hard": (hard_task, 60)}[arguments.task]
     task = make[0](backbone, arguments.steps or make[1])
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    done = found.setdefault(arguments.task, {})
     for name in arguments.variants:
-        if name not in done:
-            done[name] = run(backbone, task, VARIANTS[name])
+        if name not in _done().get(task.name, {}):
+            result = run(backbone, task, VARIANTS[name])
+            found = _done()  # anew, for another process may have added to it
+            found.setdefault(task.name, {})[name] = result
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-            Console().print(f"{arguments.task} {name}: {done[name]['curve'][-1]}")
-    _report(arguments.task, done)
+            Console().print(f"{task.name} {name}: {result['curve'][-1]}")
+    _report(task.name, _done().get(task.name, {}))
+
+
+def _done() -> dict[str, Any]:
+    """Results at hand, by task and variant."""
+    return dict(json.loads(RESULTS.read_text())) if RESULTS.is_file() else {}
 
 
 def _report(task: str, done: dict[str, Any]) -> None:

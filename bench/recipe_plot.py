@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from bench.recipe import RESULTS
 
 PICTURE = Path(__file__).parents[1] / "docs" / "recipe.svg"
-_SHOWN = ("LoRA SFT 2e-3", "prompt only", "interleaved", "defaults")
+_SHOWN = ("LoRA SFT 2e-3", "prompt only", "line breaks", "defaults")
 _SMOOTHING = 5
 _TITLES = {"easy": "easy: synthetic tool calls", "hard": "hard: BFCL calls"}
 

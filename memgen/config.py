@@ -61,7 +61,7 @@ class MemoryConfig(_FromMapping):
     """Texts behind which memory may be woven. A point or comma behind a digit does not count (`memgen.delimiters`)."""
     rank: int = 16
     alpha: int = 32
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Linear layers that carry the LoRA, of weaver and trigger."""
     weaver_base: str = ""
     """Form `embedding` only: another base that the weaver runs on; empty is the reasoner's own."""
@@ -98,9 +98,9 @@ class TrainingConfig(_FromMapping):
     """Passes in which the examples of an optimizer step are computed: less memory, the same step."""
     devices: int = 1
     """Processes, each with a device of its own, that share the examples of an optimizer step."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     """Of the LoRA factors."""
-    query_learning_rate: float = 4e-3
+    query_learning_rate: float = 2e-3
     """Of the query latents and their scale."""
     warmup_steps: int = 3
     weight_decay: float = 0.0

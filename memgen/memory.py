@@ -15,7 +15,11 @@ from memgen.lora import Lora
 
 INVOKE = 1
 """Index of INVOKE among the trigger head's two outputs; 0 is SKIP."""
-_LATENT_SPREAD = 0.1
+_FIRST_WORDS = "\nAnswer in the right format:\n"
+"""What fresh queries of a prompt's end say: tokens that differ from one another learn faster than copies of one."""
+_LINE_BREAK = "\n"
+"""What those inside an answer say, where a sentence would disturb."""
+LATENT_SPREAD = 0.1
 """Of fresh latents, as a share of the embedding table's."""
 
 
@@ -31,12 +35,16 @@ class QueryLatents(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
         self.scale = nn.Parameter(torch.ones(()))
 
-    def start_near(self, embedding: Tensor, spread: float, generator: torch.Generator) -> None:
-        """Copy the embedding `(H,)` of one token, with normal noise of the standard deviation `spread` on each."""
-        copied = embedding.detach().float().cpu()
+    def start_near(self, embeddings: Tensor, spread: float, generator: torch.Generator) -> None:
+        """Copy the embeddings `(N, H)` of a text, with normal noise of the standard deviation `spread` on each.
+
+        Of a longer text the end; a shorter one is said again and again, and ends at the last latent.
+        """
+        count = len(self.latents)
+        copied = embeddings.detach().float().cpu()
         noise = torch.randn(self.latents.shape, generator=generator) * spread
         with torch.no_grad():
-            self.latents.copy_(copied + noise)
+            self.latents.copy_(copied.repeat(-(-count // len(copied)), 1)[-count:] + noise)
             self.scale.fill_(copied.std())
 
     def start_from(self, embeddings: Tensor, generator: torch.Generator) -> None:
@@ -63,10 +71,10 @@ class Memory(nn.Module):
         self.config = config
         generator = torch.Generator().manual_seed(seed)
         self.prompt_queries = QueryLatents(config.latents, weaver_base.hidden_size)
-        self._start(self.prompt_queries, weaver_base, generator)
+        self._start(self.prompt_queries, _FIRST_WORDS, weaver_base, generator)
         self.weaver = Lora.for_model(weaver_base.model, config, generator)
         self.inference_queries = QueryLatents(config.inference_latents, weaver_base.hidden_size)
-        self._start(self.inference_queries, weaver_base, generator)
+        self._start(self.inference_queries, _LINE_BREAK, weaver_base, generator)
         if config.form == "embedding":
             self.reasoner_to_weaver = _matched_linear(base.hidden_size, weaver_base.hidden_size)
             self.weaver_to_reasoner = _matched_linear(weaver_base.hidden_size, base.hidden_size)
@@ -109,11 +117,12 @@ class Memory(nn.Module):
         head = list(self.trigger_head.parameters()) if self.config.trigger in ("lora", "head") else []
         return [*lora, *head]
 
-    def _start(self, queries: QueryLatents, weaver_base: Backbone, generator: torch.Generator) -> None:
-        """Form `cache` starts as a few line breaks, which hardly disturb what the base says (docs/method.md)."""
+    def _start(self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator) -> None:
+        """Form `cache` starts as words that hardly disturb what the base says (docs/method.md)."""
         table = cast(Tensor, weaver_base.model.get_input_embeddings().weight)
         if self.config.form == "cache":
-            queries.start_near(table[_line_break(weaver_base)], _LATENT_SPREAD * float(table.float().std()), generator)
+            spread = LATENT_SPREAD * float(table.float().std())
+            queries.start_near(table[_tokens(weaver_base, words)], spread, generator)
         else:
             queries.start_from(table, generator)
 
@@ -128,13 +137,12 @@ class Memory(nn.Module):
         self.reasoner_to_weaver.weight.mul_(theirs.std() / ours.std())
         embeds = self.prompt_queries()[None].to(theirs.device, weaver_base.model.dtype)
         hidden = weaver_base.model.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-        self.weaver_to_reasoner.weight.mul_(_LATENT_SPREAD * ours.std().cpu() / hidden.float().std().cpu())
-        self.weaver_to_reasoner.bias.copy_(ours[_line_break(base)])
+        self.weaver_to_reasoner.weight.mul_(LATENT_SPREAD * ours.std().cpu() / hidden.float().std().cpu())
+        self.weaver_to_reasoner.bias.copy_(ours[_tokens(base, _LINE_BREAK)[-1]])
 
 
-def _line_break(base: Backbone) -> int:
-    """The token id of a line break, or of its last piece."""
-    return int(base.tokenizer("\n", add_special_tokens=False).input_ids[-1])
+def _tokens(base: Backbone, text: str) -> list[int]:
+    return [int(token) for token in base.tokenizer(text, add_special_tokens=False).input_ids]
 
 
 def _matched_linear(inputs: int, outputs: int) -> nn.Linear:
