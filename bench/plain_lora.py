@@ -19,31 +19,29 @@ from memgen.training.examples import Example
 from memgen.training.losses import mean_by_example, token_nll
 from memgen.training.weaver_sft import warmed_cosine
 
+SHAPE = MemoryConfig(target_modules=("q_proj", "v_proj"))
+"""Rank and scaling of a weaver, on q and v as is usual: on all linear layers a step takes longer."""
 _NO_TARGET = -1
 
 
 class PlainLora:
-    """A copy of the base with a trainable LoRA of a weaver's rank, and its optimizer.
-
-    On q and v, as is usual: on all linear layers a step takes longer.
-    """
+    """A copy of the base with a trainable LoRA, and its optimizer."""
 
     def __init__(
         self,
         backbone: Backbone,
         *,
         learning_rate: float,
-        target_modules: Sequence[str] = ("q_proj", "v_proj"),
+        target_modules: Sequence[str] = SHAPE.target_modules,
         seed: int = 0,
         checkpointing: bool = False,
     ) -> None:
-        shape = MemoryConfig()
         torch.manual_seed(seed)
         self.model = get_peft_model(
             copy.deepcopy(backbone.model),
             LoraConfig(
-                r=shape.rank,
-                lora_alpha=shape.alpha,
+                r=SHAPE.rank,
+                lora_alpha=SHAPE.alpha,
                 target_modules=list(target_modules),
                 bias="none",
                 task_type="CAUSAL_LM",

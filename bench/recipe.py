@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.first_loss import shuffled_calls, start_queries
 from bench.learning_speed import answer_with
-from bench.plain_lora import PlainLora
+from bench.plain_lora import SHAPE, PlainLora
 from bench.tool_calls import tool_calls
 from memgen.backbone import Backbone, load_backbone, prepare_process
 from memgen.chat import parse_answer, render_prompt
@@ -40,7 +40,7 @@ Answering = Callable[[list[tuple[int, ...]]], list[str]]
 
 
 LINEAR = MemoryConfig().target_modules
-QUERY_VALUE = ("q_proj", "v_proj")
+QUERY_VALUE = SHAPE.target_modules
 
 
 @dataclass(frozen=True)

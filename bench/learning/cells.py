@@ -4,6 +4,7 @@
     trained/<system>.json           how a system's last link was trained
     scores/<system>/<label>.json    what a system scored on a task's held-out items
     text/<system>.json              what a system's loss on ordinary text is
+    recipe-<digest>/                the last three of memories, whose recipe (`Plan.recipe`) changes nothing of others
 
 Weights are not here but in a cache folder (`Workplace.weights`).
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.learning.plan import Plan, plan_from
-from bench.learning.systems import System
+from bench.learning.systems import System, has_memory
 from memgen.errors import ArtifactMismatch
 
 RESULTS = Path(__file__).parent.parent / "results" / "learning"
@@ -45,6 +46,8 @@ class Cells:
         places = [*known["where"], *([where] if where not in known["where"] else [])]
         heading = {"revision": revision, "commands": commands, "where": places}
         write_json(self.folder / "plan.json", {"plan": asdict(self.plan), **heading}, indent=1)
+        recipe = self.folder / f"recipe-{self.plan.recipe_digest}" / "recipe.json"
+        write_json(recipe, self.plan.recipe, indent=1)
 
     @property
     def heading(self) -> Cell:
@@ -70,20 +73,24 @@ class Cells:
     def note_text(self, system: System, cell: Cell) -> None:
         write_json(self._text(system), cell)
 
+    def place(self, system: System) -> Path:
+        """Where the system's cells and weights lie in their folders."""
+        return Path(f"recipe-{self.plan.recipe_digest}") if has_memory(system) else Path()
+
     def _trained(self, system: System) -> Path:
-        return self.folder / "trained" / f"{system.name}.json"
+        return self.folder / self.place(system) / "trained" / f"{system.name}.json"
 
     def _scored(self, system: System, label: str) -> Path:
-        return self.folder / "scores" / system.name / f"{label}.json"
+        return self.folder / self.place(system) / "scores" / system.name / f"{label}.json"
 
     def _text(self, system: System) -> Path:
-        return self.folder / "text" / f"{system.name}.json"
+        return self.folder / self.place(system) / "text" / f"{system.name}.json"
 
 
 def stored_plans(results: Path = RESULTS) -> dict[str, Plan]:
     """Plans with results by digest, the one with most scores first."""
     found = {path.parent: plan_from(json.loads(path.read_text())["plan"]) for path in results.glob("*/plan.json")}
-    order = sorted(found, key=lambda folder: (-len(list(folder.glob("scores/*/*.json"))), folder.name))
+    order = sorted(found, key=lambda folder: (-len(list(folder.glob("**/scores/*/*.json"))), folder.name))
     return {folder.name: found[folder] for folder in order}
 
 

@@ -69,6 +69,8 @@ CHOICES = {
 """Tasks that a plan can take, with prompts of about 40 to 250 tokens. Of the default ones the most frequent answer is
 right for one item in seven at most (family; of 400 training items)."""
 DEFAULT_TASKS = ("bfcl", "textworld", "needle", "family")
+_RECIPE = ("memory", "weaver_sft", "weaver_grpo", "trigger_grpo")
+"""Fields of a plan."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,19 @@ class Plan:
         return [task.label for task in self.tasks]
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """How memories are shaped and trained, as far as no other system is concerned."""
+        return {name: dict(getattr(self, name)) for name in _RECIPE}
+
+    @property
+    def recipe_digest(self) -> str:
+        """Equal for plans whose results of memories may stand together, if their `digest` is equal."""
+        return _digest(self.recipe)
+
+    @property
     def digest(self) -> str:
-        """Equal for plans whose results may stand together."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Equal for plans whose results of systems without memory may stand together."""
+        return _digest({name: value for name, value in asdict(self).items() if name not in _RECIPE})
 
     def memory_config(self, *, with_trigger: bool = False) -> MemoryConfig:
         fields = {**self.memory, "trigger": self.trigger} if with_trigger else dict(self.memory)
@@ -176,6 +188,10 @@ class Plan:
             seed=seed,
             prompt_cache_bytes=1_000_000_000,
         )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def plan_from(values: Mapping[str, Any]) -> Plan:

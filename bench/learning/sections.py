@@ -7,6 +7,7 @@ from typing import Any
 from bench.learning.cells import Cells
 from bench.learning.outcome import LEAST_BWT, text_of_base
 from bench.learning.systems import METHODS, is_ours
+from bench.plain_lora import SHAPE
 
 
 def heading(cells: Cells, document: dict[str, Any]) -> str:
@@ -238,7 +239,9 @@ def how(cells: Cells, document: dict[str, Any]) -> str:
         "## How it was measured\n\n"
         f"{_table(('task', 'domain', 'of the catalogue', 'options', 'training items'), tasks)}\n\n"
         f"LoRA SFT of the base (PEFT) and the memory's weaver take the same examples in the same batches and order: "
-        f"{plan.steps} steps of {plan.batch_size} a task, the same schedule and clipping, LoRA of the same shape. The "
+        f"{plan.steps} steps of {plan.batch_size} a task, the same schedule and clipping; LoRA of rank "
+        f"{SHAPE.rank}, the base's on {', '.join(SHAPE.target_modules)}, the weaver's on "
+        f"{', '.join(plan.memory_config().target_modules)}. The "
         f"learning rate of LoRA SFT is the best of {rates} on {plan.validation_items} training items of "
         f"{plan.labels[0]} that are not trained on, for seed 0: {chosen}. The memory's is the default, chosen on other "
         f"tasks (docs/method.md). With replay, {plan.replay_share:.0%} of the examples of a later task are of earlier "

@@ -130,6 +130,11 @@ class Routed:
 System = Base | Majority | FewShot | Retrieval | Trained | Routed
 
 
+def has_memory(system: System) -> bool:
+    """Whether what it answers depends on the recipe of memories."""
+    return isinstance(system, Routed) or (isinstance(system, Trained) and system.family == MEMORY)
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to go from task to task."""

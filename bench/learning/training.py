@@ -22,7 +22,7 @@ from bench.learning.cells import Cell, Cells, write_json
 from bench.learning.material import Material
 from bench.learning.plan import Plan
 from bench.learning.systems import GRPO, LORA, SFT, Trained
-from bench.plain_lora import PlainLora
+from bench.plain_lora import SHAPE, PlainLora
 from memgen.artifact import LORA_FILE, load_artifact, save_artifact
 from memgen.backbone import Backbone
 from memgen.config import MemoryConfig
@@ -55,12 +55,13 @@ class Workplace:
 
 def ensure_trained(work: Workplace, system: Trained) -> Path:
     """The folder of the system's weights; what is missing of its lineage is trained and noted."""
-    folder = work.weights / system.name
+    weights = work.weights / work.cells.place(system)
+    folder = weights / system.name
     if not folder.is_dir():
         parent = ensure_trained(work, system.parent) if system.parent else None
-        work.weights.mkdir(parents=True, exist_ok=True)
-        checkpoint = work.weights / f"{system.name}.checkpoint"
-        with tempfile.TemporaryDirectory(dir=work.weights, prefix=".making-") as making:
+        weights.mkdir(parents=True, exist_ok=True)
+        checkpoint = weights / f"{system.name}.checkpoint"
+        with tempfile.TemporaryDirectory(dir=weights, prefix=".making-") as making:
             made = Path(making, "made")
             train = _train_lora if system.family == LORA else _train_memory
             cell = train(work, system, parent, made, checkpoint)
@@ -80,7 +81,7 @@ def load_memory(host: AdapterHost, folder: Path) -> Memory:
 
 def load_adapter(backbone: Backbone, folder: Path) -> Lora:
     """The trained LoRA of the base."""
-    lora = Lora.for_model(backbone.model, MemoryConfig(), torch.Generator())
+    lora = Lora.for_model(backbone.model, SHAPE, torch.Generator())
     lora.load_state_dict({key: tensor.to(backbone.device) for key, tensor in load_file(folder / LORA_FILE).items()})
     return lora
 

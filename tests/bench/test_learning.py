@@ -77,7 +77,7 @@ def test_what_is_done_is_not_done_again(
     assert did == []
     lost = Unit(SCORE, Trained(MEMORY, 0, (Link(SFT, 0),)), 0)
     kept = dict(lost.cell(work.cells) or {})
-    path = work.cells.folder / "scores" / lost.system.name / "yes-no.json"
+    path = work.cells.folder / work.cells.place(lost.system) / "scores" / lost.system.name / "yes-no.json"
     path.unlink()
     monkeypatch.setattr("bench.learning.training._train_memory", _must_not_train)
     run(Serving(work, 10**8), list(METHODS), 1, on_unit=note)
@@ -114,7 +114,7 @@ def test_lost_weights_are_trained_again_to_the_same(workplace: Callable[..., Wor
         first = (ensure_trained(work, system) / file).read_bytes()
         noted = work.cells.trained(system)
         for one in system.lineage:
-            shutil.rmtree(work.weights / one.name)
+            shutil.rmtree(work.weights / work.cells.place(one) / one.name)
         assert (ensure_trained(work, system) / file).read_bytes() == first
         assert work.cells.trained(system) == noted
 
@@ -236,6 +236,19 @@ def test_a_plan_survives_its_file(workplace: Callable[..., Workplace]) -> None:
     assert digest == PLAN.digest == plan.digest
     assert plan_from(json.loads(json.dumps(asdict(Plan())))).digest == Plan().digest
     assert replace(PLAN, steps=3).digest != PLAN.digest
+
+
+def test_another_recipe_of_memories_keeps_the_results_of_everything_else(
+    finished: tuple[Workplace, list[Unit]],
+) -> None:
+    work, _ = finished
+    longer = replace(PLAN, memory={**PLAN.memory, "latents": 2 + int(PLAN.memory["latents"])})
+    assert longer.digest == PLAN.digest
+    other = Cells(longer, work.cells.folder.parent)
+    lora, memory = Trained(LORA, 0, (Link(SFT, 0),), PLAN.lora_rates[0]), Trained(MEMORY, 0, (Link(SFT, 0),))
+    assert work.cells.trained(lora) == other.trained(lora) is not None
+    assert work.cells.trained(memory) is not None
+    assert other.trained(memory) is None
 
 
 def test_a_routed_system_sends_items_to_their_own_memory(
