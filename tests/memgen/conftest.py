@@ -57,14 +57,14 @@ def artifacts(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> d
     return folders
 
 
-def randomise(memory: Memory, seed: int) -> None:
+def randomise(memory: Memory, seed: int, spread: float = 0.1) -> None:
     """Move every tensor of a memory away from its start, so that each of them matters."""
     generator = torch.Generator().manual_seed(seed)
     loras = [lora for lora in (memory.weaver, memory.trigger) if lora is not None]
     parameters = [*memory.parameters(), *(p for lora in loras for p in lora.parameters())]
     with torch.no_grad():
         for parameter in parameters:
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
 
 
 @pytest.fixture(scope="session")

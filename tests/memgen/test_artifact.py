@@ -68,7 +68,7 @@ def test_every_tensor_comes_back(
     save_artifact(host, "a", tmp_path / "again", TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ()))
     assert (tmp_path / "again/manifest.json").read_text() == (folder / "manifest.json").read_text()
     assert (folder / "trigger").is_dir() == (trigger == "lora")
-    assert len(memory.trigger_parameters()) == {"always": 0, "head": 2, "lora": 8 + 2}[trigger]
+    assert len(memory.trigger_parameters()) == {"always": 0, "head": 2, "lora": 2 * 2 * 7 + 2}[trigger]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,16 @@ from tests.reference import ReferenceMemory
 PROMPTS = ["a", "Tell me.", "one, two\n3.", "Which of the many rivers is the longest, and why?"]
 BINS = ("projs.bin", "weaver.bin", "trigger.bin")
 ADAPTERS = ("weaver/weaver/adapter_model.safetensors", "trigger/trigger/adapter_model.safetensors")
-CONFIG = MemoryConfig("embedding", "lora", latents=4, inference_latents=3, max_insertions=4, rank=4, alpha=8)
+CONFIG = MemoryConfig(
+    "embedding",
+    "lora",
+    latents=4,
+    inference_latents=3,
+    max_insertions=4,
+    rank=4,
+    alpha=8,
+    target_modules=("q_proj", "v_proj"),
+)
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.1, "task_type": "CAUSAL_LM"}
 

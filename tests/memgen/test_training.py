@@ -95,7 +95,7 @@ def test_training_weaves_where_generation_would(
     host: AdapterHost, backbone: Backbone, random_artifact: Callable[..., Path]
 ) -> None:
     """Trained on what it wrote itself, a memory is woven at the very places where the engine wove it."""
-    memory = load_artifact(host, "m", random_artifact(max_insertions=4))
+    memory = load_artifact(host, "m", random_artifact(2, max_insertions=4))
     prompt = tuple(range(5, 24))
     [answer] = generate(host, [GenerationRequest(prompt, Sampling(24), "m")])
     matcher = DelimiterMatcher.of(backbone.tokenizer, memory.config.delimiters)

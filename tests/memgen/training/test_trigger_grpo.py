@@ -53,11 +53,17 @@ class Planted:
     def __init__(self, backbone: Backbone, kind: str, max_insertions: int = 0) -> None:
         self.host = AdapterHost(backbone)
         config = MemoryConfig(
-            latents=4, inference_latents=3, rank=4, alpha=8, delimiters=LETTERS, max_insertions=max_insertions
+            latents=4,
+            inference_latents=3,
+            rank=4,
+            alpha=8,
+            target_modules=("q_proj", "v_proj"),
+            delimiters=LETTERS,
+            max_insertions=max_insertions,
         )
         self.memory = self.host.create("m", replace(config, trigger=kind))
         always = self.host.create("always", config)
-        randomise(unlike_queries(always, backbone, seed=0), 3)
+        randomise(unlike_queries(always, backbone, seed=0), 3, spread=0.2)
         with torch.no_grad():
             pairs = zip(self.memory.weaver_parameters(), always.weaver_parameters(), strict=True)
             for ours, theirs in pairs:
