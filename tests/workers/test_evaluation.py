@@ -14,7 +14,7 @@ from registry.evaluations import record_evaluation, subject_of
 from registry.models import Adapter, Gate, Task, Version
 from registry.version_standing import withdraw
 from registry.versions import gate_of, get_version
-from tests.workers.conftest import Workshop
+from tests.workers.conftest import TRAINING, Workshop
 from workers import evaluation
 from workers.model import Model
 from workers.runner import Running
@@ -64,7 +64,7 @@ def _before_the_first_verdict(monkeypatch: pytest.MonkeyPatch, number: int, happ
 
 
 def _train(workshop: Workshop, task: str, parent: int | None = None, *, moves: bool = True) -> dict[str, Any]:
-    params = {"task": task, "parent": parent, "promote": moves, "training": {"steps": 4, "batch_size": 4}}
+    params = {"task": task, "parent": parent, "promote": moves, "training": {**TRAINING, "steps": 4}}
     done = workshop.work(workshop.queue_job("train_weaver", params))
     assert done.result is not None, done.error
     return done.result
