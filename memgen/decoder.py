@@ -4,8 +4,9 @@
 is a faster one (`memgen.fused_decoder`). Neither wraps or copies the model.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -17,6 +18,16 @@ from transformers import DynamicCache, PreTrainedModel
 from memgen.errors import ConfigError, ModelError
 from memgen.kv_cache import KVShape, Window
 from memgen.lora import LoraTokens
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a cache and what they read next."""
+
+    embeds: Tensor
+    """`(R, N, H)`."""
+    window: Window
+    lora: LoraTokens | None = None
 
 
 class Decoder(Protocol):
@@ -42,6 +53,10 @@ class Decoder(Protocol):
             present: `(R, N)` bool, false where there is only padding, of which nothing may be read; None is no padding.
             checkpointing: keep only the layers' inputs for the backward pass.
         """
+        ...
+
+    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+        """`forward` of parts with no row in common, in one pass over the weights where the decoder can."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -97,6 +112,9 @@ class TransformersDecoder:
                 use_cache=True,
             ).last_hidden_state
         return hidden
+
+    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+        return [self.forward(part.embeds, part.window, part.lora) for part in parts]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return output_logits(self._model, hidden)

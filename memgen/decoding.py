@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from memgen.decoder import Part
 from memgen.delimiters import DelimiterMatcher
 from memgen.engine import Decision, Generation, GenerationRequest, Timings, check_fits
 from memgen.host import AdapterHost
@@ -18,6 +19,9 @@ from memgen.prompts import PromptCache
 from memgen.sampling import decide, make_generator, next_tokens
 from memgen.text_stream import TextStream
 from memgen.weaving import Streams, grouped, weave_into_cache
+
+_Insertion = tuple[str, bool, int]
+"""(form, whether at the prompt's end, number of latents)."""
 
 
 @dataclass
@@ -124,8 +128,7 @@ class Decoding:
         """One more token for every row, with memory woven in front of it where a trigger says so."""
         if self.done:
             return
-        invoked = self._decide()
-        logits = self._advance(self._weave(invoked))
+        logits = self._advance(self._decide())
         samplings = [row.request.sampling for row in self._rows]
         tokens, logprobs = next_tokens(
             logits, samplings, [row.generator for row in self._rows], [row.context for row in self._rows]
@@ -185,48 +188,61 @@ class Decoding:
                 states.update(zip(some, self._streams.trigger_states(some), strict=True))
         return {place: self._memory(place).trigger_head(state.float()) for place, state in states.items()}
 
-    def _weave(self, invoked: Sequence[int]) -> dict[int, Tensor]:
-        """Weave the rows at `invoked`; returns, for form `embedding`, the latents `(K, H)` yet to be read."""
-        to_read: dict[int, Tensor] = {}
-        if not invoked:
-            return to_read
-        with self._timed("weave"):
-            for (form, at_prompt_end, _), places in grouped(invoked, self._kind_of_insertion).items():
-                memories = [self._memory(place) for place in places]
-                if form == "cache":
-                    cues = [self._rows[place].cue for place in places]
-                    latents = weave_into_cache(
-                        self._host.backbone, self._slots, places, memories, cues, at_prompt_end=at_prompt_end
-                    )
-                elif self._streams is not None:
-                    latents = torch.stack(self._streams.weave(places, at_prompt_end=at_prompt_end))
-                    to_read.update(zip(places, latents, strict=True))
-                for place, states in zip(places, latents, strict=True):
-                    row = self._rows[place]
-                    kept = states.clone() if row.request.return_latents else None
-                    row.decisions[-1] = replace(row.decisions[-1], latents=len(states), states=kept)
-        return to_read
+    def _advance(self, invoked: Sequence[int]) -> Tensor:
+        """Encode every row's newest token, with memory woven at the places `invoked`; next logits `(B, V)`.
 
-    def _advance(self, latents: dict[int, Tensor]) -> Tensor:
-        """Encode every row's newest token, and the latents behind it if it has any; next logits `(B, V)`."""
-        with self._timed("decode"):
-            plain = [place for place in range(len(self._rows)) if place not in latents]
-            hidden = self._states.new_empty(len(self._rows), self._states.shape[1])
-            if plain:
-                states = self._decoder.forward(self._newest(plain), self._slots.window(plain, 1))
-                self._slots.advance(plain, [1] * len(plain))
-                hidden = states[:, -1] if not latents else hidden.index_copy(0, self._index(plain), states[:, -1])
-            for count, places in grouped(latents, lambda place: len(latents[place])).items():
-                parts = torch.stack([latents[place] for place in places])
-                embeds = torch.cat([self._newest(places), parts], dim=1)
-                states = self._decoder.forward(embeds, self._slots.window(places, count + 1))
-                self._slots.advance(places, [count + 1] * len(places))
-                hidden = hidden.index_copy(0, self._index(places), states[:, -1])
-            for place, part in latents.items():
-                if self._streams is not None:
-                    self._streams.add_latents(place, part)
-            self._states = hidden
-            return self._decoder.logits(hidden)
+        One pass over the base's weights for all rows, those that weave and those that do not.
+        """
+        with self._timed("weave" if invoked else "decode"):
+            woven = self._weave_streams(invoked)
+            weaves = set(invoked)
+            kinds = grouped(
+                range(len(self._rows)), lambda place: self._kind_of_insertion(place) if place in weaves else None
+            )
+            # At once, for a window knows its cache's slots as they were when it was made.
+            latents = max((kind[2] for kind in kinds if kind is not None), default=0)
+            self._slots.reserve(max(self._slots.lengths) + latents + 1)
+            parts = [self._part(kind, places, woven) for kind, places in kinds.items()]
+            states = self._decoder.forward_together(parts)
+            for (kind, places), hidden in zip(kinds.items(), states, strict=True):
+                self._slots.advance(places, [hidden.shape[1]] * len(places))
+                if kind is not None:
+                    self._note_latents(places, [woven.get(n, hidden[i, :-1]) for i, n in enumerate(places)])
+            order = self._index([place for places in kinds.values() for place in places])
+            newest = torch.cat([hidden[:, -1] for hidden in states])
+            self._states = newest if len(states) == 1 else newest.new_empty(newest.shape).index_copy(0, order, newest)
+            return self._decoder.logits(self._states)
+
+    def _weave_streams(self, invoked: Sequence[int]) -> dict[int, Tensor]:
+        """Latents `(K, H)` of form `embedding` by place, which the reasoner has yet to read."""
+        latents: dict[int, Tensor] = {}
+        if self._streams is None:
+            return latents
+        for (form, at_prompt_end, _), places in grouped(invoked, self._kind_of_insertion).items():
+            if form == "embedding":
+                latents.update(zip(places, self._streams.weave(places, at_prompt_end=at_prompt_end), strict=True))
+        for place, part in latents.items():
+            self._streams.add_latents(place, part)
+        return latents
+
+    def _part(self, kind: _Insertion | None, places: Sequence[int], woven: dict[int, Tensor]) -> Part:
+        """What rows read that make the same kind of insertion, or none: their newest tokens last with form `cache`,
+        and first with form `embedding`."""
+        newest = self._newest(places)
+        if kind is None:
+            return Part(newest, self._slots.window(places, 1))
+        form, at_prompt_end, count = kind
+        if form == "cache":
+            memories, cues = [self._memory(place) for place in places], [self._rows[place].cue for place in places]
+            return weave_into_cache(self._slots, places, memories, cues, newest, at_prompt_end=at_prompt_end)
+        latents = torch.stack([woven[place] for place in places])
+        return Part(torch.cat([newest, latents], dim=1), self._slots.window(places, count + 1))
+
+    def _note_latents(self, places: Sequence[int], latents: Sequence[Tensor]) -> None:
+        for place, states in zip(places, latents, strict=True):
+            row = self._rows[place]
+            kept = states.clone() if row.request.return_latents else None
+            row.decisions[-1] = replace(row.decisions[-1], latents=len(states), states=kept)
 
     def _take(self, place: int, row: _Row, token: int, logprob: float | None) -> None:
         if token in self._stops:
@@ -289,7 +305,7 @@ class Decoding:
         memory = self._memory(place)
         return memory.decides, memory.config.form
 
-    def _kind_of_insertion(self, place: int) -> tuple[str, bool, int]:
+    def _kind_of_insertion(self, place: int) -> _Insertion:
         config, at_prompt_end = self._memory(place).config, self._rows[place].new_tokens == 0
         return config.form, at_prompt_end, config.latents if at_prompt_end else config.inference_latents
 

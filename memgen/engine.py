@@ -51,7 +51,9 @@ class Timings:
     prompt: float = 0.0
     trigger: float = 0.0
     weave: float = 0.0
+    """Of steps in which any row wove; the other rows' tokens are read in the same passes."""
     decode: float = 0.0
+    """Of all other steps."""
     first_token: float = 0.0
     """From the call to the first token of the batch."""
     total: float = 0.0

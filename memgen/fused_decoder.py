@@ -5,6 +5,7 @@ product, gate and up as another, and grouped heads folded into the query instead
 weights become views into the joined ones, so there is still one copy and transformers' code still runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from memgen.decoder import kv_shape, output_logits
+from memgen.decoder import Part, kv_shape, output_logits
 from memgen.errors import ConfigError
 from memgen.kv_cache import Window
 from memgen.lora import LoraTokens
@@ -55,13 +56,9 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _View:
-    """What every layer of one pass needs of its window."""
+    """What every layer needs of one part's window."""
 
     window: Window
-    cos: Tensor
-    """`(M, 1, head_size)`."""
-    sin: Tensor
-    """The same, its first half negated."""
     bias: Tensor | None
     """`(R, 1, group * N, T)`, or `(R, 1, 1, T)` of one token: minus infinity where a query may not look."""
     plain: bool
@@ -80,6 +77,24 @@ class _View:
         """`(M, ...)` of the tokens `(R, N, ...)`."""
         flat = spread.flatten(0, 1)
         return flat if self.present is None else flat.index_select(0, self.present)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What every layer of one pass needs. All but attention runs on the tokens of all parts at once."""
+
+    views: list[_View]
+    counts: list[int]
+    """Tokens of each part, padding left out."""
+    cos: Tensor
+    """`(M, 1, head_size)`."""
+    sin: Tensor
+    """The same, its first half negated."""
+    lora: LoraTokens | None
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """By part, of what all have `(M, ...)`."""
+        return (tokens,) if len(self.counts) == 1 else torch.split(tokens, self.counts)
 
 
 class FusedDecoder:
@@ -126,19 +141,27 @@ class FusedDecoder:
         present: Tensor | None = None,
         checkpointing: bool = False,
     ) -> Tensor:
-        view = self._view(embeds, window, present)
-        hidden = view.gather(embeds)
-        lora = lora.among(view.present) if lora is not None and view.present is not None else lora
+        return self._forward([Part(embeds, window, lora)], present, checkpointing=checkpointing)[0]
+
+    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+        return self._forward(parts, None, checkpointing=False)
+
+    def _forward(self, parts: Sequence[Part], present: Tensor | None, *, checkpointing: bool) -> list[Tensor]:
+        views = [self._view(part, present) for part in parts]
+        hidden = _joined([view.gather(part.embeds) for view, part in zip(views, parts, strict=True)])
+        passing = self._pass(parts, views, hidden)
         for number, layer in enumerate(self._layers):
             if checkpointing:
-                again = checkpoint(self._run, number, layer, hidden, view, lora, use_reentrant=False)
+                again = checkpoint(self._run, number, layer, hidden, passing, use_reentrant=False)
                 hidden = cast(Tensor, again)
             else:
-                hidden = self._run(number, layer, hidden, view, lora)
-        return view.spread(self._rms(hidden, self._norm))
+                hidden = self._run(number, layer, hidden, passing)
+        normed = passing.split(self._rms(hidden, self._norm))
+        return [view.spread(part) for view, part in zip(views, normed, strict=True)]
 
-    def _run(self, number: int, layer: _Layer, hidden: Tensor, view: _View, lora: LoraTokens | None) -> Tensor:
+    def _run(self, number: int, layer: _Layer, hidden: Tensor, passing: _Pass) -> Tensor:
         """One layer on tokens `(M, H)`."""
+        lora = passing.lora
         normed = self._rms(hidden, layer.norm_attention)
         joined = self._linear(normed, layer.qkv, layer.qkv_bias)
         query, key, value = torch.split(joined, [self._widths[0], self._widths[1], self._widths[1]], dim=-1)
@@ -151,10 +174,13 @@ class FusedDecoder:
         query, key, value = (part.reshape(len(hidden), -1, size) for part in (query, key, value))
         if layer.norm_query is not None and layer.norm_key is not None:
             query, key = self._rms(query, layer.norm_query), self._rms(key, layer.norm_key)
-        query, key = _rotate(query, view.cos, view.sin), _rotate(key, view.cos, view.sin)
-        query, key, value = view.spread(query), view.spread(key), view.spread(value)
-        keys, values = view.window.extend(number, key.transpose(1, 2), value.transpose(1, 2))
-        attended = view.gather(self._attend(query, keys, values, view))
+        query, key = _rotate(query, passing.cos, passing.sin), _rotate(key, passing.cos, passing.sin)
+        mixed = []
+        for view, *own in zip(passing.views, *map(passing.split, (query, key, value)), strict=True):
+            queries, new_keys, new_values = (view.spread(part) for part in own)
+            keys, values = view.window.extend(number, new_keys.transpose(1, 2), new_values.transpose(1, 2))
+            mixed.append(view.gather(self._attend(queries, keys, values, view)))
+        attended = _joined(mixed)
         hidden = hidden + self._apply(layer.out, f"{layer.name}.self_attn.o_proj", attended, lora)
         normed = self._rms(hidden, layer.norm_mlp)
         gate, up = self._linear(normed, layer.gate_up, None).chunk(2, dim=-1)
@@ -184,14 +210,28 @@ class FusedDecoder:
         mixed = mixed.view(rows, heads, self._group, tokens, size).permute(0, 3, 1, 2, 4)
         return mixed.reshape(rows, tokens, -1)
 
-    def _view(self, embeds: Tensor, window: Window, present: Tensor | None) -> _View:
-        index = None if present is None or bool(present.all()) else present.flatten().nonzero().squeeze(1)
-        cos, sin = (part.flatten(0, 1) for part in self._rotary(embeds, window.positions))
-        if index is not None:
-            cos, sin = cos.index_select(0, index), sin.index_select(0, index)
+    def _pass(self, parts: Sequence[Part], views: list[_View], hidden: Tensor) -> _Pass:
+        positions = _joined([view.gather(part.window.positions) for view, part in zip(views, parts, strict=True)])
+        cos, sin = (part[0] for part in self._rotary(hidden, positions[None]))
         half = self.kv_shape.head_size // 2
         # rotate_half(x) * sin is x with its halves swapped, times sin with its first half negated.
         signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, None]
+        counts = [
+            part.window.positions.numel() if v.present is None else len(v.present)
+            for v, part in zip(views, parts, strict=True)
+        ]
+        loras = [
+            part.lora.among(view.present) if part.lora is not None and view.present is not None else part.lora
+            for view, part in zip(views, parts, strict=True)
+        ]
+        lora = loras[0]
+        if len(parts) > 1:
+            lora = LoraTokens.joined(loras, counts, hidden.device) if any(loras) else None
+        return _Pass(views, counts, cos[:, None], signed, lora)
+
+    def _view(self, part: Part, present: Tensor | None) -> _View:
+        embeds, window = part.embeds, part.window
+        index = None if present is None or bool(present.all()) else present.flatten().nonzero().squeeze(1)
         bias = None
         if window.mask is not None:
             forbidden = torch.zeros(window.mask.shape, dtype=embeds.dtype, device=embeds.device)
@@ -202,7 +242,7 @@ class FusedDecoder:
         scores = self._query_heads * (0 if window.mask is None else window.mask.numel())
         single = len(embeds) == 1 and embeds.shape[1] == 1
         plain = embeds.device.type == "cpu" and not single and scores <= _PLAIN_SCORES
-        return _View(window, cos[:, None], signed, bias, plain, index)
+        return _View(window, bias, plain, index)
 
     def _apply(self, module: nn.Linear, name: str, inputs: Tensor, lora: LoraTokens | None) -> Tensor:
         outputs = self._linear(inputs, module.weight, module.bias)
@@ -230,6 +270,10 @@ class FusedDecoder:
 
     def _rms(self, inputs: Tensor, norm: nn.Module) -> Tensor:
         return F.rms_norm(inputs, (inputs.shape[-1],), cast(Tensor, norm.weight), self._eps)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

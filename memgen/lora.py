@@ -80,12 +80,14 @@ class LoraTokens:
         return cls(((lora, None),))
 
     @classmethod
-    def by_row(cls, loras: Sequence[Lora], tokens: int, device: torch.device) -> "LoraTokens":
-        """Each row of a batch with `tokens` tokens a row under its own adapter."""
+    def by_row(
+        cls, loras: Sequence[Lora], tokens: int, device: torch.device, *, adapted: int | None = None
+    ) -> "LoraTokens":
+        """Each row of a batch with `tokens` tokens a row under its own adapter, its first `adapted` or all of them."""
         distinct = {id(lora): lora for lora in loras}
-        if len(distinct) == 1:
+        if len(distinct) == 1 and adapted is None:
             return cls.everywhere(loras[0])
-        flat = torch.arange(len(loras) * tokens, device=device).view(len(loras), tokens)
+        flat = torch.arange(len(loras) * tokens, device=device).view(len(loras), tokens)[:, :adapted]
         parts = []
         for key, lora in distinct.items():
             rows = torch.tensor([n for n, other in enumerate(loras) if id(other) == key], device=device)
@@ -108,6 +110,17 @@ class LoraTokens:
         """The same adapters where only the tokens at the flat positions `present` `(M,)`, ascending, are passed."""
         parts = ((lora, None if index is None else torch.searchsorted(present, index)) for lora, index in self.parts)
         return LoraTokens(tuple(parts))
+
+    @classmethod
+    def joined(cls, some: Sequence["LoraTokens | None"], counts: Sequence[int], device: torch.device) -> "LoraTokens":
+        """Those of several groups of tokens, of `counts` tokens each, where the groups follow one another."""
+        parts, start = [], 0
+        for lora_tokens, count in zip(some, counts, strict=True):
+            for lora, index in lora_tokens.parts if lora_tokens is not None else ():
+                every = torch.arange(count, device=device) if index is None else index
+                parts.append((lora, every + start))
+            start += count
+        return cls(tuple(parts))
 
     @property
     def names(self) -> set[str]:

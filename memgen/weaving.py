@@ -23,6 +23,7 @@ from torch import Tensor
 
 from memgen.backbone import Backbone
 from memgen.cue_window import CuedWindow
+from memgen.decoder import Part
 from memgen.host import AdapterHost
 from memgen.kv_cache import Prefix, SlotCache, Window
 from memgen.lora import Lora, LoraTokens
@@ -33,29 +34,31 @@ K = TypeVar("K", bound=Hashable)
 
 
 def weave_into_cache(
-    backbone: Backbone,
     slots: SlotCache,
     rows: Sequence[int],
     memories: Sequence[Memory],
     cues: Sequence[Prefix | None],
+    newest: Tensor,
     *,
     at_prompt_end: bool,
-) -> Tensor:
-    """Form `cache`: run each row's queries over its cache, which grows by K, and over its cue if it has one.
+) -> Part:
+    """Form `cache`: each row's queries over its cache and over its cue if it has one, then its newest token.
+
+    Args:
+        newest: `(R, 1, H)`, read by the bare base behind the latents, in the same pass.
 
     Returns:
-        The latents' last hidden states, `(R, K, H)`. All `memories` must have the same K here.
+        `K + 1` tokens of each row. All `memories` must have the same K here.
     """
-    decoder = backbone.decoder
-    queries = torch.stack([m.queries(at_prompt_end=at_prompt_end)() for m in memories]).to(decoder.kv_shape.dtype)
+    queries = torch.stack([m.queries(at_prompt_end=at_prompt_end)() for m in memories]).to(newest.dtype)
     count = queries.shape[1]
-    lora = LoraTokens.by_row([m.weaver for m in memories], count, queries.device)
-    window: Window = slots.window(rows, count)
+    lora = LoraTokens.by_row([m.weaver for m in memories], count + 1, newest.device, adapted=count)
+    window: Window = slots.window(rows, count + 1)
     if any(cue is not None for cue in cues):
-        window = CuedWindow(window, cues)
-    hidden = decoder.forward(queries, window, lora)
-    slots.advance(rows, [count] * len(rows))
-    return hidden
+        readers = torch.ones_like(window.positions, dtype=torch.bool)
+        readers[:, count:] = False
+        window = CuedWindow(window, cues, readers)
+    return Part(torch.cat([queries, newest], dim=1), window, lora)
 
 
 class Streams:

@@ -5,12 +5,13 @@ rounded. The base is not copied.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from memgen.backbone import Backbone
-from memgen.decoder import Decoder
+from memgen.decoder import Decoder, Part
 from memgen.kv_cache import KVShape, Window
 from memgen.lora import Lora, LoraTokens
 
@@ -39,6 +40,9 @@ class AdaptedDecoder:
         if lora is not None:
             raise ValueError("an adapted base serves without memories; got the adapters of one")
         return self._decoder.forward(embeds, window, self._lora, present=present, checkpointing=checkpointing)
+
+    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+        return [self.forward(part.embeds, part.window, part.lora) for part in parts]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._decoder.logits(hidden)

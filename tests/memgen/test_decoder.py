@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from memgen.config import MemoryConfig
-from memgen.decoder import Decoder, TransformersDecoder, make_decoder
+from memgen.decoder import Decoder, Part, TransformersDecoder, make_decoder
 from memgen.errors import ConfigError
 from memgen.fused_decoder import FusedDecoder
 from memgen.kv_cache import SlotCache, Tape
@@ -155,6 +155,43 @@ def test_fused_and_transformers_agree_with_lora_on_some_tokens(name: str) -> Non
         decoder.embed(ids), Tape(read_prompts(decoder, [(1,), (1,)])).window(torch.arange(1, 9).repeat(2, 1))
     )
     assert not torch.allclose(bare, results[0][0])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_parts_passed_together_are_as_if_passed_alone(fused: bool) -> None:
+    """Rows of one cache that read one token, and five with adapters of their own on some: states, keys and values."""
+    model = _model("qwen3")
+    decoder = FusedDecoder(model) if fused else TransformersDecoder(model)
+    loras = [Lora.for_model(model, MemoryConfig(rank=3, target_modules=TARGETS), _seeded(n)) for n in range(3)]
+    for lora in loras:
+        for number, parameter in enumerate(lora.parameters()):
+            nn.init.normal_(parameter, std=0.3, generator=_seeded(number))
+    prompts = [tuple(range(9, 9 + count)) for count in (5, 3, 11, 7)]
+    ids = torch.randint(5, 200, (4, 5), generator=_seeded(3))
+    device = decoder.kv_shape.device
+    results = []
+    for together in (True, False):
+        slots = SlotCache.of_prefixes(decoder.kv_shape, read_prompts(decoder, prompts))
+        slots.reserve(16)
+        some = (
+            ([2], 1, None),
+            ([0, 3], 5, LoraTokens.by_row(loras[:2], 5, device, adapted=4)),
+            ([1], 2, LoraTokens.everywhere(loras[2])),
+        )
+        parts = [Part(decoder.embed(ids[rows, :count]), slots.window(rows, count), use) for rows, count, use in some]
+        if together:
+            hidden = decoder.forward_together(parts)
+        else:
+            hidden = [decoder.forward(part.embeds, part.window, part.lora) for part in parts]
+        kept = [slots.read(row, len(prompts[row]) + count) for rows, count, _ in some for row in rows]
+        results.append([*hidden, *kept])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    bare = decoder.forward(
+        decoder.embed(ids[[1], :2]),
+        SlotCache.of_prefixes(decoder.kv_shape, read_prompts(decoder, prompts)).window([1], 2),
+    )
+    assert not torch.allclose(bare, results[0][2])
 
 
 def test_fusing_keeps_one_copy_of_the_weights() -> None:

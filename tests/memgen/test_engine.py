@@ -1,15 +1,18 @@
 """Golden tests of the engine, in float32 against plain transformers and the literal reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from memgen.artifact import load_artifact, save_artifact
 from memgen.backbone import Backbone, load_backbone
 from memgen.config import MemoryConfig
+from memgen.decoder import Part
+from memgen.decoding import Decoding
 from memgen.engine import Generation, GenerationRequest, generate, generate_all, stream
 from memgen.errors import ConfigError, PromptTooLong
 from memgen.host import AdapterHost
@@ -132,6 +135,29 @@ def test_mixed_batch_equals_single_rows(host: AdapterHost, everything: list[str 
         ]
         for beside, single in zip(answer.insertions, alone.insertions, strict=True):
             torch.testing.assert_close(beside.states, single.states, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_weave_and_rows_that_do_not_share_a_pass(
+    host: AdapterHost, everything: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = host.backbone.decoder
+    passes: list[list[int]] = []
+    forward_together = decoder.forward_together
+
+    def count(parts: Sequence[Part]) -> list[Tensor]:
+        passes.append([part.embeds.shape[1] for part in parts])
+        return forward_together(parts)
+
+    monkeypatch.setattr(decoder, "forward_together", count)
+    steps = 0
+    with torch.inference_mode():
+        decoding = Decoding(host, [GenerationRequest(PROMPTS[2], Sampling(24), name) for name in everything])
+        while not decoding.done:
+            decoding.step()
+            steps += 1
+    assert len(passes) == steps
+    inside = [tokens for tokens in passes[1:] if max(tokens) > 1]
+    assert any(min(tokens) == 1 for tokens in inside)
 
 
 def test_a_kept_prompt_changes_nothing(host: AdapterHost, backbone: Backbone, everything: list[str | None]) -> None:
