@@ -148,8 +148,8 @@ class FusedDecoder:
 
     def _forward(self, parts: Sequence[Part], present: Tensor | None, *, checkpointing: bool) -> list[Tensor]:
         views = [self._view(part, present) for part in parts]
-        hidden = _joined([view.gather(part.embeds) for view, part in zip(views, parts, strict=True)])
-        passing = self._pass(parts, views, hidden)
+        read = [view.gather(part.embeds) for view, part in zip(views, parts, strict=True)]
+        hidden, passing = _joined(read), self._pass(parts, views, [len(tokens) for tokens in read])
         for number, layer in enumerate(self._layers):
             if checkpointing:
                 again = checkpoint(self._run, number, layer, hidden, passing, use_reentrant=False)
@@ -210,23 +210,19 @@ class FusedDecoder:
         mixed = mixed.view(rows, heads, self._group, tokens, size).permute(0, 3, 1, 2, 4)
         return mixed.reshape(rows, tokens, -1)
 
-    def _pass(self, parts: Sequence[Part], views: list[_View], hidden: Tensor) -> _Pass:
+    def _pass(self, parts: Sequence[Part], views: list[_View], counts: list[int]) -> _Pass:
         positions = _joined([view.gather(part.window.positions) for view, part in zip(views, parts, strict=True)])
-        cos, sin = (part[0] for part in self._rotary(hidden, positions[None]))
+        cos, sin = (part[0] for part in self._rotary(parts[0].embeds, positions[None]))
         half = self.kv_shape.head_size // 2
         # rotate_half(x) * sin is x with its halves swapped, times sin with its first half negated.
         signed = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)[:, None]
-        counts = [
-            part.window.positions.numel() if v.present is None else len(v.present)
-            for v, part in zip(views, parts, strict=True)
-        ]
         loras = [
             part.lora.among(view.present) if part.lora is not None and view.present is not None else part.lora
             for view, part in zip(views, parts, strict=True)
         ]
         lora = loras[0]
         if len(parts) > 1:
-            lora = LoraTokens.joined(loras, counts, hidden.device) if any(loras) else None
+            lora = LoraTokens.joined(loras, counts, positions.device) if any(loras) else None
         return _Pass(views, counts, cos[:, None], signed, lora)
 
     def _view(self, part: Part, present: Tensor | None) -> _View:
