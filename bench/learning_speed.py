@@ -30,7 +30,7 @@ from memgen.training.examples import ExampleSet, build_examples, tokenize
 from memgen.training.weaver_sft import StepReport, batch_of_step, train_weaver
 
 GOAL = 0.9
-LORA_RATES = (1e-3, 5e-4, 2e-3)
+LORA_RATES = (2e-3, 1e-3, 5e-4)
 _HELD_OUT_SEED = 1_000_000
 _CHUNK = 25
 _NEW_TOKENS = 40
