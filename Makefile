@@ -49,7 +49,7 @@ bench: setup  ## All benchmarks; JSON into bench/results/
 	$(BIN)/python -m bench.engine
 	$(BIN)/python -m bench.router
 
-bench-recipe: setup  ## What makes a memory learn fast, one change at a time (an hour; goes on where it was)
+bench-recipe: setup  ## What makes a memory learn fast, one change at a time (hours; goes on where it was)
 	$(BIN)/python -m bench.recipe --task easy
 	$(BIN)/python -m bench.recipe --task hard
 	$(BIN)/python -m bench.recipe_plot

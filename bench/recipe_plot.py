@@ -21,8 +21,9 @@ def draw(found: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for panel, (task, variants) in zip(panels, found.items(), strict=True):
-        for number, name in enumerate(name for name in _SHOWN if name in variants):
-            _add(panel, name, variants[name], f"C{number}")
+        for number, name in enumerate(_SHOWN):
+            if name in variants:
+                _add(panel, name, variants[name], f"C{number}")
         panel.set_title(_TITLES.get(task, task), fontsize=10)
         panel.set_xlabel("optimizer step")
         panel.set_ylabel("loss, nats a token")
