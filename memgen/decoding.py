@@ -195,10 +195,7 @@ class Decoding:
         """
         with self._timed("weave" if invoked else "decode"):
             woven = self._weave_streams(invoked)
-            weaves = set(invoked)
-            kinds = grouped(
-                range(len(self._rows)), lambda place: self._kind_of_insertion(place) if place in weaves else None
-            )
+            kinds = grouped(range(len(self._rows)), lambda n: self._kind_of_insertion(n) if n in invoked else None)
             # At once, for a window knows its cache's slots as they were when it was made.
             latents = max((kind[2] for kind in kinds if kind is not None), default=0)
             self._slots.reserve(max(self._slots.lengths) + latents + 1)
