@@ -5,6 +5,7 @@ Mean token loss, nats, of a few BFCL calls and synthetic tool calls; no training
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ from bench.tool_calls import tool_calls
 from memgen.backbone import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig
 from memgen.host import AdapterHost
-from memgen.memory import LATENT_SPREAD, Memory
+from memgen.memory import LINE_BREAK, Memory, start_as, tokens_of
 from memgen.tasks.bfcl import single_calls
 from memgen.training.examples import Example, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
+from memgen.training.query_start import start_from_answers
 
 RESULTS = Path(__file__).parent / "results" / "first_loss.json"
 _EXAMPLES = 16
@@ -46,8 +48,12 @@ def main() -> None:
 
 
 def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]:
-    """By where queries start and how many insertions follow the prompt's: losses by data and seed."""
-    host, data = AdapterHost(backbone), _data(backbone)
+    """By where queries start and how many insertions follow the prompt's: losses by data and seed.
+
+    Answers that queries start as are of other examples than those whose loss is measured.
+    """
+    host = AdapterHost(backbone)
+    data, others = _data(backbone, slice(0, _EXAMPLES)), _data(backbone, slice(_EXAMPLES, 2 * _EXAMPLES))
     store = PrefixStore(backbone, 10**10, [[e.prompt_ids[:-1] for e in examples] for examples in data.values()])
 
     @torch.no_grad()
@@ -57,25 +63,24 @@ def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]
 
     found = {"base": {name: [loss(None, examples)] for name, examples in data.items()}}
     for insertions in (0, 5):
-        for start in ("words", "line breaks", "random tokens"):
+        for start in ("answers", "words", "line breaks", "random tokens"):
             losses: dict[str, list[float]] = {name: [] for name in data}
-            for seed in range(seeds):
+            for name, seed in itertools.product(data, range(seeds)):
                 memory = host.create("fresh", MemoryConfig(max_insertions=insertions), seed=seed)
-                if start != "words":
+                if start == "answers":
+                    start_from_answers(memory, backbone, others[name], seed)
+                elif start != "words":
                     start_queries(memory, backbone, start, seed)
-                for name, examples in data.items():
-                    losses[name].append(loss("fresh", examples))
+                losses[name].append(loss("fresh", data[name]))
             found[f"{start}, {insertions}"] = losses
     return found
 
 
-def _data(backbone: Backbone) -> dict[str, Sequence[Example]]:
-    bfcl = build_examples(backbone.tokenizer, shuffled_calls()[: 2 * _EXAMPLES], max_tokens=400).examples
-    made = [{"messages": item.messages} for item in tool_calls(_EXAMPLES, seed=0)]
-    return {
-        "BFCL": bfcl[:_EXAMPLES],
-        "tool calls": build_examples(backbone.tokenizer, made, max_tokens=400).examples,
-    }
+def _data(backbone: Backbone, which: slice) -> dict[str, Sequence[Example]]:
+    bfcl = build_examples(backbone.tokenizer, shuffled_calls()[: 4 * _EXAMPLES], max_tokens=400).examples
+    made = [{"messages": item.messages} for item in tool_calls(2 * _EXAMPLES, seed=0)]
+    synthetic = build_examples(backbone.tokenizer, made, max_tokens=400).examples
+    return {"BFCL": bfcl[which], "tool calls": synthetic[which]}
 
 
 def shuffled_calls() -> list[dict[str, Any]]:
@@ -89,12 +94,11 @@ def start_queries(memory: Memory, backbone: Backbone, start: str, seed: int) -> 
     """Let the queries of a fresh memory start as copies of `line breaks` or of `random tokens` instead."""
     generator = torch.Generator().manual_seed(seed)
     table: torch.Tensor = backbone.model.get_input_embeddings().weight  # type: ignore[assignment]  # it is no module
-    line_break = backbone.tokenizer("\n", add_special_tokens=False).input_ids
     for queries in (memory.prompt_queries, memory.inference_queries):
         if start == "random tokens":
             queries.start_from(table, generator)
         else:
-            queries.start_near(table[line_break], LATENT_SPREAD * float(table.float().std()), generator)
+            start_as(queries, tokens_of(backbone, LINE_BREAK), backbone, generator)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results" / "recipe.json"
 Answering = Callable[[list[tuple[int, ...]]], list[str]]
 
 
-LINEAR = MemoryConfig().target_modules
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 QUERY_VALUE = SHAPE.target_modules
 
 
@@ -55,17 +55,27 @@ class Variant:
     """Layers that LoRA SFT adapts."""
 
 
+_SHORT = {"latents": 8, "inference_latents": 8}
+
+
 def _first(insertions: int, memory: dict[str, Any] | None = None, **training: Any) -> Variant:
     """What else is given, and the first recipe: queries from random tokens, LoRA on q and v, 10 steps of warmup."""
-    shape: dict[str, Any] = {"max_insertions": insertions, "target_modules": QUERY_VALUE, **(memory or {})}
+    shape: dict[str, Any] = {**_SHORT, "max_insertions": insertions, "target_modules": QUERY_VALUE, **(memory or {})}
     rates: dict[str, Any] = {"learning_rate": 4e-3, "query_learning_rate": 4e-3, "warmup_steps": 10}
-    return Variant(shape, {**rates, **training}, start="random tokens")
+    return Variant(shape, {**rates, "query_start": "words", **training}, start="random tokens")
 
 
 def _second(memory: dict[str, Any] | None = None, **training: Any) -> Variant:
     """What else is given, and the second recipe: all queries are line breaks, LoRA on q and v."""
     rates = {"learning_rate": 4e-3, "query_learning_rate": 4e-3}
-    return Variant({"target_modules": QUERY_VALUE, **(memory or {})}, {**rates, **training}, start="line breaks")
+    shape = {**_SHORT, "target_modules": QUERY_VALUE, **(memory or {})}
+    return Variant(shape, {**rates, "query_start": "words", **training}, start="line breaks")
+
+
+def _third(memory: dict[str, Any] | None = None, **training: Any) -> Variant:
+    """What else is given, and the third recipe: the prompt's queries are a sentence, LoRA on all linear layers."""
+    shape = {**_SHORT, "target_modules": LINEAR, **(memory or {})}
+    return Variant(shape, {**_LOWER, "query_start": "words", **training})
 
 
 _LOWER: dict[str, Any] = {"learning_rate": 2e-3, "query_learning_rate": 2e-3}
@@ -73,9 +83,13 @@ _LOWER: dict[str, Any] = {"learning_rate": 2e-3, "query_learning_rate": 2e-3}
 VARIANTS = {
     "defaults": Variant(),
     "defaults, prompt only": Variant({"max_insertions": 0}),
-    "defaults, K 16": Variant({"latents": 16}),
-    "defaults, rank 32": Variant({"rank": 32, "alpha": 64}),
+    "defaults, K 32": Variant({"latents": 32}),
+    "defaults, K 8 inside": Variant({"inference_latents": 8}),
     "defaults, twice the steps": Variant(training={"steps": 120}),
+    "a sentence": _third(),
+    "a sentence, prompt only": _third({"max_insertions": 0}),
+    "a sentence, rank 32": _third({"rank": 32, "alpha": 64}),
+    "a sentence, K 16": _third({"latents": 16}),
     "prompt only": _first(0),
     "prompt only, rates 2e-3": _first(0, **_LOWER),
     "prompt only, rates 8e-3": _first(0, learning_rate=8e-3, query_learning_rate=8e-3),

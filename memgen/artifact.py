@@ -205,7 +205,7 @@ def _check_description(host: AdapterHost, folder: Path, description: dict[str, A
 def _as_format_2(description: dict[str, Any]) -> dict[str, Any]:
     """Format 1 knew prompt-end insertions only."""
     config = {key: value for key, value in description["config"].items() if key != "insertion"}
-    return {**description, "format": FORMAT, "config": {**config, "max_insertions": 0}}
+    return {**description, "format": FORMAT, "config": {**config, "max_insertions": 0, "inference_latents": 8}}
 
 
 def _tensors_as_format_2(tensors: dict[str, Tensor], memory: Memory) -> dict[str, Tensor]:

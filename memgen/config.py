@@ -41,6 +41,7 @@ class _FromMapping:
 FORMS = ("cache", "embedding")
 TRIGGERS = ("always", "never", "lora", "head")
 REWARD_WEIGHTINGS = ("none", "reward")
+QUERY_STARTS = ("answers", "words")
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class MemoryConfig(_FromMapping):
     """What an insertion leaves in the reasoner's context: `cache`, keys and values; `embedding`, input embeddings."""
     trigger: str = "always"
     """Who decides at a decision point: `always`, `never`, `lora` (adapter and head), `head` (the base's state)."""
-    latents: int = 8
+    latents: int = 16
     """K of the insertion at the prompt's end."""
-    inference_latents: int = 8
+    inference_latents: int = 4
     """K of an insertion while generating; these have queries of their own."""
     max_insertions: int = 5
     """How many insertions may follow the prompt's; 0 weaves at the prompt's end only."""
@@ -103,6 +104,9 @@ class TrainingConfig(_FromMapping):
     query_learning_rate: float = 2e-3
     """Of the query latents and their scale."""
     warmup_steps: int = 3
+    query_start: str = "answers"
+    """What the prompt's queries of a weaver of form `cache` that was never trained start as: `answers`, tokens of the
+    training data's answers; `words`, as the memory was made."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
@@ -139,6 +143,10 @@ class TrainingConfig(_FromMapping):
         _require(
             self.reward_weighting in REWARD_WEIGHTINGS,
             f"reward_weighting is {self.reward_weighting!r}; expected one of {REWARD_WEIGHTINGS}",
+        )
+        _require(
+            self.query_start in QUERY_STARTS,
+            f"query_start is {self.query_start!r}; expected one of {QUERY_STARTS}",
         )
         _require(0.0 <= self.held_out_share < 1.0, f"held_out_share is {self.held_out_share}; expected 0 to below 1")
         _require(self.patience >= 0, f"patience is {self.patience}; expected 0 or more")

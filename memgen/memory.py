@@ -4,6 +4,7 @@ Parameterised as the public MemGen code does, so that its checkpoints load: Laye
 separate queries for prompt and inference, two linear projections (form `embedding`), a linear two-way trigger head.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -16,8 +17,9 @@ from memgen.lora import Lora
 INVOKE = 1
 """Index of INVOKE among the trigger head's two outputs; 0 is SKIP."""
 _FIRST_WORDS = "\nAnswer in the right format:\n"
-"""What fresh queries of a prompt's end say: tokens that differ from one another learn faster than copies of one."""
-_LINE_BREAK = "\n"
+"""What fresh queries of a prompt's end say: tokens that differ from one another learn faster than copies of one.
+Training starts them anew from its data (`memgen.training.query_start`)."""
+LINE_BREAK = "\n"
 """What those inside an answer say, where a sentence would disturb."""
 LATENT_SPREAD = 0.1
 """Of fresh latents, as a share of the embedding table's."""
@@ -74,7 +76,7 @@ class Memory(nn.Module):
         self._start(self.prompt_queries, _FIRST_WORDS, weaver_base, generator)
         self.weaver = Lora.for_model(weaver_base.model, config, generator)
         self.inference_queries = QueryLatents(config.inference_latents, weaver_base.hidden_size)
-        self._start(self.inference_queries, _LINE_BREAK, weaver_base, generator)
+        self._start(self.inference_queries, LINE_BREAK, weaver_base, generator)
         if config.form == "embedding":
             self.reasoner_to_weaver = _matched_linear(base.hidden_size, weaver_base.hidden_size)
             self.weaver_to_reasoner = _matched_linear(weaver_base.hidden_size, base.hidden_size)
@@ -87,6 +89,11 @@ class Memory(nn.Module):
         self.decides = config.trigger
         """Who decides at a decision point now: the config's trigger, unless `always` stands in for it."""
         self.to(base.device)
+
+    @property
+    def has_untrained_weaver(self) -> bool:
+        """Whether the weaver's LoRA still changes nothing: every B is zero."""
+        return not any(bool(b.any()) for _, b in self.weaver.factors.values())
 
     @property
     def has_untrained_trigger(self) -> bool:
@@ -119,12 +126,10 @@ class Memory(nn.Module):
 
     def _start(self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator) -> None:
         """Form `cache` starts as words that hardly disturb what the base says (docs/method.md)."""
-        table = cast(Tensor, weaver_base.model.get_input_embeddings().weight)
         if self.config.form == "cache":
-            spread = LATENT_SPREAD * float(table.float().std())
-            queries.start_near(table[_tokens(weaver_base, words)], spread, generator)
+            start_as(queries, tokens_of(weaver_base, words), weaver_base, generator)
         else:
-            queries.start_from(table, generator)
+            queries.start_from(_embeddings(weaver_base), generator)
 
     @torch.no_grad()
     def _start_in_distribution(self, base: Backbone, weaver_base: Backbone) -> None:
@@ -133,16 +138,26 @@ class Memory(nn.Module):
         The weaver's last hidden states are far larger than embeddings: fed back through an identity they give first
         losses of 8 where the bare base has 1 to 3 (docs/method.md). A few line breaks hardly disturb it.
         """
-        ours, theirs = (cast(Tensor, b.model.get_input_embeddings().weight).float() for b in (base, weaver_base))
+        ours, theirs = (_embeddings(b).float() for b in (base, weaver_base))
         self.reasoner_to_weaver.weight.mul_(theirs.std() / ours.std())
         embeds = self.prompt_queries()[None].to(theirs.device, weaver_base.model.dtype)
         hidden = weaver_base.model.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
         self.weaver_to_reasoner.weight.mul_(LATENT_SPREAD * ours.std().cpu() / hidden.float().std().cpu())
-        self.weaver_to_reasoner.bias.copy_(ours[_tokens(base, _LINE_BREAK)[-1]])
+        self.weaver_to_reasoner.bias.copy_(ours[tokens_of(base, LINE_BREAK)[-1]])
 
 
-def _tokens(base: Backbone, text: str) -> list[int]:
+def start_as(queries: QueryLatents, token_ids: Sequence[int], base: Backbone, generator: torch.Generator) -> None:
+    """Let queries of form `cache` say the tokens of `base`, each moved by `LATENT_SPREAD` of the table's spread."""
+    table = _embeddings(base)
+    queries.start_near(table[list(token_ids)], LATENT_SPREAD * float(table.float().std()), generator)
+
+
+def tokens_of(base: Backbone, text: str) -> list[int]:
     return [int(token) for token in base.tokenizer(text, add_special_tokens=False).input_ids]
+
+
+def _embeddings(base: Backbone) -> Tensor:
+    return cast(Tensor, base.model.get_input_embeddings().weight)
 
 
 def _matched_linear(inputs: int, outputs: int) -> nn.Linear:

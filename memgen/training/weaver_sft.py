@@ -4,6 +4,7 @@ Data order depends only on the seed and the step, so a run killed at any step go
 not been. Two learning rates: LoRA factors, and everything else (query latents with norm and scale, projections).
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,13 @@ from memgen.training.examples import Example, ExampleSet, hold_out
 from memgen.training.forward import PrefixStore, supervised_nll, texts_read
 from memgen.training.losses import mean_by_example, weighted_mean
 from memgen.training.optimizing import ParameterGroup, StepReport, Trainable
+from memgen.training.query_start import start_from_answers
 
 __all__ = ["StepReport", "TrainingReport", "batch_of_step", "did_not_learn", "train_weaver", "warmed_cosine"]
+
+_READ_AHEAD = 2048
+"""Prompt tokens that a device reads in one go: short prompts of many steps share what they begin with, and a large
+product takes less time than several small ones."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class _Run:
         devices: Devices,
     ) -> None:
         trained = host.memories[memory]
+        if config.query_start == "answers" and trained.config.form == "cache" and trained.has_untrained_weaver:
+            start_from_answers(trained, host.backbone, examples, config.seed)
         lora = tuple(trained.weaver.parameters())
         others = tuple(trained.weaver_parameters()[len(lora) :])
         self.host, self.memory, self.config, self.devices = host, memory, config, devices
@@ -132,15 +140,23 @@ class _Run:
             yield from parts_of_batch(self.held_out[start : start + size], 1, self.devices.count)
 
     def _prompts(self) -> Iterator[list[Tokens]]:
-        """What the base reads in front of held-out examples, then of each step's, until every example was seen."""
+        """What the base reads in front of held-out examples, then of some steps' at once, until every one was seen.
+
+        By device: none reads what only others need.
+        """
         steps = min(self.config.steps, math.ceil(len(self.examples) / self.config.batch_size))
         read = self.host.memories[self.memory].config
         for shards in self._looks():
             yield from (texts_read(shard, read) for shard in shards)
+        ahead: list[list[Tokens]] = [[] for _ in range(self.devices.count)]
         for step in range(steps):
             batch = batch_of_step(self.examples, self.config, step)
             for shards in parts_of_batch(batch, self.config.accumulate_steps, self.devices.count):
-                yield from (texts_read(shard, read) for shard in shards)
+                for texts, shard in zip(ahead, shards, strict=True):
+                    texts.extend(texts_read(shard, read))
+            if step == steps - 1 or sum(map(len, itertools.chain(*ahead))) >= _READ_AHEAD * self.devices.count:
+                yield from ahead
+                ahead = [[] for _ in ahead]
 
 
 def train_weaver(

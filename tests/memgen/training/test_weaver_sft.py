@@ -16,7 +16,7 @@ from memgen.training.losses import weighted_mean
 from memgen.training.weaver_sft import StepReport, TrainingReport, batch_of_step, did_not_learn, train_weaver
 from tests.memgen.conftest import CONFIG, conversations, unlike_queries
 
-RUN = TrainingConfig(steps=8, batch_size=5, warmup_steps=2, seed=3, prefix_cache_bytes=40_000)
+RUN = TrainingConfig(steps=8, batch_size=5, warmup_steps=2, seed=3, prefix_cache_bytes=40_000, query_start="words")
 WATCHED = replace(RUN, held_out_share=0.2, validate_every=2, accumulate_steps=3)
 
 
