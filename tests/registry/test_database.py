@@ -1,5 +1,7 @@
 """The schema: migrations match the models, and immutable rows are."""
 
+from dataclasses import replace
+
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -9,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
 from registry.database import MIGRATIONS, transaction
-from registry.models import Base
+from registry.models import Adapter, Base
 from registry.routes import Terms
 from tests.registry.conftest import Rows
 from tests.registry.routed import make_routed
@@ -87,6 +89,22 @@ def test_going_back_from_promoted_canaries_they_have_ended(rows: Rows, database_
         assert tuple(found) == ("never", 0.05)
         assert connection.scalar(sa.text("select promotion from routes")) == "never"
     engine.dispose()
+
+
+def test_an_adapter_of_the_first_release_says_what_its_artifacts_hold(rows: Rows, database_url: str) -> None:
+    """Revision 0009: 0002 left to a default, since changed, how many latents an insertion inside an answer has."""
+    with transaction(rows.services.sessions) as session:
+        replace(rows, adapter="new").make_adapter(session, memory={"inference_latents": 3})
+        replace(rows, adapter="old").make_adapter(session, memory={"latents": 2})
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["database_url"] = database_url
+    command.downgrade(config, "0008")
+    command.upgrade(config, "head")
+    with transaction(rows.services.sessions) as session:
+        found = {row.name: row.memory for row in session.execute(sa.select(Adapter.name, Adapter.memory))}
+    assert found["new"] == {"inference_latents": 3}
+    assert found["old"] == {"latents": 2, "inference_latents": 8}
 
 
 def test_immutable_rows_can_not_be_changed(rows: Rows) -> None:
