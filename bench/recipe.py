@@ -55,12 +55,13 @@ class Variant:
     """Layers that LoRA SFT adapts."""
 
 
-_SHORT = {"latents": 8, "inference_latents": 8}
+_EIGHT = {"latents": 8, "inference_latents": 8}
+"""K of all recipes before the present one."""
 
 
 def _first(insertions: int, memory: dict[str, Any] | None = None, **training: Any) -> Variant:
     """What else is given, and the first recipe: queries from random tokens, LoRA on q and v, 10 steps of warmup."""
-    shape: dict[str, Any] = {**_SHORT, "max_insertions": insertions, "target_modules": QUERY_VALUE, **(memory or {})}
+    shape: dict[str, Any] = {**_EIGHT, "max_insertions": insertions, "target_modules": QUERY_VALUE, **(memory or {})}
     rates: dict[str, Any] = {"learning_rate": 4e-3, "query_learning_rate": 4e-3, "warmup_steps": 10}
     return Variant(shape, {**rates, "query_start": "words", **training}, start="random tokens")
 
@@ -68,13 +69,13 @@ def _first(insertions: int, memory: dict[str, Any] | None = None, **training: An
 def _second(memory: dict[str, Any] | None = None, **training: Any) -> Variant:
     """What else is given, and the second recipe: all queries are line breaks, LoRA on q and v."""
     rates = {"learning_rate": 4e-3, "query_learning_rate": 4e-3}
-    shape = {**_SHORT, "target_modules": QUERY_VALUE, **(memory or {})}
+    shape = {**_EIGHT, "target_modules": QUERY_VALUE, **(memory or {})}
     return Variant(shape, {**rates, "query_start": "words", **training}, start="line breaks")
 
 
 def _third(memory: dict[str, Any] | None = None, **training: Any) -> Variant:
     """What else is given, and the third recipe: the prompt's queries are a sentence, LoRA on all linear layers."""
-    shape = {**_SHORT, "target_modules": LINEAR, **(memory or {})}
+    shape = {**_EIGHT, "target_modules": LINEAR, **(memory or {})}
     return Variant(shape, {**_LOWER, "query_start": "words", **training})
 
 

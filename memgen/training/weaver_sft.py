@@ -1,7 +1,8 @@
 """Supervised training of a weaver on the frozen base (MemGen, section 3.3; AdamW, linear warmup, cosine decay).
 
 Data order depends only on the seed and the step, so a run killed at any step goes on from its checkpoint as if it had
-not been. Two learning rates: LoRA factors, and everything else (query latents with norm and scale, projections).
+not been. Two learning rates: LoRA factors, and everything else (query latents with norm and scale, projections). A
+weaver that was never trained starts from its data (`memgen.training.query_start`).
 """
 
 import itertools
