@@ -6,7 +6,7 @@ insertions of a batch and the answers between them are one causal pass: the weav
 tokens alone, and they alone see an example's cue.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -25,6 +25,9 @@ from memgen.training.embedding_latents import weave_latents
 from memgen.training.examples import Example
 from memgen.training.layout import NO_TARGET, Layout, lay_out
 from memgen.training.losses import token_nll
+
+READ_AHEAD = 2048
+"""Prompt tokens that a device reads in one go, of whole passes."""
 
 
 class PrefixSource(Protocol):
@@ -70,6 +73,24 @@ def texts_read(examples: Sequence[Example], config: MemoryConfig | None) -> list
     of form `cache`, the cues of those examples that have one."""
     cued = config is not None and config.form == "cache"
     return [*(e.prompt_ids[:-1] for e in examples), *(e.cue_ids for e in examples if cued and e.cue_ids)]
+
+
+def gathered(passes: Iterable[Sequence[list[Tokens]]]) -> Iterator[list[Tokens]]:
+    """Groups for a `PrefixStore`, of several passes each: prompts of many share what they begin with, and one large
+    product takes less time than several small ones.
+
+    Args:
+        passes: prompts by pass, then by device. No group has prompts of two devices, so none reads another's.
+    """
+    ahead: list[list[Tokens]] = []
+    for by_device in passes:
+        ahead = ahead or [[] for _ in by_device]
+        for texts, more in zip(ahead, by_device, strict=True):
+            texts.extend(more)
+        if max(sum(map(len, texts)) for texts in ahead) >= READ_AHEAD:
+            yield from ahead
+            ahead = []
+    yield from ahead
 
 
 def supervised_nll(

@@ -5,7 +5,6 @@ not been. Two learning rates: LoRA factors, and everything else (query latents w
 weaver that was never trained starts from its data (`memgen.training.query_start`).
 """
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +22,12 @@ from memgen.training.batches import batch_of_step, parts_of_batch
 from memgen.training.devices import ALONE, Devices
 from memgen.training.early_stopping import EarlyStopping
 from memgen.training.examples import Example, ExampleSet, hold_out
-from memgen.training.forward import PrefixStore, supervised_nll, texts_read
+from memgen.training.forward import PrefixStore, gathered, supervised_nll, texts_read
 from memgen.training.losses import mean_by_example, weighted_mean
 from memgen.training.optimizing import ParameterGroup, StepReport, Trainable
 from memgen.training.query_start import start_from_answers
 
 __all__ = ["StepReport", "TrainingReport", "batch_of_step", "did_not_learn", "train_weaver", "warmed_cosine"]
-
-_READ_AHEAD = 2048
-"""Prompt tokens that a device reads in one go: short prompts of many steps share what they begin with, and a large
-product takes less time than several small ones."""
 
 
 @dataclass(frozen=True)
@@ -141,23 +136,18 @@ class _Run:
             yield from parts_of_batch(self.held_out[start : start + size], 1, self.devices.count)
 
     def _prompts(self) -> Iterator[list[Tokens]]:
-        """What the base reads in front of held-out examples, then of some steps' at once, until every one was seen.
-
-        By device: none reads what only others need.
-        """
+        """What the base reads in front of held-out examples, then of some steps' at once, until every one was seen."""
         steps = min(self.config.steps, math.ceil(len(self.examples) / self.config.batch_size))
         read = self.host.memories[self.memory].config
         for shards in self._looks():
             yield from (texts_read(shard, read) for shard in shards)
-        ahead: list[list[Tokens]] = [[] for _ in range(self.devices.count)]
-        for step in range(steps):
-            batch = batch_of_step(self.examples, self.config, step)
-            for shards in parts_of_batch(batch, self.config.accumulate_steps, self.devices.count):
-                for texts, shard in zip(ahead, shards, strict=True):
-                    texts.extend(texts_read(shard, read))
-            if step == steps - 1 or sum(map(len, itertools.chain(*ahead))) >= _READ_AHEAD * self.devices.count:
-                yield from ahead
-                ahead = [[] for _ in ahead]
+        batches = (batch_of_step(self.examples, self.config, step) for step in range(steps))
+        passes = (
+            shards
+            for batch in batches
+            for shards in parts_of_batch(batch, self.config.accumulate_steps, self.devices.count)
+        )
+        yield from gathered([texts_read(shard, read) for shard in shards] for shards in passes)
 
 
 def train_weaver(

@@ -14,8 +14,9 @@ from memgen.engine import GenerationRequest, generate
 from memgen.errors import Cancelled, ConfigError, NothingToTrain
 from memgen.host import AdapterHost
 from memgen.sampling import Sampling
+from memgen.training import forward
 from memgen.training.examples import Example, ExampleSet, build_examples
-from memgen.training.forward import PrefixStore, supervised_nll
+from memgen.training.forward import PrefixStore, gathered, supervised_nll
 from memgen.training.layout import insertion_points
 from memgen.training.losses import mean_by_example
 from memgen.training.weaver_sft import batch_of_step, did_not_learn, train_weaver
@@ -157,6 +158,13 @@ def test_prefixes_beyond_the_memory_allowed_are_encoded_again(backbone: Backbone
     assert first[0].kv is again[0].kv
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.kv, other.kv)
+
+
+def test_prompts_of_many_passes_are_read_in_one_go_and_none_of_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "READ_AHEAD", 5)
+    passes = [[[(1, 2)], [(3,)]], [[(4, 5, 6)], []], [[(7,)], [(8, 9), (1, 1)]]]
+    groups = list(gathered(passes))
+    assert groups == [[(1, 2), (4, 5, 6)], [(3,)], [(7,)], [(8, 9), (1, 1)]]
 
 
 def test_every_epoch_reads_every_example_once() -> None:
