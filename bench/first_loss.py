@@ -20,9 +20,9 @@ from bench.tool_calls import tool_calls
 from memgen.backbone import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig
 from memgen.host import AdapterHost
-from memgen.memory import LINE_BREAK, Memory, start_as, tokens_of
+from memgen.memory import LINE_BREAK, Memory, start_as
 from memgen.tasks.bfcl import single_calls
-from memgen.training.examples import Example, build_examples
+from memgen.training.examples import Example, build_examples, tokenize
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
 from memgen.training.query_start import start_from_answers
@@ -52,8 +52,9 @@ def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]
 
     Answers that queries start as are of other examples than those whose loss is measured.
     """
-    host = AdapterHost(backbone)
-    data, others = _data(backbone, slice(0, _EXAMPLES)), _data(backbone, slice(_EXAMPLES, 2 * _EXAMPLES))
+    host, whole = AdapterHost(backbone), _data(backbone)
+    data = {name: examples[:_EXAMPLES] for name, examples in whole.items()}
+    others = {name: examples[_EXAMPLES : 2 * _EXAMPLES] for name, examples in whole.items()}
     store = PrefixStore(backbone, 10**10, [[e.prompt_ids[:-1] for e in examples] for examples in data.values()])
 
     @torch.no_grad()
@@ -76,11 +77,11 @@ def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]
     return found
 
 
-def _data(backbone: Backbone, which: slice) -> dict[str, Sequence[Example]]:
+def _data(backbone: Backbone) -> dict[str, Sequence[Example]]:
     bfcl = build_examples(backbone.tokenizer, shuffled_calls()[: 4 * _EXAMPLES], max_tokens=400).examples
     made = [{"messages": item.messages} for item in tool_calls(2 * _EXAMPLES, seed=0)]
     synthetic = build_examples(backbone.tokenizer, made, max_tokens=400).examples
-    return {"BFCL": bfcl[which], "tool calls": synthetic[which]}
+    return {"BFCL": bfcl, "tool calls": synthetic}
 
 
 def shuffled_calls() -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ def start_queries(memory: Memory, backbone: Backbone, start: str, seed: int) -> 
         if start == "random tokens":
             queries.start_from(table, generator)
         else:
-            start_as(queries, tokens_of(backbone, LINE_BREAK), backbone, generator)
+            start_as(queries, tokenize(backbone.tokenizer, LINE_BREAK), backbone, generator)
 
 
 if __name__ == "__main__":

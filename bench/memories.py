@@ -16,6 +16,7 @@ from memgen.config import MemoryConfig
 from memgen.engine import Generation
 from memgen.host import AdapterHost
 from memgen.memory import Memory, QueryLatents
+from memgen.training.examples import tokenize
 from memgen.training.weaver_sft import TrainingReport
 
 INSERTIONS = 6
@@ -76,7 +77,7 @@ def check_insertions(answers: Sequence[Generation], expected: int = INSERTIONS) 
 
 
 def _say(host: AdapterHost, queries: QueryLatents, words: str) -> None:
-    ids = [int(i) for i in host.backbone.tokenizer(words, add_special_tokens=False).input_ids]
+    ids = tokenize(host.backbone.tokenizer, words)
     count = len(queries.latents)
     cycled = torch.tensor((ids * count)[:count], device=host.backbone.device)
     queries.latents.copy_(host.backbone.decoder.embed(cycled).float())

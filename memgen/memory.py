@@ -127,7 +127,7 @@ class Memory(nn.Module):
     def _start(self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator) -> None:
         """Form `cache` starts as words that hardly disturb what the base says (docs/method.md)."""
         if self.config.form == "cache":
-            start_as(queries, tokens_of(weaver_base, words), weaver_base, generator)
+            start_as(queries, _tokens(weaver_base, words), weaver_base, generator)
         else:
             queries.start_from(_embeddings(weaver_base), generator)
 
@@ -143,7 +143,7 @@ class Memory(nn.Module):
         embeds = self.prompt_queries()[None].to(theirs.device, weaver_base.model.dtype)
         hidden = weaver_base.model.base_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
         self.weaver_to_reasoner.weight.mul_(LATENT_SPREAD * ours.std().cpu() / hidden.float().std().cpu())
-        self.weaver_to_reasoner.bias.copy_(ours[tokens_of(base, LINE_BREAK)[-1]])
+        self.weaver_to_reasoner.bias.copy_(ours[_tokens(base, LINE_BREAK)[-1]])
 
 
 def start_as(queries: QueryLatents, token_ids: Sequence[int], base: Backbone, generator: torch.Generator) -> None:
@@ -152,7 +152,7 @@ def start_as(queries: QueryLatents, token_ids: Sequence[int], base: Backbone, ge
     queries.start_near(table[list(token_ids)], LATENT_SPREAD * float(table.float().std()), generator)
 
 
-def tokens_of(base: Backbone, text: str) -> list[int]:
+def _tokens(base: Backbone, text: str) -> list[int]:
     return [int(token) for token in base.tokenizer(text, add_special_tokens=False).input_ids]
 
 

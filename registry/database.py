@@ -47,9 +47,14 @@ def take_turn(sessions: sessionmaker[Session], name: str) -> Iterator[bool]:
                 connection.execute(select(func.pg_advisory_unlock(key)))
 
 
-def upgrade(database_url: str) -> None:
-    """Bring the schema to the newest revision."""
+def migration_config(database_url: str) -> Config:
+    """What Alembic's commands need to migrate this database."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url
-    command.upgrade(config, "head")
+    return config
+
+
+def upgrade(database_url: str) -> None:
+    """Bring the schema to the newest revision."""
+    command.upgrade(migration_config(database_url), "head")

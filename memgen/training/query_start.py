@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 
 from memgen.backbone import Backbone
-from memgen.memory import LINE_BREAK, Memory, start_as, tokens_of
-from memgen.training.examples import Example
+from memgen.memory import LINE_BREAK, Memory, start_as
+from memgen.training.examples import Example, tokenize
 
 
 def start_from_answers(memory: Memory, base: Backbone, examples: Sequence[Example], seed: int) -> None:
@@ -22,7 +22,7 @@ def start_from_answers(memory: Memory, base: Backbone, examples: Sequence[Exampl
     order = torch.randperm(len(examples), generator=generator).tolist()
     answers = (examples[number].target_ids for number in order)
     special = frozenset(int(token) for token in base.tokenizer.all_special_ids)
-    token_ids = said(answers, memory.config.latents, tokens_of(base, LINE_BREAK), special)
+    token_ids = said(answers, memory.config.latents, tokenize(base.tokenizer, LINE_BREAK), special)
     if token_ids:
         start_as(memory.prompt_queries, token_ids, base, generator)
 

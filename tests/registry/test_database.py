@@ -6,11 +6,10 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
-from registry.database import MIGRATIONS, transaction
+from registry.database import migration_config, transaction
 from registry.models import Adapter, Base
 from registry.routes import Terms
 from tests.registry.conftest import Rows
@@ -51,9 +50,7 @@ def test_migrations_give_the_models_schema(database_url: str) -> None:
 
 
 def test_migrations_go_down_and_up_again(database_url: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["database_url"] = database_url
+    config = migration_config(database_url)
     command.downgrade(config, "base")
     engine = sa.create_engine(database_url)
     assert sa.inspect(engine).get_table_names() == ["alembic_version"]
@@ -68,9 +65,7 @@ def test_going_back_from_promoted_canaries_they_have_ended(rows: Rows, database_
     routed.start_canary(2, terms=Terms(promotion="better"))
     routed.rate_sessions(lambda label, number: float(label != "bot@1"), 60)
     assert routed.route(1).state == "promoted"
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["database_url"] = database_url
+    config = migration_config(database_url)
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
         connection.execute(sa.text("update adapters set gate_policy = 'canary'"))
@@ -96,9 +91,7 @@ def test_an_adapter_of_the_first_release_says_what_its_artifacts_hold(rows: Rows
     with transaction(rows.services.sessions) as session:
         replace(rows, adapter="new").make_adapter(session, memory={"inference_latents": 3})
         replace(rows, adapter="old").make_adapter(session, memory={"latents": 2})
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["database_url"] = database_url
+    config = migration_config(database_url)
     command.downgrade(config, "0008")
     command.upgrade(config, "head")
     with transaction(rows.services.sessions) as session:

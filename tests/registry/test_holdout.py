@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.config import Config
 
 from registry import datasets
-from registry.database import MIGRATIONS, transaction
+from registry.database import migration_config, transaction
 from registry.errors import EmptyDataset, Invalid, NameTaken
 from registry.holdout import MIN_ALIKE, beginning_hash, find_crowd, held_out
 from registry.imports import ImportReport, LineResult, import_batch, read_item, warn_of_crowds
@@ -208,9 +207,7 @@ def test_the_migration_moves_nothing_from_held_out_to_training(rows: Rows, datab
     odd = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q0"}]}, *turns("Q0", "A0")[1:]]}
     rows.task("a", [*begun, *grown, odd])
     sides = [True, True, False, False, True, False, False]
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["database_url"] = database_url
+    config = migration_config(database_url)
     rows.services.engine.dispose()
     command.downgrade(config, "0007")  # whatever came after it
     command.downgrade(config, "-1")

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.config import Config
 
-from registry.database import MIGRATIONS, transaction
+from registry.database import migration_config, transaction
 from registry.deletion import Policy
 from registry.errors import LearnedDeleted, VersionNotServable
 from registry.lineage import learned_deleted, trajectory_lineage
@@ -200,9 +199,7 @@ def test_earlier_imports_get_their_lineage_by_the_migration(
     copy = import_archive(target, export_version(rows, line[1], tmp_path / "two.tar"), tmp_path / "read").version
     purge_versions(target, 1)
     import_archive(target, tmp_path / "two.tar", tmp_path / "again")
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["database_url"] = database_url
+    config = migration_config(database_url)
     command.downgrade(config, "0007")
     command.upgrade(config, "head")
     with transaction(rows.services.sessions) as session:

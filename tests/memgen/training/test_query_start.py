@@ -8,8 +8,7 @@ import torch
 from memgen.backbone import Backbone
 from memgen.config import TrainingConfig
 from memgen.host import AdapterHost
-from memgen.memory import tokens_of
-from memgen.training.examples import Example, ExampleSet
+from memgen.training.examples import Example, ExampleSet, tokenize
 from memgen.training.query_start import said, start_from_answers
 from memgen.training.weaver_sft import train_weaver
 from tests.memgen.conftest import CONFIG
@@ -19,8 +18,8 @@ STANDING_STILL = TrainingConfig(steps=1, batch_size=1, learning_rate=1e-12, quer
 
 def _nearest(backbone: Backbone, latents: torch.Tensor) -> list[int]:
     """The tokens whose embeddings the latents `(K, H)` are nearest to."""
-    table = backbone.model.get_input_embeddings().weight.detach()
-    return torch.cdist(latents.detach(), table).argmin(dim=1).tolist()  # type: ignore[arg-type]
+    table = backbone.decoder.embed(torch.arange(backbone.model.config.vocab_size)).detach()
+    return [int(token) for token in torch.cdist(latents.detach(), table).argmin(dim=1)]
 
 
 def test_answers_that_differ_are_said_without_special_tokens_until_the_count_is_reached() -> None:
@@ -35,7 +34,7 @@ def test_queries_start_as_an_answer_said_again_and_again(backbone: Backbone) -> 
     end = int(backbone.tokenizer.eos_token_id)
     inside = memory.inference_queries.latents.detach().clone()
     start_from_answers(memory, backbone, [Example((5,), (20, 21, end))], seed=0)
-    once = [*tokens_of(backbone, "\n"), 20, 21]
+    once = [*tokenize(backbone.tokenizer, "\n"), 20, 21]
     assert _nearest(backbone, memory.prompt_queries.latents) == (once * 6)[-6:]
     assert torch.equal(memory.inference_queries.latents, inside)
 
