@@ -26,7 +26,7 @@ from bench.learning.serving import Serving
 from bench.learning.systems import METHODS
 from bench.learning.training import Workplace
 from bench.report import machine_of
-from memgen.backbone import load_backbone, prepare_process
+from memgen.backbone import load_backbone, named_dtype, prepare_process
 from workers.code_version import code_version
 
 
@@ -38,7 +38,7 @@ def main() -> None:
         _show_status(console, cells, arguments.methods, arguments.seeds)
         return
     prepare_process(arguments.threads)
-    backbone = load_backbone(plan.model, cache_dir=arguments.models)
+    backbone = load_backbone(plan.model, cache_dir=arguments.models, dtype=named_dtype(plan.dtype))
     where = {
         "machine": machine_of(backbone),
         "threads": torch.get_num_threads(),
@@ -75,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--tasks", nargs="+", choices=list(CHOICES), default=list(DEFAULT_TASKS), help="in this order")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=Plan.dtype, help="of the base's weights")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="optimizer steps of SFT on each task")
     parser.add_argument("--items", type=int, default=Plan.items, help="held-out items of each task")
     parser.add_argument("--lora-rates", type=float, nargs="+", default=list(Plan.lora_rates), help="one: not tuned")
@@ -90,6 +91,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return replace(
         Plan(),
         model=arguments.model,
+        dtype=arguments.dtype,
         tasks=tuple(CHOICES[label] for label in arguments.tasks),
         steps=arguments.steps,
         items=arguments.items,

@@ -69,8 +69,11 @@ CHOICES = {
 """Tasks that a plan can take, with prompts of about 40 to 250 tokens. Of the default ones the most frequent answer is
 right for one item in seven at most (family; of 400 training items)."""
 DEFAULT_TASKS = ("bfcl", "textworld", "needle", "family")
-_RECIPE = ("memory", "weaver_sft", "weaver_grpo", "trigger_grpo")
-"""Fields of a plan."""
+_RECIPE = (
+    *("memory", "weaver_sft", "weaver_grpo", "grpo_steps", "grpo_items", "group_size"),
+    *("trigger_grpo", "trigger", "trigger_steps", "trigger_items", "outside"),
+)
+"""Fields of a plan that concern memories alone."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ class Plan:
     tasks: tuple[TaskChoice, ...] = tuple(CHOICES[label] for label in DEFAULT_TASKS)
     """In the order in which they are learned."""
     model: str = "smollm2-135m-instruct"
+    dtype: str = "bfloat16"
+    """Of the base, `bfloat16` or `float32`: said here rather than left to the machine, so that a result stands beside
+    those of its own number format only."""
     items: int = 200
     """Held-out items of a task."""
     steps: int = 60
@@ -138,7 +144,7 @@ class Plan:
     @property
     def recipe(self) -> dict[str, Any]:
         """How memories are shaped and trained, as far as no other system is concerned."""
-        return {name: dict(getattr(self, name)) for name in _RECIPE}
+        return {name: value for name, value in asdict(self).items() if name in _RECIPE}
 
     @property
     def recipe_digest(self) -> str:
