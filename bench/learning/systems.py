@@ -152,12 +152,12 @@ class Method:
         return self.after(stage, seed, rate)
 
 
-def _chain(stage: int, *, replay: bool) -> tuple[Link, ...]:
-    return tuple(Link(SFT, task, replay and task > 0) for task in range(stage + 1))
+def _chain(stage: int, *, replay: bool, times: int = 1) -> tuple[Link, ...]:
+    return tuple(Link(SFT, task, replay and task > 0, times) for task in range(stage + 1))
 
 
-def _lora(*, replay: bool) -> Callable[[int, int, float], System]:
-    return lambda stage, seed, rate: Trained(LORA, seed, _chain(stage, replay=replay), rate)
+def _lora(*, replay: bool, times: int = 1) -> Callable[[int, int, float], System]:
+    return lambda stage, seed, rate: Trained(LORA, seed, _chain(stage, replay=replay, times=times), rate)
 
 
 def _memory(*, replay: bool) -> Callable[[int, int, float], System]:
@@ -181,6 +181,7 @@ METHODS = {
     "memgen-isolated-long": Method("memgen-isolated in twice the steps", _routed(times=2)),
     "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
     "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
+    "lora-replay-long": Method("lora-replay in twice the steps", _lora(replay=True, times=2)),
     "lora": Method("LoRA SFT of the base, task after task", _lora(replay=False)),
     "memgen-sequential": Method("one memory, weaver SFT, task after task", _memory(replay=False)),
     "few-shot": Method(
