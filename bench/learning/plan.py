@@ -70,8 +70,17 @@ CHOICES = {
 right for one item in seven at most (family; of 400 training items)."""
 DEFAULT_TASKS = ("bfcl", "textworld", "needle", "family")
 _RECIPE = (
-    *("memory", "weaver_sft", "weaver_grpo", "grpo_steps", "grpo_items", "group_size"),
-    *("trigger_grpo", "trigger", "trigger_steps", "trigger_items", "outside"),
+    "memory",
+    "weaver_sft",
+    "weaver_grpo",
+    "grpo_steps",
+    "grpo_items",
+    "group_size",
+    "trigger_grpo",
+    "trigger",
+    "trigger_steps",
+    "trigger_items",
+    "outside",
 )
 """Fields of a plan that concern memories alone."""
 
