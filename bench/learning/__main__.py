@@ -42,7 +42,6 @@ def main() -> None:
     where = {
         "machine": machine_of(backbone),
         "threads": torch.get_num_threads(),
-        "dtype": str(backbone.model.dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "code_version": code_version(),
     }

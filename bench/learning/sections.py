@@ -19,8 +19,9 @@ def heading(cells: Cells, document: dict[str, Any]) -> str:
     missing = f" Not complete for any seed, and left out: {incomplete}." if incomplete else ""
     return (
         "# What a memory learns and forgets\n\n"
-        f"{cells.plan.model}, tasks in the order {tasks}; {cells.plan.items} held-out items a task, "
-        f"{cells.plan.steps} optimizer steps of {cells.plan.batch_size} examples on each. {state}{missing} Numbers in "
+        f"{cells.plan.model} in {cells.plan.dtype}, tasks in the order {tasks}; "
+        f"{cells.plan.items} held-out items a task, {cells.plan.steps} optimizer steps of "
+        f"{cells.plan.batch_size} examples on each. {state}{missing} Numbers in "
         "[learning.json](../bench/results/learning.json), every item's score in "
         f"[learning/{cells.plan.digest}](../bench/results/learning/{cells.plan.digest}). Written by "
         "`python -m bench.learning.report` from what ran as\n\n"
@@ -231,6 +232,12 @@ def how(cells: Cells, document: dict[str, Any]) -> str:
     plan = cells.plan
     rates = ", ".join(f"{rate:g}" for rate in plan.lora_rates)
     chosen = "not chosen yet" if document["lora_rate"] is None else f"{document['lora_rate']:g}"
+    lora_rate = f"{rates}, not chosen on these tasks"
+    if len(plan.lora_rates) > 1:
+        lora_rate = (
+            f"the best of {rates} on {plan.validation_items} training items of {plan.labels[0]} that are not trained "
+            f"on, for seed 0: {chosen}"
+        )
     tasks = [
         (task.label, task.domain, f"`{task.name}`", f"`{json.dumps(dict(task.options))}`", str(task.training_items))
         for task in plan.tasks
@@ -242,8 +249,7 @@ def how(cells: Cells, document: dict[str, Any]) -> str:
         f"{plan.steps} steps of {plan.batch_size} a task, the same schedule and clipping; LoRA of rank "
         f"{SHAPE.rank}, the base's on {', '.join(SHAPE.target_modules)}, the weaver's on "
         f"{', '.join(plan.memory_config().target_modules)}. The "
-        f"learning rate of LoRA SFT is the best of {rates} on {plan.validation_items} training items of "
-        f"{plan.labels[0]} that are not trained on, for seed 0: {chosen}. The memory's is the default, chosen on other "
+        f"learning rate of LoRA SFT is {lora_rate}. The memory's is the default, chosen on other "
         f"tasks (docs/method.md). With replay, {plan.replay_share:.0%} of the examples of a later task are of earlier "
         f"ones, {plan.replay_examples} kept of each. Weaver GRPO: {plan.grpo_steps} steps of {plan.grpo_items} items x "
         f"{plan.group_size} rollouts a task, on top of SFT. Trigger GRPO: {plan.trigger_steps} steps of "

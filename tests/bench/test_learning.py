@@ -235,7 +235,7 @@ def test_a_plan_survives_its_file(workplace: Callable[..., Workplace]) -> None:
     [(digest, plan)] = stored_plans(work.cells.folder.parent).items()
     assert digest == PLAN.digest == plan.digest
     assert plan_from(json.loads(json.dumps(asdict(Plan())))).digest == Plan().digest
-    for other in (replace(PLAN, steps=3), replace(PLAN, dtype="float32")):
+    for other in (replace(PLAN, steps=3), replace(PLAN, dtype="bfloat16")):
         assert other.digest != PLAN.digest
     rewarded = replace(PLAN, grpo_steps=1 + PLAN.grpo_steps, outside=None)
     assert rewarded.digest == PLAN.digest

@@ -9,6 +9,7 @@ TASKS = tuple(
 PLAN = Plan(
     tasks=TASKS,
     model="tiny",
+    dtype="float32",
     items=4,
     steps=2,
     batch_size=4,
