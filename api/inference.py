@@ -51,6 +51,8 @@ class _Row:
     request: GenerationRequest
     task: str | None
     """That a router found the prompt to belong to."""
+    cue: tuple[str, ...]
+    """Ids of the past trajectories that the weaver is shown."""
 
 
 class Inference:
@@ -248,10 +250,12 @@ def _prepare(memories: LoadedMemories, prompts: PromptCache, ticket: Ticket) -> 
     bare = GenerationRequest(prompt, request.samplings[0])
     check_fits(memories.host, bare)
     chosen = _choose(memories, prompts, request.memory, bare)
-    prepared = [replace(bare, sampling=sampling, memory=chosen.memory) for sampling in request.samplings]
+    [cue] = memories.host.cues(chosen.memory, [request.messages])
+    cued = replace(bare, memory=chosen.memory, cue_ids=cue.token_ids)
+    prepared = [replace(cued, sampling=sampling) for sampling in request.samplings]
     for each in prepared:
         check_fits(memories.host, each)
-    return [_Row(ticket, choice, each, chosen.task) for choice, each in enumerate(prepared)]
+    return [_Row(ticket, choice, each, chosen.task, cue.entry_ids) for choice, each in enumerate(prepared)]
 
 
 def _choose(
@@ -271,4 +275,4 @@ def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | 
         return Preempted("somebody waits for an answer") if row.ticket.background else InferenceUnavailable(_STOPPING)
     asked = row.request.sampling.logprobs
     tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if asked else ()
-    return Finished(row.choice, generation, row.task, tokens)
+    return Finished(row.choice, generation, row.task, row.cue, tokens)

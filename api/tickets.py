@@ -49,6 +49,8 @@ class Finished:
     generation: Generation
     task: str | None = None
     """Whose memory the prompt was routed to, where a version has one for each; None also where it fits none."""
+    cue: tuple[str, ...] = ()
+    """Ids of the past trajectories that the weaver was shown."""
     tokens: tuple[TokenText, ...] = ()
     """Of each of the generation's tokens, if logprobs were asked for."""
 

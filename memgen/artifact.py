@@ -5,29 +5,38 @@ memory.safetensors     query latents, norms, scales, projections, trigger head
 weaver/, trigger/      the LoRAs in PEFT's own format; trigger/ only if the trigger has one
 report.json            the training report
 optimizer.safetensors  the optimizer's moments at the end, to train on from here; serving needs none
+experience/            what its weaver is cued from (`memgen.experience`), if its config shows it anything
 manifest.json          sha256 of every file above
 """
 
-import hashlib
 import json
-from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
 from torch import Tensor
 
+from memgen.checked_files import (
+    check_files,
+    check_tensors,
+    existing,
+    read_tensors,
+    write_json,
+    write_manifest,
+    write_tensors,
+)
 from memgen.config import MemoryConfig
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.experience import Experience
 from memgen.host import AdapterHost
 from memgen.lora import Lora, peft_config
 from memgen.memory import Memory
+from memgen.recall import Recall
 
 FORMAT = 2
 _TENSORS = "memory.safetensors"
+_EXPERIENCE = "experience"
 LORA_FILE = "adapter_model.safetensors"
 MOMENTS_FILE = "optimizer.safetensors"
 """The one file that may be left behind when a memory is fetched to serve."""
@@ -57,7 +66,9 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) ->
     for part, lora, base in (("weaver", memory.weaver, weaver_base), ("trigger", memory.trigger, backbone)):
         if lora is not None:
             save_lora(lora, memory.config, base.name, folder / part)
-    _save_tensors(folder / _TENSORS, memory.state_dict())
+    write_tensors(folder / _TENSORS, memory.state_dict())
+    if memory.recall is not None:
+        memory.recall.pool.save(folder / _EXPERIENCE)
     description = {
         "format": FORMAT,
         "config": memory.config.to_mapping(),
@@ -72,8 +83,8 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) ->
             "weaver_base_revision": weaver_base.revision,
             "weaver_hidden_size": weaver_base.hidden_size,
         }
-    _write_json(folder / "memory.json", description)
-    _write_json(folder / "report.json", asdict(report))
+    write_json(folder / "memory.json", description)
+    write_json(folder / "report.json", asdict(report))
     return write_manifest(folder)
 
 
@@ -91,8 +102,8 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
         ArtifactCorrupt: a file differs from the manifest, or the manifest from `manifest_sha256`.
         ArtifactMismatch: it was made for another base, or its tensors don't fit its config, or it was never trained.
     """
-    check_files(folder, manifest_sha256)
-    description = json.loads(_existing(folder / "memory.json").read_text())
+    check_files(folder, manifest_sha256, may_lack=(MOMENTS_FILE,))
+    description = json.loads(existing(folder / "memory.json").read_text())
     oldest = description.get("format") == 1
     config = _check_description(host, folder, _as_format_2(description) if oldest else description)
     memory = host.create(name, config)
@@ -105,6 +116,9 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
         for part, lora in (("weaver", memory.weaver), ("trigger", memory.trigger)):
             if lora is not None:
                 load_lora(lora, folder / part)
+        if config.cue_tokens:
+            pool = Experience.load(folder / _EXPERIENCE, host.backbone)
+            memory.recall = Recall(host.backbone, config, pool)
     except (ArtifactMismatch, ArtifactMissing, ArtifactCorrupt):
         host.remove(name)
         raise
@@ -117,7 +131,7 @@ def save_lora(
     """Write an adapter so that PEFT can load it."""
     folder.mkdir(parents=True, exist_ok=True)
     peft_config(config, base_name).save_pretrained(str(folder))
-    _save_tensors(folder / LORA_FILE, {key: factor.to(dtype) for key, factor in lora.state_dict().items()})
+    write_tensors(folder / LORA_FILE, {key: factor.to(dtype) for key, factor in lora.state_dict().items()})
 
 
 def load_lora(lora: Lora, folder: Path) -> None:
@@ -129,53 +143,6 @@ def load_lora(lora: Lora, folder: Path) -> None:
     tensors = read_tensors(folder / LORA_FILE)
     check_tensors(folder / LORA_FILE, tensors, lora.state_dict())
     lora.load_state_dict(tensors)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises ArtifactMissing or ArtifactCorrupt."""
-    try:
-        return load(_existing(path).read_bytes())
-    except SafetensorError as error:
-        raise ArtifactCorrupt(f"{path}: not a safetensors file: {error}") from error
-
-
-def check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise ArtifactMismatch unless names and shapes agree."""
-    if got.keys() != expected.keys():
-        missing, extra = sorted(expected.keys() - got.keys())[:3], sorted(got.keys() - expected.keys())[:3]
-        raise ArtifactMismatch(f"{path}: tensors missing {missing}, unexpected {extra}")
-    for key, tensor in got.items():
-        if tensor.shape != expected[key].shape:
-            raise ArtifactMismatch(
-                f"{path}: {key} is {tuple(tensor.shape)}, the config needs {tuple(expected[key].shape)}"
-            )
-
-
-def write_manifest(folder: Path) -> str:
-    """Write the sha256 of every file in `folder` into its manifest.json; returns the manifest's own."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
-    _write_json(folder / "manifest.json", {p.relative_to(folder).as_posix(): _sha256(p) for p in files})
-    return _sha256(folder / "manifest.json")
-
-
-def check_files(folder: Path, manifest_sha256: str | None = None, *, only: Collection[str] | None = None) -> None:
-    """Compare every file, or only those of some names, with the manifest. Raises ArtifactMissing or ArtifactCorrupt."""
-    manifest_path = folder / "manifest.json"
-    if not manifest_path.is_file():
-        raise ArtifactMissing(f"{folder} has no manifest.json; it is not a memory's folder")
-    found = _sha256(manifest_path)
-    if manifest_sha256 is not None and found != manifest_sha256:
-        raise ArtifactCorrupt(f"{manifest_path}: sha256 is {found}, the registry recorded {manifest_sha256}")
-    manifest: dict[str, str] = json.loads(manifest_path.read_text())
-    for name, expected in manifest.items():
-        path = folder / name
-        asked = name in only if only is not None else name != MOMENTS_FILE or path.exists()
-        if not asked:
-            continue
-        if not path.is_file():
-            raise ArtifactMissing(f"{path} is missing; manifest.json lists it")
-        if (actual := _sha256(path)) != expected:
-            raise ArtifactCorrupt(f"{path}: sha256 is {actual}, manifest.json says {expected}")
 
 
 def _check_description(host: AdapterHost, folder: Path, description: dict[str, Any]) -> MemoryConfig:
@@ -212,23 +179,3 @@ def _tensors_as_format_2(tensors: dict[str, Tensor], memory: Memory) -> dict[str
     """Its queries were the prompt's; the unused queries of insertions while generating are the fresh memory's."""
     fresh = {key: value for key, value in memory.state_dict().items() if key.startswith("inference_queries.")}
     return {**fresh, **{f"prompt_{key}": value for key, value in tensors.items()}}
-
-
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(plain, path, metadata={"format": "pt"})
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise ArtifactMissing(f"{path} is missing")
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")

@@ -66,6 +66,11 @@ class MemoryConfig(_FromMapping):
     """Linear layers that carry the LoRA, of weaver and trigger."""
     weaver_base: str = ""
     """Form `embedding` only: another base that the weaver runs on; empty is the reasoner's own."""
+    cue_tokens: int = 0
+    """Tokens, at most, of what the weaver is shown of past experience beside the context (`memgen.recall`); 0 shows it
+    nothing and keeps no experience."""
+    cue_states: bool = False
+    """Search past experience by the base's hidden states too, not by words (BM25) alone."""
 
     def __post_init__(self) -> None:
         _require(self.form in FORMS, f"memory form is {self.form!r}; expected one of {FORMS}")
@@ -85,6 +90,7 @@ class MemoryConfig(_FromMapping):
             f"weaver_base is {self.weaver_base!r}, but form 'cache' weaves in the reasoner's own cache; use form "
             "'embedding' or leave weaver_base empty",
         )
+        _require(0 <= self.cue_tokens <= 4096, f"cue_tokens is {self.cue_tokens}; expected 0 to 4096")
 
 
 @dataclass(frozen=True)

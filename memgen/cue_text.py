@@ -26,6 +26,9 @@ class Cue:
     """Of the entries in it, as they stand."""
 
 
+NO_CUE = Cue("", (), ())
+
+
 def render_cue(tokenizer: PreTrainedTokenizerBase, hits: Sequence[Hit], *, max_tokens: int) -> Cue:
     """As many of the hits as fit into `max_tokens`; each that does not is passed over.
 
@@ -34,7 +37,7 @@ def render_cue(tokenizer: PreTrainedTokenizerBase, hits: Sequence[Hit], *, max_t
     """
     if max_tokens < 1:
         raise ConfigError(f"max_tokens of a cue is {max_tokens}; expected at least 1")
-    cue = Cue("", (), ())
+    cue = NO_CUE
     kept: list[Entry] = []
     for entry in sorted((hit.entry for hit in hits), key=lambda entry: isinstance(entry, PastTrajectory)):
         text = _text([*kept, entry])

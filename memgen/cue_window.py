@@ -6,6 +6,7 @@ et al., arXiv 2212.10947), so a cue moves no token of the row. It knows no retri
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -20,6 +21,13 @@ class CuedWindow:
     """
 
     causal = False
+
+    @classmethod
+    def seen_at(cls, window: Window, cues: Sequence[Prefix | None], readers: Tensor) -> Self:
+        """As made, with readers as indices `(M,)` into all new tokens, row after row."""
+        seen = torch.zeros_like(window.positions, dtype=torch.bool)
+        seen.view(-1)[readers] = True
+        return cls(window, cues, seen)
 
     def __init__(self, window: Window, cues: Sequence[Prefix | None], readers: Tensor | None = None) -> None:
         """At least one row has a cue.

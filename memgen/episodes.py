@@ -32,6 +32,8 @@ _PROMPT_BYTES = 2**30
 class Turn:
     prompt_ids: tuple[int, ...]
     generation: Generation
+    cue_ids: tuple[int, ...] = ()
+    """What the weaver was shown beside the prompt."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def play(
     sampling_of: Callable[[int, int], Sampling],
     *,
     batch_size: int = 16,
+    leave_one_out: bool = False,
     prompts: PromptCache | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Episode]:
@@ -64,6 +67,7 @@ def play(
     Args:
         sampling_of: the sampling of (index in `items`, turn number from 0). With a seed of its own for each pair,
             episodes repeat whatever the batches.
+        leave_one_out: keep from the weaver what its experience knows of an item's very question (`memgen.recall`).
         batch_size: answers generated at once. At most four batches of environments are open at a time.
         prompts: prompts already read; None keeps up to 1 GiB of the episodes' own where they have several turns.
         should_stop: asked after each batch.
@@ -87,10 +91,15 @@ def play(
     running: list[_Running] = []
     try:
         while waiting or running:
+            going = len(running)
             while waiting and len(running) < _BATCHES_IN_FLIGHT * batch_size:
                 index = waiting.popleft()
                 running.append(_Running(index, items[index]))
                 running[-1].begin()
+            new = running[going:]
+            cues = host.cues(memory, [episode.messages for episode in new], leave_one_out=leave_one_out)
+            for episode, cue in zip(new, cues, strict=True):
+                episode.cue_ids = cue.token_ids
             asked = []
             for episode in running:
                 sampling = sampling_of(episode.index, len(episode.turns))
@@ -115,14 +124,15 @@ class _Running:
         self.index = index
         self.turns: list[Turn] = []
         self.finish = ""
+        self.messages: list[ChatMessage] = []
+        self.cue_ids: tuple[int, ...] = ()
         self._item = item
         self._environment = item.open()
-        self._messages: list[ChatMessage] = []
         self._reward = 0.0
 
     def begin(self) -> None:
         first = self._environment.reset()
-        self._messages = list(first.messages)
+        self.messages = list(first.messages)
         self._reward = first.reward
         if first.done:
             self._end(DONE)
@@ -132,8 +142,8 @@ class _Running:
         if self.finish:
             return None
         tokenizer = host.backbone.tokenizer
-        prompt = tokenize(tokenizer, render_prompt(tokenizer, self._messages, self._item.tools))
-        request = GenerationRequest(prompt, sampling, memory)
+        prompt = tokenize(tokenizer, render_prompt(tokenizer, self.messages, self._item.tools))
+        request = GenerationRequest(prompt, sampling, memory, cue_ids=self.cue_ids)
         try:
             check_fits(host, request)
         except PromptTooLong:
@@ -142,7 +152,7 @@ class _Running:
         return request
 
     def take(self, request: GenerationRequest, generation: Generation) -> None:
-        self.turns.append(Turn(request.prompt_ids, generation))
+        self.turns.append(Turn(request.prompt_ids, generation, request.cue_ids))
         answer = parse_answer(generation.text)
         seen = self._environment.step(answer)
         self._reward += seen.reward
@@ -151,7 +161,7 @@ class _Running:
         elif len(self.turns) >= self._item.max_turns:
             self._end(TURNS)
         else:
-            self._messages += [answer_message(answer), *seen.messages]
+            self.messages += [answer_message(answer), *seen.messages]
 
     def result(self) -> Episode:
         return Episode(self._item.item_id, tuple(self.turns), self._reward, self.finish)

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from memgen.artifact import check_files, read_tensors, write_manifest
 from memgen.backbone import Backbone
 from memgen.chat import ChatMessage, call_text, message_calls, message_text
+from memgen.checked_files import check_files, read_tensors, write_manifest
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ConfigError
 
 FORMAT = 1

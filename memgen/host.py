@@ -1,10 +1,14 @@
 """The memories at hand beside one frozen base."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from memgen.backbone import Backbone
+from memgen.chat import ChatMessage
 from memgen.config import MemoryConfig
+from memgen.cue_text import NO_CUE, Cue
 from memgen.errors import ConfigError
 from memgen.memory import Memory
 
@@ -45,7 +49,7 @@ class AdapterHost:
         return self._weaver_bases[config.weaver_base]
 
     def copy(self, source: str, target: str) -> None:
-        """Give the memory `target` the weights of `source`, which has the same config."""
+        """Give the memory `target` the weights and the experience of `source`, which has the same config."""
         old, new = self.memories[source], self.memories[target]
         if old.config != new.config:
             raise ConfigError(
@@ -54,6 +58,17 @@ class AdapterHost:
         with torch.no_grad():
             for theirs, ours in zip(_parameters(old), _parameters(new), strict=True):
                 ours.copy_(theirs)
+        new.recall = old.recall
+
+    def cues(
+        self, memory: str | None, conversations: Sequence[Sequence[ChatMessage]], *, leave_one_out: bool = False
+    ) -> list[Cue]:
+        """What the weaver of `memory` is shown beside each conversation, as `Recall.cues`; empty ones if it is shown
+        nothing, as for the bare base."""
+        recall = None if memory is None else self.memories[memory].recall
+        if recall is None:
+            return [NO_CUE] * len(conversations)
+        return recall.cues(conversations, leave_one_out=leave_one_out)
 
     def remove(self, name: str) -> None:
         """Forget a memory and free its tensors."""

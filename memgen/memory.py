@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from memgen.backbone import Backbone
 from memgen.config import MemoryConfig
 from memgen.lora import Lora
+from memgen.recall import Recall
 
 INVOKE = 1
 """Index of INVOKE among the trigger head's two outputs; 0 is SKIP."""
@@ -86,6 +87,8 @@ class Memory(nn.Module):
             self.trigger = Lora.for_model(base.model, config, generator)
         if config.trigger in ("lora", "head"):
             self.trigger_head = _undecided_head(base.hidden_size)
+        self.recall = Recall(base, config) if config.cue_tokens else None
+        """Past experience that its weaver is shown; None if the config shows it none."""
         self.decides = config.trigger
         """Who decides at a decision point now: the config's trigger, unless `always` stands in for it."""
         self.to(base.device)

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memgen.artifact import check_tensors, save_lora
+from memgen.artifact import save_lora
 from memgen.backbone import Backbone
+from memgen.checked_files import check_tensors
 from memgen.config import MemoryConfig
 from memgen.errors import ArtifactMismatch, ConfigError
 from memgen.host import AdapterHost

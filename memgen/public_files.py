@@ -14,8 +14,9 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
-from memgen.artifact import LORA_FILE, check_tensors, read_tensors
+from memgen.artifact import LORA_FILE
 from memgen.backbone import Backbone
+from memgen.checked_files import check_tensors, read_tensors
 from memgen.config import MemoryConfig
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError
 from memgen.lora import PEFT_PREFIX, Lora

@@ -9,6 +9,7 @@ Policies for versions that were trained on the data, and for all that go on from
 `keep` leaves them as they are; their lineage says that they learned deleted data.
 `retrain` trains the serving ones anew without it (`registry.retraining`); the old ones serve until then.
 `withdraw` refuses them for ever; their aliases go to the newest unaffected version that passed, their routes end.
+Versions that are cued from past experience hold it word for word: only `withdraw` is for them, and removes it.
 """
 
 import secrets
@@ -23,7 +24,7 @@ from registry import jobs
 from registry.aliases import history, list_aliases, promote, roll_back
 from registry.deletion_scope import Affected, Subject, find_affected, lock_subject
 from registry.erasing import blank_missing_answers, may_erase
-from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, VersionNotServable
+from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords, VersionNotServable
 from registry.lineage import one_of
 from registry.models import (
     Adapter,
@@ -72,6 +73,7 @@ def delete_data(
 
     Raises:
         Invalid, TrajectoryNotFound: as `find_affected`.
+        PolicyKeepsWords: as `check_policy`.
         DeletionChanged: another number of trajectories would go than `expected`.
     """
     # Nothing of the subject may arrive, and no alias may move to an affected version, while this works.
@@ -83,6 +85,7 @@ def delete_data(
         raise DeletionChanged(
             f"{len(affected.trajectories)} trajectories would be deleted, not {expected} as in the dry run; look again"
         )
+    check_policy(affected, order.policy)
     described = affected.describe()
     watched = _live_jobs(session, project_id)
     session.execute(delete(Trajectory).where(one_of(Trajectory.id, [id_ for id_, _ in affected.trajectories])))
@@ -101,6 +104,18 @@ def delete_data(
     _plan_erasure(session, deletion, affected, watched)
     retrained = start_retrainings(session, deletion, affected.versions) if order.policy == "retrain" else []
     return Deleted(deletion, (*restarted.values(), *retrained))
+
+
+def check_policy(affected: Affected, policy: Policy) -> None:
+    """Raise PolicyKeepsWords if the policy would leave the data in the experience of a version."""
+    if policy == "withdraw" or not affected.remembering:
+        return
+    named = ", ".join(f"{version.adapter.name}@{version.number}" for version in affected.remembering[:5])
+    more = f" and {len(affected.remembering) - 5} more" if len(affected.remembering) > 5 else ""
+    raise PolicyKeepsWords(
+        f"{named}{more} of adapters with cue_tokens hold past trajectories word for word, and policy {policy!r} would "
+        "leave the data there; use policy 'withdraw', and train anew"
+    )
 
 
 def list_deletions(session: Session, project_id: uuid.UUID, *, before: int | None, limit: int) -> list[Deletion]:

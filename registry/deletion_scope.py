@@ -59,6 +59,11 @@ class Affected:
     versions: tuple[Version, ...]
     serving: dict[uuid.UUID, Serving]
 
+    @property
+    def remembering(self) -> tuple[Version, ...]:
+        """Versions whose artifact holds what they were trained with in words, to be cued from it."""
+        return tuple(version for version in self.versions if version.adapter.memory.get("cue_tokens"))
+
     def describe(self) -> dict[str, Any]:
         """As JSON, without any of the data."""
         return {

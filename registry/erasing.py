@@ -10,7 +10,7 @@ and its erasure would go on writing beside the next one; this turn ends when its
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,7 @@ from registry.errors import ObjectNotFound
 from registry.jobs import LIVE
 from registry.lineage import one_of, versions_touched
 from registry.models import (
+    Adapter,
     Dataset,
     Deletion,
     DeletionDataset,
@@ -35,8 +36,12 @@ from registry.models import (
     Suite,
     SuiteItem,
     Task,
+    Version,
 )
 from registry.version_standing import withdraw
+
+_EXPERIENCE, _ENTRIES = "/experience/", "entries.json"
+"""Of an artifact, what holds past trajectories in words (`memgen.experience`)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class _Work:
     """Under which the project's datasets lie."""
     recorded: frozenset[str]
     """Keys there that a row names."""
+    artifacts: str
+    """Under which the project's artifacts lie."""
+    untouched: frozenset[str]
+    """Those there of versions that did not learn the data."""
     still_running: bool
     """Whether a job that may have read the data before it was deleted can still write: one that had begun when this
     pass did, or the first one. Jobs that begin later read what is left."""
@@ -135,6 +144,8 @@ def _work(session: Session, deletion_id: uuid.UUID) -> _Work:
         object_keys=tuple(erasure.objects),
         prefix=f"projects/{project_id}/datasets/",
         recorded=frozenset(session.scalars(select(Dataset.object_key).where(Dataset.project_id == project_id))),
+        artifacts=f"projects/{project_id}/artifacts/",
+        untouched=_untouched(session, project_id, session.scalars(mine).all()),
         still_running=session.scalars(running.limit(1)).one_or_none() is not None,
         began=began,
         swept=erasure.swept_at is not None,
@@ -150,6 +161,18 @@ def _sweep(store: ObjectStore, work: _Work) -> None:
         # Written by a job that had read the data and could not record its dataset any more.
         if found.key not in work.recorded and _holds(store, found.key, work.deleted):
             store.delete(found.key)
+    for found in store.list(work.artifacts):
+        artifact, _, file = found.key.partition(_EXPERIENCE)
+        # Of versions that were withdrawn, and of jobs that could not register theirs any more.
+        if file == _ENTRIES and artifact not in work.untouched and _remembers(store, found.key, work.deleted):
+            store.delete_folder(f"{artifact}{_EXPERIENCE}".rstrip("/"))
+
+
+def _untouched(session: Session, project_id: uuid.UUID, dataset_ids: Collection[uuid.UUID]) -> frozenset[str]:
+    """Artifacts of the project's versions, but for those that learned one of the datasets."""
+    touched = [version.id for version in versions_touched(session, dataset_ids)]
+    rest = select(Version.artifact_key).join(Adapter).where(Adapter.project_id == project_id)
+    return frozenset(session.scalars(rest.where(Version.id.not_in(touched))))
 
 
 def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
@@ -176,6 +199,13 @@ def _drop_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> None:
 def _holds(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
     try:
         return any(json.loads(line).get("id") in deleted for line in store.get(key).splitlines())
+    except ObjectNotFound:
+        return False
+
+
+def _remembers(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
+    try:
+        return any(entry["entry_id"] in deleted for entry in json.loads(store.get(key))["trajectories"])
     except ObjectNotFound:
         return False
 

@@ -19,6 +19,7 @@ RegistryError
 │   ├── StaleAlias            the caller's idea of the current version is out of date
 │   ├── NothingToRollBackTo
 │   ├── DeletionChanged       more or less would be deleted than the dry run said
+│   ├── PolicyKeepsWords      versions hold the data word for word, and the policy would leave them
 │   ├── SnapshotOutdated      trajectories of it were deleted before it was recorded
 │   ├── NothingToDecide       the version's gate does not wait for a person
 │   ├── VersionNeeded         an alias, a route, a child or a job needs the version
@@ -103,6 +104,9 @@ class NothingToRollBackTo(Conflict): ...
 
 
 class DeletionChanged(Conflict): ...
+
+
+class PolicyKeepsWords(Conflict): ...
 
 
 class SnapshotOutdated(Conflict): ...

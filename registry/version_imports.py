@@ -66,7 +66,9 @@ def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
             f"{adapter.strategy!r}, which would lose all but one of them. Create an adapter with strategy 'isolated'"
         )
     theirs, ours = description["memory"], adapter.memory
-    different = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    # A side made before a field was known has none, and means that it is off: nothing, 0, false.
+    keys = theirs.keys() | ours.keys()
+    different = sorted(key for key in keys if (theirs.get(key) or None) != (ours.get(key) or None))
     if different:
         values = "; ".join(f"{key}: {theirs.get(key)!r} in the archive, {ours.get(key)!r} here" for key in different)
         raise InvalidArchive(

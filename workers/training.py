@@ -14,8 +14,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from memgen.artifact import MOMENTS_FILE, check_files
+from memgen.artifact import MOMENTS_FILE
+from memgen.checked_files import check_files
 from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig
+from memgen.cue_text import Cue
 from memgen.errors import ArtifactMismatch
 from memgen.isolated import Isolated, with_task
 from memgen.training.checkpoint import read_moments
@@ -35,6 +37,7 @@ from workers.checkpoints import Checkpoint
 from workers.lessons import Lesson
 from workers.model import Model
 from workers.registration import Send, conclude, register
+from workers.remembering import remember
 from workers.reward_training import SFT, config_of, reward_lesson, snapshot_of
 from workers.runner import Running
 from workers.snapshots import dataset_of
@@ -110,18 +113,20 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     _warn_of_crowd(running, plan.task)
     dataset = dataset_of(running, lambda session: _snapshot(session, plan))
     lines = [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
-    if isinstance(plan.config, TrainingConfig):
-        lesson = _sft_lesson(running, model, plan, plan.config, dataset, lines)
-    else:
-        lesson = reward_lesson(running, model, plan.method, plan.config, dataset, lines)
     with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
         name = f"job_{running.job_id.hex}"
         artifact = Path(folder) / "artifact"
         artifact.mkdir()
-        if plan.adapter.strategy == "isolated":
-            _isolated(model, plan, lesson.examples).save(artifact)
         _new_memory(model, plan, name)
         try:
+            remember(running, model.host.memories[name], lines, plan.min_reward)
+            cues = model.host.cues(name, [line["messages"] for line in lines], leave_one_out=True)
+            if isinstance(plan.config, TrainingConfig):
+                lesson = _sft_lesson(running, model, plan, plan.config, dataset, lines, cues)
+            else:
+                lesson = reward_lesson(running, model, plan.method, plan.config, dataset, lines, cues)
+            if plan.adapter.strategy == "isolated":
+                _isolated(model, plan, lesson.examples).save(artifact)
             checkpoint = Checkpoint(running, Path(folder) / "checkpoint.safetensors")
             report = lesson.train(name, checkpoint, artifact)
             version = register(running, model, plan.adapter, plan.parent, name, artifact, report)
@@ -146,6 +151,7 @@ def _sft_lesson(
     config: TrainingConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
+    cues: Sequence[Cue],
 ) -> Lesson:
     """Demonstrations to imitate."""
     settings = running.services.settings
@@ -154,6 +160,7 @@ def _sft_lesson(
         lines,
         max_tokens=config.max_example_tokens,
         reward_weighting=config.reward_weighting,
+        cues=cues,
     )
     running.event(
         f"training on {len(data.examples)} turns of {len(lines)} trajectories",

@@ -117,13 +117,14 @@ def _usage(answers: Sequence[Finished]) -> JsonObject:
 
 
 def _stamp(served: Served, answers: Sequence[Finished]) -> JsonObject:
-    """Which version answered, and where its memory was woven into each choice."""
+    """Which version answered, which past trajectories its weaver was shown, where its memory was woven in."""
     return {
         "adapter": served.adapter.name if served.adapter else None,
         "version": served.version.number if served.version else None,
         "alias": served.alias,
         "route": served.route.number if served.route else None,
         "task": answers[0].task,
+        "cue": list(answers[0].cue),
         "insertions": [
             {
                 "choice": answer.choice,

@@ -15,7 +15,7 @@ from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.schemas import Strict
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.deletion import Order, delete_data, get_deletion, list_deletions
+from registry.deletion import Order, check_policy, delete_data, get_deletion, list_deletions
 from registry.deletion_scope import Subject, find_affected
 from registry.erasing import finish_erasure, unfinished_erasures
 from registry.errors import StoreUnavailable
@@ -141,6 +141,7 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
     if body.dry_run:
         with transaction(services.sessions) as session:
             affected = find_affected(session, caller.project_id, subject)
+            check_policy(affected, body.policy)
             return DeletionOut(
                 id=None,
                 scope=body.scope,

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -96,7 +96,11 @@ def _graded(
     grade = make_grader(spec)
     tokenizer, sampling = host.backbone.tokenizer, Sampling(max_new_tokens=answer_budget(host, items))
     prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
-    requests = [GenerationRequest(prompt, sampling, memory) for prompt in prompts]
+    cues = host.cues(memory, [item.messages for item in items])
+    requests = [
+        GenerationRequest(prompt, sampling, memory, cue_ids=cue.token_ids)
+        for prompt, cue in zip(prompts, cues, strict=True)
+    ]
     answers = generate_all(host, requests, batch_size=batch_size, on_done=on_done)
     return [
         ItemScore(grade(parse_answer(answer.text), item.reference), answer.text)
@@ -114,7 +118,8 @@ def _likelihoods(
 ) -> list[ItemScore]:
     """exp(-mean token loss) of each reference: the geometric mean probability of its tokens."""
     prefixes = PrefixStore(host.backbone, max_bytes=0)
-    examples = [_example(host, item) for item in items]
+    cues = host.cues(memory, [item.messages for item in items])
+    examples = [replace(_example(host, item), cue_ids=cue.token_ids) for item, cue in zip(items, cues, strict=True)]
     scores: list[ItemScore] = []
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]

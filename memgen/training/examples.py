@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from memgen.chat import render_answer
 from memgen.config import REWARD_WEIGHTINGS
+from memgen.cue_text import NO_CUE, Cue
 from memgen.errors import ConfigError
 
 
@@ -60,6 +61,7 @@ def build_examples(
     max_tokens: int,
     min_reward: float | None = None,
     reward_weighting: str = "none",
+    cues: Sequence[Cue] = (),
 ) -> ExampleSet:
     """Examples of trajectories `{"messages": [...], "tools": [...] | None, "reward": float | None}`.
 
@@ -70,6 +72,7 @@ def build_examples(
         min_reward: trajectories with less reward are left out.
         reward_weighting: `none`, every example weighs 1; `reward`, an example weighs its trajectory's reward, and
             trajectories with reward 0 or less are left out.
+        cues: for each trajectory what the weaver reads beside all its turns; none at all is none for any.
 
     Raises:
         ChatTemplateError: the model's template refuses a conversation.
@@ -80,7 +83,7 @@ def build_examples(
     examples: list[Example] = []
     skipped_long = skipped_weight = skipped_reward = 0
     numbers: dict[str, int] = {}
-    for trajectory in trajectories:
+    for trajectory, cue in zip(trajectories, cues or [NO_CUE] * len(trajectories), strict=True):
         messages, tools, reward = trajectory["messages"], trajectory.get("tools"), trajectory.get("reward")
         weight = 1.0 if reward is None or reward_weighting == "none" else float(reward)
         if weight <= 0.0 or (reward is not None and min_reward is not None and reward < min_reward):
@@ -95,7 +98,11 @@ def build_examples(
                 continue
             prompt, answer = render_answer(tokenizer, messages[: number + 1], tools)
             example = Example(
-                tokenize(tokenizer, prompt), tokenize(tokenizer, answer), weight=weight, trajectory=source
+                tokenize(tokenizer, prompt),
+                tokenize(tokenizer, answer),
+                cue_ids=cue.token_ids,
+                weight=weight,
+                trajectory=source,
             )
             if example.tokens > max_tokens:
                 skipped_long += 1

@@ -127,7 +127,9 @@ def supervised_nll(
         index = torch.cat([layout.prompt_latents, layout.inference_latents])
         lora = LoraTokens(((woven.weaver, index),))
         if cues:
-            window = _with_cues(window, examples, cues, index)
+            found = iter(cues)
+            of_rows = [next(found) if example.cue_ids else None for example in examples]
+            window = CuedWindow.seen_at(window, of_rows, index)
     elif woven is not None:
         embeds = weave_latents(host, woven, examples, layout, embeds, checkpointing=checkpointing)
     hidden = decoder.forward(embeds, window, lora, present=layout.present, checkpointing=checkpointing)
@@ -137,14 +139,6 @@ def supervised_nll(
         logits = logits.float() / temperature
     rows = torch.arange(len(examples), device=backbone.device)[:, None].expand_as(layout.targets)
     return token_nll(logits, layout.targets[supervised]), rows[supervised]
-
-
-def _with_cues(window: Window, examples: Sequence[Example], cues: Sequence[Prefix], latents: Tensor) -> CuedWindow:
-    """The window in which the latents, at flat indices `latents`, see the cue of their row if it has one."""
-    known = iter(cues)
-    readers = torch.zeros_like(window.positions, dtype=torch.bool)
-    readers.view(-1)[latents] = True
-    return CuedWindow(window, [next(known) if example.cue_ids else None for example in examples], readers)
 
 
 def _with_queries(embeds: Tensor, layout: Layout, memory: Memory) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from memgen.chat import render_answer
+from memgen.cue_text import NO_CUE, Cue
 from memgen.training.examples import tokenize
 from memgen.training.rollouts import Group, RolledTurn, Rollout
 
@@ -36,7 +37,11 @@ class RecordedGroups:
 
 
 def groups_of_trajectories(
-    tokenizer: PreTrainedTokenizerBase, trajectories: Sequence[dict[str, Any]], *, max_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    trajectories: Sequence[dict[str, Any]],
+    *,
+    max_tokens: int,
+    cues: Sequence[Cue] = (),
 ) -> RecordedGroups:
     """Group trajectories whose messages in front of the first assistant turn, and tools, are the same.
 
@@ -44,6 +49,7 @@ def groups_of_trajectories(
         trajectories: `{"messages": [...], "tools": [...] | None, "reward": float | None}`, and where known
             `trajectory_id`, `task`, `metadata`.
         max_tokens: longest prompt and answer together of a turn.
+        cues: for each trajectory what the weaver reads beside all its turns; none at all is none for any.
 
     Raises:
         ChatTemplateError: the model's template refuses a conversation.
@@ -51,14 +57,14 @@ def groups_of_trajectories(
     by_prompt: dict[str, list[Rollout]] = {}
     rewardless = empty = 0
     counts = _Counts()
-    for number, trajectory in enumerate(trajectories):
+    for number, (trajectory, cue) in enumerate(zip(trajectories, cues or [NO_CUE] * len(trajectories), strict=True)):
         if trajectory.get("reward") is None:
             rewardless += 1
             continue
         rollout = Rollout(
             item_id=str(trajectory.get("trajectory_id", number)),
             task=trajectory.get("task") or "",
-            turns=_turns(tokenizer, trajectory, max_tokens, counts),
+            turns=_turns(tokenizer, trajectory, cue.token_ids, max_tokens, counts),
             reward=float(trajectory["reward"]),
         )
         if rollout.turns:
@@ -85,7 +91,11 @@ class _Counts:
 
 
 def _turns(
-    tokenizer: PreTrainedTokenizerBase, trajectory: dict[str, Any], max_tokens: int, counts: _Counts
+    tokenizer: PreTrainedTokenizerBase,
+    trajectory: dict[str, Any],
+    cue_ids: tuple[int, ...],
+    max_tokens: int,
+    counts: _Counts,
 ) -> tuple[RolledTurn, ...]:
     messages, tools = trajectory["messages"], trajectory.get("tools")
     logged = (trajectory.get("metadata") or {}).get("logprobs")
@@ -101,7 +111,7 @@ def _turns(
             continue
         logprobs = _logprobs(logged, ordinal, len(answer))
         counts.unfit += logprobs is None
-        turns.append(RolledTurn(prompt, answer, logprobs or (), ()))
+        turns.append(RolledTurn(prompt, answer, logprobs or (), (), cue_ids))
     return tuple(turns)
 
 

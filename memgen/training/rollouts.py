@@ -35,6 +35,8 @@ class RolledTurn:
     """Of `token_ids` under the distribution they were drawn from, natural; empty if unknown."""
     decisions: tuple[Decision, ...]
     """Every decision point, woven or not. Empty for a turn that was not played here."""
+    cue_ids: tuple[int, ...] = ()
+    """What the weaver read beside the context."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def roll_out(
         [item for item in items for _ in range(group_size)],
         sampling_of,
         batch_size=batch_size,
+        leave_one_out=True,
         prompts=prompts if prompts is not None else PromptCache(host.backbone.decoder, _PROMPT_BYTES),
         should_stop=should_stop,
     )
@@ -127,10 +130,10 @@ def example_of(turn: RolledTurn, config: MemoryConfig) -> Example:
     A decision's `position` counts the tokens in front of it; form `cache` weaves in front of the newest one.
     """
     if not turn.decisions:
-        return Example(turn.prompt_ids, turn.token_ids)
+        return Example(turn.prompt_ids, turn.token_ids, cue_ids=turn.cue_ids)
     first = len(turn.prompt_ids) - (config.form == "cache")
     woven = tuple(decision.position - first for decision in turn.decisions if decision.invoked)
-    return Example(turn.prompt_ids, turn.token_ids, woven)
+    return Example(turn.prompt_ids, turn.token_ids, woven, turn.cue_ids)
 
 
 def _rollout(episode: Episode, task: str) -> Rollout:
@@ -142,4 +145,4 @@ def _rolled(turn: Turn) -> RolledTurn:
     tokens, logprobs = generation.token_ids, generation.logprobs or ()
     if generation.end_token is not None and generation.end_logprob is not None:
         tokens, logprobs = (*tokens, generation.end_token), (*logprobs, generation.end_logprob)
-    return RolledTurn(turn.prompt_ids, tokens, logprobs, generation.decisions)
+    return RolledTurn(turn.prompt_ids, tokens, logprobs, generation.decisions, turn.cue_ids)

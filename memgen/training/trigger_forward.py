@@ -11,37 +11,30 @@ computed once without gradient (`read_points`), whatever the number of updates t
 Samples of one item share their prompt, and with it the first decision: turns that read the same are read once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from memgen.config import MemoryConfig
+from memgen.cue_window import CuedWindow
 from memgen.errors import ConfigError
 from memgen.host import AdapterHost
-from memgen.kv_cache import Prefix, Tape
-from memgen.lora import Lora, LoraTokens
+from memgen.kv_cache import Prefix, Tape, Window
+from memgen.lora import LoraTokens
 from memgen.memory import Memory
-from memgen.prompts import PromptCache, read_prompts
+from memgen.prompts import PromptCache
 from memgen.training.rollouts import RolledTurn
+from memgen.training.trigger_readings import NewestRead, Reading, ReadTurn, StatesRead, StreamRead, read_turn
 from memgen.weaving import Streams
-
-
-class _Reading(Protocol):
-    """What the trigger reads at the points of some rows."""
-
-    def states(self, host: AdapterHost, memory: Memory, *, checkpointing: bool) -> Tensor:
-        """`(D, H)`: the state that the trigger's head reads at each point, row by row."""
-        ...
 
 
 @dataclass(frozen=True)
 class Points:
     """The decision points of recorded turns. Good as long as base and weaver stay what they are."""
 
-    reading: _Reading
+    reading: Reading
     order: Tensor
     """`(D,)`: for each decision, turn by turn, which of the points that were read it is."""
 
@@ -60,7 +53,7 @@ def read_points(
     woven = host.memories[memory]
     if not woven.trigger_parameters():
         raise ConfigError(f"the trigger of {memory!r} is {woven.config.trigger!r}; only 'lora' and 'head' are learned")
-    wanted = [_row(turn, woven.config) for turn in turns if turn.decisions]
+    wanted = [read_turn(turn, woven.config) for turn in turns if turn.decisions]
     if not wanted:
         raise ConfigError("no turn has a decision; the trigger learns from turns that asked it")
     rows = list(dict.fromkeys(wanted))
@@ -91,57 +84,36 @@ def recorded_decisions(turns: Sequence[RolledTurn], device: torch.device) -> Ten
     return torch.tensor([int(d.invoked) for turn in turns for d in turn.decisions], device=device)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What decides about the trigger's reading of a turn; equal rows are read once."""
-
-    ids: tuple[int, ...]
-    """Prompt and answer up to the newest token of the last point."""
-    prompt: int
-    """How many of them are the prompt."""
-    points: tuple[int, ...]
-    """Index of the newest token at each point, rising."""
-    woven: frozenset[int]
-    """Those of `points`, but for the last, at which memory was woven."""
-
-
-def _row(turn: RolledTurn, config: MemoryConfig) -> _Row:
-    """A decision's `position` counts the tokens in front of it: form `cache` weaves in front of the newest token."""
-    behind = config.form == "embedding"
-    points = [decision.position - behind for decision in turn.decisions]
-    context = (*turn.prompt_ids, *turn.token_ids)
-    prompt = len(turn.prompt_ids)
-    if points != sorted(set(points)) or points[0] < prompt - 1 or points[-1] >= len(context):
-        raise ConfigError(
-            f"decisions stand at {[d.position for d in turn.decisions]} in a turn of {prompt} prompt tokens and "
-            f"{len(turn.token_ids)} more; expected rising positions within the turn, of form {config.form!r}"
-        )
-    woven = [point for point, decision in zip(points, turn.decisions, strict=True) if decision.invoked]
-    return _Row(context[: points[-1] + 1], prompt, tuple(points), frozenset(woven) - {points[-1]})
-
-
-def _read(host: AdapterHost, memory: Memory, rows: Sequence[_Row], prompts: PromptCache | None) -> _Reading:
+def _read(host: AdapterHost, memory: Memory, rows: Sequence[ReadTurn], prompts: PromptCache | None) -> Reading:
     if memory.config.trigger == "lora" and memory.config.form == "embedding":
-        return _Stream(rows)
+        return StreamRead(rows)
     cache = prompts if prompts is not None else PromptCache(host.backbone.decoder, max_bytes=0)
-    prefixes = cache.read([row.ids[: row.prompt - 1] for row in rows])
+    cued = [row for row in rows if row.cue and row.woven and memory.config.form == "cache"]
+    known = cache.read([*(row.ids[: row.prompt - 1] for row in rows), *(row.cue for row in cued)])
     # A copy, because what the engine has read is an inference tensor, and those can't be trained on.
-    prefixes = [replace(prefix, state=prefix.state.clone()) for prefix in prefixes]
-    tape, hidden, seen = _replay(host, memory, rows, prefixes)
+    prefixes = [replace(prefix, state=prefix.state.clone()) for prefix in known[: len(rows)]]
+    tape, hidden, seen = _replay(host, memory, rows, prefixes, dict(zip(cued, known[len(rows) :], strict=True)))
     if memory.config.trigger == "head":
         states = [
             hidden[row, entries - 1] if entries else prefixes[row].state
             for row, some in enumerate(seen)
             for entries in some
         ]
-        return _States(torch.stack(states))
-    return _Newest(tape, rows, [[prefixes[row].tokens + n for n in some] for row, some in enumerate(seen)])
+        return StatesRead(torch.stack(states))
+    return NewestRead(tape, rows, [[prefixes[row].tokens + n for n in some] for row, some in enumerate(seen)])
 
 
 def _replay(
-    host: AdapterHost, memory: Memory, rows: Sequence[_Row], prefixes: Sequence[Prefix]
+    host: AdapterHost,
+    memory: Memory,
+    rows: Sequence[ReadTurn],
+    prefixes: Sequence[Prefix],
+    cues: Mapping[ReadTurn, Prefix],
 ) -> tuple[Tape, Tensor, list[list[int]]]:
     """Let the reasoner read the rows again, with latents where they were woven, up to the last point's newest token.
+
+    Args:
+        cues: what the base has read of rows' cues, of form `cache`.
 
     Returns:
         (its cache; its last hidden states `(R, N, H)` behind the prefixes; for each row's points, how many of the N
@@ -167,11 +139,14 @@ def _replay(
         lengths = torch.tensor([prefix.tokens for prefix in prefixes], device=device)
         positions = lengths[:, None] + torch.arange(width, device=device)
         stays = stays.to(device)
-        embeds = decoder.forward(embeds, tape.window(positions, stays), lora, present=stays)
+        window: Window = tape.window(positions, stays)
+        if cues:
+            window = CuedWindow.seen_at(window, [cues.get(row) for row in rows], index)
+        embeds = decoder.forward(embeds, window, lora, present=stays)
     return tape, embeds, [seen for _, _, seen in entries]
 
 
-def _entries(row: _Row, config: MemoryConfig) -> tuple[list[int], list[int], list[int]]:
+def _entries(row: ReadTurn, config: MemoryConfig) -> tuple[list[int], list[int], list[int]]:
     """(ids of what stands behind the prefix, 0 for a latent; places of the latents; for each point the places seen)."""
     ids: list[int] = []
     latents: list[int] = []
@@ -190,7 +165,7 @@ def _entries(row: _Row, config: MemoryConfig) -> tuple[list[int], list[int], lis
     return ids, latents, [*seen, len(ids)]
 
 
-def _latents(host: AdapterHost, memory: Memory, rows: Sequence[_Row]) -> Tensor:
+def _latents(host: AdapterHost, memory: Memory, rows: Sequence[ReadTurn]) -> Tensor:
     """What the reasoner reads as latents, `(M, H)`, row by row: queries (form `cache`) or input embeddings."""
     woven = [sorted(row.woven) for row in rows]
     if memory.config.form == "cache":
@@ -203,6 +178,9 @@ def _latents(host: AdapterHost, memory: Memory, rows: Sequence[_Row]) -> Tensor:
         )
     streams = Streams(host, [memory] * len(rows))
     found: list[list[Tensor]] = [[] for _ in rows]
+    for number, row in enumerate(rows):
+        if row.cue:
+            streams.add_cue(number, row.cue)
     for ordinal in range(max(map(len, woven))):
         going = [number for number, tokens in enumerate(woven) if ordinal < len(tokens)]
         for number in going:
@@ -214,96 +192,3 @@ def _latents(host: AdapterHost, memory: Memory, rows: Sequence[_Row]) -> Tensor:
                 streams.add_latents(number, latents)
                 found[number].append(latents)
     return torch.cat([latents for some in found for latents in some])
-
-
-@dataclass(frozen=True)
-class _States:
-    """Trigger `head`: hidden states of the base."""
-
-    found: Tensor
-    """`(D, H)`."""
-
-    def states(self, host: AdapterHost, memory: Memory, *, checkpointing: bool) -> Tensor:
-        return self.found
-
-
-class _Newest:
-    """Trigger `lora`, form `cache`: the newest tokens, each over the part of its row's cache that stood in front."""
-
-    def __init__(self, tape: Tape, rows: Sequence[_Row], positions: Sequence[Sequence[int]]) -> None:
-        device = tape.positions.device
-        width = max(len(some) for some in positions)
-        self._tape = tape
-        self._ids, self._positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
-        self._real = torch.zeros(len(rows), width, dtype=torch.bool)
-        for number, (row, some) in enumerate(zip(rows, positions, strict=True)):
-            self._ids[number, : len(some)] = torch.tensor([row.ids[point] for point in row.points])
-            self._positions[number, : len(some)] = torch.tensor(some)
-            self._real[number, : len(some)] = True
-        self._ids, self._positions, self._real = (t.to(device) for t in (self._ids, self._positions, self._real))
-
-    def states(self, host: AdapterHost, memory: Memory, *, checkpointing: bool) -> Tensor:
-        decoder = host.backbone.decoder
-        window = _PointWindow(self._tape, self._positions)
-        adapter = LoraTokens.everywhere(_lora(memory))
-        hidden = decoder.forward(
-            decoder.embed(self._ids), window, adapter, present=self._real, checkpointing=checkpointing
-        )
-        return hidden[self._real]
-
-
-class _Stream:
-    """Trigger `lora`, form `embedding`: token ids from the start, all of them under the adapter."""
-
-    def __init__(self, rows: Sequence[_Row]) -> None:
-        self._rows = rows
-
-    def states(self, host: AdapterHost, memory: Memory, *, checkpointing: bool) -> Tensor:
-        decoder, device = host.backbone.decoder, host.backbone.device
-        width = max(len(row.ids) for row in self._rows)
-        ids = torch.zeros(len(self._rows), width, dtype=torch.long)
-        present = torch.zeros(len(self._rows), width, dtype=torch.bool)
-        for number, row in enumerate(self._rows):
-            ids[number, : len(row.ids)] = torch.tensor(row.ids)
-            present[number, : len(row.ids)] = True
-        tape = Tape(read_prompts(decoder, [()] * len(self._rows)))
-        window = tape.window(torch.arange(width, device=device).expand(len(self._rows), width))
-        adapter = LoraTokens.everywhere(_lora(memory))
-        hidden = decoder.forward(
-            decoder.embed(ids.to(device)), window, adapter, present=present.to(device), checkpointing=checkpointing
-        )
-        return torch.cat([hidden[number, list(row.points)] for number, row in enumerate(self._rows)])
-
-
-class _PointWindow:
-    """A `Window` on a tape for tokens that each see what stands in front of their position, and not one another.
-
-    The tape stays as it is."""
-
-    causal = False
-
-    def __init__(self, tape: Tape, positions: Tensor) -> None:
-        """`positions` `(R, N)`."""
-        self.positions = positions
-        self._layers = tape.layers
-        self._key_positions = torch.cat([tape.positions, positions], dim=1)
-        past = tape.seen[:, None, :] & (tape.positions[:, None, :] < positions[:, :, None])
-        itself = torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
-        self._mask = torch.cat([past, itself.expand(len(positions), -1, -1)], dim=2)[:, None]
-        self.mask: Tensor | None = self._mask
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        before_keys, before_values = self._layers[layer]
-        return torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
-
-    def full_mask(self) -> Tensor:
-        return self._mask
-
-    def key_positions(self) -> Tensor:
-        return self._key_positions
-
-
-def _lora(memory: Memory) -> Lora:
-    if memory.trigger is None:
-        raise ConfigError(f"the trigger of {memory.name!r} is {memory.config.trigger!r}; expected 'lora'")
-    return memory.trigger

@@ -45,6 +45,20 @@ def test_a_user_of_any_length_can_be_deleted(api: httpx.Client, rows: Rows) -> N
     assert api.get("/v1/trajectories").json()["data"] == []
 
 
+def test_a_policy_that_would_keep_the_words_is_refused_at_once(api: httpx.Client, rows: Rows) -> None:
+    """In the dry run already."""
+    with transaction(rows.services.sessions) as session:
+        adapter = session.query(Adapter).one()
+        adapter.memory = {**adapter.memory, "cue_tokens": 100}
+    rows.task("a", [*chats(40), *chats(10, word="secret", session_id="s1")])
+    make_stored_version(rows, "a")
+    for dry_run in (True, False):
+        answer = api.post("/v1/deletions", json={"scope": "session", "id": "s1", "dry_run": dry_run})
+        assert (answer.status_code, answer.json()["title"]) == (409, "policy keeps words")
+        assert "bot@1 of adapters with cue_tokens hold past trajectories word for word" in answer.json()["detail"]
+    assert _delete(api, scope="session", id="s1", policy="withdraw")["bytes_gone"]
+
+
 def test_retrainings_are_told(api: httpx.Client, rows: Rows) -> None:
     rows.task("a", [*chats(40), *chats(10, word="secret", session_id="s1")])
     first = make_stored_version(rows, "a")

@@ -60,7 +60,9 @@ def _answers(url: str, key: str, model: str) -> list[dict[str, Any]]:
             reply = client.post("/v1/chat/completions", json=body)
             assert reply.status_code == 200, reply.text
             said = reply.json()["memgen"]
-            told.append({name: said[name] for name in ("task", "insertions")} | {"choices": reply.json()["choices"]})
+            told.append(
+                {name: said[name] for name in ("task", "cue", "insertions")} | {"choices": reply.json()["choices"]}
+            )
     return told
 
 
@@ -69,6 +71,7 @@ def test_it_answers_there_as_at_home(
 ) -> None:
     with transaction(workshop.services.sessions) as session:
         session.execute(sa.text("update adapters set strategy = 'isolated', replay_share = 0, gate_margin = 1"))
+        session.execute(sa.text("update adapters set memory = memory || '{\"cue_tokens\": 120}'"))
     for task, parent in (("yes", None), ("nope", 1)):
         workshop.add_task(task, answers(task, 60))
         done = workshop.work(workshop.queue(task, parent=parent))
@@ -79,6 +82,7 @@ def test_it_answers_there_as_at_home(
         at_home = _answers(url, api_key, "bot@2")
     # All of them are put to use, else this shows little.
     assert {told["task"] for told in at_home} == {"yes", "nope", None}
+    assert any(told["cue"] for told in at_home)
 
     key = f"mg_{uuid.uuid4().hex}"
     with transaction(workshop.services.sessions) as session:

@@ -68,7 +68,7 @@ def test_a_file_that_is_no_pool_is_refused(
     tmp_path: Path, old: str, new: str, error: type[Exception], match: str
 ) -> None:
     """Files whose hashes are right: written so, not broken later."""
-    from memgen.artifact import write_manifest
+    from memgen.checked_files import write_manifest
 
     POOL.save(tmp_path)
     path = tmp_path / "entries.json"

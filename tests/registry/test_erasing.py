@@ -8,15 +8,16 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from registry import datasets, deletion, jobs
+from registry.adapters import get_adapter
 from registry.artifacts import ObjectStore
 from registry.database import transaction
 from registry.datasets import Snapshot
 from registry.erasing import blank_missing_answers, unfinished_erasures
-from registry.errors import SnapshotOutdated
+from registry.errors import PolicyKeepsWords, SnapshotOutdated
 from registry.models import Version
 from registry.version_standing import standings
 from registry.versions import get_version
-from tests.registry.conftest import Rows
+from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import SECRET, delete, finish, queue_training, with_secrets
 from tests.registry.keeping import elsewhere, make_stored_version, trajectories, whole_store
 
@@ -157,3 +158,50 @@ def test_versions_that_appear_late_are_withdrawn_with_what_goes_on_from_them(row
         assert get_version(session, session.get_one(Version, late.id).adapter, 2).parent_id == learned.id
         states = standings(session, [learned.id, late.id])
         assert [states[id_].withdrawn_at is not None for id_ in (learned.id, late.id)] == [True, True]
+
+
+def _remember(rows: Rows, artifact: str, *ids: str) -> str:
+    """Put an artifact's experience into the store, as `memgen.experience` writes it; its folder."""
+    entries = [{"entry_id": id_, "task": "a", "prompt": SECRET, "answer": "yes", "reward": 1.0} for id_ in ids]
+    stored = json.dumps({"format": 1, "trajectories": entries, "insights": [], "states": None})
+    rows.services.store.put(f"{artifact}/experience/entries.json", stored.encode())
+    rows.services.store.put(f"{artifact}/experience/manifest.json", b"{}")
+    return f"{artifact}/experience/"
+
+
+def _cued(rows: Rows) -> None:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot")
+        adapter.memory = {**adapter.memory, "cue_tokens": 100}
+
+
+def test_experience_that_holds_the_data_goes_with_the_versions_and_no_other(rows: Rows) -> None:
+    _cued(rows)
+    with_secrets(rows)
+    rows.task("b", chats(40, word="other"))
+    learned, other = make_stored_version(rows, "a"), make_stored_version(rows, "b")
+    child = make_stored_version(rows, "b", parent=learned)
+    gone = [str(row.id) for row in trajectories(rows, held_out=False) if row.session_id == "s1"]
+    doomed = [_remember(rows, version.artifact_key, "x", gone[0]) for version in (learned, child)]
+    # A job that could not register its version any more has left this.
+    doomed.append(_remember(rows, f"projects/{rows.project_id}/artifacts/{64 * 'f'}", gone[1]))
+    kept = _remember(rows, other.artifact_key, "x", "y")
+
+    for policy in ("keep", "retrain"):
+        with pytest.raises(PolicyKeepsWords, match="bot@1, bot@3 of adapters with cue_tokens hold .* use policy 'with"):
+            delete(rows, "session", "s1", policy)  # type: ignore[arg-type]  # a Policy
+    assert all(id_ in whole_store(rows) for id_ in gone[:2])
+    assert finish(rows, delete(rows, "session", "s1", "withdraw"))
+    stored = {found.key for found in rows.services.store.list(f"projects/{rows.project_id}/artifacts/")}
+    assert not any(key.startswith(folder) for key in stored for folder in doomed)
+    assert {f"{kept}entries.json", f"{kept}manifest.json"} <= stored
+    assert f"{learned.artifact_key}/memory.safetensors" in stored
+    assert not any(id_ in whole_store(rows) for id_ in gone)
+
+
+def test_data_that_no_version_remembers_may_be_deleted_by_any_policy(rows: Rows) -> None:
+    _cued(rows)
+    with_secrets(rows)
+    rows.task("b", chats(40, word="other"))
+    make_stored_version(rows, "b")
+    assert finish(rows, delete(rows, "session", "s1", "keep"))

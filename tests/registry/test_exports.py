@@ -221,3 +221,13 @@ def test_parts_stay_as_long_as_their_version(rows: Rows, desk: list[Version], tm
     assert _artifacts(rows) == set()
     rows.services.store.put(f"{first.artifact_key}/memory.json", b"left behind")
     assert garbage() == [f"{first.artifact_key}/memory.json"]
+
+
+def test_a_memory_setting_that_one_side_does_not_know_is_off(rows: Rows, desk: list[Version], tmp_path: Path) -> None:
+    """An archive made before there were cues fits an adapter that has none, and no other."""
+    archive = read_archive(export_version(rows, desk[0], tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT)
+    assert "cue_tokens" not in archive.description["memory"]
+    same = {**archive.description["memory"], "cue_tokens": 0, "cue_states": False}
+    assert _import(elsewhere(rows, strategy="isolated", memory=same), archive).number == 1
+    with pytest.raises(InvalidArchive, match="cue_tokens: None in the archive, 160 here"):
+        _import(elsewhere(rows, strategy="isolated", memory={**same, "cue_tokens": 160}), archive)

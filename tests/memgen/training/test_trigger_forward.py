@@ -1,6 +1,7 @@
 """The trigger asked again against the engine's record and the literal reference."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,20 +20,29 @@ from tests import reference
 from tests.reference_memory import ReferenceMemory
 
 PROMPTS = [tuple(range(5, 5 + n)) for n in (1, 2, 7, 19)]
+CUES: list[tuple[int, ...]] = [tuple(range(100, 109)), (), (70, 71, 72), tuple(range(80, 105))]
+"""Unequal, and one prompt without."""
 KINDS = pytest.mark.parametrize("kind", ["head", "lora"])
 FORMS = pytest.mark.parametrize("form", ["cache", "embedding"])
 
 
-def roll(host: AdapterHost, *, samples: int = 3, prompts: PromptCache | None = None) -> list[RolledTurn]:
+def roll(
+    host: AdapterHost, *, samples: int = 3, prompts: PromptCache | None = None, cued: bool = False
+) -> list[RolledTurn]:
     """Turns of the memory `m` with sampled decisions, and greedy tokens in every second."""
     requests = [
-        GenerationRequest(prompt, Sampling(24, temperature=seed % 2, trigger_temperature=1.0, seed=seed), "m")
-        for prompt in PROMPTS
+        GenerationRequest(
+            prompt,
+            Sampling(24, temperature=seed % 2, trigger_temperature=1.0, seed=seed),
+            "m",
+            cue_ids=cue if cued else (),
+        )
+        for prompt, cue in zip(PROMPTS, CUES, strict=True)
         for seed in range(samples)
     ]
     answers = generate(host, requests, prompts=prompts)
     return [
-        RolledTurn(request.prompt_ids, (*answer.token_ids, 2), (), answer.decisions)
+        RolledTurn(request.prompt_ids, (*answer.token_ids, 2), (), answer.decisions, request.cue_ids)
         for request, answer in zip(requests, answers, strict=True)
     ]
 
@@ -43,15 +53,22 @@ def recorded(turns: Sequence[RolledTurn]) -> torch.Tensor:
 
 @KINDS
 @FORMS
+@pytest.mark.parametrize("cued", [False, True], ids=["without-cues", "with-cues"])
 @pytest.mark.parametrize("kept", [False, True], ids=["prompts-read-anew", "prompts-of-the-engine"])
 def test_probabilities_are_those_the_engine_recorded(
-    host: AdapterHost, backbone: Backbone, random_artifact: Callable[..., Path], kind: str, form: str, kept: bool
+    host: AdapterHost,
+    backbone: Backbone,
+    random_artifact: Callable[..., Path],
+    kind: str,
+    form: str,
+    kept: bool,
+    cued: bool,
 ) -> None:
     memory = load_artifact(host, "m", random_artifact(form=form, trigger=kind, max_insertions=3, seed=2))
     with torch.no_grad():
         memory.trigger_head.weight.mul_(0.2)  # so that it says now this, now that
     prompts = PromptCache(backbone.decoder, 10**9) if kept else None
-    turns = roll(host, samples=12, prompts=prompts)
+    turns = roll(host, samples=12, prompts=prompts, cued=cued)
     logits = trigger_logits(host, "m", read_points(host, "m", turns, prompts=prompts))
 
     torch.testing.assert_close(logits.softmax(dim=-1)[:, 1], recorded(turns), atol=2e-5, rtol=0)
@@ -60,6 +77,10 @@ def test_probabilities_are_those_the_engine_recorded(
     assert any(not d.invoked for turn in turns for d in turn.decisions[:-1])
     assert recorded(turns).std() > 0.02
     assert len({len(turn.decisions) for turn in turns}) > 2
+    if cued:  # and what the cues say: without them the same turns are judged otherwise
+        uncued = [replace(turn, cue_ids=()) for turn in turns]
+        others = trigger_logits(host, "m", read_points(host, "m", uncued, prompts=prompts))
+        assert bool((others - logits).abs().max() > 1e-3) == (kind == "head" or form == "cache")
 
 
 @KINDS

@@ -1,0 +1,89 @@
+"""What a memory remembers in words: the experience it was trained with, searched for a cue for its weaver.
+
+The pool is a part of the memory and lies in its artifact (`memgen.artifact`), so a version is cued by the same
+experience for ever, whatever is uploaded later. Which entries there are is the caller's to say.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from memgen.backbone import Backbone
+from memgen.chat import ChatMessage
+from memgen.config import MemoryConfig
+from memgen.cue_text import NO_CUE, Cue, render_cue
+from memgen.experience import Experience, PastTrajectory, asked
+from memgen.retrieval import Hit, Query, Retriever, text_states, with_states
+
+MOST_ENTRIES = 20_000
+"""Trajectories that a memory remembers, the last ones; searching more of them takes noticeable time a request."""
+_TRAJECTORIES = 8
+"""Found at most; the cue's tokens usually end it before."""
+_STATES = "mean"
+
+
+class Recall:
+    """Cues for conversations out of one pool. Immutable."""
+
+    def __init__(self, backbone: Backbone, config: MemoryConfig, pool: Experience | None = None) -> None:
+        """The cue is searched and cut as the config says, whose `cue_tokens` is 1 or more.
+
+        Args:
+            pool: None is an empty one. States are computed if the search needs them and they are missing.
+        """
+        pool = pool or Experience()
+        if config.cue_states and pool.states is None:
+            pool = with_states(pool, backbone, kind=_STATES)
+        self.pool = pool
+        self._backbone, self._config = backbone, config
+        self._retriever = Retriever(pool, "fused" if config.cue_states else "bm25")
+
+    def remembering(self, trajectories: Sequence[PastTrajectory]) -> "Recall":
+        """One that remembers these too, as the last ones; one of a known id takes the place of what had it.
+
+        What no cue has room for is not remembered.
+        """
+        known = {entry.entry_id: entry for entry in self.pool.trajectories}
+        for entry in trajectories:
+            known.pop(entry.entry_id, None)
+            if self._rendered([Hit(entry, 1.0)]).entry_ids:
+                known[entry.entry_id] = entry
+        kept = tuple(known.values())[-MOST_ENTRIES:]
+        return Recall(self._backbone, self._config, Experience(kept, self.pool.insights))
+
+    def cues(self, conversations: Sequence[Sequence[ChatMessage]], *, leave_one_out: bool = False) -> list[Cue]:
+        """What the weaver reads beside each conversation: it is searched by the question that it begins with, so it
+        stays the same from turn to turn.
+
+        Args:
+            leave_one_out: for training. Nothing is found of the very same question, whose answer is the target.
+
+        Returns:
+            A cue for each. It is empty where nothing alike is known, or the base can't read so long a question.
+        """
+        questions = [asked(messages) for messages in conversations]
+        return [
+            self._cue(question, state, leave_one_out)
+            for question, state in zip(questions, self._states(questions), strict=True)
+        ]
+
+    def _cue(self, question: str, state: Tensor | None, leave_one_out: bool) -> Cue:
+        if not self.pool.entries or (self._config.cue_states and state is None):
+            return NO_CUE
+        query = Query(question, state=state, trajectories=_TRAJECTORIES, leave_one_out=leave_one_out)
+        return self._rendered(self._retriever.search(query))
+
+    def _rendered(self, hits: Sequence[Hit]) -> Cue:
+        return render_cue(self._backbone.tokenizer, hits, max_tokens=self._config.cue_tokens)
+
+    def _states(self, questions: Sequence[str]) -> list[Tensor | None]:
+        """Of the questions that the base can read, if states are searched."""
+        found: list[Tensor | None] = [None] * len(questions)
+        if not self._config.cue_states or not self.pool.entries:
+            return found
+        longest, tokenizer = self._backbone.max_tokens, self._backbone.tokenizer
+        fit = [n for n, question in enumerate(questions) if len(tokenizer(question).input_ids) <= longest]
+        states = text_states(self._backbone, [questions[n] for n in fit], kind=_STATES)
+        for number, state in zip(fit, states, strict=True):
+            found[number] = state
+        return found
