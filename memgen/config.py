@@ -172,6 +172,8 @@ class GrpoConfig(_FromMapping):
     steps: int = 100
     """Batches of rollouts, each followed by `iterations` optimizer steps."""
     items_per_step: int = 8
+    devices: int = 1
+    """Processes, each with a device of its own, that share the items of a step."""
     group_size: int = 8
     """Rollouts of each item."""
     iterations: int = 1
@@ -211,6 +213,10 @@ class GrpoConfig(_FromMapping):
         for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
         _require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
+        _require(
+            1 <= self.devices <= self.items_per_step,
+            f"devices is {self.devices}; expected 1 to items_per_step, {self.items_per_step}, for each plays an item",
+        )
         _require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
         _require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
         for name in ("eps_high", "temperature", "learning_rate", "query_learning_rate", "max_grad_norm"):
@@ -226,6 +232,8 @@ class TriggerConfig(_FromMapping):
     steps: int = 60
     """Batches of rollouts, each followed by `iterations` optimizer steps."""
     items_per_step: int = 8
+    devices: int = 1
+    """Processes, each with a device of its own, that share the items of a step."""
     group_size: int = 8
     """Rollouts of each item."""
     penalty: float = 0.1
@@ -267,6 +275,10 @@ class TriggerConfig(_FromMapping):
         for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
         _require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
+        _require(
+            1 <= self.devices <= self.items_per_step,
+            f"devices is {self.devices}; expected 1 to items_per_step, {self.items_per_step}, for each plays an item",
+        )
         _require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
         _require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
         for name in ("eps_high", "learning_rate", "head_learning_rate", "max_grad_norm"):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from memgen.backbone import Backbone
 from memgen.chat import ChatMessage
@@ -56,7 +55,7 @@ class AdapterHost:
                 f"a memory can only go on from one of the same config; got {new.config}, the parent has {old.config}"
             )
         with torch.no_grad():
-            for theirs, ours in zip(_parameters(old), _parameters(new), strict=True):
+            for theirs, ours in zip(old.every_parameter(), new.every_parameter(), strict=True):
                 ours.copy_(theirs)
         new.recall = old.recall
 
@@ -73,8 +72,3 @@ class AdapterHost:
     def remove(self, name: str) -> None:
         """Forget a memory and free its tensors."""
         del self.memories[name]
-
-
-def _parameters(memory: Memory) -> list[nn.Parameter]:
-    loras = [lora for lora in (memory.weaver, memory.trigger) if lora is not None]
-    return [*memory.parameters(), *(p for lora in loras for p in lora.parameters())]

@@ -127,6 +127,11 @@ class Memory(nn.Module):
         head = list(self.trigger_head.parameters()) if self.config.trigger in ("lora", "head") else []
         return [*lora, *head]
 
+    def every_parameter(self) -> list[nn.Parameter]:
+        """Trained or not, in a stable order."""
+        loras = [lora for lora in (self.weaver, self.trigger) if lora is not None]
+        return [*self.parameters(), *(p for lora in loras for p in lora.parameters())]
+
     def _start(self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator) -> None:
         """Form `cache` starts as words that hardly disturb what the base says (docs/method.md)."""
         if self.config.form == "cache":

@@ -21,7 +21,7 @@ from registry import reward_datasets
 from registry.datasets import Snapshot
 from registry.models import Dataset, JsonObject, Task
 from workers.checkpoints import Checkpoint
-from workers.lessons import Lesson
+from workers.lessons import Lesson, train_watched
 from workers.model import Model
 from workers.reward_items import games_folder, gives_reward, items_of
 from workers.runner import Running
@@ -115,18 +115,9 @@ def _train_played(
     running.event(f"playing {len(items)} items", {**dataset.manifest, "items": counts})
     # The weaver learns where it will be woven: at every point, as long as no trigger knows better.
     model.host.memories[name].weave_until_trigger_is_trained()
-    return train_weaver_grpo(
-        model.host,
-        name,
-        items,
-        config,
-        task=dataset.manifest["task"],
-        checkpoint=checkpoint.path,
-        checkpoint_interval_seconds=running.services.settings.checkpoint_interval_seconds,
-        on_checkpoint=checkpoint.upload,
-        on_step=lambda step: on_step(running, step),
-        should_stop=running.stop.is_set,
-    )
+    training = partial(train_weaver_grpo, items=items, config=config, task=dataset.manifest["task"])
+    told = partial(on_step, running)
+    return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
 
 
 def _train_recorded(
@@ -153,17 +144,9 @@ def _train_recorded(
             "unfit_logprobs": recorded.unfit_logprobs,
         },
     )
-    return train_weaver_on_groups(
-        model.host,
-        name,
-        recorded.groups,
-        config,
-        checkpoint=checkpoint.path,
-        checkpoint_interval_seconds=running.services.settings.checkpoint_interval_seconds,
-        on_checkpoint=checkpoint.upload,
-        on_step=lambda step: on_step(running, step),
-        should_stop=running.stop.is_set,
-    )
+    training = partial(train_weaver_on_groups, groups=recorded.groups, config=config)
+    told = partial(on_step, running)
+    return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
 
 
 def on_step(running: Running, step: GrpoStep) -> None:

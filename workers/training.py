@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from memgen.errors import ArtifactMismatch
 from memgen.isolated import Isolated, with_task
 from memgen.training.checkpoint import read_moments
 from memgen.training.examples import Example, build_examples
-from memgen.training.several_devices import train_weaver_on_devices
-from memgen.training.weaver_sft import StepReport, TrainingReport
+from memgen.training.weaver_sft import StepReport, TrainingReport, train_weaver
 from registry import datasets
 from registry.database import transaction
 from registry.datasets import Snapshot
@@ -34,7 +34,7 @@ from registry.tasks import get_task
 from registry.version_standing import check_parent
 from registry.versions import get_version, learned_tasks, lineage, version_of_job
 from workers.checkpoints import Checkpoint
-from workers.lessons import Lesson
+from workers.lessons import Lesson, train_watched
 from workers.model import Model
 from workers.registration import Send, conclude, register
 from workers.remembering import remember
@@ -154,7 +154,6 @@ def _sft_lesson(
     cues: Sequence[Cue],
 ) -> Lesson:
     """Demonstrations to imitate."""
-    settings = running.services.settings
     data = build_examples(
         model.host.backbone.tokenizer,
         lines,
@@ -173,20 +172,10 @@ def _sft_lesson(
     )
 
     def train(name: str, checkpoint: Checkpoint, artifact: Path) -> TrainingReport:
-        return train_weaver_on_devices(
-            model.host,
-            name,
-            data,
-            config,
-            cache_dir=settings.models_dir,
-            moments=_moments(running, model, plan, name, artifact.parent / "moments"),
-            moments_out=artifact / MOMENTS_FILE,
-            checkpoint=checkpoint.path,
-            checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
-            on_checkpoint=checkpoint.upload,
-            on_step=lambda step: _on_step(running, step),
-            should_stop=running.stop.is_set,
-        )
+        moments = _moments(running, model, plan, name, artifact.parent / "moments")
+        training = partial(train_weaver, data=data, config=config, moments=moments, moments_out=artifact / MOMENTS_FILE)
+        told = partial(_on_step, running)
+        return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
 
     return Lesson(data.examples, train)
 

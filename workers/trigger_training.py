@@ -7,6 +7,7 @@ import contextlib
 import json
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from registry.tasks import get_task
 from registry.version_standing import check_parent
 from registry.versions import get_version, version_of_job
 from workers.checkpoints import Checkpoint
+from workers.lessons import train_watched
 from workers.model import Model
 from workers.registration import conclude, register
 from workers.reward_items import games_folder, items_of, with_reward
@@ -93,16 +95,9 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
         try:
             model.host.copy(model.memory_of(plan.parent), name)
             checkpoint = Checkpoint(running, Path(folder) / "checkpoint.safetensors")
-            report = train_trigger(
-                model.host,
-                name,
-                items,
-                plan.config,
-                checkpoint=checkpoint.path,
-                checkpoint_interval_seconds=running.services.settings.checkpoint_interval_seconds,
-                on_checkpoint=checkpoint.upload,
-                on_step=lambda step: on_step(running, step),
-                should_stop=running.stop.is_set,
+            training, told = partial(train_trigger, items=items, config=plan.config), partial(on_step, running)
+            report = train_watched(
+                running, model, name, training, checkpoint, devices=plan.config.devices, on_step=told
             )
             _tell_rates(running, report)
             version = register(running, model, plan.adapter, plan.parent, name, artifact, report)

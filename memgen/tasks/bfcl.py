@@ -13,7 +13,7 @@ from typing import Any
 from memgen.chat import message_text
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.tasks.function_calls import call_matches
-from memgen.tasks.graders import Reference, function_call
+from memgen.tasks.graders import Reference, make_grader
 from memgen.tasks.row_task import Row, RowTask, split_by_question
 from memgen.tasks.task import SingleTurn
 
@@ -40,7 +40,7 @@ def bfcl(
     """
     if not categories or not set(categories) <= set(CATEGORIES):
         raise ConfigError(f"got the categories {list(categories)}; expected some of {', '.join(CATEGORIES)}")
-    grade = function_call()
+    grade = make_grader({"kind": "function_call"})
 
     def make_item(row: Row) -> SingleTurn:
         *prompt, answer = row["messages"]

@@ -49,7 +49,20 @@ def make_grader(spec: dict[str, Any]) -> Grader:
         raise UnknownGrader(f"grader kind {kind!r} is not known; expected one of {grader_kinds()}")
     factory = GRADERS[kind]
     check_options(kind, factory, options)
-    return factory(**options)
+    return _Made(spec, factory(**options))
+
+
+class _Made:
+    """A grader that other processes can be given: they make it anew from its spec."""
+
+    def __init__(self, spec: dict[str, Any], grade: Grader) -> None:
+        self._spec, self._grade = dict(spec), grade
+
+    def __call__(self, answer: Answer, reference: Reference) -> float:
+        return self._grade(answer, reference)
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Grader], tuple[dict[str, Any]]]:
+        return make_grader, (self._spec,)
 
 
 def grader_kinds() -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from memgen.chat import ChatMessage
 from memgen.errors import ConfigError, ModelNotFound
-from memgen.tasks.graders import Grader, Reference, alias, choice, code, numeric
+from memgen.tasks.graders import Grader, Reference, make_grader
 from memgen.tasks.recorded import RecordedConversation
 from memgen.tasks.row_task import Row, Rows, RowTask, Side, keep_split, split_by_question
 from memgen.tasks.split import question_digest
@@ -33,7 +33,7 @@ def gsm8k(
     Columns: `question`; `answer`, steps with calculator marks `<<48/2=24>>` (left out of the expert) and, last,
     `#### 72`.
     """
-    ask, grade = "Think step by step. End with #### and the number alone.", numeric()
+    ask, grade = "Think step by step. End with #### and the number alone.", make_grader({"kind": "numeric"})
 
     def make_item(row: Row) -> SingleTurn:
         expert = _CALCULATOR.sub("", row["answer"])
@@ -59,7 +59,7 @@ def kodcode(
     docstring}`, from which the question is told the names that the tests call. Only split `train` is read; one question
     in `one_in` is held out. The sandbox's Python needs pytest, and whatever packages a question is about.
     """
-    grade = code(timeout_seconds=timeout_seconds)
+    grade = make_grader({"kind": "code", "timeout_seconds": timeout_seconds})
 
     def make_item(row: Row) -> SingleTurn:
         declared = [info["function_declaration"] for info in row.get("test_info") or () if info["function_declaration"]]
@@ -87,7 +87,7 @@ def trivia_qa(
     Columns: `question`; `answer`, a struct with `value`, `aliases`, `normalized_aliases`. Graded as TriviaQA's exact
     match: any alias, in its normal form.
     """
-    ask, grade = "Answer with the name or phrase only.", alias()
+    ask, grade = "Answer with the name or phrase only.", make_grader({"kind": "alias"})
 
     def make_item(row: Row) -> SingleTurn:
         answer = row["answer"]
@@ -112,7 +112,7 @@ def gpqa(
     `one_in` is held out. The order of the choices is fixed by the question. Experts give the letter alone: the set's
     explanations argue in letters of another order.
     """
-    ask, grade = 'Think, then end with "The answer is (X)", X being the letter.', choice()
+    ask, grade = 'Think, then end with "The answer is (X)", X being the letter.', make_grader({"kind": "choice"})
 
     def make_item(row: Row) -> SingleTurn:
         question, texts = row["Question"].strip(), [row[name].strip() for name in _GPQA_ANSWERS]

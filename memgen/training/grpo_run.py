@@ -13,6 +13,7 @@ from torch import Tensor
 from memgen.config import GrpoConfig
 from memgen.errors import ArtifactCorrupt, ConfigError
 from memgen.host import AdapterHost
+from memgen.training.devices import Devices, check_count
 from memgen.training.forward import PrefixSource
 from memgen.training.optimizing import ParameterGroup, Trainable
 from memgen.training.policy_losses import has_spread
@@ -74,7 +75,7 @@ class _Progress:
 
 
 Batch = tuple[list[Group], PrefixSource]
-"""The groups of a step, and where their prompts are read."""
+"""The groups of a step, the same on every device, and where their prompts are read."""
 
 
 def run_grpo(
@@ -89,14 +90,16 @@ def run_grpo(
     on_checkpoint: Callable[[Path], None] | None,
     on_step: Callable[[GrpoStep], None] | None,
     should_stop: Callable[[], bool] | None,
+    devices: Devices,
 ) -> GrpoReport:
     """Train the weaver of the memory named `memory` in place, on the groups that `play` gives for each step (from 0).
 
     Args:
         keeps_start: some logprobs will be asked of the memory as it was at the start; a copy stays in the host.
+        devices: of the processes that all call this with equal arguments and equal weights.
 
     Raises:
-        ConfigError: the memory's trigger never weaves.
+        ConfigError: the memory's trigger never weaves, or a number of devices other than the config's.
         ArtifactCorrupt: the checkpoint is of another kind of run.
         TrainingDiverged: a loss or gradient is not finite.
         Cancelled: `should_stop` or `play` said so.
@@ -106,7 +109,8 @@ def run_grpo(
         if on_step:
             on_step(replace(report, seconds_left=seconds_left))
 
-    run = _Run(host, memory, config, play, keeps_start=keeps_start)
+    check_count(devices, config.devices)
+    run = _Run(host, memory, config, play, devices, keeps_start=keeps_start)
     with run.start_at_hand():
         run.go_on_from(checkpoint)
         run_steps(
@@ -117,6 +121,7 @@ def run_grpo(
             on_checkpoint=on_checkpoint,
             on_step=report_step,
             should_stop=should_stop,
+            devices=devices,
         )
     return run.report()
 
@@ -130,6 +135,7 @@ class _Run:
         memory: str,
         config: GrpoConfig,
         play: Callable[[int], Batch],
+        devices: Devices,
         *,
         keeps_start: bool,
     ) -> None:
@@ -145,10 +151,11 @@ class _Run:
             lambda step: min(1.0, (step + 1) / max(1, config.warmup_steps)),
             max_grad_norm=config.max_grad_norm,
             weight_decay=config.weight_decay,
+            devices=devices,
         )
         self.progress = _Progress([], [])
         self._play = play
-        self._host, self._memory, self._config = host, memory, config
+        self._host, self._memory, self._config, self._devices = host, memory, config, devices
         self._start = f"{memory}@start" if keeps_start else None
 
     @contextmanager
@@ -217,9 +224,11 @@ class _Run:
     def learn(self, batch: Batch) -> GrpoStep:
         """Take the step's optimizer steps."""
         groups, prompts = batch
-        spread = [group for group in groups if has_spread(group.rewards)]
-        parts = make_parts(self._host, self._memory, self._start, spread, prompts, self._config)
-        iterations = self._config.iterations if parts else 0
+        differing = [place for place, group in enumerate(groups) if has_spread(group.rewards)]
+        spread, share = [groups[place] for place in differing], self._devices.share(len(groups))
+        own = [number for number, place in enumerate(differing) if place in share]
+        parts = make_parts(self._host, self._memory, self._start, spread, prompts, self._config, own)
+        iterations = self._config.iterations if self._devices.any(bool(parts)) else 0
         updates = [
             update(self._host, self._memory, self.trainable, parts, prompts, self._config) for _ in range(iterations)
         ]

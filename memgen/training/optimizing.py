@@ -77,7 +77,7 @@ class Trainable:
         """The parameters as this object was given them."""
         self._schedule = schedule
         self._max_grad_norm = max_grad_norm
-        self._devices = devices
+        self.devices = devices
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -91,7 +91,7 @@ class Trainable:
         Raises:
             TrainingDiverged: either is not finite; on every device alike, and no weight was changed.
         """
-        loss = sum_gradients(self.parameters, loss, self._devices)
+        loss = sum_gradients(self.parameters, loss, self.devices)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm))
         factor = self._schedule(self.steps)
         if not math.isfinite(grad_norm) or not math.isfinite(loss):
@@ -127,7 +127,7 @@ class Trainable:
 
         The first device writes, the others do nothing.
         """
-        if self._devices.is_first:
+        if self.devices.is_first:
             own = {"steps": self.steps, "zero_gradients": self.zero_gradients}
             save_training_state(path, self.parameters, self.optimizer, {**state, "trainable": own}, kept)
 
@@ -146,7 +146,7 @@ class Trainable:
 
     def save_moments(self, path: Path) -> None:
         """Write the optimizer's moments, for a later run that goes on from these weights. The first device writes."""
-        if self._devices.is_first:
+        if self.devices.is_first:
             save_moments(path, self.parameters, self.optimizer)
 
     def take_moments(self, path: Path) -> None:

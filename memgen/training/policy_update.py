@@ -7,7 +7,7 @@ Logprobs of tokens drawn by the engine are the engine's own. In float32 it and t
 they round differently, and the ratio corrects for that, because it names the distribution that was really drawn from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,12 +67,14 @@ def make_parts(
     groups: Sequence[Group],
     prompts: PrefixSource,
     config: GrpoConfig,
+    own: Collection[int] | None = None,
 ) -> list[Part]:
     """Everything about a batch of groups that stays the same over its optimizer steps.
 
     Args:
         start: name of the memory as it was at the start. Turns without logprobs are taken as drawn from it.
-        groups: with a spread of rewards each.
+        groups: of the whole step, with a spread of rewards each.
+        own: places of those that are differentiated here; None is all. The others count in the weights of tokens.
 
     Returns:
         Parts of `config.batch_size` turns at most; none if memory was woven into no turn.
@@ -80,15 +82,16 @@ def make_parts(
     if not groups:
         return []
     rollouts = [rollout for group in groups for rollout in group.rollouts]
+    mine = [own is None or place in own for place, group in enumerate(groups) for _ in group.rollouts]
     weights = sequence_weights([r.tokens for r in rollouts], config.loss, max_new_tokens=config.max_new_tokens)
     scale = config.loss != "dr_grpo"
     advantages = torch.cat([group_advantages(group.rewards, scale=scale) for group in groups])
     shape = host.memories[memory].config
     drawn = [
         _Drawn(turn, advantage, weight)
-        for rollout, advantage, weight in zip(rollouts, advantages.tolist(), weights.tolist(), strict=True)
+        for rollout, advantage, weight, here in zip(rollouts, advantages.tolist(), weights.tolist(), mine, strict=True)
         for turn in rollout.turns
-        if example_of(turn, shape).insertions != ()
+        if here and example_of(turn, shape).insertions != ()
     ]
     drawn.sort(key=lambda one: len(one.turn.token_ids) // _SIMILAR_TOKENS)
     batches = [drawn[n : n + config.batch_size] for n in range(0, len(drawn), config.batch_size)]
@@ -103,7 +106,7 @@ def update(
     prompts: PrefixSource,
     config: GrpoConfig,
 ) -> Update:
-    """One optimizer step on all parts.
+    """One optimizer step on all parts, of all devices.
 
     Raises:
         TrainingDiverged: loss or gradient is not finite.
@@ -125,6 +128,7 @@ def update(
         clipped += float(cut.sum())
         tokens += len(losses)
     total, grad_norm = trainable.step(total)
+    clipped, divergence, tokens = trainable.devices.total(torch.tensor([clipped, divergence, tokens])).tolist()
     return Update(total, grad_norm, clipped / max(1.0, tokens), divergence / max(1.0, tokens))
 
 

@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar
 import torch
 
 from memgen.errors import Cancelled
+from memgen.training.devices import ALONE, Devices
+from memgen.training.rollouts import Group
 
 Batch = TypeVar("Batch")
 Report = TypeVar("Report", covariant=True)
@@ -47,19 +49,21 @@ def run_steps(
     on_checkpoint: Callable[[Path], None] | None,
     on_step: Callable[[Report, float], None] | None,
     should_stop: Callable[[], bool] | None,
+    devices: Devices = ALONE,
 ) -> None:
     """Take all steps that are left.
 
     Args:
         on_step: called with each step's report and the seconds that are left.
-        should_stop: asked before each step; true ends the run.
+        should_stop: asked before each step; true, on any device, ends the run.
+        devices: of the processes that all call this alike; the first one saves and reports.
 
     Raises:
         Cancelled: `should_stop` said so, or `play` raised it. The state of the last whole step is saved.
     """
 
     def save() -> None:
-        if checkpoint is not None:
+        if checkpoint is not None and devices.is_first:
             learner.save(checkpoint)
             if on_checkpoint:
                 on_checkpoint(checkpoint)
@@ -68,7 +72,7 @@ def run_steps(
     began = saved = time.monotonic()
     for step in range(first_step, steps):
         try:
-            if should_stop and should_stop():
+            if devices.any(bool(should_stop and should_stop())):
                 raise Cancelled("stopped between steps")
             batch = learner.play(step)
         except Cancelled as stopped:
@@ -80,8 +84,28 @@ def run_steps(
         if time.monotonic() - saved >= checkpoint_interval_seconds:
             save()
             saved = time.monotonic()
-        if on_step:
+        if on_step and devices.is_first:
             on_step(report, elapsed / (step + 1 - first_step) * (steps - step - 1))
+
+
+def play_together(devices: Devices, count: int, play: Callable[[range], list[Group]]) -> list[Group]:
+    """The groups of a step's `count` items, in order: each device plays its share, and is told what the others played.
+
+    Args:
+        play: gives the groups of the items at some places.
+
+    Raises:
+        Cancelled: `play` raised it, on any device.
+    """
+    groups: list[Group] = []
+    stopped = False
+    try:
+        groups = play(devices.share(count))
+    except Cancelled:
+        stopped = True
+    if devices.any(stopped):
+        raise Cancelled("stopped while rollouts were played")
+    return devices.gathered(groups)
 
 
 def drawn_of_step(count: int, per_step: int, seed: int, step: int) -> list[int]:

@@ -74,6 +74,7 @@ def roll_out(
     group_size: int,
     task: str = "",
     seed: int,
+    first: int = 0,
     prompts: PromptCache | None = None,
     batch_size: int = 64,
     should_stop: Callable[[], bool] | None = None,
@@ -84,6 +85,7 @@ def roll_out(
         sampling: of every turn; its seed is not used. `trigger_temperature` above 0 draws the trigger's decisions.
         task: name noted with each rollout.
         seed: each (place in `items`, sample, turn) draws with a seed of its own that follows from this one.
+        first: place of the first item, where these are a part of some others.
         prompts: prompts already read; None keeps up to 1 GiB for this call, so a group's prompt is read once.
         batch_size: answers generated at once.
 
@@ -102,7 +104,8 @@ def roll_out(
     sampling = replace(sampling, logprobs=True, logprob_temperature=sampling.temperature or 1.0)
 
     def sampling_of(index: int, turn: int) -> Sampling:
-        return replace(sampling, seed=seed_of(seed, *divmod(index, group_size), turn))
+        place, sample = divmod(index, group_size)
+        return replace(sampling, seed=seed_of(seed, first + place, sample, turn))
 
     episodes = play(
         host,

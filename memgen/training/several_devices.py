@@ -1,27 +1,45 @@
-"""A weaver's supervised training on as many devices as its config asks for.
+"""One training on as many devices as its config asks for.
 
-Each device holds a copy of the frozen base and of the trained tensors, and computes its share of every step's examples.
-The result is that of one device, up to float rounding. The base of the calling process stays where it is, so its
-device holds two while this runs.
+Each device holds a copy of the frozen base and of the memory, and computes its share of every step: examples of
+supervised training, items and rollouts of training from reward. The result is that of one device, up to float
+rounding. The base of the calling process stays where it is, so its device holds two while this runs.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from memgen.backbone import Backbone, load_backbone, prepare_process
-from memgen.config import MemoryConfig, TrainingConfig
+from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
+from memgen.experience import Experience
 from memgen.host import AdapterHost
 from memgen.memory import Memory
+from memgen.recall import Recall
 from memgen.training.devices import Devices, Line, run_distributed
-from memgen.training.examples import Example, ExampleSet
-from memgen.training.optimizing import StepReport
-from memgen.training.weaver_sft import TrainingReport, train_weaver
+
+Report = TypeVar("Report", covariant=True)
+
+
+class Training(Protocol[Report]):
+    """`train_weaver`, `train_weaver_grpo`, `train_weaver_on_groups` or `train_trigger` with everything else that it is
+    given: `partial(train_weaver, data=data, config=config)`."""
+
+    def __call__(
+        self,
+        host: AdapterHost,
+        memory: str,
+        *,
+        devices: Devices = ...,
+        on_checkpoint: Callable[[Path], None] | None = ...,
+        on_step: Callable[[Any], None] | None = ...,
+        should_stop: Callable[[], bool] | None = ...,
+    ) -> Report: ...
 
 
 @dataclass(frozen=True)
@@ -57,66 +75,47 @@ class _Job:
     bases: tuple[_Base, ...]
     """The reasoner's, then the weaver's if it has another."""
     memory: MemoryConfig
+    decides: str
+    """`Memory.decides`."""
+    pool: Experience | None
+    """What its weaver is cued from."""
     weights: Path
-    """The trained tensors by number: as they are given, then as they are returned."""
-    data: ExampleSet
-    held_out: tuple[Example, ...]
-    config: TrainingConfig
-    moments: Path | None
-    moments_out: Path | None
-    checkpoint: Path | None
-    checkpoint_interval_seconds: float
+    """The memory's tensors by number: as they are given, then as they are returned."""
+    train: Training[Any]
 
 
-def train_weaver_on_devices(
+def train_on_devices(
+    train: Training[Report],
+    count: int,
     host: AdapterHost,
     memory: str,
-    data: ExampleSet,
-    config: TrainingConfig,
     *,
     cache_dir: Path,
-    held_out: Sequence[Example] = (),
-    moments: Path | None = None,
-    moments_out: Path | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_interval_seconds: float = 30.0,
     on_checkpoint: Callable[[Path], None] | None = None,
-    on_step: Callable[[StepReport], None] | None = None,
+    on_step: Callable[[Any], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> TrainingReport:
-    """`train_weaver` in `config.devices` processes, devices of the kind that the host's base is on.
+) -> Report:
+    """Call `train(host, memory)` in `count` processes, on devices of the kind that the host's base is on.
 
-    Args as of `train_weaver`, all called in this process, and `cache_dir` as of `load_backbone`. On one device it is
-    `train_weaver`; on several, the memory is changed only if training ends well, and `should_stop` is asked several
-    times a second.
+    On one device it is called here. On several, the memory is changed only if training ends well, the callbacks are
+    called in this process, and `should_stop` is asked several times a second.
+
+    Args:
+        train: its config asks for `count` devices, and on several it can be pickled with all that it was given.
+        cache_dir: as of `load_backbone`.
 
     Raises:
-        ConfigError: there are fewer devices, or as `train_weaver`.
+        ConfigError: there are fewer devices, or `train` can't be pickled.
         DeviceFailed: one of the processes died.
-        NothingToTrain, TrainingDiverged, Cancelled: as `train_weaver`.
+        MemgenError: as `train`.
     """
-    if config.devices == 1:
-        return train_weaver(
-            host,
-            memory,
-            data,
-            config,
-            held_out=held_out,
-            moments=moments,
-            moments_out=moments_out,
-            checkpoint=checkpoint,
-            checkpoint_interval_seconds=checkpoint_interval_seconds,
-            on_checkpoint=on_checkpoint,
-            on_step=on_step,
-            should_stop=should_stop,
-        )
+    if count == 1:
+        return train(host, memory, on_checkpoint=on_checkpoint, on_step=on_step, should_stop=should_stop)
 
-    def on_event(event: StepReport | Path) -> None:
-        if isinstance(event, StepReport):
-            if on_step:
-                on_step(event)
-        elif on_checkpoint:
-            on_checkpoint(event)
+    def on_event(event: Any) -> None:
+        told = on_checkpoint if isinstance(event, Path) else on_step
+        if told:
+            told(event)
 
     trained, backbone = host.memories[memory], host.backbone
     weaver_base = host.weaver_base(trained.config)
@@ -125,21 +124,17 @@ def train_weaver_on_devices(
         job = _Job(
             bases=tuple(_Base.of(base, cache_dir) for base in bases),
             memory=trained.config,
+            decides=trained.decides,
+            pool=trained.recall.pool if trained.recall else None,
             weights=Path(folder) / "weights.safetensors",
-            data=data,
-            held_out=tuple(held_out),
-            config=config,
-            moments=moments,
-            moments_out=moments_out,
-            checkpoint=checkpoint,
-            checkpoint_interval_seconds=checkpoint_interval_seconds,
+            train=train,
         )
         _write(trained, job.weights)
-        report = run_distributed(
+        report: Report = run_distributed(
             _train,
             job,
             kind=backbone.device.type,
-            count=config.devices,
+            count=count,
             on_event=on_event,
             should_stop=should_stop or (lambda: False),
         )
@@ -147,23 +142,19 @@ def train_weaver_on_devices(
     return report
 
 
-def _train(devices: Devices, device: torch.device, line: Line, job: _Job) -> TrainingReport:
+def _train(devices: Devices, device: torch.device, line: Line, job: _Job) -> Any:
     """What each process does."""
     prepare_process(threads=0)
     host = AdapterHost(*(base.load(device) for base in job.bases))
     memory = host.create("trained", job.memory)
+    memory.decides = job.decides
+    if job.pool is not None:
+        memory.recall = Recall(host.backbone, job.memory, job.pool)
     _read(memory, job.weights)
-    report = train_weaver(
+    report = job.train(
         host,
         memory.name,
-        job.data,
-        job.config,
-        held_out=job.held_out,
         devices=devices,
-        moments=job.moments,
-        moments_out=job.moments_out,
-        checkpoint=job.checkpoint,
-        checkpoint_interval_seconds=job.checkpoint_interval_seconds,
         on_checkpoint=line.tell,
         on_step=line.tell,
         should_stop=line.should_stop,
@@ -174,12 +165,12 @@ def _train(devices: Devices, device: torch.device, line: Line, job: _Job) -> Tra
 
 
 def _write(memory: Memory, path: Path) -> None:
-    tensors = {str(n): p.detach().cpu().contiguous() for n, p in enumerate(memory.weaver_parameters())}
+    tensors = {str(n): p.detach().cpu().contiguous() for n, p in enumerate(memory.every_parameter())}
     save_file(tensors, path)
 
 
 @torch.no_grad()
 def _read(memory: Memory, path: Path) -> None:
     tensors = load_file(path)
-    for number, parameter in enumerate(memory.weaver_parameters()):
+    for number, parameter in enumerate(memory.every_parameter()):
         parameter.copy_(tensors[str(number)])

@@ -26,8 +26,9 @@ from memgen.host import AdapterHost
 from memgen.prompts import PromptCache
 from memgen.sampling import Sampling
 from memgen.tasks.task import TaskItem
+from memgen.training.devices import ALONE, Devices, check_count
 from memgen.training.optimizing import ParameterGroup, Trainable
-from memgen.training.reward_loop import drawn_of_step, run_steps
+from memgen.training.reward_loop import drawn_of_step, play_together, run_steps
 from memgen.training.rollouts import Group, roll_out, seed_of
 from memgen.training.trigger_report import Progress, TriggerReport, TriggerStep, mean
 from memgen.training.trigger_update import Update, make_parts, penalise, update
@@ -39,6 +40,7 @@ def train_trigger(
     items: Mapping[str, Sequence[TaskItem]],
     config: TriggerConfig,
     *,
+    devices: Devices = ALONE,
     checkpoint: Path | None = None,
     checkpoint_interval_seconds: float = 30.0,
     on_checkpoint: Callable[[Path], None] | None = None,
@@ -50,13 +52,15 @@ def train_trigger(
     Args:
         items: by task. A step draws from all of them together, so a task counts by its number of items. Give tasks
             that the memory was not made for too: a trigger that never saw one knows nothing about where to skip.
+        devices: of the processes that all call this with equal arguments and equal weights
+            (`memgen.training.several_devices` starts them); the first one saves and reports.
         checkpoint: file to save the state to while training, and to go on from if it exists.
         on_checkpoint: called with that file each time it was written.
         should_stop: asked while rollouts are drawn; true ends the run with the state of the last whole step saved.
 
     Raises:
         NothingToTrain: there are no items.
-        ConfigError: the memory's trigger is not learned.
+        ConfigError: the memory's trigger is not learned, or a number of devices other than the config's.
         TrainingDiverged: a loss or gradient is not finite.
         Cancelled: `should_stop` said so.
     """
@@ -68,7 +72,8 @@ def train_trigger(
         if on_step:
             on_step(replace(report, seconds_left=seconds_left))
 
-    run = _Run(host, memory, named, config, should_stop)
+    check_count(devices, config.devices)
+    run = _Run(host, memory, named, config, devices, should_stop)
     run.go_on_from(checkpoint)
     run_steps(
         run,
@@ -78,12 +83,13 @@ def train_trigger(
         on_checkpoint=on_checkpoint,
         on_step=report_step,
         should_stop=should_stop,
+        devices=devices,
     )
     return run.report()
 
 
 Batch = tuple[list[Group], PromptCache]
-"""The groups of a step, and where their prompts were read."""
+"""The groups of a step, the same on every device, and where those that were played here had their prompts read."""
 
 
 class _Run:
@@ -95,6 +101,7 @@ class _Run:
         memory: str,
         named: Sequence[tuple[str, TaskItem]],
         config: TriggerConfig,
+        devices: Devices,
         should_stop: Callable[[], bool] | None,
     ) -> None:
         """`named` are the items, each with its task's name."""
@@ -112,10 +119,11 @@ class _Run:
             lambda step: min(1.0, (step + 1) / max(1, config.warmup_steps)),
             max_grad_norm=config.max_grad_norm,
             weight_decay=config.weight_decay,
+            devices=devices,
         )
         self.progress = Progress([], [], [], [])
         self._host, self._memory, self._config = host, memory, config
-        self._named, self._should_stop = named, should_stop
+        self._named, self._devices, self._should_stop = named, devices, should_stop
 
     @property
     def steps_done(self) -> int:
@@ -135,17 +143,22 @@ class _Run:
         prompts = PromptCache(self._host.backbone.decoder, config.prompt_cache_bytes)
         places = drawn_of_step(len(self._named), config.items_per_step, config.seed, step)
         chosen = [self._named[n] for n in places]
-        groups = roll_out(
-            self._host,
-            self._memory,
-            [item for _, item in chosen],
-            Sampling(config.max_new_tokens, temperature=config.temperature, trigger_temperature=1.0),
-            group_size=config.group_size,
-            seed=seed_of(config.seed, step),
-            prompts=prompts,
-            batch_size=config.rollout_batch_size,
-            should_stop=self._should_stop,
-        )
+
+        def play(share: range) -> list[Group]:
+            return roll_out(
+                self._host,
+                self._memory,
+                [chosen[place][1] for place in share],
+                Sampling(config.max_new_tokens, temperature=config.temperature, trigger_temperature=1.0),
+                group_size=config.group_size,
+                seed=seed_of(config.seed, step),
+                first=share.start,
+                prompts=prompts,
+                batch_size=config.rollout_batch_size,
+                should_stop=self._should_stop,
+            )
+
+        groups = play_together(self._devices, len(chosen), play)
         tasks = [task for task, _ in chosen]
         return [_of_task(group, task) for group, task in zip(groups, tasks, strict=True)], prompts
 
@@ -153,10 +166,12 @@ class _Run:
         """Take the step's optimizer steps."""
         groups, prompts = batch
         config, scored = self._config, penalise(groups, self._config.penalty)
-        teaching = [group for group in scored if group.can_teach]
+        able = [place for place, group in enumerate(scored) if group.can_teach]
+        teaching, share = [scored[place] for place in able], self._devices.share(len(groups))
         updates: list[Update] = []
         if teaching:
-            parts = make_parts(self._host, self._memory, teaching, prompts, config)
+            own = [number for number, place in enumerate(able) if place in share]
+            parts = make_parts(self._host, self._memory, teaching, prompts, config, own)
             updates = [
                 update(self._host, self._memory, self.trainable, parts, config) for _ in range(config.iterations)
             ]

@@ -5,7 +5,7 @@ part in the gradient, greedy or sampled: no parameter of the trigger decides abo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,14 +74,21 @@ def penalise(groups: Sequence[Group], weight: float) -> list[ScoredGroup]:
 
 
 def make_parts(
-    host: AdapterHost, memory: str, groups: Sequence[ScoredGroup], prompts: PromptCache, config: TriggerConfig
+    host: AdapterHost,
+    memory: str,
+    groups: Sequence[ScoredGroup],
+    prompts: PromptCache,
+    config: TriggerConfig,
+    own: Collection[int] | None = None,
 ) -> list[Part]:
     """Everything about a batch of groups that stays the same over its optimizer steps.
 
     Args:
-        groups: that can teach, each.
+        groups: of the whole step, that can teach, each.
+        own: places of those that are differentiated here; None is all. The others count in the weights of decisions.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
+    mine = [own is None or place in own for place, group in enumerate(groups) for _ in group.rollouts]
     # For `dr_grpo` any constant will do that does not follow from what was drawn.
     points = 1 + host.memories[memory].config.max_insertions
     lengths = [len(decisions_of(rollout)) for rollout in rollouts]
@@ -93,9 +100,9 @@ def make_parts(
     ]
     drawn = [
         (turn, advantage, weight)
-        for rollout, advantage, weight in zip(rollouts, advantages, weights, strict=True)
+        for rollout, advantage, weight, here in zip(rollouts, advantages, weights, mine, strict=True)
         for turn in rollout.turns
-        if turn.decisions
+        if here and turn.decisions
     ]
     # In order, not by length: the samples of an item stand together and share what they read.
     batches = [drawn[n : n + config.batch_size] for n in range(0, len(drawn), config.batch_size)]
@@ -105,7 +112,7 @@ def make_parts(
 def update(
     host: AdapterHost, memory: str, trainable: Trainable, parts: Sequence[Part], config: TriggerConfig
 ) -> Update:
-    """One optimizer step on all parts.
+    """One optimizer step on all parts, of all devices.
 
     Raises:
         TrainingDiverged: loss or gradient is not finite.
@@ -127,6 +134,7 @@ def update(
         clipped += float(cut.sum())
         decisions += len(losses)
     total, grad_norm = trainable.step(total)
+    clipped, decisions = trainable.devices.total(torch.tensor([clipped, decisions])).tolist()
     return Update(total, grad_norm, clipped / max(1.0, decisions))
 
 

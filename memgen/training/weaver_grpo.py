@@ -19,10 +19,11 @@ from memgen.host import AdapterHost
 from memgen.prompts import PromptCache
 from memgen.sampling import Sampling
 from memgen.tasks.task import TaskItem
+from memgen.training.devices import ALONE, Devices
 from memgen.training.forward import PrefixStore
 from memgen.training.grpo_run import Batch, GrpoReport, GrpoStep, run_grpo
 from memgen.training.policy_losses import has_spread
-from memgen.training.reward_loop import drawn_of_step
+from memgen.training.reward_loop import drawn_of_step, play_together
 from memgen.training.rollouts import Group, roll_out, seed_of
 
 __all__ = ["GrpoReport", "GrpoStep", "train_weaver_grpo", "train_weaver_on_groups"]
@@ -35,6 +36,7 @@ def train_weaver_grpo(
     config: GrpoConfig,
     *,
     task: str = "",
+    devices: Devices = ALONE,
     checkpoint: Path | None = None,
     checkpoint_interval_seconds: float = 30.0,
     on_checkpoint: Callable[[Path], None] | None = None,
@@ -45,6 +47,8 @@ def train_weaver_grpo(
 
     Args:
         task: name noted with each rollout.
+        devices: of the processes that all call this with equal arguments and equal weights
+            (`memgen.training.several_devices` starts them); the first one saves and reports.
         checkpoint: file to save the state to while training, and to go on from if it exists. A run goes on from the
             weights in it, whatever the memory's are.
         on_checkpoint: called with that file each time it was written.
@@ -52,7 +56,7 @@ def train_weaver_grpo(
 
     Raises:
         NothingToTrain: there are no items.
-        ConfigError: the memory's trigger never weaves.
+        ConfigError: the memory's trigger never weaves, or a number of devices other than the config's.
         TrainingDiverged: a loss or gradient is not finite.
         Cancelled: `should_stop` said so.
     """
@@ -65,19 +69,23 @@ def train_weaver_grpo(
     def played(step: int) -> Batch:
         prompts = PromptCache(host.backbone.decoder, config.prompt_cache_bytes)
         chosen = drawn_of_step(len(items), config.items_per_step, config.seed, step)
-        groups = roll_out(
-            host,
-            memory,
-            [items[n] for n in chosen],
-            sampling,
-            group_size=config.group_size,
-            task=task,
-            seed=seed_of(config.seed, step),
-            prompts=prompts,
-            batch_size=config.rollout_batch_size,
-            should_stop=should_stop,
-        )
-        return groups, prompts
+
+        def play(places: range) -> list[Group]:
+            return roll_out(
+                host,
+                memory,
+                [items[chosen[place]] for place in places],
+                sampling,
+                group_size=config.group_size,
+                task=task,
+                seed=seed_of(config.seed, step),
+                first=places.start,
+                prompts=prompts,
+                batch_size=config.rollout_batch_size,
+                should_stop=should_stop,
+            )
+
+        return play_together(devices, len(chosen), play), prompts
 
     report = run_grpo(
         host,
@@ -90,6 +98,7 @@ def train_weaver_grpo(
         on_checkpoint=on_checkpoint,
         on_step=on_step,
         should_stop=should_stop,
+        devices=devices,
     )
     return replace(report, flags=(*report.flags, *_reward_flags(report.rewards)))
 
@@ -100,6 +109,7 @@ def train_weaver_on_groups(
     groups: Sequence[Group],
     config: GrpoConfig,
     *,
+    devices: Devices = ALONE,
     checkpoint: Path | None = None,
     checkpoint_interval_seconds: float = 30.0,
     on_checkpoint: Callable[[Path], None] | None = None,
@@ -135,6 +145,7 @@ def train_weaver_on_groups(
         on_checkpoint=on_checkpoint,
         on_step=on_step,
         should_stop=should_stop,
+        devices=devices,
     )
 
 

@@ -19,7 +19,7 @@ from memgen.errors import Cancelled, ConfigError, NothingToTrain
 from memgen.host import AdapterHost
 from memgen.prompts import Tokens
 from memgen.training.batches import batch_of_step, parts_of_batch
-from memgen.training.devices import ALONE, Devices
+from memgen.training.devices import ALONE, Devices, check_count
 from memgen.training.early_stopping import EarlyStopping
 from memgen.training.examples import Example, ExampleSet, hold_out
 from memgen.training.forward import PrefixStore, gathered, supervised_nll, texts_read
@@ -242,11 +242,7 @@ def _check(data: ExampleSet, held_out: Sequence[Example], config: TrainingConfig
         )
     if config.patience and not held_out and not config.held_out_share:
         raise ConfigError(f"patience is {config.patience}, but nothing is held out; set held_out_share, or patience 0")
-    if devices.count != config.devices:
-        raise ConfigError(
-            f"the config asks for {config.devices} devices, the run has {devices.count}; start it with "
-            "train_weaver_on_devices"
-        )
+    check_count(devices, config.devices)
 
 
 def _report(run: _Run, data: ExampleSet) -> TrainingReport:

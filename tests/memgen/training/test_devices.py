@@ -5,24 +5,38 @@ Starting them takes seconds, so each of these tests asks for much.
 
 import json
 import os
+import pickle
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from memgen.backbone import Backbone
-from memgen.config import TrainingConfig
+from memgen.chat import Answer
+from memgen.config import GrpoConfig, TrainingConfig, TriggerConfig
 from memgen.errors import Cancelled, ConfigError, DeviceFailed, TrainingDiverged
+from memgen.experience import PastTrajectory
 from memgen.host import AdapterHost
+from memgen.sampling import Sampling
+from memgen.tasks.graders import Reference, make_grader
 from memgen.training.devices import Devices, Line, check_devices, run_distributed
 from memgen.training.examples import ExampleSet, build_examples
+from memgen.training.grpo_run import GrpoStep
 from memgen.training.optimizing import StepReport
-from memgen.training.several_devices import train_weaver_on_devices
-from memgen.training.weaver_sft import TrainingReport
-from tests.memgen.conftest import CONFIG, conversations
+from memgen.training.policy_losses import has_spread
+from memgen.training.rollouts import roll_out
+from memgen.training.several_devices import train_on_devices
+from memgen.training.trigger_grpo import train_trigger
+from memgen.training.weaver_grpo import train_weaver_grpo, train_weaver_on_groups
+from memgen.training.weaver_sft import TrainingReport, train_weaver
+from tests.memgen.conftest import CONFIG, conversations, randomise
+from tests.memgen.training.test_weaver_grpo import SHORT, items
 
 RUN = TrainingConfig(steps=6, batch_size=5, warmup_steps=2, seed=3, held_out_share=0.2, validate_every=2)
 
@@ -49,7 +63,9 @@ def _run(
     host = AdapterHost(backbone)
     host.create("m", replace(CONFIG, max_insertions=2), seed=seed)
     cache_dir = Path(backbone.name).parent
-    report = train_weaver_on_devices(host, "m", data, config, cache_dir=cache_dir, **named)  # type: ignore[arg-type]
+    watching = {name: named.pop(name) for name in ("on_checkpoint", "on_step", "should_stop") if name in named}
+    train = partial(train_weaver, data=data, config=config, **named)  # type: ignore[arg-type]
+    report = train_on_devices(train, config.devices, host, "m", cache_dir=cache_dir, **watching)  # type: ignore[arg-type]
     return report, _weights(host), host
 
 
@@ -95,6 +111,118 @@ def test_all_processes_stop_at_one_step_with_the_state_saved(
     with safe_open(saved[0], framework="pt") as file:
         state = json.loads(file.metadata()["state"])
     assert len(state["losses"]) == state["trainable"]["steps"] == steps[-1].step
+
+
+PLAYED = replace(
+    SHORT, steps=3, items_per_step=3, group_size=4, iterations=2, batch_size=5, kl_coefficient=0.1, temperature=1.5
+)
+
+
+def _played(
+    backbone: Backbone, train: Callable[..., Any], config: GrpoConfig | TriggerConfig, **watching: Any
+) -> tuple[Any, list[torch.Tensor]]:
+    """What `train` makes of a memory that is cued and has a trigger."""
+    host = AdapterHost(backbone)
+    shape = replace(CONFIG, max_insertions=2, trigger="lora", cue_tokens=60, delimiters=("e", "t", "a", " "))
+    memory = host.create("m", shape, seed=1)
+    randomise(memory, 3)
+    with torch.no_grad():
+        for parameter in memory.trigger_head.parameters():
+            parameter.mul_(0.1)
+    assert memory.recall is not None
+    memory.recall = memory.recall.remembering([PastTrajectory("1", "t", "say 7", "yes", 1.0)])
+    cache_dir = Path(backbone.name).parent
+    report = train_on_devices(partial(train, config=config), config.devices, host, "m", cache_dir=cache_dir, **watching)
+    return report, [parameter.detach().clone() for parameter in memory.every_parameter()]
+
+
+def _close(some: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+    for one, other in zip(some, others, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+
+
+def test_two_processes_play_and_learn_what_one_does(backbone: Backbone, tmp_path: Path) -> None:
+    """Three items on two devices, so that shares are unequal; rewards, advantages and weights are of the whole step."""
+    train = partial(train_weaver_grpo, items=items(5), task="t")
+    expected, expected_weights = _played(backbone, train, PLAYED)
+    steps: list[GrpoStep] = []
+    checkpoint = tmp_path / "state.safetensors"
+    kept = partial(train, checkpoint=checkpoint, checkpoint_interval_seconds=0.0)
+    found, weights = _played(backbone, kept, replace(PLAYED, devices=2), on_step=steps.append)
+    assert [step.step for step in steps] == [1, 2, 3]
+    assert expected.rewards == pytest.approx(found.rewards, abs=1e-6)
+    assert len(set(found.rewards)) == 3
+    assert expected.losses == pytest.approx(found.losses, abs=1e-4)
+    assert (found.rollouts, found.groups, found.tokens) == (36, 9, expected.tokens)
+    _close(weights, expected_weights)
+    again, read = _played(backbone, partial(train, checkpoint=checkpoint), PLAYED)
+    assert again.rewards == found.rewards
+    assert all(torch.equal(one, other) for one, other in zip(read, weights, strict=True))
+
+
+def test_two_processes_compare_recorded_groups_as_one_does(backbone: Backbone) -> None:
+    host = AdapterHost(backbone)
+    host.create("m", CONFIG, seed=4)
+    groups = roll_out(host, "m", items(4), Sampling(6, temperature=1.0), group_size=4, seed=0)
+    assert all(has_spread(group.rewards) for group in groups)
+    train = partial(train_weaver_on_groups, groups=groups)
+    expected, expected_weights = _played(backbone, train, PLAYED)
+    found, weights = _played(backbone, train, replace(PLAYED, devices=2))
+    assert expected.losses == pytest.approx(found.losses, abs=1e-4)
+    _close(weights, expected_weights)
+
+
+def test_two_processes_train_a_trigger_as_one_does(backbone: Backbone) -> None:
+    config = TriggerConfig(steps=3, items_per_step=3, group_size=4, max_new_tokens=12, warmup_steps=1, loss="grpo")
+    train = partial(train_trigger, items={"a": items(3), "b": items(2)})
+    expected, expected_weights = _played(backbone, train, config)
+    found, weights = _played(backbone, train, replace(config, devices=2))
+    assert expected.rewards == pytest.approx(found.rewards, abs=1e-6)
+    assert (found.groups, found.groups_skipped) == (expected.groups, expected.groups_skipped)
+    assert found.groups_skipped < found.groups
+    assert {task: rate.asked for task, rate in found.by_task.items()} == {
+        task: rate.asked for task, rate in expected.by_task.items()
+    }
+    _close(weights, expected_weights)
+
+
+def test_playing_stops_on_all_devices_with_the_state_saved(backbone: Backbone, tmp_path: Path) -> None:
+    steps: list[GrpoStep] = []
+    saved: list[Path] = []
+    with pytest.raises(Cancelled, match="stopped before step .* of 100000 was learned from"):
+        _played(
+            backbone,
+            partial(train_weaver_grpo, items=items(5), checkpoint=tmp_path / "state.safetensors"),
+            replace(PLAYED, steps=100_000, devices=2),
+            on_checkpoint=saved.append,
+            on_step=steps.append,
+            should_stop=lambda: len(steps) >= 1,
+        )
+    assert saved == [tmp_path / "state.safetensors"]
+    with safe_open(saved[0], framework="pt") as file:
+        assert len(json.loads(file.metadata()["state"])["rewards"]) == steps[-1].step
+
+
+def test_graders_can_be_sent_and_other_closures_are_named(backbone: Backbone) -> None:
+    graded = pickle.loads(pickle.dumps(make_grader({"kind": "exact", "ignore_case": True})))
+    assert graded(Answer("YES"), Reference({"role": "assistant", "content": "yes"})) == 1.0
+    local = partial(train_weaver_grpo, items=items(5, lambda answer, reference: 1.0))
+    with pytest.raises(ConfigError, match="can't be sent to other processes: .*lambda.*on one device"):
+        _played(backbone, local, replace(PLAYED, devices=2))
+
+
+def test_shares_follow_one_another() -> None:
+    for count, ranks in ((3, 2), (7, 3), (2, 2), (8, 4)):
+        shares = []
+        for rank in range(ranks):
+            devices = Devices()
+            devices.rank, devices.count = rank, ranks
+            shares.append(list(devices.share(count)))
+        assert [place for share in shares for place in share] == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    for config in (GrpoConfig, TriggerConfig):
+        with pytest.raises(ConfigError, match="devices is 9; expected 1 to items_per_step, 8"):
+            config(devices=9)
 
 
 def work(devices: Devices, device: torch.device, line: Line, how: str) -> float:

@@ -170,7 +170,7 @@ def test_a_base_in_bfloat16_trains_float32(tiny_base: Path, data: ExampleSet) ->
 
 
 def test_a_config_for_more_devices_is_not_run_on_one(backbone: Backbone, data: ExampleSet) -> None:
-    with pytest.raises(ConfigError, match="asks for 2 devices, the run has 1; start it with train_weaver_on_devices"):
+    with pytest.raises(ConfigError, match="asks for 2 devices, the run has 1; start it with memgen.training"):
         _run(backbone, data, replace(RUN, devices=2))
     with pytest.raises(ConfigError, match="accumulate_steps 3 x devices 2 is more than batch_size 5"):
         replace(RUN, devices=2, accumulate_steps=3)
