@@ -1,6 +1,7 @@
 """The job `train_weaver` from reward, on real servers with a tiny base: played questions and recorded answers."""
 
 import json
+import os
 import threading
 import time
 from typing import Any
@@ -67,6 +68,22 @@ def test_a_weaver_learns_from_the_graders_reward_alone(workshop: Workshop) -> No
         dataset = session.get_one(Dataset, version.dataset_id)
         assert dataset.manifest["graders"] == {"letters": LETTER_FIRST}
         assert playing.data["items"] == {"letters": dataset.manifest["new"]}
+
+
+@pytest.mark.parametrize("method", ["grpo", "grpo_recorded"])
+def test_a_job_says_how_many_devices_it_wants(workshop: Workshop, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    workshop.add_task("letters", recorded(), LETTER_FIRST)
+    settings = {**(PLAYED if method == "grpo" else RECORDED), "steps": 3}
+    params = {"task": "letters", "parent": None, "method": method, "training": {**settings, "devices": 2}}
+    job = workshop.work(workshop.queue_job("train_weaver", params))
+    assert (job.state, job.error) == ("succeeded", None)
+    told = [e.data for e in workshop.events(job.id) if (e.level, e.message) == ("progress", "train")]
+    assert [each["step"] for each in told][-1] == 3
+    params["training"] |= {"devices": 3}
+    refused = workshop.work(workshop.queue_job("train_weaver", params))
+    assert refused.state == "failed"
+    assert "the job asks for 3 cpu devices, this machine has 2" in str(refused.error)
 
 
 def test_a_killed_training_goes_on_as_if_nothing_was(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
