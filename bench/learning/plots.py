@@ -21,7 +21,8 @@ def draw(document: dict[str, Any], folder: Path) -> list[str]:
         _accuracy(document, folder / "acc.svg")
         _matrices(document, folder / "matrices.svg")
         _first_task(document, folder / "first_task.svg")
-    return ["acc.svg", "matrices.svg", "first_task.svg"]
+        _cost(document, folder / "cost.svg")
+    return ["acc.svg", "cost.svg", "matrices.svg", "first_task.svg"]
 
 
 def _accuracy(document: dict[str, Any], path: Path) -> None:
@@ -79,6 +80,24 @@ def _first_task(document: dict[str, Any], path: Path) -> None:
     axes.set_ylim(bottom=0)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def _cost(document: dict[str, Any], path: Path) -> None:
+    """ACC over the seconds of training, of the methods that train, with intervals over items."""
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    for name, found in document["methods"].items():
+        if not found["train_seconds"]:
+            continue
+        low, high = found["acc_interval_over_items"]
+        color = _OURS if is_ours(name) else _THEIRS
+        axes.plot([found["train_seconds"]] * 2, [low, high], color=color, linewidth=1)
+        axes.scatter(found["train_seconds"], found["acc"], color=color)
+        axes.annotate(name, (found["train_seconds"], found["acc"]), xytext=(5, 3), textcoords="offset points")
+    axes.set_xlabel("seconds of training, all tasks")
+    axes.set_ylabel("ACC at the end")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
     _save(figure, path)
 
 

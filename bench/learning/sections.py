@@ -47,7 +47,7 @@ def claims(document: dict[str, Any]) -> str:
         for name, found in claims["ours"].items()
         if found["bwt_at_least_minus_1_point"] and found["acc_above_every_baseline"]
     ]
-    lines += ["", f"Both hold for: {', '.join(both) or 'none of ours'}.", "", *_pairs(claims["ours"])]
+    lines += ["", f"Both hold for: {', '.join(both) or 'none of ours'}.", "", *_pairs(document)]
     return "\n".join(lines)
 
 
@@ -65,7 +65,9 @@ def _above(found: dict[str, Any], missing: Sequence[str]) -> str:
     return "above every baseline, each time with a 95% interval over items above 0 (holds)"
 
 
-def _pairs(ours: dict[str, Any]) -> list[str]:
+def _pairs(document: dict[str, Any]) -> list[str]:
+    ours = document["claims"]["ours"]
+    seconds = {name: found["train_seconds"] for name, found in document["methods"].items()}
     rows = [
         (
             name,
@@ -74,15 +76,24 @@ def _pairs(ours: dict[str, Any]) -> list[str]:
             _interval(one["interval"], _points),
             f"{one['better']} / {one['worse']}",
             f"{one['p_value']:.2g}",
+            f"{seconds[name]:.0f} / {seconds[other]:.0f}",
         )
         for name, found in ours.items()
         for other, one in found["against"].items()
     ]
-    head = ("ours", "baseline", "ACC difference", "95% over items", "only ours / only baseline", "McNemar p")
+    head = (
+        "ours",
+        "baseline",
+        "ACC difference",
+        "95% over items",
+        "only ours / only baseline",
+        "McNemar p",
+        "training, s",
+    )
     note = (
         "\nSame items on both sides, means over the seeds that both have; the bootstrap draws items within each task. "
         "The counts are of items of the first such seed that only one side solved wholly. P values are not corrected "
-        "for the number of comparisons."
+        "for the number of comparisons. Training: seconds of ours and of the baseline, means over each one's seeds."
     )
     return [_table(head, rows), note]
 

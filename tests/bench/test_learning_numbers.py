@@ -77,7 +77,10 @@ def test_the_page_keeps_what_a_person_wrote(finished: tuple[Workplace, list[Unit
     assert "a command" in text
     for name in document["methods"]:
         assert name in text
-    assert (tmp_path / "results" / "acc.svg").read_text().startswith("<?xml")
+    for figure in ("acc", "cost", "first_task", "matrices"):
+        assert (tmp_path / "results" / f"{figure}.svg").read_text().startswith("<?xml")
+        assert f"results/{figure}.svg" in text
+    assert "memgen-isolated" in (tmp_path / "results" / "cost.svg").read_text()
     drawn = (tmp_path / "results" / "matrices.svg").read_bytes()
     page.write_text(text.replace("_Nothing was said about these numbers yet._", "Mind the seeds."))
     write_page(work.cells, document, page)
