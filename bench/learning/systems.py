@@ -179,6 +179,7 @@ METHODS = {
         "a memory a task, weaver SFT, chosen from the prompt by the router; not told the task", _routed()
     ),
     "memgen-isolated-long": Method("memgen-isolated in twice the steps", _routed(times=2)),
+    "memgen-isolated-longer": Method("memgen-isolated in four times the steps", _routed(times=4)),
     "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
     "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
     "lora-replay-long": Method("lora-replay in twice the steps", _lora(replay=True, times=2)),
