@@ -38,13 +38,16 @@ WOVEN = "woven"
 """Name of the trained memory under the trigger `always`."""
 FIXED = ("never", "always")
 _SHAPE = ("sizes", "memory", "weaver", "trigger")
+_HEAD, _LORA = "head", "lora"
 """Of a plan, what must agree for runs to stand in one file."""
 
 
 @dataclass(frozen=True)
 class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
-    kinds: tuple[str, ...] = ("head", "lora")
+    kinds: tuple[str, ...] = (_HEAD, _LORA)
+    lora_rates: tuple[float, ...] = (TriggerConfig.learning_rate,)
+    """Learning rates of the kind `lora`."""
     penalties: tuple[float, ...] = (0.0, 0.1)
     sizes: Sizes = field(default_factory=Sizes)
     memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(max_insertions=2))
@@ -71,23 +74,26 @@ def measure(backbone: Backbone, plan: Plan, memories: Path, results: Path, conso
     runs = document.setdefault("runs", {})
     missing = [run for run in _names(plan) if run[0] not in runs]
     tasks = make_tasks(AdapterHost(backbone), plan.sizes) if missing else []
-    for name, seed, kind, penalty in missing:
+    for name, seed, kind, config in missing:
         host = _host(backbone, plan, memories / f"seed-{seed}", seed)
-        runs[name] = _run(host, plan, tasks, seed, kind, penalty, console)
+        runs[name] = _run(host, plan, tasks, seed, kind, config, console)
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(document, indent=1) + "\n")
         console.print(_table(name, runs[name]))
     return document
 
 
-def _names(plan: Plan) -> Iterator[tuple[str, int, str, float]]:
-    """(name, seed, kind of trigger, penalty) of each run."""
+def _names(plan: Plan) -> Iterator[tuple[str, int, str, TriggerConfig]]:
+    """(name, seed, kind of trigger, how it is trained) of each run."""
     for seed in plan.seeds:
         for kind in FIXED:
-            yield f"seed {seed}, {kind}", seed, kind, 0.0
+            yield f"seed {seed}, {kind}", seed, kind, plan.trigger
         for kind in plan.kinds:
-            for penalty in plan.penalties:
-                yield f"seed {seed}, {kind}, penalty {penalty:g}", seed, kind, penalty
+            for rate in plan.lora_rates if kind == _LORA else (plan.trigger.learning_rate,):
+                named = f"{kind} at {rate:g}" if kind == _LORA else kind
+                for penalty in plan.penalties:
+                    config = replace(plan.trigger, penalty=penalty, seed=seed, learning_rate=rate)
+                    yield f"seed {seed}, {named}, penalty {penalty:g}", seed, kind, config
 
 
 def _host(backbone: Backbone, plan: Plan, folder: Path, seed: int) -> AdapterHost:
@@ -109,7 +115,7 @@ def _run(
     tasks: Sequence[BenchTask],
     seed: int,
     kind: str,
-    penalty: float,
+    config: TriggerConfig,
     console: Console,
 ) -> dict[str, Any]:
     started = time.perf_counter()
@@ -122,7 +128,6 @@ def _run(
             ours.copy_(theirs)
     steps: list[TriggerStep] = []
     items = {task.name: task.training for task in tasks if task.seen}
-    config = replace(plan.trigger, penalty=penalty, seed=seed)
 
     def on_step(step: TriggerStep) -> None:
         steps.append(step)
@@ -176,6 +181,8 @@ def _method(backbone: Backbone, plan: Plan) -> dict[str, Any]:
         **{name: parts[name] for name in _SHAPE},
         "how": "greedy tokens and decisions on held-out items; 95% Wilson intervals over items of one seed",
     }
+    for name in ("penalty", "seed", "learning_rate"):
+        del method["trigger"][name]  # the runs' names say them
     plain: dict[str, Any] = json.loads(json.dumps(method))
     return plain
 
@@ -203,6 +210,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="*", default=list(Plan.seeds))
     parser.add_argument("--kinds", nargs="*", choices=Plan.kinds, default=list(Plan.kinds))
+    parser.add_argument("--lora-rates", type=float, nargs="*", default=list(Plan.lora_rates))
     parser.add_argument("--quick", action="store_true", help="a smoke test; its numbers mean nothing, nothing is kept")
     arguments = parser.parse_args()
     prepare_process(arguments.threads)
@@ -211,7 +219,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="memgen-bench-") as folder:
             measure(backbone, QUICK, Path(folder) / "memories", Path(folder) / "trigger.json", console)
         return
-    plan = replace(Plan(), seeds=tuple(arguments.seeds), kinds=tuple(arguments.kinds))
+    plan = replace(
+        Plan(), seeds=tuple(arguments.seeds), kinds=tuple(arguments.kinds), lora_rates=tuple(arguments.lora_rates)
+    )
     measure(backbone, plan, arguments.memories, RESULTS, console)
 
 

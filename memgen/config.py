@@ -255,8 +255,9 @@ class TriggerConfig(_FromMapping):
     """Answers generated at once."""
     batch_size: int = 32
     """Turns read and differentiated at once; gradients of all are summed before a step."""
-    learning_rate: float = 1e-3
-    """Of the LoRA factors (trigger `lora`)."""
+    learning_rate: float = 2e-4
+    """Of the LoRA factors (trigger `lora`). At 1e-3 it learned where to weave in ten steps on the 135M base, overshot,
+    and was silent for good (docs/method.md)."""
     head_learning_rate: float = 5e-4
     """Of the two-way head. A step may move the logits of all points together by twice this rate times the sum of the
     absolute values of a hidden state: 0.7 here on the 135M base. Much more and a few early rewards settle it for good:
