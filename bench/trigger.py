@@ -2,7 +2,7 @@
 
 For each seed a memory learns tool calls, woven at the prompt's end and at sentence ends. Triggers of both kinds are
 trained over it by GRPO, with the penalty on needless insertions and without, on tool calls of two of four types and on
-foreign questions. Then each is asked, greedily, about held-out items of these tasks and of tasks it never saw, against
+foreign questions, which memory spoils (`--harmless`: to which any answer is right). Then each is asked, greedily, about held-out items of these tasks and of tasks it never saw, against
 the same memory woven always and never. Each run goes to `bench/results/trigger.json` as soon as it is done, and one
 already there is not run again. A seed's memory is kept in a folder, so that all its triggers stand over the same one.
 """
@@ -49,6 +49,8 @@ class Plan:
     lora_rates: tuple[float, ...] = (TriggerConfig.learning_rate,)
     """Learning rates of the kind `lora`."""
     penalties: tuple[float, ...] = (0.0, 0.1)
+    harmless: bool = False
+    """Whether memory is of no consequence where it does not help, instead of harmful."""
     sizes: Sizes = field(default_factory=Sizes)
     memory: MemoryConfig = field(default_factory=lambda: MemoryConfig(max_insertions=2))
     weaver: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=80))
@@ -73,7 +75,7 @@ def measure(backbone: Backbone, plan: Plan, memories: Path, results: Path, conso
         raise SystemExit(f"{results} holds runs of another plan, model or machine; move it away to start over")
     runs = document.setdefault("runs", {})
     missing = [run for run in _names(plan) if run[0] not in runs]
-    tasks = make_tasks(AdapterHost(backbone), plan.sizes) if missing else []
+    tasks = make_tasks(AdapterHost(backbone), plan.sizes, harmless=plan.harmless) if missing else []
     for name, seed, kind, config in missing:
         host = _host(backbone, plan, memories / f"seed-{seed}", seed)
         runs[name] = _run(host, plan, tasks, seed, kind, config, console)
@@ -86,14 +88,15 @@ def measure(backbone: Backbone, plan: Plan, memories: Path, results: Path, conso
 def _names(plan: Plan) -> Iterator[tuple[str, int, str, TriggerConfig]]:
     """(name, seed, kind of trigger, how it is trained) of each run."""
     for seed in plan.seeds:
+        of = f"seed {seed}{', harmless' if plan.harmless else ''}"
         for kind in FIXED:
-            yield f"seed {seed}, {kind}", seed, kind, plan.trigger
+            yield f"{of}, {kind}", seed, kind, plan.trigger
         for kind in plan.kinds:
             for rate in plan.lora_rates if kind == _LORA else (plan.trigger.learning_rate,):
                 named = f"{kind} at {rate:g}" if kind == _LORA else kind
                 for penalty in plan.penalties:
                     config = replace(plan.trigger, penalty=penalty, seed=seed, learning_rate=rate)
-                    yield f"seed {seed}, {named}, penalty {penalty:g}", seed, kind, config
+                    yield f"{of}, {named}, penalty {penalty:g}", seed, kind, config
 
 
 def _host(backbone: Backbone, plan: Plan, folder: Path, seed: int) -> AdapterHost:
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=list(Plan.seeds))
     parser.add_argument("--kinds", nargs="*", choices=Plan.kinds, default=list(Plan.kinds))
     parser.add_argument("--lora-rates", type=float, nargs="*", default=list(Plan.lora_rates))
+    parser.add_argument("--harmless", action="store_true", help="memory changes nothing where it does not help")
     parser.add_argument("--quick", action="store_true", help="a smoke test; its numbers mean nothing, nothing is kept")
     arguments = parser.parse_args()
     prepare_process(arguments.threads)
@@ -220,7 +224,11 @@ def main() -> None:
             measure(backbone, QUICK, Path(folder) / "memories", Path(folder) / "trigger.json", console)
         return
     plan = replace(
-        Plan(), seeds=tuple(arguments.seeds), kinds=tuple(arguments.kinds), lora_rates=tuple(arguments.lora_rates)
+        Plan(),
+        seeds=tuple(arguments.seeds),
+        kinds=tuple(arguments.kinds),
+        lora_rates=tuple(arguments.lora_rates),
+        harmless=arguments.harmless,
     )
     measure(backbone, plan, arguments.memories, RESULTS, console)
 

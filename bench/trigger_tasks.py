@@ -3,11 +3,13 @@
 Helped: tool calls (`bench.tool_calls`), of which the bare base gets none right. Hurt: foreign prompts whose right
 answer is by construction the bare base's own, scored by how far an answer goes along with it; and copying a list of
 words, which the base can do some of and which is scored by exact match. A trigger learns from the `seen` ones.
+
+Where memory is to be of no consequence instead, the foreign questions are `small talk`: whatever is said is right.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,21 +56,33 @@ def weaver_conversations(sizes: Sizes, seed: int) -> list[dict[str, Any]]:
     return [{"messages": call.messages} for call in tool_calls(sizes.weaver, seed=seed, without=others)]
 
 
-def make_tasks(host: AdapterHost, sizes: Sizes) -> list[BenchTask]:
-    """The same items whatever the seed of a run. The bare base of the host answers the foreign prompts."""
+def make_tasks(host: AdapterHost, sizes: Sizes, *, harmless: bool = False) -> list[BenchTask]:
+    """The same items whatever the seed of a run. The bare base of the host answers the foreign prompts.
+
+    Args:
+        harmless: the trigger learns from small talk instead of questions.
+    """
     held_out, training = _held_out_calls(sizes), _trigger_calls(sizes)
     foreign = router_prompts.foreign()
     questions = _kept(host, foreign["questions"][: sizes.training + sizes.held_out])
     # Half of them at least are to be measured on.
     learned = min(sizes.training, len(questions) // 2)
+    talk = [replace(item, grader=anything) for item in questions]
     return [
         BenchTask("calls", True, _call_items(_seen(training)[: sizes.training]), _call_items(_seen(held_out))),
-        BenchTask("questions", True, questions[:learned], questions[learned:]),
+        BenchTask("small talk", True, tuple(talk[:learned]), tuple(talk[learned:]))
+        if harmless
+        else BenchTask("questions", True, questions[:learned], questions[learned:]),
         BenchTask("other calls", False, (), _call_items(_unseen(held_out))),
         BenchTask("conversation", False, (), _kept(host, foreign["conversation"][: sizes.held_out])),
         BenchTask("docstrings", False, (), _kept(host, foreign["docstrings"][: sizes.held_out])),
         BenchTask("copying", False, (), _copying(sizes.held_out)),
     ]
+
+
+def anything(answer: Answer, reference: Reference) -> float:
+    """1: whatever is said is right."""
+    return 1.0
 
 
 def exact(answer: Answer, reference: Reference) -> float:
