@@ -2,9 +2,10 @@
 
 For each seed a memory learns tool calls, woven at the prompt's end and at sentence ends. Triggers of both kinds are
 trained over it by GRPO, with the penalty on needless insertions and without, on tool calls of two of four types and on
-foreign questions, which memory spoils (`--harmless`: to which any answer is right). Then each is asked, greedily, about held-out items of these tasks and of tasks it never saw, against
-the same memory woven always and never. Each run goes to `bench/results/trigger.json` as soon as it is done, and one
-already there is not run again. A seed's memory is kept in a folder, so that all its triggers stand over the same one.
+foreign questions, which memory spoils (with `--harmless`: to which any answer is right). Then each is asked, greedily,
+about held-out items of these tasks and of tasks it never saw, against the same memory woven always and never. Each run
+goes to `bench/results/trigger.json` as soon as it is done, and one already there is not run again. A seed's memory is
+kept in a folder, so that all its triggers stand over the same one.
 """
 
 import argparse
