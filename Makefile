@@ -56,6 +56,7 @@ bench-recipe: setup  ## What makes a memory learn fast, one change at a time (ho
 
 bench-trigger: setup  ## What a trained trigger skips, and what it costs (goes on where it was)
 	$(BIN)/python -m bench.trigger
+	$(BIN)/python -m bench.trigger --kinds lora --harmless
 
 bench-learning: setup  ## What memories learn and forget over four tasks, against baselines (hours; goes on where it was)
 	$(BIN)/python -m bench.learning

@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.report import machine_of
 from bench.trigger_tasks import NEW_TOKENS, BenchTask, Sizes, make_tasks, weaver_conversations
 from memgen.artifact import load_artifact, save_artifact
 from memgen.backbone import Backbone, load_backbone, prepare_process
@@ -73,13 +74,15 @@ def measure(backbone: Backbone, plan: Plan, memories: Path, results: Path, conso
     document: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
     method = _method(backbone, plan)
     if document.setdefault("method", method) != method:
-        raise SystemExit(f"{results} holds runs of another plan, model or machine; move it away to start over")
-    runs = document.setdefault("runs", {})
+        raise SystemExit(f"{results} holds runs of another plan, model or precision; move it away to start over")
+    runs, places = document.setdefault("runs", {}), document.setdefault("where", [])
+    where = {"machine": machine_of(backbone), "threads": torch.get_num_threads(), "torch": torch.__version__}
     missing = [run for run in _names(plan) if run[0] not in runs]
     tasks = make_tasks(AdapterHost(backbone), plan.sizes, harmless=plan.harmless) if missing else []
     for name, seed, kind, config in missing:
         host = _host(backbone, plan, memories / f"seed-{seed}", seed)
         runs[name] = _run(host, plan, tasks, seed, kind, config, console)
+        places.extend([where] if where not in places else [])
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(document, indent=1) + "\n")
         console.print(_table(name, runs[name]))
@@ -180,8 +183,7 @@ def _method(backbone: Backbone, plan: Plan) -> dict[str, Any]:
     parts = asdict(plan)
     method = {
         "model": backbone.name,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "dtype": str(backbone.model.dtype).removeprefix("torch."),
         **{name: parts[name] for name in _SHAPE},
         "how": "greedy tokens and decisions on held-out items; 95% Wilson intervals over items of one seed",
     }
