@@ -268,6 +268,6 @@ def test_who_leaves_before_the_answer_costs_no_more_tokens(http: httpx.Client, w
     watch.step_seconds = 0.01
     body = {"model": "base", "messages": HI, "max_tokens": 900}
     with pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/chat/completions", json=body, timeout=0.5)
+        http.post("/v1/chat/completions", json=body, timeout=2.0)  # long enough to begin on a busy machine
     http.post("/v1/chat/completions", json={**body, "max_tokens": 1})
-    assert 1 < watch.steps < 200
+    assert 1 < watch.steps < 400
