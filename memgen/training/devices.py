@@ -11,7 +11,6 @@ no such children, and a fork after CUDA was used is broken. They end when the pr
 import contextlib
 import math
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -188,7 +187,7 @@ def run_distributed(
                 line.send((post, work, args))
         except OSError as error:
             raise DeviceFailed(f"a process on {kind} ended before it began; its output says why") from error
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except Exception as error:  # of several kinds: whatever of it can't be sent
             raise ConfigError(
                 f"what is trained on can't be sent to other processes: {error}; let its functions and classes be those "
                 "of a module, or train on one device"
