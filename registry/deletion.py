@@ -113,8 +113,8 @@ def check_policy(affected: Affected, policy: Policy) -> None:
     named = ", ".join(f"{version.adapter.name}@{version.number}" for version in affected.remembering[:5])
     more = f" and {len(affected.remembering) - 5} more" if len(affected.remembering) > 5 else ""
     raise PolicyKeepsWords(
-        f"{named}{more} of adapters with cue_tokens hold past trajectories word for word, and policy {policy!r} would "
-        "leave the data there; use policy 'withdraw', and train anew"
+        f"{named}{more}: versions of an adapter with cue_tokens hold past trajectories word for word, and policy "
+        f"{policy!r} would leave the data there; use policy 'withdraw', and train anew"
     )
 
 

@@ -55,7 +55,10 @@ def test_a_policy_that_would_keep_the_words_is_refused_at_once(api: httpx.Client
     for dry_run in (True, False):
         answer = api.post("/v1/deletions", json={"scope": "session", "id": "s1", "dry_run": dry_run})
         assert (answer.status_code, answer.json()["title"]) == (409, "policy keeps words")
-        assert "bot@1 of adapters with cue_tokens hold past trajectories word for word" in answer.json()["detail"]
+        assert (
+            "bot@1: versions of an adapter with cue_tokens hold past trajectories word for word"
+            in answer.json()["detail"]
+        )
     assert _delete(api, scope="session", id="s1", policy="withdraw")["bytes_gone"]
 
 

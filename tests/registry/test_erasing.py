@@ -188,7 +188,7 @@ def test_experience_that_holds_the_data_goes_with_the_versions_and_no_other(rows
     kept = _remember(rows, other.artifact_key, "x", "y")
 
     for policy in ("keep", "retrain"):
-        with pytest.raises(PolicyKeepsWords, match="bot@1, bot@3 of adapters with cue_tokens hold .* use policy 'with"):
+        with pytest.raises(PolicyKeepsWords, match="bot@1, bot@3: versions of an adapter .* use policy 'with"):
             delete(rows, "session", "s1", policy)  # type: ignore[arg-type]  # a Policy
     assert all(id_ in whole_store(rows) for id_ in gone[:2])
     assert finish(rows, delete(rows, "session", "s1", "withdraw"))
