@@ -39,8 +39,8 @@ RESULTS = Path(__file__).parent / "results" / "trigger.json"
 WOVEN = "woven"
 """Name of the trained memory under the trigger `always`."""
 FIXED = ("never", "always")
-_SHAPE = ("sizes", "memory", "weaver", "trigger")
 _HEAD, _LORA = "head", "lora"
+_SHAPE = ("sizes", "memory", "weaver", "trigger")
 """Of a plan, what must agree for runs to stand in one file."""
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from memgen.cue_text import Cue
 from memgen.experience import told
+from memgen.host import AdapterHost
 from memgen.memory import Memory
 from workers.runner import Running
 
@@ -28,3 +30,8 @@ def remember(running: Running, memory: Memory, lines: Sequence[dict[str, Any]], 
         "trajectories",
         {"remembered": len(memory.recall.pool.entries), "of_this_dataset": len({entry.entry_id for entry in entries})},
     )
+
+
+def training_cues(host: AdapterHost, memory: str, lines: Sequence[dict[str, Any]]) -> list[Cue]:
+    """What the weaver of `memory` is shown beside each line that it is trained on: never the line's own answer."""
+    return host.cues(memory, [line["messages"] for line in lines], leave_one_out=True)

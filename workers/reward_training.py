@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from memgen.config import GrpoConfig, TrainingConfig
-from memgen.cue_text import Cue
 from memgen.errors import ConfigError
 from memgen.training.examples import build_examples
 from memgen.training.recorded_groups import groups_of_trajectories
@@ -23,6 +22,7 @@ from registry.models import Dataset, JsonObject, Task
 from workers.checkpoints import Checkpoint
 from workers.lessons import Lesson, train_watched
 from workers.model import Model
+from workers.remembering import training_cues
 from workers.reward_items import games_folder, gives_reward, items_of
 from workers.runner import Running
 
@@ -85,17 +85,12 @@ def reward_lesson(
     config: GrpoConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
-    cues: Sequence[Cue],
 ) -> Lesson:
-    """What the dataset teaches by `grpo` or `grpo_recorded`.
-
-    Args:
-        cues: what the weaver is shown beside each recorded line; played items find their own.
-    """
+    """What the dataset teaches by `grpo` or `grpo_recorded`."""
     tokenizer, longest = model.host.backbone.tokenizer, model.host.backbone.max_tokens
     examples = build_examples(tokenizer, lines, max_tokens=longest).examples
     if method == RECORDED:
-        return Lesson(examples, partial(_train_recorded, running, model, config, dataset, lines, cues))
+        return Lesson(examples, partial(_train_recorded, running, model, config, dataset, lines))
     return Lesson(examples, partial(_train_played, running, model, config, dataset, lines))
 
 
@@ -126,12 +121,12 @@ def _train_recorded(
     config: GrpoConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
-    cues: Sequence[Cue],
     name: str,
     checkpoint: Checkpoint,
     _: Path,
 ) -> GrpoReport:
     backbone = model.host.backbone
+    cues = training_cues(model.host, name, lines)
     recorded = groups_of_trajectories(backbone.tokenizer, lines, max_tokens=backbone.max_tokens, cues=cues)
     running.event(
         f"comparing the answers of {len(recorded.groups)} groups",

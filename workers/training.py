@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from memgen.artifact import MOMENTS_FILE
 from memgen.checked_files import check_files
 from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig
-from memgen.cue_text import Cue
 from memgen.errors import ArtifactMismatch
 from memgen.isolated import Isolated, with_task
 from memgen.training.checkpoint import read_moments
@@ -37,7 +36,7 @@ from workers.checkpoints import Checkpoint
 from workers.lessons import Lesson, train_watched
 from workers.model import Model
 from workers.registration import Send, conclude, register
-from workers.remembering import remember
+from workers.remembering import remember, training_cues
 from workers.reward_training import SFT, config_of, reward_lesson, snapshot_of
 from workers.runner import Running
 from workers.snapshots import dataset_of
@@ -120,11 +119,10 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
         _new_memory(model, plan, name)
         try:
             remember(running, model.host.memories[name], lines, plan.min_reward)
-            cues = model.host.cues(name, [line["messages"] for line in lines], leave_one_out=True)
             if isinstance(plan.config, TrainingConfig):
-                lesson = _sft_lesson(running, model, plan, plan.config, dataset, lines, cues)
+                lesson = _sft_lesson(running, model, plan, name, plan.config, dataset, lines)
             else:
-                lesson = reward_lesson(running, model, plan.method, plan.config, dataset, lines, cues)
+                lesson = reward_lesson(running, model, plan.method, plan.config, dataset, lines)
             if plan.adapter.strategy == "isolated":
                 _isolated(model, plan, lesson.examples).save(artifact)
             checkpoint = Checkpoint(running, Path(folder) / "checkpoint.safetensors")
@@ -148,18 +146,18 @@ def _sft_lesson(
     running: Running,
     model: Model,
     plan: _Plan,
+    memory: str,
     config: TrainingConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
-    cues: Sequence[Cue],
 ) -> Lesson:
-    """Demonstrations to imitate."""
+    """Demonstrations to imitate, beside what the memory remembers of others."""
     data = build_examples(
         model.host.backbone.tokenizer,
         lines,
         max_tokens=config.max_example_tokens,
         reward_weighting=config.reward_weighting,
-        cues=cues,
+        cues=training_cues(model.host, memory, lines),
     )
     running.event(
         f"training on {len(data.examples)} turns of {len(lines)} trajectories",

@@ -12,6 +12,7 @@ from registry.adapters import get_adapter
 from registry.artifacts import ObjectStore
 from registry.database import transaction
 from registry.datasets import Snapshot
+from registry.deletion import Policy
 from registry.erasing import blank_missing_answers, unfinished_erasures
 from registry.errors import PolicyKeepsWords, SnapshotOutdated
 from registry.models import Version
@@ -187,9 +188,10 @@ def test_experience_that_holds_the_data_goes_with_the_versions_and_no_other(rows
     doomed.append(_remember(rows, f"projects/{rows.project_id}/artifacts/{64 * 'f'}", gone[1]))
     kept = _remember(rows, other.artifact_key, "x", "y")
 
-    for policy in ("keep", "retrain"):
+    refused: tuple[Policy, ...] = ("keep", "retrain")
+    for policy in refused:
         with pytest.raises(PolicyKeepsWords, match="bot@1, bot@3: versions of an adapter .* use policy 'with"):
-            delete(rows, "session", "s1", policy)  # type: ignore[arg-type]  # a Policy
+            delete(rows, "session", "s1", policy)
     assert all(id_ in whole_store(rows) for id_ in gone[:2])
     assert finish(rows, delete(rows, "session", "s1", "withdraw"))
     stored = {found.key for found in rows.services.store.list(f"projects/{rows.project_id}/artifacts/")}

@@ -58,14 +58,14 @@ def _weights(host: AdapterHost) -> list[torch.Tensor]:
 
 
 def _run(
-    backbone: Backbone, data: ExampleSet, config: TrainingConfig, seed: int = 1, **named: object
+    backbone: Backbone, data: ExampleSet, config: TrainingConfig, seed: int = 1, **named: Any
 ) -> tuple[TrainingReport, list[torch.Tensor], AdapterHost]:
     host = AdapterHost(backbone)
     host.create("m", replace(CONFIG, max_insertions=2), seed=seed)
     cache_dir = Path(backbone.name).parent
     watching = {name: named.pop(name) for name in ("on_checkpoint", "on_step", "should_stop") if name in named}
-    train = partial(train_weaver, data=data, config=config, **named)  # type: ignore[arg-type]
-    report = train_on_devices(train, config.devices, host, "m", cache_dir=cache_dir, **watching)  # type: ignore[arg-type]
+    train = partial(train_weaver, data=data, config=config, **named)
+    report = train_on_devices(train, config.devices, host, "m", cache_dir=cache_dir, **watching)
     return report, _weights(host), host
 
 
