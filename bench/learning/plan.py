@@ -116,14 +116,14 @@ class Plan:
     """At most, all demonstrations of a prompt together."""
     router_prompts: int = 100
     """Of a task, that its region is learned from."""
-    grpo_steps: int = 10
-    grpo_items: int = 4
+    grpo_steps: int = 24
+    grpo_items: int = 8
     """Of a step."""
-    group_size: int = 4
+    group_size: int = 8
     """Rollouts of an item, for weaver and trigger."""
     trigger: str = "lora"
-    trigger_steps: int = 8
-    trigger_items: int = 4
+    trigger_steps: int = 24
+    trigger_items: int = 8
     outside: TaskChoice | None = CHOICES["number-format"]
     """A task that nobody learns, on which the trigger may see where memory does not help."""
     texts: int = 60

@@ -180,6 +180,7 @@ METHODS = {
     ),
     "memgen-isolated-long": Method("memgen-isolated in twice the steps", _routed(times=2)),
     "memgen-isolated-longer": Method("memgen-isolated in four times the steps", _routed(times=4)),
+    "memgen-isolated-longest": Method("memgen-isolated in eight times the steps", _routed(times=8)),
     "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
     "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
     "lora-replay-long": Method("lora-replay in twice the steps", _lora(replay=True, times=2)),
