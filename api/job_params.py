@@ -65,6 +65,13 @@ class JobIn(Strict):
     min_reward: Annotated[
         float, Field(description="Trajectories with a lower reward are not trained on; grpo_recorded takes all")
     ] = 0.5
+    insights: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=2000)]] | None,
+        Field(
+            description="train_weaver: rules in words for the weaver's cue, if the adapter's memory has cue_insights",
+            max_length=200,
+        ),
+    ] = None
     promote: Annotated[bool, Field(description="Move `champion` to the version if it passes its gate")] = True
 
 
@@ -98,6 +105,11 @@ def _shared_params(body: JobIn) -> dict[str, Any]:
 def _weaver_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
     if body.task is None or body.tasks is not None:
         raise Invalid("a train_weaver job needs `task`, the name of the task to learn, and takes no `tasks`")
+    if body.insights and not MemoryConfig.from_mapping(adapter.memory).cue_insights:
+        raise Invalid(
+            f"the memory of adapter {adapter.name!r} shows its weaver no insights; create an adapter with cue_tokens "
+            "and cue_insights, or leave `insights` out"
+        )
     task = get_task(session, caller.project_id, body.task)
     config: TrainingConfig | GrpoConfig
     if body.method == "sft":
@@ -114,14 +126,17 @@ def _weaver_params(session: Session, caller: Principal, adapter: Adapter, body: 
         parent = get_version(session, adapter, body.parent) if body.parent else None
     check_parent(session, parent)
     number = parent.number if parent else None
-    return {"task": task.name, "parent": number, "method": body.method, "training": _json(config)}
+    insights = {"insights": body.insights} if body.insights else {}
+    return {"task": task.name, "parent": number, "method": body.method, "training": _json(config), **insights}
 
 
 def _trigger_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
     if not body.parent:
         raise Invalid("a train_trigger job needs `parent`, the number of the version whose trigger is to be trained")
-    if body.task is not None or body.method != "sft":
-        raise Invalid("a train_trigger job takes neither `task` nor `method`; `tasks` lists the tasks to play")
+    if body.task is not None or body.method != "sft" or body.insights:
+        raise Invalid(
+            "a train_trigger job takes neither `task` nor `method` nor `insights`; `tasks` lists the tasks to play"
+        )
     trigger = MemoryConfig.from_mapping(adapter.memory).trigger
     if trigger not in ("lora", "head"):
         raise Invalid(

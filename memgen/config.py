@@ -71,6 +71,8 @@ class MemoryConfig(_FromMapping):
     nothing and keeps no experience."""
     cue_states: bool = False
     """Search past experience by the base's hidden states too, not by words (BM25) alone."""
+    cue_insights: int = 0
+    """Insights, at most, that stand in a cue in front of past trajectories; 0 keeps none."""
 
     def __post_init__(self) -> None:
         _require(self.form in FORMS, f"memory form is {self.form!r}; expected one of {FORMS}")
@@ -91,6 +93,11 @@ class MemoryConfig(_FromMapping):
             "'embedding' or leave weaver_base empty",
         )
         _require(0 <= self.cue_tokens <= 4096, f"cue_tokens is {self.cue_tokens}; expected 0 to 4096")
+        _require(0 <= self.cue_insights <= 32, f"cue_insights is {self.cue_insights}; expected 0 to 32")
+        _require(
+            not self.cue_insights or self.cue_tokens > 0,
+            f"cue_insights is {self.cue_insights}, but cue_tokens is 0, and no cue has room for one; set cue_tokens",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ manifest.json          sha256 of both
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -57,7 +57,9 @@ class Insight:
     task: str
     text: str
     prompts: tuple[str, ...] = ()
-    """Of the trajectories it was distilled from: it may give their answers away."""
+    """Of the trajectories it was distilled from: it may give their answers away. Without any, somebody wrote it."""
+    sources: tuple[str, ...] = ()
+    """Ids of these trajectories, the failed ones too."""
 
     @property
     def searched_text(self) -> str:
@@ -65,6 +67,20 @@ class Insight:
 
 
 Entry = PastTrajectory | Insight
+
+
+def merged_insights(insights: Iterable[Insight]) -> tuple[Insight, ...]:
+    """One of each id, with the prompts and sources of all.
+
+    Those that somebody wrote come first, then those that were distilled from most prompts; of equals the first met.
+    """
+    merged: dict[str, Insight] = {}
+    for insight in insights:
+        known = merged.setdefault(insight.entry_id, insight)
+        prompts = dict.fromkeys((*known.prompts, *insight.prompts))
+        sources = dict.fromkeys((*known.sources, *insight.sources))
+        merged[insight.entry_id] = replace(known, prompts=tuple(prompts), sources=tuple(sources))
+    return tuple(sorted(merged.values(), key=lambda insight: (bool(insight.prompts), -len(insight.prompts))))
 
 
 def told(entry_id: str, task: str, messages: Sequence[ChatMessage], reward: float) -> PastTrajectory:
@@ -173,9 +189,7 @@ class Experience:
             if described["format"] != FORMAT:
                 raise ArtifactMismatch(f"{path}: format is {described['format']!r}; this version reads {FORMAT}")
             trajectories = tuple(PastTrajectory(**entry) for entry in described["trajectories"])
-            insights = tuple(
-                Insight(**{**entry, "prompts": tuple(entry["prompts"])}) for entry in described["insights"]
-            )
+            insights = tuple(Insight(**_with_tuples(entry)) for entry in described["insights"])
             states = None
             if described["states"] is not None:
                 vectors = read_tensors(folder / "states.safetensors")["states"]
@@ -189,3 +203,8 @@ class Experience:
                 f"{backbone.revision!r}; compute the states anew"
             )
         return pool
+
+
+def _with_tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    """What JSON made of the fields of an entry."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}

@@ -9,12 +9,12 @@ give insights that a person or a larger model wrote.
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from memgen.chat import render_prompt
 from memgen.engine import GenerationRequest, check_fits, generate_all
 from memgen.errors import ConfigError, PromptTooLong
-from memgen.experience import Insight, PastTrajectory
+from memgen.experience import Insight, PastTrajectory, merged_insights
 from memgen.host import AdapterHost
 from memgen.retrieval import same_prompt
 from memgen.sampling import Sampling
@@ -82,7 +82,7 @@ def given_insights(task: str, texts: Iterable[str]) -> tuple[Insight, ...]:
 
     Leave-one-out can't know what they were written from.
     """
-    return _merged(Insight(_entry_id(task, text), task, text.strip()) for text in texts if text.strip())
+    return merged_insights(Insight(_entry_id(task, text), task, text.strip()) for text in texts if text.strip())
 
 
 def distil(host: AdapterHost, pairs: Sequence[Pair], *, max_new_tokens: int = 48, batch_size: int = 16) -> Distilled:
@@ -99,9 +99,9 @@ def distil(host: AdapterHost, pairs: Sequence[Pair], *, max_new_tokens: int = 48
     found = []
     for (pair, _), answer in zip(requests, answers, strict=True):
         if rule := _first_rule(answer.text):
-            task = pair.success.task
-            found.append(Insight(_entry_id(task, rule), task, rule, (pair.success.prompt,)))
-    return Distilled(_merged(found), len(pairs) - len(requests), len(requests) - len(found))
+            task, sources = pair.success.task, (pair.failure.entry_id, pair.success.entry_id)
+            found.append(Insight(_entry_id(task, rule), task, rule, (pair.success.prompt,), sources))
+    return Distilled(merged_insights(found), len(pairs) - len(requests), len(requests) - len(found))
 
 
 def _question(host: AdapterHost, pair: Pair) -> tuple[int, ...]:
@@ -120,18 +120,6 @@ def _first_rule(answer: str) -> str:
     """The first line with words in it, without a list's mark."""
     lines = (_MARK.sub("", line).strip() for line in answer.splitlines())
     return next((line for line in lines if any(character.isalpha() for character in line)), "")
-
-
-def _merged(insights: Iterable[Insight]) -> tuple[Insight, ...]:
-    """One of each id, with the prompts of all; the most frequent first, of equals the first met."""
-    merged: dict[str, Insight] = {}
-    counts: dict[str, int] = {}
-    for insight in insights:
-        known = merged.setdefault(insight.entry_id, insight)
-        prompts = dict.fromkeys((*known.prompts, *insight.prompts))
-        merged[insight.entry_id] = replace(known, prompts=tuple(prompts))
-        counts[insight.entry_id] = counts.get(insight.entry_id, 0) + 1
-    return tuple(sorted(merged.values(), key=lambda insight: -counts[insight.entry_id]))
 
 
 def _entry_id(task: str, text: str) -> str:

@@ -12,12 +12,14 @@ from memgen.backbone import Backbone
 from memgen.chat import ChatMessage
 from memgen.config import MemoryConfig
 from memgen.cue_text import NO_CUE, Cue, render_cue
-from memgen.experience import Experience, PastTrajectory, asked
+from memgen.experience import Entry, Experience, Insight, PastTrajectory, asked, merged_insights
 from memgen.retrieval import Hit, Query, Retriever, text_states, with_states
 
 MOST_ENTRIES = 5_000
 """Trajectories that a memory remembers, the last ones. A search of so many takes 14 ms of a busy core, of 20,000 76 ms,
 and requests wait for one another's."""
+MOST_INSIGHTS = 200
+"""That a memory remembers, the most important ones."""
 _TRAJECTORIES = 8
 """Found at most; the cue's tokens usually end it before."""
 _STATES = "mean"
@@ -39,18 +41,20 @@ class Recall:
         self._backbone, self._config = backbone, config
         self._retriever = Retriever(pool, "fused" if config.cue_states else "bm25")
 
-    def remembering(self, trajectories: Sequence[PastTrajectory]) -> "Recall":
-        """One that remembers these too, as the last ones; one of a known id takes the place of what had it.
+    def remembering(self, trajectories: Sequence[PastTrajectory], insights: Sequence[Insight] = ()) -> "Recall":
+        """One that remembers these too: trajectories as the last ones, where one of a known id takes the place of what
+        had it, and insights merged with those at hand.
 
         What no cue has room for is not remembered.
         """
         known = {entry.entry_id: entry for entry in self.pool.trajectories}
         for entry in trajectories:
             known.pop(entry.entry_id, None)
-            if self._rendered([Hit(entry, 1.0)]).entry_ids:
+            if self._has_room(entry):
                 known[entry.entry_id] = entry
         kept = tuple(known.values())[-MOST_ENTRIES:]
-        return Recall(self._backbone, self._config, Experience(kept, self.pool.insights))
+        rules = merged_insights([*self.pool.insights, *filter(self._has_room, insights)])[:MOST_INSIGHTS]
+        return Recall(self._backbone, self._config, Experience(kept, rules))
 
     def cues(self, conversations: Sequence[Sequence[ChatMessage]], *, leave_one_out: bool = False) -> list[Cue]:
         """What the weaver reads beside each conversation: it is searched by the question that it begins with, so it
@@ -71,8 +75,17 @@ class Recall:
     def _cue(self, question: str, state: Tensor | None, leave_one_out: bool) -> Cue:
         if not self.pool.entries or (self._config.cue_states and state is None):
             return NO_CUE
-        query = Query(question, state=state, trajectories=_TRAJECTORIES, leave_one_out=leave_one_out)
+        query = Query(
+            question,
+            state=state,
+            trajectories=_TRAJECTORIES,
+            insights=self._config.cue_insights,
+            leave_one_out=leave_one_out,
+        )
         return self._rendered(self._retriever.search(query))
+
+    def _has_room(self, entry: Entry) -> bool:
+        return bool(self._rendered([Hit(entry, 1.0)]).entry_ids)
 
     def _rendered(self, hits: Sequence[Hit]) -> Cue:
         return render_cue(self._backbone.tokenizer, hits, max_tokens=self._config.cue_tokens)

@@ -41,7 +41,7 @@ from registry.models import (
 from registry.version_standing import withdraw
 
 _EXPERIENCE, _ENTRIES = "/experience/", "entries.json"
-"""Of an artifact, what holds past trajectories in words (`memgen.experience`)."""
+"""Of an artifact, what holds past trajectories, and insights from them, in words (`memgen.experience`)."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,12 @@ def _holds(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
 
 def _remembers(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
     try:
-        return any(entry["entry_id"] in deleted for entry in json.loads(store.get(key))["trajectories"])
+        pool = json.loads(store.get(key))
     except ObjectNotFound:
         return False
+    told = {entry["entry_id"] for entry in pool["trajectories"]}
+    distilled = {source for insight in pool["insights"] for source in insight.get("sources", ())}
+    return not deleted.isdisjoint(told | distilled)
 
 
 def _numbers_only(item: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from memgen.artifact import MOMENTS_FILE
 from memgen.checked_files import check_files
 from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig
 from memgen.errors import ArtifactMismatch
+from memgen.experience import Insight
+from memgen.insights import given_insights
 from memgen.isolated import Isolated, with_task
 from memgen.training.checkpoint import read_moments
 from memgen.training.examples import Example, build_examples
@@ -61,6 +63,8 @@ class _Plan:
     environment: JsonObject | None
     """Where items to play come from, if not from the task's trajectories."""
     min_reward: float
+    insights: tuple[Insight, ...]
+    """That somebody wrote, for the weaver's cues."""
     trained: Version | None
     """The version, if an earlier attempt registered it."""
 
@@ -104,6 +108,7 @@ def _plan(running: Running) -> _Plan:
             config=config_of(method, params.get("training", {})),
             environment=params.get("environment"),
             min_reward=params.get("min_reward", 0.5),
+            insights=given_insights(task.name, params.get("insights", ())),
             trained=trained,
         )
 
@@ -118,7 +123,7 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
         artifact.mkdir()
         _new_memory(model, plan, name)
         try:
-            remember(running, model.host.memories[name], lines, plan.min_reward)
+            remember(running, model.host, name, lines, min_reward=plan.min_reward, written=plan.insights)
             if isinstance(plan.config, TrainingConfig):
                 lesson = _sft_lesson(running, model, plan, name, plan.config, dataset, lines)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,6 +76,10 @@ def train(
     min_reward: Annotated[
         float | None, typer.Option(help="Trajectories with a lower reward are not trained on.")
     ] = None,
+    insights: Annotated[
+        Path | None,
+        typer.Option(help="File of rules in words, one a line, for the weaver's cue.", exists=True, dir_okay=False),
+    ] = None,
     promote: Promote = True,
     wait: Wait = True,
     as_json: Json = False,
@@ -88,6 +93,8 @@ def train(
     options: dict[str, Any] = {"training": training, "promote": promote, "parent": parent, "method": method.value}
     if min_reward is not None:
         options["min_reward"] = min_reward
+    if insights is not None:
+        options["insights"] = _lines(insights)
     options |= _environment(environment, environment_options, items)
     with connect(context) as client:
         _show(client, client.train(adapter, task, **options), wait=wait, as_json=as_json)
@@ -125,6 +132,15 @@ def train_trigger(
     options |= _environment(environment, environment_options, items)
     with connect(context) as client:
         _show(client, client.train_trigger(adapter, parent, **options), wait=wait, as_json=as_json)
+
+
+def _lines(path: Path) -> list[str]:
+    """What stands in each line that is not empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CommandFailed(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _environment(name: str | None, pairs: list[str] | None, items: int | None) -> JsonObject:

@@ -36,11 +36,18 @@ def cued(workshop: Workshop) -> Workshop:
     return workshop
 
 
+def _stored(workshop: Workshop, number: int) -> dict[str, Any]:
+    version = next(version for version in workshop.versions() if version.number == number)
+    return dict(json.loads(workshop.services.store.get(f"{version.artifact_key}/experience/entries.json")))
+
+
 def _experience(workshop: Workshop, number: int) -> dict[str, Any]:
     """By id, the trajectories that a version remembers."""
-    version = next(version for version in workshop.versions() if version.number == number)
-    stored = json.loads(workshop.services.store.get(f"{version.artifact_key}/experience/entries.json"))
-    return {entry["entry_id"]: entry for entry in stored["trajectories"]}
+    return {entry["entry_id"]: entry for entry in _stored(workshop, number)["trajectories"]}
+
+
+def _insights(workshop: Workshop, number: int) -> list[dict[str, Any]]:
+    return list(_stored(workshop, number)["insights"])
 
 
 def test_a_version_remembers_what_it_was_trained_with_and_is_served_so(cued: Workshop, client: openai.OpenAI) -> None:
@@ -49,7 +56,7 @@ def test_a_version_remembers_what_it_was_trained_with_and_is_served_so(cued: Wor
     assert first.state == "succeeded", first.error
     told = next(event for event in cued.events(first.id) if event.message.startswith("the weaver is shown"))
     remembered = _experience(cued, 1)
-    assert told.data == {"remembered": len(remembered), "of_this_dataset": len(remembered)}
+    assert told.data == {"remembered": len(remembered), "of_this_dataset": len(remembered), "insights": 0}
     with transaction(cued.services.sessions) as session:
         trained = {str(item.trajectory_id) for item in session.query(DatasetItem)}
         held_out = {str(row.id) for row in session.query(Trajectory) if row.held_out}
@@ -95,8 +102,8 @@ def test_experience_goes_on_from_version_to_version(cued: Workshop) -> None:
     assert _experience(cued, 4).keys() == two.keys()
 
 
-def test_failures_are_not_shown(cued: Workshop) -> None:
-    """Recorded answers are compared, good and bad ones; only the good ones are remembered."""
+def _answered_twice(cued: Workshop) -> None:
+    """Twenty questions of task `yes`, each answered badly and well."""
     items = [
         {
             "messages": [
@@ -109,14 +116,56 @@ def test_failures_are_not_shown(cued: Workshop) -> None:
         for n in range(40)
     ]
     cued.add_task("yes", items)
-    params = {
-        "task": "yes",
-        "parent": None,
-        "method": "grpo_recorded",
-        "training": {"steps": 2, "items_per_step": 2, "warmup_steps": 0},
-    }
-    done = cued.work(cued.queue_job("train_weaver", params))
+
+
+COMPARED = {
+    "task": "yes",
+    "parent": None,
+    "method": "grpo_recorded",
+    "training": {"steps": 2, "items_per_step": 2, "warmup_steps": 0},
+}
+
+
+def test_failures_are_not_shown(cued: Workshop) -> None:
+    """Recorded answers are compared, good and bad ones; only the good ones are remembered."""
+    _answered_twice(cued)
+    done = cued.work(cued.queue_job("train_weaver", COMPARED))
     assert done.state == "succeeded", done.error
     remembered = _experience(cued, 1).values()
     assert remembered
     assert {entry["answer"] for entry in remembered} == {"yes"}
+
+
+def test_failures_teach_insights_and_a_person_may_give_some(cued: Workshop, client: openai.OpenAI) -> None:
+    """The base writes them once; they and what was given are shown first, and go on from version to version."""
+    with transaction(cued.services.sessions) as session:
+        adapter = session.query(Adapter).one()
+        adapter.memory = {**adapter.memory, "cue_tokens": 400, "cue_insights": 2}
+    _answered_twice(cued)
+    done = cued.work(cued.queue_job("train_weaver", {**COMPARED, "insights": ["Say yes please."]}))
+    assert done.state == "succeeded", done.error
+    [wrote] = [event for event in cued.events(done.id) if event.message.startswith("the base wrote")]
+    written, *distilled = _insights(cued, 1)
+    assert (written["text"], written["sources"]) == ("Say yes please.", [])
+    assert distilled
+    with transaction(cued.services.sessions) as session:
+        rewards = {str(row.id): row.reward for row in session.query(Trajectory)}
+        trained = {str(item.trajectory_id) for item in session.query(DatasetItem)}
+    assert [[rewards[source] for source in rule["sources"][:2]] for rule in distilled] == [[0.0, 1.0]] * len(distilled)
+    assert {source for rule in distilled for source in rule["sources"]} <= trained
+    prompts = sum(len(rule["prompts"]) for rule in distilled)
+    assert prompts == wrote.data["pairs"] - wrote.data["skipped_empty"] - wrote.data["skipped_long"]
+
+    answer = client.chat.completions.create(
+        model="bot@1", messages=[{"role": "user", "content": "yes please 100"}], max_tokens=8, temperature=0
+    )
+    assert answer.model_extra["memgen"]["cue"][0] == written["entry_id"]
+
+    cued.add_task("nope", asking("nope"))
+    second = cued.work(cued.queue("nope", parent=1, training={"steps": 2}))
+    assert second.state == "succeeded", second.error
+    assert _insights(cued, 2) == [written, *distilled]
+    again = cued.work(cued.queue_job("train_weaver", {**COMPARED, "parent": 1}))
+    assert again.state == "succeeded", again.error
+    asked = [event.data["pairs"] for event in cued.events(again.id) if event.message.startswith("the base wrote")]
+    assert asked in ([], [wrote.data["pairs"] - prompts]), "only of what no insight is known from"

@@ -8,7 +8,7 @@ import pytest
 from memgen import insights
 from memgen.engine import Generation, GenerationRequest, Timings
 from memgen.errors import ConfigError
-from memgen.experience import PastTrajectory
+from memgen.experience import Insight, PastTrajectory, merged_insights
 from memgen.host import AdapterHost
 from memgen.insights import Distilled, Pair, distil, given_insights, pairs_of
 
@@ -39,6 +39,16 @@ def test_given_insights_keep_their_order_without_repeats() -> None:
     assert found[0].entry_id != given_insights("other", ["Carry the ten."])[0].entry_id
 
 
+def test_what_somebody_wrote_comes_first_then_what_most_prompts_led_to() -> None:
+    [written] = given_insights("sums", ["Carry the ten."])
+    rare = Insight("rare", "sums", "Guess.", ("9?",), ("a", "b"))
+    often = Insight("often", "sums", "Check.", ("1?", "2?"), ("c", "d"))
+    again = Insight("rare", "sums", "guess.", ("9?", "8?", "7?"), ("b", "e"))
+    assert merged_insights([rare, often, written]) == (written, often, rare)
+    both = replace(rare, prompts=("9?", "8?", "7?"), sources=("a", "b", "e"))
+    assert merged_insights([rare, often, written, again]) == (written, both, often)
+
+
 def test_the_base_is_asked_about_each_pair(host: AdapterHost, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     answers = iter(["1. Check twice.\nMore talk.", "\n- check  TWICE.", "Rule: add slowly.", "  \n42"])
@@ -53,9 +63,9 @@ def test_the_base_is_asked_about_each_pair(host: AdapterHost, monkeypatch: pytes
     too_long = Pair(replace(BAD, answer="x" * 2000), GOOD)
     found = distil(host, [Pair(BAD, GOOD), Pair(OTHER_BAD, OTHER_GOOD), too_long, third, fourth])
 
-    assert [(i.text, i.prompts) for i in found.insights] == [
-        ("Check twice.", ("2 + 3?", "4 + 4?")),
-        ("add slowly.", ("7?",)),
+    assert [(i.text, i.prompts, i.sources) for i in found.insights] == [
+        ("Check twice.", ("2 + 3?", "4 + 4?"), ("bad", "good", "bad-2", "good-2")),
+        ("add slowly.", ("7?",), ("bad", "good")),
     ]
     assert (found.skipped_long, found.skipped_empty) == (1, 1)
     assert "Failed attempt (reward 0):\nsix\n\nSuccessful attempt (reward 1):\nfive\n" in asked[0]

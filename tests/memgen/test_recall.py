@@ -12,7 +12,7 @@ from memgen.backbone import Backbone
 from memgen.checked_files import check_files
 from memgen.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
 from memgen.evaluation.accuracy import Item, score_suite
-from memgen.experience import PastTrajectory
+from memgen.experience import Insight, PastTrajectory
 from memgen.host import AdapterHost
 from memgen.recall import Recall
 from memgen.tasks.graders import Reference
@@ -27,6 +27,10 @@ PAST = [
     PastTrajectory("lamp", "home", "switch on the lamp", "on(lamp)", 1.0),
     PastTrajectory("radio", "home", "switch on the radio", "on(radio)", 1.0),
     PastTrajectory("tea", "home", "boil some tea", "boil(tea)", 1.0),
+]
+RULES = [
+    Insight("polite", "home", "Never ask back."),
+    Insight("plug", "home", "Look whether the radio has a plug.", ("switch on the radio",), ("failed", "radio")),
 ]
 
 
@@ -79,6 +83,25 @@ def test_the_last_word_on_a_trajectory_counts_and_the_last_ones_stay(
     assert recall.remembering([corrected]).pool.trajectories == (PAST[2], corrected)
 
 
+def test_insights_stand_in_front_and_are_as_many_as_the_config_says(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Insight("long", "home", "Look at the radio. " * 100)
+    recalls = [
+        Recall(backbone, replace(CUED, cue_insights=n)).remembering(PAST, [*RULES, long]).remembering([], RULES)
+        for n in range(3)
+    ]
+    assert [recall.pool.insights for recall in recalls] == [tuple(RULES)] * 3, "each once, and none without room"
+    found = [_ids(recall, "switch on the radio") for recall in recalls]
+    assert [ids[:n] for n, ids in enumerate(found)] == [(), ("plug",), ("plug", "polite")]
+    assert all(ids[n] == "radio" for n, ids in enumerate(found))
+    [cue] = recalls[2].cues([_asked("switch on the radio")], leave_one_out=True)
+    assert cue.entry_ids[0] == "polite", "the other tells of this very question"
+    assert not {"plug", "radio"} & set(cue.entry_ids)
+    monkeypatch.setattr("memgen.recall.MOST_INSIGHTS", 1)
+    assert recalls[1].remembering([], RULES).pool.insights == (RULES[0],)
+
+
 @pytest.mark.parametrize("by_states", [False, True])
 def test_nothing_known_and_a_question_too_long_are_no_cue(backbone: Backbone, by_states: bool) -> None:
     config = replace(CUED, cue_states=by_states)
@@ -92,9 +115,9 @@ def test_nothing_known_and_a_question_too_long_are_no_cue(backbone: Backbone, by
 
 @pytest.mark.parametrize("by_states", [False, True])
 def test_experience_lies_in_the_artifact_and_is_checked(host: AdapterHost, tmp_path: Path, by_states: bool) -> None:
-    memory = host.create("m", replace(CUED, cue_states=by_states))
+    memory = host.create("m", replace(CUED, cue_states=by_states, cue_insights=1))
     assert memory.recall is not None
-    memory.recall = memory.recall.remembering(PAST)
+    memory.recall = memory.recall.remembering(PAST, RULES)
     randomise(memory, 0)
     folder = tmp_path / "m"
     manifest = save_artifact(host, "m", folder, REPORT)
@@ -102,7 +125,7 @@ def test_experience_lies_in_the_artifact_and_is_checked(host: AdapterHost, tmp_p
 
     loaded = load_artifact(host, "again", folder, manifest_sha256=manifest).recall
     assert loaded is not None
-    assert loaded.pool.trajectories == tuple(PAST)
+    assert (loaded.pool.trajectories, loaded.pool.insights) == (tuple(PAST), tuple(RULES))
     assert loaded.cues([_asked("the radio")]) == memory.recall.cues([_asked("the radio")])
     again = tmp_path / "again"
     assert save_artifact(host, "again", again, REPORT) == manifest
@@ -167,10 +190,14 @@ def test_examples_and_recorded_turns_take_their_trajectorys_cue(backbone: Backbo
         build_examples(backbone.tokenizer, lines, max_tokens=500, cues=cues[1:])
 
 
-def test_the_tokens_of_a_cue_have_bounds() -> None:
+def test_the_tokens_and_insights_of_a_cue_have_bounds() -> None:
     for wrong in (-1, 5000):
         with pytest.raises(ConfigError, match=f"cue_tokens is {wrong}; expected 0 to 4096"):
             replace(CONFIG, cue_tokens=wrong)
+    with pytest.raises(ConfigError, match="cue_insights is 33; expected 0 to 32"):
+        replace(CUED, cue_insights=33)
+    with pytest.raises(ConfigError, match="cue_insights is 1, but cue_tokens is 0"):
+        replace(CONFIG, cue_insights=1)
 
 
 def test_states_of_the_question_are_the_pools(backbone: Backbone) -> None:

@@ -1,6 +1,7 @@
 """Bytes of deleted data: gone whatever other erasures and jobs do at the same time."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -161,10 +162,15 @@ def test_versions_that_appear_late_are_withdrawn_with_what_goes_on_from_them(row
         assert [states[id_].withdrawn_at is not None for id_ in (learned.id, late.id)] == [True, True]
 
 
-def _remember(rows: Rows, artifact: str, *ids: str) -> str:
-    """Put an artifact's experience into the store, as `memgen.experience` writes it; its folder."""
+def _remember(rows: Rows, artifact: str, *ids: str, sources: Sequence[str] = ()) -> str:
+    """Put an artifact's experience into the store, as `memgen.experience` writes it; its folder.
+
+    Args:
+        sources: ids of trajectories that an insight was distilled from.
+    """
     entries = [{"entry_id": id_, "task": "a", "prompt": SECRET, "answer": "yes", "reward": 1.0} for id_ in ids]
-    stored = json.dumps({"format": 1, "trajectories": entries, "insights": [], "states": None})
+    rule = {"entry_id": "rule", "task": "a", "text": SECRET, "prompts": [SECRET], "sources": list(sources)}
+    stored = json.dumps({"format": 1, "trajectories": entries, "insights": [rule], "states": None})
     rows.services.store.put(f"{artifact}/experience/entries.json", stored.encode())
     rows.services.store.put(f"{artifact}/experience/manifest.json", b"{}")
     return f"{artifact}/experience/"
@@ -183,7 +189,8 @@ def test_experience_that_holds_the_data_goes_with_the_versions_and_no_other(rows
     learned, other = make_stored_version(rows, "a"), make_stored_version(rows, "b")
     child = make_stored_version(rows, "b", parent=learned)
     gone = [str(row.id) for row in trajectories(rows, held_out=False) if row.session_id == "s1"]
-    doomed = [_remember(rows, version.artifact_key, "x", gone[0]) for version in (learned, child)]
+    doomed = [_remember(rows, learned.artifact_key, "x", gone[0])]
+    doomed.append(_remember(rows, child.artifact_key, "x", sources=["y", gone[0]]))
     # A job that could not register its version any more has left this.
     doomed.append(_remember(rows, f"projects/{rows.project_id}/artifacts/{64 * 'f'}", gone[1]))
     kept = _remember(rows, other.artifact_key, "x", "y")

@@ -205,6 +205,19 @@ def test_jobs(bot: None) -> None:
     assert "unknown" in fail("train", "bot", "--task", "t", "--set", "speed=9")
 
 
+def test_insights_are_a_files_lines(bot: None, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.txt"
+    rules.write_text("Ask for the order number.\n\n  Be brief. \n", encoding="utf-8")
+    flags = ("--task", "t", "--no-wait", "--insights", str(rules))
+    assert "shows its weaver no insights" in fail("train", "bot", *flags)
+    memory = ("--memory", "cue_tokens=160", "--memory", "cue_insights=3")
+    succeed("adapter", "create", "ruled", *memory)
+    started = succeed("train", "ruled", *flags, "--json").document["job"]
+    assert started["params"]["insights"] == ["Ask for the order number.", "Be brief."]
+    rules.write_bytes(b"caf\xe9")
+    assert "rules.txt is not UTF-8 text" in fail("train", "ruled", *flags)
+
+
 def test_as_a_process_json_alone_is_on_stdout_and_ctrl_c_leaves_the_job(bot: None) -> None:
     # A process that was started in the background of a shell, as these tests may be, hands on that it ignores Ctrl-C.
     heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
