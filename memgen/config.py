@@ -202,9 +202,9 @@ class GrpoConfig(_FromMapping):
     """Answers generated at once."""
     batch_size: int = 8
     """Turns differentiated at once; gradients of all are summed before a step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-4
     """Of the LoRA factors."""
-    query_learning_rate: float = 5e-4
+    query_learning_rate: float = 1e-4
     """Of everything else that weaver training changes."""
     warmup_steps: int = 5
     """Optimizer steps in which the learning rates rise; then they stay, for the data change with the policy."""
