@@ -5,15 +5,26 @@ import string
 import textwrap
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?")
+# No sign directly behind a word or a bracket, where it is an operator; a comma only between groups of three digits.
+_NUMBER = re.compile(
+    r"(?:(?<![\w)])[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\d.])\.\d+)(?:[eE][-+]?\d+)?"
+)
+_MINUS = "\N{MINUS SIGN}"
 _FINAL = "####"
 _OPENING = r"[\s*_(\[\"'`$]*(?:\\(?:boxed|text|mathrm|mathbf)\{)*"
 # "A" and "I" in front of a word are words themselves.
 _LETTER = r"(?:(?![AI]\s+[a-z])[A-Z](?![\w'’])|[a-z](?=\W*$))"
+_REASONED = r"[AI](?=\s+(?:because|since|as|is|due|right|correct)\b)"
 _SAID = re.compile(
-    rf"(?i:\b(?:answer|choice|option)\b(?:\s+is)?(?:\s+(?:option|choice))?)\s*[:=]?{_OPENING}({_LETTER})", re.MULTILINE
+    r"(?i:\b(?:answer|(?:option|choice)(?=\s+is)|(?:correct|right|best)\s+(?:option|choice|one))\b(?:\s+is)?"
+    rf"(?:\s+(?:option|choice))?)\s*[:=]?{_OPENING}({_REASONED}|{_LETTER})",
+    re.MULTILINE,
 )
-_LEADING = re.compile(r"(?:\\boxed\{|[\s*_(\[\"'`$])*([A-Za-z])(?:\W*$|[*_]*[).:\]][*_]*\s)")
+_OPTION = re.compile(
+    rf"(?i:\b(?:option|choice|choose|pick|select))\b{_OPENING}({_REASONED}|{_LETTER})"
+    r"(?!\W*\s(?:is|was|seems|looks)\s+(?:wrong|incorrect|not|false)\b)"
+)
+_LEADING = re.compile(r"(?:\\boxed\{|[\s*_(\[\"'`$])*([A-Za-z])(?:\W*$|[*_]*[).:\]][*_]*,?\s)")
 _MARKED = re.compile(r"(?:\(|\[|\*\*|\\boxed\{)([A-Z])(?:\)|\]|\*\*|\})")
 _ALONE = re.compile(rf"(?<![\w'’]){_LETTER}")
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
@@ -22,6 +33,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 def last_number(text: str) -> float | None:
     """The number behind the last `####` (GSM8K's mark of the final answer) if there is one, else the last of all."""
+    text = text.replace(_MINUS, "-")
     marked = _NUMBER.search(text.rpartition(_FINAL)[2]) if _FINAL in text else None
     found = [marked.group()] if marked else _NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
@@ -30,15 +42,16 @@ def last_number(text: str) -> float | None:
 def choice_letter(text: str, choices: Sequence[str] | None = None) -> str | None:
     """The letter that the text settles on: `"The answer is (B)"`, `"**B**"`, `"B) Paris"`, or B's own text `"Paris"`.
 
-    In this order: the last "answer is ..."; a letter at the start; the one choice whose text occurs; a marked letter;
-    the only lone letter. None where these find nothing or several. `choices` bounds the letters, A being the first.
+    In this order: the last "answer is ..."; the last "option ..." that is not called wrong; a letter at the start; the
+    one choice whose text occurs; a marked letter; the only lone letter. None where these find nothing or several.
+    `choices` bounds the letters, A being the first.
     """
     letters = string.ascii_uppercase[: len(choices)] if choices is not None else string.ascii_uppercase
 
     def known(found: Sequence[str]) -> list[str]:
         return [letter.upper() for letter in found if letter.upper() in letters]
 
-    if said := known(_SAID.findall(text)):
+    if said := known(_SAID.findall(text)) or known(_OPTION.findall(text)):
         return said[-1]
     if (leading := _LEADING.match(text)) and known([leading.group(1)]):
         return leading.group(1).upper()
@@ -69,10 +82,12 @@ def answered_code(text: str, *, prompt: str = "", entry_point: str = "") -> str:
 
     Args:
         prompt: code that the answer completes, ending inside of `entry_point`; "" where the answer is the whole.
-        entry_point: the function asked for, or "". The last block that defines it is taken, else the last block.
+        entry_point: the function or class asked for, or "". The last block that defines it is taken, else the last.
     """
     blocks = [str(block) for block in _FENCE.findall(text)]
-    defines = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE) if entry_point else None
+    defines = (
+        re.compile(rf"^(?:(?:async )?def|class) {re.escape(entry_point)}\b", re.MULTILINE) if entry_point else None
+    )
     if blocks:
         defining = [block for block in blocks if defines and defines.search(block)]
         code = (defining or blocks)[-1]

@@ -20,6 +20,8 @@ OPTIONS: dict[str, frozenset[str]] = {
 """What may be said of each. `reasoning-gym:<dataset>` names its dataset behind a colon."""
 GAMES_FOLDER = "games"
 """A good name for a folder of generated games, beneath a service's own."""
+_PLACES = ("file", "folder", "path", "dir")
+"""What the name of a dataset's option ends in if it says where something is read."""
 
 
 def open_environment(name: str, options: Mapping[str, Any], *, folder: Path) -> Task:
@@ -41,5 +43,17 @@ def open_environment(name: str, options: Mapping[str, Any], *, folder: Path) -> 
     unknown = sorted(set(options) - OPTIONS[kind])
     if unknown:
         raise ConfigError(f"environment {name!r} got the options {unknown}; expected some of {sorted(OPTIONS[kind])}")
+    if kind == "reasoning-gym":
+        _check_dataset_options(name, options.get("options", {}))
     place = {"folder": folder} if kind == "textworld" else {}
     return make_task(name, **options, **place)
+
+
+def _check_dataset_options(name: str, options: object) -> None:
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise ConfigError(f"environment {name!r} got options {options!r} for its dataset; expected names and values")
+    places = sorted(key for key in options if key.endswith(_PLACES))
+    if places:
+        raise ConfigError(
+            f"environment {name!r} got the dataset's options {places}; files are not for a request to name"
+        )

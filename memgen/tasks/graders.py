@@ -7,20 +7,18 @@ scored by held-out token loss (`memgen.evaluation.accuracy`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-import regex as timed_re  # type: ignore[import-untyped]  # ships no type information
-
 from memgen.chat import Answer, message_calls, message_text
-from memgen.errors import UnknownGrader
+from memgen.errors import ConfigError, UnknownGrader
 from memgen.tasks.answer_text import answered_code, choice_letter, last_number, normalised_phrase
-from memgen.tasks.function_calls import call_matches
+from memgen.tasks.function_calls import calls_match, check_possible, same_calls
 from memgen.tasks.grader_options import check_options
+from memgen.tasks.gym_scorer import GymScorer
+from memgen.tasks.patterns import BoundedPattern
 from memgen.tasks.sandbox import Limits, run_tests
 
 LIKELIHOOD = "likelihood"
-_REGEX_SECONDS = 1.0
 _MAX_CODE_SECONDS = 120.0
 
 
@@ -91,7 +89,7 @@ def numeric(*, tolerance: float = 1e-6) -> Grader:
         got, expected = last_number(answer.content or ""), last_number(message_text(reference.message))
         if got is None or expected is None:
             return 0.0
-        return float(abs(got - expected) <= tolerance * max(1.0, abs(expected)))
+        return float(abs(got - expected) <= tolerance * abs(expected))
 
     return grade
 
@@ -103,25 +101,16 @@ def regex(*, pattern: str, ignore_case: bool = False) -> Grader:
     1 if the answer matches anywhere. A search that takes longer than a second counts as no match.
     """
     try:
-        compiled = timed_re.compile(pattern, timed_re.IGNORECASE if ignore_case else 0)
-    except timed_re.error as error:
-        raise UnknownGrader(
-            f"grader 'regex': option 'pattern' is {pattern!r}: {error}; expected a regular expression"
-        ) from error
-
-    def extract(text: str) -> str | None:
-        try:
-            found = list(compiled.finditer(text, timeout=_REGEX_SECONDS))
-        except TimeoutError:
-            return None
-        return " ".join((found[-1].group(1 if compiled.groups else 0) or "").split()) if found else None
+        bounded = BoundedPattern(pattern, ignore_case=ignore_case)
+    except ConfigError as error:
+        raise UnknownGrader(f"grader 'regex': option 'pattern' is {error}") from error
 
     def grade(answer: Answer, reference: Reference) -> float:
-        got = extract(answer.content or "")
-        if got is None or not compiled.groups:
+        got = bounded.last(answer.content or "")
+        if got is None or not bounded.has_group:
             return float(got is not None)
         text = message_text(reference.message)
-        expected = extract(text)
+        expected = bounded.last(text)
         expected = " ".join(text.split()) if expected is None else expected
         return float(got.casefold() == expected.casefold() if ignore_case else got == expected)
 
@@ -153,7 +142,10 @@ def alias() -> Grader:
     """1 if the answer is one of `metadata.aliases`, or the reference's text, in TriviaQA's normal form."""
 
     def grade(answer: Answer, reference: Reference) -> float:
-        accepted = [message_text(reference.message), *reference.metadata.get("aliases", ())]
+        aliases = reference.metadata.get("aliases", [])
+        if not (isinstance(aliases, list) and all(isinstance(text, str) for text in aliases)):
+            raise UnknownGrader(f"grader 'alias': metadata.aliases is {aliases!r}; expected a list of texts")
+        accepted = [message_text(reference.message), *aliases]
         return float(normalised_phrase(answer.content or "") in {normalised_phrase(text) for text in accepted} - {""})
 
     return grade
@@ -205,44 +197,38 @@ def function_call() -> Grader:
     """
 
     def grade(answer: Answer, reference: Reference) -> float:
-        expected = reference.metadata.get("possible_answers")
-        if expected is None:
-            expected = [
-                {call["name"]: {key: [value] for key, value in call["arguments"].items()}}
-                for call in message_calls(reference.message)
-            ]
-        left = list(expected)
-        for call in answer.tool_calls:
-            match = next((possible for possible in left if call_matches(call, possible)), None)
-            if match is None:
-                return 0.0
-            left.remove(match)
-        return float(not left)
+        possible = reference.metadata.get("possible_answers")
+        if possible is None:
+            return float(same_calls(answer.tool_calls, message_calls(reference.message)))
+        try:
+            check_possible(possible)
+        except ConfigError as error:
+            raise UnknownGrader(f"grader 'function_call': metadata.possible_answers {error}") from error
+        return float(calls_match(answer.tool_calls, possible))
 
     return grade
 
 
 def reasoning_gym(*, dataset: str) -> Grader:
-    """reasoning-gym's own scorer of `dataset`; `metadata.entry` holds the dataset's entry."""
+    """reasoning-gym's own scorer of `dataset`; `metadata.entry` holds the dataset's entry.
+
+    Raises, when grading:
+        SandboxUnavailable: the scorer evaluates answers as Python, and this system can't isolate it.
+    """
+    try:
+        scorer = GymScorer(dataset)
+    except ConfigError as error:
+        raise UnknownGrader(f"grader 'reasoning_gym': {error}") from error
 
     def grade(answer: Answer, reference: Reference) -> float:
         entry = reference.metadata.get("entry")
-        if not isinstance(entry, dict):
-            raise UnknownGrader("grader 'reasoning_gym' needs `metadata.entry` on each trajectory of the task")
-        return float(_reasoning_dataset(dataset).score_answer((answer.content or "").strip(), entry))
+        if not isinstance(entry, dict) or "answer" not in entry:
+            raise UnknownGrader(
+                "grader 'reasoning_gym' needs `metadata.entry`, as the dataset made it, on each trajectory of the task"
+            )
+        return scorer((answer.content or "").strip(), entry)
 
-    _reasoning_dataset(dataset)
     return grade
-
-
-@cache
-def _reasoning_dataset(name: str) -> Any:
-    import reasoning_gym as gym  # slow to import, and only its own tasks need it
-
-    try:
-        return gym.create_dataset(name, size=1, seed=0)
-    except ValueError as error:
-        raise UnknownGrader(f"reasoning-gym has no dataset {name!r}: {error}") from error
 
 
 GRADERS: dict[str, Callable[..., Grader]] = {

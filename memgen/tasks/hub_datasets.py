@@ -65,7 +65,8 @@ def kodcode(
         declared = [info["function_declaration"] for info in row.get("test_info") or () if info["function_declaration"]]
         named = "".join(f"\nDefine `{declaration}`" for declaration in declared)
         ask = f"Answer with the Python code in one code block.{named}"
-        metadata = {"tests": row["test"], "test_form": "pytest"}
+        names = [info["function_name"] for info in row.get("test_info") or () if info.get("function_name")]
+        metadata = {"tests": row["test"], "test_form": "pytest", "entry_point": names[0] if names else ""}
         return _single_turn(
             "kodcode", row["question"], ask, f"```python\n{row['solution'].strip()}\n```", grade, metadata
         )

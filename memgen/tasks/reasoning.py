@@ -15,6 +15,7 @@ from typing import Any
 from memgen.chat import Answer
 from memgen.errors import ConfigError
 from memgen.tasks.graders import Reference
+from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.split import is_held_out, question_digest
 from memgen.tasks.task import SingleTurn
 
@@ -27,10 +28,10 @@ _DRAWS_WITHOUT_NEWS = 1000
 
 @dataclass(frozen=True)
 class Reasoning:
-    """Any dataset of reasoning-gym by its name, graded by its own `score_answer`.
+    """A dataset of reasoning-gym by its name, graded by its own scorer.
 
     Raises:
-        ConfigError: reasoning-gym has no such dataset, or refuses the options.
+        ConfigError: reasoning-gym has no such dataset, refuses the options, or makes no held-out items of it.
     """
 
     dataset: str
@@ -39,7 +40,12 @@ class Reasoning:
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        _ = self._scorer
+        try:
+            _ = self._scorer.entries(size=1, seed=_HELD_OUT_SEED)[0]
+        except ValueError as error:
+            raise ConfigError(
+                f"dataset {self.dataset!r} takes no seed as great as a held-out item's: {error}"
+            ) from error
 
     @property
     def name(self) -> str:
@@ -56,7 +62,7 @@ class Reasoning:
         seen: set[str] = set()
         without_news = 0
         for seed in count_up(first_seed, _CHUNK):
-            for entry in _dataset(self.dataset, size=_CHUNK, seed=seed, **self.options):
+            for entry in self._scorer.entries(size=_CHUNK, seed=seed):
                 digest = question_digest(entry["question"])
                 if digest in seen or is_held_out(entry["question"]) != held_out:
                     without_news += 1
@@ -69,28 +75,16 @@ class Reasoning:
 
     def _item(self, entry: dict[str, Any], digest: str) -> SingleTurn:
         question, answer = _messages(entry)
-        reference = Reference(answer, {"entry": entry})
-        return SingleTurn(f"{self.dataset}-{digest[:16]}", (question,), self._grade, reference)
+        item_id, reference = f"{self.dataset}-{digest[:16]}", Reference(answer, {"entry": entry})
+        # Some datasets know how to judge an answer, and none to give.
+        return SingleTurn(item_id, (question,), self._grade, reference, has_expert=entry["answer"] is not None)
 
     def _grade(self, answer: Answer, reference: Reference) -> float:
-        return float(self._scorer.score_answer((answer.content or "").strip(), reference.metadata["entry"]))
+        return self._scorer((answer.content or "").strip(), reference.metadata["entry"])
 
     @cached_property
-    def _scorer(self) -> Any:
-        try:
-            return _dataset(self.dataset, size=1, seed=0, **self.options)
-        except (AssertionError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"reasoning-gym makes no dataset {self.dataset!r} with the options {dict(self.options)}: {error!r}. "
-                f"It has {', '.join(dataset_names())}"
-            ) from error
-
-
-def dataset_names() -> list[str]:
-    """The datasets that reasoning-gym has."""
-    from reasoning_gym.factory import DATASETS  # slow to import
-
-    return sorted(DATASETS)
+    def _scorer(self) -> GymScorer:
+        return GymScorer(self.dataset, self.options)
 
 
 def reasoning_trajectories(dataset: str, *, size: int, seed: int, **options: Any) -> Iterator[dict[str, Any]]:
@@ -98,7 +92,7 @@ def reasoning_trajectories(dataset: str, *, size: int, seed: int, **options: Any
 
     `metadata.entry` is what reasoning-gym's scorer needs to grade another answer to the same question.
     """
-    for entry in _dataset(dataset, size=size, seed=seed, **options):
+    for entry in GymScorer(dataset, options).entries(size=size, seed=seed):
         yield {
             "trajectory_id": f"{dataset}-{seed}-{entry['metadata']['source_index']}",
             "messages": _messages(entry),
@@ -114,9 +108,3 @@ def _messages(entry: dict[str, Any]) -> list[dict[str, Any]]:
         {"role": "user", "content": entry["question"]},
         {"role": "assistant", "content": entry["answer"]},
     ]
-
-
-def _dataset(name: str, *, size: int, seed: int, **options: Any) -> Any:
-    import reasoning_gym as gym  # slow to import
-
-    return gym.create_dataset(name, size=size, seed=seed, **options)

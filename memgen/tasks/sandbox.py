@@ -16,11 +16,13 @@ import json
 import os
 import secrets
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,7 +113,7 @@ def run_tests(
     if form == "pytest" and importlib.util.find_spec("pytest") is None:
         raise SandboxUnavailable("these tests need pytest; install it (`pip install pytest`) beside memgen")
     token = secrets.token_hex(32)
-    with tempfile.TemporaryDirectory(prefix="memgen-answer-", ignore_cleanup_errors=True) as folder:
+    with _scratch_folder() as folder:
         reader, writer = os.pipe()
         try:
             job = {
@@ -147,6 +149,33 @@ def run_tests(
         )
     reason = stopped or _reason(said[1:], token, process.returncode)
     return SandboxResult(reason, output, isolation, seconds)
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[str]:
+    """An empty folder, removed however deep the program dug in it."""
+    folder = tempfile.mkdtemp(prefix="memgen-answer-")
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            _flatten(Path(folder))
+            shutil.rmtree(folder)
+
+
+def _flatten(folder: Path) -> None:
+    """Lift every folder below up to the top: `rmtree` goes down by recursion, and some depth has no path at all."""
+    left = _folders(folder)
+    while left:
+        for within in _folders(left.pop()):
+            left.append(within.rename(folder / secrets.token_hex(16)))
+
+
+def _folders(path: Path) -> list[Path]:
+    found = [entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink()]
+    for entry in found:
+        entry.chmod(0o700)  # which the program may have left without
+    return found
 
 
 def _rlimits(limits: Limits) -> dict[str, int]:

@@ -16,6 +16,13 @@ CITIES = ["Rome", "Paris", "New York", "York"]
         ("in all 7, ####", 7.0),
         ("it is -3.", -3.0),
         ("2.5e3", 2500.0),
+        ("#### .5", 0.5),
+        ("\N{MINUS SIGN}72", -72.0),
+        ("from 5-10", 10.0),
+        ("x=-3", -3.0),
+        ("the points (3,4)", 4.0),
+        ("1,2,3", 3.0),
+        ("12,345.5,", 12345.5),
         ("none", None),
     ],
 )
@@ -47,6 +54,14 @@ def test_last_number(text: str, number: float | None) -> None:
         ("either B or C", None),
         ("", None),
         ("The answer is a mammal", None),
+        ("The answer is (C). Option D is incorrect because it ignores spin.", "C"),
+        ("The answer is (C), since option D ignores spin.", "C"),
+        ("Option B is wrong. The correct one is (C).", "C"),
+        ("Option B is wrong, option C is not false.", None),
+        ("The answer is A because B is wrong.", "A"),
+        ("Answer: A is right, D is not", "A"),
+        ("The correct option is D.", "D"),
+        ("I pick B", "B"),
     ],
 )
 def test_choice_letter(text: str, letter: str | None) -> None:
@@ -63,6 +78,7 @@ def test_choice_letter(text: str, letter: str | None) -> None:
         ("Rome or Paris", None),
         ("The answer is (E)", None),
         ("(Z) no, (B)", "B"),
+        ("(C), found in 2 steps", "C"),
         ("I would say D", "D"),
     ],
 )
@@ -118,3 +134,4 @@ def test_code_without_a_prompt_is_taken_as_it_stands() -> None:
     assert answered_code("x = 1") == "x = 1"
     assert answered_code("Here:\n```python\nx = 1\n```\nor\n```python\nx = 2\n```") == "x = 2"
     assert answered_code("```python\ndef g(): pass\n```\n```\n$ run\n```", entry_point="g") == "def g(): pass"
+    assert answered_code("```python\nclass G: pass\n```\nOutput:\n```\n3\n```", entry_point="G") == "class G: pass"

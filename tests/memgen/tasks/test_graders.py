@@ -30,6 +30,10 @@ def _said(text: str) -> Reference:
         ({"kind": "numeric", "tolerance": 0}, "100.0", "100", 1.0),
         ({"kind": "numeric"}, "48/2=24, 24+48=72\n#### 72\n(2 steps)", "so\n#### 72", 1.0),
         ({"kind": "numeric"}, "72 in 2 steps", "#### 72", 0.0),
+        ({"kind": "numeric"}, "\N{MINUS SIGN}72", "72", 0.0),
+        ({"kind": "numeric"}, "0", "0.0000001", 0.0),
+        ({"kind": "numeric", "tolerance": 0.1}, "0", "0.05", 0.0),
+        ({"kind": "numeric"}, "0.0", "0", 1.0),
         ({"kind": "regex", "pattern": "yes"}, "oh yes, sir", "", 1.0),
         ({"kind": "regex", "pattern": "yes"}, "Yes", "", 0.0),
         ({"kind": "regex", "pattern": "yes", "ignore_case": True}, "Yes", "", 1.0),
@@ -76,6 +80,9 @@ def test_aliases_are_right_answers_too() -> None:
     grade = make_grader({"kind": "alias"})
     assert grade(Answer("sunset blvd."), reference) == 1.0
     assert grade(Answer("Sunset"), reference) == 0.0
+    for wrong in ("NYC", None, [1969]):
+        with pytest.raises(UnknownGrader, match="metadata.aliases is .*; expected a list of texts"):
+            grade(Answer("n"), Reference(reference.message, {"aliases": wrong}))
 
 
 def test_code_is_graded_by_its_tests() -> None:
@@ -136,6 +143,43 @@ def test_calls_are_graded_against_the_expert_where_no_answers_are_given() -> Non
     assert grade(Answer("f"), reference) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("expert", "answer", "score"),
+    [
+        ({"filter": {"ids": [1, 2]}}, {"filter": {"ids": [1, 2]}}, 1.0),
+        ({"filter": {"ids": []}}, {"filter": {"ids": []}}, 1.0),
+        ({"o": [{"tags": ["a", "b"]}]}, {"o": [{"tags": ["A", "b"]}]}, 1.0),
+        ({"o": [{"tags": ["a", "b"]}]}, {"o": [{"tags": ["a"]}]}, 0.0),
+        ({"filter": {"ids": [1, 2]}}, {"filter": {"ids": 1}}, 0.0),
+        ({"filter": {"ids": 1}}, {"filter": {}}, 0.0),
+        ({"q": ""}, {}, 0.0),
+        ({}, {"q": ""}, 0.0),
+        ({"x": 2.0, "on": True}, {"x": 2, "on": True}, 1.0),
+        ({"x": 2, "on": True}, {"x": 2.0, "on": 1}, 0.0),
+    ],
+)
+def test_an_experts_values_stand_for_themselves_alone(
+    expert: dict[str, Any], answer: dict[str, Any], score: float
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": json.dumps(expert)}}
+    reference = Reference({"role": "assistant", "content": None, "tool_calls": [call]})
+    assert (
+        make_grader({"kind": "function_call"})(Answer(None, ({"name": "f", "arguments": answer},)), reference) == score
+    )
+
+
+def test_calls_find_the_answers_that_leave_room_for_the_others() -> None:
+    """The first call fits both; taken by the first that fits, the second would find none."""
+    metadata = {"possible_answers": [{"f": {"x": [1, 2]}}, {"f": {"x": [1]}}]}
+    calls = tuple({"name": "f", "arguments": {"x": x}} for x in (1, 2))
+    grade = make_grader({"kind": "function_call"})
+    assert grade(Answer(None, calls), Reference({"role": "assistant"}, metadata)) == 1.0
+    assert grade(Answer(None, calls[1:] * 2), Reference({"role": "assistant"}, metadata)) == 0.0
+    for wrong in ({"f": {"x": [1]}}, [{}], [{"f": {"x": 1}}], [{"f": None}], ["f"]):
+        with pytest.raises(UnknownGrader, match=r"metadata.possible_answers .*; expected"):
+            grade(Answer(None, calls), Reference({"role": "assistant"}, {"possible_answers": wrong}))
+
+
 def test_every_expert_call_of_bfcl_is_right_by_its_own_grader() -> None:
     grade = make_grader({"kind": "function_call"})
     count = 0
@@ -175,6 +219,8 @@ def test_unknown_graders_are_named() -> None:
         make_grader({"kind": ["exact"]})
     with pytest.raises(UnknownGrader, match="no dataset 'nothing'"):
         make_grader({"kind": "reasoning_gym", "dataset": "nothing"})
+    with pytest.raises(UnknownGrader, match="'composite' is made of other datasets"):
+        make_grader({"kind": "reasoning_gym", "dataset": "composite"})
     assert "likelihood" in grader_kinds()
 
 
@@ -189,6 +235,9 @@ def test_unknown_graders_are_named() -> None:
         ({"kind": "exact", "ignore_case": 1}, r"'ignore_case' is 1 \(int\); expected bool"),
         ({"kind": "regex", "pattern": 3}, r"'pattern' is 3 \(int\); expected str"),
         ({"kind": "regex", "pattern": "(a"}, r"'pattern' is '\(a'.*expected a regular expression"),
+        ({"kind": "regex", "pattern": "(?:(?:a{1000}){1000}){1000}"}, "'pattern' is .* stand for 1002002000 atoms"),
+        ({"kind": "regex", "pattern": "a" * 3000}, "'pattern' is 3000 characters long; expected at most 2000"),
+        ({"kind": "regex", "pattern": "(" * 999 + ")" * 999}, "'pattern' is .*; expected a regular expression"),
         ({"kind": "code", "timeout_seconds": 1000}, "'timeout_seconds' is 1000; expected more than 0, at most 120"),
         ({"kind": "code", "timeout_seconds": 0}, "'timeout_seconds' is 0"),
         ({"kind": "code", "memory_mib": 1.5}, r"'memory_mib' is 1.5 \(float\); expected int"),

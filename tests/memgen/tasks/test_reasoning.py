@@ -4,8 +4,8 @@ import pytest
 
 from memgen.chat import Answer
 from memgen.errors import ConfigError
-from memgen.tasks import reasoning
-from memgen.tasks.reasoning import Reasoning, dataset_names
+from memgen.tasks.gym_scorer import GymScorer
+from memgen.tasks.reasoning import Reasoning
 from memgen.tasks.task import SingleTurn
 
 
@@ -27,11 +27,11 @@ def test_an_expert_earns_the_reward_and_a_wrong_answer_does_not() -> None:
 
 
 def test_sides_share_no_question_even_where_there_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    def few(name: str, *, size: int, seed: int) -> list[dict[str, object]]:
+    def few(_: GymScorer, *, size: int, seed: int) -> list[dict[str, object]]:
         return [{"question": f"Say {(seed + n) * 7919 % 60}.", "answer": "ok"} for n in range(size)]
 
-    monkeypatch.setattr(reasoning, "_dataset", few)
-    task = Reasoning("few")
+    monkeypatch.setattr(GymScorer, "entries", few)
+    task = Reasoning("spell_backward")
     train, other, test = task.training_items(100), task.training_items(100, seed=1), task.held_out_items(100)
     assert {question(i) for i in train} == {question(i) for i in other}
     assert {question(i) for i in [*train, *test]} == {f"Say {n}." for n in range(60)}
@@ -53,8 +53,12 @@ def test_items_are_the_same_at_every_look() -> None:
     assert all(3 <= len(i.reference.message["content"]) <= 5 for i in task.training_items(20))
 
 
+def test_a_dataset_that_gives_no_answer_has_no_expert() -> None:
+    [item] = Reasoning("rush_hour").training_items(1)
+    assert item.expert is None
+
+
 def test_an_unknown_dataset_or_option_is_named() -> None:
-    assert "spell_backward" in dataset_names()
     with pytest.raises(ConfigError, match=r"no dataset 'spel'.*spell_backward"):
         Reasoning("spel")
     with pytest.raises(ConfigError, match="no dataset 'spell_backward' with the options .*colour"):

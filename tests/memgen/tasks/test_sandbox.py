@@ -94,6 +94,18 @@ FORBIDDEN = {
     "the caller's environment": "import os; open('/proc/%d/environ' % os.getppid(), 'rb').read()",
     "a file of the system": "open('/etc/hostname').read()",
     "a file outside": "open('/tmp/memgen-escaped', 'w')",
+    "a signal by a file": "import fcntl, os; fcntl.fcntl(0, fcntl.F_SETOWN, os.getppid())",
+    "another signal": "import fcntl; fcntl.fcntl(0, 10, 9)",
+    "a signal by a group": "import fcntl, os, struct; fcntl.fcntl(0, 15, struct.pack('ii', 2, os.getppid()))",
+    "a signal by a device": "import fcntl, os, struct; fcntl.ioctl(0, 0x8901, struct.pack('i', os.getppid()))",
+    "shared memory": (
+        "import ctypes\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "libc.shmat(0, None, 0)\n"
+        "raise OSError(ctypes.get_errno(), 'shmat')"
+    ),
+    "a file's times": "import os; open('f', 'w').close(); os.utime('f', (1, 1))",
+    "a file's length": "import os; open('f', 'w').close(); os.truncate('f', 0)",
     "permissions": "import os; os.chmod('/usr', 0o755)",
     "the parent's limits": "import os, resource; resource.prlimit(os.getppid(), resource.RLIMIT_CORE)",
     "more memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))",
@@ -155,6 +167,23 @@ def test_ordinary_programs_work() -> None:
         "if __name__ == '__main__': raise SystemExit('no main part')"
     )
     result = run_tests(source, "assert seen == [1] and asyncio.run(two()) == 2 and open('a').read() == '1'")
+    assert result.passed, result.output
+
+
+@pytest.mark.parametrize("depth", [1500, 6000])
+def test_a_folder_goes_however_deep_it_is(depth: int) -> None:
+    """Deeper than a walk down it, and than a path may be long."""
+    source = "import os\nprint(os.getcwd(), flush=True)\nos.mkdir('closed', 0)\n"
+    result = run_tests(
+        source + f"for _ in range({depth}):\n    os.mkdir('d'); os.chdir('d')\nopen('f', 'w').close()", ""
+    )
+    assert result.passed, result.output
+    assert not Path(result.output.strip()).exists()
+
+
+def test_a_dataclass_finds_its_module() -> None:
+    source = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    x: int"
+    result = run_tests(source, "assert P(1).x == 1")
     assert result.passed, result.output
 
 

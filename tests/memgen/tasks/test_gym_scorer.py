@@ -1,0 +1,90 @@
+"""reasoning-gym's scorers with answers that are right, odd and hostile."""
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memgen.errors import ConfigError
+from memgen.tasks import gym_scorer
+from memgen.tasks.gym_scorer import GymScorer, dataset_names
+
+SANDBOXED = [
+    "advanced_geometry",
+    "binary_matrix",
+    "bitwise_arithmetic",
+    "codeio",
+    "countdown",
+    "decimal_arithmetic",
+    "intermediate_integration",
+    "n_queens",
+    "number_sorting",
+    "polynomial_equations",
+    "polynomial_multiplication",
+    "propositional_logic",
+    "puzzle24",
+    "rubiks_cube",
+    "simple_integration",
+    "spiral_matrix",
+    "string_insertion",
+]
+IN_PROCESS = sorted(set(dataset_names()) - {*SANDBOXED, "arc_agi"})
+"""Without one whose library leaves its data files open."""
+ODD = ["", "0", "1e999", "I think 2 x 3", "{}", "[1, 2", "9**9", "x" * 2000, "__import__('os').getcwd()"]
+
+
+def _entry(name: str) -> dict[str, Any]:
+    return dict(GymScorer(name).entries(size=1, seed=7)[0])
+
+
+@pytest.mark.parametrize("name", ["string_insertion", "spiral_matrix", "countdown", "simple_integration"])
+def test_an_answer_is_not_run_here(name: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    for payload in (f"__import__('pathlib').Path({str(marker)!r}).touch()", "9**9**8" if name == "countdown" else ""):
+        assert 0.0 <= GymScorer(name)(payload or "[]", _entry(name)) < 1.0
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["number_sorting", "polynomial_multiplication"])
+def test_an_entry_is_not_run_here(name: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    payload = f"__import__('pathlib').Path({str(marker)!r}).touch()"
+    assert GymScorer(name)("1", {**_entry(name), "answer": payload}) == 0.0
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", SANDBOXED)
+def test_the_sandbox_gives_the_scorers_own_score(name: str) -> None:
+    scorer, entry = GymScorer(name), _entry(name)
+    assert scorer.sandboxed
+    right = str(entry["answer"])
+    assert scorer(right, entry) == scorer._made.score_answer(right, entry)
+    assert scorer(right, entry) == 1.0 or entry["answer"] is None
+
+
+def test_the_others_score_anything_and_run_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorers = [GymScorer(name) for name in IN_PROCESS]
+    assert not any(scorer.sandboxed for scorer in scorers)
+    entries = [scorer.entries(size=1, seed=7)[0] for scorer in scorers]
+
+    def run(*_: object, **__: object) -> None:
+        raise SystemError("an answer was run")
+
+    for name in ("eval", "exec", "compile"):
+        monkeypatch.setattr(builtins, name, run)
+    for scorer, entry in zip(scorers, entries, strict=True):
+        for answer in ODD:
+            assert 0.0 <= scorer(answer, entry) <= 1.0, (scorer.dataset, answer)
+
+
+def test_a_scorer_that_takes_too_long_scores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym_scorer, "_LIMITS", gym_scorer.Limits(seconds=4.0, memory_bytes=2 << 30))
+    assert GymScorer("string_insertion")("__import__('time').sleep(60)", _entry("string_insertion")) == 0.0
+
+
+def test_what_is_made_of_others_is_refused() -> None:
+    assert "composite" not in dataset_names()
+    assert "spell_backward" in dataset_names()
+    with pytest.raises(ConfigError, match="'composite' is made of other datasets"):
+        GymScorer("composite")
