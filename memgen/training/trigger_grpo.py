@@ -10,7 +10,7 @@ Tokens are greedy by default, so that the rewards of an item differ by its decis
 What becomes of needless insertions depends on the penalty. Where a group's rewards do not differ, the price alone
 does; divided by the group's standard deviation (`grpo`, `bnpo`) even a small one teaches at full strength. Without a
 penalty such groups are skipped, and the trigger stays as undecided there as it was, or follows what it learned
-elsewhere.
+elsewhere. A group in which every rollout failed is skipped in any case: it does not show that memory was needless.
 
 Items and seeds depend only on the step, so a run killed at any step goes on from its checkpoint as if it had not been.
 """

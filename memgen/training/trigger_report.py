@@ -106,7 +106,7 @@ class Progress:
     def _flags(self, trainable: Trainable, last: InvocationRate) -> tuple[str, ...]:
         found = [f"no weight changed: {name}" for name in trainable.unchanged()]
         if self.groups_skipped == self.groups:
-            found.append("no group had a spread of penalised rewards: all advantages were zero")
+            found.append("no group taught anything: each had equal penalised rewards, or earned nothing")
         if last.rate is None:
             found.append("the trigger was never asked")
         elif last.rate >= _SETTLED:

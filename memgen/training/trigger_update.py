@@ -31,8 +31,13 @@ class ScoredGroup:
 
     @property
     def can_teach(self) -> bool:
-        """Whether rewards differ, and some rollout was asked."""
-        return has_spread(self.rewards) and any(decisions_of(rollout) for rollout in self.rollouts)
+        """Whether rewards differ, some rollout was asked, and some earned anything.
+
+        Where all failed, what was woven made no difference that anybody saw. The price alone would teach to skip, at
+        full strength, and on a hard task most groups are so.
+        """
+        asked = any(decisions_of(rollout) for rollout in self.rollouts)
+        return has_spread(self.rewards) and asked and any(rollout.reward > 0 for rollout in self.rollouts)
 
 
 @dataclass(frozen=True)

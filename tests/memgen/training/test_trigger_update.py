@@ -39,6 +39,9 @@ def test_the_price_is_that_of_the_whole_batch() -> None:
     assert scored[1].rewards == pytest.approx((-0.05, -0.05))
     assert [group.can_teach for group in scored] == [True, False]
     assert not penalise([unasked], 0.1)[0].can_teach
+    failed = Group((rollout(0.0, "xx"), rollout(0.0, ".")))
+    assert penalise([failed, right], 0.1)[0].rewards == pytest.approx((-0.1, 0.0))
+    assert not penalise([failed, right], 0.1)[0].can_teach, "no rollout shows that memory was needless"
 
 
 @pytest.mark.parametrize(
