@@ -122,13 +122,22 @@ def recorded_snapshot(
 
 
 def environment_snapshot(
-    project_id: uuid.UUID, task: Task, environment: JsonObject, *, trains: str, seed: int
+    project_id: uuid.UUID, task: Task, environment: JsonObject, *, judged_by: Sequence[Task], trains: str, seed: int
 ) -> Snapshot:
-    """No trajectory at all: the environment's items follow from its name, options, number and seed."""
+    """No trajectory at all: the environment's items follow from its name, options, number and seed.
+
+    Args:
+        judged_by: tasks whose held-out items the gate asks. Conversations made from the environment may be among them,
+            so the manifest says how their sides are drawn (`registry.holdout`).
+    """
     manifest: JsonObject = {
         "task": task.name,
         "trains": trains,
         "environment": environment,
+        "held_out": [
+            {"task": judge.name, "share": judge.holdout_share, "shared_turns": judge.shared_turns}
+            for judge in judged_by
+        ],
         "new": 0,
         "replayed": {},
         "replay_share": 0.0,

@@ -10,6 +10,7 @@ from memgen.evaluation.accuracy import item_of
 from memgen.tasks.environments import GAMES_FOLDER, open_environment
 from memgen.tasks.graders import LIKELIHOOD, make_grader
 from memgen.tasks.task import SingleTurn, TaskItem
+from registry.holdout import beginning_hash, held_out
 from registry.models import Task
 from workers.runner import Running
 
@@ -34,7 +35,8 @@ def games_folder(running: Running) -> Path:
 
 
 def items_of(manifest: Mapping[str, Any], lines: Sequence[dict[str, Any]], folder: Path) -> dict[str, list[TaskItem]]:
-    """By task, the environment's items, or one for each different question of the lines with its task's grader.
+    """By task, the environment's items that the gate does not ask, or one for each different question of the lines
+    with its task's grader.
 
     Args:
         folder: where an environment keeps what it generates.
@@ -46,14 +48,22 @@ def items_of(manifest: Mapping[str, Any], lines: Sequence[dict[str, Any]], folde
     environment = manifest.get("environment")
     if environment is not None:
         made = open_environment(environment["name"], environment["options"], folder=folder)
-        found: dict[str, list[TaskItem]] = {
-            made.name: list(made.training_items(environment["items"], seed=manifest["seed"]))
-        }
+        drawn = made.training_items(environment["items"], seed=manifest["seed"])
+        kept = [item for item in drawn if not _is_asked(item, manifest.get("held_out", ()))]
+        found: dict[str, list[TaskItem]] = {made.name: kept}
     else:
         found = _stored_items(manifest["graders"], lines)
     if not any(found.values()):
         raise ConfigError(f"no item to play came of the dataset of task {manifest['task']!r}")
     return found
+
+
+def _is_asked(item: TaskItem, judges: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the item's conversation is held out of a task that judges what is trained, if it was uploaded there."""
+    messages = list(item.expert or ())
+    return bool(messages) and any(
+        held_out(judge["task"], beginning_hash(messages, judge["shared_turns"]), judge["share"]) for judge in judges
+    )
 
 
 def _stored_items(graders: Mapping[str, dict[str, Any]], lines: Sequence[dict[str, Any]]) -> dict[str, list[TaskItem]]:

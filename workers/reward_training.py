@@ -64,7 +64,10 @@ def snapshot_of(
             session, project_id, task, earlier_tasks=earlier_tasks, replay_share=replay_share, seed=seed
         )
     if environment is not None:
-        return reward_datasets.environment_snapshot(project_id, task, environment, trains="weaver", seed=seed)
+        judges = [task, *earlier_tasks]
+        return reward_datasets.environment_snapshot(
+            project_id, task, environment, judged_by=judges, trains="weaver", seed=seed
+        )
     if not gives_reward(task):
         raise ConfigError(f"task {task.name!r} has grader 'likelihood', which gives no reward; expected another")
     return reward_datasets.question_snapshot(

@@ -4,14 +4,16 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from memgen.tasks.environments import open_environment
 from registry import jobs
 from registry.database import transaction
-from registry.models import Dataset, Job
+from registry.models import Dataset, Job, Trajectory
 from tests.workers.conftest import Workshop, answers
 from workers import reward_training
 from workers.runner import Running
@@ -164,15 +166,23 @@ def test_earlier_tasks_are_replayed_with_their_own_graders(workshop: Workshop) -
     assert playing.data["items"]["yes"] > 0
 
 
-def test_items_may_come_from_an_environment(workshop: Workshop) -> None:
-    workshop.add_task("spell", answers("spell"))
-    environment = {"name": "reasoning-gym:spell_backward", "options": {"options": {"max_word_len": 3}}, "items": 6}
+def test_items_may_come_from_an_environment_but_for_those_that_the_gate_asks(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """Its experts' conversations were uploaded: what is held out of them is not played."""
+    options = {"options": {"max_word_len": 5}}
+    environment = {"name": "reasoning-gym:spell_backward", "options": options, "items": 60}
+    drawn = open_environment("reasoning-gym:spell_backward", options, folder=tmp_path).training_items(60)
+    workshop.add_task("spell", [{"messages": list(item.expert or ())} for item in drawn])
+    with transaction(workshop.services.sessions) as session:
+        asked = session.query(Trajectory).where(Trajectory.held_out).count()
     training = {**PLAYED, "steps": 1, "items_per_step": 2, "group_size": 2}
     params = {"task": "spell", "method": "grpo", "environment": environment, "training": training}
     job = workshop.work(workshop.queue_job("train_weaver", params))
     assert job.state == "succeeded", job.error
     [playing] = [e for e in workshop.events(job.id) if e.message.startswith("playing")]
-    assert playing.data["items"] == {"reasoning-gym:spell_backward": 6}
+    assert 0 < asked < 60
+    assert playing.data["items"] == {"reasoning-gym:spell_backward": 60 - asked}
     [version] = workshop.versions()
     with transaction(workshop.services.sessions) as session:
         assert session.get_one(Dataset, version.dataset_id).manifest["environment"] == environment
