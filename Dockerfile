@@ -1,5 +1,5 @@
 # One image for the API, the workers and beat; docker-compose.yml says which process runs.
-# A GPU worker: docker compose build --build-arg TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
+# Compose builds it with CUDA's torch, docker-compose.cpu.yml with the CPU's.
 FROM python:3.12-slim
 ARG TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

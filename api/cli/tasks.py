@@ -16,7 +16,11 @@ def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Lower case, such as support-tickets.", show_default=False)],
     grader: Annotated[
-        str, typer.Option(help="exact, numeric, function_call, reasoning_gym, or likelihood: held-out token loss.")
+        str,
+        typer.Option(
+            help="exact, numeric, regex, choice, alias, code, function_call, reasoning_gym, or likelihood: held-out "
+            "token loss, which rewards no answers."
+        ),
     ] = "likelihood",
     option: Annotated[list[str] | None, typer.Option(help="Option of the grader, as key=value; repeatable.")] = None,
     holdout_share: Annotated[

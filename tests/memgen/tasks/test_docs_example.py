@@ -1,5 +1,6 @@
 """The examples of docs/tasks.md, run as a reader would."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from memgen.chat import Answer
 from memgen.evaluation.episodes import score_task
 from memgen.host import AdapterHost
 from memgen.tasks.catalogue import BUILT_IN, make_task
+from memgen.tasks.graders import grader_kinds
 from memgen.tasks.task import Task
 from tests.memgen.conftest import CONFIG
 
@@ -52,14 +54,27 @@ def test_a_task_in_one_file(name: str, options: dict[str, Any], host: AdapterHos
 
 
 @pytest.mark.usefixtures("modules")
-def test_the_other_snippets_run(host: AdapterHost) -> None:
-    host.create("my-memory", CONFIG)
-    make, score = (block for block in BLOCKS if not block.startswith('"""'))
+def test_the_other_snippets_run(host: AdapterHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a tiny base, and with fewer steps."""
+    monkeypatch.chdir(tmp_path)
+    memory = host.create("my-memory", CONFIG)
+    make, train, write, score = (block for block in BLOCKS if not block.startswith('"""'))
     names: dict[str, Any] = {"host": host}
     exec(make, names)
     assert (len(names["train"]), len(names["test"])) == (500, 200)
+    before = [parameter.detach().clone() for parameter in memory.weaver_parameters()]
+    exec(make + train.replace("steps=60", "steps=2").replace("GrpoConfig(", "GrpoConfig(steps=1, "), names)
+    assert any(not old.equal(new) for old, new in zip(before, memory.weaver_parameters(), strict=True))
+    exec(write, names)
+    lines = [json.loads(line) for line in Path("sums.jsonl").read_text().splitlines()]
+    assert len(lines) == 600
+    assert [message["role"] for message in lines[0]["messages"]] == ["user", "assistant"]
     exec(score, names)
     assert len(names["scored"].episodes) == 20
+
+
+def test_every_grader_is_in_its_table() -> None:
+    assert set(grader_kinds()) <= set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
 
 
 def test_every_built_in_task_is_in_the_table() -> None:
