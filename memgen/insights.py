@@ -68,12 +68,17 @@ class Distilled:
     """Pairs to which the model wrote nothing."""
 
 
-def pairs_of(trajectories: Sequence[PastTrajectory]) -> tuple[Pair, ...]:
-    """For each prompt with unequal rewards its worst and its best trajectory; of equals the first."""
-    by_prompt: dict[tuple[str, str], list[PastTrajectory]] = {}
-    for trajectory in trajectories:
-        by_prompt.setdefault((trajectory.task, same_prompt(trajectory.prompt)), []).append(trajectory)
-    extremes = ((min(group, key=_reward), max(group, key=_reward)) for group in by_prompt.values())
+def pairs_of(failures: Sequence[PastTrajectory], successes: Sequence[PastTrajectory]) -> tuple[Pair, ...]:
+    """For each prompt of both its worst failure and its best success, of equals the first, if that earned more.
+
+    Prompts come in the order of their first failures.
+    """
+    failed, succeeded = _by_prompt(failures), _by_prompt(successes)
+    extremes = (
+        (min(failed[prompt], key=_reward), max(succeeded[prompt], key=_reward))
+        for prompt in failed
+        if prompt in succeeded
+    )
     return tuple(Pair(worst, best) for worst, best in extremes if worst.reward < best.reward)
 
 
@@ -120,6 +125,13 @@ def _first_rule(answer: str) -> str:
     """The first line with words in it, without a list's mark."""
     lines = (_MARK.sub("", line).strip() for line in answer.splitlines())
     return next((line for line in lines if any(character.isalpha() for character in line)), "")
+
+
+def _by_prompt(trajectories: Sequence[PastTrajectory]) -> dict[tuple[str, str], list[PastTrajectory]]:
+    found: dict[tuple[str, str], list[PastTrajectory]] = {}
+    for trajectory in trajectories:
+        found.setdefault((trajectory.task, same_prompt(trajectory.prompt)), []).append(trajectory)
+    return found
 
 
 def _entry_id(task: str, text: str) -> str:

@@ -117,6 +117,7 @@ def recorded_snapshot(
         "replayed": replayed,
         "replay_share": replay_share,
         "seed": seed,
+        "shared_turns": {each.name: each.shared_turns for each in (task, *earlier_tasks) if each.shared_turns},
     }
     return _with_lines(session, project_id, task, items, manifest)
 
@@ -164,8 +165,8 @@ def no_comparison(task: Task) -> EmptyDataset:
 def comparable_groups(rows: Iterable[Trajectory]) -> dict[bytes, list[Trajectory]]:
     """By prompt, the trajectories of those prompts whose rewards differ.
 
-    A prompt is what stands in front of the first answer, with the tools: of rewards 1, 0 for one prompt and 1, 1 for
-    another, the first two are left.
+    A prompt is what stands in front of the first answer behind the task's shared turns, with the tools: of rewards 1, 0
+    for one prompt and 1, 1 for another, the first two are left.
     """
     groups: dict[bytes, list[Trajectory]] = {}
     for row in rows:
@@ -182,8 +183,9 @@ def _rewarded(task: Task) -> Select[Trajectory]:
 
 
 def _prompt_key(row: Trajectory) -> bytes:
-    roles = [message["role"] for message in row.messages]
-    first = roles.index("assistant") if "assistant" in roles else len(roles)
+    turns = [place for place, message in enumerate(row.messages) if message["role"] == "assistant"]
+    shared = row.task.shared_turns
+    first = turns[shared] if len(turns) > shared else len(row.messages)
     return canonical_json([row.messages[:first], row.tools or None])
 
 
@@ -236,6 +238,7 @@ def _line(row: Trajectory, *, replayed: bool) -> str:
         "messages": row.messages,
         "tools": row.tools,
         "reward": row.reward,
+        "success": row.success,
         "trajectory_id": row.trajectory_id or str(row.id),
         "metadata": row.details,
     }

@@ -46,6 +46,13 @@ def tasks_to_judge(session: Session, version: Version, rival: Version | None) ->
     return list({task.id: task for task in both}.values())
 
 
+def tasks_at_stake(session: Session, adapter: Adapter, parent: Version | None, task: Task) -> list[Task]:
+    """What a version that goes on from `parent` and learns `task` will be judged on, if the champion stays."""
+    rival = rival_of(session, adapter).version
+    found = (task, *learned_tasks(session, parent), *learned_tasks(session, rival))
+    return list({each.id: each for each in found}.values())
+
+
 def not_judged(session: Session, version: Version, rival: Rival, suites: Container[uuid.UUID]) -> list[str]:
     """What the gate did not compare, and why, for people.
 

@@ -3,11 +3,13 @@
 import hashlib
 import uuid
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 
+GOOD_REWARD = 0.5
+"""Least reward of a reference whose sender did not say whether it succeeded: what trainings take unless told."""
 MAX_ITEMS = 500
 """Of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
 
@@ -24,8 +26,7 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
         select(Trajectory.id, Trajectory.content_hash)
         .where(
             Trajectory.task_id == task.id,
-            Trajectory.held_out,
-            Trajectory.success.is_not(False),
+            is_reference(),
             Trajectory.beginning_hash.not_in(_learned_beginnings(task)),
         )
         .order_by(Trajectory.content_hash)
@@ -52,6 +53,12 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     session.add_all(SuiteItem(suite_id=suite.id, place=place, trajectory_id=row.id) for place, row in enumerate(rows))
     session.flush()
     return suite
+
+
+def is_reference() -> ColumnElement[bool]:
+    """Whether a trajectory is held out, and its last answer a right one to compare others with."""
+    unsaid = and_(Trajectory.success.is_(None), or_(Trajectory.reward.is_(None), Trajectory.reward >= GOOD_REWARD))
+    return and_(Trajectory.held_out, or_(Trajectory.success.is_(True), unsaid))
 
 
 def _learned_beginnings(task: Task) -> Select[str | None]:

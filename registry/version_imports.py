@@ -35,6 +35,7 @@ from registry.models import (
 )
 from registry.retention import restore
 from registry.rivals import rival_of, tasks_to_judge
+from registry.suites import is_reference
 from registry.tasks import create_task, find_tasks
 from registry.version_standing import record_change
 from registry.versions import champion, gate_of, register_version
@@ -155,9 +156,7 @@ def can_be_checked(session: Session, version: Version) -> bool:
     """Whether this installation has held-out items, or a suite, of a task that the version or the champion learned."""
     rival = rival_of(session, version.adapter).version
     ids = [task.id for task in tasks_to_judge(session, version, rival)]
-    held_out = select(Trajectory.id).where(
-        Trajectory.task_id.in_(ids), Trajectory.held_out, Trajectory.success.is_not(False)
-    )
+    held_out = select(Trajectory.id).where(Trajectory.task_id.in_(ids), is_reference())
     suites = select(Suite.id).where(Suite.task_id.in_(ids))
     return any(session.scalars(query.limit(1)).first() is not None for query in (held_out, suites))
 

@@ -1,12 +1,12 @@
 """What a training adds to the experience that its weaver is cued from (`memgen.recall`)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from memgen.cue_text import Cue
 from memgen.experience import Insight, PastTrajectory, told
 from memgen.host import AdapterHost
-from memgen.insights import distil, pairs_of
+from memgen.insights import Pair, distil, pairs_of
 from memgen.retrieval import same_prompt
 from workers.runner import Running
 
@@ -21,30 +21,36 @@ def remember(
     lines: Sequence[dict[str, Any]],
     *,
     min_reward: float,
+    open_alike: Collection[str] = (),
     written: Sequence[Insight] = (),
 ) -> None:
     """Let the memory remember the dataset's answered trajectories, beside what its parent did; nothing if its weaver
     is shown no experience.
 
-    Those with less reward than `min_reward` are left out: a cue is to show what went well. What went wrong teaches
+    Those that failed are left out: a cue is to show what went well. Beside a success of the same prompt they teach
     insights, if the memory keeps any.
 
     Args:
+        min_reward: with less, a trajectory failed. One without a reward is a demonstration.
+        open_alike: tasks whose conversations share their first turns. What stands in front of the first answer tells
+            nothing of their questions, so they are neither found nor remembered.
         written: insights that somebody wrote.
     """
     trained = host.memories[memory]
     if trained.recall is None:
         return
-    entries = [
-        told(line["id"], line["task"], line["messages"], 1.0 if line["reward"] is None else line["reward"])
-        for line in lines
-        if any(message["role"] == "assistant" for message in line["messages"])
-    ]
-    good = [entry for entry in entries if entry.reward >= min_reward]
+    answered = [line for line in lines if any(message["role"] == "assistant" for message in line["messages"])]
+    if left_out := sorted({line["task"] for line in answered} & set(open_alike)):
+        running.event(
+            f"not remembered for cues: trajectories of {', '.join(left_out)}, which all begin with the same turns",
+            level="warning",
+        )
+    known = [line for line in answered if line["task"] not in open_alike]
+    good = [_told(line) for line in known if not _failed(line, min_reward)]
     insights: list[Insight] = []
     if trained.config.cue_insights:
-        known = trained.recall.pool.insights
-        insights = [*written, *_distilled(running, host, entries, known, min_reward)]
+        bad = [_told(line) for line in known if _failed(line, min_reward)]
+        insights = [*written, *_distilled(running, host, pairs_of(bad, good), trained.recall.pool.insights)]
     trained.recall = trained.recall.remembering(good, insights)
     pool = trained.recall.pool
     running.event(
@@ -63,25 +69,26 @@ def training_cues(host: AdapterHost, memory: str, lines: Sequence[dict[str, Any]
     return host.cues(memory, [line["messages"] for line in lines], leave_one_out=True)
 
 
+def _failed(line: dict[str, Any], min_reward: float) -> bool:
+    return line.get("success") is False or (line["reward"] is not None and line["reward"] < min_reward)
+
+
+def _told(line: dict[str, Any]) -> PastTrajectory:
+    reward = 1.0 if line["reward"] is None else line["reward"]
+    return told(line["id"], line["task"], line["messages"], reward)
+
+
 def _distilled(
-    running: Running,
-    host: AdapterHost,
-    entries: Sequence[PastTrajectory],
-    known: Sequence[Insight],
-    min_reward: float,
+    running: Running, host: AdapterHost, pairs: Sequence[Pair], known: Sequence[Insight]
 ) -> tuple[Insight, ...]:
-    """What the base makes of each prompt that was answered badly and well, unless an insight is known from it."""
+    """What the base makes of prompts that were answered badly and well, unless an insight is known from them."""
     seen = {(insight.task, same_prompt(prompt)) for insight in known for prompt in insight.prompts}
-    pairs = [
-        pair
-        for pair in pairs_of(entries)
-        if pair.success.reward >= min_reward and (pair.success.task, same_prompt(pair.success.prompt)) not in seen
-    ][-MOST_PAIRS:]
-    if not pairs:
+    new = [pair for pair in pairs if (pair.success.task, same_prompt(pair.success.prompt)) not in seen][-MOST_PAIRS:]
+    if not new:
         return ()
-    found = distil(host, pairs)
+    found = distil(host, new)
     running.event(
-        f"the base wrote {len(found.insights)} insights about {len(pairs)} prompts answered badly and well",
-        {"pairs": len(pairs), "skipped_long": found.skipped_long, "skipped_empty": found.skipped_empty},
+        f"the base wrote {len(found.insights)} insights about {len(new)} prompts answered badly and well",
+        {"pairs": len(new), "skipped_long": found.skipped_long, "skipped_empty": found.skipped_empty},
     )
     return found.insights

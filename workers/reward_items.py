@@ -1,6 +1,7 @@
 """What a training from reward reads of a dataset: items to play, by task."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,26 @@ def items_of(manifest: Mapping[str, Any], lines: Sequence[dict[str, Any]], folde
 
 def _is_asked(item: TaskItem, judges: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the item's conversation is held out of a task that judges what is trained, if it was uploaded there."""
-    messages = list(item.expert or ())
-    return bool(messages) and any(
+    messages = list(item.expert or (*_opening(item), {"role": "assistant", "content": ""}))
+    return any(
         held_out(judge["task"], beginning_hash(messages, judge["shared_turns"]), judge["share"]) for judge in judges
     )
 
 
+def _opening(item: TaskItem) -> Sequence[Any]:
+    """What is said in front of the first answer."""
+    environment = item.open()
+    try:
+        return environment.reset().messages
+    finally:
+        environment.close()
+
+
 def _stored_items(graders: Mapping[str, dict[str, Any]], lines: Sequence[dict[str, Any]]) -> dict[str, list[TaskItem]]:
+    """Of several answers to a question the best is the reference: one without a reward was sent as a demonstration."""
     made = {task: make_grader(spec) for task, spec in graders.items()}
     items: dict[str, dict[str, TaskItem]] = {}
-    for line in lines:
+    for line in sorted(lines, key=lambda line: -math.inf if line["reward"] is None else -line["reward"]):
         item = item_of(line["messages"], line["tools"], line["metadata"])
         question = json.dumps([item.messages, item.tools], sort_keys=True)
         single = SingleTurn(line["id"], item.messages, made[line["task"]], item.reference, item.tools)

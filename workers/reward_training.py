@@ -46,6 +46,7 @@ def snapshot_of(
     *,
     environment: JsonObject | None,
     earlier_tasks: Sequence[Task],
+    judged_by: Sequence[Task],
     replay_share: float,
     min_reward: float,
     seed: int,
@@ -64,9 +65,8 @@ def snapshot_of(
             session, project_id, task, earlier_tasks=earlier_tasks, replay_share=replay_share, seed=seed
         )
     if environment is not None:
-        judges = [task, *earlier_tasks]
         return reward_datasets.environment_snapshot(
-            project_id, task, environment, judged_by=judges, trains="weaver", seed=seed
+            project_id, task, environment, judged_by=judged_by, trains="weaver", seed=seed
         )
     if not gives_reward(task):
         raise ConfigError(f"task {task.name!r} has grader 'likelihood', which gives no reward; expected another")
@@ -130,7 +130,13 @@ def _train_recorded(
 ) -> GrpoReport:
     backbone = model.host.backbone
     cues = training_cues(model.host, name, lines)
-    recorded = groups_of_trajectories(backbone.tokenizer, lines, max_tokens=backbone.max_tokens, cues=cues)
+    recorded = groups_of_trajectories(
+        backbone.tokenizer,
+        lines,
+        max_tokens=backbone.max_tokens,
+        cues=cues,
+        shared_turns=dataset.manifest.get("shared_turns"),
+    )
     running.event(
         f"comparing the answers of {len(recorded.groups)} groups",
         {

@@ -31,6 +31,7 @@ from registry.datasets import Snapshot
 from registry.errors import ObjectNotFound
 from registry.holdout import find_crowd
 from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
+from registry.rivals import tasks_at_stake
 from registry.tasks import get_task
 from registry.version_standing import check_parent
 from registry.versions import get_version, learned_tasks, lineage, version_of_job
@@ -123,7 +124,15 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
         artifact.mkdir()
         _new_memory(model, plan, name)
         try:
-            remember(running, model.host, name, lines, min_reward=plan.min_reward, written=plan.insights)
+            remember(
+                running,
+                model.host,
+                name,
+                lines,
+                min_reward=plan.min_reward,
+                open_alike=[task.name for task in (plan.task, *plan.earlier_tasks) if task.shared_turns],
+                written=plan.insights,
+            )
             if isinstance(plan.config, TrainingConfig):
                 lesson = _sft_lesson(running, model, plan, name, plan.config, dataset, lines)
             else:
@@ -201,6 +210,7 @@ def _snapshot(session: Session, plan: _Plan) -> Snapshot:
         plan.task,
         environment=plan.environment,
         earlier_tasks=plan.earlier_tasks,
+        judged_by=tasks_at_stake(session, plan.adapter, plan.parent, plan.task),
         replay_share=plan.replay_share,
         min_reward=plan.min_reward,
         seed=plan.config.seed,

@@ -22,9 +22,10 @@ from registry.database import transaction
 from registry.datasets import Snapshot
 from registry.errors import ObjectNotFound
 from registry.models import Adapter, Job, JsonObject, Task, Version
+from registry.rivals import tasks_at_stake
 from registry.tasks import get_task
 from registry.version_standing import check_parent
-from registry.versions import get_version, learned_tasks, version_of_job
+from registry.versions import get_version, version_of_job
 from workers.checkpoints import Checkpoint
 from workers.lessons import train_watched
 from workers.model import Model
@@ -110,7 +111,7 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
 def _snapshot(session: Session, plan: _Plan, tasks: tuple[Task, ...]) -> Snapshot:
     project_id, seed = plan.adapter.project_id, plan.config.seed
     if plan.environment is not None:
-        judges = learned_tasks(session, plan.parent)
+        judges = tasks_at_stake(session, plan.adapter, plan.parent, plan.task)
         return reward_datasets.environment_snapshot(
             project_id, plan.task, plan.environment, judged_by=judges, trains="trigger", seed=seed
         )

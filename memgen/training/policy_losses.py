@@ -15,6 +15,7 @@ from torch import Tensor
 from memgen.config import POLICY_LOSSES
 from memgen.errors import ConfigError
 
+_MOST_LOG_RATIO = 20.0
 _SPREAD_FLOOR = 1e-4
 """Added to a group's standard deviation, as in TRL."""
 
@@ -85,7 +86,8 @@ def clipped_surrogate(
         (loss `(N,)`; clipped `(N,)` bool, where the bound took the gradient away). For ratio 1.5 and both bounds 0.2:
         with advantage 1 the loss is -1.2 and clipped; with advantage -1 it is 1.5 and not.
     """
-    ratio = (logprobs - sampled_logprobs).exp()
+    # Beyond e^20 a float's exponential soon is infinite, and a clipped token's gradient not a number.
+    ratio = (logprobs - sampled_logprobs).clamp(-_MOST_LOG_RATIO, _MOST_LOG_RATIO).exp()
     free, bounded = ratio * advantages, ratio.clamp(1 - eps_low, 1 + eps_high) * advantages
     return -torch.minimum(free, bounded), bounded < free
 

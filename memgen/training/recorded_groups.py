@@ -6,7 +6,7 @@ token's last; null for a turn without.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from memgen.chat import render_answer
 from memgen.cue_text import NO_CUE, Cue
 from memgen.training.examples import tokenize
 from memgen.training.rollouts import Group, RolledTurn, Rollout
+
+_LEAST = -50.0
+"""No policy draws what is as unlikely: such a number stands for one that was not known."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class RecordedGroups:
     skipped_weight: int
     """Turns that the trajectory marks with weight 0."""
     unfit_logprobs: int
-    """Turns whose logprobs are not one number for each token; they count as unknown."""
+    """Turns whose logprobs are not one number from -50 to 0 for each token; they count as unknown."""
 
 
 def groups_of_trajectories(
@@ -42,14 +45,17 @@ def groups_of_trajectories(
     *,
     max_tokens: int,
     cues: Sequence[Cue] = (),
+    shared_turns: Mapping[str, int] | None = None,
 ) -> RecordedGroups:
-    """Group trajectories whose messages in front of the first assistant turn, and tools, are the same.
+    """Group trajectories of one task whose tools, and messages in front of the first assistant turn, are the same.
 
     Args:
         trajectories: `{"messages": [...], "tools": [...] | None, "reward": float | None}`, and where known
             `trajectory_id`, `task`, `metadata`.
         max_tokens: longest prompt and answer together of a turn.
         cues: for each trajectory what the weaver reads beside all its turns; none at all is none for any.
+        shared_turns: by task, how many assistant turns all of its conversations begin with. Those are part of the
+            prompt; 0 where nothing is said.
 
     Raises:
         ChatTemplateError: the model's template refuses a conversation.
@@ -68,7 +74,8 @@ def groups_of_trajectories(
             reward=float(trajectory["reward"]),
         )
         if rollout.turns:
-            by_prompt.setdefault(_prompt_key(trajectory), []).append(rollout)
+            shared = (shared_turns or {}).get(rollout.task, 0)
+            by_prompt.setdefault(_prompt_key(trajectory, shared), []).append(rollout)
         else:
             empty += 1
     groups = tuple(Group(tuple(rollouts)) for rollouts in by_prompt.values() if len(rollouts) > 1)
@@ -126,11 +133,12 @@ def _logprobs(logged: object, turn: int, tokens: int) -> tuple[float, ...] | Non
         return ()
     if not isinstance(values, list) or len(values) != tokens:
         return None
-    fit = all(isinstance(v, int | float) and not isinstance(v, bool) and v <= 0 for v in values)
+    fit = all(isinstance(v, int | float) and not isinstance(v, bool) and _LEAST <= v <= 0 for v in values)
     return tuple(float(v) for v in values) if fit else None
 
 
-def _prompt_key(trajectory: dict[str, Any]) -> str:
+def _prompt_key(trajectory: dict[str, Any], shared_turns: int) -> str:
     messages = trajectory["messages"]
-    first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
-    return json.dumps([messages[:first], trajectory.get("tools") or None], sort_keys=True)
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    first = turns[shared_turns] if len(turns) > shared_turns else len(messages)
+    return json.dumps([trajectory.get("task"), messages[:first], trajectory.get("tools") or None], sort_keys=True)

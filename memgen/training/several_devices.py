@@ -77,8 +77,8 @@ class _Job:
     memory: MemoryConfig
     decides: str
     """`Memory.decides`."""
-    pool: Experience | None
-    """What its weaver is cued from."""
+    pool: Path | None
+    """Where what its weaver is cued from lies. A tensor of states is no thing to send to a process that is no fork."""
     weights: Path
     """The memory's tensors by number: as they are given, then as they are returned."""
     train: Training[Any]
@@ -121,11 +121,14 @@ def train_on_devices(
     weaver_base = host.weaver_base(trained.config)
     bases = (backbone,) if weaver_base is backbone else (backbone, weaver_base)
     with tempfile.TemporaryDirectory(prefix="memgen-weights-") as folder:
+        pool = Path(folder) / "pool" if trained.recall else None
+        if trained.recall and pool:
+            trained.recall.pool.save(pool)
         job = _Job(
             bases=tuple(_Base.of(base, cache_dir) for base in bases),
             memory=trained.config,
             decides=trained.decides,
-            pool=trained.recall.pool if trained.recall else None,
+            pool=pool,
             weights=Path(folder) / "weights.safetensors",
             train=train,
         )
@@ -149,7 +152,7 @@ def _train(devices: Devices, device: torch.device, line: Line, job: _Job) -> Any
     memory = host.create("trained", job.memory)
     memory.decides = job.decides
     if job.pool is not None:
-        memory.recall = Recall(host.backbone, job.memory, job.pool)
+        memory.recall = Recall(host.backbone, job.memory, Experience.load(job.pool, host.backbone))
     _read(memory, job.weights)
     report = job.train(
         host,

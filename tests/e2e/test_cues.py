@@ -169,3 +169,14 @@ def test_failures_teach_insights_and_a_person_may_give_some(cued: Workshop, clie
     assert again.state == "succeeded", again.error
     asked = [event.data["pairs"] for event in cued.events(again.id) if event.message.startswith("the base wrote")]
     assert asked in ([], [wrote.data["pairs"] - prompts]), "only of what no insight is known from"
+
+
+def test_a_task_whose_conversations_open_alike_is_not_remembered(cued: Workshop) -> None:
+    """What stands in front of the first answer would find all of them alike."""
+    opening = [{"role": "user", "content": "Begin."}, {"role": "assistant", "content": "yes", "weight": 0}]
+    cued.add_task("yes", [{"messages": [*opening, *item["messages"]]} for item in asking("yes")], shared_turns=1)
+    done = cued.work(cued.queue("yes", training={"steps": 2}))
+    assert done.state == "succeeded", done.error
+    assert _experience(cued, 1) == {}
+    [warned] = [event for event in cued.events(done.id) if event.message.startswith("not remembered")]
+    assert (warned.level, "yes" in warned.message) == ("warning", True)

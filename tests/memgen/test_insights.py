@@ -17,12 +17,14 @@ BAD = PastTrajectory("bad", "sums", "2 +  3?", "six", 0.0)
 OTHER_GOOD, OTHER_BAD = (replace(t, entry_id=f"{t.entry_id}-2", prompt="4 + 4?") for t in (GOOD, BAD))
 
 
-def test_pairs_are_the_worst_and_the_best_of_a_prompt() -> None:
+def test_pairs_are_the_worst_failure_and_the_best_success_of_a_prompt() -> None:
     middling = replace(GOOD, entry_id="middling", reward=0.5)
     alone = replace(GOOD, entry_id="alone", prompt="9 + 9?")
     foreign = replace(BAD, entry_id="foreign", task="other")
-    assert pairs_of([middling, GOOD, BAD, alone, foreign]) == (Pair(BAD, GOOD),)
-    assert pairs_of([GOOD, replace(GOOD, entry_id="again")]) == ()
+    worse = replace(BAD, entry_id="worse", reward=-1.0)
+    assert pairs_of([BAD, foreign, worse], [middling, GOOD, alone]) == (Pair(worse, GOOD),)
+    assert pairs_of([replace(GOOD, entry_id="again")], [GOOD]) == (), "a failure that earned as much"
+    assert pairs_of([], [middling, GOOD]) == (), "successes of two kinds are no failure"
 
 
 def test_a_pair_is_of_one_prompt_and_two_rewards() -> None:

@@ -115,6 +115,30 @@ def test_a_suite_is_frozen_until_something_is_added(rows: Rows) -> None:
         assert len(suite_trajectories(session, first.id)) == first.items
 
 
+def test_failures_are_no_references(rows: Rows) -> None:
+    """By what the sender said, else by the reward."""
+    items = []
+    for said, right in (
+        ({"reward": 1.0}, True),
+        ({"reward": 0.0}, False),
+        ({"success": False}, False),
+        ({"success": False, "reward": 1.0}, False),
+        ({"success": True, "reward": -3.0}, True),
+        ({}, True),
+    ):
+        for n in range(20):
+            messages = [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"{right} {said}"}]
+            items.append({"messages": messages, **said})
+    rows.task("a", items)
+    with transaction(rows.services.sessions) as session:
+        suite = freeze_suite(session, get_task(session, rows.project_id, "a"))
+        assert suite is not None
+        answers = [item.messages[-1]["content"] for item in suite_trajectories(session, suite.id)]
+    assert answers
+    assert all(answer.startswith("True") for answer in answers)
+    assert len(set(answers)) == 3
+
+
 def test_a_task_without_held_out_items_has_no_suite(rows: Rows) -> None:
     rows.task("a", [])
     with transaction(rows.services.sessions) as session:

@@ -61,6 +61,25 @@ def test_what_can_not_be_compared_is_no_dataset(rows: Rows, items: list[dict[str
             )
 
 
+def test_a_shared_opening_is_no_prompt(rows: Rows) -> None:
+    """Different questions behind it are not compared, and the manifest says where prompts end."""
+    opening = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    items = [{**item, "messages": [*opening, *item["messages"]]} for item in rewarded(40, [1.0])]
+    for number, item in enumerate(items):
+        item["reward"] = float(number % 2)
+    rows.task("apart", items, shared_turns=1)
+    compared = [{**item, "messages": [*opening, *item["messages"]]} for item in rewarded(40, [1.0, 0.0])]
+    rows.task("together", compared, shared_turns=1)
+    with transaction(rows.services.sessions) as session:
+        apart, together = (get_task(session, rows.project_id, name) for name in ("apart", "together"))
+        assert not reward_datasets.has_comparison(session, apart)
+        assert reward_datasets.has_comparison(session, together)
+        made = reward_datasets.recorded_snapshot(
+            session, rows.project_id, together, earlier_tasks=(), replay_share=0.0, seed=0
+        )
+    assert made.manifest["shared_turns"] == {"together": 1}
+
+
 def test_replay_takes_whole_groups_up_to_its_share(rows: Rows) -> None:
     rows.task("old", rewarded(40, [1.0, 0.0]))
     rows.task("new", rewarded(40, [1.0, 0.0]))

@@ -15,7 +15,7 @@ from registry.evaluations import record_evaluation, subject_of
 from registry.gates import GateTerms, judge, record_gate
 from registry.models import Gate, Version, VersionStanding
 from registry.retention import purge
-from registry.rivals import not_judged, rival_of, tasks_to_judge
+from registry.rivals import not_judged, rival_of, tasks_at_stake, tasks_to_judge
 from registry.suites import freeze_suite
 from registry.tasks import get_task
 from registry.version_imports import can_be_checked
@@ -84,6 +84,9 @@ def test_what_only_the_champion_has_learned_must_hold(rows: Rows, branches: list
     with transaction(rows.services.sessions) as session:
         both = tasks_to_judge(session, session.get_one(Version, third.id), session.get_one(Version, second.id))
         assert [task.name for task in both] == ["a", "c", "b"]
+        adapter = get_adapter(session, rows.project_id, rows.adapter)
+        at_stake = tasks_at_stake(session, adapter, None, get_task(session, rows.project_id, "c"))
+        assert [task.name for task in at_stake] == ["c", "a", "b"], "of a version without a parent too"
     _score(rows, third, {"a": 1.0, "b": 0.0, "c": 1.0})
     gate = _gate(rows, third, "a", "b", "c")
     assert not gate.passed

@@ -44,11 +44,23 @@ class Workshop:
     handlers: dict[str, Handler]
 
     def add_task(
-        self, name: str, items: list[dict[str, Any]] | None = None, grader: dict[str, Any] | None = None
+        self,
+        name: str,
+        items: list[dict[str, Any]] | None = None,
+        grader: dict[str, Any] | None = None,
+        *,
+        shared_turns: int = 0,
     ) -> None:
         tokens = TokenLimit(count=lambda messages, tools: 10, max_tokens=1000)
         with transaction(self.services.sessions) as session:
-            create_task(session, self.project_id, name, grader=grader or {"kind": "exact"}, holdout_share=0.3)
+            create_task(
+                session,
+                self.project_id,
+                name,
+                grader=grader or {"kind": "exact"},
+                holdout_share=0.3,
+                shared_turns=shared_turns,
+            )
             sent = [read_item(n, item) for n, item in enumerate(answers(name) if items is None else items)]
             import_batch(session, self.project_id, sent, default_task=name, tokens=tokens)
 

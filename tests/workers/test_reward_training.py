@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from memgen.chat import Answer
 from memgen.tasks.environments import open_environment
 from registry import jobs
 from registry.database import transaction
+from registry.holdout import beginning_hash, held_out
 from registry.models import Dataset, Job, Trajectory
 from tests.workers.conftest import Workshop, answers
 from workers import reward_training
+from workers.reward_items import items_of
 from workers.runner import Running
 
 LETTER_FIRST = {"kind": "regex", "pattern": "^[A-Za-z]"}
@@ -186,6 +189,41 @@ def test_items_may_come_from_an_environment_but_for_those_that_the_gate_asks(
     [version] = workshop.versions()
     with transaction(workshop.services.sessions) as session:
         assert session.get_one(Dataset, version.dataset_id).manifest["environment"] == environment
+
+
+def test_an_environments_items_without_experts_are_kept_from_the_gate_too(tmp_path: Path) -> None:
+    """Uploads made from them are somebody's own answers, held out by what was asked."""
+    environment = {"name": "reasoning-gym:rush_hour", "options": {}, "items": 12}
+    judge = {"task": "games", "share": 0.5, "shared_turns": 0}
+    manifest = {"task": "games", "seed": 0, "environment": environment, "held_out": [judge]}
+    drawn = open_environment("reasoning-gym:rush_hour", {}, folder=tmp_path).training_items(12)
+    sides = [
+        held_out("games", beginning_hash([*item.open().reset().messages, {"role": "assistant", "content": "?"}]), 0.5)
+        for item in drawn
+    ]
+    assert {item.expert for item in drawn} == {None}
+    [kept] = items_of(manifest, [], tmp_path).values()
+    assert 0 < len(kept) < 12
+    expected = [item.item_id for item, side in zip(drawn, sides, strict=True) if not side]
+    assert [item.item_id for item in kept] == expected
+
+
+def test_the_best_recorded_answer_is_the_reference(tmp_path: Path) -> None:
+    manifest = {"task": "sums", "graders": {"sums": {"kind": "numeric"}}}
+    lines = [
+        {
+            "id": answer,
+            "task": "sums",
+            "messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": answer}],
+            "tools": None,
+            "reward": reward,
+            "metadata": {},
+        }
+        for answer, reward in (("5", 0.5), ("4", 1.0), ("3", 0.7))
+    ]
+    [[item]] = items_of(manifest, lines, tmp_path).values()
+    assert item.open().step(Answer("4")).reward == 1.0
+    assert item.open().step(Answer("5")).reward == 0.0
 
 
 def test_a_cancelled_training_stops_and_registers_nothing(workshop: Workshop) -> None:

@@ -123,7 +123,8 @@ def _played(
 ) -> tuple[Any, list[torch.Tensor]]:
     """What `train` makes of a memory that is cued and has a trigger."""
     host = AdapterHost(backbone)
-    shape = replace(CONFIG, max_insertions=2, trigger="lora", cue_tokens=60, delimiters=("e", "t", "a", " "))
+    cued = {"cue_tokens": 60, "cue_states": True}
+    shape = replace(CONFIG, max_insertions=2, trigger="lora", delimiters=("e", "t", "a", " "), **cued)
     memory = host.create("m", shape, seed=1)
     randomise(memory, 3)
     with torch.no_grad():

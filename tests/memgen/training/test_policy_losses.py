@@ -74,6 +74,17 @@ def test_the_surrogate_stops_where_the_policy_has_gone_far_enough(
     assert logprobs.grad.item() == pytest.approx(slope)
 
 
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_what_was_logged_as_impossible_leaves_numbers(advantage: float) -> None:
+    logprobs = torch.tensor([-2.0, -1.0], requires_grad=True)
+    found, _ = clipped_surrogate(
+        logprobs, torch.tensor([-9999.0, -1.0]), torch.tensor([advantage] * 2), eps_low=0.2, eps_high=0.2
+    )
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert torch.isfinite(logprobs.grad).all()
+
+
 def test_the_estimate_of_kl() -> None:
     logprobs, start = torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor([0.25, 0.5, 0.25]).log()
     expected = [0.5 + math.log(2) - 1, 2 - math.log(2) - 1, 0.0]

@@ -27,14 +27,14 @@ def test_trajectories_of_one_prompt_become_a_group(tokenizer: PreTrainedTokenize
         [
             said("a", "one", reward=1.0, trajectory_id="t1", task="letters"),
             said("b", "two", reward=0.5),
-            said("a", "three", "four", reward=0.0),
+            said("a", "three", "four", reward=0.0, task="letters"),
             said("b", "five", reward=0.25),
         ],
         max_tokens=500,
     )
     assert [group.rewards for group in found.groups] == [(1.0, 0.0), (0.5, 0.25)]
     first, second = found.groups[0].rollouts
-    assert (first.item_id, first.task, second.item_id, second.task) == ("t1", "letters", "2", "")
+    assert (first.item_id, first.task, second.item_id, second.task) == ("t1", "letters", "2", "letters")
     assert [tokenizer.decode(turn.token_ids) for turn in second.turns] == ["three<|im_end|>", "four<|im_end|>"]
     assert first.turns[0].prompt_ids == second.turns[0].prompt_ids
     assert tokenizer.decode(second.turns[1].prompt_ids).endswith(
@@ -50,6 +50,21 @@ def test_other_tools_are_another_prompt(tokenizer: PreTrainedTokenizerBase) -> N
     )
     assert found.groups == ()
     assert found.skipped_alone == 2
+
+
+def test_other_tasks_and_other_questions_behind_a_shared_opening_are_other_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    def opened(question: str, reward: float) -> dict[str, Any]:
+        opening = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi", "weight": 0}]
+        return {**said(question, "x", reward=reward), "messages": [*opening, *said(question, "x")["messages"]]}
+
+    lines = [{**opened(question, reward), "task": "t"} for question in "ab" for reward in (1.0, 0.0)]
+    found = groups_of_trajectories(tokenizer, lines, max_tokens=500, shared_turns={"t": 1})
+    assert [group.rewards for group in found.groups] == [(1.0, 0.0)] * 2
+    two = [said("a", "x", reward=reward, task=task) for task in ("essay", "brief") for reward in (1.0, 0.2)]
+    found = groups_of_trajectories(tokenizer, two, max_tokens=500)
+    assert [{rollout.task for rollout in group.rollouts} for group in found.groups] == [{"essay"}, {"brief"}]
 
 
 def test_what_is_left_out_is_counted(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -77,6 +92,7 @@ def test_what_is_left_out_is_counted(tokenizer: PreTrainedTokenizerBase) -> None
         ([[-0.5, -0.5, 0.5, -0.5]], [(), ()], 1),
         ([[-0.5, float("nan"), -0.5, -0.5]], [(), ()], 1),
         ({"0": []}, [(), ()], 2),
+        ([[-9999.0, -0.5, -0.5, -0.5]], [(), ()], 1),
     ],
 )
 def test_logprobs_count_if_they_are_one_for_each_token(
