@@ -19,7 +19,10 @@ from memgen.tasks.sandbox import Limits, run_tests
 _EVALUATES = re.compile(r"\b(?:eval|exec|compile|sympy|sympify|parse_expr)\b")
 _LIMITS = Limits(seconds=20.0, memory_bytes=2 << 30)
 """Of the import too."""
-_OF_OTHERS = "composite"
+_UNFIT = {
+    "composite": "is made of other datasets; name one of those",
+    "game_of_life_halting": "has a scorer that compares the truth of texts, by which any answer is right or none",
+}
 _SCORE = """
 import json, reasoning_gym
 job = json.loads({job!r})
@@ -44,8 +47,8 @@ class GymScorer:
     """Of the dataset's config, such as `min_words`."""
 
     def __post_init__(self) -> None:
-        if self.dataset == _OF_OTHERS:
-            raise ConfigError(f"reasoning-gym's {_OF_OTHERS!r} is made of other datasets; name one of those")
+        if self.dataset in _UNFIT:
+            raise ConfigError(f"reasoning-gym's {self.dataset!r} {_UNFIT[self.dataset]}")
         _ = self._made
 
     def __call__(self, answer: str, entry: Mapping[str, Any]) -> float:
@@ -91,10 +94,10 @@ class GymScorer:
 
 
 def dataset_names() -> list[str]:
-    """The datasets that reasoning-gym has, but for the one that is made of others."""
+    """The datasets that reasoning-gym has, but for those that can't be played."""
     from reasoning_gym.factory import DATASETS  # slow to import
 
-    return sorted(set(DATASETS) - {_OF_OTHERS})
+    return sorted(set(DATASETS) - set(_UNFIT))
 
 
 def _create(name: str, *, size: int, seed: int, **options: Any) -> Any:

@@ -83,8 +83,10 @@ def test_a_scorer_that_takes_too_long_scores_nothing(monkeypatch: pytest.MonkeyP
     assert GymScorer("string_insertion")("__import__('time').sleep(60)", _entry("string_insertion")) == 0.0
 
 
-def test_what_is_made_of_others_is_refused() -> None:
+def test_what_can_not_be_played_is_refused() -> None:
     assert "composite" not in dataset_names()
     assert "spell_backward" in dataset_names()
     with pytest.raises(ConfigError, match="'composite' is made of other datasets"):
         GymScorer("composite")
+    with pytest.raises(ConfigError, match="'game_of_life_halting' has a scorer that compares the truth of texts"):
+        GymScorer("game_of_life_halting")
