@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memgen.errors import ConfigError
+from memgen.errors import Cancelled, ConfigError
 from memgen.evaluation.accuracy import item_of
 from memgen.tasks.environments import GAMES_FOLDER, open_environment
 from memgen.tasks.graders import LIKELIHOOD, make_grader
@@ -35,14 +35,22 @@ def games_folder(running: Running) -> Path:
     return running.services.settings.models_dir / GAMES_FOLDER
 
 
-def items_of(manifest: Mapping[str, Any], lines: Sequence[dict[str, Any]], folder: Path) -> dict[str, list[TaskItem]]:
+def items_of(
+    manifest: Mapping[str, Any],
+    lines: Sequence[dict[str, Any]],
+    folder: Path,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, list[TaskItem]]:
     """By task, the environment's items that the gate does not ask, or one for each different question of the lines
     with its task's grader.
 
     Args:
         folder: where an environment keeps what it generates.
+        should_stop: asked before each of the environment's items is looked at, which may have to be generated first.
 
     Raises:
+        Cancelled: `should_stop` said so.
         ConfigError: no item came of it, or the environment is unknown.
         UnknownGrader: a task's grader is.
     """
@@ -50,13 +58,24 @@ def items_of(manifest: Mapping[str, Any], lines: Sequence[dict[str, Any]], folde
     if environment is not None:
         made = open_environment(environment["name"], environment["options"], folder=folder)
         drawn = made.training_items(environment["items"], seed=manifest["seed"])
-        kept = [item for item in drawn if not _is_asked(item, manifest.get("held_out", ()))]
-        found: dict[str, list[TaskItem]] = {made.name: kept}
+        found: dict[str, list[TaskItem]] = {made.name: _unasked(drawn, manifest.get("held_out", ()), should_stop)}
     else:
         found = _stored_items(manifest["graders"], lines)
     if not any(found.values()):
         raise ConfigError(f"no item to play came of the dataset of task {manifest['task']!r}")
     return found
+
+
+def _unasked(
+    items: Sequence[TaskItem], judges: Sequence[Mapping[str, Any]], should_stop: Callable[[], bool]
+) -> list[TaskItem]:
+    kept = []
+    for item in items:
+        if should_stop():
+            raise Cancelled("stopped while items were drawn")
+        if not _is_asked(item, judges):
+            kept.append(item)
+    return kept
 
 
 def _is_asked(item: TaskItem, judges: Sequence[Mapping[str, Any]]) -> bool:

@@ -107,7 +107,7 @@ def _train_played(
     checkpoint: Checkpoint,
     _: Path,
 ) -> GrpoReport:
-    by_task = items_of(dataset.manifest, lines, games_folder(running))
+    by_task = items_of(dataset.manifest, lines, games_folder(running), should_stop=running.stop.is_set)
     items = [item for found in by_task.values() for item in found]
     counts = {task: len(found) for task, found in by_task.items()}
     running.event(f"playing {len(items)} items", {**dataset.manifest, "items": counts})

@@ -84,7 +84,8 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     tasks = with_reward(running, plan.tasks)
     dataset = dataset_of(running, lambda session: _snapshot(session, plan, tasks))
     lines = running.services.store.get(dataset.object_key).decode().splitlines()
-    items = items_of(dataset.manifest, [json.loads(line) for line in lines], games_folder(running))
+    read = [json.loads(line) for line in lines]
+    items = items_of(dataset.manifest, read, games_folder(running), should_stop=running.stop.is_set)
     counts = {task: len(found) for task, found in items.items()}
     running.event(f"playing {sum(counts.values())} items", {**dataset.manifest, "items": counts})
     with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from memgen.chat import Answer
+from memgen.errors import Cancelled
 from memgen.tasks.environments import open_environment
 from registry import jobs
 from registry.database import transaction
@@ -206,6 +207,8 @@ def test_an_environments_items_without_experts_are_kept_from_the_gate_too(tmp_pa
     assert 0 < len(kept) < 12
     expected = [item.item_id for item, side in zip(drawn, sides, strict=True) if not side]
     assert [item.item_id for item in kept] == expected
+    with pytest.raises(Cancelled):
+        items_of(manifest, [], tmp_path, should_stop=lambda: True)
 
 
 def test_the_best_recorded_answer_is_the_reference(tmp_path: Path) -> None:
