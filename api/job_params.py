@@ -14,6 +14,7 @@ from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfi
 from memgen.tasks.environments import open_environment
 from memgen.tasks.graders import LIKELIHOOD
 from registry.adapters import get_adapter
+from registry.datasets import GOOD_REWARD
 from registry.errors import Invalid
 from registry.keys import Principal
 from registry.models import Adapter, Task
@@ -64,7 +65,7 @@ class JobIn(Strict):
     ]
     min_reward: Annotated[
         float, Field(description="Trajectories with a lower reward are not trained on; grpo_recorded takes all")
-    ] = 0.5
+    ] = GOOD_REWARD
     insights: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=2000)]] | None,
         Field(

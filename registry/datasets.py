@@ -22,6 +22,9 @@ from registry.holdout import find_crowd
 from registry.lineage import one_of
 from registry.models import Dataset, DatasetItem, Task, Trajectory
 
+GOOD_REWARD = 0.5
+"""Least reward of a success, where nobody says another or whether it succeeded."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -56,7 +59,7 @@ def snapshot(
         EmptyDataset: the task has nothing to train on.
     """
     new = session.scalars(
-        select(Trajectory).where(_learnable(task, min_reward)).order_by(Trajectory.content_hash)
+        select(Trajectory).where(learnable(task.id, min_reward)).order_by(Trajectory.content_hash)
     ).all()
     if not new:
         crowd = find_crowd(session, task)
@@ -154,9 +157,10 @@ class _Reservoir:
         }
 
 
-def _learnable(task: Task, min_reward: float) -> ColumnElement[bool]:
+def learnable(task_id: uuid.UUID, min_reward: float) -> ColumnElement[bool]:
+    """Whether a trajectory of the task may be trained on."""
     return and_(
-        Trajectory.task_id == task.id,
+        Trajectory.task_id == task_id,
         Trajectory.held_out.is_(False),
         Trajectory.success.is_not(False),
         or_(Trajectory.reward.is_(None), Trajectory.reward >= min_reward),
@@ -177,7 +181,7 @@ def _reservoirs(
 
 
 def _reservoir(session: Session, task: Task, part: int, min_reward: float, seed: int) -> _Reservoir:
-    pool = session.execute(select(Trajectory.id, Trajectory.content_hash).where(_learnable(task, min_reward))).all()
+    pool = session.execute(select(Trajectory.id, Trajectory.content_hash).where(learnable(task.id, min_reward))).all()
     if not pool:
         return _Reservoir(task.name, 0, ())
     key = f"{seed}\n{task.name}\n"

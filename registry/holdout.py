@@ -12,8 +12,9 @@ Tools are no part of a beginning: a conversation may be given more of them as it
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Text, func, literal, select
@@ -34,12 +35,18 @@ def beginning_hash(messages: list[dict[str, Any]], shared_turns: int = 0) -> str
     Only what reaches the model counts: roles, texts and calls, but no random call ids. None if the last supervised
     turn is one of the shared ones.
     """
-    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    if len(turns) <= shared_turns or last_supervised(messages) < turns[shared_turns]:
+    first = first_answer(messages, shared_turns)
+    if first is None or last_supervised(messages) < first:
         return None
-    beginning = [_read_by_model(message) for message in messages[: turns[shared_turns]]]
+    beginning = [_read_by_model(message) for message in messages[:first]]
     # The null stands where tools once did: a conversation without any is drawn as it always was.
     return hashlib.sha256(canonical_json([beginning, None])).hexdigest()
+
+
+def first_answer(messages: Sequence[Mapping[str, Any]], shared_turns: int) -> int | None:
+    """Place of the first assistant turn after the shared ones; None if there is none."""
+    turns = (place for place, message in enumerate(messages) if message["role"] == "assistant")
+    return next(islice(turns, shared_turns, None), None)
 
 
 def held_out(task_name: str, beginning: str | None, share: float) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from registry import datasets
 from registry.datasets import Snapshot
 from registry.errors import EmptyDataset
+from registry.holdout import first_answer
 from registry.json_text import canonical_json
 from registry.models import JsonObject, Task, Trajectory
 
@@ -183,10 +184,9 @@ def _rewarded(task: Task) -> Select[Trajectory]:
 
 
 def _prompt_key(row: Trajectory) -> bytes:
-    turns = [place for place, message in enumerate(row.messages) if message["role"] == "assistant"]
-    shared = row.task.shared_turns
-    first = turns[shared] if len(turns) > shared else len(row.messages)
-    return canonical_json([row.messages[:first], row.tools or None])
+    # All of it where there is no answer.
+    prompt = row.messages[: first_answer(row.messages, row.task.shared_turns)]
+    return canonical_json([prompt, row.tools or None])
 
 
 def _replayed(groups: dict[bytes, list[Trajectory]], part: int, key: str) -> list[Trajectory]:

@@ -5,7 +5,7 @@ over it would be asked of the very version that is to mend it; the bare base sta
 """
 
 import uuid
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -42,15 +42,13 @@ def rival_of(session: Session, adapter: Adapter) -> Rival:
 
 def tasks_to_judge(session: Session, version: Version, rival: Version | None) -> list[Task]:
     """What the version learned, then what only its rival did: a version of another branch would lose that."""
-    both = (*learned_tasks(session, version), *learned_tasks(session, rival))
-    return list({task.id: task for task in both}.values())
+    return _each_once([*learned_tasks(session, version), *learned_tasks(session, rival)])
 
 
 def tasks_at_stake(session: Session, adapter: Adapter, parent: Version | None, task: Task) -> list[Task]:
     """What a version that goes on from `parent` and learns `task` will be judged on, if the champion stays."""
     rival = rival_of(session, adapter).version
-    found = (task, *learned_tasks(session, parent), *learned_tasks(session, rival))
-    return list({each.id: each for each in found}.values())
+    return _each_once([task, *learned_tasks(session, parent), *learned_tasks(session, rival)])
 
 
 def not_judged(session: Session, version: Version, rival: Rival, suites: Container[uuid.UUID]) -> list[str]:
@@ -80,3 +78,7 @@ def not_judged(session: Session, version: Version, rival: Rival, suites: Contain
 
 def is_imported(session: Session, version: Version) -> bool:
     return session.get(VersionImport, version.id) is not None
+
+
+def _each_once(tasks: Iterable[Task]) -> list[Task]:
+    return list({task.id: task for task in tasks}.values())

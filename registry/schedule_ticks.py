@@ -12,6 +12,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
+from registry.datasets import learnable
 from registry.errors import VersionNotServable
 from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
 from registry.schedule_times import Cron
@@ -77,11 +78,7 @@ def waiting_for(session: Session, schedule: Schedule) -> Waiting:
         mark = max(mark, _tried_up_to(session, schedule))
     count, newest = session.execute(
         select(func.count(), func.coalesce(func.max(Trajectory.seq), 0)).where(
-            Trajectory.task_id == schedule.task_id,
-            Trajectory.held_out.is_(False),
-            Trajectory.seq > mark,
-            Trajectory.success.is_not(False),
-            or_(Trajectory.reward.is_(None), Trajectory.reward >= schedule.params["min_reward"]),
+            learnable(schedule.task_id, schedule.params["min_reward"]), Trajectory.seq > mark
         )
     ).one()
     return Waiting(count, newest)

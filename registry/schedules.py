@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
+from registry.datasets import GOOD_REWARD
 from registry.errors import InvalidSchedule, NameTaken, ScheduleNotFound
 from registry.models import Adapter, Job, JsonObject, Schedule, ScheduleChange, ScheduleRun, Task
 from registry.names import check_name
@@ -46,7 +47,7 @@ class Lesson:
 
     training: JsonObject
     """All fields of memgen's TrainingConfig; opaque here."""
-    min_reward: float = 0.5
+    min_reward: float = GOOD_REWARD
     promote: bool = True
 
     def params(self) -> JsonObject:

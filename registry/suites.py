@@ -6,10 +6,9 @@ import uuid
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from registry.datasets import GOOD_REWARD
 from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 
-GOOD_REWARD = 0.5
-"""Least reward of a reference whose sender did not say whether it succeeded: what trainings take unless told."""
 MAX_ITEMS = 500
 """Of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
 

@@ -4,7 +4,9 @@ Knows nothing of what a snapshot holds. Data may be deleted between the snapshot
 nothing to do with this training: it is taken anew then.
 """
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -45,6 +47,11 @@ def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset
                 raise
             running.event(f"the dataset is made anew: {error}", level="warning")
             running.check()
+
+
+def lines_of(running: Running, dataset: Dataset) -> list[dict[str, Any]]:
+    """What the dataset holds, in its order."""
+    return [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
 
 
 def _record(running: Running, snapshot: Snapshot) -> Dataset:

@@ -4,7 +4,6 @@ Every stage looks first whether it was done, so a job that is delivered twice or
 where the last attempt was.
 """
 
-import json
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from memgen.training.examples import Example, build_examples
 from memgen.training.weaver_sft import StepReport, TrainingReport, train_weaver
 from registry import datasets
 from registry.database import transaction
-from registry.datasets import Snapshot
+from registry.datasets import GOOD_REWARD, Snapshot
 from registry.errors import ObjectNotFound
 from registry.holdout import find_crowd
 from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
@@ -42,7 +41,7 @@ from workers.registration import Send, conclude, register
 from workers.remembering import remember, training_cues
 from workers.reward_training import SFT, config_of, reward_lesson, snapshot_of
 from workers.runner import Running
-from workers.snapshots import dataset_of
+from workers.snapshots import dataset_of, lines_of
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _plan(running: Running) -> _Plan:
             method=method,
             config=config_of(method, params.get("training", {})),
             environment=params.get("environment"),
-            min_reward=params.get("min_reward", 0.5),
+            min_reward=params.get("min_reward", GOOD_REWARD),
             insights=given_insights(task.name, params.get("insights", ())),
             trained=trained,
         )
@@ -117,7 +116,7 @@ def _plan(running: Running) -> _Plan:
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     _warn_of_crowd(running, plan.task)
     dataset = dataset_of(running, lambda session: _snapshot(session, plan))
-    lines = [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
+    lines = lines_of(running, dataset)
     with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
         name = f"job_{running.job_id.hex}"
         artifact = Path(folder) / "artifact"

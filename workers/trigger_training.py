@@ -4,7 +4,6 @@ Like `workers.training`, every stage looks first whether it was done.
 """
 
 import contextlib
-import json
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from memgen.training.trigger_grpo import train_trigger
 from memgen.training.trigger_report import TriggerReport, TriggerStep
 from registry import reward_datasets
 from registry.database import transaction
-from registry.datasets import Snapshot
+from registry.datasets import GOOD_REWARD, Snapshot
 from registry.errors import ObjectNotFound
 from registry.models import Adapter, Job, JsonObject, Task, Version
 from registry.rivals import tasks_at_stake
@@ -32,7 +31,7 @@ from workers.model import Model
 from workers.registration import conclude, register
 from workers.reward_items import games_folder, items_of, with_reward
 from workers.runner import Running
-from workers.snapshots import dataset_of
+from workers.snapshots import dataset_of, lines_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def _plan(running: Running) -> _Plan:
             tasks=tuple(get_task(session, job.project_id, name) for name in params["tasks"]),
             environment=params.get("environment"),
             config=TriggerConfig.from_mapping(params.get("training", {})),
-            min_reward=params.get("min_reward", 0.5),
+            min_reward=params.get("min_reward", GOOD_REWARD),
             trained=trained,
         )
 
@@ -83,9 +82,8 @@ def _plan(running: Running) -> _Plan:
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     tasks = with_reward(running, plan.tasks)
     dataset = dataset_of(running, lambda session: _snapshot(session, plan, tasks))
-    lines = running.services.store.get(dataset.object_key).decode().splitlines()
-    read = [json.loads(line) for line in lines]
-    items = items_of(dataset.manifest, read, games_folder(running), should_stop=running.stop.is_set)
+    lines = lines_of(running, dataset)
+    items = items_of(dataset.manifest, lines, games_folder(running), should_stop=running.stop.is_set)
     counts = {task: len(found) for task, found in items.items()}
     running.event(f"playing {sum(counts.values())} items", {**dataset.manifest, "items": counts})
     with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:

@@ -18,6 +18,7 @@ from registry import schedules
 from registry.adapters import get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
+from registry.datasets import GOOD_REWARD
 from registry.errors import InvalidSchedule
 from registry.models import Schedule, ScheduleChange, ScheduleRun
 from registry.schedule_ticks import waiting_for
@@ -55,7 +56,7 @@ class ScheduleIn(WhenIn):
     adapter: str
     task: str
     training: Annotated[dict[str, Any], Field(default_factory=dict, description="Fields of TrainingConfig: steps, ...")]
-    min_reward: float = 0.5
+    min_reward: float = GOOD_REWARD
     promote: bool = True
 
 

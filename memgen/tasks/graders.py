@@ -7,6 +7,7 @@ scored by held-out token loss (`memgen.evaluation.accuracy`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from memgen.chat import Answer, message_calls, message_text
@@ -216,7 +217,7 @@ def reasoning_gym(*, dataset: str) -> Grader:
         SandboxUnavailable: the scorer evaluates answers as Python, and this system can't isolate it.
     """
     try:
-        scorer = GymScorer(dataset)
+        scorer = _gym_scorer(dataset)
     except ConfigError as error:
         raise UnknownGrader(f"grader 'reasoning_gym': {error}") from error
 
@@ -229,6 +230,12 @@ def reasoning_gym(*, dataset: str) -> Grader:
         return scorer((answer.content or "").strip(), entry)
 
     return grade
+
+
+@cache
+def _gym_scorer(dataset: str) -> GymScorer:
+    """Made once: some datasets take a second to make."""
+    return GymScorer(dataset)
 
 
 GRADERS: dict[str, Callable[..., Grader]] = {

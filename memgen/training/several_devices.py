@@ -121,8 +121,9 @@ def train_on_devices(
     weaver_base = host.weaver_base(trained.config)
     bases = (backbone,) if weaver_base is backbone else (backbone, weaver_base)
     with tempfile.TemporaryDirectory(prefix="memgen-weights-") as folder:
-        pool = Path(folder) / "pool" if trained.recall else None
-        if trained.recall and pool:
+        pool = None
+        if trained.recall is not None:
+            pool = Path(folder) / "pool"
             trained.recall.pool.save(pool)
         job = _Job(
             bases=tuple(_Base.of(base, cache_dir) for base in bases),
