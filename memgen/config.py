@@ -1,6 +1,7 @@
 """What a memory is and how it is trained: frozen values, checked when made."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -56,6 +57,10 @@ class MemoryConfig(_FromMapping):
     """K of the insertion at the prompt's end."""
     inference_latents: int = 4
     """K of an insertion while generating; these have queries of their own."""
+    reread_tokens: int = 0
+    """The prompt's last tokens, at most, that the weaver reads again with its LoRA on, in front of its queries at the
+    prompt's end; what it makes of them stays with the latents. 0 lets the queries look at the bare base's reading only.
+    Form `cache` only: a weaver of form `embedding` reads the whole context for itself."""
     max_insertions: int = 5
     """How many insertions may follow the prompt's; 0 weaves at the prompt's end only."""
     delimiters: tuple[str, ...] = (",", ".", "\n")
@@ -74,11 +79,22 @@ class MemoryConfig(_FromMapping):
     cue_insights: int = 0
     """Insights, at most, that stand in a cue in front of past trajectories; 0 keeps none."""
 
+    def reread(self, prompt_ids: Sequence[int]) -> Sequence[int]:
+        """The tokens of a prompt that the weaver reads again: of those in front of the newest one, the last."""
+        before = len(prompt_ids) - 1
+        return prompt_ids[max(0, before - self.reread_tokens) : before]
+
     def __post_init__(self) -> None:
         _require(self.form in FORMS, f"memory form is {self.form!r}; expected one of {FORMS}")
         _require(self.trigger in TRIGGERS, f"trigger is {self.trigger!r}; expected one of {TRIGGERS}")
         for name in ("latents", "inference_latents"):
             _require(1 <= getattr(self, name) <= 256, f"{name} is {getattr(self, name)}; expected 1 to 256")
+        _require(0 <= self.reread_tokens <= 4096, f"reread_tokens is {self.reread_tokens}; expected 0 to 4096")
+        _require(
+            not self.reread_tokens or self.form == "cache",
+            f"reread_tokens is {self.reread_tokens}, but a weaver of form {self.form!r} reads the whole context for "
+            "itself; leave reread_tokens at 0",
+        )
         _require(0 <= self.max_insertions <= 1000, f"max_insertions is {self.max_insertions}; expected 0 to 1000")
         _require(
             all(isinstance(d, str) and d for d in self.delimiters),

@@ -3,71 +3,23 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from memgen.decoder import Part
+from memgen.decoding_row import Insertion, Row
 from memgen.delimiters import DelimiterMatcher
 from memgen.engine import Decision, Generation, GenerationRequest, Timings, check_fits
 from memgen.host import AdapterHost
-from memgen.kv_cache import Prefix, SlotCache
+from memgen.kv_cache import SlotCache
 from memgen.lora import LoraTokens
 from memgen.memory import Memory
 from memgen.prompts import PromptCache
 from memgen.sampling import decide, make_generator, next_tokens
 from memgen.text_stream import TextStream
 from memgen.weaving import Streams, grouped, weave_into_cache
-
-_Insertion = tuple[str, bool, int]
-"""(form, whether at the prompt's end, number of latents)."""
-
-
-@dataclass
-class _Row:
-    number: int
-    """Of its request."""
-    request: GenerationRequest
-    memory: Memory | None
-    matcher: DelimiterMatcher | None
-    text: TextStream
-    generator: torch.Generator | None
-    context: list[int]
-    """Prompt and answer; the last one is the newest token, not yet encoded."""
-    cue: Prefix | None = None
-    """What the weaver reads beside the row's cache."""
-    decisions: list[Decision] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    end: tuple[int, float | None] | None = None
-    """The token that ended the answer, and its log probability on request."""
-    finish_reason: str | None = None
-    seconds: float = 0.0
-
-    @property
-    def new_tokens(self) -> int:
-        return len(self.context) - len(self.request.prompt_ids)
-
-    @property
-    def form(self) -> str | None:
-        return self.memory.config.form if self.memory is not None else None
-
-    def reads_cue_from_cache(self) -> bool:
-        """Whether an insertion of form `cache` may look at a cue."""
-        if self.memory is None or not self.request.cue_ids:
-            return False
-        return self.memory.config.form == "cache" and self.memory.config.trigger != "never"
-
-    def at_decision_point(self) -> bool:
-        """The prompt's end, or a sentence's while the budget lasts."""
-        if self.memory is None or self.memory.config.trigger == "never" or self.finish_reason is not None:
-            return False
-        if self.new_tokens == 0:
-            return True
-        budget = self.memory.config.max_insertions
-        if not budget or self.matcher is None or not self.matcher.ends_sentence(self.context, len(self.context) - 1):
-            return False
-        return sum(d.invoked for d in self.decisions[1:]) < budget
 
 
 class Decoding:
@@ -143,14 +95,14 @@ class Decoding:
         """Answers in the order of the requests."""
         return [self._result(row) for row in self._all]
 
-    def _row(self, number: int, request: GenerationRequest) -> _Row:
+    def _row(self, number: int, request: GenerationRequest) -> Row:
         memory = self._host.memories[request.memory] if request.memory is not None else None
         tokenizer = self._host.backbone.tokenizer
         matcher = None
         if memory is not None and memory.config.max_insertions:
             matcher = DelimiterMatcher.of(tokenizer, memory.config.delimiters)
         text = TextStream(tokenizer, request.sampling.stop)
-        return _Row(number, request, memory, matcher, text, make_generator(request.sampling), [*request.prompt_ids])
+        return Row(number, request, memory, matcher, text, make_generator(request.sampling), [*request.prompt_ids])
 
     def _decide(self) -> list[int]:
         """Places of the rows that weave now; every decision is noted."""
@@ -222,7 +174,7 @@ class Decoding:
             self._streams.add_latents(place, part)
         return latents
 
-    def _part(self, kind: _Insertion | None, places: Sequence[int], woven: dict[int, Tensor]) -> Part:
+    def _part(self, kind: Insertion | None, places: Sequence[int], woven: dict[int, Tensor]) -> Part:
         """What rows read that make the same kind of insertion, or none: their newest tokens last with form `cache`,
         and first with form `embedding`."""
         newest = self._newest(places)
@@ -230,8 +182,10 @@ class Decoding:
             return Part(newest, self._slots.window(places, 1))
         form, at_prompt_end, count = kind
         if form == "cache":
-            memories, cues = [self._memory(place) for place in places], [self._rows[place].cue for place in places]
-            return weave_into_cache(self._slots, places, memories, cues, newest, at_prompt_end=at_prompt_end)
+            rows, memories = [self._rows[place] for place in places], [self._memory(place) for place in places]
+            reread = self._embed([row.reread for row in rows])
+            cues = [row.cue for row in rows]
+            return weave_into_cache(self._slots, places, memories, cues, reread, newest, at_prompt_end=at_prompt_end)
         latents = torch.stack([woven[place] for place in places])
         return Part(torch.cat([newest, latents], dim=1), self._slots.window(places, count + 1))
 
@@ -241,7 +195,7 @@ class Decoding:
             kept = states.clone() if row.request.return_latents else None
             row.decisions[-1] = replace(row.decisions[-1], latents=len(states), states=kept)
 
-    def _take(self, place: int, row: _Row, token: int, logprob: float | None) -> None:
+    def _take(self, place: int, row: Row, token: int, logprob: float | None) -> None:
         if token in self._stops:
             row.end = token, logprob
             self._finish(row, "stop")
@@ -259,7 +213,7 @@ class Decoding:
         elif self._streams is not None and row.form == "embedding":
             self._streams.add_tokens(place, [token])
 
-    def _finish(self, row: _Row, reason: str) -> None:
+    def _finish(self, row: Row, reason: str) -> None:
         row.finish_reason = reason
         row.seconds = time.perf_counter() - self._started
         rest = row.text.finish()
@@ -278,7 +232,7 @@ class Decoding:
                 self._streams.keep(going)
         self._rows = [self._rows[place] for place in going]
 
-    def _result(self, row: _Row) -> Generation:
+    def _result(self, row: Row) -> Generation:
         end_token, end_logprob = row.end or (None, None)
         return Generation(
             token_ids=tuple(row.context[len(row.request.prompt_ids) :]),
@@ -302,13 +256,17 @@ class Decoding:
         memory = self._memory(place)
         return memory.decides, memory.config.form
 
-    def _kind_of_insertion(self, place: int) -> _Insertion:
-        config, at_prompt_end = self._memory(place).config, self._rows[place].new_tokens == 0
-        return config.form, at_prompt_end, config.latents if at_prompt_end else config.inference_latents
+    def _kind_of_insertion(self, place: int) -> Insertion:
+        config, row = self._memory(place).config, self._rows[place]
+        at_prompt_end = row.new_tokens == 0
+        latents = config.latents if at_prompt_end else config.inference_latents
+        return config.form, at_prompt_end, len(row.reread) + latents
 
     def _newest(self, places: Sequence[int]) -> Tensor:
-        ids = torch.tensor([[self._rows[place].context[-1]] for place in places], device=self._decoder.kv_shape.device)
-        return self._decoder.embed(ids)
+        return self._embed([[self._rows[place].context[-1]] for place in places])
+
+    def _embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        return self._decoder.embed(torch.tensor(ids, dtype=torch.long, device=self._decoder.kv_shape.device))
 
     def _index(self, places: Sequence[int]) -> Tensor:
         return torch.tensor(places, device=self._states.device)

@@ -163,7 +163,8 @@ def check_fits(host: AdapterHost, request: GenerationRequest) -> None:
     latents = 0
     if request.memory is not None:
         config = host.memories[request.memory].config
-        latents = config.latents + config.max_insertions * config.inference_latents
+        latents = len(config.reread(request.prompt_ids)) + config.latents
+        latents += config.max_insertions * config.inference_latents
     needed = len(request.prompt_ids) + latents + request.sampling.max_new_tokens
     if needed > host.backbone.max_tokens:
         raise PromptTooLong(

@@ -38,6 +38,7 @@ def weave_into_cache(
     rows: Sequence[int],
     memories: Sequence[Memory],
     cues: Sequence[Prefix | None],
+    reread: Tensor,
     newest: Tensor,
     *,
     at_prompt_end: bool,
@@ -45,20 +46,22 @@ def weave_into_cache(
     """Form `cache`: each row's queries over its cache and over its cue if it has one, then its newest token.
 
     Args:
+        reread: `(R, W, H)`, prompt tokens that the weaver reads again in front of its queries; W may be 0.
         newest: `(R, 1, H)`, read by the bare base behind the latents, in the same pass.
 
     Returns:
-        `K + 1` tokens of each row. All `memories` must have the same K here.
+        `W + K + 1` tokens of each row. All `memories` must have the same K here.
     """
     queries = torch.stack([m.queries(at_prompt_end=at_prompt_end)() for m in memories]).to(newest.dtype)
-    count = queries.shape[1]
+    woven = torch.cat([reread, queries], dim=1)
+    count = woven.shape[1]
     lora = LoraTokens.by_row([m.weaver for m in memories], count + 1, newest.device, adapted=count)
     window: Window = slots.window(rows, count + 1)
     if any(cue is not None for cue in cues):
         readers = torch.ones_like(window.positions, dtype=torch.bool)
         readers[:, count:] = False
         window = CuedWindow(window, cues, readers)
-    return Part(torch.cat([queries, newest], dim=1), window, lora)
+    return Part(torch.cat([woven, newest], dim=1), window, lora)
 
 
 class Streams:

@@ -137,6 +137,14 @@ class CacheContext:
     def weave(self, queries: str) -> None:
         self.insertions.append((self.position, queries))
 
+    def _woven(self, position: int, queries: str) -> Tensor:
+        """What the weaver reads of its own at an insertion: at the prompt's end the last tokens again, then queries."""
+        asked, again = self.memory.queries(queries), self.memory.reread_tokens
+        if queries != "prompt_queries" or not again:
+            return asked
+        tokens = torch.tensor(self.tokens[:position][-again:], dtype=torch.long, device=self.base.device)
+        return torch.cat([self.base.get_input_embeddings()(tokens).to(asked.dtype), asked])
+
     def logits(self) -> Tensor:
         """`(T, V)`: for each of the T tokens, of the one behind it."""
         _, states = self._encode(len(self.tokens))
@@ -166,23 +174,23 @@ class CacheContext:
                 tokens = ids(self.base, self.tokens[start:position])
                 states.append(run(self.base, input_ids=tokens, past_key_values=cache, use_cache=True))
             if queries is not None:
-                self._read_queries(self.memory.queries(queries), cache)
+                self._weave_into(cache, self._woven(position, queries))
             start = position
         return cache, states
 
-    def _read_queries(self, queries: Tensor, cache: DynamicCache) -> None:
-        """The weaver reads the cue, then the cache, then the queries, of which alone something is added to the cache.
+    def _weave_into(self, cache: DynamicCache, woven: Tensor) -> None:
+        """The weaver reads the cue, then the cache, then what is its own; of that alone something stays in the cache.
 
-        The base has read the cue by itself; the queries' positions are those behind the cache, as without a cue.
+        The base has read the cue by itself; the positions of what is woven are those behind the cache, as without it.
         """
-        seen, count, start = DynamicCache(), len(queries), cache.get_seq_length()
+        seen, count, start = DynamicCache(), len(woven), cache.get_seq_length()
         if self.cue:
             run(self.base, input_ids=ids(self.base, self.cue), past_key_values=seen, use_cache=True)
         for number, layer in enumerate(cache.layers):
             seen.update(layer.keys, layer.values, number)
         positions = torch.arange(start, start + count, device=self.base.device)[None]
         weaver = self.memory.weaver_lora
-        run(weaver, inputs_embeds=queries[None], position_ids=positions, past_key_values=seen, use_cache=True)
+        run(weaver, inputs_embeds=woven[None], position_ids=positions, past_key_values=seen, use_cache=True)
         for number, layer in enumerate(seen.layers):
             cache.update(layer.keys[:, :, -count:], layer.values[:, :, -count:], number)
 

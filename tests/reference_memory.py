@@ -80,6 +80,7 @@ class ReferenceMemory:
         self.trigger: str = files.config["trigger"]
         self.max_insertions: int = files.config["max_insertions"]
         self.delimiters: list[str] = files.config["delimiters"]
+        self.reread_tokens: int = files.config.get("reread_tokens", 0)
         self.tensors = {
             name: tensor.to(base.device, torch.float32, copy=True).requires_grad_(True)
             for name, tensor in files.tensors.items()

@@ -71,6 +71,7 @@ right for one item in seven at most (family; of 400 training items)."""
 DEFAULT_TASKS = ("bfcl", "textworld", "needle", "family")
 _RECIPE = (
     "memory",
+    "reread_tokens",
     "weaver_sft",
     "weaver_grpo",
     "grpo_steps",
@@ -116,6 +117,8 @@ class Plan:
     """At most, all demonstrations of a prompt together."""
     router_prompts: int = 100
     """Of a task, that its region is learned from."""
+    reread_tokens: int = 512
+    """Of a memory whose weaver reads the prompt again: more than a prompt of the default tasks has."""
     grpo_steps: int = 24
     grpo_items: int = 8
     """Of a step."""
@@ -165,8 +168,12 @@ class Plan:
         """Equal for plans whose results of systems without memory may stand together."""
         return _digest({name: value for name, value in asdict(self).items() if name not in _RECIPE})
 
-    def memory_config(self, *, with_trigger: bool = False) -> MemoryConfig:
-        fields = {**self.memory, "trigger": self.trigger} if with_trigger else dict(self.memory)
+    def memory_config(self, *, rereads: bool = False, with_trigger: bool = False) -> MemoryConfig:
+        fields = dict(self.memory)
+        if rereads:
+            fields["reread_tokens"] = self.reread_tokens
+        if with_trigger:
+            fields["trigger"] = self.trigger
         return MemoryConfig.from_mapping(fields)
 
     def sft_config(self, seed: int, times: int = 1) -> TrainingConfig:

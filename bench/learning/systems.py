@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from bench.learning.plan import Plan
 
 SFT, GRPO, TRIGGER = "sft", "grpo", "trigger"
-LORA, MEMORY = "lora", "memory"
+LORA, MEMORY, REREADING = "lora", "memory", "rereading"
+"""Families of trained systems; the last is a memory whose weaver reads the prompt again."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,14 @@ class Routed:
     """Of the SFT of each memory."""
     then: str | None = None
     """What each memory is trained by after SFT: `grpo`, `trigger` or nothing."""
+    family: str = MEMORY
 
     @property
     def name(self) -> str:
-        times = f"x{self.times}" if self.times > 1 else ""
-        return "-".join([f"routed{times}", *([self.then] if self.then else []), f"s{self.seed}", f"t{self.stage}"])
+        family = [] if self.family == MEMORY else [self.family]
+        routed = f"routedx{self.times}" if self.times > 1 else "routed"
+        then = [self.then] if self.then else []
+        return "-".join([*family, routed, *then, f"s{self.seed}", f"t{self.stage}"])
 
     @property
     def parts(self) -> tuple[Trained, ...]:
@@ -124,7 +128,7 @@ class Routed:
 
     def _part(self, task: int) -> Trained:
         then = (Link(self.then, task),) if self.then else ()
-        return Trained(MEMORY, self.seed, (Link(SFT, task, times=self.times), *then))
+        return Trained(self.family, self.seed, (Link(SFT, task, times=self.times), *then))
 
 
 System = Base | Majority | FewShot | Retrieval | Trained | Routed
@@ -132,7 +136,7 @@ System = Base | Majority | FewShot | Retrieval | Trained | Routed
 
 def has_memory(system: System) -> bool:
     """Whether what it answers depends on the recipe of memories."""
-    return isinstance(system, Routed) or (isinstance(system, Trained) and system.family == MEMORY)
+    return isinstance(system, Routed) or (isinstance(system, Trained) and system.family != LORA)
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,8 @@ def _memory(*, replay: bool) -> Callable[[int, int, float], System]:
     return lambda stage, seed, _: Trained(MEMORY, seed, _chain(stage, replay=replay))
 
 
-def _routed(*, times: int = 1, then: str | None = None) -> Callable[[int, int, float], System]:
-    return lambda stage, seed, _: Routed(seed, stage, times, then)
+def _routed(*, times: int = 1, then: str | None = None, family: str = MEMORY) -> Callable[[int, int, float], System]:
+    return lambda stage, seed, _: Routed(seed, stage, times, then, family)
 
 
 METHODS = {
@@ -181,6 +185,11 @@ METHODS = {
     "memgen-isolated-long": Method("memgen-isolated in twice the steps", _routed(times=2)),
     "memgen-isolated-longer": Method("memgen-isolated in four times the steps", _routed(times=4)),
     "memgen-isolated-longest": Method("memgen-isolated in eight times the steps", _routed(times=8)),
+    "memgen-rereading": Method(
+        "memgen-isolated with weavers that read the prompt again (`reread_tokens`)", _routed(family=REREADING)
+    ),
+    "memgen-rereading-long": Method("memgen-rereading in twice the steps", _routed(times=2, family=REREADING)),
+    "memgen-rereading-longer": Method("memgen-rereading in four times the steps", _routed(times=4, family=REREADING)),
     "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
     "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
     "lora-replay-long": Method("lora-replay in twice the steps", _lora(replay=True, times=2)),

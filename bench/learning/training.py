@@ -21,11 +21,10 @@ from safetensors.torch import load_file, save_file
 from bench.learning.cells import Cell, Cells, write_json
 from bench.learning.material import Material
 from bench.learning.plan import Plan
-from bench.learning.systems import GRPO, LORA, SFT, Trained
+from bench.learning.systems import GRPO, LORA, REREADING, SFT, Trained
 from bench.plain_lora import SHAPE, PlainLora
 from memgen.artifact import LORA_FILE, load_artifact, save_artifact
 from memgen.backbone import Backbone
-from memgen.config import MemoryConfig
 from memgen.host import AdapterHost
 from memgen.lora import Lora
 from memgen.memory import Memory
@@ -141,7 +140,7 @@ def _train_memory(work: Workplace, system: Trained, parent: Path | None, made: P
 
 
 def _weaver_sft(work: Workplace, host: AdapterHost, system: Trained, checkpoint: Path) -> tuple[Cell, TrainingReport]:
-    _grown(host, work.plan.memory_config(), system.seed)
+    _grown(host, work.plan, system)
     config = work.plan.sft_config(system.seed, system.chain[-1].times)
     data = work.material.sft_examples(system.chain[-1], system.seed)
     report = train_weaver(host, MEMORY_NAME, data, config, checkpoint=checkpoint)
@@ -156,7 +155,7 @@ def _weaver_sft(work: Workplace, host: AdapterHost, system: Trained, checkpoint:
 
 
 def _weaver_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint: Path) -> tuple[Cell, TrainingReport]:
-    _grown(host, work.plan.memory_config(), system.seed)
+    _grown(host, work.plan, system)
     config = work.plan.grpo_config(system.seed, work.material.new_tokens(system.tasks))
     items = work.material.reward_items(system.chain[-1], system.seed)
     report = train_weaver_grpo(host, MEMORY_NAME, items, config, checkpoint=checkpoint)
@@ -174,7 +173,8 @@ def _weaver_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint
 
 def _trigger_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint: Path) -> tuple[Cell, TrainingReport]:
     plain = host.memories[_PARENT]
-    memory = host.create(MEMORY_NAME, work.plan.memory_config(with_trigger=True), seed=system.seed)
+    shape = work.plan.memory_config(rereads=system.family == REREADING, with_trigger=True)
+    memory = host.create(MEMORY_NAME, shape, seed=system.seed)
     memory.weaver.load_state_dict(plain.weaver.state_dict())
     memory.load_state_dict(plain.state_dict(), strict=False)  # which has no trigger's head
     config = work.plan.trigger_config(system.seed, work.material.new_tokens(system.tasks))
@@ -193,9 +193,9 @@ def _trigger_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoin
     return cell, _artifact_report(cell, config.steps)
 
 
-def _grown(host: AdapterHost, config: MemoryConfig, seed: int) -> None:
+def _grown(host: AdapterHost, plan: Plan, system: Trained) -> None:
     """A memory to train: the parent's weights if there is one, else a fresh one's."""
-    host.create(MEMORY_NAME, config, seed=seed)
+    host.create(MEMORY_NAME, plan.memory_config(rereads=system.family == REREADING), seed=system.seed)
     if _PARENT in host.memories:
         host.copy(_PARENT, MEMORY_NAME)
 

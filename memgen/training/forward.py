@@ -124,7 +124,7 @@ def supervised_nll(
     embeds, lora = decoder.embed(layout.ids), None
     if woven is not None and woven.config.form == "cache":
         embeds = _with_queries(embeds, layout, woven)
-        index = torch.cat([layout.prompt_latents, layout.inference_latents])
+        index = layout.adapted
         lora = LoraTokens(((woven.weaver, index),))
         if cues:
             found = iter(cues)

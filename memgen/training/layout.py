@@ -1,7 +1,7 @@
 """Where tokens, latents and targets stand when a batch of examples is trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,12 +24,19 @@ class Layout:
     """`(B, N)`, the token to be predicted there, or `NO_TARGET`."""
     present: Tensor
     """`(B, N)` bool, false where there is only padding."""
+    reread: Tensor
+    """Flat indices into `B * N` of prompt tokens that the weaver reads again."""
     prompt_latents: Tensor
     """Flat indices into `B * N` of the latents woven at prompt ends, `(B * K,)`; empty without memory."""
     inference_latents: Tensor
     """The same of those woven inside answers, row by row."""
     insertions: tuple[tuple[int, ...], ...]
     """For each example, how many target tokens stand in front of each insertion, rising; 0 is the prompt's end."""
+
+    @property
+    def adapted(self) -> Tensor:
+        """Flat indices of everything that the weaver reads or writes with its LoRA on, form `cache`."""
+        return torch.cat([self.reread, self.prompt_latents, self.inference_latents])
 
 
 def insertion_points(example: Example, config: MemoryConfig, matcher: DelimiterMatcher) -> tuple[int, ...]:
@@ -65,49 +72,62 @@ def lay_out(
     """
     insertions = [insertions_of(e, config, matcher) if config and matcher else () for e in examples]
     rows = [_row(example, config, set(some)) for example, some in zip(examples, insertions, strict=True)]
-    width = max(len(ids) for ids, _, _ in rows)
+    width = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     targets = torch.full((len(rows), width), NO_TARGET, dtype=torch.long)
     present = torch.zeros(len(rows), width, dtype=torch.bool)
-    at_prompt: list[int] = []
-    inside: list[int] = []
-    for number, (row_ids, row_targets, latents) in enumerate(rows):
-        ids[number, : len(row_ids)] = torch.tensor(row_ids)
-        targets[number, : len(row_targets)] = torch.tensor(row_targets)
-        present[number, : len(row_ids)] = True
-        for place, is_prompt in latents:
-            (at_prompt if is_prompt else inside).append(number * width + place)
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        targets[number, : len(row.targets)] = torch.tensor(row.targets)
+        present[number, : len(row.ids)] = True
     return Layout(
-        ids.to(device),
-        targets.to(device),
-        present.to(device),
-        torch.tensor(at_prompt, dtype=torch.long, device=device),
-        torch.tensor(inside, dtype=torch.long, device=device),
-        tuple(insertions),
+        ids=ids.to(device),
+        targets=targets.to(device),
+        present=present.to(device),
+        reread=_flat([row.reread for row in rows], width, device),
+        prompt_latents=_flat([row.at_prompt for row in rows], width, device),
+        inference_latents=_flat([row.inside for row in rows], width, device),
+        insertions=tuple(insertions),
     )
 
 
-def _row(
-    example: Example, config: MemoryConfig | None, insertions: set[int]
-) -> tuple[list[int], list[int], list[tuple[int, bool]]]:
-    """(ids, targets, [(place of a latent, whether at the prompt's end)]) of one example."""
-    ids: list[int] = []
-    targets: list[int] = []
-    latents: list[tuple[int, bool]] = []
+def _flat(places: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
+    """Indices into a batch's `B * width` of places in each row."""
+    flat = [number * width + place for number, some in enumerate(places) for place in some]
+    return torch.tensor(flat, dtype=torch.long, device=device)
+
+
+@dataclass
+class _Row:
+    """One example. Places are indices into `ids`."""
+
+    ids: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    reread: list[int] = field(default_factory=list)
+    at_prompt: list[int] = field(default_factory=list)
+    inside: list[int] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], places: list[int] | None = None) -> None:
+        """Put `ids` behind the others, their places noted in `places`."""
+        if places is not None:
+            places.extend(range(len(self.ids), len(self.ids) + len(ids)))
+        self.ids.extend(ids)
+        self.targets.extend([NO_TARGET] * len(ids))
+
+
+def _row(example: Example, config: MemoryConfig | None, insertions: set[int]) -> _Row:
+    row = _Row()
     read = [example.prompt_ids[-1], *example.target_ids[:-1]]
     for number, (token, target) in enumerate(zip(read, example.target_ids, strict=True)):
-        at_prompt = number == 0
-        weaves = number in insertions
-        count = (config.latents if at_prompt else config.inference_latents) if config and weaves else 0
-        before = count and config is not None and config.form == "cache"
-        if not before:
-            ids.append(token)
-            targets.append(NO_TARGET)
-        latents.extend((len(ids) + n, at_prompt) for n in range(count))
-        ids.extend([0] * count)
-        targets.extend([NO_TARGET] * count)
-        if before:
-            ids.append(token)
-            targets.append(NO_TARGET)
-        targets[-1] = target
-    return ids, targets, latents
+        woven = config if number in insertions else None
+        if not (woven and woven.form == "cache"):
+            row.add([token])
+        if woven and number == 0:
+            row.add(woven.reread(example.prompt_ids), row.reread)
+            row.add([0] * woven.latents, row.at_prompt)
+        elif woven:
+            row.add([0] * woven.inference_latents, row.inside)
+        if woven and woven.form == "cache":
+            row.add([token])
+        row.targets[-1] = target
+    return row

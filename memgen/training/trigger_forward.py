@@ -12,7 +12,7 @@ Samples of one item share their prompt, and with it the first decision: turns th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -121,19 +121,22 @@ def _replay(
     """
     decoder, device = host.backbone.decoder, host.backbone.device
     entries = [_entries(row, memory.config) for row in rows]
-    width = max(len(ids) for ids, _, _ in entries)
+    width = max(len(entry.ids) for entry in entries)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     stays = torch.zeros(len(rows), width, dtype=torch.bool)
     places: list[int] = []
-    for number, (row_ids, latents, _) in enumerate(entries):
-        ids[number, : len(row_ids)] = torch.tensor(row_ids)
-        stays[number, : len(row_ids)] = True
-        places.extend(number * width + place for place in latents)
+    reread: list[int] = []
+    for number, entry in enumerate(entries):
+        ids[number, : len(entry.ids)] = torch.tensor(entry.ids)
+        stays[number, : len(entry.ids)] = True
+        places.extend(number * width + place for place in entry.latents)
+        reread.extend(number * width + place for place in entry.reread)
     tape, embeds, lora = Tape(prefixes), decoder.embed(ids.to(device)), None
     if places:
         index = torch.tensor(places, device=device)
         woven = _latents(host, memory, rows).to(embeds.dtype)
         embeds = embeds.flatten(0, 1).index_copy(0, index, woven).view_as(embeds)
+        index = torch.tensor([*reread, *places], device=device)
         lora = LoraTokens(((memory.weaver, index),)) if memory.config.form == "cache" else None
     if width:
         lengths = torch.tensor([prefix.tokens for prefix in prefixes], device=device)
@@ -143,26 +146,42 @@ def _replay(
         if cues:
             window = CuedWindow.seen_at(window, [cues.get(row) for row in rows], index)
         embeds = decoder.forward(embeds, window, lora, present=stays)
-    return tape, embeds, [seen for _, _, seen in entries]
+    return tape, embeds, [entry.seen for entry in entries]
 
 
-def _entries(row: ReadTurn, config: MemoryConfig) -> tuple[list[int], list[int], list[int]]:
-    """(ids of what stands behind the prefix, 0 for a latent; places of the latents; for each point the places seen)."""
-    ids: list[int] = []
-    latents: list[int] = []
-    seen: list[int] = []
+@dataclass
+class _Entries:
+    """What stands behind a row's prefix."""
+
+    ids: list[int] = field(default_factory=list)
+    """0 for a latent."""
+    reread: list[int] = field(default_factory=list)
+    """Indices into `ids` of prompt tokens that the weaver read again."""
+    latents: list[int] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+    """For each point, how many of `ids` stand in front of it."""
+
+    def add(self, ids: Sequence[int], places: list[int]) -> None:
+        places.extend(range(len(self.ids), len(self.ids) + len(ids)))
+        self.ids.extend(ids)
+
+
+def _entries(row: ReadTurn, config: MemoryConfig) -> _Entries:
+    entries = _Entries()
     for token in range(row.prompt - 1, row.points[-1]):
         if token in row.points:
-            seen.append(len(ids))
-        count = config.latents if token == row.prompt - 1 else config.inference_latents
-        woven = [0] * count if token in row.woven else []
+            entries.seen.append(len(entries.ids))
         if config.form == "embedding":
-            ids.append(row.ids[token])
-        latents.extend(range(len(ids), len(ids) + len(woven)))
-        ids.extend(woven)
+            entries.ids.append(row.ids[token])
+        if token in row.woven and token == row.prompt - 1:
+            entries.add(config.reread(row.ids[: row.prompt]), entries.reread)
+            entries.add([0] * config.latents, entries.latents)
+        elif token in row.woven:
+            entries.add([0] * config.inference_latents, entries.latents)
         if config.form == "cache":
-            ids.append(row.ids[token])
-    return ids, latents, [*seen, len(ids)]
+            entries.ids.append(row.ids[token])
+    entries.seen.append(len(entries.ids))
+    return entries
 
 
 def _latents(host: AdapterHost, memory: Memory, rows: Sequence[ReadTurn]) -> Tensor:

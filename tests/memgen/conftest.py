@@ -19,6 +19,12 @@ from memgen.training.weaver_sft import TrainingReport, train_weaver
 CONFIG = MemoryConfig(latents=4, inference_latents=3, max_insertions=0, rank=4, alpha=8)
 LETTERS = tuple("abcdefghijklmnop,.\n")
 """Delimiters that a random model writes often."""
+SHAPES = pytest.mark.parametrize(
+    "shape",
+    [{"form": "cache"}, {"form": "embedding"}, {"form": "cache", "reread_tokens": 3}],
+    ids=["cache", "embedding", "rereading"],
+)
+"""What decides about an insertion; the last reads less of a long prompt again than all."""
 
 
 def conversations(count: int, word: str = "yes") -> list[dict[str, object]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from memgen.sampling import Sampling
 from memgen.training.weaver_sft import TrainingReport
 from tests import reference
 from tests.fixtures_model import save_tiny_base
-from tests.memgen.conftest import LETTERS, randomise
+from tests.memgen.conftest import LETTERS, SHAPES, randomise
 from tests.reference_memory import ReferenceMemory
 
 PROMPTS = [tuple(range(5, 5 + n)) for n in (1, 2, 7, 19)]
@@ -44,19 +45,19 @@ def test_without_memory_equals_transformers(host: AdapterHost, backbone: Backbon
     assert answer.decisions == ()
 
 
-@pytest.mark.parametrize("form", ["cache", "embedding"])
+@SHAPES
 @pytest.mark.parametrize("trigger", ["always", "never", "lora", "head"])
 @pytest.mark.parametrize("max_insertions", [0, 5])
 def test_with_memory_equals_reference(
     host: AdapterHost,
     backbone: Backbone,
     random_artifact: Callable[..., Path],
-    form: str,
+    shape: dict[str, Any],
     trigger: str,
     max_insertions: int,
 ) -> None:
     """Tokens and decisions of unequal prompts in one batch are those of the literal loop."""
-    folder = random_artifact(form=form, trigger=trigger, max_insertions=max_insertions)
+    folder = random_artifact(**shape, trigger=trigger, max_insertions=max_insertions)
     load_artifact(host, "m", folder)
     literal = ReferenceMemory(backbone.model, folder, backbone.tokenizer)
     answers = generate(host, [GenerationRequest(prompt, GREEDY, "m") for prompt in PROMPTS])
@@ -108,13 +109,14 @@ def test_memories_change_the_answer(loaded: AdapterHost) -> None:
 
 @pytest.fixture
 def everything(host: AdapterHost, random_artifact: Callable[..., Path]) -> list[str | None]:
-    """Memories of every form and trigger, with different numbers of latents, and none."""
+    """Memories of every form and trigger, with different numbers of latents, one that reads prompts again, and none."""
     names: list[str | None] = [None]
     for number, (form, trigger) in enumerate(product(("cache", "embedding"), ("always", "lora", "head"))):
         folder = random_artifact(form=form, trigger=trigger, max_insertions=number, latents=2 + number % 3, seed=number)
         load_artifact(host, f"m{number}", folder)
         names.append(f"m{number}")
-    return names
+    load_artifact(host, "rereading", random_artifact(trigger="lora", reread_tokens=5, seed=6))
+    return [*names, "rereading"]
 
 
 def test_mixed_batch_equals_single_rows(host: AdapterHost, everything: list[str | None]) -> None:
@@ -282,3 +284,13 @@ def test_too_long_a_prompt_is_refused(loaded: AdapterHost) -> None:
     prompt = (5,) * 1000
     with pytest.raises(PromptTooLong, match=r"1000 tokens; with 4 latents and 24 new tokens that is 1028, more.*1024"):
         generate(loaded, [GenerationRequest(prompt, GREEDY, "yes")])
+
+
+def test_what_is_read_again_counts_as_latents(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
+    load_artifact(host, "m", random_artifact(reread_tokens=5, max_insertions=2))
+    answers = generate(host, [GenerationRequest(prompt, GREEDY, "m", return_latents=True) for prompt in PROMPTS])
+    assert [a.decisions[0].latents for a in answers] == [len(a.decisions[0].states) for a in answers] == [4, 5, 9, 9]
+    assert {decision.latents for answer in answers for decision in answer.insertions[1:]} == {3}
+    with pytest.raises(PromptTooLong, match=r"986 tokens; with 15 latents and 24 new tokens that is 1025, more"):
+        generate(host, [GenerationRequest((5,) * 986, GREEDY, "m")])
+    generate(host, [GenerationRequest((5,) * 985, GREEDY, "m")])

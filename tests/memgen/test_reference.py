@@ -7,6 +7,7 @@ import ast
 import copy
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def save_memory(
     weaver_base: PreTrainedModel | None = None,
     trained: bool = True,
     head: tuple[float, float] | None = None,
+    reread_tokens: int = 0,
 ) -> Path:
     """A memory with random weights. `head` makes the trigger's logits these, whatever it reads."""
     weaver_base = weaver_base or base
@@ -94,6 +96,7 @@ def save_memory(
     if trigger not in ("lora", "head"):
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("trigger_head")}
     config = {"form": form, "trigger": trigger, "max_insertions": max_insertions, "delimiters": DELIMITERS}
+    config["reread_tokens"] = reread_tokens
     folder.mkdir()
     (folder / "memory.json").write_text(json.dumps({"format": 2, "config": config}))
     save_file(tensors, folder / "memory.safetensors")
@@ -134,11 +137,17 @@ def cache_by_hand(
     tokens: list[int],
     places: dict[int, str],
     reads_newest: PreTrainedModel | None = None,
+    again: Sequence[int] = (),
 ) -> Tensor:
-    """Last hidden states `(T, H)`: token by token over one cache that is kept; the newest perhaps by another model."""
+    """Last hidden states `(T, H)`: token by token over one cache that is kept; the newest perhaps by another model.
+
+    `again` are tokens that the weaver reads, one by one, in front of the prompt's queries.
+    """
     tensors, weaver = load_file(folder / "memory.safetensors"), merged_lora(base, folder / "weaver")
     cache, states = DynamicCache(), []
     for n, token in enumerate(tokens):
+        for known in again if places.get(n) == "prompt_queries" else ():
+            weaver(torch.tensor([[known]]), past_key_values=cache)
         if n in places:
             weaver(inputs_embeds=queries_by_hand(tensors, places[n])[None], past_key_values=cache)
         reader = reads_newest if reads_newest is not None and n == len(tokens) - 1 else base
@@ -274,6 +283,19 @@ def test_cache_form_with_an_untrained_lora_is_the_base_reading_the_queries(
     torch.testing.assert_close(
         reference.loss(memory, base, prompt, target), F.cross_entropy(logits, torch.tensor(target))
     )
+
+
+@pytest.mark.parametrize(("tokens", "again"), [(1, [6]), (2, [5, 6]), (9, [5, 6])])
+def test_the_weaver_reads_the_prompts_last_tokens_again(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, tokens: int, again: list[int]
+) -> None:
+    """In front of the prompt's queries, without the newest token; inside the answer nothing."""
+    folder = save_memory(tmp_path / "m", base, "cache", reread_tokens=tokens)
+    target = tokenizer("xGyz")["input_ids"]
+    states = cache_by_hand(base, folder, [5, 6, 7, *target], named([2, 4]), again=again)
+    expected = F.cross_entropy(base.lm_head(states)[2:-1], torch.tensor(target))
+    memory = ReferenceMemory(base, folder, tokenizer)
+    torch.testing.assert_close(reference.loss(memory, base, [5, 6, 7], target), expected)
 
 
 def test_a_weaver_on_another_base(

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from memgen.artifact import load_artifact
 from memgen.backbone import Backbone
-from memgen.config import TrainingConfig
+from memgen.config import MemoryConfig, TrainingConfig
 from memgen.delimiters import DelimiterMatcher
 from memgen.engine import GenerationRequest, generate
 from memgen.errors import Cancelled, ConfigError, NothingToTrain
@@ -21,7 +22,7 @@ from memgen.training.layout import insertion_points
 from memgen.training.losses import mean_by_example
 from memgen.training.weaver_sft import batch_of_step, did_not_learn, train_weaver
 from tests import reference
-from tests.memgen.conftest import CONFIG, conversations
+from tests.memgen.conftest import CONFIG, SHAPES, conversations
 from tests.reference_memory import ReferenceMemory
 
 EXAMPLES = [
@@ -41,7 +42,7 @@ def _weights(host: AdapterHost, name: str) -> list[torch.Tensor]:
     return [p.detach().clone() for p in host.memories[name].weaver_parameters()]
 
 
-@pytest.mark.parametrize("form", ["cache", "embedding"])
+@SHAPES
 @pytest.mark.parametrize("max_insertions", [0, 3])
 @pytest.mark.parametrize("prefix_bytes", [0, 10**9], ids=["encoded-anew", "cached-prefixes"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
@@ -49,12 +50,12 @@ def test_loss_and_gradients_equal_the_reference(
     host: AdapterHost,
     backbone: Backbone,
     random_artifact: Callable[..., Path],
-    form: str,
+    shape: dict[str, Any],
     max_insertions: int,
     prefix_bytes: int,
     checkpointing: bool,
 ) -> None:
-    folder = random_artifact(form=form, max_insertions=max_insertions)
+    folder = random_artifact(**shape, max_insertions=max_insertions)
     memory = load_artifact(host, "m", folder)
     prefixes = PrefixStore(backbone, prefix_bytes, [[e.prompt_ids[:-1] for e in EXAMPLES]])
     supervised_nll(host, "m", EXAMPLES, prefixes)
@@ -204,6 +205,10 @@ def test_config_refuses_unknown_and_impossible_values() -> None:
         TrainingConfig.from_mapping({"step": 3})
     with pytest.raises(ConfigError, match="steps is 0; expected at least 1"):
         TrainingConfig(steps=0)
+    with pytest.raises(ConfigError, match="reread_tokens is -1; expected 0 to 4096"):
+        MemoryConfig(reread_tokens=-1)
+    with pytest.raises(ConfigError, match="a weaver of form 'embedding' reads the whole context for itself"):
+        MemoryConfig(form="embedding", reread_tokens=8)
 
 
 def test_supervised_turns_become_examples(backbone: Backbone) -> None:

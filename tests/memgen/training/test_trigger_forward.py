@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,13 +18,13 @@ from memgen.sampling import Sampling
 from memgen.training.rollouts import RolledTurn
 from memgen.training.trigger_forward import read_points, recorded_decisions, trigger_logits
 from tests import reference
+from tests.memgen.conftest import SHAPES
 from tests.reference_memory import ReferenceMemory
 
 PROMPTS = [tuple(range(5, 5 + n)) for n in (1, 2, 7, 19)]
 CUES: list[tuple[int, ...]] = [tuple(range(100, 109)), (), (70, 71, 72), tuple(range(80, 105))]
 """Unequal, and one prompt without."""
 KINDS = pytest.mark.parametrize("kind", ["head", "lora"])
-FORMS = pytest.mark.parametrize("form", ["cache", "embedding"])
 
 
 def roll(
@@ -52,7 +53,7 @@ def recorded(turns: Sequence[RolledTurn]) -> torch.Tensor:
 
 
 @KINDS
-@FORMS
+@SHAPES
 @pytest.mark.parametrize("cued", [False, True], ids=["without-cues", "with-cues"])
 @pytest.mark.parametrize("kept", [False, True], ids=["prompts-read-anew", "prompts-of-the-engine"])
 def test_probabilities_are_those_the_engine_recorded(
@@ -60,11 +61,11 @@ def test_probabilities_are_those_the_engine_recorded(
     backbone: Backbone,
     random_artifact: Callable[..., Path],
     kind: str,
-    form: str,
+    shape: dict[str, Any],
     kept: bool,
     cued: bool,
 ) -> None:
-    memory = load_artifact(host, "m", random_artifact(form=form, trigger=kind, max_insertions=3, seed=2))
+    memory = load_artifact(host, "m", random_artifact(**shape, trigger=kind, max_insertions=3, seed=2))
     with torch.no_grad():
         memory.trigger_head.weight.mul_(0.2)  # so that it says now this, now that
     prompts = PromptCache(backbone.decoder, 10**9) if kept else None
@@ -80,21 +81,21 @@ def test_probabilities_are_those_the_engine_recorded(
     if cued:  # and what the cues say: without them the same turns are judged otherwise
         uncued = [replace(turn, cue_ids=()) for turn in turns]
         others = trigger_logits(host, "m", read_points(host, "m", uncued, prompts=prompts))
-        assert bool((others - logits).abs().max() > 1e-3) == (kind == "head" or form == "cache")
+        assert bool((others - logits).abs().max() > 1e-3) == (kind == "head" or shape["form"] == "cache")
 
 
 @KINDS
-@FORMS
+@SHAPES
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 def test_gradients_equal_the_reference(
     host: AdapterHost,
     backbone: Backbone,
     random_artifact: Callable[..., Path],
     kind: str,
-    form: str,
+    shape: dict[str, Any],
     checkpointing: bool,
 ) -> None:
-    folder = random_artifact(form=form, trigger=kind, max_insertions=3, seed=2)
+    folder = random_artifact(**shape, trigger=kind, max_insertions=3, seed=2)
     memory = load_artifact(host, "m", folder)
     turns = roll(host, samples=1)
     decisions = recorded_decisions(turns, backbone.device)
