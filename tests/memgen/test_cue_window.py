@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from memgen.training.forward import PrefixStore, supervised_nll, texts_read
 from memgen.training.losses import mean_by_example
 from memgen.training.weaver_sft import train_weaver
 from tests import reference
-from tests.memgen.conftest import CONFIG
+from tests.memgen.conftest import CONFIG, SHAPES
 from tests.reference_memory import ReferenceMemory
 
 GREEDY = Sampling(max_new_tokens=24)
@@ -52,13 +53,13 @@ def any_backbone(request: pytest.FixtureRequest, backbone: Backbone) -> Backbone
     return made
 
 
-@pytest.mark.parametrize("form", ["cache", "embedding"])
+@SHAPES
 @pytest.mark.parametrize("trigger", ["always", "lora"])
 def test_with_cues_equals_reference(
-    any_backbone: Backbone, random_artifact: Callable[..., Path], form: str, trigger: str
+    any_backbone: Backbone, random_artifact: Callable[..., Path], shape: dict[str, Any], trigger: str
 ) -> None:
     """Unequal prompts and cues, and a row without one, in one batch."""
-    folder, host = random_artifact(form=form, trigger=trigger, max_insertions=5), AdapterHost(any_backbone)
+    folder, host = random_artifact(**shape, trigger=trigger, max_insertions=5), AdapterHost(any_backbone)
     load_artifact(host, "m", folder)
     model, tokenizer, stops = any_backbone.model, any_backbone.tokenizer, any_backbone.stop_token_ids
     literal = ReferenceMemory(model, folder, tokenizer)
@@ -74,11 +75,11 @@ def test_with_cues_equals_reference(
     assert sum(len(answer.insertions) for answer in answers) > len(answers)
 
 
-@pytest.mark.parametrize("form", ["cache", "embedding"])
+@SHAPES
 def test_a_cue_changes_the_latents_of_its_row_alone(
-    host: AdapterHost, random_artifact: Callable[..., Path], form: str
+    host: AdapterHost, random_artifact: Callable[..., Path], shape: dict[str, Any]
 ) -> None:
-    load_artifact(host, "m", random_artifact(form=form, max_insertions=5))
+    load_artifact(host, "m", random_artifact(**shape, max_insertions=5))
     cued, plain = generate(host, _requests(CUES)), generate(host, _requests([()] * 4))
     for cue, one, other in zip(CUES, cued, plain, strict=True):
         assert torch.allclose(_latents(one), _latents(other), atol=1e-4) == (not cue)

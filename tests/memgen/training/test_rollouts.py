@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +21,8 @@ from memgen.training.examples import Example
 from memgen.training.forward import supervised_nll
 from memgen.training.layout import insertions_of
 from memgen.training.rollouts import Group, RolledTurn, example_of, roll_out, seed_of
+from tests.memgen.conftest import SHAPES
 
-FORMS = pytest.mark.parametrize("form", ["cache", "embedding"])
 SAMPLING = Sampling(24, temperature=1.0, trigger_temperature=1.0)
 
 
@@ -65,20 +66,20 @@ def turns_of(groups: list[Group]) -> list[RolledTurn]:
     return [turn for group in groups for rollout in group.rollouts for turn in rollout.turns]
 
 
-@FORMS
+@SHAPES
 @pytest.mark.parametrize("max_insertions", [0, 3])
 @pytest.mark.parametrize("trigger", ["always", "head", "lora"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_training_forward_repeats_the_engines_logprobs(
     host: AdapterHost,
     random_artifact: Callable[..., Path],
-    form: str,
+    shape: dict[str, Any],
     max_insertions: int,
     trigger: str,
     temperature: float,
 ) -> None:
     """The golden test: wherever the trigger wove or did not, both read the same tokens and latents."""
-    memory = load_artifact(host, "m", random_artifact(form=form, max_insertions=max_insertions, trigger=trigger))
+    memory = load_artifact(host, "m", random_artifact(**shape, max_insertions=max_insertions, trigger=trigger))
     with torch.no_grad():
         for parameter in memory.trigger_head.parameters() if trigger != "always" else ():
             parameter.zero_()  # even odds
@@ -105,9 +106,11 @@ def test_the_training_forward_repeats_the_engines_logprobs(
         assert any(max(e.insertions, default=0) > 0 for e in examples)
 
 
-@FORMS
-def test_so_it_does_for_later_turns(host: AdapterHost, random_artifact: Callable[..., Path], form: str) -> None:
-    memory = load_artifact(host, "m", random_artifact(form=form, max_insertions=2))
+@SHAPES
+def test_so_it_does_for_later_turns(
+    host: AdapterHost, random_artifact: Callable[..., Path], shape: dict[str, Any]
+) -> None:
+    memory = load_artifact(host, "m", random_artifact(**shape, max_insertions=2))
     prompts = PromptCache(host.backbone.decoder, 10**9)
     turns = turns_of(roll_out(host, "m", [Counting()], SAMPLING, group_size=3, seed=4, prompts=prompts))
     assert len(turns) == 9
@@ -116,11 +119,11 @@ def test_so_it_does_for_later_turns(host: AdapterHost, random_artifact: Callable
     torch.testing.assert_close(-nll.detach(), expected, atol=2e-4, rtol=1e-4)
 
 
-@FORMS
+@SHAPES
 def test_given_insertions_equal_the_usual_ones_if_they_are_the_same(
-    host: AdapterHost, random_artifact: Callable[..., Path], form: str
+    host: AdapterHost, random_artifact: Callable[..., Path], shape: dict[str, Any]
 ) -> None:
-    memory = load_artifact(host, "m", random_artifact(form=form, max_insertions=2))
+    memory = load_artifact(host, "m", random_artifact(**shape, max_insertions=2))
     prompts = PromptCache(host.backbone.decoder, 0)
     usual = [Example((5, 6, 7, 8), (68, 11, 69, 12, 70, 2)), Example((9,), (71, 2))]
     given = [replace(usual[0], insertions=(3, 0, 1)), replace(usual[1], insertions=(0, 1))]

@@ -25,7 +25,7 @@ from memgen.training.forward import supervised_nll
 from memgen.training.policy_update import make_parts
 from memgen.training.rollouts import Group, RolledTurn, Rollout, roll_out
 from memgen.training.weaver_grpo import train_weaver_grpo, train_weaver_on_groups
-from tests.memgen.conftest import CONFIG, randomise
+from tests.memgen.conftest import CONFIG, SHAPES, randomise
 
 SHORT = GrpoConfig(
     steps=4,
@@ -93,10 +93,10 @@ def test_it_learns_from_reward_alone(backbone: Backbone, loss: str) -> None:
         assert torch.equal(parameter, before[name])
 
 
-@pytest.mark.parametrize("form", ["cache", "embedding"])
-def test_the_first_step_pushes_the_better_answers_up(backbone: Backbone, form: str) -> None:
+@SHAPES
+def test_the_first_step_pushes_the_better_answers_up(backbone: Backbone, shape: dict[str, Any]) -> None:
     """Whatever the form and the trigger: the advantage-weighted log probability of the rollouts rises."""
-    host = created(backbone, form=form, trigger="head", max_insertions=2, delimiters=("e", "t", "a", " "))
+    host = created(backbone, **shape, trigger="head", max_insertions=2, delimiters=("e", "t", "a", " "))
     randomise(host.memories["m"], 3)
     with torch.no_grad():
         for parameter in host.memories["m"].trigger_head.parameters():
