@@ -1,8 +1,9 @@
 """Insertions: the weaver turns the reasoner's state into K latents (MemGen, section 3.3).
 
 Form `cache`: the queries run with the weaver's LoRA over the reasoner's own cache, in front of the newest token, and
-the keys and values they produce in every layer simply stay. There is no second encoding of the context and no
-projection, because weaver and reasoner are the same network.
+the keys and values they produce in every layer simply stay. There is no projection, because weaver and reasoner are
+the same network. Nor is the context encoded again, unless `reread_tokens` asks for the prompt's last tokens:
+their keys and values then stay in front of the queries'.
 
 Form `embedding`, the public code's: the weaver has a stream of its own that reads the reasoner's input embeddings;
 its last K hidden states, projected, enter the reasoner's context as input embeddings behind the newest token. The

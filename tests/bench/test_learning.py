@@ -21,7 +21,20 @@ from bench.learning.prompting import prompting_of
 from bench.learning.report import main as report_main
 from bench.learning.schedule import SCORE, TRAIN, Unit, pending, run, units
 from bench.learning.serving import Serving
-from bench.learning.systems import LORA, MEMORY, METHODS, SFT, Base, FewShot, Link, Majority, Retrieval, Routed, Trained
+from bench.learning.systems import (
+    LORA,
+    MEMORY,
+    METHODS,
+    REREADING,
+    SFT,
+    Base,
+    FewShot,
+    Link,
+    Majority,
+    Retrieval,
+    Routed,
+    Trained,
+)
 from bench.learning.training import Workplace, ensure_trained, load_adapter
 from bench.plain_lora import PlainLora
 from memgen.backbone import Backbone
@@ -62,6 +75,19 @@ def test_every_method_comes_to_an_end(finished: tuple[Workplace, list[Unit]]) ->
     assert set(methods["memgen-isolated"]["routed_right"]) == {"yes-no", "left-right"}
     assert methods["memgen-replay"]["routed_right"] is None
     assert methods["majority"]["bwt"] == methods["base"]["bwt"] == 0
+
+
+def test_a_rereading_memory_is_a_family_of_its_own(finished: tuple[Workplace, list[Unit]]) -> None:
+    work, _ = finished
+    folders = {family: ensure_trained(work, Trained(family, 0, (Link(SFT, 1),))) for family in (MEMORY, REREADING)}
+    configs = {f: json.loads((folder / "memory.json").read_text())["config"] for f, folder in folders.items()}
+    assert {f: config.pop("reread_tokens") for f, config in configs.items()} == {
+        MEMORY: 0,
+        REREADING: PLAN.reread_tokens,
+    }
+    assert configs[MEMORY] == configs[REREADING]
+    assert {part.family for part in Routed(0, 1, 2, family=REREADING).parts} == {REREADING}
+    assert work.cells.place(Routed(0, 1, family=REREADING)) == work.cells.place(Routed(0, 1)) != Path()
 
 
 def test_what_is_done_is_not_done_again(
