@@ -1,52 +1,28 @@
 """What a memory is and how it is trained: frozen values, checked when made."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
 
-from memgen.errors import ConfigError
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _check_type(name: str, expected: Any, value: Any) -> None:
-    if expected in (int, float):
-        fits = isinstance(value, int if expected is int else int | float) and not isinstance(value, bool)
-        _require(fits and math.isfinite(value), f"{name} is {value!r}; expected a number of type {expected.__name__}")
-    elif expected in (str, bool):
-        _require(isinstance(value, expected), f"{name} is {value!r}; expected a value of type {expected.__name__}")
-    else:
-        _require(isinstance(value, list | tuple), f"{name} is {value!r}; expected a list")
-
-
-class _FromMapping:
-    """Builds the dataclass from a JSON object, refusing names it does not know."""
-
-    @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> Self:
-        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
-        unknown = sorted(set(values) - known)
-        _require(not unknown, f"unknown {cls.__name__} fields {unknown}; known: {sorted(known)}")
-        for field in fields(cls):  # type: ignore[arg-type]  # as above
-            _check_type(field.name, field.type, values.get(field.name, field.default))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-    def to_mapping(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload, no-any-return]  # as above
-
+from memgen.config_mapping import FromMapping, require
 
 FORMS = ("cache", "embedding")
 TRIGGERS = ("always", "never", "lora", "head")
 REWARD_WEIGHTINGS = ("none", "reward")
 QUERY_STARTS = ("answers", "words")
+_RANGES = {
+    "latents": (1, 256),
+    "inference_latents": (1, 256),
+    "reread_tokens": (0, 4096),
+    "max_insertions": (0, 1000),
+    "rank": (1, 512),
+    "cue_tokens": (0, 4096),
+    "cue_insights": (0, 32),
+}
+"""Least and most of a `MemoryConfig`'s numbers."""
 
 
 @dataclass(frozen=True)
-class MemoryConfig(_FromMapping):
+class MemoryConfig(FromMapping):
     """Shape of a memory. Two memories with equal configs can start from one another."""
 
     form: str = "cache"
@@ -58,9 +34,9 @@ class MemoryConfig(_FromMapping):
     inference_latents: int = 4
     """K of an insertion while generating; these have queries of their own."""
     reread_tokens: int = 0
-    """The prompt's last tokens, at most, that the weaver reads again with its LoRA on, in front of its queries at the
-    prompt's end; what it makes of them stays with the latents. 0 lets the queries look at the bare base's reading only.
-    Form `cache` only: a weaver of form `embedding` reads the whole context for itself."""
+    """Of the tokens in front of the prompt's newest one the last, at most so many, that the weaver reads again with its
+    LoRA on, before its queries of the prompt's end. What it makes of them stays with the latents. 0 lets the queries
+    look at the bare base's reading only. Form `cache` only: form `embedding` reads the whole context for itself."""
     max_insertions: int = 5
     """How many insertions may follow the prompt's; 0 weaves at the prompt's end only."""
     delimiters: tuple[str, ...] = (",", ".", "\n")
@@ -79,45 +55,51 @@ class MemoryConfig(_FromMapping):
     cue_insights: int = 0
     """Insights, at most, that stand in a cue in front of past trajectories; 0 keeps none."""
 
-    def reread(self, prompt_ids: Sequence[int]) -> Sequence[int]:
-        """The tokens of a prompt that the weaver reads again: of those in front of the newest one, the last."""
+    def tokens_to_reread(self, prompt_ids: Sequence[int]) -> Sequence[int]:
+        """Those of a prompt that the weaver reads again: of all in front of the newest one, the last."""
         before = len(prompt_ids) - 1
         return prompt_ids[max(0, before - self.reread_tokens) : before]
 
+    @property
+    def most_latents(self) -> int:
+        """Of one answer."""
+        return self.latents + self.max_insertions * self.inference_latents
+
+    @property
+    def most_woven(self) -> int:
+        """Tokens, at most, that memory adds to the context of an answer."""
+        return self.reread_tokens + self.most_latents
+
     def __post_init__(self) -> None:
-        _require(self.form in FORMS, f"memory form is {self.form!r}; expected one of {FORMS}")
-        _require(self.trigger in TRIGGERS, f"trigger is {self.trigger!r}; expected one of {TRIGGERS}")
-        for name in ("latents", "inference_latents"):
-            _require(1 <= getattr(self, name) <= 256, f"{name} is {getattr(self, name)}; expected 1 to 256")
-        _require(0 <= self.reread_tokens <= 4096, f"reread_tokens is {self.reread_tokens}; expected 0 to 4096")
-        _require(
+        require(self.form in FORMS, f"memory form is {self.form!r}; expected one of {FORMS}")
+        require(self.trigger in TRIGGERS, f"trigger is {self.trigger!r}; expected one of {TRIGGERS}")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            require(least <= value <= most, f"{name} is {value}; expected {least} to {most}")
+        require(
             not self.reread_tokens or self.form == "cache",
             f"reread_tokens is {self.reread_tokens}, but a weaver of form {self.form!r} reads the whole context for "
             "itself; leave reread_tokens at 0",
         )
-        _require(0 <= self.max_insertions <= 1000, f"max_insertions is {self.max_insertions}; expected 0 to 1000")
-        _require(
+        require(
             all(isinstance(d, str) and d for d in self.delimiters),
             f"delimiters are {self.delimiters!r}; expected texts that are not empty",
         )
-        _require(1 <= self.rank <= 512, f"rank is {self.rank}; expected 1 to 512")
-        _require(self.alpha >= 1, f"alpha is {self.alpha}; expected at least 1")
-        _require(len(self.target_modules) > 0, "target_modules is empty; name at least one linear layer")
-        _require(
+        require(self.alpha >= 1, f"alpha is {self.alpha}; expected at least 1")
+        require(len(self.target_modules) > 0, "target_modules is empty; name at least one linear layer")
+        require(
             not self.weaver_base or self.form == "embedding",
             f"weaver_base is {self.weaver_base!r}, but form 'cache' weaves in the reasoner's own cache; use form "
             "'embedding' or leave weaver_base empty",
         )
-        _require(0 <= self.cue_tokens <= 4096, f"cue_tokens is {self.cue_tokens}; expected 0 to 4096")
-        _require(0 <= self.cue_insights <= 32, f"cue_insights is {self.cue_insights}; expected 0 to 32")
-        _require(
+        require(
             not self.cue_insights or self.cue_tokens > 0,
             f"cue_insights is {self.cue_insights}, but cue_tokens is 0, and no cue has room for one; set cue_tokens",
         )
 
 
 @dataclass(frozen=True)
-class TrainingConfig(_FromMapping):
+class TrainingConfig(FromMapping):
     """One run of weaver SFT. The defaults were measured on the 135M base (docs/method.md)."""
 
     steps: int = 150
@@ -155,37 +137,37 @@ class TrainingConfig(_FromMapping):
     """Looks in a row without a lower held-out loss after which a run stops; 0 never stops early."""
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
-        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")
+        require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
+        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; expected at least 1")
         for name in ("learning_rate", "query_learning_rate", "max_grad_norm"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
-        _require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more")
-        _require(self.max_example_tokens >= 8, f"max_example_tokens is {self.max_example_tokens}; expected 8+")
-        _require(self.prefix_cache_bytes >= 0, "prefix_cache_bytes is negative; 0 turns the cache off")
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
+        require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more")
+        require(self.max_example_tokens >= 8, f"max_example_tokens is {self.max_example_tokens}; expected 8+")
+        require(self.prefix_cache_bytes >= 0, "prefix_cache_bytes is negative; 0 turns the cache off")
         for name in ("accumulate_steps", "devices", "validate_every"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
-        _require(
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        require(
             self.accumulate_steps * self.devices <= self.batch_size,
             f"accumulate_steps {self.accumulate_steps} x devices {self.devices} is more than batch_size "
             f"{self.batch_size}; each pass of each device needs an example",
         )
-        _require(
+        require(
             self.reward_weighting in REWARD_WEIGHTINGS,
             f"reward_weighting is {self.reward_weighting!r}; expected one of {REWARD_WEIGHTINGS}",
         )
-        _require(
+        require(
             self.query_start in QUERY_STARTS,
             f"query_start is {self.query_start!r}; expected one of {QUERY_STARTS}",
         )
-        _require(0.0 <= self.held_out_share < 1.0, f"held_out_share is {self.held_out_share}; expected 0 to below 1")
-        _require(self.patience >= 0, f"patience is {self.patience}; expected 0 or more")
+        require(0.0 <= self.held_out_share < 1.0, f"held_out_share is {self.held_out_share}; expected 0 to below 1")
+        require(self.patience >= 0, f"patience is {self.patience}; expected 0 or more")
 
 
 POLICY_LOSSES = ("grpo", "bnpo", "dr_grpo")
 
 
 @dataclass(frozen=True)
-class GrpoConfig(_FromMapping):
+class GrpoConfig(FromMapping):
     """One run of weaver GRPO. Defaults of the algorithm are those of TRL's `GRPOConfig`.
 
     The learning rates are a twentieth of SFT's, because a reward is a noisier teacher than a demonstration: at 5e-4
@@ -234,22 +216,22 @@ class GrpoConfig(_FromMapping):
 
     def __post_init__(self) -> None:
         for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
-        _require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
-        _require(
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
+        require(
             1 <= self.devices <= self.items_per_step,
             f"devices is {self.devices}; expected 1 to items_per_step, {self.items_per_step}, for each plays an item",
         )
-        _require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
-        _require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
+        require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
+        require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
         for name in ("eps_high", "temperature", "learning_rate", "query_learning_rate", "max_grad_norm"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
         for name in ("kl_coefficient", "trigger_temperature", "warmup_steps", "weight_decay", "prompt_cache_bytes"):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")
 
 
 @dataclass(frozen=True)
-class TriggerConfig(_FromMapping):
+class TriggerConfig(FromMapping):
     """One run of trigger GRPO. Names are those of `GrpoConfig` where they mean the same."""
 
     steps: int = 60
@@ -297,16 +279,16 @@ class TriggerConfig(_FromMapping):
 
     def __post_init__(self) -> None:
         for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
-        _require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
-        _require(
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
+        require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
+        require(
             1 <= self.devices <= self.items_per_step,
             f"devices is {self.devices}; expected 1 to items_per_step, {self.items_per_step}, for each plays an item",
         )
-        _require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
-        _require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
+        require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
+        require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
         for name in ("eps_high", "learning_rate", "head_learning_rate", "max_grad_norm"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
         for name in (
             "penalty",
             "entropy_coefficient",
@@ -315,4 +297,4 @@ class TriggerConfig(_FromMapping):
             "weight_decay",
             "prompt_cache_bytes",
         ):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")

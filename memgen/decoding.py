@@ -149,14 +149,15 @@ class Decoding:
             woven = self._weave_streams(invoked)
             kinds = grouped(range(len(self._rows)), lambda n: self._kind_of_insertion(n) if n in invoked else None)
             # At once, for a window knows its cache's slots as they were when it was made.
-            latents = max((kind[2] for kind in kinds if kind is not None), default=0)
-            self._slots.reserve(max(self._slots.lengths) + latents + 1)
+            woven_tokens = max((kind.woven for kind in kinds if kind is not None), default=0)
+            self._slots.reserve(max(self._slots.lengths) + woven_tokens + 1)
             parts = [self._part(kind, places, woven) for kind, places in kinds.items()]
             states = self._decoder.forward_together(parts)
             for (kind, places), hidden in zip(kinds.items(), states, strict=True):
                 self._slots.advance(places, [hidden.shape[1]] * len(places))
                 if kind is not None:
-                    self._note_latents(places, [woven.get(n, hidden[i, :-1]) for i, n in enumerate(places)])
+                    latents = [woven.get(n, hidden[i, kind.reread : -1]) for i, n in enumerate(places)]
+                    self._note_insertions(kind, places, latents)
             order = self._index([place for places in kinds.values() for place in places])
             newest = torch.cat([hidden[:, -1] for hidden in states])
             self._states = newest if len(states) == 1 else newest.new_empty(newest.shape).index_copy(0, order, newest)
@@ -167,9 +168,9 @@ class Decoding:
         latents: dict[int, Tensor] = {}
         if self._streams is None:
             return latents
-        for (form, at_prompt_end, _), places in grouped(invoked, self._kind_of_insertion).items():
-            if form == "embedding":
-                latents.update(zip(places, self._streams.weave(places, at_prompt_end=at_prompt_end), strict=True))
+        for kind, places in grouped(invoked, self._kind_of_insertion).items():
+            if kind.form == "embedding":
+                latents.update(zip(places, self._streams.weave(places, at_prompt_end=kind.at_prompt_end), strict=True))
         for place, part in latents.items():
             self._streams.add_latents(place, part)
         return latents
@@ -180,20 +181,20 @@ class Decoding:
         newest = self._newest(places)
         if kind is None:
             return Part(newest, self._slots.window(places, 1))
-        form, at_prompt_end, count = kind
-        if form == "cache":
+        if kind.form == "cache":
             rows, memories = [self._rows[place] for place in places], [self._memory(place) for place in places]
-            reread = self._embed([row.reread for row in rows])
-            cues = [row.cue for row in rows]
-            return weave_into_cache(self._slots, places, memories, cues, reread, newest, at_prompt_end=at_prompt_end)
+            reread, cues = self._embed([row.reread for row in rows]), [row.cue for row in rows]
+            return weave_into_cache(
+                self._slots, places, memories, cues, reread, newest, at_prompt_end=kind.at_prompt_end
+            )
         latents = torch.stack([woven[place] for place in places])
-        return Part(torch.cat([newest, latents], dim=1), self._slots.window(places, count + 1))
+        return Part(torch.cat([newest, latents], dim=1), self._slots.window(places, kind.woven + 1))
 
-    def _note_latents(self, places: Sequence[int], latents: Sequence[Tensor]) -> None:
+    def _note_insertions(self, kind: Insertion, places: Sequence[int], latents: Sequence[Tensor]) -> None:
         for place, states in zip(places, latents, strict=True):
             row = self._rows[place]
             kept = states.clone() if row.request.return_latents else None
-            row.decisions[-1] = replace(row.decisions[-1], latents=len(states), states=kept)
+            row.decisions[-1] = replace(row.decisions[-1], latents=kind.latents, reread=kind.reread, states=kept)
 
     def _take(self, place: int, row: Row, token: int, logprob: float | None) -> None:
         if token in self._stops:
@@ -260,7 +261,7 @@ class Decoding:
         config, row = self._memory(place).config, self._rows[place]
         at_prompt_end = row.new_tokens == 0
         latents = config.latents if at_prompt_end else config.inference_latents
-        return config.form, at_prompt_end, len(row.reread) + latents
+        return Insertion(config.form, at_prompt_end, len(row.reread), latents)
 
     def _newest(self, places: Sequence[int]) -> Tensor:
         return self._embed([[self._rows[place].context[-1]] for place in places])

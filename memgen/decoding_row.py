@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -11,8 +12,20 @@ from memgen.kv_cache import Prefix
 from memgen.memory import Memory
 from memgen.text_stream import TextStream
 
-Insertion = tuple[str, bool, int]
-"""(form, whether at the prompt's end, number of latents, those of tokens read again included)."""
+
+class Insertion(NamedTuple):
+    """What rows have in common that can weave in one part of a pass."""
+
+    form: str
+    at_prompt_end: bool
+    reread: int
+    """Tokens that the weaver reads again."""
+    latents: int
+
+    @property
+    def woven(self) -> int:
+        """Tokens that it adds to the row's context."""
+        return self.reread + self.latents
 
 
 @dataclass
@@ -50,7 +63,7 @@ class Row:
         """What the weaver reads again in an insertion here: something at the prompt's end, nothing later."""
         if self.memory is None or self.new_tokens:
             return ()
-        return self.memory.config.reread(self.request.prompt_ids)
+        return self.memory.config.tokens_to_reread(self.request.prompt_ids)
 
     def reads_cue_from_cache(self) -> bool:
         """Whether an insertion of form `cache` may look at a cue."""

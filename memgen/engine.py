@@ -2,7 +2,8 @@
 
 A prompt is encoded by the bare base up to its last token. At a decision point (the prompt's end, then sentence ends
 while the budget lasts) the row's trigger decides, and on INVOKE its weaver puts K latents into the context. No token
-is encoded twice in one stream, and rows that do not weave do not wait for latents of those that do.
+is encoded twice in one stream, but those that a memory's `reread_tokens` ask for; and rows that do not weave do not
+wait for latents of those that do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,8 @@ class Decision:
     invoked: bool
     latents: int
     """Latent tokens inserted; 0 if it skipped."""
+    reread: int = 0
+    """Tokens of the prompt that the weaver read again; what it made of them stands in front of the latents."""
     states: Tensor | None = field(default=None, compare=False, repr=False)
     """`(latents, H)` on request: last hidden states (form `cache`) or input embeddings (form `embedding`)."""
 
@@ -99,7 +102,7 @@ def generate(
         is_cancelled: asked for each unfinished request before each token.
 
     Raises:
-        PromptTooLong: prompt, latents and answer of a request exceed the model's context.
+        PromptTooLong: prompt, memory and answer of a request exceed the model's context.
     """
     from memgen.decoding import Decoding
 
@@ -156,19 +159,19 @@ def generate_all(
 
 
 def check_fits(host: AdapterHost, request: GenerationRequest) -> None:
-    """Raise PromptTooLong unless prompt, all latents that may be woven, and answer fit the model's context.
+    """Raise PromptTooLong unless prompt, all that may be woven, and answer fit the model's context.
 
     A cue counts where it stands: in the weaver's stream of form `embedding`, by itself for form `cache`.
     """
-    latents = 0
+    latents = reread = 0
     if request.memory is not None:
         config = host.memories[request.memory].config
-        latents = len(config.reread(request.prompt_ids)) + config.latents
-        latents += config.max_insertions * config.inference_latents
-    needed = len(request.prompt_ids) + latents + request.sampling.max_new_tokens
+        latents, reread = config.most_latents, len(config.tokens_to_reread(request.prompt_ids))
+    needed = len(request.prompt_ids) + reread + latents + request.sampling.max_new_tokens
     if needed > host.backbone.max_tokens:
         raise PromptTooLong(
-            f"the prompt has {len(request.prompt_ids)} tokens; with {latents} latents and "
+            f"the prompt has {len(request.prompt_ids)} tokens; with {f'{reread} read again, ' if reread else ''}"
+            f"{latents} latents and "
             f"{request.sampling.max_new_tokens} new tokens that is {needed}, more than the model's "
             f"{host.backbone.max_tokens}. Shorten the messages or lower max_tokens."
         )

@@ -25,8 +25,14 @@ class AdapterHost:
         """A new, untrained memory. Its LoRA starts as the identity (B = 0).
 
         Raises:
-            ConfigError: the base lacks a target module, or the weaver's base is not at hand.
+            ConfigError: the base lacks a target module, or the weaver's base is not at hand, or the memory leaves
+                nothing of the base's context.
         """
+        if config.most_woven >= self.backbone.max_tokens:
+            raise ConfigError(
+                f"the memory weaves up to {config.most_woven} tokens, of {self.backbone.max_tokens} that "
+                f"{self.backbone.name!r} takes; lower reread_tokens, latents or max_insertions"
+            )
         memory = Memory(name, config, self.backbone, self.weaver_base(config), seed=seed)
         self.memories[name] = memory
         return memory
@@ -46,6 +52,10 @@ class AdapterHost:
                 f"{sorted(self._weaver_bases)}. Give that base to the host."
             )
         return self._weaver_bases[config.weaver_base]
+
+    def longest_example(self, memory: str) -> int:
+        """Tokens of prompt and answer that fit the reasoner's context whatever memory is woven beside them."""
+        return self.backbone.max_tokens - self.memories[memory].config.most_woven
 
     def copy(self, source: str, target: str) -> None:
         """Give the memory `target` the weights and the experience of `source`, which has the same config."""

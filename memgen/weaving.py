@@ -13,7 +13,8 @@ A row may have a cue, retrieved text that the weaver reads and the reasoner does
 cue's own prefix, which the bare base has read, beside the row's cache. Form `embedding`: the cue's input embeddings
 stand at the start of the weaver's stream. No trigger sees it.
 
-Rows that weave at the same time weave together, whatever memory each of them has.
+Rows that weave as many tokens at the same time weave together, whatever memory each of them has. Prompts of unequal
+lengths that are read again whole are parts of one pass.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence

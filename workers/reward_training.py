@@ -84,14 +84,15 @@ def snapshot_of(
 def reward_lesson(
     running: Running,
     model: Model,
+    memory: str,
     method: str,
     config: GrpoConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
 ) -> Lesson:
     """What the dataset teaches by `grpo` or `grpo_recorded`."""
-    tokenizer, longest = model.host.backbone.tokenizer, model.host.backbone.max_tokens
-    examples = build_examples(tokenizer, lines, max_tokens=longest).examples
+    longest = model.host.longest_example(memory)
+    examples = build_examples(model.host.backbone.tokenizer, lines, max_tokens=longest).examples
     if method == RECORDED:
         return Lesson(examples, partial(_train_recorded, running, model, config, dataset, lines))
     return Lesson(examples, partial(_train_played, running, model, config, dataset, lines))
@@ -133,7 +134,7 @@ def _train_recorded(
     recorded = groups_of_trajectories(
         backbone.tokenizer,
         lines,
-        max_tokens=backbone.max_tokens,
+        max_tokens=model.host.longest_example(name),
         cues=cues,
         shared_turns=dataset.manifest.get("shared_turns"),
     )

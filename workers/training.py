@@ -135,7 +135,7 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
             if isinstance(plan.config, TrainingConfig):
                 lesson = _sft_lesson(running, model, plan, name, plan.config, dataset, lines)
             else:
-                lesson = reward_lesson(running, model, plan.method, plan.config, dataset, lines)
+                lesson = reward_lesson(running, model, name, plan.method, plan.config, dataset, lines)
             if plan.adapter.strategy == "isolated":
                 _isolated(model, plan, lesson.examples).save(artifact)
             checkpoint = Checkpoint(running, Path(folder) / "checkpoint.safetensors")
@@ -168,7 +168,7 @@ def _sft_lesson(
     data = build_examples(
         model.host.backbone.tokenizer,
         lines,
-        max_tokens=config.max_example_tokens,
+        max_tokens=min(config.max_example_tokens, model.host.longest_example(memory)),
         reward_weighting=config.reward_weighting,
         cues=training_cues(model.host, memory, lines),
     )

@@ -130,6 +130,7 @@ def _stamp(served: Served, answers: Sequence[Finished]) -> JsonObject:
                 "choice": answer.choice,
                 "position": insertion.position,
                 "latents": insertion.latents,
+                "reread": insertion.reread,
                 "probability": round(insertion.probability, 4),
             }
             for answer in answers

@@ -118,7 +118,7 @@ class Plan:
     router_prompts: int = 100
     """Of a task, that its region is learned from."""
     reread_tokens: int = 512
-    """Of a memory whose weaver reads the prompt again: more than a prompt of the default tasks has."""
+    """Of a memory whose weaver reads the prompt again. Training prompts of the default tasks have 309 at most."""
     grpo_steps: int = 24
     grpo_items: int = 8
     """Of a step."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from memgen.chat import parse_answer, render_answer, render_prompt
-from memgen.engine import GenerationRequest, generate_all
+from memgen.engine import GenerationRequest, check_fits, generate_all
 from memgen.errors import NothingToTrain
 from memgen.host import AdapterHost
 from memgen.sampling import Sampling
@@ -120,6 +120,9 @@ def _likelihoods(
     prefixes = PrefixStore(host.backbone, max_bytes=0)
     cues = host.cues(memory, [item.messages for item in items])
     examples = [replace(_example(host, item), cue_ids=cue.token_ids) for item, cue in zip(items, cues, strict=True)]
+    for example in examples:
+        sampling = Sampling(max_new_tokens=len(example.target_ids))
+        check_fits(host, GenerationRequest(example.prompt_ids, sampling, memory, cue_ids=example.cue_ids))
     scores: list[ItemScore] = []
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]

@@ -1,9 +1,9 @@
 """The training forward: supervised tokens over cached prefixes and freshly woven latents.
 
-The base is frozen, so everything in front of the first latent needs no gradient and is encoded once for all epochs.
-Only latents and answers are differentiated, and logits are computed where there is a target. With form `cache` all
-insertions of a batch and the answers between them are one causal pass: the weaver's LoRA is on for the latents and
-what it reads again alone, and they alone see an example's cue.
+The base is frozen, so everything in front of what the weaver reads or writes first needs no gradient and is encoded
+once for all epochs. Only that and the answers are differentiated, and logits are computed where there is a target. With
+form `cache` all insertions of a batch and the answers between them are one causal pass: the weaver's LoRA is on for
+latents and what it reads again alone, and they alone see an example's cue.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

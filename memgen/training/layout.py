@@ -123,7 +123,7 @@ def _row(example: Example, config: MemoryConfig | None, insertions: set[int]) ->
         if not (woven and woven.form == "cache"):
             row.add([token])
         if woven and number == 0:
-            row.add(woven.reread(example.prompt_ids), row.reread)
+            row.add(woven.tokens_to_reread(example.prompt_ids), row.reread)
             row.add([0] * woven.latents, row.at_prompt)
         elif woven:
             row.add([0] * woven.inference_latents, row.inside)

@@ -1,7 +1,7 @@
 """One policy gradient step of a weaver on groups of rollouts.
 
-Only latents are differentiated, so a turn without an insertion has no gradient. Such turns take no pass; their tokens
-count in the loss's denominator all the same.
+Only what the weaver reads or writes is differentiated, so a turn without an insertion has no gradient. Such turns take
+no pass; their tokens count in the loss's denominator all the same.
 
 Logprobs of tokens drawn by the engine are the engine's own. In float32 it and the training forward agree; in bfloat16
 they round differently, and the ratio corrects for that, because it names the distribution that was really drawn from.

@@ -174,7 +174,7 @@ def _entries(row: ReadTurn, config: MemoryConfig) -> _Entries:
         if config.form == "embedding":
             entries.ids.append(row.ids[token])
         if token in row.woven and token == row.prompt - 1:
-            entries.add(config.reread(row.ids[: row.prompt]), entries.reread)
+            entries.add(config.tokens_to_reread(row.ids[: row.prompt]), entries.reread)
             entries.add([0] * config.latents, entries.latents)
         elif token in row.woven:
             entries.add([0] * config.inference_latents, entries.latents)

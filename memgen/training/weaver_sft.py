@@ -237,8 +237,8 @@ def _check(data: ExampleSet, held_out: Sequence[Example], config: TrainingConfig
     if not data.examples:
         raise NothingToTrain(
             f"no supervised assistant turn to train on: {data.skipped_long} turns are longer than "
-            f"{config.max_example_tokens} tokens, {data.skipped_weight} have weight 0, {data.skipped_reward} "
-            "trajectories were left out for their reward"
+            f"{config.max_example_tokens} tokens or than the model has room for, {data.skipped_weight} have weight 0, "
+            f"{data.skipped_reward} trajectories were left out for their reward"
         )
     if config.patience and not held_out and not config.held_out_share:
         raise ConfigError(f"patience is {config.patience}, but nothing is held out; set held_out_share, or patience 0")

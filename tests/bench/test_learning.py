@@ -87,7 +87,8 @@ def test_a_rereading_memory_is_a_family_of_its_own(finished: tuple[Workplace, li
     }
     assert configs[MEMORY] == configs[REREADING]
     assert {part.family for part in Routed(0, 1, 2, family=REREADING).parts} == {REREADING}
-    assert work.cells.place(Routed(0, 1, family=REREADING)) == work.cells.place(Routed(0, 1)) != Path()
+    places = {family: work.cells.place(Trained(family, 0, (Link(SFT, 1),))) for family in (LORA, MEMORY, REREADING)}
+    assert places[LORA] == Path() != places[MEMORY] == places[REREADING]
 
 
 def test_what_is_done_is_not_done_again(

@@ -100,7 +100,7 @@ def test_the_answer_is_stamped(workshop: Workshop, client: openai.OpenAI) -> Non
     stamp = answer.model_extra["memgen"]
     assert (stamp["adapter"], stamp["version"], stamp["alias"]) == ("bot", 1, "champion")
     assert stamp["insertions"] == [
-        {"choice": 0, "position": answer.usage.prompt_tokens - 1, "latents": 8, "probability": 1.0}
+        {"choice": 0, "position": answer.usage.prompt_tokens - 1, "latents": 8, "reread": 0, "probability": 1.0}
     ]
     assert 0 < stamp["seconds"] < 60
 

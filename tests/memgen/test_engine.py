@@ -1,6 +1,7 @@
 """Golden tests of the engine, in float32 against plain transformers and the literal reference."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,14 @@ def everything(host: AdapterHost, random_artifact: Callable[..., Path]) -> list[
         folder = random_artifact(form=form, trigger=trigger, max_insertions=number, latents=2 + number % 3, seed=number)
         load_artifact(host, f"m{number}", folder)
         names.append(f"m{number}")
-    load_artifact(host, "rereading", random_artifact(trigger="lora", reread_tokens=5, seed=6))
-    return [*names, "rereading"]
+    # One weaves 9 tokens at the longer prompts' ends, 5 of them read again; the other as many latents.
+    load_artifact(host, "rereading", random_artifact(reread_tokens=5, seed=6))
+    load_artifact(host, "as many", random_artifact(latents=9, seed=7))
+    return [*names, "rereading", "as many"]
 
 
 def test_mixed_batch_equals_single_rows(host: AdapterHost, everything: list[str | None]) -> None:
-    """Unequal prompts, seven memories and none in one batch; rows weave and end at different steps."""
+    """Unequal prompts, eight memories and none in one batch; rows weave and end at different steps."""
     requests = [
         GenerationRequest(prompt, Sampling(max_new_tokens=limit, logprobs=True), memory, return_latents=True)
         for prompt, limit in zip(PROMPTS, (3, 24, 11, 24), strict=True)
@@ -132,8 +135,8 @@ def test_mixed_batch_equals_single_rows(host: AdapterHost, everything: list[str 
         assert answer.token_ids == alone.token_ids
         assert answer.finish_reason == alone.finish_reason
         assert answer.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
-        assert [(d.position, d.invoked, d.latents) for d in answer.decisions] == [
-            (d.position, d.invoked, d.latents) for d in alone.decisions
+        assert [(d.position, d.invoked, d.latents, d.reread) for d in answer.decisions] == [
+            (d.position, d.invoked, d.latents, d.reread) for d in alone.decisions
         ]
         for beside, single in zip(answer.insertions, alone.insertions, strict=True):
             torch.testing.assert_close(beside.states, single.states, atol=1e-4, rtol=1e-4)
@@ -286,11 +289,22 @@ def test_too_long_a_prompt_is_refused(loaded: AdapterHost) -> None:
         generate(loaded, [GenerationRequest(prompt, GREEDY, "yes")])
 
 
-def test_what_is_read_again_counts_as_latents(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
+def test_what_is_read_again_is_told_apart_and_takes_room(
+    host: AdapterHost, random_artifact: Callable[..., Path]
+) -> None:
     load_artifact(host, "m", random_artifact(reread_tokens=5, max_insertions=2))
     answers = generate(host, [GenerationRequest(prompt, GREEDY, "m", return_latents=True) for prompt in PROMPTS])
-    assert [a.decisions[0].latents for a in answers] == [len(a.decisions[0].states) for a in answers] == [4, 5, 9, 9]
-    assert {decision.latents for answer in answers for decision in answer.insertions[1:]} == {3}
-    with pytest.raises(PromptTooLong, match=r"986 tokens; with 15 latents and 24 new tokens that is 1025, more"):
-        generate(host, [GenerationRequest((5,) * 986, GREEDY, "m")])
-    generate(host, [GenerationRequest((5,) * 985, GREEDY, "m")])
+    assert [a.decisions[0].reread for a in answers] == [0, 1, 5, 5]
+    assert {a.decisions[0].latents for a in answers} == {len(a.decisions[0].states) for a in answers} == {4}
+    assert {(d.reread, d.latents) for answer in answers for d in answer.insertions[1:]} == {(0, 3)}
+    too_long = GenerationRequest((5,) * 986, GREEDY, "m")
+    with pytest.raises(PromptTooLong, match=r"986 tokens; with 5 read again, 10 latents and 24 new .* is 1025, more"):
+        generate(host, [too_long])
+    generate(host, [replace(too_long, prompt_ids=(5,) * 985)])
+
+
+def test_a_memory_that_leaves_no_room_is_refused(host: AdapterHost) -> None:
+    with pytest.raises(ConfigError, match="weaves up to 1033 tokens, of 1024 that .* takes; lower reread_tokens"):
+        host.create("m", MemoryConfig(reread_tokens=1009, latents=4, max_insertions=5, inference_latents=4))
+    host.create("m", MemoryConfig(reread_tokens=500, latents=4, max_insertions=5, inference_latents=4))
+    assert host.longest_example("m") == 1024 - 524

@@ -179,7 +179,7 @@ def test_every_epoch_reads_every_example_once() -> None:
 
 def test_nothing_to_train_is_an_error(host: AdapterHost) -> None:
     host.create("m", CONFIG)
-    with pytest.raises(NothingToTrain, match="3 turns are longer than 1024 tokens, 1 have weight 0"):
+    with pytest.raises(NothingToTrain, match="3 turns are longer than 1024 tokens or than .*, 1 have weight 0"):
         train_weaver(host, "m", ExampleSet((), 3, 1), RUN)
 
 
