@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,20 @@ def test_every_tensor_comes_back(
     assert len(memory.trigger_parameters()) == {"always": 0, "head": 2, "lora": 2 * 2 * 7 + 2}[trigger]
 
 
+def test_an_artifact_from_before_prompts_were_read_again_is_loaded(host: AdapterHost, folder: Path) -> None:
+    description = json.loads((folder / "memory.json").read_text())
+    assert description["config"].pop("reread_tokens") == 0
+    _rewrite(folder, description)
+    assert load_artifact(host, "a", folder).config.reread_tokens == 0
+
+
+def _rewrite(folder: Path, description: dict[str, Any]) -> None:
+    (folder / "memory.json").write_text(json.dumps(description))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["memory.json"] = hashlib.sha256((folder / "memory.json").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -87,10 +102,7 @@ def test_files_that_do_not_fit_the_config_are_named(
 ) -> None:
     description = json.loads((folder / "memory.json").read_text())
     description["config"] |= change
-    (folder / "memory.json").write_text(json.dumps(description))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["memory.json"] = hashlib.sha256((folder / "memory.json").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    _rewrite(folder, description)
     with pytest.raises(ArtifactMismatch, match=message):
         load_artifact(host, "a", folder)
     assert "a" not in host.memories

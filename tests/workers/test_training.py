@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from registry import jobs
 from registry.database import transaction
 from registry.errors import ObjectNotFound, StoreUnavailable
-from registry.models import Evaluation, Gate, Job
+from registry.models import Adapter, Evaluation, Gate, Job
 from registry.version_standing import withdraw
 from registry.versions import gate_of, learned_tasks
 from registry.wiring import Services
@@ -272,6 +272,30 @@ def test_an_adapter_of_another_base_is_refused(workshop: Workshop) -> None:
     assert done.error is not None
     assert "adapter 'bot' is bound to" in done.error
     assert "at sha256:other; this worker has" in done.error
+
+
+def test_a_weaver_that_reads_the_prompt_again_is_trained_and_gated(workshop: Workshop) -> None:
+    workshop.add_task("yes")
+    _let_read_again(workshop, 16)
+    done = workshop.work(workshop.queue("yes"))
+    assert (done.state, done.error) == ("succeeded", None)
+    assert done.result == {"version": 1, "gate": "passed", "scores": {"base": {"yes": 0.0}, "v1": {"yes": 1.0}}}
+
+
+def test_turns_too_long_beside_what_is_read_again_are_skipped(workshop: Workshop) -> None:
+    """The tiny base takes 1024 tokens; 990 read again and 28 latents leave 6, and no turn is as short."""
+    workshop.add_task("yes")
+    _let_read_again(workshop, 990)
+    done = workshop.work(workshop.queue("yes"))
+    assert done.state == "failed"
+    assert done.error is not None
+    assert "turns are longer than 1024 tokens or than the model has room for" in done.error
+
+
+def _let_read_again(workshop: Workshop, tokens: int) -> None:
+    with transaction(workshop.services.sessions) as session:
+        [adapter] = session.query(Adapter)
+        adapter.memory = {**adapter.memory, "reread_tokens": tokens}
 
 
 def test_the_base_is_evaluated_once_and_evaluations_keep_their_answers(workshop: Workshop) -> None:

@@ -1,16 +1,17 @@
 """Scoring a suite with the tiny base."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from memgen.errors import NothingToTrain
+from memgen.errors import NothingToTrain, PromptTooLong
 from memgen.evaluation.accuracy import item_of, score_suite
 from memgen.host import AdapterHost
 from memgen.training.examples import build_examples
 from tests import reference
-from tests.memgen.conftest import conversations
+from tests.memgen.conftest import CONFIG, conversations
 
 
 def test_exact_scores_are_the_share_of_right_answers(host: AdapterHost) -> None:
@@ -36,6 +37,16 @@ def test_likelihood_is_the_geometric_mean_probability(host: AdapterHost) -> None
     with torch.no_grad():
         loss = reference.loss(None, host.backbone.model, list(example.prompt_ids), list(example.target_ids))
     assert scored.score == pytest.approx(math.exp(-float(loss)), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "exact"])
+def test_an_item_that_does_not_fit_beside_the_memory_is_an_error(host: AdapterHost, kind: str) -> None:
+    """Whatever the grader, rather than scored at positions that the base does not know."""
+    host.create("m", replace(CONFIG, reread_tokens=600))
+    long = [{"role": "user", "content": "word " * 100}, {"role": "assistant", "content": "yes"}]
+    with pytest.raises(PromptTooLong, match="read again"):
+        score_suite(host, "m", [item_of(long, None, {})], {"kind": kind})
+    assert score_suite(host, None, [item_of(long, None, {})], {"kind": kind}).score >= 0
 
 
 def test_the_last_supervised_turn_is_the_reference() -> None:
