@@ -21,6 +21,8 @@ from memgen.training.weaver_sft import warmed_cosine
 
 SHAPE = MemoryConfig(target_modules=("q_proj", "v_proj"))
 """Rank and scaling of a weaver, on q and v as is usual: on all linear layers a step takes longer."""
+WIDE_SHAPE = MemoryConfig()
+"""The same on all linear layers, as a weaver has it."""
 _NO_TARGET = -1
 
 

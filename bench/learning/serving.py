@@ -9,7 +9,7 @@ from bench.learning.cells import Cell
 from bench.learning.material import VALIDATION
 from bench.learning.prompting import PromptedItem, prompting_of
 from bench.learning.routing import held_out_states, parts_for
-from bench.learning.systems import LORA, Base, FewShot, Majority, Retrieval, Routed, System, Trained
+from bench.learning.systems import LORAS, Base, FewShot, Majority, Retrieval, Routed, System, Trained
 from bench.learning.training import MEMORY_NAME, Workplace, ensure_trained, load_adapter, load_memory
 from memgen.chat import Answer
 from memgen.evaluation.episodes import score_task
@@ -130,8 +130,8 @@ def host_of(work: Workplace, system: System) -> tuple[AdapterHost, str | None]:
     if not isinstance(system, Trained):
         return AdapterHost(work.backbone), None
     folder = ensure_trained(work, system)
-    if system.family == LORA:
-        return AdapterHost(adapted(work.backbone, load_adapter(work.backbone, folder))), None
+    if system.family in LORAS:
+        return AdapterHost(adapted(work.backbone, load_adapter(work.backbone, system, folder))), None
     host = AdapterHost(work.backbone)
     load_memory(host, folder)
     return host, MEMORY_NAME

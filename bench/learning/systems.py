@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from bench.learning.plan import Plan
 
 SFT, GRPO, TRIGGER = "sft", "grpo", "trigger"
-LORA, MEMORY, REREADING = "lora", "memory", "rereading"
-"""Families of trained systems; the last is a memory whose weaver reads the prompt again."""
+LORA, WIDE_LORA = "lora", "lora-wide"
+MEMORY, REREADING = "memory", "rereading"
+"""Families of trained systems: LoRA of the base on q and v, or on all linear layers as memories have it; a memory, or
+one whose weaver reads the prompt again."""
+LORAS = (LORA, WIDE_LORA)
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ System = Base | Majority | FewShot | Retrieval | Trained | Routed
 
 def has_memory(system: System) -> bool:
     """Whether what it answers depends on the recipe of memories."""
-    return isinstance(system, Routed) or (isinstance(system, Trained) and system.family != LORA)
+    return isinstance(system, Routed) or (isinstance(system, Trained) and system.family not in LORAS)
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,8 @@ def _chain(stage: int, *, replay: bool, times: int = 1) -> tuple[Link, ...]:
     return tuple(Link(SFT, task, replay and task > 0, times) for task in range(stage + 1))
 
 
-def _lora(*, replay: bool, times: int = 1) -> Callable[[int, int, float], System]:
-    return lambda stage, seed, rate: Trained(LORA, seed, _chain(stage, replay=replay, times=times), rate)
+def _lora(*, replay: bool, times: int = 1, family: str = LORA) -> Callable[[int, int, float], System]:
+    return lambda stage, seed, rate: Trained(family, seed, _chain(stage, replay=replay, times=times), rate)
 
 
 def _memory(*, replay: bool) -> Callable[[int, int, float], System]:
@@ -193,6 +196,9 @@ METHODS = {
     "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
     "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
     "lora-replay-long": Method("lora-replay in twice the steps", _lora(replay=True, times=2)),
+    "lora-wide-replay-long": Method(
+        "lora-replay-long with LoRA on all linear layers", _lora(replay=True, times=2, family=WIDE_LORA)
+    ),
     "lora": Method("LoRA SFT of the base, task after task", _lora(replay=False)),
     "memgen-sequential": Method("one memory, weaver SFT, task after task", _memory(replay=False)),
     "few-shot": Method(

@@ -21,10 +21,11 @@ from safetensors.torch import load_file, save_file
 from bench.learning.cells import Cell, Cells, write_json
 from bench.learning.material import Material
 from bench.learning.plan import Plan
-from bench.learning.systems import GRPO, LORA, REREADING, SFT, Trained
-from bench.plain_lora import SHAPE, PlainLora
+from bench.learning.systems import GRPO, LORAS, REREADING, SFT, WIDE_LORA, Trained
+from bench.plain_lora import SHAPE, WIDE_SHAPE, PlainLora
 from memgen.artifact import LORA_FILE, load_artifact, save_artifact
 from memgen.backbone import Backbone
+from memgen.config import MemoryConfig
 from memgen.host import AdapterHost
 from memgen.lora import Lora
 from memgen.memory import Memory
@@ -62,7 +63,7 @@ def ensure_trained(work: Workplace, system: Trained) -> Path:
         checkpoint = weights / f"{system.name}.checkpoint"
         with tempfile.TemporaryDirectory(dir=weights, prefix=".making-") as making:
             made = Path(making, "made")
-            train = _train_lora if system.family == LORA else _train_memory
+            train = _train_lora if system.family in LORAS else _train_memory
             cell = train(work, system, parent, made, checkpoint)
             cell |= {"system": system.name, "load_average": round(os.getloadavg()[0], 2)}
             write_json(made / _NOTE, cell)
@@ -78,18 +79,23 @@ def load_memory(host: AdapterHost, folder: Path) -> Memory:
     return load_artifact(host, MEMORY_NAME, folder)
 
 
-def load_adapter(backbone: Backbone, folder: Path) -> Lora:
+def load_adapter(backbone: Backbone, system: Trained, folder: Path) -> Lora:
     """The trained LoRA of the base."""
-    lora = Lora.for_model(backbone.model, SHAPE, torch.Generator())
+    lora = Lora.for_model(backbone.model, _shape(system), torch.Generator())
     lora.load_state_dict({key: tensor.to(backbone.device) for key, tensor in load_file(folder / LORA_FILE).items()})
     return lora
+
+
+def _shape(system: Trained) -> MemoryConfig:
+    return WIDE_SHAPE if system.family == WIDE_LORA else SHAPE
 
 
 def _train_lora(work: Workplace, system: Trained, parent: Path | None, made: Path, checkpoint: Path) -> Cell:
     config = work.plan.sft_config(system.seed, system.chain[-1].times)
     examples = work.material.sft_examples(system.chain[-1], system.seed).examples
     rate = config.learning_rate if system.rate is None else system.rate
-    lora = PlainLora(work.backbone, learning_rate=rate, seed=system.seed)
+    targets = _shape(system).target_modules
+    lora = PlainLora(work.backbone, learning_rate=rate, target_modules=targets, seed=system.seed)
     if parent is not None:
         set_peft_model_state_dict(lora.model, load_file(parent / LORA_FILE))
     before = [parameter.detach().clone() for parameter in lora.parameters]

@@ -27,6 +27,7 @@ from bench.learning.systems import (
     METHODS,
     REREADING,
     SFT,
+    WIDE_LORA,
     Base,
     FewShot,
     Link,
@@ -36,9 +37,10 @@ from bench.learning.systems import (
     Trained,
 )
 from bench.learning.training import Workplace, ensure_trained, load_adapter
-from bench.plain_lora import PlainLora
+from bench.plain_lora import SHAPE, WIDE_SHAPE, PlainLora
 from memgen.backbone import Backbone
 from memgen.chat import Answer
+from memgen.config import MemoryConfig
 from memgen.engine import GenerationRequest, generate
 from memgen.host import AdapterHost
 from memgen.sampling import Sampling
@@ -206,15 +208,17 @@ def test_seed_0_of_all_methods_comes_before_seed_1_and_the_rest_of_the_matrix_la
     ]
 
 
+@pytest.mark.parametrize(("family", "shape"), [(LORA, SHAPE), (WIDE_LORA, WIDE_SHAPE)])
 def test_an_adapted_base_answers_as_the_trained_lora(
-    workplace: Callable[..., Workplace], base: Backbone, monkeypatch: pytest.MonkeyPatch
+    workplace: Callable[..., Workplace], base: Backbone, family: str, shape: MemoryConfig
 ) -> None:
     """Against PEFT's own forward on the same weights."""
 
     work = workplace(plan=replace(PLAN, steps=6, lora_rates=(3e-2,)))
-    folder = ensure_trained(work, Trained(LORA, 0, (Link(SFT, 0),), 3e-2))
-    served = adapted(base, load_adapter(base, folder))
-    plain = PlainLora(base, learning_rate=1.0)
+    system = Trained(family, 0, (Link(SFT, 0),), 3e-2)
+    folder = ensure_trained(work, system)
+    served = adapted(base, load_adapter(base, system, folder))
+    plain = PlainLora(base, learning_rate=1.0, target_modules=shape.target_modules)
     set_peft_model_state_dict(plain.model, load_file(folder / "adapter_model.safetensors"))
     prompt = work.material.first_prompts(work.material.held_out_items(0))[0]
     [answer] = generate(AdapterHost(served), [GenerationRequest(prompt, Sampling(6, logprobs=True))])
