@@ -91,6 +91,11 @@ class Trained:
         return "-".join([f"{self.family}{rate}", f"s{self.seed}", *(link.name for link in self.chain)])
 
     @property
+    def rereads(self) -> bool:
+        """Whether its weaver reads the prompt again."""
+        return self.family == REREADING
+
+    @property
     def tasks(self) -> list[int]:
         """That it was trained on, ascending."""
         return sorted({link.task for link in self.chain})

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from bench.learning.cells import Cell, Cells, write_json
 from bench.learning.material import Material
 from bench.learning.plan import Plan
-from bench.learning.systems import GRPO, LORAS, REREADING, SFT, WIDE_LORA, Trained
+from bench.learning.systems import GRPO, LORAS, SFT, WIDE_LORA, Trained
 from bench.plain_lora import SHAPE, WIDE_SHAPE, PlainLora
 from memgen.artifact import LORA_FILE, load_artifact, save_artifact
 from memgen.backbone import Backbone
@@ -179,7 +179,7 @@ def _weaver_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint
 
 def _trigger_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint: Path) -> tuple[Cell, TrainingReport]:
     plain = host.memories[_PARENT]
-    shape = work.plan.memory_config(rereads=system.family == REREADING, with_trigger=True)
+    shape = work.plan.memory_config(rereads=system.rereads, with_trigger=True)
     memory = host.create(MEMORY_NAME, shape, seed=system.seed)
     memory.weaver.load_state_dict(plain.weaver.state_dict())
     memory.load_state_dict(plain.state_dict(), strict=False)  # which has no trigger's head
@@ -201,7 +201,7 @@ def _trigger_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoin
 
 def _grown(host: AdapterHost, plan: Plan, system: Trained) -> None:
     """A memory to train: the parent's weights if there is one, else a fresh one's."""
-    host.create(MEMORY_NAME, plan.memory_config(rereads=system.family == REREADING), seed=system.seed)
+    host.create(MEMORY_NAME, plan.memory_config(rereads=system.rereads), seed=system.seed)
     if _PARENT in host.memories:
         host.copy(_PARENT, MEMORY_NAME)
 

@@ -1,7 +1,8 @@
 """Where tokens, latents and targets stand when a batch of examples is trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from memgen.config import MemoryConfig
 from memgen.delimiters import DelimiterMatcher
 from memgen.errors import ConfigError
+from memgen.training.entries import Entries, flat_places, stacked
 from memgen.training.examples import Example
 
 NO_TARGET = -1
@@ -72,62 +74,27 @@ def lay_out(
     """
     insertions = [insertions_of(e, config, matcher) if config and matcher else () for e in examples]
     rows = [_row(example, config, set(some)) for example, some in zip(examples, insertions, strict=True)]
-    width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    targets = torch.full((len(rows), width), NO_TARGET, dtype=torch.long)
-    present = torch.zeros(len(rows), width, dtype=torch.bool)
-    for number, row in enumerate(rows):
-        ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        targets[number, : len(row.targets)] = torch.tensor(row.targets)
-        present[number, : len(row.ids)] = True
+    entries = [row for row, _ in rows]
+    ids, present = stacked(entries, device)
+    targets = torch.full(ids.shape, NO_TARGET, dtype=torch.long)
+    for number, (example, (_, predicting)) in enumerate(zip(examples, rows, strict=True)):
+        targets[number, predicting] = torch.tensor(example.target_ids)
+    places = partial(flat_places, width=ids.shape[1], device=device)
     return Layout(
-        ids=ids.to(device),
+        ids=ids,
         targets=targets.to(device),
-        present=present.to(device),
-        reread=_flat([row.reread for row in rows], width, device),
-        prompt_latents=_flat([row.at_prompt for row in rows], width, device),
-        inference_latents=_flat([row.inside for row in rows], width, device),
+        present=present,
+        reread=places([row.reread for row in entries]),
+        prompt_latents=places([row.prompt_latents for row in entries]),
+        inference_latents=places([row.inference_latents for row in entries]),
         insertions=tuple(insertions),
     )
 
 
-def _flat(places: Sequence[Sequence[int]], width: int, device: torch.device) -> Tensor:
-    """Indices into a batch's `B * width` of places in each row."""
-    flat = [number * width + place for number, some in enumerate(places) for place in some]
-    return torch.tensor(flat, dtype=torch.long, device=device)
-
-
-@dataclass
-class _Row:
-    """One example. Places are indices into `ids`."""
-
-    ids: list[int] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-    reread: list[int] = field(default_factory=list)
-    at_prompt: list[int] = field(default_factory=list)
-    inside: list[int] = field(default_factory=list)
-
-    def add(self, ids: Sequence[int], places: list[int] | None = None) -> None:
-        """Put `ids` behind the others, their places noted in `places`."""
-        if places is not None:
-            places.extend(range(len(self.ids), len(self.ids) + len(ids)))
-        self.ids.extend(ids)
-        self.targets.extend([NO_TARGET] * len(ids))
-
-
-def _row(example: Example, config: MemoryConfig | None, insertions: set[int]) -> _Row:
-    row = _Row()
-    read = [example.prompt_ids[-1], *example.target_ids[:-1]]
-    for number, (token, target) in enumerate(zip(read, example.target_ids, strict=True)):
-        woven = config if number in insertions else None
-        if not (woven and woven.form == "cache"):
-            row.add([token])
-        if woven and number == 0:
-            row.add(woven.tokens_to_reread(example.prompt_ids), row.reread)
-            row.add([0] * woven.latents, row.at_prompt)
-        elif woven:
-            row.add([0] * woven.inference_latents, row.inside)
-        if woven and woven.form == "cache":
-            row.add([token])
-        row.targets[-1] = target
-    return row
+def _row(example: Example, config: MemoryConfig | None, insertions: set[int]) -> tuple[Entries, list[int]]:
+    """(what stands behind the prefix, for each target token the place of what predicts it)."""
+    entries, predicting = Entries(), []
+    for number, token in enumerate([example.prompt_ids[-1], *example.target_ids[:-1]]):
+        entries.read(token, config if number in insertions else None, None if number else example.prompt_ids)
+        predicting.append(len(entries.ids) - 1)
+    return entries, predicting

@@ -12,7 +12,7 @@ Samples of one item share their prompt, and with it the first decision: turns th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from memgen.kv_cache import Prefix, Tape, Window
 from memgen.lora import LoraTokens
 from memgen.memory import Memory
 from memgen.prompts import PromptCache
+from memgen.training.entries import Entries, flat_places, stacked
 from memgen.training.rollouts import RolledTurn
 from memgen.training.trigger_readings import NewestRead, Reading, ReadTurn, StatesRead, StreamRead, read_turn
 from memgen.weaving import Streams
@@ -120,68 +121,35 @@ def _replay(
         stand in front of the newest token and of what is woven there).
     """
     decoder, device = host.backbone.decoder, host.backbone.device
-    entries = [_entries(row, memory.config) for row in rows]
-    width = max(len(entry.ids) for entry in entries)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    stays = torch.zeros(len(rows), width, dtype=torch.bool)
-    places: list[int] = []
-    reread: list[int] = []
-    for number, entry in enumerate(entries):
-        ids[number, : len(entry.ids)] = torch.tensor(entry.ids)
-        stays[number, : len(entry.ids)] = True
-        places.extend(number * width + place for place in entry.latents)
-        reread.extend(number * width + place for place in entry.reread)
-    tape, embeds, lora = Tape(prefixes), decoder.embed(ids.to(device)), None
-    if places:
-        index = torch.tensor(places, device=device)
+    read = [_entries(row, memory.config) for row in rows]
+    ids, stays = stacked([entries for entries, _ in read], device)
+    width = ids.shape[1]
+    index = flat_places([[*e.prompt_latents, *e.inference_latents] for e, _ in read], width, device)
+    tape, embeds, lora = Tape(prefixes), decoder.embed(ids), None
+    if len(index):
         woven = _latents(host, memory, rows).to(embeds.dtype)
         embeds = embeds.flatten(0, 1).index_copy(0, index, woven).view_as(embeds)
-        index = torch.tensor([*reread, *places], device=device)
+        index = torch.cat([flat_places([e.reread for e, _ in read], width, device), index])
         lora = LoraTokens(((memory.weaver, index),)) if memory.config.form == "cache" else None
     if width:
         lengths = torch.tensor([prefix.tokens for prefix in prefixes], device=device)
         positions = lengths[:, None] + torch.arange(width, device=device)
-        stays = stays.to(device)
         window: Window = tape.window(positions, stays)
         if cues:
             window = CuedWindow.seen_at(window, [cues.get(row) for row in rows], index)
         embeds = decoder.forward(embeds, window, lora, present=stays)
-    return tape, embeds, [entry.seen for entry in entries]
+    return tape, embeds, [seen for _, seen in read]
 
 
-@dataclass
-class _Entries:
-    """What stands behind a row's prefix."""
-
-    ids: list[int] = field(default_factory=list)
-    """0 for a latent."""
-    reread: list[int] = field(default_factory=list)
-    """Indices into `ids` of prompt tokens that the weaver read again."""
-    latents: list[int] = field(default_factory=list)
-    seen: list[int] = field(default_factory=list)
-    """For each point, how many of `ids` stand in front of it."""
-
-    def add(self, ids: Sequence[int], places: list[int]) -> None:
-        places.extend(range(len(self.ids), len(self.ids) + len(ids)))
-        self.ids.extend(ids)
-
-
-def _entries(row: ReadTurn, config: MemoryConfig) -> _Entries:
-    entries = _Entries()
+def _entries(row: ReadTurn, config: MemoryConfig) -> tuple[Entries, list[int]]:
+    """(what stands behind the row's prefix, for each point how much of it stands in front)."""
+    entries, seen = Entries(), []
     for token in range(row.prompt - 1, row.points[-1]):
         if token in row.points:
-            entries.seen.append(len(entries.ids))
-        if config.form == "embedding":
-            entries.ids.append(row.ids[token])
-        if token in row.woven and token == row.prompt - 1:
-            entries.add(config.tokens_to_reread(row.ids[: row.prompt]), entries.reread)
-            entries.add([0] * config.latents, entries.latents)
-        elif token in row.woven:
-            entries.add([0] * config.inference_latents, entries.latents)
-        if config.form == "cache":
-            entries.ids.append(row.ids[token])
-    entries.seen.append(len(entries.ids))
-    return entries
+            seen.append(len(entries.ids))
+        prompt_ids = row.ids[: row.prompt] if token == row.prompt - 1 else None
+        entries.read(row.ids[token], config if token in row.woven else None, prompt_ids)
+    return entries, [*seen, len(entries.ids)]
 
 
 def _latents(host: AdapterHost, memory: Memory, rows: Sequence[ReadTurn]) -> Tensor:
