@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def main() -> None:
     arguments = _arguments()
     plan = _plan(arguments)
     cells, console = Cells(plan, arguments.results), Console()
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     if arguments.status:
-        _show_status(console, cells, arguments.methods, arguments.seeds)
+        _show_status(console, cells, arguments.methods, seeds)
         return
     prepare_process(arguments.threads)
     backbone = load_backbone(plan.model, cache_dir=arguments.models, dtype=named_dtype(plan.dtype))
@@ -56,11 +58,11 @@ def main() -> None:
     left = run(
         Serving(work, arguments.prompt_bytes),
         arguments.methods,
-        arguments.seeds,
+        seeds,
         budget_seconds=None if budget is None else 60 * budget,
         on_unit=show,
     )
-    write_page(cells, write_outcome(cells, arguments.seeds), arguments.page)
+    write_page(cells, write_outcome(cells, seeds.stop), arguments.page)
     console.print(f"{left} units left; results in {arguments.results.parent}, the page is {arguments.page}")
 
 
@@ -74,6 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--tasks", nargs="+", choices=list(CHOICES), default=list(DEFAULT_TASKS), help="in this order")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0, help="so that several processes may each do some")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=Plan.dtype, help="of the base's weights")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="optimizer steps of SFT on each task")
     parser.add_argument("--items", type=int, default=Plan.items, help="held-out items of each task")
@@ -99,7 +102,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _show_status(console: Console, cells: Cells, methods: list[str], seeds: int) -> None:
+def _show_status(console: Console, cells: Cells, methods: list[str], seeds: Sequence[int]) -> None:
     """Units done and in all by kind of work; an estimate of what is left, from the seconds of what is done."""
     every = units(cells, methods, seeds)
     open_units = set(pending(cells, methods, seeds))

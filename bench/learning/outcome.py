@@ -48,7 +48,7 @@ def outcome(cells: Cells, seeds: int) -> dict[str, Any]:
         "base": base_row(cells),
         "claims": claims(cells, complete),
         "incomplete": sorted(name for name in results if name not in complete),
-        "units_left": len(pending(cells, list(METHODS), seeds)),
+        "units_left": len(pending(cells, list(METHODS), range(seeds))),
         "held_out_items": cells.plan.items,
         "steps": cells.plan.steps,
         "lora_rate": chosen_rate(cells),

@@ -64,18 +64,18 @@ def chosen_rate(cells: Cells) -> float | None:
     return -max(known)[1] if len(known) == len(candidates) else None
 
 
-def units(cells: Cells, methods: Sequence[str], seeds: int) -> list[Unit]:
+def units(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> list[Unit]:
     """All units in order, each once. While the rate of LoRA SFT is open, its later units are named by the first."""
     return list(dict.fromkeys(_units(cells, methods, seeds)))
 
 
-def _units(cells: Cells, methods: Sequence[str], seeds: int) -> Iterator[Unit]:
+def _units(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> Iterator[Unit]:
     plan = cells.plan
     rate = chosen_rate(cells) or plan.lora_rates[0]
     # FWT, the router and the loss of text are told beside the bare base, whichever methods are asked for.
     yield from (Unit(SCORE, Base(), task) for task in range(len(plan.tasks)))
     yield Unit(TEXT, Base())
-    for seed in range(seeds):
+    for seed in seeds:
         for name in methods:
             if len(plan.lora_rates) > 1 and name.startswith("lora"):
                 for candidate in tuning_candidates(plan):
@@ -87,7 +87,7 @@ def _units(cells: Cells, methods: Sequence[str], seeds: int) -> Iterator[Unit]:
                 yield from _scored(METHODS[name].system(task - 1, task, seed, rate), task)
             last = len(plan.tasks) - 1
             yield Unit(TEXT, METHODS[name].system(last, last, seed, rate))
-    for seed in range(seeds):
+    for seed in seeds:
         for name in methods:
             for stage in range(len(plan.tasks)):
                 for task in range(len(plan.tasks)):
@@ -115,7 +115,7 @@ def _scored(system: System, task: int) -> Iterator[Unit]:
 def run(
     serving: Serving,
     methods: Sequence[str],
-    seeds: int,
+    seeds: Sequence[int],
     *,
     budget_seconds: float | None = None,
     on_unit: Callable[[Unit, float, int], None] | None = None,
@@ -139,7 +139,7 @@ def run(
     return len(pending(cells, methods, seeds))
 
 
-def pending(cells: Cells, methods: Sequence[str], seeds: int) -> list[Unit]:
+def pending(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> list[Unit]:
     return [unit for unit in units(cells, methods, seeds) if unit.cell(cells) is None]
 
 
@@ -154,7 +154,7 @@ def _do(serving: Serving, unit: Unit) -> None:
         serving.note_scores(unit.system, unit.task)
 
 
-def seconds_left(cells: Cells, methods: Sequence[str], seeds: int) -> tuple[float, int]:
+def seconds_left(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> tuple[float, int]:
     """(seconds of the units left whose kind was done before, number of units left whose kind was not)."""
     known: dict[tuple[str, ...], list[float]] = {}
     for unit in units(cells, methods, seeds):

@@ -37,6 +37,6 @@ def workplace(base: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Calla
 def finished(workplace: Callable[..., Workplace]) -> tuple[Workplace, list[Unit]]:
     """A comparison that ran to its end, and the units it did."""
     work, did = workplace(), []
-    left = run(Serving(work, 10**8), list(METHODS), 1, on_unit=lambda unit, _, __: did.append(unit))
+    left = run(Serving(work, 10**8), list(METHODS), [0], on_unit=lambda unit, _, __: did.append(unit))
     assert left == 0
     return work, did

@@ -102,14 +102,14 @@ def test_what_is_done_is_not_done_again(
     def note(unit: Unit, _: float, __: int) -> None:
         did.append(unit)
 
-    run(Serving(work, 10**8), list(METHODS), 1, on_unit=note)
+    run(Serving(work, 10**8), list(METHODS), [0], on_unit=note)
     assert did == []
     lost = Unit(SCORE, Trained(MEMORY, 0, (Link(SFT, 0),)), 0)
     kept = dict(lost.cell(work.cells) or {})
     path = work.cells.folder / work.cells.place(lost.system) / "scores" / lost.system.name / "yes-no.json"
     path.unlink()
     monkeypatch.setattr("bench.learning.training._train_memory", _must_not_train)
-    run(Serving(work, 10**8), list(METHODS), 1, on_unit=note)
+    run(Serving(work, 10**8), list(METHODS), [0], on_unit=note)
     assert did == [lost]
     assert {**kept, "seconds": 0} == {**(lost.cell(work.cells) or {}), "seconds": 0}
 
@@ -121,13 +121,13 @@ def _must_not_train(*_: Any) -> None:
 def test_a_budget_ends_after_the_unit_in_work(workplace: Callable[..., Workplace]) -> None:
     work = workplace()
     methods = ["base", "majority"]
-    every = units(work.cells, methods, 1)
-    assert run(Serving(work, 0), methods, 1, budget_seconds=0) == len(every)
+    every = units(work.cells, methods, [0])
+    assert run(Serving(work, 0), methods, [0], budget_seconds=0) == len(every)
     did: list[Unit] = []
     with pytest.raises(KeyboardInterrupt):
-        run(Serving(work, 0), methods, 1, on_unit=lambda unit, *_: _interrupt_at(unit, did, 2))
-    assert pending(work.cells, methods, 1) == every[2:]
-    assert run(Serving(work, 0), methods, 1) == 0
+        run(Serving(work, 0), methods, [0], on_unit=lambda unit, *_: _interrupt_at(unit, did, 2))
+    assert pending(work.cells, methods, [0]) == every[2:]
+    assert run(Serving(work, 0), methods, [0]) == 0
 
 
 def _interrupt_at(unit: Unit, did: list[Unit], count: int) -> None:
@@ -176,13 +176,13 @@ def test_a_killed_training_of_lora_goes_on_from_its_checkpoint(
 
 def test_methods_share_what_they_begin_with(workplace: Callable[..., Workplace]) -> None:
     cells = workplace().cells
-    trained = [u.system.name for u in units(cells, ["memgen-sequential", "memgen-replay"], 1) if u.action == TRAIN]
+    trained = [u.system.name for u in units(cells, ["memgen-sequential", "memgen-replay"], [0]) if u.action == TRAIN]
     assert trained == ["memory-s0-sft0", "memory-s0-sft0-sft1", "memory-s0-sft0-sft1r"]
-    isolated = [u.system.name for u in units(cells, ["memgen-isolated"], 2) if u.action == TRAIN]
+    isolated = [u.system.name for u in units(cells, ["memgen-isolated"], range(2)) if u.action == TRAIN]
     assert isolated == ["memory-s0-sft0", "memory-s0-sft1", "memory-s1-sft0", "memory-s1-sft1"]
-    later = [u.system.name for u in units(cells, ["memgen-trigger"], 1) if u.action == TRAIN]
+    later = [u.system.name for u in units(cells, ["memgen-trigger"], [0]) if u.action == TRAIN]
     assert later == ["memory-s0-sft0", "memory-s0-sft0-trigger0", "memory-s0-sft1", "memory-s0-sft1-trigger1"]
-    longer = [u.system.name for u in units(cells, ["memgen-isolated-long"], 1) if u.action == TRAIN]
+    longer = [u.system.name for u in units(cells, ["memgen-isolated-long"], [0]) if u.action == TRAIN]
     assert longer == ["memory-s0-sft0x2", "memory-s0-sft1x2"]
 
 
@@ -191,7 +191,7 @@ def test_seed_0_of_all_methods_comes_before_seed_1_and_the_rest_of_the_matrix_la
 ) -> None:
     third = TaskChoice("in-out", "words", "tests.bench.tiny_tasks:Echo", {"words": ["in", "out"]})
     cells = workplace(plan=replace(PLAN, tasks=(*TASKS, third))).cells
-    every = [(u.action, u.system.name, u.task) for u in units(cells, ["memgen-replay", "lora"], 2)]
+    every = [(u.action, u.system.name, u.task) for u in units(cells, ["memgen-replay", "lora"], range(2))]
     first_of_seed_1 = next(n for n, (_, system, _) in enumerate(every) if "-s1-" in system)
     before = {system for _, system, _ in every[:first_of_seed_1]}
     assert {"lora0.001-s0-sft0-sft1r", "memory-s0-sft0-sft1r-sft2r"} & before == {"memory-s0-sft0-sft1r-sft2r"}
@@ -350,3 +350,7 @@ def test_the_command_runs_goes_on_and_reports(
     monkeypatch.setattr("sys.argv", f"{command} --status".split())
     main()
     assert "0 units left" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", f"{command} --first-seed 1".split())
+    main()
+    document = json.loads((results.parent / "learning.json").read_text())
+    assert document["methods"]["memgen-sequential"]["seeds"] == [0, 1]

@@ -30,9 +30,9 @@ def test_the_estimate_counts_kinds_that_were_timed(workplace: Callable[..., Work
     methods = ["majority"]
     cells.note_scores(Majority(0), "yes-no", {"score": 0.5, "seconds": 2.0})
     cells.note_scores(Majority(1), "yes-no", {"score": 0.5, "seconds": 4.0})
-    seconds, unknown = seconds_left(cells, methods, 3)
+    seconds, unknown = seconds_left(cells, methods, range(3))
     assert seconds == 3.0
-    assert unknown == len(pending(cells, methods, 3)) - 1
+    assert unknown == len(pending(cells, methods, range(3))) - 1
 
 
 def test_matrix_and_comparison_by_hand(workplace: Callable[..., Workplace]) -> None:
