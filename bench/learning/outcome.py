@@ -182,7 +182,7 @@ def routed_right(cells: Cells, method: str, seeds: Sequence[int]) -> dict[str, f
 
 def _trainings(cells: Cells, end: System) -> list[Cell]:
     if isinstance(end, Routed):
-        systems = tuple(one for part in end.parts for one in part.lineage)
+        systems = tuple(dict.fromkeys(one for part in end.parts for one in part.lineage))
     else:
         systems = end.lineage if isinstance(end, Trained) else ()
     found = [cells.trained(system) for system in systems]

@@ -122,10 +122,13 @@ class Routed:
     then: str | None = None
     """What each memory is trained by after SFT: `grpo`, `trigger` or nothing."""
     family: str = MEMORY
+    warm: bool = False
+    """Whether each memory starts from the weights of the one before it, which stays as it is and serves on."""
 
     @property
     def name(self) -> str:
         family = [] if self.family == MEMORY else [self.family]
+        family += ["warm"] if self.warm else []
         routed = f"routedx{self.times}" if self.times > 1 else "routed"
         then = [self.then] if self.then else []
         return "-".join([*family, routed, *then, f"s{self.seed}", f"t{self.stage}"])
@@ -135,8 +138,10 @@ class Routed:
         return tuple(self._part(task) for task in range(self.stage + 1))
 
     def _part(self, task: int) -> Trained:
+        first = 0 if self.warm else task
+        learned = (Link(SFT, one, times=self.times) for one in range(first, task + 1))
         then = (Link(self.then, task),) if self.then else ()
-        return Trained(self.family, self.seed, (Link(SFT, task, times=self.times), *then))
+        return Trained(self.family, self.seed, (*learned, *then))
 
 
 System = Base | Majority | FewShot | Retrieval | Trained | Routed
@@ -176,8 +181,10 @@ def _memory(*, replay: bool) -> Callable[[int, int, float], System]:
     return lambda stage, seed, _: Trained(MEMORY, seed, _chain(stage, replay=replay))
 
 
-def _routed(*, times: int = 1, then: str | None = None, family: str = MEMORY) -> Callable[[int, int, float], System]:
-    return lambda stage, seed, _: Routed(seed, stage, times, then, family)
+def _routed(
+    *, times: int = 1, then: str | None = None, family: str = MEMORY, warm: bool = False
+) -> Callable[[int, int, float], System]:
+    return lambda stage, seed, _: Routed(seed, stage, times, then, family, warm)
 
 
 METHODS = {
@@ -198,6 +205,10 @@ METHODS = {
     ),
     "memgen-rereading-long": Method("memgen-rereading in twice the steps", _routed(times=2, family=REREADING)),
     "memgen-rereading-longer": Method("memgen-rereading in four times the steps", _routed(times=4, family=REREADING)),
+    "memgen-rereading-warm-long": Method(
+        "memgen-rereading-long, each memory started from the one of the task before",
+        _routed(times=2, family=REREADING, warm=True),
+    ),
     "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
     "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
     "lora-replay-long": Method("lora-replay in twice the steps", _lora(replay=True, times=2)),

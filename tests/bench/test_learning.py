@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from bench.learning.__main__ import main
 from bench.learning.adapted import adapted
 from bench.learning.cells import Cells, stored_plans
-from bench.learning.outcome import write_outcome
+from bench.learning.outcome import cost, write_outcome
 from bench.learning.plan import Plan, TaskChoice, plan_from
 from bench.learning.prompting import prompting_of
 from bench.learning.report import main as report_main
@@ -91,6 +91,15 @@ def test_a_rereading_memory_is_a_family_of_its_own(finished: tuple[Workplace, li
     assert {part.family for part in Routed(0, 1, 2, family=REREADING).parts} == {REREADING}
     places = {family: work.cells.place(Trained(family, 0, (Link(SFT, 1),))) for family in (LORA, MEMORY, REREADING)}
     assert places[LORA] == Path() != places[MEMORY] == places[REREADING]
+
+
+def test_a_warm_memory_starts_from_the_one_before_which_serves_on(finished: tuple[Workplace, list[Unit]]) -> None:
+    work, _ = finished
+    first, second = Routed(0, 1, 2, family=REREADING, warm=True).parts
+    assert (first, second.parent) == (Routed(0, 0, 2, family=REREADING).parts[0], first)
+    assert [link.task for link in second.chain] == [0, 1]
+    cells = [work.cells.trained(one) for one in (first, second)]
+    assert cost(work.cells, "memgen-rereading-warm-long", 0).train_seconds == sum(c["seconds"] for c in cells if c)
 
 
 def test_what_is_done_is_not_done_again(
