@@ -53,8 +53,9 @@ class _Plan:
     task: Task
     parent: Version | None
     start: Version | None
-    """Whose weights and optimizer it goes on from: the parent or, with strategy `isolated`, the newest ancestor that
-    learned this very task."""
+    """Whose weights it goes on from."""
+    keeps_moments: bool
+    """Whether the optimizer goes on from there too."""
     earlier_tasks: tuple[Task, ...]
     """Whose items may be replayed."""
     replay_share: float
@@ -91,8 +92,8 @@ def _plan(running: Running) -> _Plan:
         task = get_task(session, job.project_id, params["task"])
         isolated = adapter.strategy == "isolated"
         earlier = () if isolated else tuple(t for t in learned_tasks(session, parent) if t.id != task.id)
-        taught = [v for v in lineage(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
-        start, trained = taught[-1] if taught else None, version_of_job(session, job.id)
+        start = _start(session, job, adapter, parent, task)
+        trained = version_of_job(session, job.id)
         if trained is None:  # its parent was fit when the job was made; data may have been deleted since
             for version in (parent, start):
                 check_parent(session, version)
@@ -102,6 +103,7 @@ def _plan(running: Running) -> _Plan:
             task=task,
             parent=parent,
             start=start,
+            keeps_moments=start is not None and (not isolated or start.dataset.task_id == task.id),
             earlier_tasks=earlier,
             replay_share=params.get("replay_share", adapter.replay_share),
             method=method,
@@ -111,6 +113,17 @@ def _plan(running: Running) -> _Plan:
             insights=given_insights(task.name, params.get("insights", ())),
             trained=trained,
         )
+
+
+def _start(session: Session, job: Job, adapter: Adapter, parent: Version | None, task: Task) -> Version | None:
+    """The parent or, with strategy `isolated`, the newest ancestor that learned this very task, else the newest that
+    learned the task which the job wants to start from, if it names one."""
+    if adapter.strategy != "isolated":
+        return parent
+    newest = {version.dataset.task_id: version for version in lineage(session, parent)}
+    wanted = job.params.get("start_from")
+    similar = newest.get(get_task(session, job.project_id, wanted).id) if wanted else None
+    return newest.get(task.id, similar)
 
 
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
@@ -240,6 +253,9 @@ def _moments(running: Running, model: Model, plan: _Plan, name: str, folder: Pat
     """The optimizer's state that belongs to the weights which training starts with, if it was kept and fits."""
     start, store = plan.start, running.services.store
     if start is None:
+        return None
+    if not plan.keeps_moments:
+        running.event(f"weights go on from {plan.adapter.name}@{start.number}", {"version": start.number})
         return None
     folder.mkdir()
     path = folder / MOMENTS_FILE

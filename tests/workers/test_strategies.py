@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import sqlalchemy as sa
+import torch
+from safetensors.torch import load
 
-from memgen.artifact import MOMENTS_FILE
+from memgen.artifact import LORA_FILE, MOMENTS_FILE
 from registry.database import transaction
 from registry.models import Evaluation, Gate
 from tests.workers.conftest import Workshop, answers
@@ -58,6 +60,27 @@ def test_isolated_tasks_keep_what_they_learned(workshop: Workshop) -> None:
     assert "weights and optimizer go on from bot@1" in messages
     described = json.loads(workshop.services.store.get(f"{workshop.versions()[2].artifact_key}/isolated.json"))
     assert described["others"] == {"nope": v2.artifact_hash}
+
+
+def test_a_new_isolated_task_may_start_from_the_memory_of_one_like_it(workshop: Workshop) -> None:
+    """Its weights, not its optimizer; the one that it starts from stays as it is and serves on."""
+    _set(workshop, strategy="isolated", replay_share=0.0)
+    for task in ("yes", "yea", "nope"):
+        workshop.add_task(task, answers(task, 60))
+    workshop.work(workshop.queue("yes", training={"steps": 5}))
+    workshop.work(workshop.queue("nope", parent=1, training={"steps": 5}))
+    barely = {"steps": 1, "learning_rate": 1e-12, "query_learning_rate": 1e-12}
+    job_id = workshop.queue("yea", parent=2, training=barely, start_from="yes")
+    done = workshop.work(job_id)
+    assert done.state == "succeeded", done.error
+    assert "weights go on from bot@1" in [event.message for event in workshop.events(job_id)]
+    assert _steps(workshop, 3) == 1
+    first, second, third = (_weights(workshop, number) for number in (1, 2, 3))
+    assert all(torch.allclose(third[name], first[name], atol=1e-9) for name in first)
+    assert not all(torch.allclose(second[name], first[name], atol=1e-9) for name in first)
+    v1, v2, v3 = workshop.versions()
+    described = json.loads(workshop.services.store.get(f"{v3.artifact_key}/isolated.json"))
+    assert described["others"] == {"yes": v1.artifact_hash, "nope": v2.artifact_hash}
 
 
 def test_an_isolated_task_too_small_to_be_recognised_fails_before_it_is_trained(workshop: Workshop) -> None:
@@ -115,10 +138,13 @@ def test_weights_and_optimizer_go_on_from_the_parent(workshop: Workshop) -> None
     assert _steps(workshop, 3) == 5
 
 
+def _weights(workshop: Workshop, number: int) -> dict[str, torch.Tensor]:
+    """Of a version's weaver."""
+    return load(workshop.services.store.get(f"{workshop.versions()[number - 1].artifact_key}/weaver/{LORA_FILE}"))
+
+
 def _steps(workshop: Workshop, number: int) -> int:
     """Optimizer steps that a version's moments have seen."""
-    from safetensors.torch import load
-
     stored = workshop.services.store.get(f"{workshop.versions()[number - 1].artifact_key}/{MOMENTS_FILE}")
     [steps] = {int(tensor) for name, tensor in load(stored).items() if name.endswith(".step")}
     return steps
