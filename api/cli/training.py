@@ -76,7 +76,7 @@ def train(
     start_from: Annotated[
         str | None,
         typer.Option(
-            help="Strategy isolated: a task like this one, learned before, whose memory a new task starts from.",
+            help="Strategy isolated: a task like this one, learned before, whose weaver a new task starts from.",
             show_default=False,
         ),
     ] = None,

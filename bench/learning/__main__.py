@@ -33,6 +33,8 @@ from workers.code_version import code_version
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.first_seed < 0:
+        raise SystemExit(f"--first-seed is {arguments.first_seed}; expected 0 or more")
     plan = _plan(arguments)
     cells, console = Cells(plan, arguments.results), Console()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
@@ -62,7 +64,7 @@ def main() -> None:
         budget_seconds=None if budget is None else 60 * budget,
         on_unit=show,
     )
-    write_page(cells, write_outcome(cells, seeds.stop), arguments.page)
+    write_page(cells, write_outcome(cells, max(seeds.stop, cells.seeds())), arguments.page)
     console.print(f"{left} units left; results in {arguments.results.parent}, the page is {arguments.page}")
 
 

@@ -11,6 +11,7 @@ Weights are not here but in a cache folder (`Workplace.weights`).
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -72,6 +73,13 @@ class Cells:
 
     def note_text(self, system: System, cell: Cell) -> None:
         write_json(self._text(system), cell)
+
+    def seeds(self) -> int:
+        """One more than the largest seed of which there is a score, 0 of none."""
+        scored = [path.name for path in self.folder.glob("scores/*")]
+        scored += [path.name for path in self.folder.glob(f"recipe-{self.plan.recipe_digest}/scores/*")]
+        found = (re.search(r"-s(\d+)(-|$)", name) for name in scored)
+        return 1 + max((int(match[1]) for match in found if match), default=-1)
 
     def place(self, system: System) -> Path:
         """Where the system's cells and weights lie in their folders."""

@@ -4,7 +4,9 @@ The router is learned from training prompts of the tasks up to the system's stag
 where its first prompt is sent.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -44,7 +46,8 @@ def _kept(work: Workplace, name: str, prompts: Callable[[], Sequence[tuple[int, 
     path = work.weights / "states" / f"{name}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_suffix(".partial")
-        save_file({"states": states_of(work, prompts())}, staging)
-        staging.replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as making:  # of each process its own
+            staging = Path(making, path.name)
+            save_file({"states": states_of(work, prompts())}, staging)
+            staging.replace(path)
     return load_file(path)["states"]

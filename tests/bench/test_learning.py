@@ -98,8 +98,9 @@ def test_a_warm_memory_starts_from_the_one_before_which_serves_on(finished: tupl
     first, second = Routed(0, 1, 2, family=REREADING, warm=True).parts
     assert (first, second.parent) == (Routed(0, 0, 2, family=REREADING).parts[0], first)
     assert [link.task for link in second.chain] == [0, 1]
-    cells = [work.cells.trained(one) for one in (first, second)]
-    assert cost(work.cells, "memgen-rereading-warm-long", 0).train_seconds == sum(c["seconds"] for c in cells if c)
+    cells = [work.cells.trained(one) or {} for one in (first, second)]
+    seconds = cost(work.cells, "memgen-rereading-warm-long", 0).train_seconds
+    assert seconds == sum(cell["seconds"] for cell in cells)
 
 
 def test_what_is_done_is_not_done_again(
@@ -359,7 +360,20 @@ def test_the_command_runs_goes_on_and_reports(
     monkeypatch.setattr("sys.argv", f"{command} --status".split())
     main()
     assert "0 units left" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", f"{command} --first-seed 1".split())
-    main()
-    document = json.loads((results.parent / "learning.json").read_text())
-    assert document["methods"]["memgen-sequential"]["seeds"] == [0, 1]
+
+
+def test_a_process_may_begin_at_any_seed(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does no other; whichever ends last, the page tells of all."""
+    results, told = tmp_path / "results" / "learning", []
+    command = f"bench.learning --model {tiny_base} --models {tmp_path} --cache {tmp_path / 'cache'} --results {results}"
+    command += f" --page {tmp_path / 'results.md'} --methods memgen-sequential --tasks family number-filtering"
+    command += " --seeds 1 --steps 1 --items 4"
+    for first in (1, 0):
+        monkeypatch.setattr("sys.argv", f"{command} --first-seed {first}".split())
+        main()
+        document = json.loads((results.parent / "learning.json").read_text())
+        told.append(document["methods"]["memgen-sequential"]["seeds"])
+    assert told == [[1], [0, 1]]
+    monkeypatch.setattr("sys.argv", f"{command} --first-seed -1".split())
+    with pytest.raises(SystemExit, match="--first-seed is -1"):
+        main()

@@ -10,7 +10,7 @@ from safetensors.torch import load
 from memgen.artifact import LORA_FILE, MOMENTS_FILE
 from registry.database import transaction
 from registry.models import Evaluation, Gate
-from tests.workers.conftest import Workshop, answers
+from tests.workers.conftest import MEMORY, Workshop, answers
 
 
 def _set(workshop: Workshop, **settings: Any) -> None:
@@ -63,8 +63,13 @@ def test_isolated_tasks_keep_what_they_learned(workshop: Workshop) -> None:
 
 
 def test_a_new_isolated_task_may_start_from_the_memory_of_one_like_it(workshop: Workshop) -> None:
-    """Its weights, not its optimizer; the one that it starts from stays as it is and serves on."""
-    _set(workshop, strategy="isolated", replay_share=0.0)
+    """From its weaver's weights, not its optimizer, experience or trigger; it stays as it is and serves on."""
+    _set(
+        workshop,
+        strategy="isolated",
+        replay_share=0.0,
+        memory=json.dumps({**MEMORY, "cue_tokens": 160, "trigger": "head"}),
+    )
     for task in ("yes", "yea", "nope"):
         workshop.add_task(task, answers(task, 60))
     workshop.work(workshop.queue("yes", training={"steps": 5}))
@@ -73,7 +78,10 @@ def test_a_new_isolated_task_may_start_from_the_memory_of_one_like_it(workshop: 
     job_id = workshop.queue("yea", parent=2, training=barely, start_from="yes")
     done = workshop.work(job_id)
     assert done.state == "succeeded", done.error
-    assert "weights go on from bot@1" in [event.message for event in workshop.events(job_id)]
+    told = "the weaver starts from the memory of task 'yes', bot@1"
+    assert told in [event.message for event in workshop.events(job_id)]
+    [shown] = [event for event in workshop.events(job_id) if event.message.startswith("the weaver is shown")]
+    assert shown.data["remembered"] == shown.data["of_this_dataset"] > 0
     assert _steps(workshop, 3) == 1
     first, second, third = (_weights(workshop, number) for number in (1, 2, 3))
     assert all(torch.allclose(third[name], first[name], atol=1e-9) for name in first)
@@ -81,6 +89,16 @@ def test_a_new_isolated_task_may_start_from_the_memory_of_one_like_it(workshop: 
     v1, v2, v3 = workshop.versions()
     described = json.loads(workshop.services.store.get(f"{v3.artifact_key}/isolated.json"))
     assert described["others"] == {"yes": v1.artifact_hash, "nope": v2.artifact_hash}
+
+
+def test_where_no_memory_is_left_to_start_from_the_task_says_that_it_starts_fresh(workshop: Workshop) -> None:
+    """As after a deletion, which makes the job anew with another parent."""
+    _set(workshop, strategy="isolated", replay_share=0.0)
+    workshop.add_task("yes", answers("yes", 60))
+    job_id = workshop.queue("yes", training={"steps": 2}, start_from="gone")
+    assert workshop.work(job_id).state == "succeeded"
+    warned = [event.message for event in workshop.events(job_id) if event.level == "warning"]
+    assert "no memory of task 'gone' is left to start from; this one starts fresh" in warned
 
 
 def test_an_isolated_task_too_small_to_be_recognised_fails_before_it_is_trained(workshop: Workshop) -> None:

@@ -209,7 +209,7 @@ def test_a_task_to_start_from_is_asked_for(bot: None) -> None:
     flags = ("--task", "t", "--no-wait", "--start-from", "t")
     assert "strategy 'replay', which has one memory" in fail("train", "bot", *flags)
     succeed("adapter", "create", "desk", "--strategy", "isolated")
-    assert "no memory of task 't' to start from; memories there are: none yet" in fail("train", "desk", *flags)
+    assert "the bare base, which this training goes on from, has no memory of task 't'" in fail("train", "desk", *flags)
 
 
 def test_insights_are_a_files_lines(bot: None, tmp_path: Path) -> None:
