@@ -171,8 +171,7 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
 
     def train(self, adapter: str, task: str, *, idempotency_key: str | None = None, **options: Any) -> JsonObject:
         """Queue a training. Options: `training` (fields of TrainingConfig), `parent`, `min_reward`, `promote`,
-        `insights` (rules in words for the weaver's cue), `start_from` (of strategy isolated, a learned task from
-        whose weaver a new task starts).
+        `insights` (rules in words for the weaver's cue).
 
         `method` is `sft`, or learns from reward with fields of GrpoConfig: `grpo`, for which `environment` may give
         the items (`{"name", "options", "items"}`), or `grpo_recorded`.

@@ -17,11 +17,11 @@ from registry.adapters import get_adapter
 from registry.datasets import GOOD_REWARD
 from registry.errors import Invalid
 from registry.keys import Principal
-from registry.models import Adapter, Task, Version
+from registry.models import Adapter, Task
 from registry.reward_datasets import has_comparison, no_comparison
 from registry.tasks import get_task
 from registry.version_standing import check_parent
-from registry.versions import champion, get_version, learned_tasks, newest_by_task
+from registry.versions import champion, get_version, learned_tasks
 
 
 class EnvironmentIn(Strict):
@@ -53,13 +53,6 @@ class JobIn(Strict):
         Field(
             description="train_weaver: version to go on from, 0 for none; default: the champion. train_trigger: the "
             "version whose trigger is trained"
-        ),
-    ] = None
-    start_from: Annotated[
-        str | None,
-        Field(
-            description="train_weaver, strategy isolated: a task like this one, learned before, from whose weaver's "
-            "weights the new task's first memory starts; default: none, it starts fresh"
         ),
     ] = None
     training: Annotated[
@@ -133,38 +126,17 @@ def _weaver_params(session: Session, caller: Principal, adapter: Adapter, body: 
     else:
         parent = get_version(session, adapter, body.parent) if body.parent else None
     check_parent(session, parent)
-    if body.start_from is not None:
-        _check_start_from(session, adapter, parent, task, body.start_from)
     number = parent.number if parent else None
-    given = {name: value for name in ("start_from", "insights") if (value := getattr(body, name))}
-    return {"task": task.name, "parent": number, "method": body.method, "training": _json(config), **given}
-
-
-def _check_start_from(session: Session, adapter: Adapter, parent: Version | None, task: Task, start_from: str) -> None:
-    if adapter.strategy != "isolated":
-        raise Invalid(
-            f"adapter {adapter.name!r} has strategy {adapter.strategy!r}, which has one memory and always goes on from "
-            "the parent; leave `start_from` out"
-        )
-    memories = newest_by_task(session, parent)
-    there = f"{adapter.name}@{parent.number}" if parent else "the bare base"
-    if task.name in memories:
-        raise Invalid(f"{there} has a memory of task {task.name!r}, which goes on from that; leave `start_from` out")
-    if start_from not in memories:
-        known = ", ".join(sorted(memories)) or "none"
-        raise Invalid(
-            f"{there}, which this training goes on from, has no memory of task {start_from!r} to start from; it has "
-            f"memories of: {known}. `parent` names another version to go on from"
-        )
-    check_parent(session, memories[start_from])
+    insights = {"insights": body.insights} if body.insights else {}
+    return {"task": task.name, "parent": number, "method": body.method, "training": _json(config), **insights}
 
 
 def _trigger_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
     if not body.parent:
         raise Invalid("a train_trigger job needs `parent`, the number of the version whose trigger is to be trained")
-    if body.task is not None or body.method != "sft" or body.insights or body.start_from is not None:
+    if body.task is not None or body.method != "sft" or body.insights:
         raise Invalid(
-            "a train_trigger job takes no `task`, `method`, `insights` or `start_from`; `tasks` lists the tasks to play"
+            "a train_trigger job takes neither `task` nor `method` nor `insights`; `tasks` lists the tasks to play"
         )
     trigger = MemoryConfig.from_mapping(adapter.memory).trigger
     if trigger not in ("lora", "head"):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from memgen.backbone import Backbone
 from memgen.chat import ChatMessage
@@ -60,22 +59,15 @@ class AdapterHost:
 
     def copy(self, source: str, target: str) -> None:
         """Give the memory `target` the weights and the experience of `source`, which has the same config."""
-        old, new = self._alike(source, target)
-        _copy(old.every_parameter(), new.every_parameter())
-        new.recall = old.recall
-
-    def copy_weaver(self, source: str, target: str) -> None:
-        """Give the memory `target` the weights of the weaver of `source` alone: no trigger, and no experience."""
-        old, new = self._alike(source, target)
-        _copy(old.weaver_parameters(), new.weaver_parameters())
-
-    def _alike(self, source: str, target: str) -> tuple[Memory, Memory]:
         old, new = self.memories[source], self.memories[target]
         if old.config != new.config:
             raise ConfigError(
                 f"a memory can only go on from one of the same config; got {new.config}, the parent has {old.config}"
             )
-        return old, new
+        with torch.no_grad():
+            for theirs, ours in zip(old.every_parameter(), new.every_parameter(), strict=True):
+                ours.copy_(theirs)
+        new.recall = old.recall
 
     def cues(
         self, memory: str | None, conversations: Sequence[Sequence[ChatMessage]], *, leave_one_out: bool = False
@@ -90,9 +82,3 @@ class AdapterHost:
     def remove(self, name: str) -> None:
         """Forget a memory and free its tensors."""
         del self.memories[name]
-
-
-def _copy(source: Sequence[nn.Parameter], target: Sequence[nn.Parameter]) -> None:
-    with torch.no_grad():
-        for theirs, ours in zip(source, target, strict=True):
-            ours.copy_(theirs)

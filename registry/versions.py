@@ -143,14 +143,6 @@ def lineage(session: Session, version: Version | None) -> list[Version]:
     return list(session.scalars(loaded.order_by(Version.number)))
 
 
-def newest_by_task(session: Session, version: Version | None) -> dict[str, Version]:
-    """The newest of a version's line that learned each task, by the task's name; empty for the bare base.
-
-    Tasks that the ancestors of an imported version learned at its origin have none.
-    """
-    return {one.dataset.task.name: one for one in lineage(session, version)}
-
-
 def _lines(version_ids: Iterable[uuid.UUID]) -> CTE:
     """The versions and all their ancestors, once each."""
     columns = Version.id, Version.parent_id, Version.number, Version.dataset_id

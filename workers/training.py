@@ -33,7 +33,7 @@ from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
 from registry.rivals import tasks_at_stake
 from registry.tasks import get_task
 from registry.version_standing import check_parent
-from registry.versions import get_version, learned_tasks, newest_by_task, version_of_job
+from registry.versions import get_version, learned_tasks, lineage, version_of_job
 from workers.checkpoints import Checkpoint
 from workers.lessons import Lesson, train_watched
 from workers.model import Model
@@ -52,12 +52,9 @@ class _Plan:
     adapter: Adapter
     task: Task
     parent: Version | None
-    start_from: str | None
-    """The task whose memory a new isolated task was to start from."""
     start: Version | None
-    """Whose weights it goes on from."""
-    goes_on: bool
-    """Whether trigger, experience and, with SFT, the optimizer go on from there too, or the weaver's weights alone."""
+    """Whose weights and optimizer it goes on from: the parent or, with strategy `isolated`, the newest ancestor that
+    learned this very task."""
     earlier_tasks: tuple[Task, ...]
     """Whose items may be replayed."""
     replay_share: float
@@ -94,8 +91,8 @@ def _plan(running: Running) -> _Plan:
         task = get_task(session, job.project_id, params["task"])
         isolated = adapter.strategy == "isolated"
         earlier = () if isolated else tuple(t for t in learned_tasks(session, parent) if t.id != task.id)
-        start = _start_version(session, adapter, parent, task, params.get("start_from"))
-        trained = version_of_job(session, job.id)
+        taught = [v for v in lineage(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
+        start, trained = taught[-1] if taught else None, version_of_job(session, job.id)
         if trained is None:  # its parent was fit when the job was made; data may have been deleted since
             for version in (parent, start):
                 check_parent(session, version)
@@ -104,9 +101,7 @@ def _plan(running: Running) -> _Plan:
             adapter=adapter,
             task=task,
             parent=parent,
-            start_from=params.get("start_from"),
             start=start,
-            goes_on=start is not None and (not isolated or start.dataset.task_id == task.id),
             earlier_tasks=earlier,
             replay_share=params.get("replay_share", adapter.replay_share),
             method=method,
@@ -118,17 +113,6 @@ def _plan(running: Running) -> _Plan:
         )
 
 
-def _start_version(
-    session: Session, adapter: Adapter, parent: Version | None, task: Task, start_from: str | None
-) -> Version | None:
-    """The parent or, with strategy `isolated`, the newest ancestor that learned this very task, else the newest that
-    learned the task `start_from`."""
-    if adapter.strategy != "isolated":
-        return parent
-    newest = newest_by_task(session, parent)
-    return newest.get(task.name, newest.get(start_from) if start_from else None)
-
-
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     _warn_of_crowd(running, plan.task)
     dataset = dataset_of(running, lambda session: _snapshot(session, plan))
@@ -137,7 +121,7 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
         name = f"job_{running.job_id.hex}"
         artifact = Path(folder) / "artifact"
         artifact.mkdir()
-        _new_memory(running, model, plan, name)
+        _new_memory(model, plan, name)
         try:
             remember(
                 running,
@@ -245,26 +229,17 @@ def _isolated(model: Model, plan: _Plan, examples: Sequence[Example]) -> Isolate
     return with_task(known, artifact_hash, model.host.backbone, plan.task.name, examples)
 
 
-def _new_memory(running: Running, model: Model, plan: _Plan, name: str) -> None:
+def _new_memory(model: Model, plan: _Plan, name: str) -> None:
     """A fresh memory, or earlier weights to go on from."""
-    model.host.create(name, MemoryConfig.from_mapping(plan.adapter.memory), seed=plan.config.seed)
-    start = plan.start
-    if start is None:
-        if plan.start_from is not None:  # the job was made anew after a deletion, with another parent
-            missing = f"no memory of task {plan.start_from!r} is left to start from; this one starts fresh"
-            running.event(missing, level="warning")
-    elif plan.goes_on:
-        model.host.copy(model.memory_of(start), name)
-    else:
-        model.host.copy_weaver(model.memory_of(start), name)
-        told = f"the weaver starts from the memory of task {plan.start_from!r}, {plan.adapter.name}@{start.number}"
-        running.event(told, {"version": start.number})
+    memory = model.host.create(name, MemoryConfig.from_mapping(plan.adapter.memory), seed=plan.config.seed)
+    if plan.start is not None:
+        model.host.copy(model.memory_of(plan.start), memory.name)
 
 
 def _moments(running: Running, model: Model, plan: _Plan, name: str, folder: Path) -> Path | None:
     """The optimizer's state that belongs to the weights which training starts with, if it was kept and fits."""
     start, store = plan.start, running.services.store
-    if start is None or not plan.goes_on:
+    if start is None:
         return None
     folder.mkdir()
     path = folder / MOMENTS_FILE

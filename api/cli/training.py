@@ -73,13 +73,6 @@ def train(
     parent: Annotated[
         int | None, typer.Option(min=0, help="Version to go on from, 0 for none. Default: the champion.")
     ] = None,
-    start_from: Annotated[
-        str | None,
-        typer.Option(
-            help="Strategy isolated: a task like this one, learned before, whose weaver a new task starts from.",
-            show_default=False,
-        ),
-    ] = None,
     min_reward: Annotated[
         float | None, typer.Option(help="Trajectories with a lower reward are not trained on.")
     ] = None,
@@ -98,8 +91,6 @@ def train(
     """
     training = read_pairs(settings or [], "--set") | ({} if steps is None else {"steps": steps})
     options: dict[str, Any] = {"training": training, "promote": promote, "parent": parent, "method": method.value}
-    if start_from is not None:
-        options["start_from"] = start_from
     if min_reward is not None:
         options["min_reward"] = min_reward
     if insights is not None:

@@ -87,17 +87,10 @@ def upload(api: httpx.Client, rewards: list[float]) -> None:
         ({**WEAVER, "tasks": ["t"]}, 422, "takes no `tasks`"),
         ({**WEAVER, "insights": ["Be brief."]}, 422, "shows its weaver no insights; create an adapter with cue_tokens"),
         ({**WEAVER, "insights": [""]}, 422, "at least 1 character"),
-        ({**WEAVER, "start_from": "t"}, 422, "strategy 'replay', which has one memory"),
-        (
-            {**WEAVER, "adapter": "alone", "start_from": "t"},
-            422,
-            "the bare base, which this training goes on from, has no",
-        ),
-        ({**TRIGGER, "insights": ["Be brief."]}, 422, "takes no `task`, `method`, `insights`"),
-        ({**TRIGGER, "start_from": "t"}, 422, "or `start_from`"),
+        ({**TRIGGER, "insights": ["Be brief."]}, 422, "nor `insights`"),
         ({**TRIGGER, "parent": None}, 422, "needs `parent`"),
         ({**TRIGGER, "parent": 2}, 404, "has no version 2"),
-        ({**TRIGGER, "task": "t"}, 422, "takes no `task`, `method`"),
+        ({**TRIGGER, "task": "t"}, 422, "takes neither `task` nor `method`"),
         ({**TRIGGER, "tasks": ["none"]}, 404, "no task 'none'"),
         ({**TRIGGER, "tasks": ["text"]}, 422, "task 'text' has grader 'likelihood'"),
         ({**TRIGGER, "tasks": ["t"], "environment": SPELL}, 422, "both say what to play"),
@@ -113,24 +106,6 @@ def test_a_request_that_can_not_run_is_refused_at_once(
     assert refused.status_code == status, refused.json()
     assert detail in json.dumps(refused.json(), ensure_ascii=False).replace('\\"', '"')
     assert jobs_of(api) == []
-
-
-def test_a_new_task_may_start_from_one_that_was_learned(
-    api: httpx.Client, services: Services, project_id: uuid.UUID
-) -> None:
-    with transaction(services.sessions) as session:
-        make_version(session, get_adapter(session, project_id, "alone"), get_task(session, project_id, "t"))
-    body = {**WEAVER, "adapter": "alone", "parent": 1}
-    queued = api.post("/v1/jobs", json={**body, "task": "text", "start_from": "t"})
-    assert queued.status_code == 202, queued.json()
-    assert queued.json()["params"]["start_from"] == "t"
-    refused = api.post("/v1/jobs", json={**body, "task": "text", "start_from": "text"})
-    assert refused.status_code == 422
-    assert "alone@1, which this training goes on from, has no memory of task 'text'" in refused.json()["detail"]
-    assert "it has memories of: t." in refused.json()["detail"]
-    refused = api.post("/v1/jobs", json={**body, "start_from": "t"})
-    assert refused.status_code == 422
-    assert "alone@1 has a memory of task 't', which goes on from that" in refused.json()["detail"]
 
 
 def test_the_methods_settings_are_decided_when_the_job_is_made(api: httpx.Client) -> None:

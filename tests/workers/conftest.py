@@ -64,10 +64,8 @@ class Workshop:
             sent = [read_item(n, item) for n, item in enumerate(answers(name) if items is None else items)]
             import_batch(session, self.project_id, sent, default_task=name, tokens=tokens)
 
-    def queue(
-        self, task: str, *, parent: int | None = None, training: dict[str, Any] | None = None, **params: Any
-    ) -> uuid.UUID:
-        params |= {"task": task, "parent": parent, "training": {**TRAINING, **(training or {})}}
+    def queue(self, task: str, *, parent: int | None = None, training: dict[str, Any] | None = None) -> uuid.UUID:
+        params = {"task": task, "parent": parent, "training": {**TRAINING, **(training or {})}}
         return self.queue_job("train_weaver", params)
 
     def queue_job(self, kind: str, params: dict[str, Any]) -> uuid.UUID:

@@ -4,13 +4,11 @@ import json
 from typing import Any
 
 import sqlalchemy as sa
-import torch
-from safetensors.torch import load
 
-from memgen.artifact import LORA_FILE, MOMENTS_FILE
+from memgen.artifact import MOMENTS_FILE
 from registry.database import transaction
 from registry.models import Evaluation, Gate
-from tests.workers.conftest import MEMORY, Workshop, answers
+from tests.workers.conftest import Workshop, answers
 
 
 def _set(workshop: Workshop, **settings: Any) -> None:
@@ -60,45 +58,6 @@ def test_isolated_tasks_keep_what_they_learned(workshop: Workshop) -> None:
     assert "weights and optimizer go on from bot@1" in messages
     described = json.loads(workshop.services.store.get(f"{workshop.versions()[2].artifact_key}/isolated.json"))
     assert described["others"] == {"nope": v2.artifact_hash}
-
-
-def test_a_new_isolated_task_may_start_from_the_memory_of_one_like_it(workshop: Workshop) -> None:
-    """From its weaver's weights, not its optimizer, experience or trigger; it stays as it is and serves on."""
-    _set(
-        workshop,
-        strategy="isolated",
-        replay_share=0.0,
-        memory=json.dumps({**MEMORY, "cue_tokens": 160, "trigger": "head"}),
-    )
-    for task in ("yes", "yea", "nope"):
-        workshop.add_task(task, answers(task, 60))
-    workshop.work(workshop.queue("yes", training={"steps": 5}))
-    workshop.work(workshop.queue("nope", parent=1, training={"steps": 5}))
-    barely = {"steps": 1, "learning_rate": 1e-12, "query_learning_rate": 1e-12}
-    job_id = workshop.queue("yea", parent=2, training=barely, start_from="yes")
-    done = workshop.work(job_id)
-    assert done.state == "succeeded", done.error
-    told = "the weaver starts from the memory of task 'yes', bot@1"
-    assert told in [event.message for event in workshop.events(job_id)]
-    [shown] = [event for event in workshop.events(job_id) if event.message.startswith("the weaver is shown")]
-    assert shown.data["remembered"] == shown.data["of_this_dataset"] > 0
-    assert _steps(workshop, 3) == 1
-    first, second, third = (_weights(workshop, number) for number in (1, 2, 3))
-    assert all(torch.allclose(third[name], first[name], atol=1e-9) for name in first)
-    assert not all(torch.allclose(second[name], first[name], atol=1e-9) for name in first)
-    v1, v2, v3 = workshop.versions()
-    described = json.loads(workshop.services.store.get(f"{v3.artifact_key}/isolated.json"))
-    assert described["others"] == {"yes": v1.artifact_hash, "nope": v2.artifact_hash}
-
-
-def test_where_no_memory_is_left_to_start_from_the_task_says_that_it_starts_fresh(workshop: Workshop) -> None:
-    """As after a deletion, which makes the job anew with another parent."""
-    _set(workshop, strategy="isolated", replay_share=0.0)
-    workshop.add_task("yes", answers("yes", 60))
-    job_id = workshop.queue("yes", training={"steps": 2}, start_from="gone")
-    assert workshop.work(job_id).state == "succeeded"
-    warned = [event.message for event in workshop.events(job_id) if event.level == "warning"]
-    assert "no memory of task 'gone' is left to start from; this one starts fresh" in warned
 
 
 def test_an_isolated_task_too_small_to_be_recognised_fails_before_it_is_trained(workshop: Workshop) -> None:
@@ -156,13 +115,10 @@ def test_weights_and_optimizer_go_on_from_the_parent(workshop: Workshop) -> None
     assert _steps(workshop, 3) == 5
 
 
-def _weights(workshop: Workshop, number: int) -> dict[str, torch.Tensor]:
-    """Of a version's weaver."""
-    return load(workshop.services.store.get(f"{workshop.versions()[number - 1].artifact_key}/weaver/{LORA_FILE}"))
-
-
 def _steps(workshop: Workshop, number: int) -> int:
     """Optimizer steps that a version's moments have seen."""
+    from safetensors.torch import load
+
     stored = workshop.services.store.get(f"{workshop.versions()[number - 1].artifact_key}/{MOMENTS_FILE}")
     [steps] = {int(tensor) for name, tensor in load(stored).items() if name.endswith(".step")}
     return steps

@@ -205,13 +205,6 @@ def test_jobs(bot: None) -> None:
     assert "unknown" in fail("train", "bot", "--task", "t", "--set", "speed=9")
 
 
-def test_a_task_to_start_from_is_asked_for(bot: None) -> None:
-    flags = ("--task", "t", "--no-wait", "--start-from", "t")
-    assert "strategy 'replay', which has one memory" in fail("train", "bot", *flags)
-    succeed("adapter", "create", "desk", "--strategy", "isolated")
-    assert "the bare base, which this training goes on from, has no memory of task 't'" in fail("train", "desk", *flags)
-
-
 def test_insights_are_a_files_lines(bot: None, tmp_path: Path) -> None:
     rules = tmp_path / "rules.txt"
     rules.write_text("Ask for the order number.\n\n  Be brief. \n", encoding="utf-8")
