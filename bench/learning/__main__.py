@@ -64,7 +64,7 @@ def main() -> None:
         budget_seconds=None if budget is None else 60 * budget,
         on_unit=show,
     )
-    write_page(cells, write_outcome(cells, max(seeds.stop, cells.seeds())), arguments.page)
+    write_page(cells, write_outcome(cells, seeds.stop), arguments.page)
     console.print(f"{left} units left; results in {arguments.results.parent}, the page is {arguments.page}")
 
 

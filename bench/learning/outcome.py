@@ -37,7 +37,9 @@ class Cost:
 
 
 def outcome(cells: Cells, seeds: int) -> dict[str, Any]:
-    """The document; of seeds that are not complete nothing is in it."""
+    """The document of the first `seeds` seeds, or of all that have a score if these are more; of seeds that are not
+    complete nothing is in it."""
+    seeds = max(seeds, cells.seeds())
     results = {name: seed_results(cells, name, seeds) for name in METHODS}
     complete = {name: found for name, found in results.items() if found}
     counts = [len(found) for found in complete.values()]

@@ -138,8 +138,7 @@ class Routed:
         return tuple(self._part(task) for task in range(self.stage + 1))
 
     def _part(self, task: int) -> Trained:
-        first = 0 if self.warm else task
-        learned = (Link(SFT, one, times=self.times) for one in range(first, task + 1))
+        learned = _chain(task, replay=False, times=self.times)[0 if self.warm else -1 :]
         then = (Link(self.then, task),) if self.then else ()
         return Trained(self.family, self.seed, (*learned, *then))
 
