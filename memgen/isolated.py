@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -19,11 +19,24 @@ from memgen.backbone import Backbone
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch
 from memgen.prompts import Tokens
 from memgen.router import Router, prompt_states
-from memgen.training.examples import Example
 
 FORMAT = 1
 _DESCRIPTION = "isolated.json"
 _ROUTER = "router.safetensors"
+
+
+class Turn(Protocol):
+    """What a router learns from one supervised turn: `memgen.training.examples.Example` is one."""
+
+    @property
+    def prompt_ids(self) -> Tokens:
+        """What the base reads in front of the answer."""
+        ...
+
+    @property
+    def trajectory(self) -> int | None:
+        """Which conversation it is of, equal numbers being one; None if it stands alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Isolated:
         return [route.task for route in self.router.route(states)]
 
 
-def served_prompts(examples: Sequence[Example]) -> list[Tokens]:
+def served_prompts(examples: Sequence[Turn]) -> list[Tokens]:
     """Prompts to learn a task's region from: one a conversation, and not always the same turn of it; no prompt twice.
 
     Of conversations with turns `[a, b]`, `[c, d]` and `[e]` they are `a`, `d` and `e`.
@@ -82,7 +95,7 @@ def served_prompts(examples: Sequence[Example]) -> list[Tokens]:
 
 
 def with_task(
-    parent: Isolated | None, parent_hash: str | None, backbone: Backbone, task: str, examples: Sequence[Example]
+    parent: Isolated | None, parent_hash: str | None, backbone: Backbone, task: str, examples: Sequence[Turn]
 ) -> Isolated:
     """What a version with a new memory for `task` holds, beside what its parent (None: nothing) has for the others.
 
