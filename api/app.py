@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import problems
 from api.endpoints import (
     adapters,
     archives,
@@ -22,9 +21,10 @@ from api.endpoints import (
     trajectories,
     versions,
 )
-from api.inference import Inference
-from api.request_log import RequestLog
-from api.shadows import Shadows
+from api.http import problems
+from api.http.request_log import RequestLog
+from api.inference.server import Inference
+from api.inference.shadows import Shadows
 from registry.logs import configure_logs
 from registry.settings import Settings, load_settings
 from registry.wiring import open_services

@@ -19,7 +19,7 @@ from transformers.utils import logging
 from bench import generation, learning_speed, published, training
 from bench.measure import Bench, Findings, NotHere
 from bench.report import Report
-from memgen.backbone import load_backbone, prepare_process
+from memgen.backbone.loading import load_backbone, prepare_process
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,15 +17,16 @@ from rich.table import Table
 
 from bench.report import machine_of
 from bench.tool_calls import tool_calls
-from memgen.backbone import Backbone, load_backbone, prepare_process
+from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig
-from memgen.host import AdapterHost
-from memgen.memory import LINE_BREAK, Memory, start_as
+from memgen.memory.host import AdapterHost
+from memgen.memory.weights import LINE_BREAK, Memory, start_as
 from memgen.tasks.bfcl import single_calls
-from memgen.training.examples import Example, build_examples, tokenize
+from memgen.text.chat import tokenize
+from memgen.training.examples import Example, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
-from memgen.training.query_start import start_from_answers
+from memgen.training.weaver.query_start import start_from_answers
 
 RESULTS = Path(__file__).parent / "results" / "first_loss.json"
 _EXAMPLES = 16

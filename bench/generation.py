@@ -9,16 +9,16 @@ import torch
 
 from bench.measure import Bench, Findings, InvalidRun, NotHere, Ratio
 from bench.memories import GENERATING, INSERTIONS, check_insertions, plant
-from memgen.backbone import Backbone
-from memgen.chat import render_prompt
-from memgen.decoding import Decoding
-from memgen.engine import Generation, GenerationRequest, generate
+from memgen.backbone.loading import Backbone
+from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import ConfigError
-from memgen.host import AdapterHost
-from memgen.prompts import PromptCache
-from memgen.sampling import Sampling
+from memgen.generation.decoding import Decoding
+from memgen.generation.engine import generate
+from memgen.generation.requests import Generation, GenerationRequest
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks.bfcl import single_calls
-from memgen.training.examples import tokenize
+from memgen.text.chat import render_prompt, tokenize
 
 PROMPT_TOKENS = 128
 _ASK = "Explain in detail, in a few paragraphs, how you would go about each of these tasks: "

@@ -19,15 +19,18 @@ import torch
 from bench.measure import Bench, Findings, Ratio
 from bench.plain_lora import PlainLora
 from bench.tool_calls import ToolCall, tool_calls
-from memgen.backbone import Backbone
-from memgen.chat import render_prompt
+from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig, TrainingConfig
-from memgen.engine import GenerationRequest, generate_all
 from memgen.errors import Cancelled
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
-from memgen.training.examples import ExampleSet, build_examples, tokenize
-from memgen.training.weaver_sft import StepReport, batch_of_step, train_weaver
+from memgen.generation.engine import generate_all
+from memgen.generation.requests import GenerationRequest
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
+from memgen.text.chat import render_prompt, tokenize
+from memgen.training.batches import batch_of_step
+from memgen.training.examples import ExampleSet, build_examples
+from memgen.training.optimizing import StepReport
+from memgen.training.weaver.sft import train_weaver
 
 GOAL = 0.9
 LORA_RATES = (2e-3, 1e-3, 5e-4)

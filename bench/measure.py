@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from memgen.backbone import Backbone
+from memgen.backbone.loading import Backbone
 
 Work = Callable[[], object]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from bench.measure import InvalidRun
-from memgen.artifact import save_artifact
+from memgen.artifacts.artifact import save_artifact
+from memgen.artifacts.report import TrainingReport
 from memgen.config import MemoryConfig
-from memgen.engine import Generation
-from memgen.host import AdapterHost
-from memgen.memory import Memory, QueryLatents
-from memgen.training.examples import tokenize
-from memgen.training.weaver_sft import TrainingReport
+from memgen.generation.requests import Generation
+from memgen.memory.host import AdapterHost
+from memgen.memory.weights import Memory, QueryLatents
+from memgen.text.chat import tokenize
 
 INSERTIONS = 6
 GENERATING = MemoryConfig(

@@ -2,7 +2,7 @@
 
 No attention mask, since right padding behind causal attention changes nothing and the kernels are faster without; no
 key/value cache; logits at supervised positions only. The loss, clipping, optimizer and schedule are those of
-`memgen.training.weaver_sft`.
+`memgen.training.weaver.sft`.
 """
 
 import copy
@@ -13,11 +13,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from memgen.backbone import Backbone
+from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig, TrainingConfig
 from memgen.training.examples import Example
 from memgen.training.losses import mean_by_example, token_nll
-from memgen.training.weaver_sft import warmed_cosine
+from memgen.training.weaver.sft import warmed_cosine
 
 SHAPE = MemoryConfig(target_modules=("q_proj", "v_proj"))
 """Rank and scaling of a weaver, on q and v as is usual: on all linear layers a step takes longer."""

@@ -20,8 +20,8 @@ from bench.memories import TRAINING, plant
 from bench.plain_lora import PlainLora
 from bench.published import plant_reference, train_literally
 from bench.training import WeaverStep, agent_batch
-from memgen.backbone import Backbone, load_backbone, prepare_process
-from memgen.host import AdapterHost
+from memgen.backbone.loading import Backbone, load_backbone, prepare_process
+from memgen.memory.host import AdapterHost
 from memgen.training.examples import Example
 
 RESULTS = Path(__file__).parent / "results" / "products.json"

@@ -15,12 +15,13 @@ from bench.generation import PROMPT_TOKENS, answer_whole, real_prompts
 from bench.measure import Bench, Findings, Ratio
 from bench.memories import GENERATING, INSERTIONS, TRAINING, plant, save
 from bench.training import WeaverStep, agent_batch
-from memgen.backbone import Backbone
+from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig
-from memgen.engine import Generation
-from memgen.host import AdapterHost
+from memgen.generation.requests import Generation
+from memgen.memory.host import AdapterHost
 from memgen.training.examples import Example
-from tests.reference import ReferenceMemory, ask_trigger, loss, open_context
+from tests.reference import ask_trigger, loss, open_context
+from tests.reference_memory import ReferenceMemory
 
 
 def generation(bench: Bench) -> Findings:

@@ -22,18 +22,20 @@ from bench.first_loss import shuffled_calls, start_queries
 from bench.learning_speed import answer_with
 from bench.plain_lora import SHAPE, PlainLora
 from bench.tool_calls import tool_calls
-from memgen.backbone import Backbone, load_backbone, prepare_process
-from memgen.chat import parse_answer, render_prompt
+from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig, TrainingConfig
-from memgen.engine import GenerationRequest, generate_all
 from memgen.evaluation.accuracy import item_of
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
+from memgen.generation.engine import generate_all
+from memgen.generation.requests import GenerationRequest
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
-from memgen.training.examples import Example, ExampleSet, build_examples, tokenize
+from memgen.text.chat import parse_answer, render_prompt, tokenize
+from memgen.training.batches import batch_of_step
+from memgen.training.examples import Example, ExampleSet, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
-from memgen.training.weaver_sft import batch_of_step, train_weaver
+from memgen.training.weaver.sft import train_weaver
 
 RESULTS = Path(__file__).parent / "results" / "recipe.json"
 Answering = Callable[[list[tuple[int, ...]]], list[str]]

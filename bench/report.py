@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Findings, Ratio
-from memgen.backbone import Backbone
+from memgen.backbone.loading import Backbone
 from workers.code_version import code_version
 
 BARS: dict[str, tuple[str, float]] = {

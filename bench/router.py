@@ -26,12 +26,12 @@ from torch import Tensor
 
 from bench import router_prompts
 from bench.router_prompts import Prompt
-from memgen.backbone import Backbone, load_backbone, prepare_process
-from memgen.chat import render_prompt
-from memgen.evaluation.intervals import wilson_interval
-from memgen.prompts import read_prompts
-from memgen.router import Route, Router, prompt_states
-from memgen.training.examples import tokenize
+from memgen.backbone.loading import Backbone, load_backbone, prepare_process
+from memgen.backbone.prompt_cache import read_prompts
+from memgen.backbone.states import prompt_states
+from memgen.generation.intervals import wilson_interval
+from memgen.routing.router import Route, Router
+from memgen.text.chat import render_prompt, tokenize
 from workers.code_version import code_version
 
 RESULTS = Path(__file__).parent / "results"

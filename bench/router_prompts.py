@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from api.demo.sources import tool_calls
+from api.cli.demo_story.sources import tool_calls
 from memgen.tasks.bfcl import single_calls
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from bench.measure import Bench, Findings, InvalidRun, Ratio
 from bench.memories import INSERTIONS, TRAINING, plant
 from bench.plain_lora import PlainLora
 from memgen.config import MemoryConfig, TrainingConfig
-from memgen.delimiters import DelimiterMatcher
-from memgen.host import AdapterHost
+from memgen.memory.host import AdapterHost
 from memgen.tasks.bfcl import single_calls
+from memgen.text.delimiters import DelimiterMatcher
 from memgen.training.examples import Example, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.layout import insertion_points
@@ -29,7 +29,7 @@ _RATE = 1e-5
 
 
 class WeaverStep:
-    """One optimizer step on one batch, as `memgen.training.weaver_sft` does it."""
+    """One optimizer step on one batch, as `memgen.training.weaver.sft` does it."""
 
     def __init__(
         self, host: AdapterHost, memory: str, batch: Sequence[Example], *, cached: bool, checkpointing: bool = False

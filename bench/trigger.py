@@ -23,17 +23,17 @@ from rich.table import Table
 
 from bench.report import machine_of
 from bench.trigger_tasks import NEW_TOKENS, BenchTask, Sizes, make_tasks, weaver_conversations
-from memgen.artifact import load_artifact, save_artifact
-from memgen.backbone import Backbone, load_backbone, prepare_process
+from memgen.artifacts.artifact import load_artifact, save_artifact
+from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig, TrainingConfig, TriggerConfig
 from memgen.evaluation.episodes import score_task
-from memgen.evaluation.intervals import wilson_interval
-from memgen.evaluation.invocations import invocation_rate
-from memgen.host import AdapterHost
+from memgen.generation.intervals import wilson_interval
+from memgen.generation.invocations import invocation_rate
+from memgen.memory.host import AdapterHost
 from memgen.training.examples import build_examples
-from memgen.training.trigger_grpo import train_trigger
-from memgen.training.trigger_report import TriggerStep
-from memgen.training.weaver_sft import train_weaver
+from memgen.training.trigger.grpo import train_trigger
+from memgen.training.trigger.report import TriggerStep
+from memgen.training.weaver.sft import train_weaver
 
 RESULTS = Path(__file__).parent / "results" / "trigger.json"
 WOVEN = "woven"

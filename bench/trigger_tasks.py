@@ -16,13 +16,13 @@ import torch
 
 from bench import router_prompts
 from bench.tool_calls import ToolCall, tool_calls
-from memgen.chat import Answer, message_text, render_prompt
-from memgen.engine import GenerationRequest, generate_all
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
+from memgen.generation.engine import generate_all
+from memgen.generation.requests import GenerationRequest
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import SingleTurn
-from memgen.training.examples import tokenize
+from memgen.text.chat import Answer, message_text, render_prompt, tokenize
 
 NEW_TOKENS = 40
 SEEN_CALLS = ("set_timer", "send")

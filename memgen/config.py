@@ -40,7 +40,8 @@ class MemoryConfig(FromMapping):
     max_insertions: int = 5
     """How many insertions may follow the prompt's; 0 weaves at the prompt's end only."""
     delimiters: tuple[str, ...] = (",", ".", "\n")
-    """Texts behind which memory may be woven. A point or comma behind a digit does not count (`memgen.delimiters`)."""
+    """Texts behind which memory may be woven. A point or comma behind a digit does not count
+    (`memgen.text.delimiters`)."""
     rank: int = 16
     alpha: int = 32
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -48,8 +49,8 @@ class MemoryConfig(FromMapping):
     weaver_base: str = ""
     """Form `embedding` only: another base that the weaver runs on; empty is the reasoner's own."""
     cue_tokens: int = 0
-    """Tokens, at most, of what the weaver is shown of past experience beside the context (`memgen.recall`); 0 shows it
-    nothing and keeps no experience."""
+    """Tokens, at most, of what the weaver is shown of past experience beside the context
+    (`memgen.experience.recall`); 0 shows it nothing and keeps no experience."""
     cue_states: bool = False
     """Search past experience by the base's hidden states too, not by words (BM25) alone."""
     cue_insights: int = 0
@@ -184,7 +185,7 @@ class GrpoConfig(FromMapping):
     iterations: int = 1
     """Optimizer steps on each batch of rollouts; those after the first are what clipping is for."""
     loss: str = "bnpo"
-    """How tokens are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.policy_losses`)."""
+    """How tokens are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.reward.losses`)."""
     eps_low: float = 0.2
     eps_high: float = 0.2
     """The ratio of new to old probability is clipped to `1 - eps_low`, `1 + eps_high`."""
@@ -242,13 +243,13 @@ class TriggerConfig(FromMapping):
     group_size: int = 8
     """Rollouts of each item."""
     penalty: float = 0.1
-    """Lambda, what a needless insertion costs in reward (`memgen.training.trigger_penalty`); 0 is no penalty."""
+    """Lambda, what a needless insertion costs in reward (`memgen.training.trigger.penalty`); 0 is no penalty."""
     entropy_coefficient: float = 0.0
     """Of the decisions' entropy (nats), added to the objective; more than 0 keeps an early habit from setting."""
     iterations: int = 1
     """Optimizer steps on each batch of rollouts; those after the first are what clipping is for."""
     loss: str = "bnpo"
-    """How decisions are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.policy_losses`)."""
+    """How decisions are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.reward.losses`)."""
     eps_low: float = 0.2
     eps_high: float = 0.2
     """The ratio of new to old probability is clipped to `1 - eps_low`, `1 + eps_high`."""

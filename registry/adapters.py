@@ -12,7 +12,6 @@ from registry.clock import utc_now
 from registry.errors import AdapterNotFound, Invalid, InvalidName, NameTaken
 from registry.models import CANARY_PROMOTIONS, GATE_POLICIES, GATE_RULES, STRATEGIES, Adapter, AdapterChange
 from registry.names import check_name
-from registry.routes import LARGEST_CANARY
 
 RESERVED_NAMES = ("base",)
 """`base` is the bare model in the OpenAI paths."""
@@ -152,3 +151,6 @@ def get_adapter(session: Session, project_id: uuid.UUID, name: str, *, lock: boo
 
 def list_adapters(session: Session, project_id: uuid.UUID) -> list[Adapter]:
     return list(session.scalars(select(Adapter).where(Adapter.project_id == project_id).order_by(Adapter.name)))
+
+
+LARGEST_CANARY = 0.5

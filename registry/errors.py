@@ -1,4 +1,4 @@
-"""Every error of the registry. They know no HTTP status: `api/problems.py` maps each class to one.
+"""Every error of the registry. They know no HTTP status: `api/http/problems.py` maps each class to one.
 
 RegistryError
 ├── NotFound

@@ -14,7 +14,7 @@ from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.errors import JobNotFound, JobStateConflict
-from registry.models import Adapter, Job, JobEvent
+from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 
 LIVE = ("queued", "running")
 UNSENT = "the broker is down; the job is sent when it is back"
@@ -197,3 +197,13 @@ def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) 
 
 def _own(job_id: uuid.UUID, attempt: int) -> Any:
     return update(Job).where(Job.id == job_id, Job.attempt == attempt, Job.state == "running")
+
+
+def follow_up_retraining(session: Session, job: Job, following: Job) -> None:
+    """The step that `job` was to do is done by the one that goes on from it."""
+    session.execute(update(Retraining).where(Retraining.job_id == job.id).values(job_id=following.id))
+
+
+def follow_up_job(session: Session, job: Job, following: Job) -> None:
+    """A schedule whose last job is `job` waits from now on for the one that goes on from it, and starts none beside."""
+    session.execute(update(Schedule).where(Schedule.last_job_id == job.id).values(last_job_id=following.id))

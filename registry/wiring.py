@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from registry.artifacts import ObjectStore
 from registry.database import make_engine, make_sessions
 from registry.errors import NotConfigured
+from registry.object_store import ObjectStore
 from registry.settings import Settings
 
 

@@ -17,9 +17,9 @@ from registry.database import transaction
 from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
+from workers.beat import tick_all
 from workers.queue import REAP, RUN_JOB, TICK, make_queue, send_jobs
 from workers.runner import Handler, run
-from workers.ticking import tick_all
 
 log = structlog.get_logger()
 settings = load_settings()
@@ -54,12 +54,12 @@ def _services() -> Services:
 def _handlers() -> dict[str, Handler]:
     """Job kinds by name. Loads torch and the base on first use: the housekeeping worker never pays for them."""
     if _Process.handlers is None:
-        from memgen.backbone import prepare_process
-        from workers.evaluation import evaluate_version
-        from workers.imported import check_import
+        from memgen.backbone.loading import prepare_process
+        from workers.jobs.check_import import check_import
+        from workers.jobs.evaluate import evaluate_version
+        from workers.jobs.train_trigger import train_trigger_of_version
+        from workers.jobs.train_weaver import train
         from workers.model import Model
-        from workers.training import train
-        from workers.trigger_training import train_trigger_of_version
 
         prepare_process(settings.torch_threads)
         model = Model(_services())

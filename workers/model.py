@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from memgen.artifact import MOMENTS_FILE
-from memgen.backbone import load_backbone, named_dtype
+from memgen.artifacts.artifact import MOMENTS_FILE
+from memgen.backbone.loading import load_backbone, named_dtype
+from memgen.backbone.prompt_cache import Tokens
+from memgen.backbone.states import prompt_states
 from memgen.errors import ArtifactMismatch
-from memgen.host import AdapterHost
-from memgen.isolated import Isolated
-from memgen.loaded import Choice, LoadedMemories
-from memgen.prompts import Tokens
-from memgen.router import prompt_states
+from memgen.memory.host import AdapterHost
+from memgen.routing.isolated import Isolated
+from memgen.routing.loaded import Choice, LoadedMemories
 from registry.models import Adapter, Version
-from registry.versions import artifact_beside
+from registry.versions.artifacts import artifact_beside
 from registry.wiring import Services
 
 

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memgen.artifact import Report, save_artifact, trained_parts
+from memgen.artifacts.artifact import save_artifact, trained_parts
+from memgen.artifacts.report import Report
 from memgen.errors import Cancelled
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.models import Adapter, Job, Version
-from registry.versions import artifact_key, register_version
+from registry.versions.artifacts import artifact_key
+from registry.versions.records import register_version
 from workers.code_version import code_version
-from workers.evaluation import score_and_judge
 from workers.model import Model
 from workers.runner import Running
+from workers.scoring import score_and_judge
 
 Send = Callable[[uuid.UUID], None]
 """Sends a committed job to the workers."""

@@ -11,8 +11,8 @@ from memgen.evaluation.accuracy import item_of
 from memgen.tasks.environments import GAMES_FOLDER, open_environment
 from memgen.tasks.graders import LIKELIHOOD, make_grader
 from memgen.tasks.task import SingleTurn, TaskItem
-from registry.holdout import beginning_hash, held_out
 from registry.models import Task
+from registry.trajectories.holdout import beginning_hash, held_out
 from workers.runner import Running
 
 

@@ -12,7 +12,8 @@ from api.cli.invocation import connect
 from api.cli.output import Json, print_json, print_note, print_piece
 
 if TYPE_CHECKING:
-    from api.client import Client, JsonObject
+    from api.client.client import Client
+    from api.client.connection import JsonObject
 
 
 def chat(

@@ -12,7 +12,7 @@ from api.cli.invocation import connect
 from api.cli.output import Json, moment, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
-    from api.client import JsonObject
+    from api.client.connection import JsonObject
 
 Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without, only say what would be done.")]
 

@@ -20,7 +20,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop here: upload, train, gate, promote, forget, roll back; on CPU, in minutes."""
-    from api.demo.story import DemoFailed, run_demo
+    from api.cli.demo_story.story import DemoFailed, run_demo
 
     settings = invocation(context).settings(service_env=False)
     # Whatever the story tells on its way, under --json stdout carries the report alone.

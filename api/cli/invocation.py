@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-    from api.client import Client
+    from api.client.client import Client
     from registry.settings import Settings
 
 
@@ -52,7 +52,7 @@ def connect(context: typer.Context) -> Client:
     Raises:
         CommandFailed: there is no key.
     """
-    from api.client import Client
+    from api.client.client import Client
 
     settings = invocation(context).settings()
     if settings.api_key is None:

@@ -10,7 +10,8 @@ from api.cli.invocation import connect
 from api.cli.output import Json, first_line, moment, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from api.client import Client, JsonObject
+    from api.client.client import Client
+    from api.client.connection import JsonObject
 
 app = typer.Typer(help="Jobs: trainings and evaluations. Without a subcommand, the newest are listed.")
 JobId = Annotated[str, typer.Argument(help="Id of the job, see `memgen jobs`.", show_default=False)]

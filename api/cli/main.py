@@ -139,7 +139,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _expected(error: Exception) -> str | None:
     """What to say of an error that a user can cause; None for a bug."""
-    from api.client import ApiError, ClientError
+    from api.client.connection import ApiError, ClientError
     from api.local.errors import LocalStackError
     from memgen.errors import MemgenError
     from registry.errors import RegistryError

@@ -12,7 +12,8 @@ from rich.text import Text
 from api.cli.output import notes, print_note
 
 if TYPE_CHECKING:
-    from api.client import Client, JsonObject
+    from api.client.client import Client
+    from api.client.connection import JsonObject
 
 _STYLES = {"warning": "yellow", "error": "red"}
 

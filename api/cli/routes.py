@@ -11,7 +11,8 @@ from api.cli.invocation import CommandFailed, connect
 from api.cli.output import Json, moment, percent, points, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
-    from api.client import Client, JsonObject
+    from api.client.client import Client
+    from api.client.connection import JsonObject
 
 app = typer.Typer(help="Share an adapter's traffic among versions: A/B, canary, shadow.", no_args_is_help=True)
 

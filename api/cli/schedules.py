@@ -12,7 +12,7 @@ from api.cli.invocation import CommandFailed, connect
 from api.cli.output import Json, moment, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from api.client import JsonObject
+    from api.client.connection import JsonObject
 
 app = typer.Typer(help="Schedules: an adapter learns a task by itself.", no_args_is_help=True)
 

@@ -23,7 +23,8 @@ from api.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from api.client import Client, JsonObject
+    from api.client.client import Client
+    from api.client.connection import JsonObject
 
 
 class Method(StrEnum):

@@ -13,7 +13,8 @@ from api.cli.invocation import CommandFailed, connect
 from api.cli.output import Json, notes, print_json, print_line, print_table, print_warning
 
 if TYPE_CHECKING:
-    from api.client import Client, JsonObject
+    from api.client.client import Client
+    from api.client.connection import JsonObject
 
 _COUNTS = ("accepted", "duplicate", "refused", "held_out")
 _SHOWN_REFUSALS = 10

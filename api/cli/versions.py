@@ -14,7 +14,7 @@ from api.cli.invocation import connect
 from api.cli.output import Json, moment, percent, points, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
-    from api.client import JsonObject
+    from api.client.connection import JsonObject
 
 
 class _ListByDefault(TyperGroup):

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
-from api.deps import Promoter, Reader, ServicesDep, Trainer
-from api.idempotency import IdempotencyKey, once
-from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
-from api.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
-from api.scores import ScoresOut, scores_of
-from memgen.backbone import find_revision
+from api.endpoints.scores import ScoresOut, scores_of
+from api.http.deps import Promoter, Reader, ServicesDep, Trainer
+from api.http.idempotency import IdempotencyKey, once
+from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
+from memgen.backbone.loading import find_revision
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 from registry.adapters import (
@@ -23,12 +23,13 @@ from registry.adapters import (
     get_adapter,
     list_adapters,
 )
-from registry.aliases import Standing, history, list_aliases, promote, roll_back, standing_at
 from registry.clock import utc_now
 from registry.database import transaction
+from registry.gates.verdict import gate_of, gates_of
 from registry.models import AdapterChange
-from registry.routes import weights_of
-from registry.versions import gate_of, gates_of, get_version, list_versions
+from registry.serving.aliases import Standing, history, list_aliases, promote, roll_back, standing_at
+from registry.serving.routes import weights_of
+from registry.versions.records import get_version, list_versions
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 

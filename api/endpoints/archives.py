@@ -11,20 +11,21 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Promoter, ServicesDep, Trainer
 from api.endpoints.jobs import send_job
 from api.endpoints.tasks import check_grader
+from api.http.deps import Promoter, ServicesDep, Trainer
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import InvalidArchive
-from registry.exports import describe_version, read_archive, write_archive
-from registry.import_lineage import check_learned_nothing_deleted
 from registry.keys import Principal
 from registry.tasks import find_tasks
-from registry.trajectories import lock_trajectories
-from registry.version_imports import check_fits, take_in
-from registry.version_standing import check_exportable, record_change
-from registry.versions import artifact_beside, artifact_key, get_version
+from registry.trajectories.records import lock_trajectories
+from registry.transfer.admission import check_fits, take_in
+from registry.transfer.archive import describe_version, read_archive, write_archive
+from registry.transfer.provenance import check_learned_nothing_deleted
+from registry.versions.artifacts import artifact_beside, artifact_key
+from registry.versions.records import get_version
+from registry.versions.state import check_exportable, record_change
 from registry.wiring import Services
 
 router = APIRouter(prefix="/v1/adapters/{name}/versions", tags=["versions"])

@@ -1,8 +1,6 @@
 """The OpenAI-compatible paths: `/v1/chat/completions` and `/v1/models`, for the stock `openai` client."""
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
@@ -11,26 +9,24 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.deps import Reader, ServicesDep
-from api.disconnect import while_connected
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_reply import Reply, new_completion_id
 from api.endpoints.chat_stream import open_stream
-from api.inference import Inference
-from api.shadows import Shadows
-from api.tickets import ChatRequest, Finished, MemorySource
-from memgen.artifact import MOMENTS_FILE
+from api.http.deps import Reader, ServicesDep
+from api.http.disconnect import while_connected
+from api.inference.server import Inference
+from api.inference.shadows import Shadows
+from api.inference.source import source_of
+from api.inference.tickets import ChatRequest, Finished
 from registry.adapters import list_adapters
-from registry.aliases import list_aliases
-from registry.conversations import check_prompt
 from registry.database import transaction
-from registry.exposures import check_session_id, record_exposure
 from registry.keys import Principal
-from registry.models import Version
-from registry.served import BASE, Served, find_served
-from registry.served import Request as Drawn
-from registry.version_standing import servable_versions
-from registry.versions import artifact_beside
+from registry.serving.aliases import list_aliases
+from registry.serving.exposures import check_session_id, record_exposure
+from registry.serving.resolution import BASE, Served, find_served
+from registry.serving.resolution import Request as Drawn
+from registry.trajectories.conversations import check_prompt
+from registry.versions.state import servable_versions
 from registry.wiring import Services
 
 log = structlog.get_logger()
@@ -58,12 +54,12 @@ async def complete(
     session_id = x_session_id or body.session_id
     drawn = Drawn(new_completion_id(), check_session_id(session_id) if session_id else None)
     served = await run_in_threadpool(_route, services, caller, body, drawn)
-    asked = ChatRequest(body.messages, body.callable_tools, samplings, _source(services, served.version))
+    asked = ChatRequest(body.messages, body.callable_tools, samplings, source_of(services, served.version))
     reply = Reply(served, asked.tools is not None, body.include_usage, drawn.completion_id)
     inference: Inference = request.app.state.inference
 
     def on_answered(answers: Sequence[Finished]) -> None:
-        shadow = _source(services, served.shadow)
+        shadow = source_of(services, served.shadow)
         if shadow is not None and served.route is not None:
             shadows: Shadows = request.app.state.shadows
             first = next(answer for answer in answers if answer.choice == 0)
@@ -118,24 +114,6 @@ def _expose(services: Services, caller: Principal, drawn: Drawn, served: Served)
             record_exposure(session, caller.project_id, drawn.completion_id, served, drawn.session_id)
     except SQLAlchemyError:  # the answer is worth more than its attribution
         log.exception("an answer could not be attributed", completion=drawn.completion_id, version=served.label)
-
-
-def _source(services: Services, version: Version | None) -> MemorySource | None:
-    if version is None:
-        return None
-
-    def fetch_other(artifact_hash: str, folder: Path) -> None:
-        fetch(artifact_beside(version.artifact_key, artifact_hash), folder)
-
-    def fetch(prefix: str, folder: Path) -> None:
-        services.store.get_folder(prefix, folder, without=(MOMENTS_FILE,))
-
-    return MemorySource(
-        name=version.id.hex,
-        manifest_sha256=version.artifact_hash,
-        fetch=partial(fetch, version.artifact_key),
-        fetch_other=fetch_other,
-    )
 
 
 def _model(name: str, created: int) -> dict[str, Any]:

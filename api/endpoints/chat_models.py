@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from memgen.sampling import Sampling
+from memgen.generation.sampling import Sampling
 from registry.errors import InvalidTrajectory
 
 _DEFAULT_TOKENS = 256

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.tickets import Finished
-from memgen.chat import parse_answer
-from registry.served import Served
+from api.inference.tickets import Finished
+from memgen.text.chat import parse_answer
+from registry.serving.resolution import Served
 
 JsonObject = dict[str, Any]
 

@@ -8,10 +8,10 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.disconnect import while_connected
 from api.endpoints.chat_reply import Reply
-from api.problems import streamed_problem
-from api.tickets import Finished, Piece
+from api.http.disconnect import while_connected
+from api.http.problems import streamed_problem
+from api.inference.tickets import Finished, Piece
 
 Events = AsyncGenerator[Piece | Finished, None]
 OnAnswered = Callable[[Sequence[Finished]], None]

@@ -10,21 +10,21 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from api.deps import Admin, Reader, ServicesDep
-from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
-from api.schemas import Strict
+from api.http.deps import Admin, Reader, ServicesDep
+from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.schemas import Strict
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.deletion import Order, check_policy, delete_data, get_deletion, list_deletions
-from registry.deletion_scope import Subject, find_affected
-from registry.erasing import finish_erasure, unfinished_erasures
+from registry.deletion.deletions import Order, check_policy, delete_data, get_deletion, list_deletions
+from registry.deletion.erasure import finish_erasure, unfinished_erasures
+from registry.deletion.retraining import list_retrainings, state_of, why_stopped
+from registry.deletion.scope import Subject, find_affected
 from registry.errors import StoreUnavailable
-from registry.garbage import collect_garbage, find_garbage
-from registry.lineage import trajectory_lineage
 from registry.models import Deletion, Retraining, Version
-from registry.retraining import list_retrainings, state_of, why_stopped
-from registry.trajectories import get_trajectory
-from registry.versions import versions_of_jobs
+from registry.retention.garbage import collect_garbage, find_garbage
+from registry.trajectories.records import get_trajectory
+from registry.versions.lineage import trajectory_lineage
+from registry.versions.records import versions_of_jobs
 from workers.queue import send_jobs
 
 router = APIRouter(prefix="/v1", tags=["data"])

@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from api.deps import ServicesDep, Writer
-from api.schemas import Strict
+from api.http.deps import ServicesDep, Writer
+from api.http.schemas import Strict
 from registry.database import transaction
-from registry.feedback import USER, Received, receive_feedback
+from registry.serving.feedback import USER, Received, receive_feedback
 
 router = APIRouter(prefix="/v1/feedback", tags=["routes"])
 

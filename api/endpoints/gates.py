@@ -6,15 +6,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from api.deps import Promoter, Reader, ServicesDep
-from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
-from api.schemas import AliasMoveOut, GateDecisionOut, GateOut, Strict
+from api.http.deps import Promoter, Reader, ServicesDep
+from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.schemas import AliasMoveOut, GateDecisionOut, GateOut, Strict
 from registry.adapters import get_adapter
-from registry.approvals import decide
 from registry.database import transaction
-from registry.gate_audit import Flip, Pair, flipped_only, pairs_of, recorded_gate, suite_numbers
+from registry.gates.audit import Flip, Pair, flipped_only, pairs_of, recorded_gate, suite_numbers
+from registry.gates.verdict import verdict
 from registry.keys import Principal
-from registry.versions import get_version, verdict
+from registry.promotion import decide
+from registry.versions.records import get_version
 from registry.wiring import Services
 
 router = APIRouter(prefix="/v1/adapters/{name}/versions/{number}/gate", tags=["gates"])

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
-from api.deps import ServicesDep
+from api.http.deps import ServicesDep
 from registry.database import transaction
 from registry.wiring import Services
 

@@ -11,11 +11,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from api.deps import Reader, ServicesDep, Trainer
-from api.idempotency import IdempotencyKey, once
-from api.job_params import JobIn, params_of
-from api.pagination import decode_cursor, encode_cursor
-from api.schemas import JobEventOut, JobOut
+from api.endpoints.job_params import JobIn, params_of
+from api.http.deps import Reader, ServicesDep, Trainer
+from api.http.idempotency import IdempotencyKey, once
+from api.http.pagination import decode_cursor, encode_cursor
+from api.http.schemas import JobEventOut, JobOut
 from memgen.tasks.environments import GAMES_FOLDER
 from registry import jobs
 from registry.database import transaction

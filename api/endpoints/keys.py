@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.deps import Admin, ServicesDep
-from api.schemas import KeyOut, Strict
+from api.http.deps import Admin, ServicesDep
+from api.http.schemas import KeyOut, Strict
 from registry.database import transaction
 from registry.keys import create_key, list_keys, revoke_key
 

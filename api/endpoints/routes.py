@@ -7,16 +7,17 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from api.deps import Promoter, Reader, ServicesDep
-from api.idempotency import IdempotencyKey, once
-from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
-from api.schemas import Strict
+from api.http.deps import Promoter, Reader, ServicesDep
+from api.http.idempotency import IdempotencyKey, once
+from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.schemas import Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import InvalidRoute
 from registry.models import Adapter, Route
-from registry.route_results import ArmResult, RouteResults, ShadowResult, results_of
-from registry.routes import (
+from registry.serving.confidence_sequence import Interval
+from registry.serving.results import ArmResult, RouteResults, ShadowResult, results_of
+from registry.serving.routes import (
     DEFAULT_MARGIN,
     Decision,
     Terms,
@@ -28,7 +29,6 @@ from registry.routes import (
     start_canary,
     start_shadow,
 )
-from registry.sequential_test import Interval
 
 router = APIRouter(prefix="/v1/adapters/{name}/routes", tags=["routes"])
 

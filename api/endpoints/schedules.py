@@ -9,20 +9,20 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from api.deps import Reader, ServicesDep, Trainer
-from api.idempotency import IdempotencyKey, once
-from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
-from api.schemas import Strict
+from api.http.deps import Reader, ServicesDep, Trainer
+from api.http.idempotency import IdempotencyKey, once
+from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.schemas import Strict
 from memgen.config import TrainingConfig
-from registry import schedules
 from registry.adapters import get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.datasets import GOOD_REWARD
+from registry.datasets.snapshots import GOOD_REWARD
 from registry.errors import InvalidSchedule
 from registry.models import Schedule, ScheduleChange, ScheduleRun
-from registry.schedule_ticks import waiting_for
-from registry.schedule_times import Cron
+from registry.schedules import schedules
+from registry.schedules.cron import Cron
+from registry.schedules.ticks import waiting_for
 from registry.tasks import get_task
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])

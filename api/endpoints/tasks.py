@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.deps import Reader, ServicesDep, Writer
-from api.pagination import Page
+from api.http.deps import Reader, ServicesDep, Writer
+from api.http.pagination import Page
 from memgen.errors import UnknownGrader
 from memgen.tasks.graders import LIKELIHOOD, grader_kinds, make_grader
 from registry.database import transaction

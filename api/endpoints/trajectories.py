@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from api.deps import Reader, ServicesDep, Writer
+from api.endpoints.tokens import Tokens
 from api.endpoints.trajectory_models import (
     IMPORT_BODY,
     TRAJECTORY_BODY,
@@ -18,11 +18,14 @@ from api.endpoints.trajectory_models import (
     TrajectoryOut,
     TrajectorySummary,
 )
-from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
-from api.tokens import Tokens
+from api.http.deps import Reader, ServicesDep, Writer
+from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from registry.database import transaction
 from registry.errors import Invalid, InvalidTrajectory
-from registry.imports import (
+from registry.json_text import parse_json, show
+from registry.keys import Principal
+from registry.tasks import get_task
+from registry.trajectories.imports import (
     ImportReport,
     LineResult,
     Sent,
@@ -32,11 +35,8 @@ from registry.imports import (
     read_line,
     warn_of_crowds,
 )
-from registry.json_text import parse_json, show
-from registry.keys import Principal
-from registry.lines import Line, LineReader
-from registry.tasks import get_task
-from registry.trajectories import get_trajectory, list_trajectories
+from registry.trajectories.jsonl import Line, LineReader
+from registry.trajectories.records import get_trajectory, list_trajectories
 from registry.wiring import Services
 
 router = APIRouter(prefix="/v1", tags=["trajectories"])

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.conversations import MAX_NAME_CHARACTERS, ROLES
-from registry.envelope import REWARD_SOURCES
-from registry.imports import MAX_REPORTED_LINES, ImportReport
 from registry.models import Trajectory
+from registry.trajectories.conversations import MAX_NAME_CHARACTERS, ROLES
+from registry.trajectories.envelope import REWARD_SOURCES
+from registry.trajectories.imports import MAX_REPORTED_LINES, ImportReport
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
 TRAJECTORY_SCHEMA: dict[str, Any] = {

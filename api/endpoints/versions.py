@@ -8,19 +8,22 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from api.deps import Admin, Promoter, Reader, ServicesDep
-from api.pagination import Cursor, Limit, Page, decode_cursor, make_page
-from api.schemas import Strict
+from api.http.deps import Admin, Promoter, Reader, ServicesDep
+from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.schemas import Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import StoreUnavailable
-from registry.lineage import learned_deleted, version_lineage
+from registry.gates.comparison import Side, compare_versions
+from registry.gates.verdict import verdict
 from registry.models import Adapter, Version, VersionChange
-from registry.retention import RetentionPlan, keep_last, plan_retention, purge, set_policy
-from registry.version_comparison import Side, compare_versions
-from registry.version_labels import archive, tag, tags_of, unarchive, untag, version_changes
-from registry.version_standing import standings
-from registry.versions import get_version, kept_artifacts, list_versions, verdict
+from registry.retention.archiving import archive, unarchive
+from registry.retention.policy import RetentionPlan, keep_last, plan_retention, purge, set_policy
+from registry.versions.artifacts import kept_artifacts
+from registry.versions.lineage import learned_deleted, version_lineage
+from registry.versions.records import get_version, list_versions
+from registry.versions.state import standings
+from registry.versions.tags import tag, tags_of, untag, version_changes
 
 router = APIRouter(prefix="/v1/adapters/{name}", tags=["versions"])
 

@@ -27,7 +27,7 @@ from bench.learning.serving import Serving
 from bench.learning.systems import METHODS
 from bench.learning.training import Workplace
 from bench.report import machine_of
-from memgen.backbone import load_backbone, named_dtype, prepare_process
+from memgen.backbone.loading import load_backbone, named_dtype, prepare_process
 from workers.code_version import code_version
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from memgen.backbone import Backbone
-from memgen.decoder import Decoder, Part
-from memgen.kv_cache import KVShape, Window
-from memgen.lora import Lora, LoraTokens
+from memgen.backbone.decoder import Decoder, Part
+from memgen.backbone.kv_cache import KVShape, Window
+from memgen.backbone.loading import Backbone
+from memgen.backbone.lora import Lora, LoraTokens
 
 
 class AdaptedDecoder:
-    """A `memgen.decoder.Decoder`."""
+    """A `memgen.backbone.decoder.Decoder`."""
 
     def __init__(self, decoder: Decoder, lora: Lora) -> None:
         self.kv_shape: KVShape = decoder.kv_shape

@@ -17,9 +17,10 @@ from bench.learning.routing import parts_for, states_of
 from bench.learning.serving import host_of
 from bench.learning.systems import FewShot, Retrieval, Routed, System
 from bench.learning.training import Workplace
-from memgen.engine import GenerationRequest, generate_all
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
+from memgen.generation.engine import generate_all
+from memgen.generation.requests import GenerationRequest
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.training.examples import Example
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example

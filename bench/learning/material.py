@@ -14,13 +14,13 @@ from typing import Any
 from bench.learning.plan import Plan, TaskChoice
 from bench.learning.systems import Link
 from bench.router_prompts import ordinary_text
-from memgen.backbone import Backbone
-from memgen.chat import Answer, ChatMessage, message_calls, message_text, render_answer, render_prompt
+from memgen.backbone.loading import Backbone
 from memgen.errors import NothingToTrain
-from memgen.experience import Experience, told
+from memgen.experience.pool import Experience, told
 from memgen.tasks.catalogue import make_task
 from memgen.tasks.task import Task, TaskItem
-from memgen.training.examples import Example, ExampleSet, build_examples, tokenize
+from memgen.text.chat import Answer, ChatMessage, message_calls, message_text, render_answer, render_prompt, tokenize
+from memgen.training.examples import Example, ExampleSet, build_examples
 
 VALIDATION = "validation"
 """Name under which scores on validation items are kept."""

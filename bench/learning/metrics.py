@@ -17,7 +17,7 @@ from bench.learning.cells import Cells
 from bench.learning.schedule import chosen_rate
 from bench.learning.systems import METHODS, Base, System
 from memgen.evaluation.forgetting import average_accuracy, backward_transfer, forgetting, forward_transfer
-from memgen.evaluation.intervals import wilson_interval
+from memgen.generation.intervals import wilson_interval
 
 Interval = tuple[float, float]
 _DRAWS = 4000

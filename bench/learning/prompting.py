@@ -6,10 +6,10 @@ from typing import Any
 
 from bench.learning.material import Material
 from bench.learning.systems import FewShot, Retrieval
-from memgen.chat import Answer, ChatMessage
-from memgen.experience import asked
-from memgen.retrieval import Query, Retriever
+from memgen.experience.pool import asked
+from memgen.experience.retrieval import Query, Retriever
 from memgen.tasks.task import Environment, Observation, TaskItem
+from memgen.text.chat import Answer, ChatMessage
 
 Messages = Sequence[ChatMessage]
 Prompting = Callable[[Messages], list[ChatMessage]]

@@ -1,4 +1,4 @@
-"""Which of a routed system's parts serves a prompt, or the bare base (`memgen.router`).
+"""Which of a routed system's parts serves a prompt, or the bare base (`memgen.routing.router`).
 
 The router is learned from training prompts of the tasks up to the system's stage, and never told a task. A game goes
 where its first prompt is sent.
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from bench.learning.systems import Base, Routed, Trained
 from bench.learning.training import Workplace
-from memgen.router import Router, prompt_states
+from memgen.backbone.states import prompt_states
+from memgen.routing.router import Router
 
 _BATCH = 16
 

@@ -11,11 +11,11 @@ from bench.learning.prompting import PromptedItem, prompting_of
 from bench.learning.routing import held_out_states, parts_for
 from bench.learning.systems import LORAS, Base, FewShot, Majority, Retrieval, Routed, System, Trained
 from bench.learning.training import MEMORY_NAME, Workplace, ensure_trained, load_adapter, load_memory
-from memgen.chat import Answer
+from memgen.backbone.prompt_cache import PromptCache
 from memgen.evaluation.episodes import score_task
-from memgen.host import AdapterHost
-from memgen.prompts import PromptCache
+from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
+from memgen.text.chat import Answer
 
 BATCH = 32
 _EXAMPLES = 5

@@ -23,16 +23,18 @@ from bench.learning.material import Material
 from bench.learning.plan import Plan
 from bench.learning.systems import GRPO, LORAS, SFT, WIDE_LORA, Trained
 from bench.plain_lora import SHAPE, WIDE_SHAPE, PlainLora
-from memgen.artifact import LORA_FILE, load_artifact, save_artifact
-from memgen.backbone import Backbone
+from memgen.artifacts.artifact import LORA_FILE, load_artifact, save_artifact
+from memgen.artifacts.report import TrainingReport
+from memgen.backbone.loading import Backbone
+from memgen.backbone.lora import Lora
 from memgen.config import MemoryConfig
-from memgen.host import AdapterHost
-from memgen.lora import Lora
-from memgen.memory import Memory
+from memgen.memory.host import AdapterHost
+from memgen.memory.weights import Memory
+from memgen.training.batches import batch_of_step
 from memgen.training.checkpoint import load_training_state, save_training_state
-from memgen.training.trigger_grpo import train_trigger
-from memgen.training.weaver_grpo import train_weaver_grpo
-from memgen.training.weaver_sft import TrainingReport, batch_of_step, did_not_learn, train_weaver
+from memgen.training.trigger.grpo import train_trigger
+from memgen.training.weaver.grpo import train_weaver_grpo
+from memgen.training.weaver.sft import did_not_learn, train_weaver
 
 MEMORY_NAME = "memory"
 _CHECKPOINT_SECONDS = 30.0

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from memgen.chat import parse_answer, render_answer, render_prompt
-from memgen.engine import GenerationRequest, check_fits, generate_all
 from memgen.errors import NothingToTrain
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
+from memgen.generation.engine import generate_all
+from memgen.generation.requests import GenerationRequest, check_fits
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import LIKELIHOOD, Reference, make_grader
-from memgen.training.examples import Example, tokenize
+from memgen.text.chat import parse_answer, render_answer, render_prompt, tokenize
+from memgen.training.examples import Example
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
 

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from memgen.episodes import Episode, play
+from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import NothingToTrain
 from memgen.evaluation.accuracy import ItemScore, SuiteScore
-from memgen.evaluation.invocations import InvocationRate, invocation_rate
-from memgen.host import AdapterHost
-from memgen.prompts import PromptCache
-from memgen.sampling import Sampling
+from memgen.generation.episodes import Episode, play
+from memgen.generation.invocations import InvocationRate, invocation_rate
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
 
 
@@ -40,8 +40,8 @@ def score_task(
 
     Args:
         max_new_tokens: of one turn; the task's.
-        prompts, should_stop: as in `memgen.episodes.play`. An episode that outgrows the model's context keeps what
-            reward it has.
+        prompts, should_stop: as in `memgen.generation.episodes.play`. An episode that outgrows the model's context
+            keeps what reward it has.
 
     Raises:
         NothingToTrain: no items.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from memgen.evaluation.accuracy import Item, ItemScore, SuiteScore, score_suite
-from memgen.host import AdapterHost
+from memgen.memory.host import AdapterHost
 
 
 def score_routed(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from memgen.chat import Answer, message_calls, message_text
 from memgen.errors import ConfigError, UnknownGrader
 from memgen.tasks.answer_text import answered_code, choice_letter, last_number, normalised_phrase
 from memgen.tasks.function_calls import calls_match, check_possible, same_calls
@@ -18,6 +17,7 @@ from memgen.tasks.grader_options import check_options
 from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.patterns import BoundedPattern
 from memgen.tasks.sandbox import Limits, run_tests
+from memgen.text.chat import Answer, message_calls, message_text
 
 LIKELIHOOD = "likelihood"
 _MAX_CODE_SECONDS = 120.0

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from memgen.chat import ChatMessage
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.tasks.graders import Grader, Reference, make_grader
 from memgen.tasks.recorded import RecordedConversation
 from memgen.tasks.row_task import Row, Rows, RowTask, Side, keep_split, split_by_question
 from memgen.tasks.split import question_digest
 from memgen.tasks.task import SingleTurn
+from memgen.text.chat import ChatMessage
 
 _CALCULATOR = re.compile(r"<<[^>]*>>")
 _GPQA_ANSWERS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")

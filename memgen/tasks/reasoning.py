@@ -12,12 +12,12 @@ from itertools import count as count_up
 from itertools import islice
 from typing import Any
 
-from memgen.chat import Answer
 from memgen.errors import ConfigError
 from memgen.tasks.graders import Reference
 from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.split import is_held_out, question_digest
 from memgen.tasks.task import SingleTurn
+from memgen.text.chat import Answer
 
 _HELD_OUT_SEED = 2**40
 _SEEDS_APART = 2**20

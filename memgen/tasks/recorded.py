@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memgen.chat import Answer, ChatMessage, message_text
 from memgen.errors import ConfigError
 from memgen.tasks.task import Observation
+from memgen.text.chat import Answer, ChatMessage, message_text
 
 _ACTION = re.compile(r"^\s*action\s*:\s*(.*\S)", re.IGNORECASE | re.MULTILINE)
 

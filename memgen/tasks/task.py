@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from memgen.chat import Answer, ChatMessage
 from memgen.tasks.graders import Grader, Reference
+from memgen.text.chat import Answer, ChatMessage
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from memgen.host import AdapterHost
-from memgen.kv_cache import Tape
-from memgen.lora import LoraTokens
-from memgen.memory import Memory
-from memgen.prompts import read_prompts
+from memgen.backbone.kv_cache import Tape
+from memgen.backbone.lora import LoraTokens
+from memgen.backbone.prompt_cache import read_prompts
+from memgen.memory.host import AdapterHost
+from memgen.memory.weights import Memory
 from memgen.training.examples import Example
 from memgen.training.layout import Layout
 

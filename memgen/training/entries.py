@@ -1,7 +1,7 @@
 """What the reasoner reads of a row behind its prefix: tokens, and at each insertion what the weaver reads and writes.
 
 One rule for examples that are trained on (`memgen.training.layout`) and recorded turns that are read again
-(`memgen.training.trigger_forward`).
+(`memgen.training.trigger.forward`).
 """
 
 from collections.abc import Sequence

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from memgen.chat import render_answer
 from memgen.config import REWARD_WEIGHTINGS
-from memgen.cue_text import NO_CUE, Cue
 from memgen.errors import ConfigError
+from memgen.experience.cue import NO_CUE, Cue
+from memgen.text.chat import render_answer, tokenize
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,6 @@ class ExampleSet:
     """Turns that the trajectory marks with weight 0."""
     skipped_reward: int = 0
     """Trajectories, not turns, that were left out for their reward."""
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """Token ids of rendered chat text, whose special tokens are already in it."""
-    return tuple(int(i) for i in tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def build_examples(

@@ -12,15 +12,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memgen.backbone import Backbone
+from memgen.backbone.kv_cache import Prefix, Tape, Window
+from memgen.backbone.loading import Backbone
+from memgen.backbone.lora import LoraTokens
+from memgen.backbone.prompt_cache import Tokens, read_sharing
 from memgen.config import MemoryConfig
-from memgen.cue_window import CuedWindow
-from memgen.delimiters import DelimiterMatcher
-from memgen.host import AdapterHost
-from memgen.kv_cache import Prefix, Tape, Window
-from memgen.lora import LoraTokens
-from memgen.memory import Memory
-from memgen.prompts import Tokens, read_sharing
+from memgen.memory.cue_window import CuedWindow
+from memgen.memory.host import AdapterHost
+from memgen.memory.weights import Memory
+from memgen.text.delimiters import DelimiterMatcher
 from memgen.training.embedding_latents import weave_latents
 from memgen.training.examples import Example
 from memgen.training.layout import NO_TARGET, Layout, lay_out

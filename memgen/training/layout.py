@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from memgen.config import MemoryConfig
-from memgen.delimiters import DelimiterMatcher
 from memgen.errors import ConfigError
+from memgen.text.delimiters import DelimiterMatcher
 from memgen.training.entries import Entries, flat_places, stacked
 from memgen.training.examples import Example
 

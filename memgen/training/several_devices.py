@@ -14,13 +14,13 @@ from typing import Any, Protocol, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 
-from memgen.backbone import Backbone, load_backbone, prepare_process
+from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
-from memgen.experience import Experience
-from memgen.host import AdapterHost
-from memgen.memory import Memory
-from memgen.recall import Recall
+from memgen.experience.pool import Experience
+from memgen.experience.recall import Recall
+from memgen.memory.host import AdapterHost
+from memgen.memory.weights import Memory
 from memgen.training.devices import Devices, Line, run_distributed
 
 Report = TypeVar("Report", covariant=True)

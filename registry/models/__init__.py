@@ -16,24 +16,9 @@ from registry.models.adapters import (
     Version,
 )
 from registry.models.declarative import Base, JsonObject
+from registry.models.deletions import DELETION_POLICIES, DELETION_SCOPES, Deletion, DeletionDataset, Erasure, Retraining
 from registry.models.evaluations import Evaluation, Gate, GateDecision
 from registry.models.jobs import JOB_STATES, Job, JobEvent
-from registry.models.keeping import (
-    DELETION_POLICIES,
-    DELETION_SCOPES,
-    VERSION_CHANGES,
-    Deletion,
-    DeletionDataset,
-    Erasure,
-    RetentionPolicy,
-    Retraining,
-    VersionChange,
-    VersionImport,
-    VersionImportDataset,
-    VersionImportTask,
-    VersionStanding,
-    VersionTag,
-)
 from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project
 from registry.models.routes import (
     ROUTE_CHANGES,
@@ -55,6 +40,16 @@ from registry.models.schedules import (
     ScheduleRun,
 )
 from registry.models.trajectories import Dataset, DatasetItem, Suite, SuiteItem, Task, Trajectory
+from registry.models.versions import (
+    VERSION_CHANGES,
+    RetentionPolicy,
+    VersionChange,
+    VersionImport,
+    VersionImportDataset,
+    VersionImportTask,
+    VersionStanding,
+    VersionTag,
+)
 
 __all__ = [
     "CANARY_PROMOTIONS",

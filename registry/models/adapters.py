@@ -40,7 +40,7 @@ class Adapter(Base):
     gate_margin: Mapped[float]
     """Largest drop of an old task's score that a new version may show."""
     gate_rule: Mapped[str] = mapped_column(default="point")
-    """How the margin is applied to what was measured on a finite suite (`registry.gates`)."""
+    """How the margin is applied to what was measured on a finite suite (`registry.gates.gate`)."""
     gate_level: Mapped[float] = mapped_column(default=0.05)
     """Of the gate's tests and, less from one, of its intervals."""
     gate_policy: Mapped[str] = mapped_column(default="automatic")

@@ -53,7 +53,7 @@ class Gate(Base):
     policy: Mapped[str]
     """The adapter's when the gate ran: with `manual`, a pass still needs a person's yes."""
     comparisons: Mapped[list[Any]]
-    """By task, `registry.gates.Comparison` as JSON, with the suite that both were scored on."""
+    """By task, `registry.gates.gate.Comparison` as JSON, with the suite that both were scored on."""
     reasons: Mapped[list[Any]]
     created_at: Mapped[datetime] = created_at_column()
     decision: Mapped["GateDecision | None"] = relationship(lazy="joined", innerjoin=False)

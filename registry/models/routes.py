@@ -50,7 +50,7 @@ class Route(Base):
     reward_source: Mapped[str | None]
     """The only source of feedback that the comparison counts; null counts the first of any source."""
     promotion: Mapped[str] = mapped_column(default="never")
-    """What a canary's rewards must show for it to become the champion by itself (`registry.canaries`)."""
+    """What a canary's rewards must show for it to become the champion by itself (`registry.serving.canaries`)."""
     margin: Mapped[float | None]
     """Of promotion `non_inferior`: a canary that is worse by so much is not promoted; null for others."""
     created_at: Mapped[datetime] = created_at_column()

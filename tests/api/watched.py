@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memgen.decoding import Decoding
+from memgen.generation.decoding import Decoding
 
 
 class Watch:
@@ -62,6 +62,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
                 token = said[row.new_tokens]
             super()._take(place, row, token, logprob)
 
-    monkeypatch.setattr("api.inference.Decoding", Watched)
+    monkeypatch.setattr("api.inference.server.Decoding", Watched)
     yield watching
     watching.go()

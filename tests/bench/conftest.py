@@ -13,7 +13,7 @@ from bench.learning.schedule import Unit, run
 from bench.learning.serving import Serving
 from bench.learning.systems import METHODS
 from bench.learning.training import Workplace
-from memgen.backbone import Backbone, load_backbone
+from memgen.backbone.loading import Backbone, load_backbone
 from tests.bench.tiny_plan import PLAN
 
 

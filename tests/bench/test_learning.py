@@ -38,13 +38,14 @@ from bench.learning.systems import (
 )
 from bench.learning.training import Workplace, ensure_trained, load_adapter
 from bench.plain_lora import SHAPE, WIDE_SHAPE, PlainLora
-from memgen.backbone import Backbone
-from memgen.chat import Answer
+from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig
-from memgen.engine import GenerationRequest, generate
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
+from memgen.generation.engine import generate
+from memgen.generation.requests import GenerationRequest
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks.task import Observation
+from memgen.text.chat import Answer
 from tests.bench.tiny_plan import PLAN, TASKS
 
 

@@ -2,7 +2,7 @@
 
 from bench.products import measure
 from bench.tool_calls import tool_calls
-from memgen.backbone import Backbone
+from memgen.backbone.loading import Backbone
 from memgen.training.examples import build_examples
 
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from api.client import Client
+from api.client.client import Client
 from registry.adapters import create_adapter
 from registry.database import transaction
 from registry.keys import ensure_bootstrap_key
@@ -22,7 +22,7 @@ from tests.e2e.test_switching import ready
 from tests.fixtures_database import clone_database
 from tests.services import Servers
 from tests.workers.conftest import Workshop, answers, settings, workshop
-from workers.imported import check_import
+from workers.jobs.check_import import check_import
 from workers.model import Model
 from workers.runner import run
 

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from registry import jobs
 from registry.adapters import get_adapter
-from registry.aliases import promote
 from registry.database import transaction
 from registry.models import Exposure, ShadowAnswer, Version
+from registry.serving.aliases import promote
 from registry.settings import Settings
-from registry.versions import get_version, register_version
+from registry.versions.records import get_version, register_version
 from tests.api.live_api import serve
 from tests.api.stored import make_gate
 from tests.api.watched import Watch, watch

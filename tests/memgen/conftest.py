@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from memgen.artifact import save_artifact
-from memgen.backbone import Backbone, load_backbone
+from memgen.artifacts.artifact import save_artifact
+from memgen.artifacts.report import TrainingReport
+from memgen.backbone.loading import Backbone, load_backbone
 from memgen.config import MemoryConfig, TrainingConfig
-from memgen.host import AdapterHost
-from memgen.memory import Memory
+from memgen.memory.host import AdapterHost
+from memgen.memory.weights import Memory
 from memgen.training.examples import build_examples
-from memgen.training.weaver_sft import TrainingReport, train_weaver
+from memgen.training.weaver.sft import train_weaver
 
 CONFIG = MemoryConfig(latents=4, inference_latents=3, max_insertions=0, rank=4, alpha=8)
 LETTERS = tuple("abcdefghijklmnop,.\n")

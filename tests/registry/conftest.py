@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from registry import datasets, jobs
+from registry import jobs
 from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
-from registry.gates import GateTerms, compare, record_gate
-from registry.imports import TokenLimit, import_batch, read_item
+from registry.datasets import snapshots
+from registry.gates.gate import GateTerms, compare, record_gate
 from registry.models import Adapter, Version
 from registry.tasks import create_task, get_task
-from registry.versions import register_version
+from registry.trajectories.imports import TokenLimit, import_batch, read_item
+from registry.versions.records import register_version
 from registry.wiring import Services
 
 TOKENS = TokenLimit(count=lambda messages, tools: 10, max_tokens=1000)
@@ -54,9 +55,9 @@ class Rows:
             session, self.project_id, name=self.adapter, base_model="tiny", base_revision="r1", **values
         )
 
-    def snapshot(self, session: Session, task: str) -> datasets.Snapshot:
+    def snapshot(self, session: Session, task: str) -> snapshots.Snapshot:
         """What a training on one task alone would read."""
-        return datasets.snapshot(
+        return snapshots.snapshot(
             session,
             self.project_id,
             get_task(session, self.project_id, task),
@@ -72,7 +73,7 @@ class Rows:
             adapter = get_adapter(session, self.project_id, self.adapter, lock=True)
             snapshot = self.snapshot(session, task)
             job = jobs.create_job(session, self.project_id, "train_weaver", {"task": task}, adapter)
-            job.dataset_id = datasets.record_dataset(session, snapshot).id
+            job.dataset_id = snapshots.record_dataset(session, snapshot).id
             version = register_version(
                 session,
                 job,

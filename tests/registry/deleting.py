@@ -5,13 +5,13 @@ from typing import Any
 
 from registry import jobs
 from registry.adapters import get_adapter
-from registry.aliases import promote
 from registry.database import transaction
-from registry.deletion import Deleted, Order, Policy, delete_data
-from registry.deletion_scope import Scope, Subject
-from registry.erasing import finish_erasure
+from registry.deletion.deletions import Deleted, Order, Policy, delete_data
+from registry.deletion.erasure import finish_erasure
+from registry.deletion.retraining import advance_line, lines_to_advance
+from registry.deletion.scope import Scope, Subject
 from registry.models import Version
-from registry.retraining import advance_line, lines_to_advance
+from registry.serving.aliases import promote
 from tests.registry.conftest import Rows, chats
 
 SECRET = "tulip-4711"

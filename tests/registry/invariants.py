@@ -7,7 +7,6 @@ from itertools import pairwise
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from registry.aliases import history, standing_at
 from registry.clock import utc_now
 from registry.models import (
     Adapter,
@@ -19,6 +18,7 @@ from registry.models import (
     Version,
     VersionStanding,
 )
+from registry.serving.aliases import history, standing_at
 
 _OF_ADAPTERS = "adapter_id in (select id from adapters where project_id = :project)"
 _OF_TASKS = "task_id in (select id from tasks where project_id = :project)"

@@ -11,18 +11,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry import datasets, jobs
+from registry import jobs
 from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
-from registry.evaluations import record_evaluation, subject_of
-from registry.exports import Archive, describe_version, read_archive, write_archive
-from registry.gates import GateTerms, compare, record_gate
+from registry.datasets import snapshots
+from registry.datasets.suites import freeze_suite, suite_trajectories
+from registry.gates.evaluations import record_evaluation, subject_of
+from registry.gates.gate import GateTerms, compare, record_gate
 from registry.models import Project, Trajectory, Version
-from registry.retention import purge
-from registry.suites import freeze_suite, suite_trajectories
+from registry.retention.policy import purge
 from registry.tasks import get_task
-from registry.version_imports import Imported, take_in
-from registry.versions import artifact_beside, artifact_key, get_version, register_version
+from registry.transfer.admission import Imported, take_in
+from registry.transfer.archive import Archive, describe_version, read_archive, write_archive
+from registry.versions.artifacts import artifact_beside, artifact_key
+from registry.versions.records import get_version, register_version
 from tests.registry.conftest import Rows
 
 
@@ -63,7 +65,7 @@ def make_stored_version(
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
         params = {"task": task, "parent": parent.number if parent else None, "training": {"steps": 5}}
         job = jobs.create_job(session, rows.project_id, "train_weaver", params, adapter)
-        job.dataset_id = datasets.record_dataset(session, snapshot).id
+        job.dataset_id = snapshots.record_dataset(session, snapshot).id
         job.state = "succeeded"
         version = register_version(
             session,

@@ -5,15 +5,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from registry.adapters import get_adapter
-from registry.aliases import promote
 from registry.database import transaction
-from registry.exposures import record_exposure
-from registry.feedback import Received, receive_feedback
 from registry.models import Adapter, Route
-from registry.route_results import RouteResults, results_of
-from registry.routes import Decision, Terms, end_route, get_route, live_route, start_ab, start_canary, start_shadow
-from registry.served import Request, find_served
-from registry.versions import get_version
+from registry.serving.aliases import promote
+from registry.serving.exposures import record_exposure
+from registry.serving.feedback import Received, receive_feedback
+from registry.serving.resolution import Request, find_served
+from registry.serving.results import RouteResults, results_of
+from registry.serving.routes import (
+    Decision,
+    Terms,
+    end_route,
+    get_route,
+    live_route,
+    start_ab,
+    start_canary,
+    start_shadow,
+)
+from registry.versions.records import get_version
 from tests.registry.conftest import Rows
 
 

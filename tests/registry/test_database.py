@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from registry.database import migration_config, transaction
 from registry.models import Adapter, Base
-from registry.routes import Terms
+from registry.serving.routes import Terms
 from tests.registry.conftest import Rows
 from tests.registry.routed import make_routed
 

@@ -20,25 +20,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy.orm import Session
 
-from registry import datasets, jobs
+from registry import jobs
 from registry.adapters import get_adapter
-from registry.aliases import promote, roll_back
-from registry.approvals import decide
 from registry.database import transaction
-from registry.deletion import Order, Policy, delete_data
-from registry.deletion_scope import Subject
+from registry.datasets import snapshots
+from registry.datasets.suites import freeze_suite
+from registry.deletion.deletions import Order, Policy, delete_data
+from registry.deletion.scope import Subject
 from registry.errors import RegistryError
-from registry.exposures import record_exposure
-from registry.feedback import receive_feedback
-from registry.gates import GateTerms, compare, record_gate
-from registry.imports import import_batch, read_item
+from registry.gates.gate import GateTerms, compare, record_gate
 from registry.models import Adapter, Alias, AliasMove, Project, Route, RouteChange, Task, Trajectory, Version
-from registry.routes import Decision, end_route, live_route, start_ab, start_canary, start_shadow
-from registry.served import Request, find_served
-from registry.suites import freeze_suite
+from registry.promotion import decide
+from registry.retention.archiving import archive, unarchive
+from registry.serving.aliases import promote, roll_back
+from registry.serving.exposures import record_exposure
+from registry.serving.feedback import receive_feedback
+from registry.serving.resolution import Request, find_served
+from registry.serving.routes import Decision, end_route, live_route, start_ab, start_canary, start_shadow
 from registry.tasks import create_task, get_task
-from registry.version_labels import archive, tag, unarchive, untag
-from registry.versions import get_version, list_versions, register_version
+from registry.trajectories.imports import import_batch, read_item
+from registry.versions.records import get_version, list_versions, register_version
+from registry.versions.tags import tag, untag
 from registry.wiring import Services
 from tests.registry.conftest import TOKENS, Rows
 from tests.registry.invariants import Ledger, check_adapter, check_held_out, has_passed, is_servable
@@ -144,7 +146,7 @@ class AdapterMachine(RuleBasedStateMachine):
             goes_on = get_version(session, adapter, parent) if parent else None
             snapshot = self._snapshot(session, task, min_reward, 0.5 if goes_on else 0.0)
             job = jobs.create_job(session, self.project_id, "train_weaver", {"task": task, "parent": parent}, adapter)
-            job.state, job.dataset_id = "succeeded", datasets.record_dataset(session, snapshot).id
+            job.state, job.dataset_id = "succeeded", snapshots.record_dataset(session, snapshot).id
             version = register_version(
                 session,
                 job,
@@ -166,14 +168,14 @@ class AdapterMachine(RuleBasedStateMachine):
     @rule(task=tasks, min_reward=st.sampled_from([0.0, 0.5]), share=st.sampled_from([0.0, 0.3]))
     def snapshot(self, task: str, min_reward: float, share: float) -> None:
         def act(session: Session, _: Adapter) -> None:
-            datasets.record_dataset(session, self._snapshot(session, task, min_reward, share))
+            snapshots.record_dataset(session, self._snapshot(session, task, min_reward, share))
 
         self._try(act)
 
-    def _snapshot(self, session: Session, task: str, min_reward: float, share: float) -> datasets.Snapshot:
+    def _snapshot(self, session: Session, task: str, min_reward: float, share: float) -> snapshots.Snapshot:
         earlier = [get_task(session, self.project_id, name) for name in TASKS if name != task]
         subject = get_task(session, self.project_id, task)
-        return datasets.snapshot(
+        return snapshots.snapshot(
             session,
             self.project_id,
             subject,

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from memgen.backbone import find_revision
+from memgen.backbone.loading import find_revision
 from registry import jobs
 from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
-from registry.imports import TokenLimit, import_batch, read_item
 from registry.models import Job, JobEvent, Version
 from registry.settings import Settings
 from registry.tasks import create_task
-from registry.versions import champion
+from registry.trajectories.imports import TokenLimit, import_batch, read_item
+from registry.versions.records import champion
 from registry.wiring import Services, open_services
-from workers.evaluation import evaluate_version
+from workers.jobs.evaluate import evaluate_version
+from workers.jobs.train_trigger import train_trigger_of_version
+from workers.jobs.train_weaver import train
 from workers.model import Model
 from workers.runner import Handler, run
-from workers.training import train
-from workers.trigger_training import train_trigger_of_version
 
 TRAINING = {"steps": 60, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.02, "query_learning_rate": 0.02}
 MEMORY = {"latents": 8, "rank": 8, "alpha": 16, "target_modules": ("q_proj", "k_proj", "v_proj", "o_proj")}

@@ -18,17 +18,17 @@ from api.local.valkey import start_valkey
 from registry import jobs
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.deletion import Order, delete_data
-from registry.deletion_scope import Subject
-from registry.erasing import unfinished_erasures
+from registry.deletion.deletions import Order, delete_data
+from registry.deletion.erasure import unfinished_erasures
+from registry.deletion.scope import Subject
 from registry.models import Job, Trajectory
 from registry.settings import Settings
 from registry.wiring import Services
 from tests.workers.conftest import Workshop
-from tests.workers.test_strategies import clash
-from tests.workers.test_ticking import scheduled
+from tests.workers.jobs.test_strategies import clash
+from tests.workers.test_beat import scheduled
+from workers.beat import tick_all
 from workers.queue import GPU_QUEUE, make_queue, send_jobs
-from workers.ticking import tick_all
 
 __all__ = ["scheduled"]
 

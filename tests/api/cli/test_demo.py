@@ -22,10 +22,10 @@ def test_demo_hands_over_and_keeps_stdout_for_the_report(no_service: Path, tmp_p
         report_path.write_text(json.dumps({"home": str(settings.home)}))
         return 3
 
-    story = ModuleType("api.demo.story")
+    story = ModuleType("api.cli.demo_story.story")
     story.run_demo, story.DemoFailed = run_demo, DemoFailed  # type: ignore[attr-defined]  # a stand-in module
     report = tmp_path / "report.json"
-    with mock.patch.dict(sys.modules, {"api.demo.story": story}):
+    with mock.patch.dict(sys.modules, {"api.cli.demo_story.story": story}):
         done = memgen("demo", "--report", str(report), "--json")
         assert "no happy end" in fail("demo", "--report", str(tmp_path / "bad.json"))
         told = memgen("demo", "--report", str(report))

@@ -11,14 +11,14 @@ import httpx
 import pytest
 
 from registry.adapters import get_adapter
-from registry.aliases import promote
 from registry.database import transaction
-from registry.evaluations import record_evaluation, subject_of
-from registry.gates import GateTerms, judge, record_gate
-from registry.imports import TokenLimit, import_batch, read_item
+from registry.datasets.suites import freeze_suite
+from registry.gates.evaluations import record_evaluation, subject_of
+from registry.gates.gate import GateTerms, judge, record_gate
 from registry.models import Version
-from registry.suites import freeze_suite
-from registry.versions import get_version
+from registry.serving.aliases import promote
+from registry.trajectories.imports import TokenLimit, import_batch, read_item
+from registry.versions.records import get_version
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.api.stored import make_adapter, make_gate, make_task, make_version

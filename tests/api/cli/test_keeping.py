@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from registry.adapters import create_adapter, get_adapter
-from registry.aliases import promote
 from registry.database import transaction
 from registry.models import DatasetItem, IdempotentReply, Job, Trajectory, Version
-from registry.versions import get_version
+from registry.serving.aliases import promote
+from registry.versions.records import get_version
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.registry.conftest import Rows, chats

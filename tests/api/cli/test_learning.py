@@ -18,9 +18,9 @@ import pytest
 from sqlalchemy import select
 
 from registry import jobs
-from registry.aliases import promote
 from registry.database import transaction
 from registry.models import Adapter, Job, Task
+from registry.serving.aliases import promote
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.api.stored import make_adapter, make_gate, make_task, make_version

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from registry.adapters import get_adapter
-from registry.aliases import promote
 from registry.database import transaction
-from registry.exposures import record_exposure
-from registry.served import Request, find_served
-from registry.versions import get_version
+from registry.serving.aliases import promote
+from registry.serving.exposures import record_exposure
+from registry.serving.resolution import Request, find_served
+from registry.versions.records import get_version
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.api.stored import make_adapter, make_gate, make_task, make_version

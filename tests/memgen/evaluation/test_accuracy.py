@@ -8,7 +8,7 @@ import torch
 
 from memgen.errors import NothingToTrain, PromptTooLong
 from memgen.evaluation.accuracy import item_of, score_suite
-from memgen.host import AdapterHost
+from memgen.memory.host import AdapterHost
 from memgen.training.examples import build_examples
 from tests import reference
 from tests.memgen.conftest import CONFIG, conversations

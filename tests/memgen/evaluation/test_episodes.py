@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from memgen.artifact import load_artifact
+from memgen.artifacts.artifact import load_artifact
 from memgen.errors import NothingToTrain
 from memgen.evaluation.accuracy import answer_budget, item_of, score_suite
 from memgen.evaluation.episodes import score_task
-from memgen.host import AdapterHost
+from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
 from memgen.tasks.task import SingleTurn
 from tests.memgen.conftest import conversations
-from tests.memgen.test_episodes import Told
+from tests.memgen.generation.test_episodes import Told
 
 
 def test_single_turns_score_as_in_a_suite(host: AdapterHost, artifacts: dict[str, Path]) -> None:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from memgen.chat import Answer, message_calls
 from memgen.errors import ConfigError
 from memgen.tasks.bfcl import CATEGORIES, bfcl
 from memgen.tasks.task import TaskItem
+from memgen.text.chat import Answer, message_calls
 
 
 def question(item: TaskItem) -> str:

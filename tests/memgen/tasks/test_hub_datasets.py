@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from memgen.chat import Answer, message_text
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.tasks.hub_datasets import alfworld, gpqa, gsm8k, kodcode, trivia_qa
 from memgen.tasks.recorded import RecordedConversation
 from memgen.tasks.row_task import RowTask
 from memgen.tasks.task import SingleTurn, TaskItem
+from memgen.text.chat import Answer, message_text
 
 datasets = pytest.importorskip("datasets")
 

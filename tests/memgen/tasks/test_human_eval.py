@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from memgen.chat import Answer, message_text
 from memgen.errors import ModelNotFound
 from memgen.tasks.human_eval import human_eval
 from memgen.tasks.task import SingleTurn
+from memgen.text.chat import Answer, message_text
 
 
 def _items() -> dict[str, SingleTurn]:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from memgen.chat import Answer
 from memgen.errors import ConfigError
 from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.reasoning import Reasoning
 from memgen.tasks.task import SingleTurn
+from memgen.text.chat import Answer
 
 
 def question(item: SingleTurn) -> str:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from memgen.chat import Answer
 from memgen.errors import ConfigError
 from memgen.tasks.recorded import RecordedConversation
+from memgen.text.chat import Answer
 
 RECORD = (
     {"role": "user", "content": "Play."},

@@ -6,14 +6,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from memgen.chat import Answer
-from memgen.episodes import play
 from memgen.errors import ConfigError
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
+from memgen.generation.episodes import play
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks import textworld
 from memgen.tasks.split import is_held_out
 from memgen.tasks.textworld import Game, TextWorld
+from memgen.text.chat import Answer
 
 
 @pytest.fixture(scope="module")

@@ -17,26 +17,27 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from memgen.backbone import Backbone
-from memgen.chat import Answer
+from memgen.artifacts.report import TrainingReport
+from memgen.backbone.loading import Backbone
 from memgen.config import GrpoConfig, TrainingConfig, TriggerConfig
 from memgen.errors import Cancelled, ConfigError, DeviceFailed, TrainingDiverged
-from memgen.experience import PastTrajectory
-from memgen.host import AdapterHost
-from memgen.sampling import Sampling
+from memgen.experience.pool import PastTrajectory
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
+from memgen.text.chat import Answer
 from memgen.training.devices import Devices, Line, check_devices, run_distributed
 from memgen.training.examples import ExampleSet, build_examples
-from memgen.training.grpo_run import GrpoStep
 from memgen.training.optimizing import StepReport
-from memgen.training.policy_losses import has_spread
-from memgen.training.rollouts import roll_out
+from memgen.training.reward.losses import has_spread
+from memgen.training.reward.rollouts import roll_out
 from memgen.training.several_devices import train_on_devices
-from memgen.training.trigger_grpo import train_trigger
-from memgen.training.weaver_grpo import train_weaver_grpo, train_weaver_on_groups
-from memgen.training.weaver_sft import TrainingReport, train_weaver
+from memgen.training.trigger.grpo import train_trigger
+from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
+from memgen.training.weaver.grpo_run import GrpoStep
+from memgen.training.weaver.sft import train_weaver
 from tests.memgen.conftest import CONFIG, conversations, randomise
-from tests.memgen.training.test_weaver_grpo import SHORT, items
+from tests.memgen.training.weaver.test_grpo import SHORT, items
 
 RUN = TrainingConfig(steps=6, batch_size=5, warmup_steps=2, seed=3, held_out_share=0.2, validate_every=2)
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from memgen.artifact import load_artifact
-from memgen.backbone import Backbone
+from memgen.artifacts.artifact import load_artifact
+from memgen.backbone.loading import Backbone
 from memgen.errors import ConfigError
-from memgen.host import AdapterHost
+from memgen.memory.host import AdapterHost
 from memgen.training.examples import Example, ExampleSet, build_examples, hold_out
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example

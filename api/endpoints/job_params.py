@@ -1,0 +1,189 @@
+"""Requests for jobs, and what they mean: everything is decided when a job is made, so that it means the same whenever
+it runs, and what could not run is refused at once.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from api.http.schemas import Strict
+from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfig
+from memgen.tasks.environments import open_environment
+from memgen.tasks.graders import LIKELIHOOD
+from registry.adapters import get_adapter
+from registry.datasets.reward_snapshots import has_comparison, no_comparison
+from registry.datasets.snapshots import GOOD_REWARD
+from registry.errors import Invalid
+from registry.keys import Principal
+from registry.models import Adapter, Task
+from registry.tasks import get_task
+from registry.versions.ancestry import learned_tasks
+from registry.versions.records import champion, get_version
+from registry.versions.state import check_parent
+
+
+class EnvironmentIn(Strict):
+    name: Annotated[str, Field(description="bfcl, textworld, or reasoning-gym:<dataset>")]
+    options: Annotated[dict[str, Any], Field(default_factory=dict)]
+    items: Annotated[int, Field(ge=1, le=100_000, description="How many to draw from")] = 256
+
+
+class JobIn(Strict):
+    kind: Literal["train_weaver", "train_trigger", "evaluate"]
+    adapter: str
+    task: Annotated[str | None, Field(description="train_weaver: the task to learn")] = None
+    tasks: Annotated[
+        list[str] | None, Field(description="train_trigger: tasks to play; default: those its memory has learned")
+    ] = None
+    method: Annotated[
+        Literal["sft", "grpo", "grpo_recorded"],
+        Field(
+            description="train_weaver: from demonstrations; from the grader's reward for answers of its own; from "
+            "uploaded answers to the same prompts with different rewards"
+        ),
+    ] = "sft"
+    environment: Annotated[
+        EnvironmentIn | None, Field(description="Where items to play come from, instead of the task's trajectories")
+    ] = None
+    version: Annotated[int | None, Field(description="evaluate: which version")] = None
+    parent: Annotated[
+        int | None,
+        Field(
+            description="train_weaver: version to go on from, 0 for none; default: the champion. train_trigger: the "
+            "version whose trigger is trained"
+        ),
+    ] = None
+    training: Annotated[
+        dict[str, Any],
+        Field(
+            default_factory=dict,
+            description="Fields of TrainingConfig (sft), GrpoConfig (grpo, grpo_recorded) or TriggerConfig "
+            "(train_trigger): steps, ...",
+        ),
+    ]
+    min_reward: Annotated[
+        float, Field(description="Trajectories with a lower reward are not trained on; grpo_recorded takes all")
+    ] = GOOD_REWARD
+    insights: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=2000)]] | None,
+        Field(
+            description="train_weaver: rules in words for the weaver's cue, if the adapter's memory has cue_insights",
+            max_length=200,
+        ),
+    ] = None
+    promote: Annotated[bool, Field(description="Move `champion` to the version if it passes its gate")] = True
+
+
+def params_of(session: Session, caller: Principal, body: JobIn, games_folder: Path) -> tuple[Adapter, dict[str, Any]]:
+    """The adapter and the params of a job.
+
+    Args:
+        games_folder: where an environment keeps what it generates.
+
+    Raises:
+        Invalid, NotFound: something is missing, or not there.
+        VersionNotServable: the parent was withdrawn, or its bytes are gone.
+        ConfigError: a setting is unknown or out of range.
+        EmptyDataset: there is nothing to compare.
+    """
+    adapter = get_adapter(session, caller.project_id, body.adapter)
+    if body.kind == "evaluate":
+        if body.version is None:
+            raise Invalid("an evaluate job needs `version`, the number of the version to evaluate")
+        return adapter, {"version": get_version(session, adapter, body.version).number}
+    _check_environment(adapter, body, games_folder)
+    params = _weaver_params if body.kind == "train_weaver" else _trigger_params
+    return adapter, params(session, caller, adapter, body) | _shared_params(body)
+
+
+def _shared_params(body: JobIn) -> dict[str, Any]:
+    environment = {"environment": body.environment.model_dump()} if body.environment else {}
+    return {"min_reward": body.min_reward, "promote": body.promote, **environment}
+
+
+def _weaver_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
+    if body.task is None or body.tasks is not None:
+        raise Invalid("a train_weaver job needs `task`, the name of the task to learn, and takes no `tasks`")
+    if body.insights and not MemoryConfig.from_mapping(adapter.memory).cue_insights:
+        raise Invalid(
+            f"the memory of adapter {adapter.name!r} shows its weaver no insights; create an adapter with cue_tokens "
+            "and cue_insights, or leave `insights` out"
+        )
+    task = get_task(session, caller.project_id, body.task)
+    config: TrainingConfig | GrpoConfig
+    if body.method == "sft":
+        config = TrainingConfig.from_mapping(body.training)
+    else:
+        config = GrpoConfig.from_mapping(body.training)
+    if body.method == "grpo" and body.environment is None:
+        _check_rewards(task)
+    if body.method == "grpo_recorded" and not has_comparison(session, task):
+        raise no_comparison(task)
+    if body.parent is None:
+        parent = champion(session, adapter)
+    else:
+        parent = get_version(session, adapter, body.parent) if body.parent else None
+    check_parent(session, parent)
+    number = parent.number if parent else None
+    insights = {"insights": body.insights} if body.insights else {}
+    return {"task": task.name, "parent": number, "method": body.method, "training": _json(config), **insights}
+
+
+def _trigger_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
+    if not body.parent:
+        raise Invalid("a train_trigger job needs `parent`, the number of the version whose trigger is to be trained")
+    if body.task is not None or body.method != "sft" or body.insights:
+        raise Invalid(
+            "a train_trigger job takes neither `task` nor `method` nor `insights`; `tasks` lists the tasks to play"
+        )
+    trigger = MemoryConfig.from_mapping(adapter.memory).trigger
+    if trigger not in ("lora", "head"):
+        raise Invalid(
+            f"the trigger of adapter {adapter.name!r} is {trigger!r} and has nothing to learn; create an adapter whose "
+            "memory has trigger 'lora' or 'head'"
+        )
+    parent = get_version(session, adapter, body.parent)
+    check_parent(session, parent)
+    if body.tasks is not None:
+        tasks = [get_task(session, caller.project_id, name) for name in dict.fromkeys(body.tasks)]
+        for task in tasks:
+            _check_rewards(task)
+    else:
+        tasks = [task for task in learned_tasks(session, parent) if task.grader.get("kind") != LIKELIHOOD]
+    if not tasks and body.environment is None:
+        raise Invalid(
+            f"no task that {adapter.name}@{parent.number} has learned has a grader that gives a reward; name others "
+            "in `tasks`"
+        )
+    config = TriggerConfig.from_mapping(body.training)
+    return {"parent": parent.number, "tasks": [task.name for task in tasks], "training": _json(config)}
+
+
+def _check_environment(adapter: Adapter, body: JobIn, folder: Path) -> None:
+    if body.environment is None:
+        return
+    if body.kind == "train_weaver" and body.method != "grpo":
+        raise Invalid(f"method {body.method!r} plays nothing; `environment` is for method 'grpo' and for train_trigger")
+    if body.kind == "train_weaver" and adapter.strategy == "isolated":
+        raise Invalid(
+            f"adapter {adapter.name!r} has strategy 'isolated', which knows a task by the prompts of its trajectories; "
+            "an environment has none. Leave `environment` out, or use another adapter"
+        )
+    if body.tasks is not None:
+        raise Invalid("`tasks` and `environment` both say what to play; give one")
+    open_environment(body.environment.name, body.environment.options, folder=folder)
+
+
+def _check_rewards(task: Task) -> None:
+    if task.grader.get("kind") == LIKELIHOOD:
+        raise Invalid(
+            f"task {task.name!r} has grader {LIKELIHOOD!r}, which scores recorded answers and gives no reward to new "
+            "ones; use a task with another grader"
+        )
+
+
+def _json(config: TrainingConfig | GrpoConfig | TriggerConfig) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(config.to_mapping())))

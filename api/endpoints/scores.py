@@ -1,0 +1,96 @@
+"""R of an adapter: what each version scored on each task, and what continual learning made of it."""
+
+import uuid
+from collections.abc import Sequence
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from memgen.evaluation.forgetting import average_accuracy, backward_transfer, forgetting, forward_transfer
+from registry.gates.evaluations import scores_by_subject, subject_of
+from registry.models import Adapter, Evaluation, Task, Version
+from registry.versions.ancestry import tasks_by_version
+from registry.versions.records import list_versions
+
+
+class Score(BaseModel):
+    score: float
+    items: int
+    suite: int
+    """Number of the suite; scores of one task are comparable when it is equal."""
+    seconds: float
+
+
+class Metrics(BaseModel):
+    """Over the lineage of one version, its tasks in the order they were learned."""
+
+    version: int
+    acc: float
+    bwt: float | None
+    fwt: float | None
+    forgetting: dict[str, float | None]
+
+
+class ScoresOut(BaseModel):
+    tasks: list[str]
+    base: dict[str, Score]
+    versions: dict[str, dict[str, Score]]
+    """By version number and task; a task is absent where it was not measured."""
+    metrics: Metrics | None
+    """Of the newest version whose lineage was measured on all its tasks."""
+
+
+def scores_of(session: Session, adapter: Adapter) -> ScoresOut:
+    versions = list_versions(session, adapter)
+    learned = tasks_by_version(session, versions)
+    tasks = {task.name: task for version in versions for task in learned[version.id]}
+    subjects = {version.id: subject_of(adapter, version) for version in versions}
+    found = scores_by_subject(session, [subject_of(adapter, None), *subjects.values()], list(tasks.values()))
+    base, rows = found[subject_of(adapter, None)], {id_: found[subject] for id_, subject in subjects.items()}
+    chains: dict[uuid.UUID, list[Version]] = {}
+    for version in versions:
+        chains[version.id] = [*(chains[version.parent_id] if version.parent_id else ()), version]
+    metrics = None
+    for version in reversed(versions):
+        metrics = _metrics(chains[version.id], learned, rows, base)
+        if metrics:
+            break
+    return ScoresOut(
+        tasks=list(tasks),
+        base=_out(base),
+        versions={str(v.number): _out(rows[v.id]) for v in versions},
+        metrics=metrics,
+    )
+
+
+def _metrics(
+    chain: Sequence[Version],
+    learned: dict[uuid.UUID, list[Task]],
+    rows: dict[uuid.UUID, dict[str, Evaluation]],
+    base: dict[str, Evaluation],
+) -> Metrics | None:
+    """Of a version, the last of its `chain` of ancestors."""
+    tasks = [task.name for task in learned[chain[-1].id]]
+    learned_at = [
+        next(n for n, version in enumerate(chain) if task in learned[version.id]) for task in learned[chain[-1].id]
+    ]
+    matrix: list[list[float | None]] = [
+        [rows[v.id][task].score if task in rows[v.id] else None for task in tasks] for v in chain
+    ]
+    complete = all(matrix[n][j] is not None for j, row in enumerate(learned_at) for n in range(row, len(chain)))
+    if not complete or any(task not in base for task in tasks):
+        return None
+    return Metrics(
+        version=chain[-1].number,
+        acc=average_accuracy(matrix, learned_at),
+        bwt=backward_transfer(matrix, learned_at),
+        fwt=forward_transfer(matrix, [base[task].score for task in tasks], learned_at),
+        forgetting=dict(zip(tasks, forgetting(matrix, learned_at), strict=True)),
+    )
+
+
+def _out(row: dict[str, Evaluation]) -> dict[str, Score]:
+    return {
+        task: Score(score=e.score, items=len(e.items), suite=e.suite.number, seconds=e.seconds)
+        for task, e in row.items()
+    }

@@ -1,0 +1,277 @@
+"""Answers for the chat endpoint: one thread owns the model, and waiting requests are answered together.
+
+The thread takes whatever is waiting, up to a batch; rows may ask for different versions or none. Which version serves
+is decided before, by the registry, for each request: moving an alias needs no restart and no message to this process.
+
+Who asked is a task of an event loop. The thread never waits for it, and computes nothing for one that has gone.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+import structlog
+import torch
+
+from api.inference.tickets import ChatRequest, Finished, MemorySource, Piece, Ticket
+from api.inference.token_texts import token_texts
+from memgen.backbone.loading import load_backbone, named_dtype, prepare_process
+from memgen.backbone.prompt_cache import PromptCache
+from memgen.errors import MemgenError
+from memgen.generation.decoding import Decoding
+from memgen.generation.requests import Generation, GenerationRequest, check_fits
+from memgen.memory.host import AdapterHost
+from memgen.routing.loaded import Choice, LoadedMemories
+from memgen.text.chat import render_prompt, tokenize
+from registry.errors import RegistryError, Unavailable
+from registry.settings import Settings
+
+log = structlog.get_logger()
+
+_STOPPING = "the service is stopping"
+
+
+class InferenceUnavailable(Unavailable):
+    """The model is not loaded (yet), or did not answer in time."""
+
+
+class Preempted(InferenceUnavailable):
+    """An answer in the background made way for one that somebody waits for. Ask again."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One answer of a batch in the making."""
+
+    ticket: Ticket
+    choice: int
+    request: GenerationRequest
+    task: str | None
+    """That a router found the prompt to belong to."""
+    cue: tuple[str, ...]
+    """Ids of the past trajectories that the weaver is shown."""
+
+
+class Inference:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._changed = threading.Condition()
+        """Guards `_waiting`, `_background` and `_closed`."""
+        self._waiting: deque[Ticket] = deque()
+        self._background: deque[Ticket] = deque()
+        self._closed: str | None = None
+        """Why nothing is answered any more."""
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+
+    def start(self) -> None:
+        """Begin loading the model; requests may be sent at once and wait for it."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End what is being answered, refuse what waits."""
+        with self._changed:
+            self._stopping.set()
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def check_ready(self) -> None:
+        """Raises InferenceUnavailable unless the model is loaded."""
+        if self._closed is not None:
+            raise InferenceUnavailable(self._closed)
+        if not self._ready.is_set():
+            raise InferenceUnavailable("the base model is being loaded; try again in some seconds")
+
+    async def answer(self, request: ChatRequest, *, background: bool = False) -> list[Finished]:
+        """All answers, in the order of `samplings`. Cancelling the task ends the generation.
+
+        Args:
+            background: only while nobody else waits; whoever comes meanwhile waits for one token at most.
+
+        Raises:
+            Preempted: somebody came.
+            InferenceUnavailable: no model, or no answer in time.
+            MemgenError: the prompt is too long, the template refuses it, or the artifact is broken.
+        """
+        events = [event async for event in self._follow(request, wants_pieces=False, background=background)]
+        return sorted((e for e in events if isinstance(e, Finished)), key=lambda finished: finished.choice)
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Finished, None]:
+        """Pieces of text, and each answer when it is whole. Closing the generator ends the generation.
+
+        Raises:
+            InferenceUnavailable, MemgenError: as `answer`, at any event.
+        """
+        return self._follow(request, wants_pieces=True)
+
+    async def _follow(
+        self, request: ChatRequest, *, wants_pieces: bool, background: bool = False
+    ) -> AsyncGenerator[Piece | Finished, None]:
+        seconds = self._settings.inference_timeout_seconds
+        deadline = asyncio.get_running_loop().time() + seconds
+        left = len(request.samplings)
+        ticket = Ticket(request, wants_pieces=wants_pieces, background=background)
+        self._submit(ticket)
+        try:
+            while left:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        event = await ticket.next()
+                except TimeoutError:
+                    raise InferenceUnavailable(
+                        f"no answer within {seconds:g} s; lower max_tokens or raise MEMGEN_INFERENCE_TIMEOUT_SECONDS"
+                    ) from None
+                if isinstance(event, Exception):
+                    raise event
+                left -= isinstance(event, Finished)
+                yield event
+        finally:
+            ticket.abandoned = True
+
+    def _submit(self, ticket: Ticket) -> None:
+        with self._changed:
+            if self._closed is not None:
+                raise InferenceUnavailable(self._closed)
+            if not self._thread.is_alive():
+                raise InferenceUnavailable("this process was started without the model; ask one that serves it")
+            (self._background if ticket.background else self._waiting).append(ticket)
+            self._changed.notify()
+
+    def _serve(self) -> None:
+        try:
+            memories, prompts = self._load()
+        except Exception as error:
+            log.exception("the base model could not be loaded")
+            self._close(f"the base model could not be loaded: {error}")
+            return
+        self._ready.set()
+        log.info("base model loaded", model=self._settings.base_model)
+        while (batch := self._next_batch()) is not None:
+            try:
+                self._answer_batch(memories, prompts, batch)
+            except Exception as error:
+                log.exception("generation failed")
+                for ticket in batch:
+                    ticket.send(error)
+        self._close(_STOPPING)
+
+    def _load(self) -> tuple[LoadedMemories, PromptCache]:
+        settings = self._settings
+        prepare_process(settings.torch_threads)
+        backbone = load_backbone(
+            settings.base_model,
+            cache_dir=settings.models_dir,
+            revision=settings.base_revision,
+            device=settings.device,
+            dtype=named_dtype(settings.base_dtype),
+            pack_weights=settings.pack_weights,
+        )
+        memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions)
+        return memories, PromptCache(backbone.decoder, settings.prompt_cache_bytes)
+
+    def _close(self, reason: str) -> None:
+        with self._changed:
+            self._closed = reason
+            for queue in (self._waiting, self._background):
+                while queue:
+                    queue.popleft().send(InferenceUnavailable(reason))
+
+    def _next_batch(self) -> list[Ticket] | None:
+        """Wait for a request, and take those behind it while their answers fit; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._background or self._stopping.is_set())
+            if self._stopping.is_set():
+                return None
+            if not self._waiting:
+                idle = self._background.popleft()
+                return [] if idle.abandoned else [idle]
+            batch: list[Ticket] = []
+            room = self._settings.inference_batch
+            while self._waiting:
+                following = self._waiting[0]
+                answers = len(following.request.samplings)
+                if batch and answers > room:
+                    break
+                self._waiting.popleft()
+                if not following.abandoned:
+                    batch.append(following)
+                    room -= answers
+            return batch
+
+    def _answer_batch(self, memories: LoadedMemories, prompts: PromptCache, batch: list[Ticket]) -> None:
+        """One request that can't be answered does not hurt the others of its batch."""
+        rows: list[_Row] = []
+        for ticket in batch:
+            try:
+                rows += _prepare(memories, prompts, ticket)
+            except (MemgenError, RegistryError) as error:
+                ticket.send(error)
+            except Exception as error:
+                log.exception("a request could not be prepared")
+                ticket.send(error)
+        if rows:
+            self._generate(memories.host, prompts, rows)
+        memories.trim()
+
+    def _generate(self, host: AdapterHost, prompts: PromptCache, rows: list[_Row]) -> None:
+        """Each answer is sent when it ends, whatever the rest of the batch still needs."""
+
+        def on_text(number: int, text: str) -> None:
+            if rows[number].ticket.wants_pieces:
+                rows[number].ticket.send(Piece(rows[number].choice, text))
+
+        with torch.inference_mode():
+            decoding = Decoding(host, [row.request for row in rows], prompts=prompts, on_text=on_text)
+            going = set(decoding.unfinished())
+            while going:
+                for number in going:
+                    if rows[number].ticket.abandoned or self._stopping.is_set() or self._is_in_the_way(rows[number]):
+                        decoding.cancel(number)
+                decoding.step()
+                left = set(decoding.unfinished())
+                if ended := going - left:
+                    results = decoding.results()
+                    for number in ended:
+                        rows[number].ticket.send(_ending(host, rows[number], results[number]))
+                going = left
+
+    def _is_in_the_way(self, row: _Row) -> bool:
+        return row.ticket.background and bool(self._waiting)
+
+
+def _prepare(memories: LoadedMemories, prompts: PromptCache, ticket: Ticket) -> list[_Row]:
+    tokenizer, request = memories.host.backbone.tokenizer, ticket.request
+    prompt = tokenize(tokenizer, render_prompt(tokenizer, request.messages, request.tools))
+    bare = GenerationRequest(prompt, request.samplings[0])
+    check_fits(memories.host, bare)
+    chosen = _choose(memories, prompts, request.memory, bare)
+    [cue] = memories.host.cues(chosen.memory, [request.messages])
+    cued = replace(bare, memory=chosen.memory, cue_ids=cue.token_ids)
+    prepared = [replace(cued, sampling=sampling) for sampling in request.samplings]
+    for each in prepared:
+        check_fits(memories.host, each)
+    return [_Row(ticket, choice, each, chosen.task, cue.entry_ids) for choice, each in enumerate(prepared)]
+
+
+def _choose(
+    memories: LoadedMemories, prompts: PromptCache, source: MemorySource | None, request: GenerationRequest
+) -> Choice:
+    """The memory that answers. Where a router decides, it reads the prompt, which is then kept for the answer."""
+    if source is None:
+        return Choice(None)
+    name = memories.ensure(source.name, source.manifest_sha256, source.fetch)
+    if source.fetch_other is None:
+        return Choice(name)
+    return memories.choose(name, lambda: prompts.read([request.prompt_ids[:-1]])[0].state, source.fetch_other)
+
+
+def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | Exception:
+    if generation.finish_reason == "cancelled":  # of cancelled ones only these are seen by someone who still reads
+        return Preempted("somebody waits for an answer") if row.ticket.background else InferenceUnavailable(_STOPPING)
+    asked = row.request.sampling.logprobs
+    tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if asked else ()
+    return Finished(row.choice, generation, row.task, row.cue, tokens)

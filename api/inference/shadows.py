@@ -1,0 +1,83 @@
+"""Shadow answers: asked for after the answer has been given, in the background, compared, discarded.
+
+They cost nobody an answer: they are given only while the model has nothing else to do, they make way for whoever
+comes, and there are never more than a few. What goes wrong with one is recorded as the shadow's failure.
+"""
+
+import asyncio
+from dataclasses import replace
+
+import structlog
+from fastapi.concurrency import run_in_threadpool
+
+from api.inference.server import Inference, InferenceUnavailable, Preempted
+from api.inference.tickets import ChatRequest, Finished, MemorySource
+from registry.database import transaction
+from registry.models import Route
+from registry.serving.shadows import Answer, record_shadow
+from registry.wiring import Services
+
+log = structlog.get_logger()
+
+_TRIES = 5
+
+
+class Shadows:
+    """Those of one process; lives in one event loop."""
+
+    def __init__(self, inference: Inference, services: Services) -> None:
+        self._inference, self._services = inference, services
+        self._going: set[asyncio.Task[None]] = set()
+
+    def offer(
+        self, completion_id: str, route: Route, asked: ChatRequest, shadow: MemorySource, returned: Finished
+    ) -> None:
+        """Let `shadow` answer what was asked too, its first choice, when there is time. Returns at once.
+
+        Dropped where enough are going on already: a sample is compared, not everything at any price.
+        """
+        if len(self._going) >= self._services.settings.shadow_pending:
+            log.info("no time for a shadow answer", completion=completion_id)
+            return
+        again = replace(asked, samplings=asked.samplings[:1], memory=shadow)
+        task = asyncio.get_running_loop().create_task(self._compare(completion_id, route, again, returned))
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+
+    async def stop(self) -> None:
+        going = list(self._going)
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+
+    async def _compare(self, completion_id: str, route: Route, asked: ChatRequest, returned: Finished) -> None:
+        try:
+            shadow = await self._answer(asked)
+            if shadow is not None:
+                await run_in_threadpool(self._record, completion_id, route, _measured(returned), shadow)
+        except Exception:
+            log.exception("a shadow answer was lost", completion=completion_id)
+
+    async def _answer(self, asked: ChatRequest) -> Answer | str | None:
+        """Or why the version could not give it; None where there was no time for it."""
+        for _ in range(_TRIES):
+            try:
+                [finished] = await self._inference.answer(asked, background=True)
+            except Preempted:
+                continue
+            except InferenceUnavailable:
+                break
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
+            return _measured(finished)
+        log.info("no time for a shadow answer")
+        return None
+
+    def _record(self, completion_id: str, route: Route, returned: Answer, shadow: Answer | str) -> None:
+        with transaction(self._services.sessions) as session:
+            record_shadow(session, completion_id, route.id, returned, shadow)
+
+
+def _measured(finished: Finished) -> Answer:
+    generation = finished.generation
+    return Answer(generation.text, generation.timings.total, len(generation.token_ids))

@@ -1,0 +1,28 @@
+"""Where a version's bytes come from: the store that the server's loader thread fetches an artifact's files of."""
+
+from functools import partial
+from pathlib import Path
+
+from api.inference.tickets import MemorySource
+from memgen.artifacts.artifact import MOMENTS_FILE
+from registry.models import Version
+from registry.versions.artifacts import artifact_beside
+from registry.wiring import Services
+
+
+def source_of(services: Services, version: Version | None) -> MemorySource | None:
+    if version is None:
+        return None
+
+    def fetch_other(artifact_hash: str, folder: Path) -> None:
+        fetch(artifact_beside(version.artifact_key, artifact_hash), folder)
+
+    def fetch(prefix: str, folder: Path) -> None:
+        services.store.get_folder(prefix, folder, without=(MOMENTS_FILE,))
+
+    return MemorySource(
+        name=version.id.hex,
+        manifest_sha256=version.artifact_hash,
+        fetch=partial(fetch, version.artifact_key),
+        fetch_other=fetch_other,
+    )

@@ -1,0 +1,163 @@
+"""Prompts that the frozen base has read, kept for whoever asks next.
+
+The base reads without any adapter, so what it made of a prompt is the same for every memory, version, sample and
+request. A prompt that begins like a kept one is read from where they part: a conversation's next turn, a shared
+system prompt, the samples of one group.
+"""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from itertools import groupby, takewhile
+
+import torch
+
+from memgen.backbone.decoder import Decoder
+from memgen.backbone.kv_cache import Prefix, SlotCache
+
+Tokens = tuple[int, ...]
+
+_WORTH_A_PASS = 32
+"""Tokens that sharing must save to pay for a pass of its own; a pass over one costs about as much as 12 more tokens
+on a CPU."""
+
+
+class PromptCache:
+    """Least recently used prompts are dropped beyond `max_bytes`. Not thread-safe: one thread owns the model."""
+
+    def __init__(self, decoder: Decoder, max_bytes: int) -> None:
+        self._decoder = decoder
+        self._max_tokens = max_bytes // decoder.kv_shape.bytes_per_token
+        self._kept: OrderedDict[Tokens, Prefix] = OrderedDict()
+        self.reused_tokens = 0
+        """Prompt tokens that did not need to be read, since the cache was made."""
+
+    @torch.no_grad()
+    def read(self, prompts: Sequence[Tokens]) -> list[Prefix]:
+        """Each prompt's prefix, reading only what is not known. An empty prompt is an empty prefix."""
+        missing: dict[Tokens, Prefix | None] = {}
+        for prompt in prompts:
+            if prompt in self._kept:
+                self._kept.move_to_end(prompt)
+                self.reused_tokens += len(prompt)
+            elif prompt in missing:
+                self.reused_tokens += len(prompt)
+            else:
+                missing[prompt] = self._longest_start(prompt)
+        found = dict(zip(missing, read_prompts(self._decoder, list(missing), list(missing.values())), strict=True))
+        answers = [found[p] if p in found else self._kept[p] for p in prompts]
+        self._kept.update(found)
+        self._drop()
+        return answers
+
+    def _longest_start(self, prompt: Tokens) -> Prefix | None:
+        """The kept prompt that begins most alike, cut where they part; at least one token is left to read."""
+        best, shared = None, 0
+        for kept in self._kept:
+            length = _common_tokens(kept, prompt[:-1])
+            if length > shared:
+                best, shared = kept, length
+        if best is None:
+            return None
+        self.reused_tokens += shared
+        source = self._kept[best]
+        return Prefix(source.kv[:, :, :, :shared], source.state)
+
+    def _drop(self) -> None:
+        total = sum(prefix.tokens for prefix in self._kept.values())
+        while total > self._max_tokens and self._kept:
+            total -= self._kept.popitem(last=False)[1].tokens
+
+
+def read_sharing(decoder: Decoder, prompts: Sequence[Tokens]) -> list[Prefix]:
+    """Let the bare base read prompts that differ, reading what several of them begin with once.
+
+    The examples of one batch often share a system prompt and tools, the turns of one conversation all of its past.
+    What is read together follows from `prompts` alone.
+    """
+    known: dict[Tokens, Prefix] = {}
+    for together in (*_by_depth(shared_starts(prompts)), prompts):
+        starts = [max((s for s in known if text[: len(s)] == s), key=len, default=()) for text in together]
+        read = read_prompts(decoder, together, [known.get(start) for start in starts])
+        known.update(zip(together, read, strict=True))
+    return [known[prompt] for prompt in prompts]
+
+
+def shared_starts(prompts: Sequence[Tokens]) -> list[Tokens]:
+    """What several prompts begin with and is worth reading once for them all; none stands behind a longer one of it.
+
+    Of many prompts `sys one`, `sys one two` and `sys three` it is `sys ` and `sys one`, if these are long.
+    """
+    return _shared_starts(sorted(set(prompts)), 0)
+
+
+def _shared_starts(prompts: Sequence[Tokens], known: int) -> list[Tokens]:
+    """Of sorted prompts, whose first `known` tokens are read already."""
+    if len(prompts) < 2:
+        return []
+    common = _common_tokens(prompts[0], prompts[-1])
+    here = []
+    if (len(prompts) - 1) * (common - known) >= _WORTH_A_PASS:
+        here, known = [prompts[0][:common]], common
+    longer = [prompt for prompt in prompts if len(prompt) > common]
+    branches = groupby(longer, key=lambda prompt: prompt[common])
+    return here + [start for _, branch in branches for start in _shared_starts(list(branch), known)]
+
+
+def _by_depth(starts: Sequence[Tokens]) -> list[list[Tokens]]:
+    """Starts of nothing but themselves first, then those that begin with one of these, and so on."""
+    levels: defaultdict[int, list[Tokens]] = defaultdict(list)
+    for start in starts:
+        levels[sum(start[: len(other)] == other for other in starts)].append(start)
+    return [levels[depth] for depth in sorted(levels)]
+
+
+@torch.no_grad()
+def read_prompts(
+    decoder: Decoder, prompts: Sequence[Tokens], starts: Sequence[Prefix | None] | None = None
+) -> list[Prefix]:
+    """Let the bare base read `prompts`, each from behind the start that is already known of it."""
+    known = [_empty_prefix(decoder) if start is None else start for start in starts or [None] * len(prompts)]
+    results: list[Prefix] = list(known)
+    left = [len(prompt) - start.tokens for prompt, start in zip(prompts, known, strict=True)]
+    for batch in _of_similar_length(left):
+        cache = SlotCache.of_prefixes(decoder.kv_shape, [known[n] for n in batch], max(len(prompts[n]) for n in batch))
+        width = max(left[n] for n in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, n in enumerate(batch):
+            ids[row, : left[n]] = torch.tensor(prompts[n][known[n].tokens :])
+        rows, device = range(len(batch)), decoder.kv_shape.device
+        present = torch.arange(width, device=device) < torch.tensor([left[n] for n in batch], device=device)[:, None]
+        hidden = decoder.forward(decoder.embed(ids.to(device)), cache.window(rows, width), present=present)
+        for row, n in enumerate(batch):
+            results[n] = Prefix(cache.read(row, len(prompts[n])), hidden[row, left[n] - 1].clone())
+    return results
+
+
+def _common_tokens(one: Tokens, other: Tokens) -> int:
+    """How many tokens they begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of the lengths above 0, split so that in no group the longest is over half again as long as the
+    shortest: padding is computed too.
+
+    Lengths 10, 60, 0, 12, 70 become [[0, 3], [1, 4]].
+    """
+    groups: list[list[int]] = []
+    for n in sorted((n for n, length in enumerate(lengths) if length > 0), key=lambda n: lengths[n]):
+        if groups and lengths[n] <= 1.5 * lengths[groups[-1][0]]:
+            groups[-1].append(n)
+        else:
+            groups.append([n])
+    return groups
+
+
+def _empty_prefix(decoder: Decoder) -> Prefix:
+    shape = decoder.kv_shape
+    size = (shape.layers, 2, shape.heads, 0, shape.head_size)
+    width = decoder.embed(torch.zeros(1, 1, dtype=torch.long, device=shape.device)).shape[-1]
+    return Prefix(
+        torch.zeros(size, dtype=shape.dtype, device=shape.device),
+        torch.zeros(width, dtype=shape.dtype, device=shape.device),
+    )

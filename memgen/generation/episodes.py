@@ -1,0 +1,175 @@
+"""Episodes of a model in environments: the one loop behind rollouts and the evaluation of tasks.
+
+Unfinished episodes advance together, a turn of each in shared batches. It knows neither training nor statistics.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from memgen.backbone.prompt_cache import PromptCache
+from memgen.errors import Cancelled, PromptTooLong
+from memgen.generation.engine import generate_all
+from memgen.generation.requests import Generation, GenerationRequest, check_fits
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
+from memgen.tasks.task import TaskItem
+from memgen.text.chat import ChatMessage, answer_message, parse_answer, render_prompt, tokenize
+
+DONE = "done"
+"""The environment ended the episode."""
+TURNS = "turns"
+"""The item's `max_turns` are spent."""
+CONTEXT = "context"
+"""The next turn would not fit the model's context."""
+
+_BATCHES_IN_FLIGHT = 4
+"""Enough to make batches of prompts of similar length; not more, since each episode holds an open environment."""
+_PROMPT_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Turn:
+    prompt_ids: tuple[int, ...]
+    generation: Generation
+    cue_ids: tuple[int, ...] = ()
+    """What the weaver was shown beside the prompt."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    item_id: str
+    turns: tuple[Turn, ...]
+    """None at all if the first prompt did not fit the context."""
+    reward: float
+    """Sum over the steps."""
+    finish: str
+    """`done`, `turns` or `context`."""
+
+
+def play(
+    host: AdapterHost,
+    memory: str | None,
+    items: Sequence[TaskItem],
+    sampling_of: Callable[[int, int], Sampling],
+    *,
+    batch_size: int = 16,
+    leave_one_out: bool = False,
+    prompts: PromptCache | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> list[Episode]:
+    """Let `memory` (None: the bare base) play each item once; an item may stand in `items` several times.
+
+    The conversation grows by the assistant's message and the environment's. Each turn is generated behind the whole
+    conversation, rendered anew, so a memory is woven where it is woven when serving. An answer cut off by its token
+    limit is stepped like any other.
+
+    Args:
+        sampling_of: the sampling of (index in `items`, turn number from 0). With a seed of its own for each pair,
+            episodes repeat whatever the batches.
+        leave_one_out: keep from the weaver what its experience knows of an item's very question
+            (`memgen.experience.recall`).
+        batch_size: answers generated at once. At most four batches of environments are open at a time.
+        prompts: prompts already read; None keeps up to 1 GiB of the episodes' own where they have several turns.
+        should_stop: asked after each batch.
+
+    Returns:
+        Episodes in the order of `items`.
+
+    Raises:
+        Cancelled: `should_stop` said so. Environments are closed, as after every error.
+    """
+    if prompts is None:
+        several = any(item.max_turns > 1 for item in items)
+        prompts = PromptCache(host.backbone.decoder, _PROMPT_BYTES if several else 0)
+
+    def check_stop(_: int) -> None:
+        if should_stop and should_stop():
+            raise Cancelled("stopped while episodes were played")
+
+    finished: dict[int, Episode] = {}
+    waiting = deque(range(len(items)))
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            going = len(running)
+            while waiting and len(running) < _BATCHES_IN_FLIGHT * batch_size:
+                index = waiting.popleft()
+                running.append(_Running(index, items[index]))
+                running[-1].begin()
+            new = running[going:]
+            cues = host.cues(memory, [episode.messages for episode in new], leave_one_out=leave_one_out)
+            for episode, cue in zip(new, cues, strict=True):
+                episode.cue_ids = cue.token_ids
+            asked = []
+            for episode in running:
+                sampling = sampling_of(episode.index, len(episode.turns))
+                if (request := episode.next_request(host, memory, sampling)) is not None:
+                    asked.append((episode, request))
+            requests = [request for _, request in asked]
+            answers = generate_all(host, requests, batch_size=batch_size, prompts=prompts, on_done=check_stop)
+            for (episode, request), answer in zip(asked, answers, strict=True):
+                episode.take(request, answer)
+            finished.update((episode.index, episode.result()) for episode in running if episode.finish)
+            running = [episode for episode in running if not episode.finish]
+    finally:
+        for episode in running:
+            episode.close()
+    return [finished[index] for index in range(len(items))]
+
+
+class _Running:
+    """An episode under way: its environment, conversation and turns so far."""
+
+    def __init__(self, index: int, item: TaskItem) -> None:
+        self.index = index
+        self.turns: list[Turn] = []
+        self.finish = ""
+        self.messages: list[ChatMessage] = []
+        self.cue_ids: tuple[int, ...] = ()
+        self._item = item
+        self._environment = item.open()
+        self._reward = 0.0
+
+    def begin(self) -> None:
+        first = self._environment.reset()
+        self.messages = list(first.messages)
+        self._reward = first.reward
+        if first.done:
+            self._end(DONE)
+
+    def next_request(self, host: AdapterHost, memory: str | None, sampling: Sampling) -> GenerationRequest | None:
+        """The next turn's, or None if the episode has ended."""
+        if self.finish:
+            return None
+        tokenizer = host.backbone.tokenizer
+        prompt = tokenize(tokenizer, render_prompt(tokenizer, self.messages, self._item.tools))
+        request = GenerationRequest(prompt, sampling, memory, cue_ids=self.cue_ids)
+        try:
+            check_fits(host, request)
+        except PromptTooLong:
+            self._end(CONTEXT)
+            return None
+        return request
+
+    def take(self, request: GenerationRequest, generation: Generation) -> None:
+        self.turns.append(Turn(request.prompt_ids, generation, request.cue_ids))
+        answer = parse_answer(generation.text)
+        seen = self._environment.step(answer)
+        self._reward += seen.reward
+        if seen.done:
+            self._end(DONE)
+        elif len(self.turns) >= self._item.max_turns:
+            self._end(TURNS)
+        else:
+            self.messages += [answer_message(answer), *seen.messages]
+
+    def result(self) -> Episode:
+        return Episode(self._item.item_id, tuple(self.turns), self._reward, self.finish)
+
+    def close(self) -> None:
+        self._environment.close()
+
+    def _end(self, finish: str) -> None:
+        self.finish = finish
+        self.close()

@@ -1,0 +1,89 @@
+"""The memories held ready by a process: loaded on first use, the least recently used dropped first."""
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from memgen.artifacts.artifact import load_artifact
+from memgen.memory.host import AdapterHost
+from memgen.routing.isolated import Isolated
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What answers a prompt."""
+
+    memory: str | None
+    """Its name in the host; None is the bare base."""
+    task: str | None = None
+    """That the prompt was found to belong to, where there is a memory per task."""
+
+
+class LoadedMemories:
+    """Not thread-safe: one thread owns the host."""
+
+    def __init__(self, host: AdapterHost, capacity: int) -> None:
+        self.host = host
+        self._capacity = capacity
+        self._order: OrderedDict[str, None] = OrderedDict()
+        self._isolated: dict[str, Isolated] = {}
+
+    def ensure(self, name: str, manifest_sha256: str, fetch: Callable[[Path], None]) -> str:
+        """Have the memory `name` in the host, fetching its folder if need be; returns `name`.
+
+        A trigger that was not trained yet does not decide: memory is woven at every point, up to the budget.
+
+        Raises:
+            ArtifactError: the fetched folder is missing files, corrupt, or made for another base.
+        """
+        if name in self._order:
+            self._order.move_to_end(name)
+            return name
+        with tempfile.TemporaryDirectory(prefix="memgen-artifact-") as folder:
+            fetch(Path(folder))
+            memory = load_artifact(self.host, name, Path(folder), manifest_sha256=manifest_sha256)
+            memory.weave_until_trigger_is_trained()
+            isolated = Isolated.load(Path(folder), self.host.backbone)
+        self._order[name] = None
+        if isolated is not None:
+            self._isolated[name] = isolated
+        return name
+
+    def isolated(self, name: str) -> Isolated | None:
+        """What the memory `name`, which is in the host, knows of other tasks; None if it serves everything."""
+        return self._isolated.get(name)
+
+    def choose(self, name: str, state: Callable[[], Tensor], fetch_other: Callable[[str, Path], None]) -> Choice:
+        """What answers a prompt that was sent to `name`, which is in the host: itself, unless it is of one task only.
+
+        Args:
+            state: of the prompt, `(H,)` (`memgen.routing.router`); asked for only where it decides.
+            fetch_other: fills a folder with the artifact of a manifest hash.
+
+        Raises:
+            ArtifactError: as `ensure`, of the other's artifact.
+        """
+        isolated = self._isolated.get(name)
+        if isolated is None:
+            return Choice(name)
+        [task] = isolated.choose(state()[None])
+        if task is None:
+            return Choice(None)
+        if task == isolated.task:
+            return Choice(name, task)
+        other = isolated.others[task]
+        return Choice(self.ensure(other, other, lambda folder: fetch_other(other, folder)), task)
+
+    def trim(self, keep: frozenset[str] = frozenset()) -> None:
+        """Drop what exceeds the capacity, except the names in `keep`."""
+        for name in list(self._order):
+            if len(self._order) <= self._capacity:
+                return
+            if name not in keep:
+                del self._order[name]
+                self._isolated.pop(name, None)
+                self.host.remove(name)

@@ -1,0 +1,143 @@
+"""Groups for off-policy GRPO out of uploaded trajectories: several of one prompt, with different rewards.
+
+A trajectory may bring the log probabilities of what its policy wrote, as `metadata["logprobs"]`: a list with an entry
+for each assistant turn, itself a list of natural logarithms, one a token of this model's tokenizer, the end-of-turn
+token's last; null for a turn without.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from memgen.experience.cue import NO_CUE, Cue
+from memgen.text.chat import render_answer, tokenize
+from memgen.training.reward.rollouts import Group, RolledTurn, Rollout
+
+_LEAST = -50.0
+"""No policy draws what is as unlikely: such a number stands for one that was not known."""
+
+
+@dataclass(frozen=True)
+class RecordedGroups:
+    groups: tuple[Group, ...]
+    """In the order of their first trajectories."""
+    skipped_rewardless: int
+    """Trajectories without a reward."""
+    skipped_empty: int
+    """Trajectories of which no turn is left to train on."""
+    skipped_alone: int
+    """Trajectories that are the only one left of their prompt."""
+    skipped_long: int
+    """Turns longer than the limit."""
+    skipped_weight: int
+    """Turns that the trajectory marks with weight 0."""
+    unfit_logprobs: int
+    """Turns whose logprobs are not one number from -50 to 0 for each token; they count as unknown."""
+
+
+def groups_of_trajectories(
+    tokenizer: PreTrainedTokenizerBase,
+    trajectories: Sequence[dict[str, Any]],
+    *,
+    max_tokens: int,
+    cues: Sequence[Cue] = (),
+    shared_turns: Mapping[str, int] | None = None,
+) -> RecordedGroups:
+    """Group trajectories of one task whose tools, and messages in front of the first assistant turn, are the same.
+
+    Args:
+        trajectories: `{"messages": [...], "tools": [...] | None, "reward": float | None}`, and where known
+            `trajectory_id`, `task`, `metadata`.
+        max_tokens: longest prompt and answer together of a turn.
+        cues: for each trajectory what the weaver reads beside all its turns; none at all is none for any.
+        shared_turns: by task, how many assistant turns all of its conversations begin with. Those are part of the
+            prompt; 0 where nothing is said.
+
+    Raises:
+        ChatTemplateError: the model's template refuses a conversation.
+    """
+    by_prompt: dict[str, list[Rollout]] = {}
+    rewardless = empty = 0
+    counts = _Counts()
+    for number, (trajectory, cue) in enumerate(zip(trajectories, cues or [NO_CUE] * len(trajectories), strict=True)):
+        if trajectory.get("reward") is None:
+            rewardless += 1
+            continue
+        rollout = Rollout(
+            item_id=str(trajectory.get("trajectory_id", number)),
+            task=trajectory.get("task") or "",
+            turns=_turns(tokenizer, trajectory, cue.token_ids, max_tokens, counts),
+            reward=float(trajectory["reward"]),
+        )
+        if rollout.turns:
+            shared = (shared_turns or {}).get(rollout.task, 0)
+            by_prompt.setdefault(_prompt_key(trajectory, shared), []).append(rollout)
+        else:
+            empty += 1
+    groups = tuple(Group(tuple(rollouts)) for rollouts in by_prompt.values() if len(rollouts) > 1)
+    return RecordedGroups(
+        groups=groups,
+        skipped_rewardless=rewardless,
+        skipped_empty=empty,
+        skipped_alone=len(by_prompt) - len(groups),
+        skipped_long=counts.long,
+        skipped_weight=counts.weight,
+        unfit_logprobs=counts.unfit,
+    )
+
+
+@dataclass
+class _Counts:
+    long: int = 0
+    weight: int = 0
+    unfit: int = 0
+
+
+def _turns(
+    tokenizer: PreTrainedTokenizerBase,
+    trajectory: dict[str, Any],
+    cue_ids: tuple[int, ...],
+    max_tokens: int,
+    counts: _Counts,
+) -> tuple[RolledTurn, ...]:
+    messages, tools = trajectory["messages"], trajectory.get("tools")
+    logged = (trajectory.get("metadata") or {}).get("logprobs")
+    turns: list[RolledTurn] = []
+    assistant = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    for ordinal, number in enumerate(assistant):
+        if messages[number].get("weight", 1) == 0:
+            counts.weight += 1
+            continue
+        prompt, answer = (tokenize(tokenizer, text) for text in render_answer(tokenizer, messages[: number + 1], tools))
+        if len(prompt) + len(answer) > max_tokens:
+            counts.long += 1
+            continue
+        logprobs = _logprobs(logged, ordinal, len(answer))
+        counts.unfit += logprobs is None
+        turns.append(RolledTurn(prompt, answer, logprobs or (), (), cue_ids))
+    return tuple(turns)
+
+
+def _logprobs(logged: object, turn: int, tokens: int) -> tuple[float, ...] | None:
+    """A turn's logged values; none if there are none, None if they do not fit."""
+    if logged is None:
+        return ()
+    if not isinstance(logged, list):
+        return None
+    values = logged[turn] if turn < len(logged) else None
+    if values is None:
+        return ()
+    if not isinstance(values, list) or len(values) != tokens:
+        return None
+    fit = all(isinstance(v, int | float) and not isinstance(v, bool) and _LEAST <= v <= 0 for v in values)
+    return tuple(float(v) for v in values) if fit else None
+
+
+def _prompt_key(trajectory: dict[str, Any], shared_turns: int) -> str:
+    messages = trajectory["messages"]
+    turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    first = turns[shared_turns] if len(turns) > shared_turns else len(messages)
+    return json.dumps([trajectory.get("task"), messages[:first], trajectory.get("tools") or None], sort_keys=True)

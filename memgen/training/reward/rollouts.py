@@ -1,0 +1,151 @@
+"""Rollouts: episodes that the engine played with a memory, grouped by item, in token ids.
+
+What training from reward needs and no more: no text, no environment. The samples of one item are a group; their
+rewards are compared with one another.
+
+The tokens' distribution is `softmax(logits / temperature)` of the whole vocabulary, and `RolledTurn.logprobs` are of
+that distribution. Top-k, top-p and a repetition penalty would draw from another one, so they are refused.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from memgen.backbone.prompt_cache import PromptCache
+from memgen.config import MemoryConfig
+from memgen.errors import ConfigError
+from memgen.generation.episodes import Episode, Turn, play
+from memgen.generation.requests import Decision
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
+from memgen.tasks.task import TaskItem
+from memgen.training.examples import Example
+
+_PROMPT_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class RolledTurn:
+    """One assistant turn as it was drawn."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    """The answer, with its end-of-turn token if the turn ended with one: that choice is learned too."""
+    logprobs: tuple[float, ...]
+    """Of `token_ids` under the distribution they were drawn from, natural; empty if unknown."""
+    decisions: tuple[Decision, ...]
+    """Every decision point, woven or not. Empty for a turn that was not played here."""
+    cue_ids: tuple[int, ...] = ()
+    """What the weaver read beside the context."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One episode."""
+
+    item_id: str
+    task: str
+    turns: tuple[RolledTurn, ...]
+    reward: float
+
+    @property
+    def tokens(self) -> int:
+        """Drawn, over all turns."""
+        return sum(len(turn.token_ids) for turn in self.turns)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rollouts of one item, whose rewards are compared."""
+
+    rollouts: tuple[Rollout, ...]
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        return tuple(rollout.reward for rollout in self.rollouts)
+
+
+def roll_out(
+    host: AdapterHost,
+    memory: str | None,
+    items: Sequence[TaskItem],
+    sampling: Sampling,
+    *,
+    group_size: int,
+    task: str = "",
+    seed: int,
+    first: int = 0,
+    prompts: PromptCache | None = None,
+    batch_size: int = 64,
+    should_stop: Callable[[], bool] | None = None,
+) -> list[Group]:
+    """Play each item `group_size` times.
+
+    Args:
+        sampling: of every turn; its seed is not used. `trigger_temperature` above 0 draws the trigger's decisions.
+        task: name noted with each rollout.
+        seed: each (place in `items`, sample, turn) draws with a seed of its own that follows from this one.
+        first: place of the first item, where these are a part of some others.
+        prompts: prompts already read; None keeps up to 1 GiB for this call, so a group's prompt is read once.
+        batch_size: answers generated at once.
+
+    Returns:
+        A group for each item, in order.
+
+    Raises:
+        ConfigError: `sampling` does not draw from the model's own distribution.
+        Cancelled: `should_stop` said so.
+    """
+    if sampling.top_p < 1 or sampling.top_k or sampling.repetition_penalty != 1:
+        raise ConfigError(
+            f"rollouts are drawn from the model's own distribution; got top_p {sampling.top_p}, top_k "
+            f"{sampling.top_k}, repetition_penalty {sampling.repetition_penalty}; expected 1, 0, 1"
+        )
+    sampling = replace(sampling, logprobs=True, logprob_temperature=sampling.temperature or 1.0)
+
+    def sampling_of(index: int, turn: int) -> Sampling:
+        place, sample = divmod(index, group_size)
+        return replace(sampling, seed=seed_of(seed, first + place, sample, turn))
+
+    episodes = play(
+        host,
+        memory,
+        [item for item in items for _ in range(group_size)],
+        sampling_of,
+        batch_size=batch_size,
+        leave_one_out=True,
+        prompts=prompts if prompts is not None else PromptCache(host.backbone.decoder, _PROMPT_BYTES),
+        should_stop=should_stop,
+    )
+    rollouts = [_rollout(episode, task) for episode in episodes]
+    return [Group(tuple(rollouts[n : n + group_size])) for n in range(0, len(rollouts), group_size)]
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that follows from some numbers and is unlike that of any others."""
+    text = "/".join(map(str, numbers))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def example_of(turn: RolledTurn, config: MemoryConfig) -> Example:
+    """The turn with memory woven where the engine wove it, for the training forward.
+
+    A decision's `position` counts the tokens in front of it; form `cache` weaves in front of the newest one.
+    """
+    if not turn.decisions:
+        return Example(turn.prompt_ids, turn.token_ids, cue_ids=turn.cue_ids)
+    first = len(turn.prompt_ids) - (config.form == "cache")
+    woven = tuple(decision.position - first for decision in turn.decisions if decision.invoked)
+    return Example(turn.prompt_ids, turn.token_ids, woven, turn.cue_ids)
+
+
+def _rollout(episode: Episode, task: str) -> Rollout:
+    return Rollout(episode.item_id, task, tuple(map(_rolled, episode.turns)), episode.reward)
+
+
+def _rolled(turn: Turn) -> RolledTurn:
+    generation = turn.generation
+    tokens, logprobs = generation.token_ids, generation.logprobs or ()
+    if generation.end_token is not None and generation.end_logprob is not None:
+        tokens, logprobs = (*tokens, generation.end_token), (*logprobs, generation.end_logprob)
+    return RolledTurn(turn.prompt_ids, tokens, logprobs, generation.decisions, turn.cue_ids)

@@ -1,0 +1,85 @@
+"""Suites: the held-out items of a task, frozen as a versioned list so that two scores can be compared."""
+
+import hashlib
+import uuid
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from registry.datasets.snapshots import GOOD_REWARD
+from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
+
+MAX_ITEMS = 500
+"""Of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
+
+
+def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) -> Suite | None:
+    """The suite of the task's held-out trajectories as they are now; None if there is none.
+
+    The newest suite is returned again while nothing was added. Failed trajectories are held out too, but are no
+    reference for an answer and so no items; nor is what begins like something that was trained on before it was held
+    out, as rows may be that are older than the present draw (migration 0007).
+    """
+    session.execute(select(Task.id).where(Task.id == task.id).with_for_update())
+    rows = session.execute(
+        select(Trajectory.id, Trajectory.content_hash)
+        .where(
+            Trajectory.task_id == task.id,
+            is_reference(),
+            Trajectory.beginning_hash.not_in(_learned_beginnings(task)),
+        )
+        .order_by(Trajectory.content_hash)
+        .limit(max_items)
+    ).all()
+    if not rows:
+        return None
+    listed = "\n".join(row.content_hash for row in rows)
+    while True:
+        content_hash = hashlib.sha256(listed.encode()).hexdigest()
+        known = session.scalars(
+            select(Suite).where(Suite.task_id == task.id, Suite.content_hash == content_hash)
+        ).one_or_none()
+        if known is None:
+            break
+        if _items_left(session, known) == known.items:
+            return known
+        # An item of it was deleted and sent again; the list that lost it stays as it is, for its scores.
+        listed += f"\nafter suite {known.number}"
+    number = session.scalar(select(func.coalesce(func.max(Suite.number), 0)).where(Suite.task_id == task.id)) or 0
+    suite = Suite(task_id=task.id, number=number + 1, content_hash=content_hash, items=len(rows))
+    session.add(suite)
+    session.flush()
+    session.add_all(SuiteItem(suite_id=suite.id, place=place, trajectory_id=row.id) for place, row in enumerate(rows))
+    session.flush()
+    return suite
+
+
+def is_reference() -> ColumnElement[bool]:
+    """Whether a trajectory is held out, and its last answer a right one to compare others with."""
+    unsaid = and_(Trajectory.success.is_(None), or_(Trajectory.reward.is_(None), Trajectory.reward >= GOOD_REWARD))
+    return and_(Trajectory.held_out, or_(Trajectory.success.is_(True), unsaid))
+
+
+def _learned_beginnings(task: Task) -> Select[str | None]:
+    """Of the task's trajectories that are in datasets."""
+    return (
+        select(Trajectory.beginning_hash)
+        .join(DatasetItem, DatasetItem.trajectory_id == Trajectory.id)
+        .where(Trajectory.task_id == task.id, Trajectory.beginning_hash.is_not(None))
+    )
+
+
+def _items_left(session: Session, suite: Suite) -> int:
+    return session.scalar(select(func.count()).where(SuiteItem.suite_id == suite.id)) or 0
+
+
+def suite_trajectories(session: Session, suite_id: uuid.UUID) -> list[Trajectory]:
+    """The items of a suite, by place."""
+    return list(
+        session.scalars(
+            select(Trajectory)
+            .join(SuiteItem, SuiteItem.trajectory_id == Trajectory.id)
+            .where(SuiteItem.suite_id == suite_id)
+            .order_by(SuiteItem.place)
+        )
+    )

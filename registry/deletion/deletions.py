@@ -1,0 +1,274 @@
+"""Deleting data: a trajectory, or all of a session or a user, wherever it was copied to.
+
+In one transaction the rows and their texts go, what learned from them is dealt with by the policy, and a record stays:
+who, when, why, hashes, what was affected. Bytes in the object store follow (`registry.deletion.erasure`), again and
+again until they are gone. Suites, datasets, evaluations and feedback keep their hashes, counts and scores; the trigger
+that makes them immutable lets a transaction that says `memgen.erasing` blank their texts, and nothing else.
+
+Policies for versions that were trained on the data, and for all that go on from those:
+`keep` leaves them as they are; their lineage says that they learned deleted data.
+`retrain` trains the serving ones anew without it (`registry.deletion.retraining`); the old ones serve until then.
+`withdraw` refuses them for ever; their aliases go to the newest unaffected version that passed, their routes end.
+Versions that are cued from past experience hold it word for word: only `withdraw` is for them, and removes it.
+"""
+
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.database import one_of
+from registry.deletion.erasure import blank_missing_answers, may_erase
+from registry.deletion.retraining import start_retrainings, stop_line
+from registry.deletion.scope import Affected, Subject, find_affected, lock_subject
+from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords, VersionNotServable
+from registry.gates.verdict import gate_of, verdict
+from registry.jobs import follow_up_job, follow_up_retraining
+from registry.models import (
+    Adapter,
+    Deletion,
+    DeletionDataset,
+    Erasure,
+    Exposure,
+    Feedback,
+    Job,
+    Trajectory,
+    Version,
+)
+from registry.serving.aliases import history, list_aliases, promote, roll_back
+from registry.serving.routes import end_live_route, live_route
+from registry.trajectories.records import lock_trajectories
+from registry.versions.ancestry import lineage
+from registry.versions.records import get_version, list_versions
+from registry.versions.state import check_parent, check_servable, withdraw
+
+Policy = Literal["keep", "retrain", "withdraw"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Who deletes, why, and what becomes of the versions."""
+
+    policy: Policy
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Deleted:
+    deletion: Deletion
+    started: tuple[uuid.UUID, ...]
+    """Jobs to enqueue after the commit."""
+
+
+def delete_data(
+    session: Session, project_id: uuid.UUID, subject: Subject, order: Order, *, expected: int | None = None
+) -> Deleted:
+    """Delete the subject's rows and texts, and deal with what learned from them.
+
+    Args:
+        expected: number of trajectories that the dry run showed; None does not ask.
+
+    Raises:
+        Invalid, TrajectoryNotFound: as `find_affected`.
+        PolicyKeepsWords: as `check_policy`.
+        DeletionChanged: another number of trajectories would go than `expected`.
+    """
+    # Nothing of the subject may arrive, and no alias may move to an affected version, while this works.
+    lock_trajectories(session, project_id)
+    _lock_adapters(session, project_id)
+    lock_subject(session, project_id, subject)
+    affected = find_affected(session, project_id, subject)
+    if expected is not None and expected != len(affected.trajectories):
+        raise DeletionChanged(
+            f"{len(affected.trajectories)} trajectories would be deleted, not {expected} as in the dry run; look again"
+        )
+    check_policy(affected, order.policy)
+    described = affected.describe()
+    watched = _live_jobs(session, project_id)
+    session.execute(delete(Trajectory).where(one_of(Trajectory.id, [id_ for id_, _ in affected.trajectories])))
+    blank_missing_answers(session, project_id)
+    _forget_sessions(session, project_id, affected.sessions)
+    deletion = Deletion(id=uuid.uuid4(), project_id=project_id, scope=subject.scope, subject_hash=subject.digest)
+    evidence = {"deletion": str(deletion.id)}
+    if order.policy == "withdraw":
+        described |= _withdraw(session, affected, order, evidence)
+    restarted = {job.id: new for job in affected.jobs if (new := _restart(session, job, affected, order)) is not None}
+    deletion.policy, deletion.actor, deletion.reason = order.policy, order.actor, order.reason
+    deletion.trajectories = [{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories]
+    deletion.affected = described | {"restarted": {str(old): str(new) for old, new in restarted.items()}}
+    session.add(deletion)
+    session.flush()
+    _plan_erasure(session, deletion, affected, watched)
+    retrained = start_retrainings(session, deletion, affected.versions) if order.policy == "retrain" else []
+    return Deleted(deletion, (*restarted.values(), *retrained))
+
+
+def check_policy(affected: Affected, policy: Policy) -> None:
+    """Raise PolicyKeepsWords if the policy would leave the data in the experience of a version."""
+    if policy == "withdraw" or not affected.remembering:
+        return
+    named = ", ".join(f"{version.adapter.name}@{version.number}" for version in affected.remembering[:5])
+    more = f" and {len(affected.remembering) - 5} more" if len(affected.remembering) > 5 else ""
+    raise PolicyKeepsWords(
+        f"{named}{more}: versions of an adapter with cue_tokens hold past trajectories word for word, and policy "
+        f"{policy!r} would leave the data there; use policy 'withdraw', and train anew"
+    )
+
+
+def list_deletions(session: Session, project_id: uuid.UUID, *, before: int | None, limit: int) -> list[Deletion]:
+    """Newest first; `before` is the `seq` of the last one already seen."""
+    query = select(Deletion).where(Deletion.project_id == project_id)
+    if before is not None:
+        query = query.where(Deletion.seq < before)
+    return list(session.scalars(query.order_by(Deletion.seq.desc()).limit(limit)))
+
+
+def get_deletion(session: Session, project_id: uuid.UUID, deletion_id: uuid.UUID) -> Deletion:
+    """Raises DeletionNotFound."""
+    query = select(Deletion).where(Deletion.id == deletion_id, Deletion.project_id == project_id)
+    found = session.scalars(query).one_or_none()
+    if found is None:
+        raise DeletionNotFound(f"no deletion {deletion_id} in this project; `memgen deletions` lists them")
+    return found
+
+
+def _lock_adapters(session: Session, project_id: uuid.UUID) -> None:
+    query = select(Adapter.id).where(Adapter.project_id == project_id).order_by(Adapter.id).with_for_update()
+    session.scalars(query).all()
+
+
+def _live_jobs(session: Session, project_id: uuid.UUID) -> list[uuid.UUID]:
+    """They may read some of the data before this transaction's end, and write copies of it after.
+
+    Queued ones too: a worker may begin them meanwhile. No other job can come: it would wait for its adapter's lock.
+    """
+    return list(session.scalars(select(Job.id).where(Job.project_id == project_id, Job.state.in_(jobs.LIVE))))
+
+
+def _forget_sessions(session: Session, project_id: uuid.UUID, sessions: tuple[str, ...]) -> None:
+    """Answers no longer name their session, and their feedback loses its comments; rewards and counts stay."""
+    mine = Exposure.project_id == project_id, Exposure.session_id.in_(sessions)
+    answers = select(Exposure.completion_id).where(*mine)
+    # Still one unit of the route's comparison, no longer anybody's name: nobody knows the salt once this has run, so
+    # that guesses at the name can't be tried, and one who comes back and goes again is another unit.
+    digest = func.encode(func.sha256(func.convert_to(secrets.token_hex(32) + Feedback.unit, "UTF8")), "hex")
+    with may_erase(session):
+        session.execute(
+            update(Feedback)
+            .where(Feedback.completion_id.in_(answers), Feedback.unit.in_(sessions))
+            .values(unit=func.concat("erased-", digest))
+        )
+        session.execute(update(Feedback).where(Feedback.completion_id.in_(answers)).values(comment=""))
+        session.execute(update(Exposure).where(*mine).values(session_id=None))
+
+
+def _withdraw(session: Session, affected: Affected, order: Order, evidence: dict[str, Any]) -> dict[str, Any]:
+    """Returns what moved: `{"moved": [...], "stranded": [...], "ended_routes": [...]}`."""
+    touched = {version.id for version in affected.versions}
+    for version in affected.versions:
+        withdraw(session, version, actor=order.actor, reason=order.reason, evidence=evidence)
+    told: dict[str, list[Any]] = {"moved": [], "stranded": [], "ended_routes": []}
+    for adapter in {version.adapter_id: version.adapter for version in affected.versions}.values():
+        route = live_route(session, adapter)
+        if route is not None and any(arm.version_id in touched for arm in route.arms):
+            end_live_route(session, adapter, actor=order.actor, reason=order.reason, evidence=evidence)
+            told["ended_routes"].append(f"{adapter.name}: route {route.number}")
+        refuge = _newest_good(session, adapter, touched)
+        for alias in list_aliases(session, adapter):
+            if alias.version_id not in touched:
+                continue
+            name = f"{adapter.name}@{alias.name}"
+            if refuge is None:
+                told["stranded"].append(name)
+                continue
+            told["moved"].append({"alias": name, "from": alias.version.number, "to": refuge.number})
+            _move(session, adapter, alias.name, refuge, order)
+    return told
+
+
+def _newest_good(session: Session, adapter: Adapter, touched: set[uuid.UUID]) -> Version | None:
+    for version in reversed(list_versions(session, adapter)):
+        if version.id in touched or verdict(gate_of(session, version)) != "passed":
+            continue
+        try:
+            check_servable(session, version)
+        except VersionNotServable:
+            continue
+        return version
+    return None
+
+
+def _move(session: Session, adapter: Adapter, alias: str, target: Version, order: Order) -> None:
+    reason = f"trained on deleted data: {order.reason}"
+    if any(move.to_version_id == target.id for move in history(session, adapter, alias)):
+        roll_back(session, adapter, alias, actor=order.actor, reason=reason, to_number=target.number)
+    else:
+        promote(session, adapter, alias, target, actor=order.actor, reason=reason)
+
+
+def _restart(session: Session, job: Job, affected: Affected, order: Order) -> uuid.UUID | None:
+    """Cancel a training on the data and queue the same one without it, whatever the policy: it has served nobody.
+
+    None if there is nothing to begin anew: it has just ended, or may not go on from its parent.
+    """
+    try:
+        jobs.request_cancel(session, job.project_id, job.id)
+    except JobStateConflict:
+        return None
+    params = dict(job.params)
+    if order.policy != "keep" and job.adapter_id is not None:
+        params["parent"] = _unaffected(session, affected, job.adapter_id, params.get("parent"))
+    refusal = _refusal(session, job, params.get("parent"))
+    if refusal is not None:
+        jobs.add_event(session, job.id, "warning", f"its data was deleted; it does not begin anew: {refusal}")
+        stop_line(session, job, refusal)
+        return None
+    replacement = jobs.create_job(session, job.project_id, job.kind, params, job.adapter)
+    follow_up_job(session, job, replacement)
+    follow_up_retraining(session, job, replacement)
+    jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")
+    jobs.add_event(session, replacement.id, "info", f"replaces job {job.id}, whose data was deleted")
+    return replacement.id
+
+
+def _refusal(session: Session, job: Job, parent: int | None) -> str | None:
+    """Why the training can't go on from the version of that number, or from nothing."""
+    if job.adapter is None or not parent:
+        return "no version is left whose trigger it could train" if job.kind == "train_trigger" else None
+    try:
+        check_parent(session, get_version(session, job.adapter, parent))
+    except VersionNotServable as error:
+        return str(error)
+    return None
+
+
+def _unaffected(session: Session, affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:
+    """The version itself, or its nearest ancestor that did not learn the data; None for the bare base."""
+    touched = {version.number: version for version in affected.versions if version.adapter_id == adapter_id}
+    if number not in touched:
+        return number
+    clean = [ancestor for ancestor in lineage(session, touched[number]) if ancestor.number not in touched]
+    return clean[-1].number if clean else None
+
+
+def _plan_erasure(session: Session, deletion: Deletion, affected: Affected, watched: list[uuid.UUID]) -> None:
+    dataset_ids = [dataset.id for dataset, _ in affected.datasets]
+    session.add_all(
+        DeletionDataset(deletion_id=deletion.id, dataset_id=dataset.id, items=items)
+        for dataset, items in affected.datasets
+    )
+    readers = session.scalars(select(Job.id).where(Job.dataset_id.in_(dataset_ids)).order_by(Job.seq)).all()
+    session.add(
+        Erasure(
+            deletion_id=deletion.id,
+            datasets=[dataset.object_key for dataset, _ in affected.datasets],
+            objects=[f"jobs/{job_id}/checkpoint.safetensors" for job_id in readers],
+            job_ids=[str(job_id) for job_id in {*watched, *(job.id for job in affected.jobs)}],
+        )
+    )
+    session.flush()

@@ -1,0 +1,192 @@
+"""What a deletion of data is about, and all that it touches: found without changing anything, for the dry run."""
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from registry.database import one_of
+from registry.errors import Invalid, TrajectoryNotFound
+from registry.jobs import LIVE
+from registry.json_text import is_storable, show
+from registry.models import (
+    Dataset,
+    DatasetItem,
+    Exposure,
+    Job,
+    Suite,
+    SuiteItem,
+    Task,
+    Trajectory,
+    Version,
+)
+from registry.versions.lineage import Serving, datasets_of, serving_of, versions_touched
+
+Scope = Literal["trajectory", "session", "user"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One trajectory by the service's id, all of a session by its id, or all of a user: `metadata.user`."""
+
+    scope: Scope
+    identifier: str
+
+    @property
+    def digest(self) -> str:
+        """What the record keeps instead of the identifier. 64 hex digits."""
+        return hashlib.sha256(f"{self.scope}\n{self.identifier}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Affected:
+    """All that holds, or learned from, the data."""
+
+    trajectories: tuple[tuple[uuid.UUID, str], ...]
+    """(id, content hash)"""
+    sessions: tuple[str, ...]
+    """Whose answers lose their session's id, and their feedback its comments."""
+    answers: int
+    suites: tuple[tuple[str, int, int], ...]
+    """(task, number, items)"""
+    datasets: tuple[tuple[Dataset, int], ...]
+    """With the number of their places that hold the data."""
+    jobs: tuple[Job, ...]
+    """That are live and read one of the datasets, or go on from a version that did."""
+    versions: tuple[Version, ...]
+    serving: dict[uuid.UUID, Serving]
+
+    @property
+    def remembering(self) -> tuple[Version, ...]:
+        """Versions whose artifact holds what they were trained with in words, to be cued from it."""
+        return tuple(version for version in self.versions if version.adapter.memory.get("cue_tokens"))
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON, without any of the data."""
+        return {
+            "trajectories": len(self.trajectories),
+            "answers": self.answers,
+            "suites": [{"task": task, "number": number, "items": items} for task, number, items in self.suites],
+            "datasets": [
+                {"hash": dataset.content_hash, "task": dataset.task.name, "items": items}
+                for dataset, items in self.datasets
+            ],
+            "jobs": [str(job.id) for job in self.jobs],
+            "versions": [
+                {
+                    "adapter": version.adapter.name,
+                    "number": version.number,
+                    "aliases": list(self.serving[version.id].aliases),
+                    "routes": list(self.serving[version.id].routes),
+                    "exposures": self.serving[version.id].exposures,
+                }
+                for version in self.versions
+            ],
+        }
+
+
+def find_affected(session: Session, project_id: uuid.UUID, subject: Subject) -> Affected:
+    """Raises Invalid, or TrajectoryNotFound: nothing of the subject is stored."""
+    rows = session.execute(
+        select(Trajectory.id, Trajectory.content_hash, Trajectory.session_id)
+        .where(Trajectory.project_id == project_id, _matches(subject))
+        .order_by(Trajectory.seq)
+    ).all()
+    ids = [row.id for row in rows]
+    sessions = _sessions(subject, [row.session_id for row in rows])
+    answers = session.scalar(
+        select(func.count()).where(Exposure.project_id == project_id, Exposure.session_id.in_(sessions))
+    )
+    if not rows and not answers:
+        raise TrajectoryNotFound(f"nothing of {subject.scope} {show(subject.identifier)} is stored in this project")
+    datasets = datasets_of(session, ids)
+    dataset_ids = [dataset.id for dataset in datasets]
+    held = session.execute(
+        select(DatasetItem.dataset_id, func.count())
+        .where(one_of(DatasetItem.trajectory_id, ids))
+        .group_by(DatasetItem.dataset_id)
+    )
+    places = {row[0]: row[1] for row in held}
+    versions = versions_touched(session, dataset_ids)
+    return Affected(
+        trajectories=tuple((row.id, row.content_hash) for row in rows),
+        sessions=sessions,
+        answers=answers or 0,
+        suites=_suites(session, ids),
+        datasets=tuple((dataset, places[dataset.id]) for dataset in datasets),
+        jobs=_live_jobs(session, project_id, dataset_ids, versions),
+        versions=tuple(versions),
+        serving=serving_of(session, [version.id for version in versions]),
+    )
+
+
+def lock_subject(session: Session, project_id: uuid.UUID, subject: Subject) -> None:
+    """Nobody can put the subject's trajectories into another dataset or suite until this transaction ends."""
+    rows = select(Trajectory.id).where(Trajectory.project_id == project_id, _matches(subject))
+    session.scalars(rows.order_by(Trajectory.id).with_for_update()).all()
+
+
+def _matches(subject: Subject) -> Any:
+    """Raises Invalid."""
+    if not is_storable(subject.identifier) or not subject.identifier:
+        raise Invalid(f"{subject.scope} {show(subject.identifier)}; expected an id without NUL")
+    if subject.scope == "session":
+        return Trajectory.session_id == subject.identifier
+    if subject.scope == "user":
+        return Trajectory.details["user"].astext == subject.identifier
+    try:
+        return Trajectory.id == uuid.UUID(subject.identifier)
+    except ValueError as error:
+        raise Invalid(
+            f"trajectory {show(subject.identifier)}; expected the id that the service gave it, a UUID"
+        ) from error
+
+
+def _sessions(subject: Subject, found: list[str | None]) -> tuple[str, ...]:
+    """A user's requests go by the sessions of the user's trajectories, and by the user where they named none."""
+    if subject.scope == "trajectory":
+        return ()
+    if subject.scope == "session":
+        return (subject.identifier,)
+    return tuple(sorted({subject.identifier, *(session_id for session_id in found if session_id is not None)}))
+
+
+def _suites(session: Session, trajectory_ids: list[uuid.UUID]) -> tuple[tuple[str, int, int], ...]:
+    rows = session.execute(
+        select(Task.name, Suite.number, func.count())
+        .select_from(SuiteItem)
+        .join(Suite, Suite.id == SuiteItem.suite_id)
+        .join(Task, Task.id == Suite.task_id)
+        .where(one_of(SuiteItem.trajectory_id, trajectory_ids))
+        .group_by(Task.name, Suite.number)
+        .order_by(Task.name, Suite.number)
+    )
+    return tuple((task, number, items) for task, number, items in rows)
+
+
+def _live_jobs(
+    session: Session, project_id: uuid.UUID, dataset_ids: list[uuid.UUID], versions: list[Version]
+) -> tuple[Job, ...]:
+    """Trainings under way on the data, or from a version that learned it."""
+    numbers: dict[uuid.UUID, set[int]] = {}
+    for version in versions:
+        numbers.setdefault(version.adapter_id, set()).add(version.number)
+    live = session.scalars(
+        select(Job)
+        .where(
+            Job.project_id == project_id,
+            Job.state.in_(LIVE),
+            Job.kind.startswith("train_"),
+            or_(Job.dataset_id.in_(dataset_ids), Job.adapter_id.in_(numbers)),
+        )
+        .order_by(Job.seq)
+    )
+    return tuple(
+        job
+        for job in live
+        if job.dataset_id in dataset_ids
+        or (job.adapter_id is not None and job.params.get("parent") in numbers.get(job.adapter_id, ()))
+    )

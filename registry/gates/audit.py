@@ -1,0 +1,87 @@
+"""What a gate saw, item by item: how a verdict is audited. Reads what evaluations kept; computes nothing anew."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.errors import GateNotFound, TaskNotFound
+from registry.gates.evaluations import find_evaluation, subject_of
+from registry.gates.verdict import gate_of
+from registry.models import Gate, Suite, SuiteItem, Version
+
+Flip = Literal["better", "worse"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One held-out item under champion and candidate."""
+
+    place: int
+    """In the suite."""
+    trajectory_id: uuid.UUID | None
+    """None if the trajectory was deleted since."""
+    champion: dict[str, Any]
+    """`{"score", "answer"}`, as its evaluation kept it."""
+    candidate: dict[str, Any]
+
+    @property
+    def flipped(self) -> Flip | None:
+        """From the candidate's side; None if both scored the same."""
+        change = self.candidate["score"] - self.champion["score"]
+        return "better" if change > 0 else "worse" if change < 0 else None
+
+
+def recorded_gate(session: Session, version: Version) -> Gate:
+    """Raises GateNotFound."""
+    gate = gate_of(session, version)
+    if gate is None:
+        raise GateNotFound(
+            f"the gate of {version.adapter.name}@{version.number} has not run yet; its job's events say how far it is"
+        )
+    return gate
+
+
+def suite_numbers(session: Session, gate: Gate) -> dict[str, int]:
+    """By task, the number of the suite that the gate compared on."""
+    ids = {c["task"]: uuid.UUID(c["suite"]) for c in gate.comparisons if c.get("suite")}
+    found = {suite.id: suite.number for suite in session.scalars(select(Suite).where(Suite.id.in_(ids.values())))}
+    return {task: found[suite] for task, suite in ids.items() if suite in found}
+
+
+def pairs_of(session: Session, version: Version, task: str) -> list[Pair]:
+    """Every item that the gate compared on a task, by place; empty if nothing was kept to compare.
+
+    Raises:
+        GateNotFound: the gate has not run.
+        TaskNotFound: it did not look at such a task.
+    """
+    gate = recorded_gate(session, version)
+    comparison = next((c for c in gate.comparisons if c["task"] == task), None)
+    if comparison is None:
+        known = [c["task"] for c in gate.comparisons]
+        raise TaskNotFound(f"the gate of {version.adapter.name}@{version.number} compared {known}, not {task!r}")
+    if not comparison.get("suite"):
+        return []
+    suite = uuid.UUID(comparison["suite"])
+    rival, own = (
+        find_evaluation(session, subject_of(version.adapter, subject), suite) for subject in (gate.champion, version)
+    )
+    if rival is None or own is None:
+        return []
+    kept = session.scalars(select(SuiteItem).where(SuiteItem.suite_id == suite))
+    trajectories = {item.place: item.trajectory_id for item in kept}
+    return [
+        Pair(place, trajectories.get(place), before, after)
+        for place, (before, after) in enumerate(zip(rival.items, own.items, strict=True))
+    ]
+
+
+def flipped_only(pairs: Sequence[Pair], which: Flip | Literal["any"] | None) -> list[Pair]:
+    """Those that flipped as asked; all of them for None."""
+    if which is None:
+        return list(pairs)
+    return [pair for pair in pairs if (pair.flipped is not None if which == "any" else pair.flipped == which)]

@@ -1,0 +1,85 @@
+"""Whom a version is judged beside, and on what: the champion, and the tasks that either has learned.
+
+A champion that may not serve any more is nobody's rival. Users get no answer from it that they could lose, and a gain
+over it would be asked of the very version that is to mend it; the bare base stands in for it.
+"""
+
+import uuid
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from registry.errors import VersionNotServable
+from registry.models import Adapter, Task, Version, VersionImport
+from registry.versions.ancestry import learned_tasks
+from registry.versions.records import champion
+from registry.versions.state import check_servable
+
+
+@dataclass(frozen=True)
+class Rival:
+    version: Version | None
+    """The champion; None for the bare base."""
+    stranded: Version | None = None
+    """The champion, if it may not serve."""
+    why_stranded: str = ""
+
+    @property
+    def version_id(self) -> uuid.UUID | None:
+        return self.version.id if self.version else None
+
+
+def rival_of(session: Session, adapter: Adapter) -> Rival:
+    best = champion(session, adapter)
+    if best is None:
+        return Rival(None)
+    try:
+        check_servable(session, best)
+    except VersionNotServable as error:
+        return Rival(None, best, str(error))
+    return Rival(best)
+
+
+def tasks_to_judge(session: Session, version: Version, rival: Version | None) -> list[Task]:
+    """What the version learned, then what only its rival did: a version of another branch would lose that."""
+    return _each_once([*learned_tasks(session, version), *learned_tasks(session, rival)])
+
+
+def tasks_at_stake(session: Session, adapter: Adapter, parent: Version | None, task: Task) -> list[Task]:
+    """What a version that goes on from `parent` and learns `task` will be judged on, if the champion stays."""
+    rival = rival_of(session, adapter).version
+    return _each_once([task, *learned_tasks(session, parent), *learned_tasks(session, rival)])
+
+
+def not_judged(session: Session, version: Version, rival: Rival, suites: Container[uuid.UUID]) -> list[str]:
+    """What the gate did not compare, and why, for people.
+
+    Args:
+        suites: tasks that have one.
+    """
+    said = []
+    if rival.stranded is not None:
+        name = f"{rival.stranded.adapter.name}@{rival.stranded.number}"
+        said.append(f"compared with the bare base, because the champion may not serve: {rival.why_stranded}")
+        own = {task.id for task in learned_tasks(session, version)}
+        said += [
+            f"{task.name}: not compared; only {name} has learned it, and what may not serve is nothing to be worse than"
+            for task in learned_tasks(session, rival.stranded)
+            if task.id not in own
+        ]
+    if is_imported(session, version):
+        said += [
+            f"{task.name}: not compared; this installation has no held-out items of it"
+            for task in tasks_to_judge(session, version, rival.version)
+            if task.id not in suites
+        ]
+    return said
+
+
+def is_imported(session: Session, version: Version) -> bool:
+    return session.get(VersionImport, version.id) is not None
+
+
+def _each_once(tasks: Iterable[Task]) -> list[Task]:
+    return list({task.id: task for task in tasks}.values())

@@ -1,0 +1,231 @@
+"""The gate: may an alias move to this version?
+
+It compares the version with the champion (the bare base if there is none that may serve) item by item on the same
+suites: no task that either has learned may drop by more than the adapter's margin, and the newly trained task must gain
+(`registry.gates.baseline`). What counts as a drop on a suite of finite size is the adapter's rule:
+
+    point             the measured drop is more than the margin
+    significant_drop  it is, and chance is not to blame: two-sided p at or below the level
+    non_inferior      it can't be ruled out: the interval of the change reaches the margin or below
+
+The first is the default. On suites of some dozen items the second lets real forgetting through and the third refuses
+nearly everything: 40 items that all stay right leave an interval of nearly 9 points. The new task must gain by its
+point estimate whatever the rule; the interval of the gain is recorded beside it.
+
+Verdict, evidence and reasons are recorded once and never changed; what a person says to them is a row of its own
+(`registry.promotion`).
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy.orm import Session
+
+from registry.gates.baseline import is_imported, tasks_to_judge
+from registry.gates.evaluations import find_evaluation, subject_of
+from registry.gates.paired import Paired, compare_pairs
+from registry.models import Adapter, Gate, Job, Version, VersionImport
+from registry.versions.ancestry import learned_tasks
+
+
+@dataclass(frozen=True)
+class GateTerms:
+    """By what a version is judged."""
+
+    margin: float
+    """Largest drop of an old task's score, in [0, 1]."""
+    rule: str = "point"
+    level: float = 0.05
+    """Of tests; intervals have confidence `1 - level`."""
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> "GateTerms":
+        return cls(adapter.gate_margin, adapter.gate_rule, adapter.gate_level)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Champion and candidate on one task's suite; None if there is no suite to compare on."""
+
+    task: str
+    new: bool
+    """The task that the candidate's weaver was trained for; else one its lineage, or the champion's, learned before."""
+    champion: float | None
+    """Mean score, in [0, 1]."""
+    candidate: float | None
+    passed: bool
+    reason: str
+    suite: str | None = None
+    """Id of the suite of both evaluations, which keep every answer."""
+    evidence: Paired | None = None
+    learned: bool = True
+    """Whether the candidate's lineage learned the task; else only the champion's did."""
+
+    @property
+    def change(self) -> float | None:
+        if self.champion is None or self.candidate is None:
+            return None
+        return self.candidate - self.champion
+
+
+def compare(
+    task: str,
+    *,
+    new: bool,
+    champion: Sequence[float] | None,
+    candidate: Sequence[float] | None,
+    terms: GateTerms,
+    suite: uuid.UUID | None = None,
+    learned: bool = True,
+) -> Comparison:
+    """Judge one task by the scores of the same items in the same order.
+
+    With a margin of 0.05 and rule `point`, 90% to 86% passes on an earlier task, and 90% to 90% fails on the new one.
+    What can't be measured fails: a gate that saw nothing must not wave a version through.
+    """
+    if not champion or not candidate:
+        reason = f"{task}: no held-out items to check; upload more trajectories of this task"
+        return Comparison(task, new, None, None, passed=False, reason=reason, learned=learned)
+    evidence = compare_pairs(champion, candidate, level=terms.level)
+    before, after = sum(champion) / len(champion), sum(candidate) / len(candidate)
+    if new:
+        passed = after > before
+        verdict = f"{'a gain' if passed else 'no gain'} on the new task"
+    else:
+        passed, verdict = _holds(evidence, after - before, terms)
+    if not learned:
+        verdict += "; the champion has learned it and this version has not"
+    reason = (
+        f"{task}: {100 * before:.1f}% to {100 * after:.1f}% ({100 * (after - before):+.1f} points), {verdict}; "
+        f"{_in_words(evidence)}"
+    )
+    return Comparison(task, new, before, after, passed, reason, str(suite) if suite else None, evidence, learned)
+
+
+def judge(
+    session: Session,
+    version: Version,
+    *,
+    champion: Version | None,
+    terms: GateTerms,
+    suites: Mapping[uuid.UUID, uuid.UUID],
+) -> list[Comparison]:
+    """Compare a version with the champion, or the bare base, on every task that either has learned.
+
+    A task without a suite fails, but not for an imported version: that is judged on the suites that are here, and
+    where none of its own tasks has one, on its origin's word.
+
+    Args:
+        champion: that may serve (`registry.gates.baseline`); None for the bare base.
+        suites: by task, the suite that both were evaluated on; a task without one was not measured.
+    """
+    rival, own = subject_of(version.adapter, champion), subject_of(version.adapter, version)
+    ours, theirs = learned_tasks(session, version), learned_tasks(session, champion)
+    imported = is_imported(session, version)
+    found = []
+    if imported and not any(task.id in suites for task in ours):
+        found.append(word_of_origin(session, version))
+    for task in tasks_to_judge(session, version, champion):
+        suite = suites.get(task.id)
+        if imported and suite is None:
+            continue
+        scores: list[list[float] | None] = []
+        for subject in (rival, own):
+            evaluation = find_evaluation(session, subject, suite) if suite else None
+            scores.append([item["score"] for item in evaluation.items] if evaluation else None)
+        known = task in theirs and (_of_trigger(version) or _replaces(session, version))
+        found.append(
+            compare(
+                task.name,
+                new=task.id == version.dataset.task_id and not known,
+                champion=scores[0],
+                candidate=scores[1],
+                terms=terms,
+                suite=suite,
+                learned=task in ours,
+            )
+        )
+    return found
+
+
+def word_of_origin(session: Session, version: Version) -> Comparison:
+    """What stands for the tasks of an imported version where none can be measured: the origin's verdict."""
+    origin = session.get_one(VersionImport, version.id).origin
+    tasks = ", ".join(task.name for task in learned_tasks(session, version))
+    reason = (
+        f"not checked here: this installation has no held-out items of {tasks}; at its origin "
+        f"{origin['adapter']}@{origin['number']} was {origin['verdict']}"
+    )
+    return Comparison(version.dataset.task.name, True, None, None, passed=origin["verdict"] == "passed", reason=reason)
+
+
+def _replaces(session: Session, version: Version) -> bool:
+    """Whether it was trained anew because data was deleted: it need not know more than the one it replaces."""
+    return "replaces" in session.get_one(Job, version.job_id).params
+
+
+def record_gate(
+    session: Session,
+    version: Version,
+    *,
+    champion: Version | None,
+    comparisons: Sequence[Comparison],
+    terms: GateTerms,
+    policy: str = "automatic",
+    flags: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> Gate:
+    """Record the verdict on a version: every comparison must pass, and training must have learned (`flags` empty).
+
+    Args:
+        remarks: more reasons, that decide nothing.
+    """
+    gate = Gate(
+        version_id=version.id,
+        champion_id=champion.id if champion else None,
+        passed=bool(comparisons) and all(c.passed for c in comparisons) and not flags,
+        margin=terms.margin,
+        rule=terms.rule,
+        level=terms.level,
+        policy=policy,
+        comparisons=[{**asdict(c), "change": c.change} for c in comparisons],
+        reasons=[c.reason for c in comparisons] + [f"training: {flag}" for flag in flags] + list(remarks),
+    )
+    session.add(gate)
+    session.flush()
+    return gate
+
+
+def _of_trigger(version: Version) -> bool:
+    """Whether only the trigger was trained: to weave less at no lower score, not to gain on what is learned already."""
+    return bool(version.dataset.manifest.get("trains") == "trigger")
+
+
+def forgot(comparisons: Sequence[Comparison]) -> bool:
+    """Whether a task learned earlier was measured and failed: what a larger replay share might mend."""
+    return any(c.learned and not c.new and not c.passed and c.evidence is not None for c in comparisons)
+
+
+def _holds(evidence: Paired, change: float, terms: GateTerms) -> tuple[bool, str]:
+    """Whether an earlier task keeps what it had, and how to say it."""
+    allowed = f"the allowed drop of {100 * terms.margin:.1f} points"
+    # Scores are fractions of item counts; the tolerance only absorbs their rounding.
+    if terms.rule == "non_inferior":
+        shown = evidence.low > -terms.margin + 1e-9
+        return shown, f"{'shown to be within' if shown else 'not shown to be within'} {allowed}"
+    if change >= -terms.margin - 1e-9:
+        return True, f"within {allowed}"
+    if terms.rule == "significant_drop":
+        significant = evidence.p_value <= terms.level
+        return not significant, f"more than {allowed}, {'' if significant else 'but not '}significant"
+    return False, f"more than {allowed}"
+
+
+def _in_words(evidence: Paired) -> str:
+    test = "exact McNemar" if evidence.test == "mcnemar" else "paired permutation"
+    return (
+        f"{100 * (1 - evidence.level):g}% interval {100 * evidence.low:+.1f} to {100 * evidence.high:+.1f} points, "
+        f"{evidence.better} better and {evidence.worse} worse of {evidence.items} items, "
+        f"p = {evidence.p_value:.3g} ({test})"
+    )

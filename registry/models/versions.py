@@ -1,0 +1,92 @@
+"""Rows about a version beside the version itself: state, tags, changes, imports, retention of its adapter."""
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry.models.declarative import Base, JsonObject, created_at_column
+
+VERSION_CHANGES = (
+    *("tagged", "untagged", "archived", "unarchived", "withdrawn", "purged", "restored", "exported", "imported"),
+)
+
+
+class VersionStanding(Base):
+    """What became of a version after its registration; a version without a row is an ordinary one."""
+
+    __tablename__ = "version_standings"
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
+    archived_at: Mapped[datetime | None]
+    """Hidden and not servable, until it is taken out again."""
+    withdrawn_at: Mapped[datetime | None]
+    """Never servable again: it was trained on data that was deleted."""
+    purged_at: Mapped[datetime | None]
+    """Retention removed its bytes; rows and hashes stay. Null again once an import has brought them back."""
+
+
+class VersionTag(Base):
+    """A free label."""
+
+    __tablename__ = "version_tags"
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = created_at_column()
+
+
+class VersionChange(Base):
+    """History of a version's labels and standing: who, when, why."""
+
+    __tablename__ = "version_changes"
+    __table_args__ = (
+        CheckConstraint(f"kind in {VERSION_CHANGES}", name="kind"),
+        Index("ix_version_changes_version_id_seq", "version_id", "seq"),
+    )
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str]
+    reason: Mapped[str]
+    evidence: Mapped[JsonObject]
+    at: Mapped[datetime] = created_at_column()
+
+
+class VersionImport(Base):
+    """Where a version came from that another installation trained."""
+
+    __tablename__ = "version_imports"
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
+    origin: Mapped[JsonObject]
+    """The archive's description: name, number, verdict, lineage, hashes."""
+    created_at: Mapped[datetime] = created_at_column()
+
+
+class VersionImportTask(Base):
+    """A task of this project that an ancestor of an imported version learned at its origin."""
+
+    __tablename__ = "version_import_tasks"
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+
+
+class VersionImportDataset(Base):
+    """A dataset of this project that an imported version, or an ancestor at its origin, was trained on."""
+
+    __tablename__ = "version_import_datasets"
+    version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
+    dataset_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class RetentionPolicy(Base):
+    """How many of an adapter's newest versions are kept whatever needs them; the settings' default without a row."""
+
+    __tablename__ = "retention_policies"
+    __table_args__ = (CheckConstraint("keep_last >= 1", name="keep_last"),)
+    adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"), primary_key=True)
+    keep_last: Mapped[int]
+    actor: Mapped[str]
+    changed_at: Mapped[datetime] = created_at_column()

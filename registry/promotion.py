@@ -1,0 +1,108 @@
+"""What follows from a gate: promotion, a person's decision, a canary, or one more training with a larger replay share.
+
+The gate's row says what was found; the decision on it is a row of its own, made once, by somebody, for a reason.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.errors import NothingToDecide, RouteRunning
+from registry.gates.baseline import rival_of
+from registry.gates.gate import Comparison, forgot
+from registry.gates.verdict import gate_of, verdict
+from registry.jobs import follow_up_job
+from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
+from registry.serving.aliases import CHAMPION, promote
+from registry.serving.canaries import start_by_policy
+from registry.serving.routes import live_route
+
+
+def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, job: Job) -> str:
+    """Do what the policy says, in the gate's own transaction; returns what was done, in plain words.
+
+    The caller holds the adapter's lock.
+    """
+    if not gate.passed:
+        return "rejected; every alias stays where it is"
+    if gate.policy == "manual":
+        return "passed; waits for somebody to approve or reject it"
+    if not job.params.get("promote", True):
+        return "passed; the job was told to promote nothing"
+    actor = f"job {job.id}"
+    if gate.policy == "canary" and rival_of(session, adapter).version is not None:
+        return _start_canary(session, adapter, version, actor)
+    promote(session, adapter, CHAMPION, version, actor=actor, reason="passed its gate")
+    return "passed; it is the champion now"
+
+
+def retry_of(
+    session: Session, adapter: Adapter, version: Version, job: Job, comparisons: Sequence[Comparison]
+) -> Job | None:
+    """The one training with a larger replay share that a version which forgot may be followed by.
+
+    None if the adapter does not ask for it, forgetting was not the reason, the share is no larger, or `job` is such a
+    training itself: there is never a second.
+    """
+    share = adapter.retry_replay_share
+    if share is None or adapter.strategy != "replay" or not forgot(comparisons):
+        return None
+    if job.kind != "train_weaver" or "retry_of" in job.params:
+        return None
+    if share <= float(version.dataset.manifest["replay_share"]):
+        return None
+    params = {**job.params, "retry_of": version.number, "replay_share": share}
+    retry = jobs.create_job(session, adapter.project_id, "train_weaver", params, adapter)
+    follow_up_job(session, job, retry)
+    return retry
+
+
+def decide(
+    session: Session,
+    adapter: Adapter,
+    version: Version,
+    *,
+    approved: bool,
+    actor: str,
+    reason: str,
+    expected: int | None = None,
+) -> tuple[GateDecision, AliasMove | None]:
+    """Approve a version that waits, which makes it the champion, or reject it for good.
+
+    Args:
+        adapter: locked by the caller.
+        expected: number of the version that the caller believes is the champion, 0 for none; None expects the one
+            that the gate compared with, because what it found holds for no other. After one with the bare base, that
+            is none, or one that may not serve.
+
+    Raises:
+        NothingToDecide: the version does not wait.
+        StaleAlias: the champion is another.
+    """
+    gate = gate_of(session, version)
+    if gate is None or verdict(gate) != "waiting":
+        raise NothingToDecide(
+            f"{adapter.name}@{version.number} is {verdict(gate)}; only a version that passed its gate under policy "
+            "'manual' waits for a decision, and that is made once"
+        )
+    gate.decision = GateDecision(gate_id=gate.id, approved=approved, actor=actor, reason=reason)
+    session.flush()
+    if not approved:
+        return gate.decision, None
+    if expected is None:
+        compared = gate.champion or rival_of(session, adapter).stranded
+        expected = compared.number if compared else 0
+    why = f"approved: {reason}" if reason else "approved"
+    return gate.decision, promote(session, adapter, CHAMPION, version, actor=actor, reason=why, expected=expected)
+
+
+def _start_canary(session: Session, adapter: Adapter, version: Version, actor: str) -> str:
+    live = live_route(session, adapter)
+    try:
+        route = start_by_policy(session, adapter, version, actor=actor, reason="passed its gate")
+    except RouteRunning as running:
+        waits = live is not None and live.kind == "canary"
+        following = "This version is tried next if that one is stopped" if waits else "Then start its canary by hand"
+        return f"passed; no canary was started: {running}. {following}"
+    return f"passed; route {route.number} gives it {100 * adapter.canary_share:g}% of the sessions"

@@ -1,0 +1,195 @@
+"""The tick of a schedule: is it due, is there something to learn, may a job start? What came of it is a row.
+
+Any number of beats may tick at the same time: a schedule is taken under its row's lock, and whoever comes second
+finds it done. Due times that passed while no beat ran are made up for once.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.datasets.snapshots import learnable
+from registry.errors import VersionNotServable
+from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
+from registry.schedules.cron import Cron
+from registry.schedules.schedules import Idle, NewTrajectories, when_of
+from registry.versions.records import champion
+from registry.versions.state import check_parent
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Trajectories that may be learned from and were not yet."""
+
+    count: int
+    up_to_seq: int
+    """Arrival number of the newest; 0 for none."""
+
+
+@dataclass(frozen=True)
+class _Due:
+    at: datetime
+    missed: int
+    waiting: Waiting
+
+
+def schedules_to_ask(session: Session, now: datetime) -> list[uuid.UUID]:
+    """Those that may be due: a cron expression whose time has come, and all of the other kinds."""
+    query = select(Schedule.id).where(
+        Schedule.paused_at.is_(None),
+        Schedule.deleted_at.is_(None),
+        or_(Schedule.next_run_at.is_(None), Schedule.next_run_at <= now),
+    )
+    return list(session.scalars(query.order_by(Schedule.created_at, Schedule.id)))
+
+
+def tick(session: Session, schedule_id: uuid.UUID, now: datetime) -> uuid.UUID | None:
+    """Start the schedule's job if it is due. The job to enqueue after the commit, or None."""
+    schedule = session.scalars(
+        select(Schedule)
+        .where(Schedule.id == schedule_id, Schedule.paused_at.is_(None), Schedule.deleted_at.is_(None))
+        .with_for_update(skip_locked=True, of=Schedule)
+    ).one_or_none()
+    if schedule is None:
+        return None
+    due = _due(session, schedule, now)
+    if due is None:
+        return None
+    refusal = _refusal(session, schedule, due)
+    if refusal is not None:
+        _skip(session, schedule, due, now, refusal)
+        return None
+    job_id = _start(session, schedule)
+    _record(session, schedule, due, now, job_id=job_id, reason=f"{due.waiting.count} new trajectories")
+    return job_id
+
+
+def waiting_for(session: Session, schedule: Schedule) -> Waiting:
+    """What the schedule counts: learnable trajectories that came after the newest one that the adapter has learned.
+
+    Not cron: after those of its last job, too, so that a job that fails is not started again at every tick.
+    """
+    mark = _learned_up_to(session, schedule)
+    if schedule.kind != "cron":
+        mark = max(mark, _tried_up_to(session, schedule))
+    count, newest = session.execute(
+        select(func.count(), func.coalesce(func.max(Trajectory.seq), 0)).where(
+            learnable(schedule.task_id, schedule.params["min_reward"]), Trajectory.seq > mark
+        )
+    ).one()
+    return Waiting(count, newest)
+
+
+def quiet_since(session: Session, schedule: Schedule) -> datetime:
+    """When the project last got a trajectory or answered a request; the schedule's own beginning at least."""
+    project = schedule.project_id
+    trajectory = session.scalar(
+        select(Trajectory.created_at).where(Trajectory.project_id == project).order_by(Trajectory.seq.desc()).limit(1)
+    )
+    answer = session.scalar(
+        select(Exposure.at).where(Exposure.project_id == project).order_by(Exposure.at.desc()).limit(1)
+    )
+    return max(moment for moment in (trajectory, answer, schedule.created_at) if moment is not None)
+
+
+def _due(session: Session, schedule: Schedule, now: datetime) -> _Due | None:
+    when = when_of(schedule)
+    if isinstance(when, Cron):
+        first = schedule.next_run_at
+        if first is None or first > now:
+            return None
+        schedule.next_run_at = next(when.after(now))
+        return _Due(first, when.missed_until(first, now), waiting_for(session, schedule))
+    waiting = waiting_for(session, schedule)
+    if isinstance(when, NewTrajectories):
+        return _Due(now, 0, waiting) if waiting.count >= when.count else None
+    return _idle(session, schedule, when, waiting, now)
+
+
+def _idle(session: Session, schedule: Schedule, when: Idle, waiting: Waiting, now: datetime) -> _Due | None:
+    if waiting.count == 0:
+        return None
+    at = quiet_since(session, schedule) + timedelta(hours=when.hours)
+    return _Due(at, 0, waiting) if at <= now else None
+
+
+def _refusal(session: Session, schedule: Schedule, due: _Due) -> str | None:
+    last = schedule.last_job
+    if last is not None and last.state in jobs.LIVE:
+        return f"its last job {last.id} is still {last.state}"
+    if due.waiting.count == 0:
+        return f"nothing new to learn: {schedule.adapter.name} has learned all of {schedule.task.name} that it may"
+    try:
+        check_parent(session, champion(session, schedule.adapter))
+    except VersionNotServable as error:
+        return f"the champion can't be gone on from: {error}"
+    return None
+
+
+def _start(session: Session, schedule: Schedule) -> uuid.UUID:
+    """An ordinary training, decided now: it goes on from the champion of this moment."""
+    best = champion(session, schedule.adapter)
+    params = {"task": schedule.task.name, "parent": best.number if best else None, **schedule.params}
+    job = jobs.create_job(session, schedule.project_id, "train_weaver", params, schedule.adapter)
+    jobs.add_event(session, job.id, "info", f"started by schedule {schedule.name}", {"schedule": schedule.name})
+    schedule.last_job = job
+    return job.id
+
+
+def _skip(session: Session, schedule: Schedule, due: _Due, now: datetime, reason: str) -> None:
+    """Recorded once for each due time of a cron expression; a condition that holds on and on is one."""
+    newest = session.scalars(
+        select(ScheduleRun).where(ScheduleRun.schedule_id == schedule.id).order_by(ScheduleRun.seq.desc()).limit(1)
+    ).one_or_none()
+    if schedule.kind == "cron" or newest is None or newest.reason != reason:
+        _record(session, schedule, due, now, job_id=None, reason=reason)
+
+
+def _record(
+    session: Session, schedule: Schedule, due: _Due, now: datetime, *, job_id: uuid.UUID | None, reason: str
+) -> None:
+    session.add(
+        ScheduleRun(
+            schedule_id=schedule.id,
+            outcome="skipped" if job_id is None else "started",
+            due_at=due.at,
+            at=now,
+            missed=due.missed,
+            new_trajectories=due.waiting.count,
+            up_to_seq=due.waiting.up_to_seq,
+            job_id=job_id,
+            reason=reason,
+        )
+    )
+    session.flush()
+
+
+def _learned_up_to(session: Session, schedule: Schedule) -> int:
+    """Of the adapter's newest version whose weaver was trained on the task, whatever its gate said."""
+    newest = (
+        select(Version.dataset_id)
+        .join(Dataset, Dataset.id == Version.dataset_id)
+        .where(
+            Version.adapter_id == schedule.adapter_id,
+            Dataset.task_id == schedule.task_id,
+            func.coalesce(Dataset.manifest["trains"].astext, "weaver") == "weaver",
+        )
+        .order_by(Version.number.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    found = session.scalar(
+        select(func.max(Trajectory.seq))
+        .join(DatasetItem, DatasetItem.trajectory_id == Trajectory.id)
+        .where(DatasetItem.dataset_id == newest, Trajectory.task_id == schedule.task_id)
+    )
+    return found or 0
+
+
+def _tried_up_to(session: Session, schedule: Schedule) -> int:
+    query = select(func.max(ScheduleRun.up_to_seq))
+    return session.scalar(query.where(ScheduleRun.schedule_id == schedule.id, ScheduleRun.outcome == "started")) or 0

@@ -1,0 +1,252 @@
+"""Aliases: movable pointers to versions, with a full history. Rollback is one call and moves one row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from registry.clock import utc_now
+from registry.errors import AliasNotFound, GateNotPassed, Invalid, NothingToRollBackTo, StaleAlias
+from registry.gates.verdict import gate_of, verdict
+from registry.models import Adapter, Alias, AliasMove, Gate, Route, Version
+from registry.names import check_name
+from registry.serving.rollback import WayBack, way_back
+from registry.serving.routes import end_live_route, route_at
+from registry.versions.records import get_version
+from registry.versions.state import check_servable
+
+CHAMPION = "champion"
+
+
+def get_alias(session: Session, adapter: Adapter, name: str) -> Alias:
+    """Raises AliasNotFound."""
+    found = session.get(Alias, (adapter.id, name), options=[joinedload(Alias.version)])
+    if found is None:
+        raise AliasNotFound(
+            f"adapter {adapter.name!r} has no alias {name!r} yet; promote a version, or ask for one by number "
+            f"(`{adapter.name}@1`)"
+        )
+    return found
+
+
+def list_aliases(session: Session, adapter: Adapter) -> list[Alias]:
+    query = select(Alias).where(Alias.adapter_id == adapter.id).options(joinedload(Alias.version))
+    return list(session.scalars(query.order_by(Alias.name)))
+
+
+def promote(
+    session: Session,
+    adapter: Adapter,
+    alias: str,
+    version: Version,
+    *,
+    actor: str,
+    reason: str,
+    expected: int | None = None,
+    evidence: Mapping[str, Any] | None = None,
+) -> AliasMove:
+    """Move an alias forward to a version that passed its gate.
+
+    Args:
+        adapter: locked by the caller.
+        expected: number of the version that the caller believes is current; None does not ask.
+        evidence: kept in the history beside the gate.
+
+    Raises:
+        GateNotPassed: the version was rejected or not checked yet.
+        StaleAlias: the alias points at another version than `expected`.
+    """
+    check_name("alias", alias)
+    gate = gate_of(session, version)
+    if gate is None or verdict(gate) != "passed":
+        raise GateNotPassed(
+            f"{adapter.name}@{version.number} is {verdict(gate)}; only a version that passed its gate may be "
+            f"promoted. {_why_not(gate)}"
+        )
+    return _move(
+        session,
+        adapter,
+        alias,
+        version,
+        kind="promotion",
+        actor=actor,
+        reason=reason,
+        evidence={"gate": str(gate.id), **(evidence or {})},
+        expected=expected,
+    )
+
+
+def roll_back(
+    session: Session,
+    adapter: Adapter,
+    alias: str,
+    *,
+    actor: str,
+    reason: str,
+    to_number: int | None = None,
+    to_time: datetime | None = None,
+    expected: int | None = None,
+) -> AliasMove:
+    """Move an alias back to where its history says it was: the last good version, `to_number`, or where it stood.
+
+    The evidence names the versions that are passed over on the way to the last good one, and why.
+
+    Raises:
+        Invalid: both `to_number` and `to_time`.
+        NothingToRollBackTo: the alias was never at another version that may still serve, or never at `to_number`, or
+            it stands where it stood at `to_time`, or it did not exist then.
+        VersionNotServable: `to_number`, or what served at `to_time`, may not serve any more.
+        StaleAlias: as `promote`.
+    """
+    if to_number is not None and to_time is not None:
+        raise Invalid(f"to_version is {to_number} and to_time {to_time.isoformat()}; expected one of them at most")
+    moves = history(session, adapter, alias)
+    current = get_alias(session, adapter, alias)
+    _check_expected(adapter, alias, current, expected)
+    evidence: dict[str, Any] = {"undoes": moves[-1].seq}
+    if to_time is not None:
+        stood = last_move_before(moves, to_time)
+        if stood is None or stood.to_version_id == current.version_id:
+            where = "did not exist" if stood is None else f"stood at version {current.version.number}, as it does now,"
+            raise NothingToRollBackTo(f"{adapter.name}@{alias} {where} at {to_time.isoformat()}; see its history")
+        target = stood.to_version
+        evidence |= {"as_of": to_time.isoformat(), "restores": stood.seq}
+    elif to_number is None:
+        back = way_back(session, moves)
+        if back.target is None:
+            raise NothingToRollBackTo(_no_way_back(f"{adapter.name}@{alias}", current.version.number, back))
+        target = back.target
+        if back.skipped:
+            evidence["skipped"] = [{"version": version.number, "why": why} for version, why in back.skipped]
+    else:
+        target = get_version(session, adapter, to_number)
+        if target.id == current.version_id or all(move.to_version_id != target.id for move in moves):
+            raise NothingToRollBackTo(
+                f"{adapter.name}@{alias} is at version {current.version.number} and its history does not lead back to "
+                f"{to_number}; to serve a version for the first time, promote it"
+            )
+    return _move(
+        session,
+        adapter,
+        alias,
+        target,
+        kind="rollback",
+        actor=actor,
+        reason=reason,
+        evidence=evidence,
+        expected=expected,
+    )
+
+
+def history(
+    session: Session, adapter: Adapter, alias: str, *, after: int = 0, limit: int | None = None
+) -> list[AliasMove]:
+    """Every move of an alias whose `seq` is above `after`, oldest first."""
+    return list(
+        session.scalars(
+            select(AliasMove)
+            .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias, AliasMove.seq > after)
+            .options(joinedload(AliasMove.from_version), joinedload(AliasMove.to_version))
+            .order_by(AliasMove.seq)
+            .limit(limit)
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an alias stood at a time."""
+
+    at: datetime
+    move: AliasMove
+    """Which made it so."""
+    until: datetime | None
+    """When the next move was; None if there is none."""
+    route: Route | None
+    """That shared the traffic of the bare adapter name then; of `champion` only."""
+
+
+def standing_at(session: Session, adapter: Adapter, alias: str, at: datetime) -> Standing:
+    """What an alias named at a time.
+
+    Raises:
+        AliasNotFound: it did not exist then.
+    """
+    moves = history(session, adapter, alias)
+    move = last_move_before(moves, at)
+    if move is None:
+        first = f"it was first moved at {moves[0].at.isoformat()}" if moves else "it was never moved"
+        raise AliasNotFound(f"{adapter.name}@{alias} named no version at {at.isoformat()}: {first}")
+    following = next((later.at for later in moves if later.seq > move.seq), None)
+    return Standing(at, move, following, route_at(session, adapter, at) if alias == CHAMPION else None)
+
+
+def last_move_before(moves: Sequence[AliasMove], at: datetime) -> AliasMove | None:
+    """The move that made the alias stand where it stood at a time; None before its first."""
+    return next((move for move in reversed(moves) if move.at <= at), None)
+
+
+def _no_way_back(name: str, number: int, back: WayBack) -> str:
+    advice = "Promote another version that passed, or name one of its history to go back to"
+    if not back.skipped:
+        return f"{name} is at version {number} and has served no earlier one. {advice}"
+    looked_at = "; ".join(why for _, why in back.skipped)
+    return f"{name} is at version {number} and nothing that served before it may serve now: {looked_at}. {advice}"
+
+
+def _move(
+    session: Session,
+    adapter: Adapter,
+    alias: str,
+    version: Version,
+    *,
+    kind: str,
+    actor: str,
+    reason: str,
+    evidence: dict[str, Any],
+    expected: int | None,
+) -> AliasMove:
+    check_servable(session, version)
+    current = session.get(Alias, (adapter.id, alias), with_for_update=True)
+    _check_expected(adapter, alias, current, expected)
+    move = AliasMove(
+        adapter_id=adapter.id,
+        alias=alias,
+        kind=kind,
+        from_version=current.version if current else None,
+        to_version=version,
+        actor=actor,
+        reason=reason,
+        evidence=evidence,
+    )
+    session.add(move)
+    if current is None:
+        session.add(Alias(adapter_id=adapter.id, name=alias, version=version))
+    else:
+        current.version, current.moved_at = version, utc_now()
+    session.flush()
+    if alias == CHAMPION:
+        # A route shares the champion's traffic: who moves the champion decides anew, and must be served at once.
+        why = f"{adapter.name}@{alias} moved to version {version.number}"
+        end_live_route(session, adapter, actor=actor, reason=why, evidence={"alias_move": move.seq})
+    return move
+
+
+def _why_not(gate: Gate | None) -> str:
+    if gate is None:
+        return "It was not evaluated yet."
+    if gate.decision is not None:
+        return f"{gate.decision.actor} said no: {gate.decision.reason}"
+    return "Approve it first." if gate.passed else f"Reasons: {'; '.join(gate.reasons)}"
+
+
+def _check_expected(adapter: Adapter, alias: str, current: Alias | None, expected: int | None) -> None:
+    actual = current.version.number if current else 0
+    if expected is not None and expected != actual:
+        raise StaleAlias(
+            f"{adapter.name}@{alias} is at version {actual or 'none'}, not {expected or 'none'} as expected; read it "
+            "again and decide anew"
+        )

@@ -1,0 +1,160 @@
+"""How a canary ends by itself: stopped because it is worse, or promoted because its rewards allow it.
+
+Its route says what it takes to be promoted (`promotion`): `better` than the champion, or `non_inferior`, shown not to
+be worse by the route's margin. All is read off one interval that holds at all looks together, of
+`registry.serving.confidence_sequence`: a canary that is worse by the margin, or by more, is promoted with probability
+level / 2 at most, however often it is looked at. Whatever is shown first decides.
+
+Versions that pass under policy `canary` while another is tried wait. Once that one is stopped the newest of them is
+tried; once it is promoted none is, because what their gates found holds for the former champion.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.errors import GateNotPassed, StaleAlias, VersionNotServable
+from registry.models import Adapter, AliasMove, Feedback, Gate, Job, Route, RouteArm, Version
+from registry.serving.aliases import CHAMPION, promote
+from registry.serving.confidence_sequence import Floats, block_differences, block_sizes, is_non_inferior, verdict_of
+from registry.serving.results import compare_arm, rewards_of, say_difference
+from registry.serving.routes import Decision, Terms, close_route, start_canary
+
+MONITOR = "canary monitor"
+"""The actor of what a canary's rewards bring about."""
+
+Shown = Literal["worse", "better", "non_inferior"]
+Outcome = Literal["stopped", "promoted", "ended"]
+"""What a route became. `ended`: it would have been promoted, and the champion's alias did not allow it."""
+
+
+def start_by_policy(session: Session, adapter: Adapter, version: Version, *, actor: str, reason: str) -> Route:
+    """Try a version as the adapter's settings say. Raises as `start_canary`."""
+    margin = adapter.canary_margin if adapter.canary_promotion == "non_inferior" else None
+    terms = Terms(promotion=adapter.canary_promotion, margin=margin)
+    return start_canary(session, adapter, version.number, adapter.canary_share, Decision(actor, reason), terms)
+
+
+def judge_canary(session: Session, route: Route, last: Feedback) -> Outcome | None:
+    """End a live canary if its rewards say so, the newest being `last`; None if it goes on.
+
+    The caller holds the locks of the route and, before it, of the adapter (`registry.serving.routes.lock_route`).
+    """
+    if route.kind != "canary" or route.state != "live":
+        return None
+    stable, canary = route.arms
+    rewards = rewards_of(session, route)
+    control, treatment = rewards[stable.version_id], rewards[canary.version_id]
+    shown = _shown(route, block_differences(control, treatment, block_sizes(stable.weight, canary.weight)))
+    if shown is None:
+        return None
+    found = compare_arm(route, canary, rewards)
+    evidence = {
+        "verdict": found.verdict,
+        "non_inferior": found.non_inferior,
+        "margin": route.margin,
+        "difference": found.estimate,
+        "interval": [found.interval.low, found.interval.high],
+        "level": route.level,
+        "blocks": found.blocks,
+        "means": {
+            str(stable.version.number): float(control.mean()),
+            str(canary.version.number): float(treatment.mean()),
+        },
+        "sessions": {str(stable.version.number): len(control), str(canary.version.number): len(treatment)},
+        "last_feedback": last.seq,
+    }
+    reason = f"{_in_words(route, shown)}: {say_difference(found)}"
+    if shown == "worse":
+        close_route(session, route, "stopped", actor=MONITOR, reason=reason, evidence=evidence)
+        _try_next(session, route)
+        return "stopped"
+    return _promote(session, route, reason, evidence)
+
+
+def _shown(route: Route, differences: Floats) -> Shown | None:
+    """What ends the route, read off the differences of its blocks, shape (m,)."""
+    verdict = verdict_of(differences, route.level)
+    if verdict == "worse":
+        return "worse"
+    if route.promotion == "never":
+        return None
+    if verdict == "better":
+        return "better"
+    if route.margin is not None and is_non_inferior(differences, route.margin, route.level):
+        return "non_inferior"
+    return None
+
+
+def _in_words(route: Route, shown: Shown) -> str:
+    stable, canary = (arm.version.number for arm in route.arms)
+    if shown == "non_inferior":
+        return f"version {canary} is not worse than {stable} by {100 * (route.margin or 0):g} points"
+    return f"version {canary} is {shown} than {stable}"
+
+
+def _promote(session: Session, route: Route, reason: str, evidence: dict[str, Any]) -> Outcome:
+    """One move of `champion`, from the version that the canary was compared with and from no other."""
+    adapter = route.adapter
+    stable, canary = (arm.version for arm in route.arms)
+    waited = _waiting(session, route)
+    try:
+        # Undone together: a route that says it was promoted and a champion that is another would contradict.
+        with session.begin_nested():
+            close_route(session, route, "promoted", actor=MONITOR, reason=reason, evidence=evidence)
+            promote(
+                session,
+                adapter,
+                CHAMPION,
+                canary,
+                actor=MONITOR,
+                reason=reason,
+                expected=stable.number,
+                evidence={"route": route.number, **evidence},
+            )
+    except (StaleAlias, GateNotPassed, VersionNotServable) as refusal:
+        why = f"{reason}; it was not promoted: {refusal}"
+        close_route(session, route, "ended", actor=MONITOR, reason=why, evidence=evidence)
+        return "ended"
+    for version in waited:
+        text = (
+            f"{adapter.name}@{version.number} is not tried: its gate compared it with version {stable.number}, and "
+            f"version {canary.number} is the champion now. Start a canary by hand, or train on from the champion"
+        )
+        jobs.add_event(session, version.job_id, "warning", text, {"route": route.number})
+    return "promoted"
+
+
+def _try_next(session: Session, route: Route) -> None:
+    """Start the canary of the newest version that waited for this one, if the policy is still to try versions."""
+    adapter = route.adapter
+    if adapter.gate_policy != "canary":
+        return
+    for version in _waiting(session, route):
+        reason = f"passed its gate, and waited until route {route.number} was stopped"
+        try:
+            following = start_by_policy(session, adapter, version, actor=MONITOR, reason=reason)
+        except VersionNotServable:
+            continue
+        share = f"{100 * adapter.canary_share:g}% of the sessions"
+        text = f"route {following.number} gives it {share}, because route {route.number} was stopped"
+        jobs.add_event(session, version.job_id, "info", text, {"route": following.number})
+        return
+
+
+def _waiting(session: Session, route: Route) -> Sequence[Version]:
+    """Versions that passed for the champion of this route under policy `canary`, and were never tried. Newest first."""
+    stable = route.arms[0].version_id
+    query = (
+        select(Version)
+        .join(Gate, Gate.version_id == Version.id)
+        .join(Job, Job.id == Version.job_id)
+        .where(Version.adapter_id == route.adapter_id, Gate.passed, Gate.policy == "canary")
+        .where(Gate.champion_id == stable, func.coalesce(Job.params["promote"].as_boolean(), True))
+        .where(~exists().where(RouteArm.version_id == Version.id))
+        .where(~exists().where(AliasMove.to_version_id == Version.id))
+    )
+    return session.scalars(query.order_by(Version.number.desc())).all()

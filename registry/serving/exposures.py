@@ -1,0 +1,46 @@
+"""Exposures: which version gave which answer. One row an answer, written before the answer is sent."""
+
+import uuid
+
+from sqlalchemy.orm import Session, joinedload
+
+from registry.errors import CompletionNotFound, Invalid
+from registry.json_text import is_storable, show
+from registry.models import Exposure
+from registry.serving.resolution import Served
+from registry.trajectories.conversations import MAX_NAME_CHARACTERS
+
+
+def record_exposure(
+    session: Session, project_id: uuid.UUID, completion_id: str, served: Served, session_id: str | None
+) -> None:
+    """Stamp an answer with the version and the route as they were when it was begun."""
+    session.add(
+        Exposure(
+            completion_id=completion_id,
+            project_id=project_id,
+            version_id=served.version.id if served.version else None,
+            route_id=served.route.id if served.route else None,
+            session_id=session_id,
+        )
+    )
+
+
+def get_exposure(session: Session, project_id: uuid.UUID, completion_id: str) -> Exposure:
+    """Raises CompletionNotFound."""
+    options = [joinedload(Exposure.version)]
+    found = session.get(Exposure, completion_id, options=options) if is_storable(completion_id) else None
+    if found is None or found.project_id != project_id:
+        raise CompletionNotFound(
+            f"no answer with the id {show(completion_id)} in this project; send the `id` of a chat completion"
+        )
+    return found
+
+
+def check_session_id(session_id: str) -> str:
+    """Raises Invalid."""
+    if not 0 < len(session_id) <= MAX_NAME_CHARACTERS or not is_storable(session_id):
+        raise Invalid(
+            f"session id {show(session_id)}; expected 1 to {MAX_NAME_CHARACTERS} characters, none of them NUL"
+        )
+    return session_id

@@ -1,0 +1,87 @@
+"""Which version answers: from an OpenAI `model` name, and a route's draw, to a version or the bare base."""
+
+import uuid
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from registry.adapters import get_adapter
+from registry.errors import VersionNotFound
+from registry.models import Adapter, Route, Version
+from registry.serving.aliases import CHAMPION, get_alias
+from registry.serving.assignment import choose_version, is_sampled
+from registry.serving.routes import live_route, weights_of
+from registry.versions.records import get_version
+from registry.versions.state import check_servable
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a route draws by."""
+
+    completion_id: str
+    session_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    adapter: Adapter | None = None
+    version: Version | None = None
+    """None is the bare base."""
+    alias: str | None = None
+    route: Route | None = None
+    """The live route of the adapter, where the request left the choice to it."""
+    shadow: Version | None = None
+    """Answers the same request out of band."""
+
+    @property
+    def label(self) -> str:
+        """The exact version: `support-bot@7`, or `base`."""
+        if self.adapter is None or self.version is None:
+            return BASE
+        return f"{self.adapter.name}@{self.version.number}"
+
+
+def find_served(session: Session, project_id: uuid.UUID, model: str, request: Request | None = None) -> Served:
+    """Resolve `base`, `adapter` (its live route, else its champion), `adapter@alias` or `adapter@7`.
+
+    Args:
+        request: None asks what exists, and no route draws.
+
+    Raises:
+        AdapterNotFound, AliasNotFound, VersionNotFound: with what exists.
+        VersionNotServable: it is archived or withdrawn, or its bytes are gone.
+    """
+    served = _resolve(session, project_id, model, request)
+    if served.version is not None:
+        check_servable(session, served.version)
+    return served
+
+
+def _resolve(session: Session, project_id: uuid.UUID, model: str, request: Request | None) -> Served:
+    if model == BASE:
+        return Served()
+    name, _, pointer = model.partition("@")
+    adapter = get_adapter(session, project_id, name)
+    if pointer.isdecimal():
+        return Served(adapter, get_version(session, adapter, int(pointer)))
+    if "@" in model and not pointer:
+        raise VersionNotFound(f"model {model!r} names no version behind '@'; expected an alias or a number")
+    if not pointer and request is not None:
+        route = live_route(session, adapter)
+        if route is not None:
+            return _drawn(adapter, route, request)
+    alias = pointer or CHAMPION
+    return Served(adapter, get_alias(session, adapter, alias).version, alias)
+
+
+def _drawn(adapter: Adapter, route: Route, request: Request) -> Served:
+    versions = {arm.version.number: arm.version for arm in route.arms}
+    if route.kind == "shadow":
+        main, shadow = (arm.version for arm in route.arms)
+        shadowed = is_sampled(route.salt, request.completion_id, route.shadow_share or 0.0)
+        return Served(adapter, main, CHAMPION, route, shadow if shadowed else None)
+    number = choose_version(route.salt, request.session_id or request.completion_id, weights_of(route))
+    return Served(adapter, versions[number], None, route)

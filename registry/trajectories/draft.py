@@ -1,0 +1,39 @@
+"""A checked trajectory that is not a row yet, and the hash by which two sendings are the same one."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.json_text import canonical_json
+from registry.models import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A checked trajectory that is not a row yet."""
+
+    task: str | None
+    messages: list[Any]
+    tools: list[Any] | None
+    trajectory_id: str | None
+    session_id: str | None
+    reward: float | None
+    reward_source: str | None
+    success: bool | None
+    adapter_version: str | None
+    metadata: JsonObject
+    content_hash: str
+
+
+def content_hash(fields: Mapping[str, Any]) -> str:
+    """Hash of all that was sent except the task, which the row's uniqueness adds. 64 hex digits.
+
+    Two sendings are the same trajectory if messages, tools, reward and its source, success, adapter version,
+    metadata and the sender's ids are equal as JSON values. Order of keys and white space between them don't
+    matter, an absent field equals null, and no tools equal an empty list.
+
+    Raises:
+        InvalidTrajectory: a value could not be stored (see `canonical_json`).
+    """
+    return hashlib.sha256(canonical_json(fields)).hexdigest()

@@ -1,0 +1,129 @@
+"""Which side a trajectory is on: held out for suites, or trained on. Knows neither suites nor datasets.
+
+All trajectories of a task that begin alike are on one side, since every supervised turn is trained on and not the last
+alone: with `[q, a]` held out and `[q, a, q2, a2]` trained on, `a` would be tested after it was learned. So the side is
+drawn by what stands in front of the first answer that tells conversations apart. That is the first assistant turn,
+whatever its weight, as one sender may give a turn weight 0 which another trains on; a task whose conversations all
+open with the same turns says how many with `shared_turns`. What ends within those is trained on: it is the same for
+all, and no test.
+
+Tools are no part of a beginning: a conversation may be given more of them as it goes on.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Text, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from registry.json_text import canonical_json, parse_json
+from registry.models import Task, Trajectory
+from registry.trajectories.conversations import last_supervised
+
+MIN_ALIKE = 20
+"""Trajectories that begin alike, below which nobody is warned."""
+
+
+def beginning_hash(messages: list[dict[str, Any]], shared_turns: int = 0) -> str | None:
+    """Hash of what stands in front of the first assistant turn after the shared ones. 64 hex digits.
+
+    Only what reaches the model counts: roles, texts and calls, but no random call ids. None if the last supervised
+    turn is one of the shared ones.
+    """
+    first = first_answer(messages, shared_turns)
+    if first is None or last_supervised(messages) < first:
+        return None
+    beginning = [_read_by_model(message) for message in messages[:first]]
+    # The null stands where tools once did: a conversation without any is drawn as it always was.
+    return hashlib.sha256(canonical_json([beginning, None])).hexdigest()
+
+
+def first_answer(messages: Sequence[Mapping[str, Any]], shared_turns: int) -> int | None:
+    """Place of the first assistant turn after the shared ones; None if there is none."""
+    turns = (place for place, message in enumerate(messages) if message["role"] == "assistant")
+    return next(islice(turns, shared_turns, None), None)
+
+
+def held_out(task_name: str, beginning: str | None, share: float) -> bool:
+    """Whether a beginning is one of the task's held-out ones: the same on every installation, for about `share`."""
+    if beginning is None:
+        return False
+    digest = hashlib.sha256(f"{task_name}\n{beginning}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def stored_sides(session: Session, task_id: uuid.UUID, beginnings: Iterable[str | None]) -> dict[str, bool]:
+    """Of those beginnings that stored trajectories of the task have, whether these are held out.
+
+    What begins like them goes where they are, also where the draw would say otherwise: it may have been another when
+    they came.
+    """
+    wanted = sorted({beginning for beginning in beginnings if beginning is not None})
+    if not wanted:
+        return {}
+    rows = session.execute(
+        select(Trajectory.beginning_hash, func.bool_or(Trajectory.held_out))
+        .where(Trajectory.task_id == task_id, Trajectory.beginning_hash == func.any(literal(wanted, ARRAY(Text))))
+        .group_by(Trajectory.beginning_hash)
+    )
+    return {beginning: side for beginning, side in rows if beginning is not None}
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The trajectories of a task that more than half of it begins like."""
+
+    task: str
+    count: int
+    total: int
+    held_out: bool
+    shared_turns: int
+    within: bool
+    """They end within the turns that the task's conversations share."""
+
+    def __str__(self) -> str:
+        begin = f"{self.count} of {self.total} trajectories of task {self.task!r} "
+        if self.within:
+            return (
+                begin + f"end within the first {self.shared_turns} assistant turns, which all of its conversations are "
+                "said to share; they are trained on and never held out"
+            )
+        side = "held out, and not trained on" if self.held_out else "trained on, and not held out"
+        return (
+            begin + f"begin alike and so are all on one side: {side}. If agents of this task always open so, send "
+            f"them to a task made with shared_turns {self.shared_turns + 1} or more: the number of assistant turns "
+            "until conversations differ"
+        )
+
+
+def find_crowd(session: Session, task: Task) -> Crowd | None:
+    """Those that more than half of a task's trajectories begin like, if they are so many that a share says little."""
+    alike = func.count()
+    largest = session.execute(
+        select(Trajectory.beginning_hash, alike, func.sum(alike).over(), func.bool_or(Trajectory.held_out))
+        .where(Trajectory.task_id == task.id)
+        .group_by(Trajectory.beginning_hash)
+        .order_by(alike.desc())
+        .limit(1)
+    ).one_or_none()
+    if largest is None:
+        return None
+    beginning, count, total, side = largest
+    if count < MIN_ALIKE or 2 * count <= total:
+        return None
+    return Crowd(task.name, count, int(total), side, task.shared_turns, beginning is None)
+
+
+def _read_by_model(message: dict[str, Any]) -> list[Any]:
+    content = message.get("content")
+    text = "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
+    calls = [
+        [call["function"]["name"], parse_json(call["function"]["arguments"])]
+        for call in message.get("tool_calls") or ()
+    ]
+    return [message["role"], text, calls]

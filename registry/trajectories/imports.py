@@ -1,0 +1,224 @@
+"""Bulk import: batches of sent trajectories become rows, and every line its verdict. Knows no HTTP, no
+tokenizer.
+
+A line is accepted, already there, or refused with a code and a reason. A refused line never hinders its
+neighbours, and sending a file again, whole or from the middle, twice at once or after a break, adds only what
+is missing.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from sqlalchemy.orm import Session
+
+from registry.errors import InvalidTrajectory
+from registry.json_text import show
+from registry.models import Task
+from registry.tasks import find_tasks
+from registry.trajectories.draft import Draft
+from registry.trajectories.envelope import parse_trajectory, read_trajectory
+from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_crowd, held_out, stored_sides
+from registry.trajectories.jsonl import Line
+from registry.trajectories.records import Key, NewTrajectory, find_stored, insert_trajectories
+
+Status = Literal["accepted", "duplicate", "refused"]
+Sent = tuple[int, Draft | InvalidTrajectory]
+"""(line number, what reading it gave)"""
+
+MAX_REPORTED_LINES = 10_000
+"""Refused lines listed one by one in a report; all of them are counted by code."""
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """How the base model measures a conversation; given from outside: the registry holds no tokenizer."""
+
+    count: Callable[[list[Any], list[Any] | None], int]
+    """Tokens of the longest supervised prompt plus answer of (messages, tools).
+    Raises ValueError when the model's chat template refuses the conversation."""
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineResult:
+    line: int
+    status: Status
+    id: uuid.UUID | None = None
+    """Of the stored trajectory: the new one, or the one that was there."""
+    held_out: bool = False
+    task: str | None = None
+    """Of an accepted one."""
+    code: str | None = None
+    reason: str | None = None
+
+
+@dataclass
+class ImportReport:
+    every_line: bool = False
+    """List accepted and duplicate lines too."""
+    counts: Counter[Status] = field(default_factory=Counter)
+    held_out: int = 0
+    """Of the accepted ones."""
+    accepted_by_task: Counter[str] = field(default_factory=Counter)
+    refused_by_code: Counter[str] = field(default_factory=Counter)
+    lines: list[LineResult] = field(default_factory=list)
+    lines_left_out: int = 0
+    """Refused lines beyond `MAX_REPORTED_LINES`."""
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, results: Sequence[LineResult]) -> None:
+        for result in results:
+            self.counts[result.status] += 1
+            self.held_out += result.status == "accepted" and result.held_out
+            if result.task is not None:
+                self.accepted_by_task[result.task] += 1
+            if result.code is not None:
+                self.refused_by_code[result.code] += 1
+            if not self.every_line and result.status != "refused":
+                continue
+            if len(self.lines) < MAX_REPORTED_LINES:
+                self.lines.append(result)
+            else:
+                self.lines_left_out += 1
+
+
+def read_line(line: Line, *, max_bytes: int) -> Sent:
+    """Check one JSONL line."""
+    try:
+        if line.data is None:
+            raise InvalidTrajectory(
+                "line_too_long",
+                f"longer than {max_bytes} bytes; the limit of one line (MEMGEN_MAX_TRAJECTORY_BYTES)",
+            )
+        return line.number, parse_trajectory(line.data)
+    except InvalidTrajectory as refusal:
+        return line.number, refusal
+
+
+def read_item(number: int, item: object) -> Sent:
+    """Check one parsed object."""
+    try:
+        return number, read_trajectory(item)
+    except InvalidTrajectory as refusal:
+        return number, refusal
+
+
+def import_batch(
+    session: Session,
+    project_id: uuid.UUID,
+    batch: Sequence[Sent],
+    *,
+    default_task: str | None,
+    tokens: TokenLimit,
+) -> list[LineResult]:
+    """Store a batch in the caller's transaction. One result for each line, in order.
+
+    `default_task` is for lines that name none. Known trajectories are found before tokens are counted, the
+    slowest part, so sending a file again is quick.
+    """
+    names = {sent.task or default_task for _, sent in batch if isinstance(sent, Draft)}
+    tasks = find_tasks(session, project_id, [name for name in names if name is not None])
+    placed: list[tuple[int, Task, Draft] | LineResult] = [
+        _place(number, sent, tasks, default_task) for number, sent in batch
+    ]
+    stored = find_stored(session, [(p[1].id, p[2].content_hash) for p in placed if isinstance(p, tuple)])
+    new: dict[Key, NewTrajectory] = {}
+    results: list[LineResult | tuple[int, Key]] = []
+    for place in placed:
+        if isinstance(place, LineResult):
+            results.append(place)
+            continue
+        number, task, draft = place
+        key = (task.id, draft.content_hash)
+        if key not in stored and key not in new:
+            try:
+                new[key] = _draw(task, draft, _count(draft, tokens))
+            except InvalidTrajectory as refusal:
+                results.append(_refused(number, refusal))
+                continue
+        results.append((number, key))
+    new = _beside_what_begins_alike(session, new)
+    inserted = insert_trajectories(session, project_id, list(new.values()))
+    # Another import may have been quicker with some of them.
+    stored |= find_stored(session, [key for key, item in new.items() if item.id not in inserted])
+    accepted = {key: item for key, item in new.items() if item.id in inserted}
+    return [_result(entry, accepted, stored) if isinstance(entry, tuple) else entry for entry in results]
+
+
+def warn_of_crowds(session: Session, project_id: uuid.UUID, report: ImportReport) -> None:
+    """Add what the sender should know of the tasks that got many: that most of one begins alike."""
+    grown = [task for task, accepted in report.accepted_by_task.items() if accepted >= MIN_ALIKE]
+    for task in find_tasks(session, project_id, grown).values():
+        crowd = find_crowd(session, task)
+        if crowd is not None:
+            report.warnings.append(str(crowd))
+
+
+def _draw(task: Task, draft: Draft, tokens: int) -> NewTrajectory:
+    beginning = beginning_hash(draft.messages, task.shared_turns)
+    side = held_out(task.name, beginning, task.holdout_share)
+    return NewTrajectory(task, draft, tokens, uuid.uuid4(), beginning, side)
+
+
+def _beside_what_begins_alike(session: Session, new: dict[Key, NewTrajectory]) -> dict[Key, NewTrajectory]:
+    """What begins like a stored trajectory is on its side, whatever the draw says."""
+    beginnings: dict[uuid.UUID, set[str | None]] = {}
+    for item in new.values():
+        beginnings.setdefault(item.task.id, set()).add(item.beginning_hash)
+    sides = {task_id: stored_sides(session, task_id, found) for task_id, found in beginnings.items()}
+    return {
+        key: replace(item, held_out=sides[item.task.id].get(item.beginning_hash or "", item.held_out))
+        for key, item in new.items()
+    }
+
+
+def _place(
+    number: int, sent: Draft | InvalidTrajectory, tasks: dict[str, Task], default_task: str | None
+) -> tuple[int, Task, Draft] | LineResult:
+    if isinstance(sent, InvalidTrajectory):
+        return _refused(number, sent)
+    name = sent.task or default_task
+    if name is None:
+        return _refused(
+            number,
+            InvalidTrajectory("task_missing", "task: missing; name it here or for all lines with `?task=`"),
+        )
+    if name not in tasks:
+        return _refused(
+            number,
+            InvalidTrajectory(
+                "task_unknown", f"task: this project has no task {show(name)}; create it with POST /v1/tasks"
+            ),
+        )
+    return number, tasks[name], sent
+
+
+def _count(draft: Draft, tokens: TokenLimit) -> int:
+    try:
+        count = tokens.count(draft.messages, draft.tools)
+    except ValueError as error:
+        raise InvalidTrajectory("template_refused", f"messages: {error}") from error
+    if count > tokens.max_tokens:
+        raise InvalidTrajectory(
+            "too_long",
+            f"messages: {count} tokens of prompt and answer; the base model reads {tokens.max_tokens}. "
+            "Shorten the conversation, or split it into several trajectories.",
+        )
+    return count
+
+
+def _result(entry: tuple[int, Key], accepted: dict[Key, NewTrajectory], stored: dict[Key, uuid.UUID]) -> LineResult:
+    """The first line with a new content is accepted, later ones in the batch are its duplicates."""
+    number, key = entry
+    item = accepted.pop(key, None)
+    if item is None:
+        return LineResult(number, "duplicate", stored.get(key))
+    stored[key] = item.id
+    return LineResult(number, "accepted", item.id, item.held_out, item.task.name)
+
+
+def _refused(number: int, refusal: InvalidTrajectory) -> LineResult:
+    return LineResult(number, "refused", code=refusal.code, reason=str(refusal))

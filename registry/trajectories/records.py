@@ -1,0 +1,145 @@
+"""Trajectories as rows: hashed, inserted once, read back. Knows no format.
+
+What a conversation must look like is `registry.trajectories.conversations`' to know, what a file looks like
+`registry.trajectories.imports`', which are held out `registry.trajectories.holdout`'s.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Text, column, func, literal, select, true
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.orm import Session, defer, joinedload
+
+from registry.clock import utc_now
+from registry.errors import TrajectoryNotFound
+from registry.models import Task, Trajectory
+from registry.trajectories.draft import Draft
+
+Key = tuple[uuid.UUID, str]
+"""(task id, content hash): what makes a trajectory the same one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTrajectory:
+    task: Task
+    draft: Draft
+    tokens: int
+    id: uuid.UUID
+    beginning_hash: str | None
+    held_out: bool
+
+    @property
+    def key(self) -> Key:
+        return self.task.id, self.draft.content_hash
+
+
+def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[NewTrajectory]) -> set[uuid.UUID]:
+    """Insert those not yet there, in the order given. Returns the ids of those inserted.
+
+    Inserts of one project take turns from here to the end of their transaction: two that overlap in any order
+    can't deadlock, and no row becomes visible after one with a greater `seq`, which a reader's cursor would
+    then skip.
+    """
+    if not new:
+        return set()
+    lock_trajectories(session, project_id)
+    now = utc_now().isoformat()
+    rows = [
+        {
+            "id": str(item.id),
+            "project_id": str(project_id),
+            "task_id": str(item.task.id),
+            "trajectory_id": item.draft.trajectory_id,
+            "session_id": item.draft.session_id,
+            "content_hash": item.draft.content_hash,
+            "beginning_hash": item.beginning_hash,
+            "held_out": item.held_out,
+            "messages": item.draft.messages,
+            "tools": item.draft.tools,
+            "reward": item.draft.reward,
+            "reward_source": item.draft.reward_source,
+            "success": item.draft.success,
+            "adapter_version": item.draft.adapter_version,
+            "details": item.draft.metadata,
+            "tokens": item.tokens,
+            "created_at": now,
+        }
+        for item in new
+    ]
+    # One parameter whatever the number of rows: binding each value by itself took most of an import's time.
+    columns = Trajectory.__table__.c
+    sent = func.jsonb_to_recordset(literal(rows, JSONB)).table_valued(
+        *(column(name, columns[name].type) for name in rows[0]), name="sent"
+    )
+    inserted = (
+        insert(Trajectory)
+        .from_select(list(rows[0]), select(*sent.render_derived(with_types=True).c))
+        .on_conflict_do_nothing(index_elements=["task_id", "content_hash"])
+        .returning(Trajectory.id)
+    )
+    return set(session.scalars(inserted))
+
+
+def lock_trajectories(session: Session, project_id: uuid.UUID) -> None:
+    """Take turns with whoever else inserts or deletes trajectories of the project, to the transaction's end."""
+    turn = func.hashtextextended(f"trajectories of {project_id}", 0)
+    session.execute(select(func.pg_advisory_xact_lock(turn)))
+
+
+def find_stored(session: Session, keys: Iterable[Key]) -> dict[Key, uuid.UUID]:
+    """Ids of those of the keys that are stored."""
+    wanted: dict[uuid.UUID, list[str]] = {}
+    for task_id, content in keys:
+        wanted.setdefault(task_id, []).append(content)
+    found: dict[Key, uuid.UUID] = {}
+    for task_id, contents in wanted.items():
+        sent = func.unnest(literal(contents, ARRAY(Text))).table_valued("content", name="sent").render_derived()
+        # The limit makes it one look into the unique index for each. Without it, a table not yet analyzed, as it is
+        # during its first import, is planned as a walk through all rows of the task: ten times slower at 10,000.
+        match = (
+            select(Trajectory.id)
+            .where(Trajectory.task_id == task_id, Trajectory.content_hash == sent.c.content)
+            .limit(1)
+            .lateral("match")
+        )
+        rows = session.execute(select(sent.c.content, match.c.id).select_from(sent.join(match, true())))
+        found |= {(task_id, row.content): row.id for row in rows}
+    return found
+
+
+def list_trajectories(
+    session: Session,
+    project_id: uuid.UUID,
+    *,
+    task: str | None = None,
+    session_id: str | None = None,
+    held_out: bool | None = None,
+    after: int = 0,
+    limit: int = 50,
+    with_messages: bool = True,
+) -> list[Trajectory]:
+    """The next `limit` trajectories whose `seq` is greater than `after`, in order of arrival."""
+    query = select(Trajectory).where(Trajectory.project_id == project_id, Trajectory.seq > after)
+    if task is not None:
+        query = query.where(Trajectory.task.has(Task.name == task))
+    if session_id is not None:
+        query = query.where(Trajectory.session_id == session_id)
+    if held_out is not None:
+        query = query.where(Trajectory.held_out.is_(held_out))
+    if not with_messages:
+        query = query.options(defer(Trajectory.messages, raiseload=True), defer(Trajectory.tools, raiseload=True))
+    return list(session.scalars(query.options(joinedload(Trajectory.task)).order_by(Trajectory.seq).limit(limit)))
+
+
+def get_trajectory(session: Session, project_id: uuid.UUID, trajectory_id: uuid.UUID) -> Trajectory:
+    """Raises TrajectoryNotFound if the project has no such trajectory."""
+    row = session.scalars(
+        select(Trajectory)
+        .where(Trajectory.id == trajectory_id, Trajectory.project_id == project_id)
+        .options(joinedload(Trajectory.task))
+    ).one_or_none()
+    if row is None:
+        raise TrajectoryNotFound(f"this project has no trajectory {trajectory_id}; GET /v1/trajectories lists them")
+    return row

@@ -1,0 +1,241 @@
+"""One version as one archive, which another installation can verify and import.
+
+A tar of `version.json`, which says what the version is and where it comes from, and `artifact/`, the version's files
+with their `manifest.json`. A version of strategy isolated answers with the memories of other tasks too: each is a
+*part*, a folder `parts/<hash>/` like `artifact/`, of the hash by which `artifact/isolated.json` names it. So the one
+hash of the version covers every byte of them. Equal versions give equal bytes.
+"""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from registry.errors import InvalidArchive
+from registry.gates.verdict import gate_of, verdict
+from registry.json_text import show
+from registry.models import Version, VersionImport
+from registry.object_store import ObjectStore
+from registry.transfer.description import DESCRIPTION, FORMAT, read_description, read_object, read_report
+from registry.versions.ancestry import learned_tasks, lineage
+from registry.versions.artifacts import artifact_beside
+
+_FOLDER = "artifact"
+_PARTS = "parts"
+_MANIFEST = "manifest.json"
+_ISOLATED = "isolated.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that was read and found whole."""
+
+    description: dict[str, Any]
+    folder: Path
+    """The artifact's files."""
+    parts: dict[str, Path]
+    """By hash, the files of each part."""
+    report: dict[str, Any]
+    """The artifact's training report."""
+
+
+def describe_version(session: Session, version: Version) -> dict[str, Any]:
+    """`version.json`, but for the parts: the version, its lineage down to the first ancestor, and its tasks."""
+    gate = gate_of(session, version)
+    return {
+        "format": FORMAT,
+        "adapter": version.adapter.name,
+        "number": version.number,
+        "verdict": verdict(gate),
+        "reasons": gate.reasons if gate else [],
+        "strategy": version.adapter.strategy,
+        "memory": version.adapter.memory,
+        "base_model": version.base_model,
+        "base_revision": version.base_revision,
+        "code_version": version.code_version,
+        "artifact_hash": version.artifact_hash,
+        "created_at": version.created_at.isoformat(),
+        "lineage": _lineage(session, version),
+        "tasks": [
+            {
+                "name": task.name,
+                "grader": task.grader,
+                "holdout_share": task.holdout_share,
+                "shared_turns": task.shared_turns,
+                "description": task.description,
+            }
+            for task in learned_tasks(session, version)
+        ],
+    }
+
+
+def write_archive(store: ObjectStore, description: dict[str, Any], artifact_key: str, path: Path) -> None:
+    """Fetch the artifact and its parts, check every file, and write the tar. Raises ObjectNotFound, InvalidArchive."""
+    with tempfile.TemporaryDirectory(prefix="memgen-export-") as name:
+        folder = Path(name)
+        store.get_folder(artifact_key, folder / _FOLDER)
+        check_artifact(folder, _FOLDER, description["artifact_hash"])
+        parts = _named_parts(folder)
+        for part in sorted(set(parts.values())):
+            store.get_folder(artifact_beside(artifact_key, part), folder / _PARTS / part)
+            check_artifact(folder, f"{_PARTS}/{part}", part)
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+            _add(tar, DESCRIPTION, json.dumps({**description, "parts": parts}, indent=1, sort_keys=True).encode())
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                _add(tar, file.relative_to(folder).as_posix(), file.read_bytes())
+
+
+def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
+    """Unpack into an empty `folder` and check every byte against the manifests.
+
+    Raises:
+        InvalidArchive: no such archive, a strange member, too large, a part missing or one too many, or bytes that
+            are not what the manifests say.
+    """
+    description: dict[str, Any] | None = None
+    left = max_bytes
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                left -= member.size
+                if left < 0:
+                    raise InvalidArchive(f"the archive unpacks to more than {max_bytes} bytes; is it one of ours?")
+                target = _target(member)
+                file = tar.extractfile(member)
+                data = file.read() if file is not None else b""
+                if target is None:
+                    description = read_description(data)
+                    continue
+                where = folder / target
+                where.parent.mkdir(parents=True, exist_ok=True)
+                where.write_bytes(data)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InvalidArchive(f"not an archive of a version: {error}; expected the tar of an export") from error
+    if description is None:
+        raise InvalidArchive(f"the archive has no {DESCRIPTION}; expected the tar of an export")
+    check_artifact(folder, _FOLDER, description["artifact_hash"])
+    artifact = folder / _FOLDER
+    trained_for = _json_object(artifact / "memory.json").get("base_revision")
+    if trained_for != description["base_revision"]:
+        raise InvalidArchive(
+            f"memory.json was made for base revision {trained_for}, {DESCRIPTION} says {description['base_revision']}"
+        )
+    parts = _check_parts(folder, description)
+    return Archive(description, artifact, parts, read_report(_bytes(artifact / "report.json"), "report.json"))
+
+
+def check_artifact(folder: Path, name: str, artifact_hash: str) -> None:
+    """Raises InvalidArchive unless the manifest of the artifact at `name` in `folder` has the hash, and its files are
+    those of the manifest."""
+    artifact = folder / name
+    manifest_path = artifact / _MANIFEST
+    if not manifest_path.is_file():
+        raise InvalidArchive(f"{name} has no {_MANIFEST}; expected one with sha256 {artifact_hash}")
+    found = _sha256(manifest_path)
+    if found != artifact_hash:
+        raise InvalidArchive(f"{name}/{_MANIFEST} has sha256 {found}; expected {artifact_hash}")
+    manifest = _json_object(manifest_path)
+    for file, expected in manifest.items():
+        if not isinstance(expected, str) or not _SHA256.fullmatch(expected):
+            raise InvalidArchive(f"{name}/{_MANIFEST}: {file[:200]} has {show(expected)}; expected a sha256")
+    present = {p.relative_to(artifact).as_posix() for p in artifact.rglob("*") if p.is_file()} - {_MANIFEST}
+    if present != manifest.keys():
+        missing, extra = sorted(manifest.keys() - present)[:3], sorted(present - manifest.keys())[:3]
+        raise InvalidArchive(f"the files of {name} differ from its manifest: missing {missing}, unexpected {extra}")
+    for file, expected in manifest.items():
+        if (actual := _sha256(artifact / file)) != expected:
+            raise InvalidArchive(f"{name}/{file} has sha256 {actual}; the manifest says {expected}")
+
+
+def _named_parts(folder: Path) -> dict[str, str]:
+    """By task, the hash of the part that the artifact answers with, in order; empty if it answers with itself alone."""
+    path = folder / _FOLDER / _ISOLATED
+    if not path.is_file():
+        return {}
+    others = _json_object(path).get("others")
+    # They become names of folders.
+    if not isinstance(others, dict) or not all(isinstance(h, str) and _SHA256.fullmatch(h) for h in others.values()):
+        raise InvalidArchive(f"`others` of {_FOLDER}/{_ISOLATED} is {show(others)}; expected a sha256 by task")
+    return dict(sorted(others.items()))
+
+
+def _check_parts(folder: Path, description: dict[str, Any]) -> dict[str, Path]:
+    """By hash, the folder of each part that the artifact names: all are there and whole, and there are no others."""
+    named = _named_parts(folder)
+    if (told := description.get("parts", {})) != named:
+        raise InvalidArchive(f"{DESCRIPTION} has parts {show(told)}; {_FOLDER}/{_ISOLATED} names {show(named)}")
+    present = {path.name: path for path in (folder / _PARTS).glob("*")}
+    for task, part in named.items():
+        if part not in present:
+            raise InvalidArchive(f"the archive has no {_PARTS}/{part}; expected the memory of task {show(task)} there")
+        check_artifact(folder, f"{_PARTS}/{part}", part)
+    if extra := sorted(present.keys() - set(named.values()))[:3]:
+        raise InvalidArchive(f"the archive has parts {extra}; {_FOLDER}/{_ISOLATED} does not name them")
+    return {part: present[part] for part in named.values()}
+
+
+def _lineage(session: Session, version: Version) -> list[dict[str, Any]]:
+    """From the first ancestor on; of an imported one, those that it had at its origin come before it."""
+    line = lineage(session, version)
+    imported = select(VersionImport).where(VersionImport.version_id.in_([each.id for each in line]))
+    before = {row.version_id: row.origin["lineage"][:-1] for row in session.scalars(imported)}
+    return [ancestor for each in line for ancestor in (*before.get(each.id, ()), _ancestor(each))]
+
+
+def _ancestor(version: Version) -> dict[str, Any]:
+    return {
+        "number": version.number,
+        "task": version.dataset.task.name,
+        "dataset_hash": version.dataset.content_hash,
+        "dataset": version.dataset.manifest,
+        "artifact_hash": version.artifact_hash,
+        "code_version": version.code_version,
+    }
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    # Nothing of when or by whom: TarInfo's own defaults are zero.
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _target(member: tarfile.TarInfo) -> str | None:
+    """The file's place in the folder of all; None for the description. Raises InvalidArchive."""
+    name = PurePosixPath(member.name)
+    if member.isreg() and member.name == DESCRIPTION:
+        return None
+    depth = {_FOLDER: 1, _PARTS: 2}.get(name.parts[0], 0) if name.parts else 0
+    inside = 0 < depth < len(name.parts) and ".." not in name.parts
+    if not member.isreg() or not inside or "\\" in member.name or not member.name.isprintable():
+        raise InvalidArchive(
+            f"the archive has {show(member.name)}; expected files {DESCRIPTION}, {_FOLDER}/... and {_PARTS}/<hash>/..."
+        )
+    return name.as_posix()
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """Raises InvalidArchive."""
+    return read_object(_bytes(path), path.name)
+
+
+def _bytes(path: Path) -> bytes:
+    """Raises InvalidArchive."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArchive(f"the artifact has no {path.name}; expected the files of an export") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

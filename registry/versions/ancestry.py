@@ -1,0 +1,54 @@
+"""The ancestry of versions: the line of parents, and the tasks that were learned along it."""
+
+import uuid
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import CTE, Integer, cast, null, select, union_all
+from sqlalchemy.orm import Session, joinedload
+
+from registry.models import Dataset, Task, Version, VersionImportTask
+
+
+def learned_tasks(session: Session, version: Version | None) -> list[Task]:
+    """The tasks of a version's lineage in the order they were first learned; empty for the bare base."""
+    return tasks_by_version(session, [version])[version.id] if version else []
+
+
+def tasks_by_version(session: Session, versions: Collection[Version]) -> dict[uuid.UUID, list[Task]]:
+    """What `learned_tasks` says of each: one query, however many they are and however long their lines."""
+    lines = _lines(version.id for version in versions)
+    own = select(lines, cast(null(), Integer).label("place"), Dataset.task_id)
+    imported = select(lines, VersionImportTask.place, VersionImportTask.task_id)
+    taught = union_all(
+        own.join(Dataset, Dataset.id == lines.c.dataset_id),
+        imported.join(VersionImportTask, VersionImportTask.version_id == lines.c.id),
+    ).subquery()
+    rows = session.execute(
+        select(taught.c.id, taught.c.parent_id, Task)
+        .join(Task, Task.id == taught.c.task_id)
+        # A parent has a smaller number, so that what it learned is known when its children are reached.
+        .order_by(taught.c.number, taught.c.id, taught.c.place.nulls_last())
+    )
+    found: dict[uuid.UUID, dict[uuid.UUID, Task]] = {}
+    for version_id, parent_id, task in rows:
+        if version_id not in found:
+            found[version_id] = dict(found.get(parent_id, {}))
+        found[version_id].setdefault(task.id, task)
+    return {version.id: list(found[version.id].values()) for version in versions}
+
+
+def lineage(session: Session, version: Version | None) -> list[Version]:
+    """From the first ancestor to the version itself; empty for the bare base."""
+    if version is None:
+        return []
+    lines = _lines([version.id])
+    query = select(Version).join(lines, lines.c.id == Version.id)
+    loaded = query.options(joinedload(Version.dataset).joinedload(Dataset.task))
+    return list(session.scalars(loaded.order_by(Version.number)))
+
+
+def _lines(version_ids: Iterable[uuid.UUID]) -> CTE:
+    """The versions and all their ancestors, once each."""
+    columns = Version.id, Version.parent_id, Version.number, Version.dataset_id
+    lines = select(*columns).where(Version.id.in_(list(version_ids))).cte("lines", recursive=True)
+    return lines.union(select(*columns).join(lines, lines.c.parent_id == Version.id))

@@ -1,0 +1,192 @@
+"""Lineage in both directions: what a version was made from, and what was made from a trajectory.
+
+trajectory -> dataset -> job -> version -> alias, route, exposures
+"""
+
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy.orm import Session, joinedload
+
+from registry.database import one_of
+from registry.models import (
+    Adapter,
+    Alias,
+    Dataset,
+    DatasetItem,
+    DeletionDataset,
+    Exposure,
+    Job,
+    Retraining,
+    Route,
+    RouteArm,
+    Suite,
+    SuiteItem,
+    Trajectory,
+    Version,
+    VersionImport,
+    VersionImportDataset,
+)
+from registry.versions.ancestry import lineage
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where a version serves now, and how often it has."""
+
+    aliases: tuple[str, ...]
+    routes: tuple[int, ...]
+    """Numbers of live routes."""
+    exposures: int
+    """Answers that it gave, ever."""
+
+
+@dataclass(frozen=True)
+class VersionLineage:
+    version: Version
+    ancestors: tuple[Version, ...]
+    """The first one first; the parent last."""
+    children: tuple[Version, ...]
+    job: Job
+    trajectories: int
+    """Of its dataset that are still stored."""
+    replayed: int
+    """Places of its dataset that replay earlier tasks."""
+    deleted: int
+    """Places of its dataset whose trajectory was deleted."""
+    learned_deleted: bool
+    """It, or an ancestor, was trained on data that was deleted since."""
+    replaces: Version | None
+    """The version that it was trained anew for, without deleted data."""
+    imported: VersionImport | None
+    serving: Serving
+
+
+@dataclass(frozen=True)
+class TrajectoryLineage:
+    trajectory: Trajectory
+    suites: tuple[Suite, ...]
+    datasets: tuple[Dataset, ...]
+    jobs: tuple[Job, ...]
+    """That read one of the datasets."""
+    versions: tuple[Version, ...]
+    """Trained on one of the datasets, here or before they were imported, and their descendants: theirs are the weights
+    that it touched."""
+    serving: dict[uuid.UUID, Serving]
+    """By version."""
+
+
+def version_lineage(session: Session, version: Version) -> VersionLineage:
+    items = select(DatasetItem.replayed, func.count(func.distinct(DatasetItem.trajectory_id)), func.count())
+    counts = {
+        replayed: (distinct, places)
+        for replayed, distinct, places in session.execute(
+            items.where(DatasetItem.dataset_id == version.dataset_id).group_by(DatasetItem.replayed)
+        )
+    }
+    deleted = session.scalar(
+        select(func.coalesce(func.sum(DeletionDataset.items), 0)).where(
+            DeletionDataset.dataset_id == version.dataset_id
+        )
+    )
+    replaces = session.scalars(
+        select(Version)
+        .join(Retraining, Retraining.replaces_id == Version.id)
+        .where(Retraining.job_id == version.job_id)
+        .limit(1)
+    ).one_or_none()
+    children = select(Version).where(Version.parent_id == version.id).order_by(Version.number)
+    return VersionLineage(
+        version=version,
+        ancestors=tuple(lineage(session, version)[:-1]),
+        children=tuple(session.scalars(children)),
+        job=session.get_one(Job, version.job_id),
+        trajectories=sum(distinct for distinct, _ in counts.values()),
+        replayed=counts.get(True, (0, 0))[1],
+        deleted=int(deleted or 0),
+        learned_deleted=version.id in learned_deleted(session, [version.adapter_id]),
+        replaces=replaces,
+        imported=session.get(VersionImport, version.id),
+        serving=serving_of(session, [version.id])[version.id],
+    )
+
+
+def trajectory_lineage(session: Session, trajectory: Trajectory) -> TrajectoryLineage:
+    datasets = datasets_of(session, [trajectory.id])
+    ids = [dataset.id for dataset in datasets]
+    versions = versions_touched(session, ids)
+    suites = (
+        select(Suite).join(SuiteItem).where(SuiteItem.trajectory_id == trajectory.id).options(joinedload(Suite.task))
+    )
+    return TrajectoryLineage(
+        trajectory=trajectory,
+        suites=tuple(session.scalars(suites.order_by(Suite.number))),
+        datasets=tuple(datasets),
+        jobs=tuple(session.scalars(select(Job).where(Job.dataset_id.in_(ids)).order_by(Job.seq))),
+        versions=tuple(versions),
+        serving=serving_of(session, [version.id for version in versions]),
+    )
+
+
+def datasets_of(session: Session, trajectory_ids: Collection[uuid.UUID]) -> list[Dataset]:
+    """Datasets that hold one of the trajectories, oldest first."""
+    holding = select(DatasetItem.dataset_id).where(one_of(DatasetItem.trajectory_id, trajectory_ids))
+    query = select(Dataset).where(Dataset.id.in_(holding)).options(joinedload(Dataset.task))
+    return list(session.scalars(query.order_by(Dataset.created_at, Dataset.id)))
+
+
+def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> list[Version]:
+    """Versions trained on one of the datasets, and all that go on from them: by adapter and number.
+
+    One that was imported goes on from its ancestors at its origin as well.
+    """
+    touched = select(Version.id).where(_taught_by(dataset_ids)).cte("touched", recursive=True)
+    touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
+    query = select(Version).join(touched, touched.c.id == Version.id).join(Adapter, Adapter.id == Version.adapter_id)
+    loaded = query.options(joinedload(Version.adapter), joinedload(Version.dataset).joinedload(Dataset.task))
+    return list(session.scalars(loaded.order_by(Adapter.name, Version.number)))
+
+
+def learned_deleted(session: Session, adapter_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Versions of the adapters that were trained on data that was deleted since, or go on from one that was."""
+    deleted = select(DeletionDataset.dataset_id)
+    touched = (
+        select(Version.id)
+        .where(Version.adapter_id.in_(adapter_ids), _taught_by(deleted))
+        .cte("touched", recursive=True)
+    )
+    touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
+    return set(session.scalars(select(touched.c.id)))
+
+
+def _taught_by(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> ColumnElement[bool]:
+    """Whether a version, or one that it was at its origin, was trained on one of them."""
+    imported = select(VersionImportDataset.version_id).where(VersionImportDataset.dataset_id.in_(dataset_ids))
+    return or_(Version.dataset_id.in_(dataset_ids), Version.id.in_(imported))
+
+
+def serving_of(session: Session, version_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Serving]:
+    """By version; every one of the ids has an entry."""
+    aliases: dict[uuid.UUID, list[str]] = {}
+    for alias in session.scalars(select(Alias).where(Alias.version_id.in_(version_ids)).order_by(Alias.name)):
+        aliases.setdefault(alias.version_id, []).append(alias.name)
+    routes: dict[uuid.UUID, list[int]] = {}
+    live = (
+        select(RouteArm.version_id, Route.number)
+        .join(Route, Route.id == RouteArm.route_id)
+        .where(RouteArm.version_id.in_(version_ids), Route.state == "live")
+    )
+    for version_id, number in session.execute(live.order_by(Route.number)):
+        routes.setdefault(version_id, []).append(number)
+    answers = select(Exposure.version_id, func.count()).where(Exposure.version_id.in_(version_ids))
+    exposures = {row[0]: row[1] for row in session.execute(answers.group_by(Exposure.version_id))}
+    return {
+        version_id: Serving(
+            aliases=tuple(aliases.get(version_id, ())),
+            routes=tuple(routes.get(version_id, ())),
+            exposures=exposures.get(version_id, 0),
+        )
+        for version_id in version_ids
+    }

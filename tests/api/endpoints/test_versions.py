@@ -1,0 +1,97 @@
+"""Lists of versions, their standings and moves over HTTP: page by page, with as many queries for many as for few."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from registry.adapters import get_adapter
+from registry.database import transaction
+from registry.models import VersionImportTask
+from registry.serving.aliases import promote
+from registry.settings import Settings
+from registry.tasks import get_task
+from registry.versions.records import get_version
+from registry.wiring import Services
+from tests.api.stored import make_adapter, make_gate, make_scores, make_task, make_version
+from tests.query_counts import record_queries
+
+LISTS = ("versions", "standings", "aliases/champion/history")
+
+
+@pytest.fixture
+def client(settings: Settings, api_key: str) -> Iterator[TestClient]:
+    app = create_app(settings, serve_model=False)
+    with TestClient(app, headers={"Authorization": f"Bearer {api_key}"}) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bot(services: Services, project_id: uuid.UUID) -> None:
+    with transaction(services.sessions) as session:
+        make_adapter(session, project_id)
+        for name in ("a", "b"):
+            make_task(session, project_id, name)
+
+
+def _grow(services: Services, project_id: uuid.UUID, count: int) -> None:
+    """More champions, each trained from the one before, that passed their gate beside it."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, project_id, "bot", lock=True)
+        for n in range(count):
+            task = get_task(session, project_id, "ab"[n % 2])
+            version = make_version(session, adapter, task)
+            gate = make_gate(session, version, task, before=0.25, after=0.5)
+            assert gate.passed
+            make_scores(session, adapter, task, {version: 0.5})
+            promote(session, adapter, "champion", version, actor="test", reason="")
+
+
+@pytest.mark.parametrize("path", [*LISTS, "scores"])
+def test_queries_do_not_grow_with_the_versions(
+    client: TestClient, services: Services, project_id: uuid.UUID, bot: None, path: str
+) -> None:
+    counts = []
+    for more in (2, 8):
+        _grow(services, project_id, more)
+        with record_queries(client.app.state.services.engine) as sent:  # type: ignore[attr-defined]  # our own app
+            assert client.get(f"/v1/adapters/bot/{path}").status_code == 200
+        counts.append(len(sent))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_lists_come_page_by_page(
+    client: TestClient, services: Services, project_id: uuid.UUID, bot: None, path: str
+) -> None:
+    _grow(services, project_id, 5)
+    url, found, cursor = f"/v1/adapters/bot/{path}", [], None
+    for size in (2, 2, 1):
+        page = client.get(url, params={"limit": 2, **({"cursor": cursor} if cursor else {})}).json()
+        assert len(page["data"]) == size
+        found += page["data"]
+        cursor = page["next_cursor"]
+    assert cursor is None
+    assert found == client.get(url).json()["data"]
+    assert [row["to_version" if "history" in path else "number"] for row in found] == [1, 2, 3, 4, 5]
+    assert client.get(url, params={"cursor": "nonsense"}).json()["title"] == "invalid cursor"
+
+
+def test_scores_of_a_version_that_learned_several_tasks_elsewhere(
+    client: TestClient, services: Services, project_id: uuid.UUID, bot: None
+) -> None:
+    """Here it is one version; it has learned them all at once."""
+    _grow(services, project_id, 1)
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, project_id, "bot")
+        version, a, b = get_version(session, adapter, 1), *(get_task(session, project_id, name) for name in "ab")
+        session.add_all(
+            VersionImportTask(version_id=version.id, place=place, task_id=task.id) for place, task in enumerate((b, a))
+        )
+        make_scores(session, adapter, b, {version: 0.75, None: 0.25})
+        make_scores(session, adapter, a, {version: 0.25, None: 0.0})
+    found = client.get("/v1/adapters/bot/scores").json()
+    assert found["tasks"] == ["b", "a"]
+    assert (found["metrics"]["version"], found["metrics"]["acc"]) == (1, 0.5)

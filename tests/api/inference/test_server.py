@@ -1,0 +1,283 @@
+"""The thread that owns the model, and the tasks that ask it. No server under it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memgen.backbone.prompt_cache
+from api.inference.server import Inference, InferenceUnavailable
+from api.inference.tickets import ChatRequest, Finished, MemorySource, Piece
+from memgen.errors import PromptTooLong
+from memgen.generation.sampling import Sampling
+from registry.settings import Settings, load_settings
+from tests.api.watched import Watch, watch
+
+__all__ = ["watch"]
+
+Start = Callable[..., Inference]
+
+
+@pytest.fixture
+def start(tiny_base: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts an inference thread on the tiny base, with other settings if given."""
+    started: list[Inference] = []
+
+    def make(**overrides: object) -> Inference:
+        inference = Inference(_settings(tiny_base, tmp_path, **overrides))
+        inference.start()
+        started.append(inference)
+        return inference
+
+    yield make
+    for inference in started:
+        inference.stop()
+
+
+def _settings(base: Path, home: Path, **overrides: object) -> Settings:
+    given: dict[str, Any] = {"home": home, "base_model": str(base), "torch_threads": 1, **overrides}
+    return load_settings(service_env=False, **given)
+
+
+def asking(*samplings: Sampling, text: str = "hi", **more: Any) -> ChatRequest:
+    messages = [{"role": "user", "content": text}]
+    return ChatRequest(**{"messages": messages, "tools": None, "samplings": samplings, "memory": None, **more})
+
+
+async def _first(events: AsyncGenerator[Piece | Finished, None]) -> None:
+    """Wait until text of the answer is there."""
+    assert isinstance(await anext(events), Piece)
+
+
+def test_the_pieces_of_a_stream_are_its_answer(start: Start) -> None:
+    inference = start()
+    request = asking(Sampling(40), Sampling(25, temperature=1.0, seed=1))
+
+    async def run() -> None:
+        answers = await inference.answer(request)
+        pieces, finished = ["", ""], []
+        async for event in inference.stream(request):
+            if isinstance(event, Finished):
+                finished.append(event)
+            else:
+                assert all(event.choice != done.choice for done in finished)
+                pieces[event.choice] += event.text
+        assert [a.generation.text for a in answers] == pieces
+        assert [a.generation.token_ids for a in sorted(finished, key=lambda f: f.choice)] == [
+            a.generation.token_ids for a in answers
+        ]
+        assert [len(a.generation.token_ids) for a in answers] == [40, 25]
+
+    asyncio.run(run())
+
+
+def test_a_prompt_is_read_once_for_all_its_answers_and_turns(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    real = memgen.backbone.prompt_cache.read_prompts
+
+    def counted(decoder: Any, prompts: Any, starts: Any) -> Any:
+        pairs = zip(prompts, starts, strict=True)
+        read.append(sum(len(prompt) - (known.tokens if known else 0) for prompt, known in pairs))
+        return real(decoder, prompts, starts)
+
+    monkeypatch.setattr(memgen.backbone.prompt_cache, "read_prompts", counted)
+    first = [{"role": "user", "content": "hi"}]
+    second = [*first, {"role": "assistant", "content": "yo"}, {"role": "user", "content": "and?"}]
+
+    async def ask(inference: Inference, messages: list[dict[str, Any]]) -> int:
+        request = asking(*(Sampling(2, temperature=1.0, seed=n) for n in range(4)), messages=messages)
+        return (await inference.answer(request))[0].generation.prompt_tokens
+
+    async def converse(inference: Inference) -> tuple[int, int]:
+        return await ask(inference, first), await ask(inference, second)
+
+    one, two = asyncio.run(converse(start()))
+    # The last token of a prompt is the answers' to read.
+    assert (read, two > one + 10) == ([one - 1, two - one], True)
+    read.clear()
+    asyncio.run(converse(start(prompt_cache_bytes=0)))
+    assert read == [one - 1, two - 1]
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_who_goes_away_costs_no_more_tokens(start: Start, watch: Watch, close: bool) -> None:
+    inference = start()
+    watch.step_seconds = 0.01
+
+    async def run() -> None:
+        if close:
+            async with aclosing(inference.stream(asking(Sampling(900)))) as events:
+                await _first(events)
+        else:
+            working = asyncio.create_task(inference.answer(asking(Sampling(900))))
+            while not watch.steps:
+                await asyncio.sleep(0.01)
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+        await inference.answer(asking(Sampling(1)))
+
+    asyncio.run(run())
+    assert 1 < watch.steps < 200
+
+
+def test_who_went_away_while_waiting_is_not_answered(start: Start, watch: Watch) -> None:
+    inference = start(inference_batch=1)
+    watch.hold(after=1)
+
+    async def run() -> None:
+        async with aclosing(inference.stream(asking(Sampling(3)))) as events:
+            await _first(events)
+            leaving, staying = (asyncio.create_task(inference.answer(asking(Sampling(5)))) for _ in range(2))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            watch.go()
+            assert len((await staying)[0].generation.token_ids) == 5
+
+    asyncio.run(run())
+    assert watch.batches == [1, 1]
+
+
+def test_a_request_beyond_its_time_ends(start: Start, watch: Watch) -> None:
+    inference = start(inference_timeout_seconds=1.0)
+    watch.step_seconds = 0.05
+
+    async def run() -> None:
+        with pytest.raises(InferenceUnavailable, match=r"no answer within 1 s.*MEMGEN_INFERENCE_TIMEOUT_SECONDS"):
+            await inference.answer(asking(Sampling(900)))
+        steps = watch.steps
+        watch.step_seconds = 0.0
+        await inference.answer(asking(Sampling(1)))
+        assert watch.steps <= steps + 3
+
+    asyncio.run(run())
+
+
+def test_an_answer_does_not_wait_for_the_longer_ones_of_its_batch(start: Start, watch: Watch) -> None:
+    inference = start()
+    watch.hold(after=10)
+
+    async def run() -> None:
+        async for event in inference.stream(asking(Sampling(900), Sampling(5))):
+            if isinstance(event, Finished):
+                break
+        assert (event.choice, len(event.generation.token_ids)) == (1, 5)
+
+    asyncio.run(run())
+    assert watch.steps <= 10
+
+
+def test_requests_share_a_batch_while_their_answers_fit(start: Start, watch: Watch) -> None:
+    inference = start(inference_batch=4)
+    watch.hold(after=1)
+
+    async def run() -> None:
+        async with aclosing(inference.stream(asking(Sampling(2)))) as events:
+            await _first(events)
+            waiting = []
+            for answers in (2, 1, 2, 6, 1):
+                request = asking(*(Sampling(3) for _ in range(answers)))
+                waiting.append(asyncio.create_task(inference.answer(request)))
+                await asyncio.sleep(0)
+            watch.go()
+            assert [len(each) for each in await asyncio.gather(*waiting)] == [2, 1, 2, 6, 1]
+
+    asyncio.run(run())
+    assert watch.batches == [1, 3, 2, 6, 1]
+
+
+def test_a_failing_batch_is_told_and_the_next_one_answered(start: Start, watch: Watch) -> None:
+    inference = start()
+    watch.fail_at = 3
+
+    async def run() -> None:
+        events = inference.stream(asking(Sampling(10)))
+        await _first(events)
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            [event async for event in events]
+        assert len(await inference.answer(asking(Sampling(4)))) == 1
+
+    asyncio.run(run())
+
+
+def test_a_request_that_cannot_be_prepared_hurts_only_itself(start: Start, watch: Watch) -> None:
+    inference = start()
+    watch.hold(after=1)
+
+    def fetch(folder: Path) -> None:
+        raise KeyError("no such folder")
+
+    async def run() -> None:
+        async with aclosing(inference.stream(asking(Sampling(2)))) as events:
+            await _first(events)
+            waiting = asyncio.gather(
+                inference.answer(asking(Sampling(1), text="x" * 2000)),
+                inference.answer(asking(Sampling(1), memory=MemorySource("m", "", fetch))),
+                inference.answer(asking(Sampling(4))),
+                return_exceptions=True,
+            )
+            await asyncio.sleep(0)
+            watch.go()
+            too_long, broken, good = await waiting
+        assert (type(too_long), type(broken)) == (PromptTooLong, KeyError)
+        assert len(good[0].generation.token_ids) == 4
+
+    asyncio.run(run())
+    assert watch.batches == [1, 1]
+
+
+def test_a_reader_whose_loop_is_gone_does_not_stop_the_thread(start: Start, watch: Watch) -> None:
+    inference = start()
+    watch.hold(after=1)
+    loop = asyncio.new_event_loop()
+    events = inference.stream(asking(Sampling(900)))
+    loop.run_until_complete(_first(events))
+    loop.close()
+    watch.go()
+    assert len(asyncio.run(inference.answer(asking(Sampling(3))))) == 1
+    assert watch.steps < 20
+
+
+def test_a_stop_ends_what_is_answered_and_refuses_what_waits(start: Start, watch: Watch) -> None:
+    inference = start(inference_batch=1)
+    watch.step_seconds = 0.01
+
+    async def run() -> None:
+        async with aclosing(inference.stream(asking(Sampling(900)))) as events:
+            await _first(events)
+            waiting = asyncio.create_task(inference.answer(asking(Sampling(1))))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(inference.stop)
+            for refused in (waiting, anext(e async for e in events if isinstance(e, Finished))):
+                with pytest.raises(InferenceUnavailable, match="stopping"):
+                    await refused
+        with pytest.raises(InferenceUnavailable, match="stopping"):
+            await inference.answer(asking(Sampling(1)))
+
+    asyncio.run(run())
+    assert watch.steps < 200
+
+
+def test_without_a_model_nobody_waits(tiny_base: Path, tmp_path: Path) -> None:
+    managing = Inference(_settings(tiny_base, tmp_path))
+    with pytest.raises(InferenceUnavailable, match="without the model"):
+        asyncio.run(managing.answer(asking(Sampling(1))))
+
+    broken = Inference(_settings(tmp_path / "nowhere", tmp_path))
+
+    async def run() -> None:
+        waiting = asyncio.create_task(broken.answer(asking(Sampling(1))))
+        await asyncio.sleep(0)
+        for refused in (waiting, broken.answer(asking(Sampling(1)))):
+            with pytest.raises(InferenceUnavailable, match="could not be loaded: .*nowhere"):
+                await refused
+
+    broken.start()
+    asyncio.run(run())
+    with pytest.raises(InferenceUnavailable, match="could not be loaded"):
+        broken.check_ready()

@@ -1,0 +1,121 @@
+"""The shared loop of episodes, with environments that write down what they are told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memgen.artifacts.artifact import load_artifact
+from memgen.errors import Cancelled
+from memgen.generation.episodes import Episode, play
+from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
+from memgen.tasks.task import Observation
+from memgen.text.chat import Answer, ChatMessage, parse_answer, render_prompt, tokenize
+
+
+@dataclass
+class Told:
+    """An item whose environment says `hello`, then counts; ends after `steps` steps."""
+
+    item_id: str
+    steps: int = 2
+    max_turns: int = 9
+    hello: str = "hello"
+    tools: list[dict[str, Any]] | None = None
+    expert: tuple[ChatMessage, ...] | None = None
+    answers: list[Answer] = field(default_factory=list)
+    open_now: int = 0
+
+    def open(self) -> "Told":
+        self.open_now += 1
+        self.answers.clear()
+        return self
+
+    def reset(self) -> Observation:
+        return Observation(({"role": "user", "content": f"{self.hello} {self.item_id}"},))
+
+    def step(self, answer: Answer) -> Observation:
+        self.answers.append(answer)
+        number = len(self.answers)
+        return Observation(({"role": "user", "content": f"{number}."},), reward=0.25, done=number == self.steps)
+
+    def close(self) -> None:
+        self.open_now = 0
+
+
+def drawn(index: int, turn: int) -> Sampling:
+    return Sampling(max_new_tokens=6, temperature=1.0, seed=100 * index + turn)
+
+
+def texts(episodes: Sequence[Episode]) -> list[list[str]]:
+    return [[turn.generation.text for turn in episode.turns] for episode in episodes]
+
+
+def test_the_conversation_grows_by_answer_and_observation(host: AdapterHost) -> None:
+    item = Told("a", steps=3)
+    [episode] = play(host, None, [item], drawn)
+    assert (episode.item_id, episode.finish, episode.reward, len(episode.turns)) == ("a", "done", 0.75, 3)
+    messages = [{"role": "user", "content": "hello a"}]
+    for number, turn in enumerate(episode.turns, start=1):
+        tokenizer = host.backbone.tokenizer
+        assert turn.prompt_ids == tokenize(tokenizer, render_prompt(tokenizer, messages, None))
+        assert item.answers[number - 1] == parse_answer(turn.generation.text)
+        messages += [
+            {"role": "assistant", "content": parse_answer(turn.generation.text).content or ""},
+            {"role": "user", "content": f"{number}."},
+        ]
+
+
+def test_max_turns_end_an_episode(host: AdapterHost) -> None:
+    [episode] = play(host, None, [Told("a", steps=5, max_turns=2)], drawn)
+    assert (episode.finish, len(episode.turns), episode.reward) == ("turns", 2, 0.5)
+
+
+def test_episodes_do_not_depend_on_their_batches(host: AdapterHost, artifacts: dict[str, Path]) -> None:
+    load_artifact(host, "m", artifacts["yes"])
+    items = [Told(str(n), steps=1 + n % 3, hello="hi " * (1 + 7 * (n % 2))) for n in range(11)]
+    together = play(host, "m", items, drawn, batch_size=16)
+    alone = play(host, "m", items, drawn, batch_size=1)  # four at a time, the others wait
+    assert texts(together) == texts(alone)
+    assert [len(e.turns) for e in together] == [1 + n % 3 for n in range(11)]
+    assert [e.item_id for e in together] == [str(n) for n in range(11)]
+    assert all(item.open_now == 0 for item in items)
+
+
+def test_no_more_than_four_batches_of_environments_are_open(host: AdapterHost) -> None:
+    items = [Told(str(n), steps=1 + n % 2) for n in range(12)]
+    open_at_once: set[int] = set()
+
+    def counted(index: int, turn: int) -> Sampling:
+        open_at_once.add(sum(item.open_now for item in items))
+        return drawn(index, turn)
+
+    play(host, None, items, counted, batch_size=2)
+    assert max(open_at_once) == 8
+
+
+def test_an_item_may_be_played_several_times(host: AdapterHost) -> None:
+    class Fresh(Told):
+        def open(self) -> Told:
+            return Told(self.item_id, self.steps)
+
+    episodes = play(host, None, [Fresh("a")] * 3, drawn)
+    assert len({tuple(t) for t in texts(episodes)}) == 3
+    assert texts(play(host, None, [Fresh("a")] * 3, drawn)) == texts(episodes)
+
+
+def test_an_episode_that_outgrows_the_context_ends(host: AdapterHost) -> None:
+    long, short = Told("a", hello="x" * 2000), Told("b")
+    first, second = play(host, None, [long, short], drawn)
+    assert (first.finish, first.turns, first.reward) == ("context", (), 0.0)
+    assert second.finish == "done"
+
+
+def test_environments_are_closed_when_asked_to_stop(host: AdapterHost) -> None:
+    items = [Told(str(n)) for n in range(3)]
+    with pytest.raises(Cancelled):
+        play(host, None, items, drawn, should_stop=lambda: items[0].open_now == 1)
+    assert [item.open_now for item in items] == [0, 0, 0]

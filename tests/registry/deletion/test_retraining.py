@@ -1,0 +1,181 @@
+"""Lines of retrainings: what keeps them going, what ends them, and that they say so."""
+
+import hashlib
+import uuid
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from registry import jobs
+from registry.adapters import get_adapter
+from registry.clock import utc_now
+from registry.database import transaction
+from registry.datasets import snapshots
+from registry.deletion import deletions
+from registry.deletion.deletions import Deleted
+from registry.deletion.erasure import blank_missing_answers
+from registry.deletion.retraining import list_retrainings, state_of, why_stopped
+from registry.models import Job, Retraining, Trajectory, Version
+from registry.versions.lineage import version_lineage
+from registry.versions.records import register_version
+from registry.versions.state import standing_of, standings
+from tests.registry.conftest import Rows
+from tests.registry.deleting import advance, delete, promote_version, queue_training, with_secrets
+from tests.registry.keeping import make_stored_version, trajectories
+
+Steps = list[tuple[int, uuid.UUID | None, str, str | None]]
+
+
+@pytest.fixture
+def line(rows: Rows) -> tuple[Trajectory, Trajectory]:
+    """Versions 1 and 2 of `bot`, 2 the champion, both on two trajectories: these."""
+    with_secrets(rows)
+    first = make_stored_version(rows, "a")
+    promote_version(rows, make_stored_version(rows, "a", parent=first))
+    found = trajectories(rows, held_out=False)
+    return next(row for row in found if row.session_id), next(row for row in found if row.session_id is None)
+
+
+def _steps(rows: Rows, deletion_id: uuid.UUID) -> Steps:
+    with transaction(rows.services.sessions) as session:
+        found = list_retrainings(session, [deletion_id])[deletion_id]
+        return [(step.replaces.number, step.job_id, state_of(step), why_stopped(step)) for step in found]
+
+
+def _begin(rows: Rows, job_id: uuid.UUID) -> None:
+    """As a worker does it, up to the job's dataset."""
+    with transaction(rows.services.sessions) as session:
+        assert jobs.claim(session, job_id, "w", 60) == 1
+        snapshot = rows.snapshot(session, "a")
+        jobs.set_dataset(session, job_id, 1, snapshots.record_dataset(session, snapshot).id)
+
+
+def _begun_retraining(rows: Rows, trajectory: Trajectory) -> tuple[Deleted, uuid.UUID]:
+    """A deletion with policy `retrain`, and its one job, which a worker has begun."""
+    deleted = delete(rows, "trajectory", str(trajectory.id), "retrain")
+    [job_id] = deleted.started
+    _begin(rows, job_id)
+    return deleted, job_id
+
+
+def _work(rows: Rows, job_id: uuid.UUID) -> Version:
+    """As a worker does it, to its end."""
+    _begin(rows, job_id)
+    with transaction(rows.services.sessions) as session:
+        version = register_version(
+            session,
+            session.get_one(Job, job_id),
+            get_adapter(session, rows.project_id, "bot", lock=True),
+            parent_id=None,
+            artifact_key=f"artifacts/{job_id}",
+            artifact_hash=hashlib.sha256(job_id.bytes).hexdigest(),
+            code_version="test",
+            report={"flags": []},
+        )
+        assert jobs.finish(session, job_id, 1, "succeeded", result={})
+    return version
+
+
+def test_a_second_deletion_moves_the_step_to_the_job_that_begins_anew(
+    rows: Rows, line: tuple[Trajectory, Trajectory]
+) -> None:
+    first, job_id = _begun_retraining(rows, line[0])
+    second = delete(rows, "trajectory", str(line[1].id))
+    [anew] = second.started
+    assert second.deletion.affected["restarted"] == {str(job_id): str(anew)}
+    with transaction(rows.services.sessions) as session:
+        assert jobs.finish(session, job_id, 1, "cancelled")
+    assert advance(rows) == []
+    assert _steps(rows, first.deletion.id) == [(1, anew, "queued", None), (2, None, "waiting", None)]
+
+    made = _work(rows, anew)
+    [following] = advance(rows)
+    assert _steps(rows, first.deletion.id) == [(1, anew, "succeeded", None), (2, following, "queued", None)]
+    with transaction(rows.services.sessions) as session:
+        assert session.get_one(Job, following).params["parent"] == made.number
+        replaced = version_lineage(session, session.get_one(Version, made.id)).replaces
+        assert replaced is not None
+        assert replaced.number == 1
+
+
+def test_a_line_ends_where_the_step_before_was_withdrawn(rows: Rows, line: tuple[Trajectory, Trajectory]) -> None:
+    first = delete(rows, "trajectory", str(line[0].id), "retrain")
+    made = _work(rows, first.started[0])
+    delete(rows, "trajectory", str(line[1].id), "withdraw")
+    with transaction(rows.services.sessions) as session:
+        assert standings(session, [made.id])[made.id].withdrawn_at is not None
+    assert advance(rows) == []
+    [done, stopped] = _steps(rows, first.deletion.id)
+    assert done[2:] == ("succeeded", None)
+    assert stopped[1:3] == (None, "stopped")
+    assert "bot@3 was withdrawn" in (stopped[3] or "")
+
+
+def test_a_line_whose_first_ancestor_is_gone_begins_nothing(rows: Rows) -> None:
+    rows.task("b")
+    clean = make_stored_version(rows, "b")
+    with_secrets(rows)
+    learned = make_stored_version(rows, "a", parent=clean)
+    promote_version(rows, make_stored_version(rows, "a", parent=learned))
+    with transaction(rows.services.sessions) as session:
+        standing_of(session, session.get_one(Version, clean.id)).purged_at = utc_now()
+    deleted = delete(rows, "session", "s1", "retrain")
+    assert deleted.started == ()
+    assert advance(rows) == []
+    for step in _steps(rows, deleted.deletion.id):
+        assert step[1:3] == (None, "stopped")
+        assert "the bytes of bot@1 were removed" in (step[3] or "")
+
+
+def test_the_last_steps_failure_is_told(rows: Rows) -> None:
+    with_secrets(rows)
+    promote_version(rows, make_stored_version(rows, "a"))
+    deleted = delete(rows, "session", "s1", "retrain")
+    [job_id] = deleted.started
+    with transaction(rows.services.sessions) as session:
+        session.execute(sa.update(Job).values(state="failed", error="no memory left"))
+    assert _steps(rows, deleted.deletion.id) == [(1, job_id, "failed", f"job {job_id} failed: no memory left")]
+
+
+def test_a_training_that_may_not_go_on_from_its_parent_is_not_begun_anew(
+    rows: Rows, line: tuple[Trajectory, Trajectory]
+) -> None:
+    first, job_id = _begun_retraining(rows, line[0])
+    with transaction(rows.services.sessions) as session:
+        job = session.get_one(Job, job_id)
+        job.params = {**job.params, "parent": 1}
+        standing_of(session, session.scalars(sa.select(Version).where(Version.number == 1)).one()).purged_at = utc_now()
+    second = delete(rows, "trajectory", str(line[1].id))
+    assert (second.started, second.deletion.affected["restarted"]) == ((), {})
+    with transaction(rows.services.sessions) as session:
+        assert session.get_one(Job, job_id).cancel_requested
+        told = [event.message for event in jobs.list_events(session, job_id, after=0, limit=99)]
+    assert any("does not begin anew: the bytes of bot@1 were removed" in message for message in told)
+    assert advance(rows) == []
+    assert [step[2] for step in _steps(rows, first.deletion.id)] == ["stopped", "stopped"]
+
+
+def test_a_trigger_is_not_trained_without_a_version(rows: Rows, line: tuple[Trajectory, Trajectory]) -> None:
+    job_id = queue_training(rows, kind="train_trigger", parent=2, tasks=["a"])
+    assert delete(rows, "session", "s1", "withdraw").started == ()
+    with transaction(rows.services.sessions) as session:
+        assert session.get_one(Job, job_id).state == "cancelled"
+
+
+def test_a_job_that_ends_while_its_data_goes_is_not_begun_anew(
+    rows: Rows, line: tuple[Trajectory, Trajectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = queue_training(rows, parent=2)
+    _begin(rows, job_id)
+
+    def end(*arguments: Any) -> None:
+        with transaction(rows.services.sessions) as session:
+            assert jobs.finish(session, job_id, 1, "failed", error="x")
+        blank_missing_answers(*arguments)
+
+    monkeypatch.setattr(deletions, "blank_missing_answers", end)
+    assert delete(rows, "session", "s1").started == ()
+    with transaction(rows.services.sessions) as session:
+        assert session.get_one(Job, job_id).state == "failed"
+        assert session.scalar(sa.select(sa.func.count()).select_from(Retraining)) == 0

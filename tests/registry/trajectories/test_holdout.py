@@ -1,0 +1,268 @@
+"""The held-out share: what begins alike is on one side, also rows of before that was so; and who is told when it is
+most of a task."""
+
+import uuid
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from registry.database import migration_config, transaction
+from registry.datasets import snapshots
+from registry.datasets.suites import freeze_suite, suite_trajectories
+from registry.errors import EmptyDataset, Invalid, NameTaken
+from registry.models import Trajectory
+from registry.tasks import create_task, get_task
+from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_crowd, held_out
+from registry.trajectories.imports import ImportReport, LineResult, import_batch, read_item, warn_of_crowds
+from tests.registry.conftest import TOKENS, Rows, chats
+from tests.trajectory_samples import call, changed, chat, tool_chat
+
+
+def turns(*texts: str, weights: tuple[int | None, ...] = ()) -> list[dict[str, Any]]:
+    """Users and assistants by turns; `weights` of the assistants from the first on."""
+    found: list[dict[str, Any]] = []
+    for place, text in enumerate(texts):
+        found.append({"role": ("user", "assistant")[place % 2], "content": text})
+        if place % 2 and len(weights) > place // 2 and weights[place // 2] is not None:
+            found[-1]["weight"] = weights[place // 2]
+    return found
+
+
+def talks(count: int, *opening: str, word: str = "order") -> list[dict[str, Any]]:
+    """Conversations that all open alike."""
+    return [{"messages": turns(*opening, f"Where is {word} {n}?", f"{n} is here.")} for n in range(count)]
+
+
+def _send(rows: Rows, task: str, items: list[dict[str, Any]]) -> list[LineResult]:
+    with transaction(rows.services.sessions) as session:
+        sent = [read_item(place, item) for place, item in enumerate(items)]
+        return import_batch(session, rows.project_id, sent, default_task=task, tokens=TOKENS)
+
+
+def _snapshot(rows: Rows, task: str) -> list[Trajectory]:
+    """What a training reads, recorded."""
+    with transaction(rows.services.sessions) as session:
+        taken = rows.snapshot(session, task)
+        snapshots.record_dataset(session, taken)
+        return [session.get_one(Trajectory, trajectory_id) for trajectory_id, _ in taken.items]
+
+
+def _suite(rows: Rows, task: str) -> list[Trajectory]:
+    with transaction(rows.services.sessions) as session:
+        suite = freeze_suite(session, get_task(session, rows.project_id, task))
+        return suite_trajectories(session, suite.id) if suite else []
+
+
+# Beginnings
+
+
+def test_a_beginning_is_what_stands_before_the_first_answer() -> None:
+    messages = tool_chat()["messages"]
+    expected = beginning_hash(messages)
+    assert expected is not None
+    for same in (
+        messages[:3],
+        changed(tool_chat(), "messages", 1, "content", to="Where is order 7?")["messages"],
+        changed(tool_chat(), "messages", 2, "tool_calls", 1, to=call("c2", order="9"))["messages"],
+        changed(tool_chat(), "messages", 2, "weight", to=0)["messages"],
+        changed(tool_chat(), "messages", 5, "content", to="No idea.")["messages"],
+    ):
+        assert beginning_hash(same) == expected
+    for other in (
+        messages[1:],
+        changed(tool_chat(), "messages", 0, "content", to="Hinder.")["messages"],
+        changed(tool_chat(), "messages", 1, "role", to="system")["messages"],
+    ):
+        assert beginning_hash(other) != expected
+
+
+def test_behind_shared_turns_the_calls_count_and_their_ids_do_not() -> None:
+    expected = beginning_hash(tool_chat()["messages"], 1)
+    renamed = changed(tool_chat(), "messages", 2, "tool_calls", to=[call("z1"), call("z2", order="8")])
+    renamed = changed(renamed, "messages", 3, "tool_call_id", to="z2")
+    renamed = changed(renamed, "messages", 4, "tool_call_id", to="z1")
+    assert beginning_hash(renamed["messages"], 1) == expected
+    called = changed(tool_chat(), "messages", 2, "tool_calls", 1, to=call("c2", order="9"))
+    assert beginning_hash(called["messages"], 1) != expected
+
+
+def test_what_ends_within_the_shared_turns_has_no_beginning_and_is_trained_on() -> None:
+    assert beginning_hash(turns("q", "a"), 1) is None
+    assert beginning_hash(turns("q", "a", "q2", "a2"), 1) is not None
+    # Its last turn is context alone: the one that would be tested is shared.
+    assert beginning_hash(turns("q", "a", "q2", "a2", weights=(1, 0)), 1) is None
+    assert held_out("t", None, 0.999) is False
+
+
+def test_held_out_is_deterministic_near_the_share_and_grows_with_it() -> None:
+    prompts = [beginning_hash(chat(f"question {n}")["messages"]) for n in range(5000)]
+    sides = [held_out("t", prompt, 0.2) for prompt in prompts]
+    assert sides == [held_out("t", prompt, 0.2) for prompt in prompts]
+    assert 0.17 < sum(sides) / len(sides) < 0.23
+    assert sides != [held_out("other", prompt, 0.2) for prompt in prompts]
+    assert all(held_out("t", prompt, 0.5) for prompt, side in zip(prompts, sides, strict=True) if side)
+    # Fixed: other values would move items of existing installations to the other side.
+    assert [held_out("t", f"{n}", 0.5) for n in range(8)] == PINNED
+    assert beginning_hash(chat()["messages"]) == PINNED_HASH
+
+
+PINNED = [True, True, True, False, False, False, True, True]
+PINNED_HASH = "a9393e5f389759a3c848f269f04f5949ac5a9af5aaf7589ba1c1241868817cd0"
+
+
+# Sides
+
+
+def test_all_answers_to_one_prompt_land_on_one_side(rows: Rows) -> None:
+    rows.task("a", [])
+    results = _send(rows, "a", [chat(f"q{n % 25}", f"a{n}") for n in range(100)])
+    sides = {n: {r.held_out for r in results[n::25]} for n in range(25)}
+    assert all(len(side) == 1 for side in sides.values())
+    assert {True, False} == set().union(*sides.values())
+
+
+def test_no_held_out_answer_is_a_supervised_turn_of_what_is_trained_on(rows: Rows) -> None:
+    """Conversations that grow from upload to upload, with tools that come later and weights of different senders."""
+    rows.task("a", [])
+    tools = tool_chat()["tools"]
+    for n in range(60):
+        grown = [f"Q{n}", f"A{n}", f"more {n}", f"B{n}", f"yet more {n}", f"C{n}"]
+        for length, extra in ((2, {}), (4, {"tools": tools}), (6, {})):
+            _send(rows, "a", [{"messages": turns(*grown[:length]), **extra}])
+        _send(rows, "a", [{"messages": turns(*grown, weights=(0, 0, 1))}])
+    tested = {(_key(row.messages[:-1]), row.messages[-1]["content"]) for row in _suite(rows, "a")}
+    assert len(tested) > 20
+    trained = _snapshot(rows, "a")
+    assert len(trained) > 80
+    learned = {
+        (_key(row.messages[:place]), message["content"])
+        for row in trained
+        for place, message in enumerate(row.messages)
+        if message["role"] == "assistant" and message.get("weight") != 0
+    }
+    assert not tested & learned
+
+
+def _key(messages: list[dict[str, Any]]) -> str:
+    return repr([(message["role"], message["content"]) for message in messages])
+
+
+def test_conversations_that_open_alike_are_told_apart_behind_the_shared_turns(rows: Rows) -> None:
+    opening = "Begin.", "What can I do?"
+    rows.task("same", talks(60, *opening))
+    assert len(_suite(rows, "same")) in (0, 60)
+    rows.task("shared", talks(60, *opening), shared_turns=1)
+    tested = {row.messages[2]["content"] for row in _suite(rows, "shared")}
+    assert 5 < len(tested) < 30
+    grown = [f"Where is order {n}?" for n in range(60)]
+    results = _send(rows, "shared", [{"messages": turns(*opening, q, "x", "And then?", "y")} for q in grown])
+    assert {q for q, result in zip(grown, results, strict=True) if result.held_out} == tested
+    [short] = _send(rows, "shared", [{"messages": turns(*opening)}])
+    assert not short.held_out
+
+
+def test_shared_turns_are_part_of_a_task(rows: Rows) -> None:
+    rows.task("a", [], shared_turns=2)
+    with transaction(rows.services.sessions) as session:
+        spec = {"grader": {"kind": "exact"}, "holdout_share": 0.25}
+        assert create_task(session, rows.project_id, "a", **spec, shared_turns=2)[1] is False
+        with pytest.raises(NameTaken, match="shared_turns"):
+            create_task(session, rows.project_id, "a", **spec)
+        for wrong in (-1, 1001):
+            with pytest.raises(Invalid, match=f"shared_turns {wrong}"):
+                create_task(session, rows.project_id, "b", **spec, shared_turns=wrong)
+
+
+# Rows that are older than the draw
+
+
+def test_what_begins_like_stored_rows_goes_where_they_are(rows: Rows) -> None:
+    rows.task("a", chats(30))
+    with transaction(rows.services.sessions) as session:
+        session.execute(sa.update(Trajectory).values(held_out=~Trajectory.held_out))
+        before = {row.messages[0]["content"]: row.held_out for row in session.scalars(sa.select(Trajectory))}
+    grown = [{"messages": [*item["messages"], *turns("And?", "Yes.")]} for item in chats(30)]
+    sides = {item["messages"][0]["content"]: r.held_out for item, r in zip(grown, _send(rows, "a", grown), strict=True)}
+    assert sides == before
+    assert set(sides.values()) == {True, False}
+
+
+def test_what_begins_like_something_trained_on_is_in_no_suite(rows: Rows) -> None:
+    rows.task("a", chats(40))
+    [moved, *_] = _snapshot(rows, "a")
+    before = [row.id for row in _suite(rows, "a")]
+    with transaction(rows.services.sessions) as session:
+        session.get_one(Trajectory, moved.id).held_out = True
+    [beside] = _send(rows, "a", [{"messages": [*moved.messages, *turns("And?", "Yes.")]}])
+    assert beside.held_out
+    assert [row.id for row in _suite(rows, "a")] == before
+
+
+def test_the_migration_moves_nothing_from_held_out_to_training(rows: Rows, database_url: str) -> None:
+    """Rows that were drawn by what stands before their last turn: three conversations, and each as it had begun."""
+    begun = [{"messages": turns(f"Q{n}", f"A{n}")} for n in range(3)]
+    grown = [{"messages": turns(f"Q{n}", f"A{n}", f"R{n}", f"B{n}")} for n in range(3)]
+    odd = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q0"}]}, *turns("Q0", "A0")[1:]]}
+    rows.task("a", [*begun, *grown, odd])
+    sides = [True, True, False, False, True, False, False]
+    config = migration_config(database_url)
+    rows.services.engine.dispose()
+    command.downgrade(config, "0007")  # whatever came after it
+    command.downgrade(config, "-1")
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        seqs = connection.scalars(sa.text("select seq from trajectories order by seq")).all()
+        for seq, side in zip(seqs, sides, strict=True):
+            change = "update trajectories set prompt_hash = 'old' || seq, held_out = :side where seq = :seq"
+            connection.execute(sa.text(change), {"seq": seq, "side": side})
+    command.upgrade(config, "head")
+    with transaction(rows.services.sessions) as session:
+        found = session.scalars(sa.select(Trajectory).order_by(Trajectory.seq)).all()
+        assert [row.held_out for row in found] == [True, True, False, True, True, False, True]
+        assert [row.beginning_hash for row in found] == [beginning_hash(row.messages) for row in found]
+    engine.dispose()
+
+
+# Most of a task on one side
+
+
+def _crowd(rows: Rows, task: str) -> str | None:
+    with transaction(rows.services.sessions) as session:
+        crowd = find_crowd(session, get_task(session, rows.project_id, task))
+        return str(crowd) if crowd else None
+
+
+def test_a_task_that_begins_alike_is_told(rows: Rows) -> None:
+    rows.task("usual", chats(60))
+    rows.task("few", talks(MIN_ALIKE - 1, "Begin.", "What?"))
+    rows.task("shared", talks(60, "Begin.", "What?"), shared_turns=1)
+    assert [_crowd(rows, task) for task in rows.task_names] == [None, None, None]
+    rows.task("alike", [*talks(30, "Begin.", "What?"), *chats(10)])
+    told = _crowd(rows, "alike")
+    assert told is not None
+    assert told.startswith("30 of 40 trajectories of task 'alike' begin alike and so are all on one side: ")
+    assert "shared_turns 1" in told
+    rows.task("short", talks(30, "Begin.", "What?"), shared_turns=9)
+    assert _crowd(rows, "short") == (
+        "30 of 30 trajectories of task 'short' end within the first 9 assistant turns, which all of its "
+        "conversations are said to share; they are trained on and never held out"
+    )
+
+
+def test_an_import_warns_of_the_tasks_that_got_many(rows: Rows) -> None:
+    rows.task("alike", [])
+    for count, warnings in ((MIN_ALIKE - 1, 0), (MIN_ALIKE, 1)):
+        report = ImportReport()
+        report.add(_send(rows, "alike", talks(count, "Begin.", "What?", word=uuid.uuid4().hex)))
+        with transaction(rows.services.sessions) as session:
+            warn_of_crowds(session, rows.project_id, report)
+        assert len(report.warnings) == warnings
+    assert "39 of 39 trajectories of task 'alike' begin alike" in report.warnings[0]
+
+
+def test_nothing_to_train_on_says_that_all_is_held_out_together(rows: Rows) -> None:
+    rows.task("alike", talks(30, "Begin.", "What?"), share=0.999)
+    with pytest.raises(EmptyDataset, match="30 of 30 trajectories of task 'alike' begin alike .* held out, and not"):
+        _snapshot(rows, "alike")

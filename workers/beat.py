@@ -1,0 +1,81 @@
+"""The beat's tick: starts what schedules are due, goes on with retrainings, finishes deletions of data.
+
+May run twice at once, or not for a day: each piece of work is taken under a lock and done once. One piece's fault,
+even one that nobody foresaw, must not keep the others from running, or a deletion would wait for somebody else's row.
+"""
+
+import uuid
+from collections.abc import Callable
+
+import structlog
+
+from registry.clock import utc_now
+from registry.database import transaction
+from registry.deletion.erasure import finish_erasure, unfinished_erasures
+from registry.deletion.retraining import advance_line, lines_to_advance
+from registry.errors import RegistryError
+from registry.schedules.ticks import schedules_to_ask, tick
+from registry.wiring import Services
+
+log = structlog.get_logger()
+Send = Callable[[uuid.UUID], None]
+"""Sends a committed job to the workers, and does not fail: what is not sent, the reaper sends later."""
+
+
+def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
+    """One tick. Returns the jobs that it created and sent."""
+    created = [*_tick_schedules(services), *_advance_retrainings(services)]
+    for job_id in created:
+        send(job_id)
+    _finish_erasures(services)
+    return created
+
+
+def _tick_schedules(services: Services) -> list[uuid.UUID]:
+    now = utc_now()
+    with transaction(services.sessions) as session:
+        waiting = schedules_to_ask(session, now)
+    created = []
+    for schedule_id in waiting:
+        try:
+            with transaction(services.sessions) as session:
+                job_id = tick(session, schedule_id, now)
+        except RegistryError as error:
+            log.error("a schedule could not run", schedule=str(schedule_id), error=str(error))
+            continue
+        except Exception:
+            log.exception("a schedule could not run", schedule=str(schedule_id))
+            continue
+        if job_id is not None:
+            log.info("a schedule started a job", schedule=str(schedule_id), job=str(job_id))
+            created.append(job_id)
+    return created
+
+
+def _advance_retrainings(services: Services) -> list[uuid.UUID]:
+    with transaction(services.sessions) as session:
+        waiting = lines_to_advance(session)
+    created = []
+    for line in waiting:
+        try:
+            with transaction(services.sessions) as session:
+                created += advance_line(session, line)
+        except Exception:
+            log.exception("a retraining could not go on", deletion=str(line[0]), line=line[1])
+    return created
+
+
+def _finish_erasures(services: Services) -> None:
+    with transaction(services.sessions) as session:
+        waiting = unfinished_erasures(session)
+    for deletion_id in waiting:
+        try:
+            finished = finish_erasure(services.sessions, services.store, deletion_id)
+        except RegistryError as error:
+            log.warning("a deletion's bytes are not all gone yet", deletion=str(deletion_id), error=str(error))
+            continue
+        except Exception:
+            log.exception("a deletion's bytes could not be removed", deletion=str(deletion_id))
+            continue
+        if finished:
+            log.info("a deletion's bytes are gone", deletion=str(deletion_id))

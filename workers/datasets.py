@@ -1,0 +1,71 @@
+"""The dataset of a training: snapshot taken, bytes stored, row recorded, job bound to it.
+
+Knows nothing of what a snapshot holds. Data may be deleted between the snapshot and its row, for reasons that have
+nothing to do with this training: it is taken anew then.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from registry import jobs
+from registry.database import transaction
+from registry.datasets import snapshots
+from registry.datasets.snapshots import Snapshot
+from registry.errors import SnapshotOutdated
+from registry.models import Dataset, Job
+from workers.runner import Running
+
+_ATTEMPTS = 5
+"""Each is lost to a deletion within seconds; as many in a row are more than chance."""
+
+
+def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset:
+    """The job's dataset, made on the first attempt: bytes first, then the row.
+
+    Raises:
+        SnapshotOutdated: each snapshot lost trajectories before it was recorded.
+        Cancelled: the job was, or another worker has it now.
+    """
+    services, lost = running.services, 0
+    while True:
+        with transaction(services.sessions) as session:
+            job = session.get_one(Job, running.job_id)
+            if job.dataset_id is not None:
+                return session.get_one(Dataset, job.dataset_id)
+            snapshot = take(session)
+            known = snapshots.find_dataset(session, snapshot)
+        if known is None:
+            services.store.put(snapshot.object_key, snapshot.jsonl)
+        try:
+            return _record(running, snapshot)
+        except SnapshotOutdated as error:
+            _remove(running, snapshot)
+            lost += 1
+            if lost == _ATTEMPTS:
+                raise
+            running.event(f"the dataset is made anew: {error}", level="warning")
+            running.check()
+
+
+def lines_of(running: Running, dataset: Dataset) -> list[dict[str, Any]]:
+    """What the dataset holds, in its order."""
+    return [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
+
+
+def _record(running: Running, snapshot: Snapshot) -> Dataset:
+    with transaction(running.services.sessions) as session:
+        dataset = snapshots.record_dataset(session, snapshot)
+        jobs.set_dataset(session, running.job_id, running.attempt, dataset.id)
+    return dataset
+
+
+def _remove(running: Running, snapshot: Snapshot) -> None:
+    """No row can name the bytes any more. Where one does from before, other jobs read them: there the deletion, which
+    waits for this job, drops the lines."""
+    with transaction(running.services.sessions) as session:
+        recorded = snapshots.find_dataset(session, snapshot) is not None
+    if not recorded:
+        running.services.store.delete(snapshot.object_key)

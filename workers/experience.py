@@ -1,0 +1,95 @@
+"""What a training adds to the experience that its weaver is cued from (`memgen.experience.recall`)."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from memgen.experience.cue import Cue
+from memgen.experience.insights import Pair, pairs_of
+from memgen.experience.pool import Insight, PastTrajectory, told
+from memgen.experience.retrieval import same_prompt
+from memgen.generation.distil import distil
+from memgen.memory.host import AdapterHost
+from workers.runner import Running
+
+MOST_PAIRS = 200
+"""That insights are distilled from in one training, the last ones: the base writes some 48 tokens for each."""
+
+
+def remember(
+    running: Running,
+    host: AdapterHost,
+    memory: str,
+    lines: Sequence[dict[str, Any]],
+    *,
+    min_reward: float,
+    open_alike: Collection[str] = (),
+    written: Sequence[Insight] = (),
+) -> None:
+    """Let the memory remember the dataset's answered trajectories, beside what its parent did; nothing if its weaver
+    is shown no experience.
+
+    Those that failed are left out: a cue is to show what went well. Beside a success of the same prompt they teach
+    insights, if the memory keeps any.
+
+    Args:
+        min_reward: with less, a trajectory failed. One without a reward is a demonstration.
+        open_alike: tasks whose conversations share their first turns. What stands in front of the first answer tells
+            nothing of their questions, so they are neither found nor remembered.
+        written: insights that somebody wrote.
+    """
+    trained = host.memories[memory]
+    if trained.recall is None:
+        return
+    answered = [line for line in lines if any(message["role"] == "assistant" for message in line["messages"])]
+    if left_out := sorted({line["task"] for line in answered} & set(open_alike)):
+        running.event(
+            f"not remembered for cues: trajectories of {', '.join(left_out)}, which all begin with the same turns",
+            level="warning",
+        )
+    known = [line for line in answered if line["task"] not in open_alike]
+    good = [_told(line) for line in known if not _failed(line, min_reward)]
+    insights: list[Insight] = []
+    if trained.config.cue_insights:
+        bad = [_told(line) for line in known if _failed(line, min_reward)]
+        insights = [*written, *_distilled(running, host, pairs_of(bad, good), trained.recall.pool.insights)]
+    trained.recall = trained.recall.remembering(good, insights)
+    pool = trained.recall.pool
+    running.event(
+        f"the weaver is shown up to {trained.config.cue_tokens} tokens of {len(pool.trajectories)} past trajectories "
+        f"and {len(pool.insights)} insights",
+        {
+            "remembered": len(pool.trajectories),
+            "of_this_dataset": len({entry.entry_id for entry in good}),
+            "insights": len(pool.insights),
+        },
+    )
+
+
+def training_cues(host: AdapterHost, memory: str, lines: Sequence[dict[str, Any]]) -> list[Cue]:
+    """What the weaver of `memory` is shown beside each line that it is trained on: never the line's own answer."""
+    return host.cues(memory, [line["messages"] for line in lines], leave_one_out=True)
+
+
+def _failed(line: dict[str, Any], min_reward: float) -> bool:
+    return line.get("success") is False or (line["reward"] is not None and line["reward"] < min_reward)
+
+
+def _told(line: dict[str, Any]) -> PastTrajectory:
+    reward = 1.0 if line["reward"] is None else line["reward"]
+    return told(line["id"], line["task"], line["messages"], reward)
+
+
+def _distilled(
+    running: Running, host: AdapterHost, pairs: Sequence[Pair], known: Sequence[Insight]
+) -> tuple[Insight, ...]:
+    """What the base makes of prompts that were answered badly and well, unless an insight is known from them."""
+    seen = {(insight.task, same_prompt(prompt)) for insight in known for prompt in insight.prompts}
+    new = [pair for pair in pairs if (pair.success.task, same_prompt(pair.success.prompt)) not in seen][-MOST_PAIRS:]
+    if not new:
+        return ()
+    found = distil(host, new)
+    running.event(
+        f"the base wrote {len(found.insights)} insights about {len(new)} prompts answered badly and well",
+        {"pairs": len(new), "skipped_long": found.skipped_long, "skipped_empty": found.skipped_empty},
+    )
+    return found.insights

@@ -1,0 +1,34 @@
+"""The job `check_import`: this installation's gate on a version that another one trained."""
+
+from typing import Any
+
+from registry.database import transaction
+from registry.models import Job, Version
+from registry.transfer.admission import can_be_checked, take_origins_word
+from registry.versions.records import get_version
+from workers.model import Model
+from workers.runner import Running
+from workers.scoring import score_and_judge
+
+
+def check_import(running: Running, model: Model) -> dict[str, Any]:
+    """Returns `{"version", "gate", "scores"}`."""
+    with transaction(running.services.sessions) as session:
+        job = session.get_one(Job, running.job_id)
+        if job.adapter is None:
+            raise RuntimeError("a check_import job without adapter")
+        adapter, version = job.adapter, get_version(session, job.adapter, job.params["version"])
+        checkable = can_be_checked(session, version)
+    model.check_base(adapter)
+    # Read once, so that an artifact that this base can't use is found now, and not by a user.
+    model.check_memories(version)
+    if checkable:
+        judgement = score_and_judge(running, model, version.id)
+        passed, scores = judgement.passed, judgement.scores
+    else:
+        with transaction(running.services.sessions) as session:
+            gate = take_origins_word(session, session.get_one(Version, version.id))
+        passed, scores = gate.passed, {}
+        running.event(gate.reasons[0], {"version": version.number}, level="warning")
+    running.event(f"gate {'passed' if passed else 'failed'}", {"version": version.number})
+    return {"version": version.number, "gate": "passed" if passed else "rejected", "scores": scores}

@@ -1,0 +1,23 @@
+"""The job `evaluate`: score a version and the bare base on the suites of all tasks of its lineage."""
+
+from typing import Any
+
+from registry.database import transaction
+from registry.models import Job
+from registry.versions.ancestry import learned_tasks
+from registry.versions.records import get_version
+from workers.model import Model
+from workers.runner import Running
+from workers.scoring import score_tasks
+
+
+def evaluate_version(running: Running, model: Model) -> dict[str, Any]:
+    """The job `evaluate`: a version and the bare base on the suites of all tasks of its lineage."""
+    with transaction(running.services.sessions) as session:
+        job = session.get_one(Job, running.job_id)
+        if job.adapter is None:
+            raise RuntimeError("an evaluate job without adapter")
+        version = get_version(session, job.adapter, job.params["version"])
+        adapter, tasks = job.adapter, learned_tasks(session, version)
+    found = score_tasks(running, model, adapter, [None, version], tasks)
+    return {"scores": found.by_subject, "version": version.number}

@@ -1,0 +1,167 @@
+"""Scoring: fill in the entries of R that a gate or a reader needs, and judge a version by them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from memgen.evaluation.accuracy import Item, item_of
+from memgen.evaluation.routed import score_routed
+from memgen.text.chat import render_prompt, tokenize
+from registry import jobs
+from registry.adapters import get_adapter
+from registry.database import transaction
+from registry.datasets import suites
+from registry.gates import evaluations
+from registry.gates import gate as gates
+from registry.gates.baseline import Rival, not_judged, rival_of, tasks_to_judge
+from registry.gates.verdict import gate_of
+from registry.models import Adapter, Job, Task, Version
+from registry.promotion import follow_up, retry_of
+from workers.model import Model
+from workers.runner import Running
+
+
+@dataclass(frozen=True)
+class Scores:
+    by_subject: dict[str, dict[str, float]]
+    """Mean score by subject (`base`, `v1`, ...) and task."""
+    suites: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
+    """By task, the suite that every subject was scored on."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    passed: bool
+    scores: dict[str, dict[str, float]]
+    retry: uuid.UUID | None = None
+    """A job to send to the workers."""
+
+
+def score_tasks(
+    running: Running,
+    model: Model,
+    adapter: Adapter,
+    subjects: Sequence[Version | None],
+    tasks: Sequence[Task],
+) -> Scores:
+    """Score subjects on the tasks' suites as they are now.
+
+    What was evaluated before is read, not computed again. Tasks without a suite are left out.
+    """
+    scores = Scores({_label(subject): {} for subject in subjects})
+    for task in tasks:
+        with transaction(running.services.sessions) as session:
+            suite = suites.freeze_suite(session, session.get_one(Task, task.id))
+            if suite is None:
+                running.event(f"task {task.name!r} has no held-out items and can't be scored", level="warning")
+                continue
+            items = [
+                item_of(row.messages, row.tools, row.details) for row in suites.suite_trajectories(session, suite.id)
+            ]
+        scores.suites[task.id] = suite.id
+        for subject in subjects:
+            running.check()
+            score = _score(running, model, adapter, subject, task, suite.id, items)
+            scores.by_subject[_label(subject)][task.name] = score
+    return scores
+
+
+def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Judgement:
+    """Evaluate a version beside the bare base and the champion, and let the gate judge it.
+
+    The tasks are those that it or the champion has learned. When another job moves the champion meanwhile, the version
+    is compared again, with the new one and on its tasks.
+    """
+    while True:
+        with transaction(running.services.sessions) as session:
+            version = session.get_one(Version, version_id)
+            adapter = version.adapter
+            rival = rival_of(session, adapter)
+            tasks = tasks_to_judge(session, version, rival.version)
+        subjects = list(dict.fromkeys([None, rival.version, version]))
+        scores = score_tasks(running, model, adapter, subjects, tasks)
+        judged = _judge(running, version_id, rival, scores)
+        if judged is not None:
+            return judged
+
+
+def _judge(running: Running, version_id: uuid.UUID, scored: Rival, scores: Scores) -> Judgement | None:
+    """Record the gate of a version and do what follows from it: one transaction.
+
+    None if the rival is no longer the one that was scored. Its and the candidate's scores are on the same suites,
+    because one call of `score_tasks` made them.
+    """
+    with transaction(running.services.sessions) as session:
+        job = session.get_one(Job, running.job_id)
+        version = session.get_one(Version, version_id)
+        known = gate_of(session, version)
+        if known is not None:
+            return Judgement(known.passed, scores.by_subject)
+        adapter = get_adapter(session, job.project_id, version.adapter.name, lock=True)
+        rival = rival_of(session, adapter)
+        if rival.version_id != scored.version_id:
+            return None
+        terms = gates.GateTerms.of(adapter)
+        comparisons = gates.judge(session, version, champion=rival.version, terms=terms, suites=scores.suites)
+        gate = gates.record_gate(
+            session,
+            version,
+            champion=rival.version,
+            comparisons=comparisons,
+            terms=terms,
+            policy=adapter.gate_policy,
+            flags=version.report["flags"],
+            remarks=not_judged(session, version, rival, scores.suites),
+        )
+        told = follow_up(session, adapter, version, gate, job)
+        retry = retry_of(session, adapter, version, job, comparisons)
+        if retry is not None:
+            told += f"; job {retry.id} trains once more with a replay share of {retry.params['replay_share']:g}"
+        data = {"version": version.number, "reasons": gate.reasons, "retry": str(retry.id) if retry else None}
+        jobs.add_event(session, job.id, "info", told, data)
+        return Judgement(gate.passed, scores.by_subject, retry.id if retry else None)
+
+
+def _score(
+    running: Running,
+    model: Model,
+    adapter: Adapter,
+    subject: Version | None,
+    task: Task,
+    suite_id: uuid.UUID,
+    items: Sequence[Item],
+) -> float:
+    who = evaluations.subject_of(adapter, subject)
+    with transaction(running.services.sessions) as session:
+        known = evaluations.find_evaluation(session, who, suite_id)
+        if known is not None:
+            return known.score
+    phase = f"evaluate {_label(subject)} on {task.name}"
+
+    def on_done(done: int) -> None:
+        running.check()
+        running.progress(phase, {"done": done, "of": len(items)}, last=done == len(items))
+
+    tokenizer = model.host.backbone.tokenizer
+    prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
+    choices = model.choices(subject, prompts)
+    result = score_routed(model.host, [choice.memory for choice in choices], items, task.grader, on_done=on_done)
+    routed = [{"routed": choice.task} for choice in choices] if adapter.strategy == "isolated" else [{}] * len(items)
+    with transaction(running.services.sessions) as session:
+        evaluations.record_evaluation(
+            session,
+            who,
+            suite_id,
+            score=result.score,
+            items=[
+                {"score": item.score, "answer": item.answer, **where}
+                for item, where in zip(result.items, routed, strict=True)
+            ],
+            seconds=result.seconds,
+        )
+    running.event(f"{phase}: {100 * result.score:.1f}%", {"score": result.score, "items": len(items)})
+    return result.score
+
+
+def _label(subject: Version | None) -> str:
+    return f"v{subject.number}" if subject else "base"

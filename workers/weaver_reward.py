@@ -1,0 +1,173 @@
+"""Weavers trained from reward: `grpo` plays the dataset's questions, `grpo_recorded` compares recorded answers.
+
+What surrounds a training (the job, its parent, registering, the gate) is `workers.jobs.train_weaver`'s.
+"""
+
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from memgen.config import GrpoConfig, TrainingConfig
+from memgen.errors import ConfigError
+from memgen.training.examples import build_examples
+from memgen.training.reward.recorded_groups import groups_of_trajectories
+from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
+from memgen.training.weaver.grpo_run import GrpoReport, GrpoStep
+from registry.datasets import reward_snapshots
+from registry.datasets.snapshots import Snapshot
+from registry.models import Dataset, JsonObject, Task
+from workers.checkpoints import Checkpoint
+from workers.experience import training_cues
+from workers.methods import Lesson, train_watched
+from workers.model import Model
+from workers.reward_items import games_folder, gives_reward, items_of
+from workers.runner import Running
+
+SFT, GRPO, RECORDED = "sft", "grpo", "grpo_recorded"
+
+
+def config_of(method: str, training: JsonObject) -> TrainingConfig | GrpoConfig:
+    """Raises ConfigError: an unknown method or field, or a value out of range."""
+    if method == SFT:
+        return TrainingConfig.from_mapping(training)
+    if method in (GRPO, RECORDED):
+        return GrpoConfig.from_mapping(training)
+    raise ConfigError(f"method is {method!r}; expected one of {SFT!r}, {GRPO!r}, {RECORDED!r}")
+
+
+def snapshot_of(
+    session: Session,
+    method: str,
+    project_id: uuid.UUID,
+    task: Task,
+    *,
+    environment: JsonObject | None,
+    earlier_tasks: Sequence[Task],
+    judged_by: Sequence[Task],
+    replay_share: float,
+    min_reward: float,
+    seed: int,
+) -> Snapshot:
+    """The dataset of a training by `grpo` or `grpo_recorded`.
+
+    `min_reward` says which answers are good enough to be references; recorded answers are all taken. An environment
+    has items of its own, and nothing is replayed beside them.
+
+    Raises:
+        EmptyDataset: the task has nothing to play, or to compare.
+        ConfigError: the task's grader gives no reward.
+    """
+    if method == RECORDED:
+        return reward_snapshots.recorded_snapshot(
+            session, project_id, task, earlier_tasks=earlier_tasks, replay_share=replay_share, seed=seed
+        )
+    if environment is not None:
+        return reward_snapshots.environment_snapshot(
+            project_id, task, environment, judged_by=judged_by, trains="weaver", seed=seed
+        )
+    if not gives_reward(task):
+        raise ConfigError(f"task {task.name!r} has grader 'likelihood', which gives no reward; expected another")
+    return reward_snapshots.question_snapshot(
+        session,
+        project_id,
+        task,
+        earlier_tasks=[earlier for earlier in earlier_tasks if gives_reward(earlier)],
+        replay_share=replay_share,
+        min_reward=min_reward,
+        seed=seed,
+    )
+
+
+def reward_lesson(
+    running: Running,
+    model: Model,
+    memory: str,
+    method: str,
+    config: GrpoConfig,
+    dataset: Dataset,
+    lines: Sequence[dict[str, Any]],
+) -> Lesson:
+    """What the dataset teaches by `grpo` or `grpo_recorded`."""
+    longest = model.host.longest_example(memory)
+    examples = build_examples(model.host.backbone.tokenizer, lines, max_tokens=longest).examples
+    if method == RECORDED:
+        return Lesson(examples, partial(_train_recorded, running, model, config, dataset, lines))
+    return Lesson(examples, partial(_train_played, running, model, config, dataset, lines))
+
+
+def _train_played(
+    running: Running,
+    model: Model,
+    config: GrpoConfig,
+    dataset: Dataset,
+    lines: Sequence[dict[str, Any]],
+    name: str,
+    checkpoint: Checkpoint,
+    _: Path,
+) -> GrpoReport:
+    by_task = items_of(dataset.manifest, lines, games_folder(running), should_stop=running.stop.is_set)
+    items = [item for found in by_task.values() for item in found]
+    counts = {task: len(found) for task, found in by_task.items()}
+    running.event(f"playing {len(items)} items", {**dataset.manifest, "items": counts})
+    # The weaver learns where it will be woven: at every point, as long as no trigger knows better.
+    model.host.memories[name].weave_until_trigger_is_trained()
+    training = partial(train_weaver_grpo, items=items, config=config, task=dataset.manifest["task"])
+    told = partial(on_step, running)
+    return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
+
+
+def _train_recorded(
+    running: Running,
+    model: Model,
+    config: GrpoConfig,
+    dataset: Dataset,
+    lines: Sequence[dict[str, Any]],
+    name: str,
+    checkpoint: Checkpoint,
+    _: Path,
+) -> GrpoReport:
+    backbone = model.host.backbone
+    cues = training_cues(model.host, name, lines)
+    recorded = groups_of_trajectories(
+        backbone.tokenizer,
+        lines,
+        max_tokens=model.host.longest_example(name),
+        cues=cues,
+        shared_turns=dataset.manifest.get("shared_turns"),
+    )
+    running.event(
+        f"comparing the answers of {len(recorded.groups)} groups",
+        {
+            **dataset.manifest,
+            "skipped_empty": recorded.skipped_empty,
+            "skipped_alone": recorded.skipped_alone,
+            "skipped_long": recorded.skipped_long,
+            "skipped_weight": recorded.skipped_weight,
+            "unfit_logprobs": recorded.unfit_logprobs,
+        },
+    )
+    training = partial(train_weaver_on_groups, groups=recorded.groups, config=config)
+    told = partial(on_step, running)
+    return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
+
+
+def on_step(running: Running, step: GrpoStep) -> None:
+    """Tell how a step went."""
+    running.progress(
+        "train",
+        {
+            "step": step.step,
+            "steps": step.steps,
+            "reward": round(step.reward, 4),
+            "groups": step.groups,
+            "groups_skipped": step.groups_skipped,
+            "invoked": round(step.invoked, 4),
+            "loss": round(step.loss, 4),
+            "seconds_left": round(step.seconds_left, 1),
+        },
+        last=step.step == step.steps,
+    )
