@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.errors import NothingToDecide, RouteRunning
-from registry.gates.baseline import rival_of
+from registry.gates.baseline import baseline_of
 from registry.gates.gate import Comparison, forgot
 from registry.gates.verdict import gate_of, verdict
 from registry.jobs import follow_up_job
@@ -31,7 +31,7 @@ def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, 
     if not job.params.get("promote", True):
         return "passed; the job was told to promote nothing"
     actor = f"job {job.id}"
-    if gate.policy == "canary" and rival_of(session, adapter).version is not None:
+    if gate.policy == "canary" and baseline_of(session, adapter).version is not None:
         return _start_canary(session, adapter, version, actor)
     promote(session, adapter, CHAMPION, version, actor=actor, reason="passed its gate")
     return "passed; it is the champion now"
@@ -91,7 +91,7 @@ def decide(
     if not approved:
         return gate.decision, None
     if expected is None:
-        compared = gate.champion or rival_of(session, adapter).stranded
+        compared = gate.champion or baseline_of(session, adapter).unservable
         expected = compared.number if compared else 0
     why = f"approved: {reason}" if reason else "approved"
     return gate.decision, promote(session, adapter, CHAMPION, version, actor=actor, reason=why, expected=expected)

@@ -13,7 +13,7 @@ from registry.database import transaction
 from registry.datasets import suites
 from registry.gates import evaluations
 from registry.gates import gate as gates
-from registry.gates.baseline import Rival, not_judged, rival_of, tasks_to_judge
+from registry.gates.baseline import Baseline, baseline_of, not_judged, tasks_to_judge
 from registry.gates.verdict import gate_of
 from registry.models import Adapter, Job, Task, Version
 from registry.promotion import follow_up, retry_of
@@ -76,16 +76,16 @@ def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Ju
         with transaction(running.services.sessions) as session:
             version = session.get_one(Version, version_id)
             adapter = version.adapter
-            rival = rival_of(session, adapter)
-            tasks = tasks_to_judge(session, version, rival.version)
-        subjects = list(dict.fromkeys([None, rival.version, version]))
+            baseline = baseline_of(session, adapter)
+            tasks = tasks_to_judge(session, version, baseline.version)
+        subjects = list(dict.fromkeys([None, baseline.version, version]))
         scores = score_tasks(running, model, adapter, subjects, tasks)
-        judged = _judge(running, version_id, rival, scores)
+        judged = _judge(running, version_id, baseline, scores)
         if judged is not None:
             return judged
 
 
-def _judge(running: Running, version_id: uuid.UUID, scored: Rival, scores: Scores) -> Judgement | None:
+def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Scores) -> Judgement | None:
     """Record the gate of a version and do what follows from it: one transaction.
 
     None if the rival is no longer the one that was scored. Its and the candidate's scores are on the same suites,
@@ -98,20 +98,20 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Rival, scores: Score
         if known is not None:
             return Judgement(known.passed, scores.by_subject)
         adapter = get_adapter(session, job.project_id, version.adapter.name, lock=True)
-        rival = rival_of(session, adapter)
-        if rival.version_id != scored.version_id:
+        baseline = baseline_of(session, adapter)
+        if baseline.version_id != scored.version_id:
             return None
         terms = gates.GateTerms.of(adapter)
-        comparisons = gates.judge(session, version, champion=rival.version, terms=terms, suites=scores.suites)
+        comparisons = gates.judge(session, version, champion=baseline.version, terms=terms, suites=scores.suites)
         gate = gates.record_gate(
             session,
             version,
-            champion=rival.version,
+            champion=baseline.version,
             comparisons=comparisons,
             terms=terms,
             policy=adapter.gate_policy,
             flags=version.report["flags"],
-            remarks=not_judged(session, version, rival, scores.suites),
+            remarks=not_judged(session, version, baseline, scores.suites),
         )
         told = follow_up(session, adapter, version, gate, job)
         retry = retry_of(session, adapter, version, job, comparisons)

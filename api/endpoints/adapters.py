@@ -27,7 +27,7 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.gates.verdict import gate_of, gates_of
 from registry.models import AdapterChange
-from registry.serving.aliases import Standing, history, list_aliases, promote, roll_back, standing_at
+from registry.serving.aliases import AliasSnapshot, alias_snapshot, history, list_aliases, promote, roll_back
 from registry.serving.routes import weights_of
 from registry.versions.records import get_version, list_versions
 
@@ -105,7 +105,7 @@ class AliasAt(BaseModel):
     """Number, kind and weights of the route that requests for the bare adapter name went by, for `champion` only."""
 
     @classmethod
-    def of(cls, stood: Standing) -> "AliasAt":
+    def of(cls, stood: AliasSnapshot) -> "AliasAt":
         route = stood.route
         return cls(
             alias=stood.move.alias,
@@ -248,7 +248,7 @@ def alias_at(
     """Which version an alias named at a time, and which route shared its traffic then."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
-        return AliasAt.of(standing_at(session, adapter, alias, at or utc_now()))
+        return AliasAt.of(alias_snapshot(session, adapter, alias, at or utc_now()))
 
 
 @router.get("/{name}/aliases/{alias}/history")

@@ -20,7 +20,7 @@ from registry.errors import InvalidArchive
 from registry.keys import Principal
 from registry.tasks import find_tasks
 from registry.trajectories.records import lock_trajectories
-from registry.transfer.admission import check_fits, take_in
+from registry.transfer.admission import admit, check_fits
 from registry.transfer.archive import describe_version, read_archive, write_archive
 from registry.transfer.provenance import check_learned_nothing_deleted
 from registry.versions.artifacts import artifact_beside, artifact_key
@@ -114,7 +114,7 @@ def _import(services: Services, caller: Principal, name: str, path: Path, folder
         # Before the adapter, as a deletion does: it knows of this version, or this import of it.
         lock_trajectories(session, caller.project_id)
         adapter = get_adapter(session, caller.project_id, name, lock=True)
-        found = take_in(session, adapter, description, archive.report, key=key, actor=f"key {caller.name}")
+        found = admit(session, adapter, description, archive.report, key=key, actor=f"key {caller.name}")
         return ImportedOut(
             adapter=name,
             number=found.version.number,

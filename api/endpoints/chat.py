@@ -23,8 +23,7 @@ from registry.database import transaction
 from registry.keys import Principal
 from registry.serving.aliases import list_aliases
 from registry.serving.exposures import check_session_id, record_exposure
-from registry.serving.resolution import BASE, Served, find_served
-from registry.serving.resolution import Request as Drawn
+from registry.serving.resolution import BASE, Resolution, ServingRequest, resolve
 from registry.trajectories.conversations import check_prompt
 from registry.versions.state import servable_versions
 from registry.wiring import Services
@@ -52,27 +51,27 @@ async def complete(
     """
     samplings = body.samplings(services.settings.max_new_tokens)
     session_id = x_session_id or body.session_id
-    drawn = Drawn(new_completion_id(), check_session_id(session_id) if session_id else None)
-    served = await run_in_threadpool(_route, services, caller, body, drawn)
-    asked = ChatRequest(body.messages, body.callable_tools, samplings, source_of(services, served.version))
-    reply = Reply(served, asked.tools is not None, body.include_usage, drawn.completion_id)
+    serving = ServingRequest(new_completion_id(), check_session_id(session_id) if session_id else None)
+    resolution = await run_in_threadpool(_route, services, caller, body, serving)
+    asked = ChatRequest(body.messages, body.callable_tools, samplings, source_of(services, resolution.version))
+    reply = Reply(resolution, asked.tools is not None, body.include_usage, serving.completion_id)
     inference: Inference = request.app.state.inference
 
     def on_answered(answers: Sequence[Finished]) -> None:
-        shadow = source_of(services, served.shadow)
-        if shadow is not None and served.route is not None:
+        shadow = source_of(services, resolution.shadow)
+        if shadow is not None and resolution.route is not None:
             shadows: Shadows = request.app.state.shadows
             first = next(answer for answer in answers if answer.choice == 0)
-            shadows.offer(reply.id, served.route, asked, shadow, first)
+            shadows.offer(reply.id, resolution.route, asked, shadow, first)
 
     if body.stream:
         stream = await open_stream(request, reply, inference.stream(asked), len(samplings), on_answered)
-        await run_in_threadpool(_expose, services, caller, drawn, served)
+        await run_in_threadpool(_expose, services, caller, serving, resolution)
         return stream
     answers = await while_connected(request, inference.answer(asked))
-    await run_in_threadpool(_expose, services, caller, drawn, served)
+    await run_in_threadpool(_expose, services, caller, serving, resolution)
     on_answered(answers)
-    return JSONResponse(reply.completion(answers), headers={"X-Memgen-Version": served.label})
+    return JSONResponse(reply.completion(answers), headers={"X-Memgen-Version": resolution.label})
 
 
 @router.get("/models")
@@ -96,24 +95,24 @@ def models(services: ServicesDep, caller: Reader) -> dict[str, Any]:
 @router.get("/models/{model}")
 def model(model: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     with transaction(services.sessions) as session:
-        served = find_served(session, caller.project_id, model)
-        return _model(model, int(served.version.created_at.timestamp()) if served.version else 0)
+        resolution = resolve(session, caller.project_id, model)
+        return _model(model, int(resolution.version.created_at.timestamp()) if resolution.version else 0)
 
 
-def _route(services: Services, caller: Principal, body: ChatIn, drawn: Drawn) -> Served:
+def _route(services: Services, caller: Principal, body: ChatIn, serving: ServingRequest) -> Resolution:
     """Decided once: an alias that moves now, or a route that ends, is for the next request."""
     check_prompt(body.messages, body.tools)
     with transaction(services.sessions) as session:
-        return find_served(session, caller.project_id, body.model, drawn)
+        return resolve(session, caller.project_id, body.model, serving)
 
 
-def _expose(services: Services, caller: Principal, drawn: Drawn, served: Served) -> None:
+def _expose(services: Services, caller: Principal, serving: ServingRequest, resolution: Resolution) -> None:
     """Before the answer is sent: whoever has an answer can report on it, even if this process dies now."""
     try:
         with transaction(services.sessions) as session:
-            record_exposure(session, caller.project_id, drawn.completion_id, served, drawn.session_id)
+            record_exposure(session, caller.project_id, serving.completion_id, resolution, serving.session_id)
     except SQLAlchemyError:  # the answer is worth more than its attribution
-        log.exception("an answer could not be attributed", completion=drawn.completion_id, version=served.label)
+        log.exception("an answer could not be attributed", completion=serving.completion_id, version=resolution.label)
 
 
 def _model(name: str, created: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from api.inference.tickets import Finished
 from memgen.text.chat import parse_answer
-from registry.serving.resolution import Served
+from registry.serving.resolution import Resolution
 
 JsonObject = dict[str, Any]
 
@@ -18,7 +18,7 @@ JsonObject = dict[str, Any]
 class Reply:
     """What a completion, or all chunks of one stream, have in common."""
 
-    served: Served
+    resolution: Resolution
     tools: bool
     """Whether the answer may be calls of tools."""
     include_usage: bool = False
@@ -39,7 +39,7 @@ class Reply:
                 }
             )
         head = self._head("chat.completion")
-        return {**head, "choices": choices, "usage": _usage(answers), "memgen": _stamp(self.served, answers)}
+        return {**head, "choices": choices, "usage": _usage(answers), "memgen": _stamp(self.resolution, answers)}
 
     def opening(self, choice: int) -> JsonObject:
         return self._chunk(choice, {"role": "assistant", "content": None if self.tools else ""})
@@ -60,14 +60,14 @@ class Reply:
 
     def stamped(self, chunk: JsonObject, answers: Sequence[Finished]) -> JsonObject:
         """The chunk with `memgen`, as a completion has it."""
-        return {**chunk, "memgen": _stamp(self.served, answers)}
+        return {**chunk, "memgen": _stamp(self.resolution, answers)}
 
     def usage(self, answers: Sequence[Finished]) -> JsonObject:
         """The chunk behind the last choice's."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answers)}
 
     def _head(self, kind: str) -> JsonObject:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.served.label}
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.resolution.label}
 
     def _chunk(
         self, choice: int, delta: JsonObject, *, finish_reason: str | None = None, logprobs: JsonObject | None = None
@@ -116,13 +116,13 @@ def _usage(answers: Sequence[Finished]) -> JsonObject:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _stamp(served: Served, answers: Sequence[Finished]) -> JsonObject:
+def _stamp(resolution: Resolution, answers: Sequence[Finished]) -> JsonObject:
     """Which version answered, which past trajectories its weaver was shown, where its memory was woven in."""
     return {
-        "adapter": served.adapter.name if served.adapter else None,
-        "version": served.version.number if served.version else None,
-        "alias": served.alias,
-        "route": served.route.number if served.route else None,
+        "adapter": resolution.adapter.name if resolution.adapter else None,
+        "version": resolution.version.number if resolution.version else None,
+        "alias": resolution.alias,
+        "route": resolution.route.number if resolution.route else None,
         "task": answers[0].task,
         "cue": list(answers[0].cue),
         "insertions": [

@@ -29,7 +29,7 @@ async def open_stream(
         ClientDisconnect: the client went away before.
     """
     first = await while_connected(request, _next(events))
-    return _Stream(_chunks(request, reply, first, events, choices, on_answered), events, reply.served.label)
+    return _Stream(_chunks(request, reply, first, events, choices, on_answered), events, reply.resolution.label)
 
 
 class _Stream(StreamingResponse):

@@ -17,7 +17,7 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.deletion.deletions import Order, check_policy, delete_data, get_deletion, list_deletions
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
-from registry.deletion.retraining import list_retrainings, state_of, why_stopped
+from registry.deletion.retraining import list_retrainings, step_state, why_stopped
 from registry.deletion.scope import Subject, find_affected
 from registry.errors import StoreUnavailable
 from registry.models import Deletion, Retraining, Version
@@ -68,7 +68,7 @@ class RetrainingOut(BaseModel):
             task=row.task.name,
             replaces=row.replaces.number,
             job=row.job_id,
-            state=state_of(row),
+            state=step_state(row),
             version=version.number if version else None,
             stopped=why_stopped(row),
         )

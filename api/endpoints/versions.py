@@ -22,7 +22,7 @@ from registry.retention.policy import RetentionPlan, keep_last, plan_retention, 
 from registry.versions.artifacts import kept_artifacts
 from registry.versions.lineage import learned_deleted, version_lineage
 from registry.versions.records import get_version, list_versions
-from registry.versions.state import standings
+from registry.versions.state import states_of
 from registry.versions.tags import tag, tags_of, untag, version_changes
 
 router = APIRouter(prefix="/v1/adapters/{name}", tags=["versions"])
@@ -42,7 +42,7 @@ class PurgeIn(Strict):
     reason: Annotated[str, Field(max_length=2000)] = "retention"
 
 
-class StandingOut(BaseModel):
+class VersionStateOut(BaseModel):
     number: int
     tags: list[str]
     archived_at: datetime | None
@@ -152,7 +152,7 @@ class RetentionOut(BaseModel):
 @router.get("/standings")
 def standing_list(
     name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
-) -> Page[StandingOut]:
+) -> Page[VersionStateOut]:
     """Tags and state of every version, oldest first."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
@@ -217,7 +217,7 @@ def history(name: str, number: int, services: ServicesDep, caller: Reader) -> Ve
 
 
 @router.put("/versions/{number}/tags/{label}")
-def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> StandingOut:
+def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
@@ -226,7 +226,7 @@ def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: P
 
 
 @router.delete("/versions/{number}/tags/{label}")
-def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> StandingOut:
+def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
@@ -235,7 +235,7 @@ def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller
 
 
 @router.post("/versions/{number}/archive")
-def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> StandingOut:
+def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     """Hide a version; 409 while an alias, the live route, a child or a job needs it."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
@@ -245,7 +245,7 @@ def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, call
 
 
 @router.post("/versions/{number}/unarchive")
-def take_out(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> StandingOut:
+def take_out(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
@@ -295,12 +295,12 @@ def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Adm
     return out
 
 
-def _standings(session: Session, adapter: Adapter, rows: list[Version]) -> list[StandingOut]:
+def _standings(session: Session, adapter: Adapter, rows: list[Version]) -> list[VersionStateOut]:
     ids = [row.id for row in rows]
-    tags, states = tags_of(session, ids), standings(session, ids)
+    tags, states = tags_of(session, ids), states_of(session, ids)
     tainted = learned_deleted(session, [adapter.id])
     return [
-        StandingOut(
+        VersionStateOut(
             number=row.number,
             tags=tags.get(row.id, []),
             archived_at=states[row.id].archived_at if row.id in states else None,

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from registry.database import one_of
 from registry.errors import EmptyDataset, SnapshotOutdated
 from registry.models import Dataset, DatasetItem, Task, Trajectory
-from registry.trajectories.holdout import find_crowd
+from registry.trajectories.holdout import find_shared_prefix_group
 
 GOOD_REWARD = 0.5
 """Least reward of a success, where nobody says another or whether it succeeded."""
@@ -62,10 +62,10 @@ def snapshot(
         select(Trajectory).where(learnable(task.id, min_reward)).order_by(Trajectory.content_hash)
     ).all()
     if not new:
-        crowd = find_crowd(session, task)
+        group = find_shared_prefix_group(session, task)
         raise EmptyDataset(
             f"task {task.name!r} has no trajectory to train on: none outside its held-out share succeeded with a "
-            f"reward of at least {min_reward}; upload some, or lower min_reward" + (f". {crowd}" if crowd else "")
+            f"reward of at least {min_reward}; upload some, or lower min_reward" + (f". {group}" if group else "")
         )
     reservoirs = _reservoirs(session, earlier_tasks, len(new), replay_share, min_reward, seed)
     replayed = [row for reservoir in reservoirs for row in reservoir.rows]

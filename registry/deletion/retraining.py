@@ -96,7 +96,7 @@ def list_retrainings(session: Session, deletion_ids: Collection[uuid.UUID]) -> d
     return found
 
 
-def state_of(step: Retraining) -> str:
+def step_state(step: Retraining) -> str:
     """`stopped`, `waiting` for the step before, or its job's."""
     if step.stopped is not None:
         return "stopped"

@@ -67,16 +67,16 @@ def pairs_of(session: Session, version: Version, task: str) -> list[Pair]:
     if not comparison.get("suite"):
         return []
     suite = uuid.UUID(comparison["suite"])
-    rival, own = (
+    baseline, own = (
         find_evaluation(session, subject_of(version.adapter, subject), suite) for subject in (gate.champion, version)
     )
-    if rival is None or own is None:
+    if baseline is None or own is None:
         return []
     kept = session.scalars(select(SuiteItem).where(SuiteItem.suite_id == suite))
     trajectories = {item.place: item.trajectory_id for item in kept}
     return [
         Pair(place, trajectories.get(place), before, after)
-        for place, (before, after) in enumerate(zip(rival.items, own.items, strict=True))
+        for place, (before, after) in enumerate(zip(baseline.items, own.items, strict=True))
     ]
 
 

@@ -18,60 +18,60 @@ from registry.versions.state import check_servable
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     version: Version | None
     """The champion; None for the bare base."""
-    stranded: Version | None = None
+    unservable: Version | None = None
     """The champion, if it may not serve."""
-    why_stranded: str = ""
+    reason: str = ""
 
     @property
     def version_id(self) -> uuid.UUID | None:
         return self.version.id if self.version else None
 
 
-def rival_of(session: Session, adapter: Adapter) -> Rival:
+def baseline_of(session: Session, adapter: Adapter) -> Baseline:
     best = champion(session, adapter)
     if best is None:
-        return Rival(None)
+        return Baseline(None)
     try:
         check_servable(session, best)
     except VersionNotServable as error:
-        return Rival(None, best, str(error))
-    return Rival(best)
+        return Baseline(None, best, str(error))
+    return Baseline(best)
 
 
-def tasks_to_judge(session: Session, version: Version, rival: Version | None) -> list[Task]:
+def tasks_to_judge(session: Session, version: Version, baseline: Version | None) -> list[Task]:
     """What the version learned, then what only its rival did: a version of another branch would lose that."""
-    return _each_once([*learned_tasks(session, version), *learned_tasks(session, rival)])
+    return _each_once([*learned_tasks(session, version), *learned_tasks(session, baseline)])
 
 
 def tasks_at_stake(session: Session, adapter: Adapter, parent: Version | None, task: Task) -> list[Task]:
     """What a version that goes on from `parent` and learns `task` will be judged on, if the champion stays."""
-    rival = rival_of(session, adapter).version
-    return _each_once([task, *learned_tasks(session, parent), *learned_tasks(session, rival)])
+    baseline = baseline_of(session, adapter).version
+    return _each_once([task, *learned_tasks(session, parent), *learned_tasks(session, baseline)])
 
 
-def not_judged(session: Session, version: Version, rival: Rival, suites: Container[uuid.UUID]) -> list[str]:
+def not_judged(session: Session, version: Version, baseline: Baseline, suites: Container[uuid.UUID]) -> list[str]:
     """What the gate did not compare, and why, for people.
 
     Args:
         suites: tasks that have one.
     """
     said = []
-    if rival.stranded is not None:
-        name = f"{rival.stranded.adapter.name}@{rival.stranded.number}"
-        said.append(f"compared with the bare base, because the champion may not serve: {rival.why_stranded}")
+    if baseline.unservable is not None:
+        name = f"{baseline.unservable.adapter.name}@{baseline.unservable.number}"
+        said.append(f"compared with the bare base, because the champion may not serve: {baseline.reason}")
         own = {task.id for task in learned_tasks(session, version)}
         said += [
             f"{task.name}: not compared; only {name} has learned it, and what may not serve is nothing to be worse than"
-            for task in learned_tasks(session, rival.stranded)
+            for task in learned_tasks(session, baseline.unservable)
             if task.id not in own
         ]
     if is_imported(session, version):
         said += [
             f"{task.name}: not compared; this installation has no held-out items of it"
-            for task in tasks_to_judge(session, version, rival.version)
+            for task in tasks_to_judge(session, version, baseline.version)
             if task.id not in suites
         ]
     return said

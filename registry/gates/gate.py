@@ -120,18 +120,18 @@ def judge(
         champion: that may serve (`registry.gates.baseline`); None for the bare base.
         suites: by task, the suite that both were evaluated on; a task without one was not measured.
     """
-    rival, own = subject_of(version.adapter, champion), subject_of(version.adapter, version)
+    baseline, own = subject_of(version.adapter, champion), subject_of(version.adapter, version)
     ours, theirs = learned_tasks(session, version), learned_tasks(session, champion)
     imported = is_imported(session, version)
     found = []
     if imported and not any(task.id in suites for task in ours):
-        found.append(word_of_origin(session, version))
+        found.append(origin_verdict(session, version))
     for task in tasks_to_judge(session, version, champion):
         suite = suites.get(task.id)
         if imported and suite is None:
             continue
         scores: list[list[float] | None] = []
-        for subject in (rival, own):
+        for subject in (baseline, own):
             evaluation = find_evaluation(session, subject, suite) if suite else None
             scores.append([item["score"] for item in evaluation.items] if evaluation else None)
         known = task in theirs and (_of_trigger(version) or _replaces(session, version))
@@ -149,7 +149,7 @@ def judge(
     return found
 
 
-def word_of_origin(session: Session, version: Version) -> Comparison:
+def origin_verdict(session: Session, version: Version) -> Comparison:
     """What stands for the tasks of an imported version where none can be measured: the origin's verdict."""
     origin = session.get_one(VersionImport, version.id).origin
     tasks = ", ".join(task.name for task in learned_tasks(session, version))

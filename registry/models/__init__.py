@@ -47,7 +47,7 @@ from registry.models.versions import (
     VersionImport,
     VersionImportDataset,
     VersionImportTask,
-    VersionStanding,
+    VersionState,
     VersionTag,
 )
 
@@ -106,6 +106,6 @@ __all__ = [
     "VersionImport",
     "VersionImportDataset",
     "VersionImportTask",
-    "VersionStanding",
+    "VersionState",
     "VersionTag",
 ]

@@ -13,7 +13,7 @@ VERSION_CHANGES = (
 )
 
 
-class VersionStanding(Base):
+class VersionState(Base):
     """What became of a version after its registration; a version without a row is an ordinary one."""
 
     __tablename__ = "version_standings"

@@ -5,8 +5,8 @@ from sqlalchemy.orm import Session
 from registry.clock import utc_now
 from registry.errors import VersionNeeded
 from registry.models import Adapter, Version
-from registry.retention.holds import ARCHIVE_BLOCKERS, needs_of
-from registry.versions.state import record_change, standing_of
+from registry.retention.holds import ARCHIVE_BLOCKERS, holds_of
+from registry.versions.state import locked_state, record_change
 
 
 def archive(session: Session, adapter: Adapter, version: Version, *, actor: str, reason: str) -> None:
@@ -18,21 +18,21 @@ def archive(session: Session, adapter: Adapter, version: Version, *, actor: str,
     Raises:
         VersionNeeded: an alias, the live route, a child or a job that trains one needs it.
     """
-    needs = [need for need in needs_of(session, adapter).get(version.id, ()) if need.kind in ARCHIVE_BLOCKERS]
-    if needs:
+    holds = [hold for hold in holds_of(session, adapter).get(version.id, ()) if hold.kind in ARCHIVE_BLOCKERS]
+    if holds:
         raise VersionNeeded(
-            f"{adapter.name}@{version.number} can't be archived: {'; '.join(need.text for need in needs)}. Move or "
+            f"{adapter.name}@{version.number} can't be archived: {'; '.join(hold.text for hold in holds)}. Move or "
             "end what needs it first"
         )
-    standing = standing_of(session, version)
-    if standing.archived_at is None:
-        standing.archived_at = utc_now()
+    state = locked_state(session, version)
+    if state.archived_at is None:
+        state.archived_at = utc_now()
         record_change(session, version, "archived", actor=actor, reason=reason)
 
 
 def unarchive(session: Session, version: Version, *, actor: str, reason: str) -> None:
     """Harmless for a version that is not archived."""
-    standing = standing_of(session, version)
-    if standing.archived_at is not None:
-        standing.archived_at = None
+    state = locked_state(session, version)
+    if state.archived_at is not None:
+        state.archived_at = None
         record_change(session, version, "unarchived", actor=actor, reason=reason)

@@ -9,66 +9,66 @@ from sqlalchemy.orm import Session
 from registry.jobs import LIVE
 from registry.models import Adapter, Job, Retraining, Version, VersionTag
 from registry.serving.aliases import history, list_aliases
-from registry.serving.rollback import way_back
+from registry.serving.rollback import rollback_target
 from registry.serving.routes import live_route
 from registry.versions.records import list_versions
-from registry.versions.state import standings
+from registry.versions.state import states_of
 
 ARCHIVE_BLOCKERS = ("alias", "route", "child", "job")
 """Kinds of need that keep a version from the archive; retention minds the others too."""
 
 
 @dataclass(frozen=True)
-class Need:
+class Hold:
     kind: str
     text: str
     """For people: `alias champion points at it`."""
 
 
-Needs = dict[uuid.UUID, list[Need]]
+Holds = dict[uuid.UUID, list[Hold]]
 
 
-def needs_of(session: Session, adapter: Adapter) -> Needs:
+def holds_of(session: Session, adapter: Adapter) -> Holds:
     """By version id. Kinds: `alias`, `rollback` (one call would go back to it), `route`, `child`, `archived_child`,
     `job`, `tag`."""
-    needs: Needs = {}
-    _of_aliases(session, adapter, needs)
+    holds: Holds = {}
+    _of_aliases(session, adapter, holds)
     route = live_route(session, adapter)
     if route is not None:
         for arm in route.arms:
-            _add(needs, arm.version_id, "route", f"live route {route.number} serves it")
-    _of_children(session, adapter, needs)
-    _of_jobs(session, adapter, needs)
+            _add(holds, arm.version_id, "route", f"live route {route.number} serves it")
+    _of_children(session, adapter, holds)
+    _of_jobs(session, adapter, holds)
     tags = select(VersionTag).join(Version, Version.id == VersionTag.version_id).where(Version.adapter_id == adapter.id)
     for tag in session.scalars(tags.order_by(VersionTag.name)):
-        _add(needs, tag.version_id, "tag", f"it is tagged {tag.name}")
-    return needs
+        _add(holds, tag.version_id, "tag", f"it is tagged {tag.name}")
+    return holds
 
 
-def _of_aliases(session: Session, adapter: Adapter, needs: Needs) -> None:
+def _of_aliases(session: Session, adapter: Adapter, holds: Holds) -> None:
     for alias in list_aliases(session, adapter):
-        _add(needs, alias.version_id, "alias", f"alias {alias.name} points at it")
-        target = way_back(session, history(session, adapter, alias.name)).target
+        _add(holds, alias.version_id, "alias", f"alias {alias.name} points at it")
+        target = rollback_target(session, history(session, adapter, alias.name)).target
         if target is not None:
-            _add(needs, target.id, "rollback", f"a rollback of {alias.name} goes back to it")
+            _add(holds, target.id, "rollback", f"a rollback of {alias.name} goes back to it")
 
 
-def _of_children(session: Session, adapter: Adapter, needs: Needs) -> None:
+def _of_children(session: Session, adapter: Adapter, holds: Holds) -> None:
     """A child goes on from its parent, and with strategy `isolated` it serves with it.
 
     One that can never serve again needs nobody; an archived one may be taken out again.
     """
     rows = list_versions(session, adapter)
-    standing = standings(session, [row.id for row in rows])
+    states = states_of(session, [row.id for row in rows])
     for row in rows:
-        state = standing.get(row.id)
+        state = states.get(row.id)
         if row.parent_id is None or (state is not None and (state.purged_at or state.withdrawn_at)):
             continue
         kind = "archived_child" if state is not None and state.archived_at else "child"
-        _add(needs, row.parent_id, kind, f"version {row.number} was trained from it")
+        _add(holds, row.parent_id, kind, f"version {row.number} was trained from it")
 
 
-def _of_jobs(session: Session, adapter: Adapter, needs: Needs) -> None:
+def _of_jobs(session: Session, adapter: Adapter, holds: Holds) -> None:
     """Live jobs name the versions they read by number; steps of a retraining that has not begun, by id."""
     by_number = {version.number: version.id for version in list_versions(session, adapter)}
     live = session.scalars(select(Job).where(Job.adapter_id == adapter.id, Job.state.in_(LIVE)))
@@ -76,14 +76,14 @@ def _of_jobs(session: Session, adapter: Adapter, needs: Needs) -> None:
         for field in ("parent", "version"):
             number = job.params.get(field)
             if number in by_number:
-                _add(needs, by_number[number], "job", f"job {job.id} is {job.state} and reads it")
+                _add(holds, by_number[number], "job", f"job {job.id} is {job.state} and reads it")
     waiting = select(Retraining).where(
         Retraining.adapter_id == adapter.id, Retraining.job_id.is_(None), Retraining.stopped.is_(None)
     )
     for step in session.scalars(waiting):
         if step.parent_id is not None:
-            _add(needs, step.parent_id, "job", "a retraining goes on from it")
+            _add(holds, step.parent_id, "job", "a retraining goes on from it")
 
 
-def _add(needs: Needs, version_id: uuid.UUID, kind: str, text: str) -> None:
-    needs.setdefault(version_id, []).append(Need(kind, text))
+def _add(holds: Holds, version_id: uuid.UUID, kind: str, text: str) -> None:
+    holds.setdefault(version_id, []).append(Hold(kind, text))

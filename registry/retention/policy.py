@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from registry.clock import utc_now
 from registry.errors import Invalid, VersionNotServable
 from registry.models import Adapter, RetentionPolicy, Version
-from registry.retention.holds import needs_of
+from registry.retention.holds import holds_of
 from registry.versions.artifacts import artifact_beside, artifact_folders, kept_artifacts
 from registry.versions.records import list_versions
-from registry.versions.state import record_change, standing_of, standings
+from registry.versions.state import locked_state, record_change, states_of
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ def plan_retention(session: Session, adapter: Adapter, keep_last: int) -> Retent
     if keep_last < 1:
         raise Invalid(f"keep_last is {keep_last}; expected at least 1")
     rows = list_versions(session, adapter)
-    gone = {id_ for id_, standing in standings(session, [row.id for row in rows]).items() if standing.purged_at}
-    needs = needs_of(session, adapter)
+    gone = {id_ for id_, state in states_of(session, [row.id for row in rows]).items() if state.purged_at}
+    holds = holds_of(session, adapter)
     newest = {row.id for row in rows[-keep_last:]}
     kept: list[tuple[Version, tuple[str, ...]]] = []
     purged: list[Version] = []
     for row in rows:
-        reasons = [need.text for need in needs.get(row.id, ())]
+        reasons = [hold.text for hold in holds.get(row.id, ())]
         if row.id in newest:
             reasons.append(f"it is one of the newest {keep_last}")
         if row.id in gone:
@@ -78,7 +78,7 @@ def purge(session: Session, adapter: Adapter, versions: Sequence[Version], *, ac
         adapter: locked by the caller since the plan was made, so that nothing has begun to need them.
     """
     for version in versions:
-        standing_of(session, version).purged_at = utc_now()
+        locked_state(session, version).purged_at = utc_now()
         record_change(session, version, "purged", actor=actor, reason=reason)
     # Content-addressed: versions with equal bytes share them, in this adapter or another.
     folders = artifact_folders(session, versions)
@@ -97,10 +97,10 @@ def restore(
     Raises:
         VersionNotServable: nothing would keep the bytes of a part, which belong to a version that is purged itself.
     """
-    standing = standing_of(session, version)
-    if standing.purged_at is None:
+    state = locked_state(session, version)
+    if state.purged_at is None:
         return False
-    standing.purged_at = None
+    state.purged_at = None
     record_change(session, version, "restored", actor=actor, evidence=evidence)
     beside = {artifact_beside(version.artifact_key, part): part for part in parts}
     lost = sorted(beside[folder] for folder in beside.keys() - kept_artifacts(session, beside.keys()))

@@ -13,7 +13,7 @@ from registry.errors import AliasNotFound, GateNotPassed, Invalid, NothingToRoll
 from registry.gates.verdict import gate_of, verdict
 from registry.models import Adapter, Alias, AliasMove, Gate, Route, Version
 from registry.names import check_name
-from registry.serving.rollback import WayBack, way_back
+from registry.serving.rollback import RollbackTarget, rollback_target
 from registry.serving.routes import end_live_route, route_at
 from registry.versions.records import get_version
 from registry.versions.state import check_servable
@@ -115,9 +115,9 @@ def roll_back(
         target = stood.to_version
         evidence |= {"as_of": to_time.isoformat(), "restores": stood.seq}
     elif to_number is None:
-        back = way_back(session, moves)
+        back = rollback_target(session, moves)
         if back.target is None:
-            raise NothingToRollBackTo(_no_way_back(f"{adapter.name}@{alias}", current.version.number, back))
+            raise NothingToRollBackTo(_no_rollback_target(f"{adapter.name}@{alias}", current.version.number, back))
         target = back.target
         if back.skipped:
             evidence["skipped"] = [{"version": version.number, "why": why} for version, why in back.skipped]
@@ -157,7 +157,7 @@ def history(
 
 
 @dataclass(frozen=True)
-class Standing:
+class AliasSnapshot:
     """Where an alias stood at a time."""
 
     at: datetime
@@ -169,7 +169,7 @@ class Standing:
     """That shared the traffic of the bare adapter name then; of `champion` only."""
 
 
-def standing_at(session: Session, adapter: Adapter, alias: str, at: datetime) -> Standing:
+def alias_snapshot(session: Session, adapter: Adapter, alias: str, at: datetime) -> AliasSnapshot:
     """What an alias named at a time.
 
     Raises:
@@ -181,7 +181,7 @@ def standing_at(session: Session, adapter: Adapter, alias: str, at: datetime) ->
         first = f"it was first moved at {moves[0].at.isoformat()}" if moves else "it was never moved"
         raise AliasNotFound(f"{adapter.name}@{alias} named no version at {at.isoformat()}: {first}")
     following = next((later.at for later in moves if later.seq > move.seq), None)
-    return Standing(at, move, following, route_at(session, adapter, at) if alias == CHAMPION else None)
+    return AliasSnapshot(at, move, following, route_at(session, adapter, at) if alias == CHAMPION else None)
 
 
 def last_move_before(moves: Sequence[AliasMove], at: datetime) -> AliasMove | None:
@@ -189,7 +189,7 @@ def last_move_before(moves: Sequence[AliasMove], at: datetime) -> AliasMove | No
     return next((move for move in reversed(moves) if move.at <= at), None)
 
 
-def _no_way_back(name: str, number: int, back: WayBack) -> str:
+def _no_rollback_target(name: str, number: int, back: RollbackTarget) -> str:
     advice = "Promote another version that passed, or name one of its history to go back to"
     if not back.skipped:
         return f"{name} is at version {number} and has served no earlier one. {advice}"

@@ -7,20 +7,20 @@ from sqlalchemy.orm import Session, joinedload
 from registry.errors import CompletionNotFound, Invalid
 from registry.json_text import is_storable, show
 from registry.models import Exposure
-from registry.serving.resolution import Served
+from registry.serving.resolution import Resolution
 from registry.trajectories.conversations import MAX_NAME_CHARACTERS
 
 
 def record_exposure(
-    session: Session, project_id: uuid.UUID, completion_id: str, served: Served, session_id: str | None
+    session: Session, project_id: uuid.UUID, completion_id: str, resolution: Resolution, session_id: str | None
 ) -> None:
     """Stamp an answer with the version and the route as they were when it was begun."""
     session.add(
         Exposure(
             completion_id=completion_id,
             project_id=project_id,
-            version_id=served.version.id if served.version else None,
-            route_id=served.route.id if served.route else None,
+            version_id=resolution.version.id if resolution.version else None,
+            route_id=resolution.route.id if resolution.route else None,
             session_id=session_id,
         )
     )

@@ -18,7 +18,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True)
-class Request:
+class ServingRequest:
     """What a route draws by."""
 
     completion_id: str
@@ -26,7 +26,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Served:
+class Resolution:
     adapter: Adapter | None = None
     version: Version | None = None
     """None is the bare base."""
@@ -44,7 +44,7 @@ class Served:
         return f"{self.adapter.name}@{self.version.number}"
 
 
-def find_served(session: Session, project_id: uuid.UUID, model: str, request: Request | None = None) -> Served:
+def resolve(session: Session, project_id: uuid.UUID, model: str, request: ServingRequest | None = None) -> Resolution:
     """Resolve `base`, `adapter` (its live route, else its champion), `adapter@alias` or `adapter@7`.
 
     Args:
@@ -54,19 +54,19 @@ def find_served(session: Session, project_id: uuid.UUID, model: str, request: Re
         AdapterNotFound, AliasNotFound, VersionNotFound: with what exists.
         VersionNotServable: it is archived or withdrawn, or its bytes are gone.
     """
-    served = _resolve(session, project_id, model, request)
-    if served.version is not None:
-        check_servable(session, served.version)
-    return served
+    resolution = _resolve(session, project_id, model, request)
+    if resolution.version is not None:
+        check_servable(session, resolution.version)
+    return resolution
 
 
-def _resolve(session: Session, project_id: uuid.UUID, model: str, request: Request | None) -> Served:
+def _resolve(session: Session, project_id: uuid.UUID, model: str, request: ServingRequest | None) -> Resolution:
     if model == BASE:
-        return Served()
+        return Resolution()
     name, _, pointer = model.partition("@")
     adapter = get_adapter(session, project_id, name)
     if pointer.isdecimal():
-        return Served(adapter, get_version(session, adapter, int(pointer)))
+        return Resolution(adapter, get_version(session, adapter, int(pointer)))
     if "@" in model and not pointer:
         raise VersionNotFound(f"model {model!r} names no version behind '@'; expected an alias or a number")
     if not pointer and request is not None:
@@ -74,14 +74,14 @@ def _resolve(session: Session, project_id: uuid.UUID, model: str, request: Reque
         if route is not None:
             return _drawn(adapter, route, request)
     alias = pointer or CHAMPION
-    return Served(adapter, get_alias(session, adapter, alias).version, alias)
+    return Resolution(adapter, get_alias(session, adapter, alias).version, alias)
 
 
-def _drawn(adapter: Adapter, route: Route, request: Request) -> Served:
+def _drawn(adapter: Adapter, route: Route, request: ServingRequest) -> Resolution:
     versions = {arm.version.number: arm.version for arm in route.arms}
     if route.kind == "shadow":
         main, shadow = (arm.version for arm in route.arms)
         shadowed = is_sampled(route.salt, request.completion_id, route.shadow_share or 0.0)
-        return Served(adapter, main, CHAMPION, route, shadow if shadowed else None)
+        return Resolution(adapter, main, CHAMPION, route, shadow if shadowed else None)
     number = choose_version(route.salt, request.session_id or request.completion_id, weights_of(route))
-    return Served(adapter, versions[number], None, route)
+    return Resolution(adapter, versions[number], None, route)

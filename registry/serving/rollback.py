@@ -13,14 +13,14 @@ from registry.versions.state import check_servable
 
 
 @dataclass(frozen=True)
-class WayBack:
+class RollbackTarget:
     target: Version | None
     """None if nothing that served before may serve."""
     skipped: tuple[tuple[Version, str], ...]
     """What served after the target, newest first, and why each may not serve any more."""
 
 
-def way_back(session: Session, moves: Sequence[AliasMove]) -> WayBack:
+def rollback_target(session: Session, moves: Sequence[AliasMove]) -> RollbackTarget:
     """From where an alias stands after its `moves`, oldest first and at least one."""
     *earlier, current = serving_stack(moves)
     skipped: dict[uuid.UUID, tuple[Version, str]] = {}
@@ -29,9 +29,9 @@ def way_back(session: Session, moves: Sequence[AliasMove]) -> WayBack:
             continue
         why = _why_not(session, version)
         if why is None:
-            return WayBack(version, tuple(skipped.values()))
+            return RollbackTarget(version, tuple(skipped.values()))
         skipped[version.id] = version, why
-    return WayBack(None, tuple(skipped.values()))
+    return RollbackTarget(None, tuple(skipped.values()))
 
 
 def serving_stack(moves: Sequence[AliasMove]) -> list[Version]:

@@ -75,7 +75,7 @@ def stored_sides(session: Session, task_id: uuid.UUID, beginnings: Iterable[str 
 
 
 @dataclass(frozen=True)
-class Crowd:
+class SharedPrefixGroup:
     """The trajectories of a task that more than half of it begins like."""
 
     task: str
@@ -101,7 +101,7 @@ class Crowd:
         )
 
 
-def find_crowd(session: Session, task: Task) -> Crowd | None:
+def find_shared_prefix_group(session: Session, task: Task) -> SharedPrefixGroup | None:
     """Those that more than half of a task's trajectories begin like, if they are so many that a share says little."""
     alike = func.count()
     largest = session.execute(
@@ -116,7 +116,7 @@ def find_crowd(session: Session, task: Task) -> Crowd | None:
     beginning, count, total, side = largest
     if count < MIN_ALIKE or 2 * count <= total:
         return None
-    return Crowd(task.name, count, int(total), side, task.shared_turns, beginning is None)
+    return SharedPrefixGroup(task.name, count, int(total), side, task.shared_turns, beginning is None)
 
 
 def _read_by_model(message: dict[str, Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from registry.models import Task
 from registry.tasks import find_tasks
 from registry.trajectories.draft import Draft
 from registry.trajectories.envelope import parse_trajectory, read_trajectory
-from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_crowd, held_out, stored_sides
+from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_shared_prefix_group, held_out, stored_sides
 from registry.trajectories.jsonl import Line
 from registry.trajectories.records import Key, NewTrajectory, find_stored, insert_trajectories
 
@@ -152,9 +152,9 @@ def warn_of_crowds(session: Session, project_id: uuid.UUID, report: ImportReport
     """Add what the sender should know of the tasks that got many: that most of one begins alike."""
     grown = [task for task, accepted in report.accepted_by_task.items() if accepted >= MIN_ALIKE]
     for task in find_tasks(session, project_id, grown).values():
-        crowd = find_crowd(session, task)
-        if crowd is not None:
-            report.warnings.append(str(crowd))
+        group = find_shared_prefix_group(session, task)
+        if group is not None:
+            report.warnings.append(str(group))
 
 
 def _draw(task: Task, draft: Draft, tokens: int) -> NewTrajectory:

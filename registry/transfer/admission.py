@@ -18,8 +18,8 @@ from registry import jobs
 from registry.clock import utc_now
 from registry.datasets.suites import is_reference
 from registry.errors import InvalidArchive
-from registry.gates.baseline import rival_of, tasks_to_judge
-from registry.gates.gate import GateTerms, record_gate, word_of_origin
+from registry.gates.baseline import baseline_of, tasks_to_judge
+from registry.gates.gate import GateTerms, origin_verdict, record_gate
 from registry.gates.verdict import gate_of
 from registry.models import (
     Adapter,
@@ -33,7 +33,7 @@ from registry.models import (
     VersionImport,
     VersionImportDataset,
     VersionImportTask,
-    VersionStanding,
+    VersionState,
 )
 from registry.retention.policy import restore
 from registry.tasks import create_task, find_tasks
@@ -79,7 +79,7 @@ def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
         )
 
 
-def take_in(
+def admit(
     session: Session, adapter: Adapter, description: dict[str, Any], report: dict[str, Any], *, key: str, actor: str
 ) -> Imported:
     """The version that an archive comes to: a new one, or the one that the adapter has of the same artifact.
@@ -98,9 +98,9 @@ def take_in(
 
 def find_import(session: Session, adapter: Adapter, artifact_hash: str) -> Version | None:
     """The version of the adapter that has the artifact, trained here or imported before; one with its bytes first."""
-    query = select(Version).outerjoin(VersionStanding, VersionStanding.version_id == Version.id)
+    query = select(Version).outerjoin(VersionState, VersionState.version_id == Version.id)
     same = query.where(Version.adapter_id == adapter.id, Version.artifact_hash == artifact_hash)
-    return session.scalars(same.order_by(VersionStanding.purged_at.is_not(None), Version.number).limit(1)).first()
+    return session.scalars(same.order_by(VersionState.purged_at.is_not(None), Version.number).limit(1)).first()
 
 
 def import_version(
@@ -155,14 +155,14 @@ def import_version(
 
 def can_be_checked(session: Session, version: Version) -> bool:
     """Whether this installation has held-out items, or a suite, of a task that the version or the champion learned."""
-    rival = rival_of(session, version.adapter).version
-    ids = [task.id for task in tasks_to_judge(session, version, rival)]
+    baseline = baseline_of(session, version.adapter).version
+    ids = [task.id for task in tasks_to_judge(session, version, baseline)]
     held_out = select(Trajectory.id).where(Trajectory.task_id.in_(ids), is_reference())
     suites = select(Suite.id).where(Suite.task_id.in_(ids))
     return any(session.scalars(query.limit(1)).first() is not None for query in (held_out, suites))
 
 
-def take_origins_word(session: Session, version: Version) -> Gate:
+def accept_origin_verdict(session: Session, version: Version) -> Gate:
     """The gate of a version that can't be checked here: the origin's verdict, and that it is no more than that."""
     known = gate_of(session, version)
     if known is not None:
@@ -171,7 +171,7 @@ def take_origins_word(session: Session, version: Version) -> Gate:
         session,
         version,
         champion=champion(session, version.adapter),
-        comparisons=[word_of_origin(session, version)],
+        comparisons=[origin_verdict(session, version)],
         terms=GateTerms.of(version.adapter),
         policy=version.adapter.gate_policy,
     )

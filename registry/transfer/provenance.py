@@ -20,7 +20,7 @@ from registry.models import (
     DeletionDataset,
     Version,
     VersionImportDataset,
-    VersionStanding,
+    VersionState,
 )
 from registry.versions.ancestry import lineage
 
@@ -33,13 +33,13 @@ def check_learned_nothing_deleted(session: Session, project_id: uuid.UUID, descr
     name = f"{description['adapter']}@{description['number']}"
     ancestors = {ancestor["artifact_hash"] for ancestor in description["lineage"]}
     withdrawn = session.execute(
-        select(Adapter.name, Version.number, Version.artifact_hash, VersionStanding.withdrawn_at)
+        select(Adapter.name, Version.number, Version.artifact_hash, VersionState.withdrawn_at)
         .join(Version, Version.adapter_id == Adapter.id)
-        .join(VersionStanding, VersionStanding.version_id == Version.id)
+        .join(VersionState, VersionState.version_id == Version.id)
         .where(
             Adapter.project_id == project_id,
             Version.artifact_hash.in_(ancestors | _artifacts(description)),
-            VersionStanding.withdrawn_at.is_not(None),
+            VersionState.withdrawn_at.is_not(None),
         )
         .order_by(Adapter.name, Version.number)
     ).first()

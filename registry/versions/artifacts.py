@@ -6,7 +6,7 @@ from collections.abc import Collection
 from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
-from registry.models import Version, VersionImport, VersionStanding
+from registry.models import Version, VersionImport, VersionState
 
 
 def artifact_key(project_id: uuid.UUID, artifact_hash: str) -> str:
@@ -32,7 +32,7 @@ def artifact_folders(session: Session, versions: Collection[Version]) -> set[str
 
 def kept_artifacts(session: Session, folders: Collection[str]) -> set[str]:
     """Those of the folders that `artifact_folders` has for any version whose bytes retention has not removed."""
-    kept = Version.id.not_in(select(VersionStanding.version_id).where(VersionStanding.purged_at.is_not(None)))
+    kept = Version.id.not_in(select(VersionState.version_id).where(VersionState.purged_at.is_not(None)))
     own = session.scalars(select(Version.artifact_key).where(Version.artifact_key.in_(folders), kept))
     part = func.jsonb_each_text(VersionImport.origin["parts"]).table_valued("key", "value")
     beside = session.execute(

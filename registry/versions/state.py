@@ -14,30 +14,30 @@ from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
 from registry.errors import VersionNotServable
-from registry.models import Adapter, Version, VersionChange, VersionStanding
+from registry.models import Adapter, Version, VersionChange, VersionState
 from registry.versions.records import list_versions
 
 
 def check_servable(session: Session, version: Version) -> None:
     """Raises VersionNotServable."""
-    standing = session.get(VersionStanding, version.id)
-    if standing is None:
+    state = session.get(VersionState, version.id)
+    if state is None:
         return
-    _check_not_withdrawn(version, standing, "Promote another version")
+    _check_not_withdrawn(version, state, "Promote another version")
     check_not_purged(session, version)
-    if standing.archived_at is not None:
+    if state.archived_at is not None:
         name = f"{version.adapter.name}@{version.number}"
         raise VersionNotServable(f"{name} is archived; take it out of the archive first")
 
 
 def check_parent(session: Session, version: Version | None) -> None:
     """Raises VersionNotServable: no training may go on from it. From an archived one it may; None is the bare base."""
-    standing = session.get(VersionStanding, version.id) if version else None
-    if version is None or standing is None:
+    state = session.get(VersionState, version.id) if version else None
+    if version is None or state is None:
         return
     _check_not_withdrawn(
         version,
-        standing,
+        state,
         "What goes on from it would have learned it too: train from another parent, 0 for none, or promote another "
         "version first",
     )
@@ -46,55 +46,55 @@ def check_parent(session: Session, version: Version | None) -> None:
 
 def check_exportable(session: Session, version: Version) -> None:
     """Raises VersionNotServable: its bytes are gone, or may not leave. Those of an archived version may."""
-    standing = session.get(VersionStanding, version.id)
-    if standing is not None:
-        _check_not_withdrawn(version, standing, "An archive would carry on what it learned: export another version")
+    state = session.get(VersionState, version.id)
+    if state is not None:
+        _check_not_withdrawn(version, state, "An archive would carry on what it learned: export another version")
         check_not_purged(session, version)
 
 
 def servable_versions(session: Session, adapter: Adapter) -> list[Version]:
     """Oldest first; without those that are archived, withdrawn or purged."""
     rows = list_versions(session, adapter)
-    states = standings(session, [row.id for row in rows])
+    states = states_of(session, [row.id for row in rows])
     put_away = {id_ for id_, state in states.items() if state.archived_at or state.withdrawn_at or state.purged_at}
     return [row for row in rows if row.id not in put_away]
 
 
 def check_not_purged(session: Session, version: Version) -> None:
     """Raises VersionNotServable."""
-    standing = session.get(VersionStanding, version.id)
-    if standing is not None and standing.purged_at is not None:
+    state = session.get(VersionState, version.id)
+    if state is not None and state.purged_at is not None:
         raise VersionNotServable(
             f"the bytes of {version.adapter.name}@{version.number} were removed by retention at "
-            f"{standing.purged_at:%Y-%m-%d %H:%M} UTC; import its archive, or train it again"
+            f"{state.purged_at:%Y-%m-%d %H:%M} UTC; import its archive, or train it again"
         )
 
 
-def _check_not_withdrawn(version: Version, standing: VersionStanding, advice: str) -> None:
-    if standing.withdrawn_at is not None:
+def _check_not_withdrawn(version: Version, state: VersionState, advice: str) -> None:
+    if state.withdrawn_at is not None:
         raise VersionNotServable(
-            f"{version.adapter.name}@{version.number} was withdrawn at {standing.withdrawn_at:%Y-%m-%d %H:%M} UTC: it "
+            f"{version.adapter.name}@{version.number} was withdrawn at {state.withdrawn_at:%Y-%m-%d %H:%M} UTC: it "
             f"was trained on data that was deleted. {advice}"
         )
 
 
 def withdraw(session: Session, version: Version, *, actor: str, reason: str, evidence: dict[str, Any]) -> None:
     """Refuse a version for ever. Withdrawing twice is harmless."""
-    standing = standing_of(session, version)
-    if standing.withdrawn_at is None:
-        standing.withdrawn_at = utc_now()
+    state = locked_state(session, version)
+    if state.withdrawn_at is None:
+        state.withdrawn_at = utc_now()
         record_change(session, version, "withdrawn", actor=actor, reason=reason, evidence=evidence)
 
 
-def standing_of(session: Session, version: Version) -> VersionStanding:
+def locked_state(session: Session, version: Version) -> VersionState:
     """Its row, locked; made if there is none."""
-    session.execute(insert(VersionStanding).values(version_id=version.id).on_conflict_do_nothing())
-    query = select(VersionStanding).where(VersionStanding.version_id == version.id).with_for_update()
+    session.execute(insert(VersionState).values(version_id=version.id).on_conflict_do_nothing())
+    query = select(VersionState).where(VersionState.version_id == version.id).with_for_update()
     return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
-def standings(session: Session, version_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, VersionStanding]:
-    query = select(VersionStanding).where(VersionStanding.version_id.in_(set(version_ids)))
+def states_of(session: Session, version_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, VersionState]:
+    query = select(VersionState).where(VersionState.version_id.in_(set(version_ids)))
     return {row.version_id: row for row in session.scalars(query)}
 
 

@@ -16,9 +16,9 @@ from registry.models import (
     Gate,
     Route,
     Version,
-    VersionStanding,
+    VersionState,
 )
-from registry.serving.aliases import history, standing_at
+from registry.serving.aliases import alias_snapshot, history
 
 _OF_ADAPTERS = "adapter_id in (select id from adapters where project_id = :project)"
 _OF_TASKS = "task_id in (select id from tasks where project_id = :project)"
@@ -55,13 +55,13 @@ def check_aliases(session: Session, adapter: Adapter) -> None:
         version = session.get_one(Version, alias.version_id)
         assert version.adapter_id == adapter.id
         assert has_passed(session, version)
-        standing = session.get(VersionStanding, version.id)
-        if standing is None:
+        state = session.get(VersionState, version.id)
+        if state is None:
             continue
-        assert (standing.archived_at, standing.purged_at) == (None, None)
-        if standing.withdrawn_at is not None:
+        assert (state.archived_at, state.purged_at) == (None, None)
+        if state.withdrawn_at is not None:
             assert f"{adapter.name}@{alias.name}" in stranded(session, adapter.project_id)
-            assert history(session, adapter, alias.name)[-1].at <= standing.withdrawn_at
+            assert history(session, adapter, alias.name)[-1].at <= state.withdrawn_at
 
 
 def check_history(session: Session, adapter: Adapter) -> None:
@@ -83,14 +83,14 @@ def check_history(session: Session, adapter: Adapter) -> None:
     aliases = session.scalars(sa.select(Alias).where(Alias.adapter_id == adapter.id))
     assert {alias.name: alias.version_id for alias in aliases} == {name: v.id for name, v in replayed.items()}
     for name, version in replayed.items():
-        now = standing_at(session, adapter, name, utc_now())
+        now = alias_snapshot(session, adapter, name, utc_now())
         assert (now.move.to_version_id, now.until) == (version.id, None)
         of_alias = [move for move in moves if move.alias == name]
         assert [move.at for move in of_alias] == sorted(move.at for move in of_alias)
         for move, following in pairwise(of_alias):
             just_before = following.at - timedelta(microseconds=1)
             if just_before >= move.at:
-                assert standing_at(session, adapter, name, just_before).move.seq == move.seq
+                assert alias_snapshot(session, adapter, name, just_before).move.seq == move.seq
 
 
 def check_live_route(session: Session, adapter: Adapter) -> None:
@@ -169,8 +169,8 @@ def has_passed(session: Session, version: Version) -> bool:
 
 
 def is_servable(session: Session, version: Version) -> bool:
-    standing = session.get(VersionStanding, version.id)
-    return standing is None or not (standing.archived_at or standing.withdrawn_at or standing.purged_at)
+    state = session.get(VersionState, version.id)
+    return state is None or not (state.archived_at or state.withdrawn_at or state.purged_at)
 
 
 def stranded(session: Session, project_id: uuid.UUID) -> set[str]:

@@ -21,7 +21,7 @@ from registry.gates.gate import GateTerms, compare, record_gate
 from registry.models import Project, Trajectory, Version
 from registry.retention.policy import purge
 from registry.tasks import get_task
-from registry.transfer.admission import Imported, take_in
+from registry.transfer.admission import Imported, admit
 from registry.transfer.archive import Archive, describe_version, read_archive, write_archive
 from registry.versions.artifacts import artifact_beside, artifact_key
 from registry.versions.records import get_version, register_version
@@ -124,7 +124,7 @@ def import_archive(rows: Rows, path: Path, folder: Path) -> Imported:
     key = store_archive(rows, archive)
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
-        return take_in(session, adapter, archive.description, archive.report, key=key, actor="anna")
+        return admit(session, adapter, archive.description, archive.report, key=key, actor="anna")
 
 
 def purge_versions(rows: Rows, *numbers: int) -> None:

@@ -10,7 +10,7 @@ from registry.models import Adapter, Route
 from registry.serving.aliases import promote
 from registry.serving.exposures import record_exposure
 from registry.serving.feedback import Received, receive_feedback
-from registry.serving.resolution import Request, find_served
+from registry.serving.resolution import ServingRequest, resolve
 from registry.serving.results import RouteResults, results_of
 from registry.serving.routes import (
     Decision,
@@ -70,9 +70,9 @@ class Routed:
 
     def ask(self, session_id: str | None = None, *, model: str = "bot") -> str:
         """One answer as the chat endpoint serves it; its completion id."""
-        request = Request(f"chatcmpl-{uuid.uuid4().hex}", session_id)
+        request = ServingRequest(f"chatcmpl-{uuid.uuid4().hex}", session_id)
         with transaction(self.rows.services.sessions) as session:
-            served = find_served(session, self.rows.project_id, model, request)
+            served = resolve(session, self.rows.project_id, model, request)
         with transaction(self.rows.services.sessions) as session:
             record_exposure(session, self.rows.project_id, request.completion_id, served, session_id)
         self.answers[request.completion_id] = served.label

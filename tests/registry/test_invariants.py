@@ -35,7 +35,7 @@ from registry.retention.archiving import archive, unarchive
 from registry.serving.aliases import promote, roll_back
 from registry.serving.exposures import record_exposure
 from registry.serving.feedback import receive_feedback
-from registry.serving.resolution import Request, find_served
+from registry.serving.resolution import ServingRequest, resolve
 from registry.serving.routes import Decision, end_route, live_route, start_ab, start_canary, start_shadow
 from registry.tasks import create_task, get_task
 from registry.trajectories.imports import import_batch, read_item
@@ -295,7 +295,7 @@ class AdapterMachine(RuleBasedStateMachine):
         completion = f"chatcmpl-{uuid.uuid4().hex}"
 
         def act(session: Session, adapter: Adapter) -> None:
-            served = find_served(session, self.project_id, ADAPTER, Request(completion, session_id))
+            served = resolve(session, self.project_id, ADAPTER, ServingRequest(completion, session_id))
             assert served.version is not None
             route = live_route(session, adapter)
             shared = {arm.version.number for arm in route.arms if arm.weight > 0} if route else None

@@ -4,7 +4,7 @@ from typing import Any
 
 from registry.database import transaction
 from registry.models import Job, Version
-from registry.transfer.admission import can_be_checked, take_origins_word
+from registry.transfer.admission import accept_origin_verdict, can_be_checked
 from registry.versions.records import get_version
 from workers.model import Model
 from workers.runner import Running
@@ -27,7 +27,7 @@ def check_import(running: Running, model: Model) -> dict[str, Any]:
         passed, scores = judgement.passed, judgement.scores
     else:
         with transaction(running.services.sessions) as session:
-            gate = take_origins_word(session, session.get_one(Version, version.id))
+            gate = accept_origin_verdict(session, session.get_one(Version, version.id))
         passed, scores = gate.passed, {}
         running.event(gate.reasons[0], {"version": version.number}, level="warning")
     running.event(f"gate {'passed' if passed else 'failed'}", {"version": version.number})

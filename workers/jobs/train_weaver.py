@@ -33,7 +33,7 @@ from registry.errors import ObjectNotFound
 from registry.gates.baseline import tasks_at_stake
 from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
 from registry.tasks import get_task
-from registry.trajectories.holdout import find_crowd
+from registry.trajectories.holdout import find_shared_prefix_group
 from registry.versions.ancestry import learned_tasks, lineage
 from registry.versions.records import get_version, version_of_job
 from registry.versions.state import check_parent
@@ -117,7 +117,7 @@ def _plan(running: Running) -> _Plan:
 
 
 def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
-    _warn_of_crowd(running, plan.task)
+    _warn_of_shared_prefix(running, plan.task)
     dataset = dataset_of(running, lambda session: _snapshot(session, plan))
     lines = lines_of(running, dataset)
     with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
@@ -150,12 +150,12 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     return version
 
 
-def _warn_of_crowd(running: Running, task: Task) -> None:
+def _warn_of_shared_prefix(running: Running, task: Task) -> None:
     """Most of a task on one side: scores of the gate, or what is learned, say little."""
     with transaction(running.services.sessions) as session:
-        crowd = find_crowd(session, task)
-    if crowd is not None:
-        running.event(str(crowd), {"task": task.name, "alike": crowd.count, "of": crowd.total}, level="warning")
+        group = find_shared_prefix_group(session, task)
+    if group is not None:
+        running.event(str(group), {"task": task.name, "alike": group.count, "of": group.total}, level="warning")
 
 
 def _sft_lesson(

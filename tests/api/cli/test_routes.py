@@ -11,7 +11,7 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.serving.aliases import promote
 from registry.serving.exposures import record_exposure
-from registry.serving.resolution import Request, find_served
+from registry.serving.resolution import ServingRequest, resolve
 from registry.versions.records import get_version
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
@@ -34,7 +34,7 @@ def bot(api_url: str, services: Services, project_id: uuid.UUID) -> None:
 
 def _answer(services: Services, project_id: uuid.UUID, completion_id: str, session_id: str | None = None) -> str:
     with transaction(services.sessions) as session:
-        served = find_served(session, project_id, NAME, Request(completion_id, session_id))
+        served = resolve(session, project_id, NAME, ServingRequest(completion_id, session_id))
         record_exposure(session, project_id, completion_id, served, session_id)
         return served.label
 
@@ -111,4 +111,4 @@ def test_the_recipes_of_the_documentation_run(bot: None, services: Services, pro
         succeed(*arguments)
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, project_id, NAME)
-        assert [alias.number for alias in [find_served(session, project_id, adapter.name).version] if alias] == [7]
+        assert [alias.number for alias in [resolve(session, project_id, adapter.name).version] if alias] == [7]

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from api.endpoints.chat_reply import Reply
 from api.endpoints.chat_stream import open_stream
 from api.inference.tickets import Finished, Piece
-from registry.serving.resolution import Served
+from registry.serving.resolution import Resolution
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
 
@@ -39,7 +39,7 @@ def test_a_connection_lost_while_sending_closes_the_source(sent: int) -> None:
 
     async def run() -> None:
         source = events()
-        reply = await open_stream(Request(SCOPE, forever), Reply(Served(), tools=False), source, 1)
+        reply = await open_stream(Request(SCOPE, forever), Reply(Resolution(), tools=False), source, 1)
         with pytest.raises(ClientDisconnect):
             await reply({**SCOPE, "asgi": {"spec_version": "2.4"}}, forever, send)
         assert closed == [True]

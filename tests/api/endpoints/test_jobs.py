@@ -15,7 +15,7 @@ from registry.database import transaction
 from registry.models import Version
 from registry.serving.aliases import promote
 from registry.settings import Settings
-from registry.versions.state import standing_of, withdraw
+from registry.versions.state import locked_state, withdraw
 from registry.wiring import Services
 from tests.api.live_api import serve
 from tests.registry.conftest import Rows
@@ -109,7 +109,7 @@ def test_what_was_withdrawn_or_purged_is_no_parent(
             first, second = (session.get_one(Version, version.id) for version in versions)
             promote(session, row, "champion", first, actor="test", reason="")
             withdraw(session, first, actor="test", reason="", evidence={})
-            standing_of(session, second).purged_at = utc_now()
+            locked_state(session, second).purged_at = utc_now()
     refused = [
         ({"kind": "train_weaver", "adapter": "bot", "task": "t"}, "bot@1 was withdrawn at"),
         ({"kind": "train_weaver", "adapter": "bot", "task": "t", "parent": 1}, "bot@1 was withdrawn at"),

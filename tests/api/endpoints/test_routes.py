@@ -13,7 +13,7 @@ from registry.keys import create_key, ensure_bootstrap_key
 from registry.models import Project
 from registry.serving.aliases import promote
 from registry.serving.exposures import record_exposure
-from registry.serving.resolution import Request, find_served
+from registry.serving.resolution import ServingRequest, resolve
 from registry.settings import Settings
 from registry.versions.records import get_version
 from registry.wiring import Services
@@ -46,9 +46,9 @@ def _auth(key: str) -> dict[str, str]:
 
 def _answer(services: Services, project_id: uuid.UUID, session_id: str | None = None) -> tuple[str, str]:
     """Completion id and label of an answer as the chat endpoint would have given it."""
-    request = Request(f"chatcmpl-{uuid.uuid4().hex}", session_id)
+    request = ServingRequest(f"chatcmpl-{uuid.uuid4().hex}", session_id)
     with transaction(services.sessions) as session:
-        served = find_served(session, project_id, "bot", request)
+        served = resolve(session, project_id, "bot", request)
         record_exposure(session, project_id, request.completion_id, served, session_id)
     return request.completion_id, served.label
 

@@ -35,12 +35,12 @@ from registry.models import (
     Version,
 )
 from registry.serving.aliases import get_alias
-from registry.serving.resolution import find_served
+from registry.serving.resolution import resolve
 from registry.tasks import get_task
 from registry.trajectories.imports import import_batch, read_item
 from registry.trajectories.records import get_trajectory
 from registry.versions.lineage import trajectory_lineage, version_lineage
-from registry.versions.state import standings
+from registry.versions.state import states_of
 from tests.registry.conftest import TOKENS, Rows, chats
 from tests.registry.deleting import SECRET, advance, delete, finish, promote_version, with_secrets
 from tests.registry.keeping import make_stored_version, stored_keys, trajectories, whole_database, whole_store
@@ -160,15 +160,15 @@ def test_withdrawing_moves_aliases_to_the_newest_good_version_and_refuses_the_re
     }
     assert (told["stranded"], told["ended_routes"]) == ([], ["bot: route 1"])
     with transaction(rows.services.sessions) as session:
-        states = standings(session, [clean.id, bad.id, learned.id, child.id])
+        states = states_of(session, [clean.id, bad.id, learned.id, child.id])
         assert {id_ for id_, state in states.items() if state.withdrawn_at} == {learned.id, child.id}
-        assert find_served(session, rows.project_id, "bot").label == "bot@1"
+        assert resolve(session, rows.project_id, "bot").label == "bot@1"
         assert session.scalars(sa.select(Route.state)).all() == ["ended"]
         move = session.scalars(sa.select(AliasMove).order_by(AliasMove.seq.desc()).limit(1)).one()
         assert (move.actor, "asked for it" in move.reason) == ("key test", True)
         for number in (3, 4):
             with pytest.raises(VersionNotServable, match="was withdrawn"):
-                find_served(session, rows.project_id, f"bot@{number}")
+                resolve(session, rows.project_id, f"bot@{number}")
     with pytest.raises(VersionNotServable):
         promote_version(rows, child)
 
@@ -182,7 +182,7 @@ def test_without_a_good_version_an_alias_stays_and_its_answers_are_refused(rows:
         adapter = get_adapter(session, rows.project_id, "bot")
         assert get_alias(session, adapter, "champion").version.number == 1
         with pytest.raises(VersionNotServable):
-            find_served(session, rows.project_id, "bot")
+            resolve(session, rows.project_id, "bot")
 
 
 def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows: Rows) -> None:
@@ -199,7 +199,7 @@ def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows:
         job = session.get_one(Job, first)
         asked = {key: job.params[key] for key in ("task", "parent", "promote", "replaces", "training")}
         assert asked == {"task": "b", "parent": 1, "promote": False, "replaces": 2, "training": {"steps": 5}}
-        assert find_served(session, rows.project_id, "bot").label == "bot@3"
+        assert resolve(session, rows.project_id, "bot").label == "bot@3"
     assert advance(rows) == []
 
     new = make_stored_version(rows, "b", parent=clean)

@@ -20,7 +20,7 @@ from registry.errors import PolicyKeepsWords, SnapshotOutdated
 from registry.models import Version
 from registry.object_store import ObjectStore
 from registry.versions.records import get_version
-from registry.versions.state import standings
+from registry.versions.state import states_of
 from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import SECRET, delete, finish, queue_training, with_secrets
 from tests.registry.keeping import elsewhere, make_stored_version, trajectories, whole_store
@@ -160,7 +160,7 @@ def test_versions_that_appear_late_are_withdrawn_with_what_goes_on_from_them(row
     assert finish(rows, deleted)
     with transaction(rows.services.sessions) as session:
         assert get_version(session, session.get_one(Version, late.id).adapter, 2).parent_id == learned.id
-        states = standings(session, [learned.id, late.id])
+        states = states_of(session, [learned.id, late.id])
         assert [states[id_].withdrawn_at is not None for id_ in (learned.id, late.id)] == [True, True]
 
 

@@ -15,11 +15,11 @@ from registry.datasets import snapshots
 from registry.deletion import deletions
 from registry.deletion.deletions import Deleted
 from registry.deletion.erasure import blank_missing_answers
-from registry.deletion.retraining import list_retrainings, state_of, why_stopped
+from registry.deletion.retraining import list_retrainings, step_state, why_stopped
 from registry.models import Job, Retraining, Trajectory, Version
 from registry.versions.lineage import version_lineage
 from registry.versions.records import register_version
-from registry.versions.state import standing_of, standings
+from registry.versions.state import locked_state, states_of
 from tests.registry.conftest import Rows
 from tests.registry.deleting import advance, delete, promote_version, queue_training, with_secrets
 from tests.registry.keeping import make_stored_version, trajectories
@@ -40,7 +40,7 @@ def line(rows: Rows) -> tuple[Trajectory, Trajectory]:
 def _steps(rows: Rows, deletion_id: uuid.UUID) -> Steps:
     with transaction(rows.services.sessions) as session:
         found = list_retrainings(session, [deletion_id])[deletion_id]
-        return [(step.replaces.number, step.job_id, state_of(step), why_stopped(step)) for step in found]
+        return [(step.replaces.number, step.job_id, step_state(step), why_stopped(step)) for step in found]
 
 
 def _begin(rows: Rows, job_id: uuid.UUID) -> None:
@@ -104,7 +104,7 @@ def test_a_line_ends_where_the_step_before_was_withdrawn(rows: Rows, line: tuple
     made = _work(rows, first.started[0])
     delete(rows, "trajectory", str(line[1].id), "withdraw")
     with transaction(rows.services.sessions) as session:
-        assert standings(session, [made.id])[made.id].withdrawn_at is not None
+        assert states_of(session, [made.id])[made.id].withdrawn_at is not None
     assert advance(rows) == []
     [done, stopped] = _steps(rows, first.deletion.id)
     assert done[2:] == ("succeeded", None)
@@ -119,7 +119,7 @@ def test_a_line_whose_first_ancestor_is_gone_begins_nothing(rows: Rows) -> None:
     learned = make_stored_version(rows, "a", parent=clean)
     promote_version(rows, make_stored_version(rows, "a", parent=learned))
     with transaction(rows.services.sessions) as session:
-        standing_of(session, session.get_one(Version, clean.id)).purged_at = utc_now()
+        locked_state(session, session.get_one(Version, clean.id)).purged_at = utc_now()
     deleted = delete(rows, "session", "s1", "retrain")
     assert deleted.started == ()
     assert advance(rows) == []
@@ -145,7 +145,9 @@ def test_a_training_that_may_not_go_on_from_its_parent_is_not_begun_anew(
     with transaction(rows.services.sessions) as session:
         job = session.get_one(Job, job_id)
         job.params = {**job.params, "parent": 1}
-        standing_of(session, session.scalars(sa.select(Version).where(Version.number == 1)).one()).purged_at = utc_now()
+        locked_state(
+            session, session.scalars(sa.select(Version).where(Version.number == 1)).one()
+        ).purged_at = utc_now()
     second = delete(rows, "trajectory", str(line[1].id))
     assert (second.started, second.deletion.affected["restarted"]) == ((), {})
     with transaction(rows.services.sessions) as session:

@@ -11,10 +11,10 @@ from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.datasets.suites import freeze_suite
-from registry.gates.baseline import not_judged, rival_of, tasks_at_stake, tasks_to_judge
+from registry.gates.baseline import baseline_of, not_judged, tasks_at_stake, tasks_to_judge
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, judge, record_gate
-from registry.models import Gate, Version, VersionStanding
+from registry.models import Gate, Version, VersionState
 from registry.promotion import decide, follow_up, retry_of
 from registry.retention.policy import purge
 from registry.tasks import get_task
@@ -42,7 +42,7 @@ def _gate(rows: Rows, version: Version, *tasks: str) -> Gate:
     """The gate's word on a version, by the suites of the tasks, as a worker has it recorded."""
     with transaction(rows.services.sessions) as session:
         version = session.get_one(Version, version.id)
-        rival = rival_of(session, version.adapter)
+        baseline = baseline_of(session, version.adapter)
         suites: dict[uuid.UUID, uuid.UUID] = {}
         for name in tasks:
             task = get_task(session, rows.project_id, name)
@@ -52,11 +52,11 @@ def _gate(rows: Rows, version: Version, *tasks: str) -> Gate:
         gate = record_gate(
             session,
             version,
-            champion=rival.version,
-            comparisons=judge(session, version, champion=rival.version, terms=TERMS, suites=suites),
+            champion=baseline.version,
+            comparisons=judge(session, version, champion=baseline.version, terms=TERMS, suites=suites),
             terms=TERMS,
             policy=version.adapter.gate_policy,
-            remarks=not_judged(session, version, rival, suites),
+            remarks=not_judged(session, version, baseline, suites),
         )
         session.refresh(gate)
         return gate
@@ -125,7 +125,7 @@ def test_no_replay_share_mends_what_was_never_learned(rows: Rows, branches: list
 
 
 @pytest.fixture
-def stranded(rows: Rows) -> Version:
+def unservable(rows: Rows) -> Version:
     """The champion v1 learned a and b, and was withdrawn; no other version may serve."""
     secret = chats(20, word=SECRET, session_id="s1", metadata={"user": "anna-92"})
     rows.task("a", [*chats(40, word="order"), *secret])
@@ -135,20 +135,20 @@ def stranded(rows: Rows) -> Version:
     promote_version(rows, second)
     with transaction(rows.services.sessions) as session:
         # Nothing to fall back on.
-        session.add(VersionStanding(version_id=first.id, archived_at=sa.func.now()))
+        session.add(VersionState(version_id=first.id, archived_at=sa.func.now()))
     delete(rows, "session", "s1", "withdraw")
     return second
 
 
-def test_a_champion_that_may_not_serve_is_nobodys_rival(rows: Rows, stranded: Version) -> None:
+def test_a_champion_that_may_not_serve_is_nobodys_rival(rows: Rows, unservable: Version) -> None:
     """A clean version that knows as much as the withdrawn one passes: over the bare base it gains."""
     clean = rows.version("a", passed=None)
     _score(rows, None, {"a": 0.25})
-    for version in (stranded, clean):
+    for version in (unservable, clean):
         _score(rows, version, {"a": 1.0})
     with transaction(rows.services.sessions) as session:
-        found = rival_of(session, get_adapter(session, rows.project_id, "bot"))
-        assert (found.version, found.stranded and found.stranded.id) == (None, stranded.id)
+        found = baseline_of(session, get_adapter(session, rows.project_id, "bot"))
+        assert (found.version, found.unservable and found.unservable.id) == (None, unservable.id)
     gate = _gate(rows, clean, "a")
     assert (gate.passed, gate.champion_id) == (True, None)
     assert _compared(gate) == {"a": (True, True)}
@@ -157,7 +157,7 @@ def test_a_champion_that_may_not_serve_is_nobodys_rival(rows: Rows, stranded: Ve
     assert lost == ("b: not compared; only bot@2 has learned it, and what may not serve is nothing to be worse than")
 
 
-def test_beside_a_champion_that_may_not_serve_the_new_task_must_still_gain(rows: Rows, stranded: Version) -> None:
+def test_beside_a_champion_that_may_not_serve_the_new_task_must_still_gain(rows: Rows, unservable: Version) -> None:
     clean = rows.version("a", passed=None)
     for version in (None, clean):
         _score(rows, version, {"a": 0.25})
@@ -170,16 +170,16 @@ def test_a_champion_without_bytes_is_nobodys_rival(rows: Rows) -> None:
     promote_version(rows, first)
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot", lock=True)
-        assert rival_of(session, adapter).version_id == first.id
+        assert baseline_of(session, adapter).version_id == first.id
         purge(session, adapter, [get_version(session, adapter, 1)], actor="test", reason="")
-        found = rival_of(session, adapter)
+        found = baseline_of(session, adapter)
         assert found.version is None
-        assert "were removed by retention" in found.why_stranded
+        assert "were removed by retention" in found.reason
 
 
 @pytest.mark.parametrize("policy", ["automatic", "canary", "manual"])
 def test_what_mends_a_stranded_adapter_becomes_the_champion_under_every_policy(
-    rows: Rows, stranded: Version, policy: str
+    rows: Rows, unservable: Version, policy: str
 ) -> None:
     """A canary has nobody to share with, and an approval expects the champion that the gate could not compare with."""
     clean = rows.version("a", passed=None)

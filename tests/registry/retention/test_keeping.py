@@ -23,9 +23,9 @@ from registry.retention.archiving import archive, unarchive
 from registry.retention.garbage import collect_garbage, find_garbage
 from registry.retention.policy import keep_last, plan_retention, purge, set_policy
 from registry.serving.aliases import promote, roll_back
-from registry.serving.resolution import find_served
+from registry.serving.resolution import resolve
 from registry.tasks import create_task
-from registry.transfer.admission import can_be_checked, find_import, import_version, take_origins_word
+from registry.transfer.admission import accept_origin_verdict, can_be_checked, find_import, import_version
 from registry.transfer.archive import Archive, describe_version, read_archive, write_archive
 from registry.versions.ancestry import learned_tasks
 from registry.versions.records import get_version
@@ -80,7 +80,7 @@ def test_an_archived_version_does_not_serve_until_it_is_taken_out(rows: Rows) ->
     _archive(rows, version)
     _archive(rows, version)
     with transaction(rows.services.sessions) as session, pytest.raises(VersionNotServable, match="is archived"):
-        find_served(session, rows.project_id, "bot@1")
+        resolve(session, rows.project_id, "bot@1")
     with pytest.raises(VersionNotServable):
         _promote(rows, version)
     with transaction(rows.services.sessions) as session:
@@ -167,7 +167,7 @@ def test_purging_removes_bytes_and_keeps_rows(rows: Rows) -> None:
         assert get_version(session, _adapter(session, rows), 1).artifact_hash == first.artifact_hash
         assert session.scalars(sa.select(VersionChange.kind)).all() == ["purged", "purged"]
         with pytest.raises(VersionNotServable, match="were removed by retention"):
-            find_served(session, rows.project_id, "bot@1")
+            resolve(session, rows.project_id, "bot@1")
     assert _plan(rows, 1) == ({3: ("it is one of the newest 1",)}, [])
 
 
@@ -237,7 +237,7 @@ def test_a_version_goes_to_another_installation_and_has_to_pass_there(rows: Rows
     with transaction(rows.services.sessions) as session:
         row = session.get_one(Version, imported.id)
         assert not can_be_checked(session, row)
-        gate = take_origins_word(session, row)
+        gate = accept_origin_verdict(session, row)
         assert gate.passed
         assert gate.reasons == [
             "not checked here: this installation has no held-out items of a, b; at its origin bot@2 was passed"

@@ -12,10 +12,10 @@ from registry.database import transaction
 from registry.errors import AliasNotFound, GateNotPassed, Invalid, InvalidName, NothingToRollBackTo, StaleAlias
 from registry.models import AliasMove, Version
 from registry.retention.archiving import archive
-from registry.serving.aliases import get_alias, history, promote, roll_back, standing_at
-from registry.serving.resolution import find_served
+from registry.serving.aliases import alias_snapshot, get_alias, history, promote, roll_back
+from registry.serving.resolution import resolve
 from registry.versions.records import get_version
-from registry.versions.state import standing_of, withdraw
+from registry.versions.state import locked_state, withdraw
 from tests.registry.conftest import Rows
 
 
@@ -76,7 +76,7 @@ def _put_away(rows: Rows, number: int, how: str) -> None:
         elif how == "withdrawn":
             withdraw(session, version, actor="test", reason="law", evidence={})
         elif how == "purged":
-            standing_of(session, version).purged_at = MIDNIGHT
+            locked_state(session, version).purged_at = MIDNIGHT
         else:
             session.execute(sa.text("alter table gates disable trigger immutable"))
             forged = sa.text("update gates set passed = false where version_id = :id")
@@ -177,7 +177,7 @@ def test_only_a_passed_version_may_be_promoted(trained: Rows, number: int, verdi
     with pytest.raises(GateNotPassed, match=verdict):
         _promote(trained, number)
     with transaction(trained.services.sessions) as session, pytest.raises(AliasNotFound, match="no alias 'champion'"):
-        find_served(session, trained.project_id, "bot")
+        resolve(session, trained.project_id, "bot")
 
 
 def test_a_stale_move_is_refused(trained: Rows) -> None:
@@ -220,7 +220,7 @@ def test_models_resolve_to_versions(trained: Rows) -> None:
     _promote(trained, 1, alias="candidate")
     with transaction(trained.services.sessions) as session:
         labels = {
-            model: find_served(session, trained.project_id, model).label
+            model: resolve(session, trained.project_id, model).label
             for model in ("base", "bot", "bot@champion", "bot@candidate", "bot@3")
         }
     assert labels == {
@@ -262,14 +262,14 @@ def moved(trained: Rows) -> Rows:
 def test_what_served_at_a_time(moved: Rows, minutes: int, number: int, until_hour: int | None) -> None:
     with transaction(moved.services.sessions) as session:
         adapter = get_adapter(session, moved.project_id, "bot")
-        stood = standing_at(session, adapter, "champion", MIDNIGHT + timedelta(minutes=minutes))
+        stood = alias_snapshot(session, adapter, "champion", MIDNIGHT + timedelta(minutes=minutes))
         assert stood.move.to_version.number == number
         assert stood.until == (None if until_hour is None else MIDNIGHT + timedelta(hours=until_hour))
         assert stood.route is None
         with pytest.raises(AliasNotFound, match="named no version at 2026-03-01T23:59:00.*first moved at 2026-03-02"):
-            standing_at(session, adapter, "champion", MIDNIGHT - timedelta(minutes=1))
+            alias_snapshot(session, adapter, "champion", MIDNIGHT - timedelta(minutes=1))
         with pytest.raises(AliasNotFound, match="it was never moved"):
-            standing_at(session, adapter, "candidate", MIDNIGHT)
+            alias_snapshot(session, adapter, "candidate", MIDNIGHT)
 
 
 def test_rollback_to_a_time(moved: Rows) -> None:

@@ -11,7 +11,7 @@ from registry.adapters import get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
 from registry.gates.gate import GateTerms, compare, record_gate
-from registry.models import Alias, AliasMove, JobEvent, RouteChange, Version, VersionStanding
+from registry.models import Alias, AliasMove, JobEvent, RouteChange, Version, VersionState
 from registry.promotion import follow_up
 from registry.serving.aliases import history, promote
 from registry.serving.canaries import MONITOR, Outcome
@@ -168,7 +168,7 @@ def _force_champion(session: Any, routed: Routed) -> None:
 
 def _archive_canary(session: Any, routed: Routed) -> None:
     version = get_version(session, get_adapter(session, routed.rows.project_id, "bot"), 2)
-    session.add(VersionStanding(version_id=version.id, archived_at=utc_now()))
+    session.add(VersionState(version_id=version.id, archived_at=utc_now()))
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_no_other_is_tried_once_the_policy_is_another(nightly: Routed) -> None:
 def test_one_that_was_archived_while_it_waited_is_passed_over(nightly: Routed) -> None:
     with transaction(nightly.rows.services.sessions) as session:
         newest = get_version(session, nightly.adapter(session), 9)
-        session.add(VersionStanding(version_id=newest.id, archived_at=utc_now()))
+        session.add(VersionState(version_id=newest.id, archived_at=utc_now()))
     assert _decide(nightly, "bot@1") == "stopped"
     live = nightly.live()
     assert live is not None

@@ -22,7 +22,7 @@ from registry.errors import (
 from registry.models import Project, Route
 from registry.serving.aliases import promote, roll_back
 from registry.serving.exposures import check_session_id
-from registry.serving.resolution import Request, find_served
+from registry.serving.resolution import ServingRequest, resolve
 from registry.serving.routes import Terms, list_routes, route_history, weights_of
 from registry.versions.records import get_version
 from tests.registry.conftest import Rows
@@ -36,7 +36,7 @@ def routed(rows: Rows) -> Routed:
 
 def _served(routed: Routed, session_id: str | None, model: str = "bot", completion: str = "c") -> str:
     with transaction(routed.rows.services.sessions) as session:
-        return find_served(session, routed.rows.project_id, model, Request(completion, session_id)).label
+        return resolve(session, routed.rows.project_id, model, ServingRequest(completion, session_id)).label
 
 
 def test_an_ab_route_shares_sessions_and_nothing_else(routed: Routed) -> None:
@@ -50,7 +50,7 @@ def test_an_ab_route_shares_sessions_and_nothing_else(routed: Routed) -> None:
     for model, label in {"bot@champion": "bot@1", "bot@2": "bot@2", "base": "base"}.items():
         assert {_served(routed, f"s{n}", model) for n in range(10)} == {label}
     with transaction(routed.rows.services.sessions) as session:
-        assert find_served(session, routed.rows.project_id, "bot").label == "bot@1"
+        assert resolve(session, routed.rows.project_id, "bot").label == "bot@1"
 
 
 def test_ending_a_route_returns_everything_to_the_champion(routed: Routed) -> None:
@@ -179,7 +179,7 @@ def test_a_route_needs_a_champion(rows: Rows) -> None:
 def test_a_shadow_may_carry_any_version_and_never_answers(routed: Routed, number: int) -> None:
     routed.start_shadow(number, 0.5)
     with transaction(routed.rows.services.sessions) as session:
-        found = [find_served(session, routed.rows.project_id, "bot", Request(f"c{n}", "anna")) for n in range(60)]
+        found = [resolve(session, routed.rows.project_id, "bot", ServingRequest(f"c{n}", "anna")) for n in range(60)]
     assert {served.label for served in found} == {"bot@1"}
     assert {served.alias for served in found} == {"champion"}
     assert {served.shadow.number if served.shadow else None for served in found} == {None, number}

@@ -14,7 +14,7 @@ from registry.datasets.suites import freeze_suite, suite_trajectories
 from registry.errors import EmptyDataset, Invalid, NameTaken
 from registry.models import Trajectory
 from registry.tasks import create_task, get_task
-from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_crowd, held_out
+from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_shared_prefix_group, held_out
 from registry.trajectories.imports import ImportReport, LineResult, import_batch, read_item, warn_of_crowds
 from tests.registry.conftest import TOKENS, Rows, chats
 from tests.trajectory_samples import call, changed, chat, tool_chat
@@ -230,8 +230,8 @@ def test_the_migration_moves_nothing_from_held_out_to_training(rows: Rows, datab
 
 def _crowd(rows: Rows, task: str) -> str | None:
     with transaction(rows.services.sessions) as session:
-        crowd = find_crowd(session, get_task(session, rows.project_id, task))
-        return str(crowd) if crowd else None
+        group = find_shared_prefix_group(session, get_task(session, rows.project_id, task))
+        return str(group) if group else None
 
 
 def test_a_task_that_begins_alike_is_told(rows: Rows) -> None:
