@@ -46,13 +46,13 @@ format: setup  ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 bench: setup  ## All benchmarks; JSON into bench/results/
-	$(BIN)/python -m bench.engine
+	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.router
 
 bench-recipe: setup  ## What makes a memory learn fast, one change at a time (hours; goes on where it was)
 	$(BIN)/python -m bench.recipe --task easy
 	$(BIN)/python -m bench.recipe --task hard
-	$(BIN)/python -m bench.recipe_plot
+	$(BIN)/python -m bench.recipe.plot
 
 bench-trigger: setup  ## What a trained trigger skips, and what it costs (goes on where it was)
 	$(BIN)/python -m bench.trigger

@@ -17,11 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench import report
 from bench.learning.plan import Plan, plan_from
 from bench.learning.systems import System, has_memory
 from memgen.errors import ArtifactMismatch
 
-RESULTS = Path(__file__).parent.parent / "results" / "learning"
+RESULTS = report.RESULTS / "learning"
 Cell = dict[str, Any]
 
 

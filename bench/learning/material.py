@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.learning.plan import Plan, TaskChoice
 from bench.learning.systems import Link
-from bench.router_prompts import ordinary_text
+from bench.router.prompts import ordinary_text
 from memgen.backbone.loading import Backbone
 from memgen.errors import NothingToTrain
 from memgen.experience.pool import Experience, told
@@ -110,7 +110,7 @@ class Material:
     def text_messages(self) -> list[list[ChatMessage]]:
         """Ordinary text as conversations: a request to continue its first half, and its second half as the answer.
 
-        English conversation, documentation of Python and descriptions of packages (`bench.router_prompts`), in equal
+        English conversation, documentation of Python and descriptions of packages (`bench.router.prompts`), in equal
         parts; none of it is of a task.
         """
         kinds, tokenizer = ordinary_text(), self.backbone.tokenizer

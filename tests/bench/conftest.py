@@ -1,42 +1,13 @@
-"""The tiny base, places to work at, and a comparison that ran to its end."""
+"""The tiny base of the benchmarks."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.learning.cells import Cells
-from bench.learning.material import Material
-from bench.learning.plan import Plan
-from bench.learning.schedule import Unit, run
-from bench.learning.serving import Serving
-from bench.learning.systems import METHODS
-from bench.learning.training import Workplace
 from memgen.backbone.loading import Backbone, load_backbone
-from tests.bench.tiny_plan import PLAN
 
 
 @pytest.fixture(scope="session")
 def base(tiny_base: Path) -> Backbone:
     return load_backbone(str(tiny_base), cache_dir=tiny_base.parent, dtype=torch.float32)
-
-
-@pytest.fixture(scope="session")
-def workplace(base: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workplace]:
-    def make(folder: Path | None = None, plan: Plan = PLAN) -> Workplace:
-        folder = folder or tmp_path_factory.mktemp("learning")
-        cells = Cells(plan, folder / "results")
-        cells.begin(base.revision, "a command", {"machine": "any"})
-        return Workplace(plan, base, Material(plan, base, folder / "games"), cells, folder / "weights")
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def finished(workplace: Callable[..., Workplace]) -> tuple[Workplace, list[Unit]]:
-    """A comparison that ran to its end, and the units it did."""
-    work, did = workplace(), []
-    left = run(Serving(work, 10**8), list(METHODS), [0], on_unit=lambda unit, _, __: did.append(unit))
-    assert left == 0
-    return work, did

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench.measure import InvalidRun
+from bench.speed.ratios import InvalidRun
 from memgen.artifacts.artifact import save_artifact
 from memgen.artifacts.report import TrainingReport
 from memgen.config import MemoryConfig

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from bench.allocations import peak_bytes, tensor_bytes
-from bench.measure import Bench, Findings, InvalidRun, Ratio
-from bench.memories import INSERTIONS, TRAINING, plant
 from bench.plain_lora import PlainLora
+from bench.speed.allocations import peak_bytes, tensor_bytes
+from bench.speed.memories import INSERTIONS, TRAINING, plant
+from bench.speed.ratios import Bench, Findings, InvalidRun, Ratio
 from memgen.config import MemoryConfig, TrainingConfig
 from memgen.memory.host import AdapterHost
 from memgen.tasks.bfcl import single_calls

@@ -3,7 +3,7 @@
 from bench.learning.plan import Plan, TaskChoice
 
 TASKS = tuple(
-    TaskChoice(label, "words", "tests.bench.tiny_tasks:Echo", {"words": words}, training_items=24)
+    TaskChoice(label, "words", "tests.bench.learning.tiny_tasks:Echo", {"words": words}, training_items=24)
     for label, words in (("yes-no", ["yes", "no"]), ("left-right", ["left", "right"]))
 )
 PLAN = Plan(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from bench.generation import PROMPT_TOKENS, answer_whole, real_prompts
-from bench.measure import Bench, Findings, Ratio
-from bench.memories import GENERATING, INSERTIONS, TRAINING, plant, save
-from bench.training import WeaverStep, agent_batch
+from bench.speed.generation import PROMPT_TOKENS, answer_whole, real_prompts
+from bench.speed.memories import GENERATING, INSERTIONS, TRAINING, plant, save
+from bench.speed.ratios import Bench, Findings, Ratio
+from bench.speed.training import WeaverStep, agent_batch
 from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig
 from memgen.generation.requests import Generation

@@ -1,6 +1,6 @@
 """The count of a training step's products: what it counts must be what runs."""
 
-from bench.products import measure
+from bench.speed.products import measure
 from bench.tool_calls import tool_calls
 from memgen.backbone.loading import Backbone
 from memgen.training.examples import build_examples

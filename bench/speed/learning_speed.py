@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from bench.measure import Bench, Findings, Ratio
 from bench.plain_lora import PlainLora
+from bench.speed.ratios import Bench, Findings, Ratio
 from bench.tool_calls import ToolCall, tool_calls
 from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig, TrainingConfig

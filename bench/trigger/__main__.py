@@ -21,8 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import machine_of
-from bench.trigger_tasks import NEW_TOKENS, BenchTask, Sizes, make_tasks, weaver_conversations
+from bench.report import RESULTS, machine_of
+from bench.trigger.tasks import NEW_TOKENS, BenchTask, Sizes, make_tasks, weaver_conversations
 from memgen.artifacts.artifact import load_artifact, save_artifact
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig, TrainingConfig, TriggerConfig
@@ -35,7 +35,7 @@ from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerStep
 from memgen.training.weaver.sft import train_weaver
 
-RESULTS = Path(__file__).parent / "results" / "trigger.json"
+RESULTS_FILE = RESULTS / "trigger.json"
 WOVEN = "woven"
 """Name of the trained memory under the trigger `always`."""
 FIXED = ("never", "always")
@@ -233,7 +233,7 @@ def main() -> None:
         lora_rates=tuple(arguments.lora_rates),
         harmless=arguments.harmless,
     )
-    measure(backbone, plan, arguments.memories, RESULTS, console)
+    measure(backbone, plan, arguments.memories, RESULTS_FILE, console)
 
 
 if __name__ == "__main__":

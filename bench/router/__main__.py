@@ -1,6 +1,6 @@
 """`python -m bench.router`: does each prompt reach its task's memory, and the rest the bare base?
 
-The real base reads prompts of six tasks, of five foreign kinds, and of kinds in between (`bench.router_prompts`), each
+The real base reads prompts of six tasks, of five foreign kinds, and of kinds in between (`bench.router.prompts`), each
 once. Then, for each seed, every task's prompts are split anew: a router is fitted on some and asked about the others
 and about all foreign ones. Shares are means over the seeds; their 95% Wilson intervals count each prompt once. Prints
 tables and writes `bench/results/router.json`.
@@ -24,8 +24,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from bench import router_prompts
-from bench.router_prompts import Prompt
+from bench.report import RESULTS
+from bench.router import prompts as router_prompts
+from bench.router.prompts import Prompt
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.backbone.prompt_cache import read_prompts
 from memgen.backbone.states import prompt_states
@@ -34,7 +35,6 @@ from memgen.routing.router import Route, Router
 from memgen.text.chat import render_prompt, tokenize
 from workers.code_version import code_version
 
-RESULTS = Path(__file__).parent / "results"
 BASE = "bare base"
 TAUGHT = f"{router_prompts.BEHIND} that a fifth of the fitted prompts had"
 BARS = {"accuracy": 0.95, "foreign_rejected": 0.9}

@@ -1,4 +1,4 @@
-"""`python -m bench.products`: the arithmetic of one training step, counted instead of timed.
+"""`python -m bench.speed.products`: the arithmetic of one training step, counted instead of timed.
 
 Where products of matrices are what a step waits for, as on a CPU, its time over another's tends to the quotient of
 their products. That quotient is no machine's and has no noise; a measured ratio far from it comes from something else
@@ -15,16 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.measure import Work
-from bench.memories import TRAINING, plant
 from bench.plain_lora import PlainLora
-from bench.published import plant_reference, train_literally
-from bench.training import WeaverStep, agent_batch
+from bench.report import RESULTS
+from bench.speed.memories import TRAINING, plant
+from bench.speed.published import plant_reference, train_literally
+from bench.speed.ratios import Work
+from bench.speed.training import WeaverStep, agent_batch
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.memory.host import AdapterHost
 from memgen.training.examples import Example
 
-RESULTS = Path(__file__).parent / "results" / "products.json"
+RESULTS_FILE = RESULTS / "products.json"
 
 
 def measure(backbone: Backbone, batch: Sequence[Example]) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def main() -> None:
     batch = agent_batch(backbone.tokenizer, 8)
     latents = len(batch) * (TRAINING.latents + TRAINING.max_insertions * TRAINING.inference_latents)
     found = {"model": arguments.model, "latents": latents, **measure(backbone, batch)}
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    RESULTS_FILE.write_text(json.dumps(found, indent=1) + "\n")
     table = Table("step", "MFLOP a token", title="forward and backward")
     for name, count in found["millions_a_token"].items():
         table.add_row(name, f"{count:,.1f}")

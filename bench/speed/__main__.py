@@ -16,12 +16,11 @@ import torch
 from rich.console import Console
 from transformers.utils import logging
 
-from bench import generation, learning_speed, published, training
-from bench.measure import Bench, Findings, NotHere
-from bench.report import Report
+from bench.report import RESULTS
+from bench.speed import generation, learning_speed, published, training
+from bench.speed.engine_report import Report
+from bench.speed.ratios import Bench, Findings, NotHere
 from memgen.backbone.loading import load_backbone, prepare_process
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)

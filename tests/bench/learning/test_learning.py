@@ -46,7 +46,7 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import Observation
 from memgen.text.chat import Answer
-from tests.bench.tiny_plan import PLAN, TASKS
+from tests.bench.learning.tiny_plan import PLAN, TASKS
 
 
 def test_every_method_comes_to_an_end(finished: tuple[Workplace, list[Unit]]) -> None:
@@ -200,7 +200,7 @@ def test_methods_share_what_they_begin_with(workplace: Callable[..., Workplace])
 def test_seed_0_of_all_methods_comes_before_seed_1_and_the_rest_of_the_matrix_last(
     workplace: Callable[..., Workplace],
 ) -> None:
-    third = TaskChoice("in-out", "words", "tests.bench.tiny_tasks:Echo", {"words": ["in", "out"]})
+    third = TaskChoice("in-out", "words", "tests.bench.learning.tiny_tasks:Echo", {"words": ["in", "out"]})
     cells = workplace(plan=replace(PLAN, tasks=(*TASKS, third))).cells
     every = [(u.action, u.system.name, u.task) for u in units(cells, ["memgen-replay", "lora"], range(2))]
     first_of_seed_1 = next(n for n, (_, system, _) in enumerate(every) if "-s1-" in system)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from bench.measure import Bench, Findings, InvalidRun, NotHere, Ratio
-from bench.memories import GENERATING, INSERTIONS, check_insertions, plant
+from bench.speed.memories import GENERATING, INSERTIONS, check_insertions, plant
+from bench.speed.ratios import Bench, Findings, InvalidRun, NotHere, Ratio
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import ConfigError

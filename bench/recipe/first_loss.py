@@ -1,4 +1,4 @@
-"""`python -m bench.first_loss`: how much a fresh memory disturbs the base, by where its queries start.
+"""`python -m bench.recipe.first_loss`: how much a fresh memory disturbs the base, by where its queries start.
 
 Mean token loss, nats, of a few BFCL calls and synthetic tool calls; no training. Writes
 `bench/results/first_loss.json`.
@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import machine_of
+from bench.report import RESULTS, machine_of
 from bench.tool_calls import tool_calls
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig
@@ -28,7 +28,7 @@ from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
 from memgen.training.weaver.query_start import start_from_answers
 
-RESULTS = Path(__file__).parent / "results" / "first_loss.json"
+RESULTS_FILE = RESULTS / "first_loss.json"
 _EXAMPLES = 16
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     prepare_process(0)
     backbone = load_backbone(arguments.model, cache_dir=arguments.models)
     found = measure(backbone, arguments.seeds)
-    RESULTS.write_text(json.dumps({"machine": machine_of(backbone), "losses": found}, indent=1) + "\n")
+    RESULTS_FILE.write_text(json.dumps({"machine": machine_of(backbone), "losses": found}, indent=1) + "\n")
     table = Table("queries", "insertions inside", *found["base"])
     for name, losses in found.items():
         table.add_row(*name.split(", "), *([""] if name == "base" else []), *map(str, losses.values()))

@@ -1,4 +1,4 @@
-"""`python -m bench.recipe_plot`: the curves of `bench/results/recipe.json` as `docs/recipe.svg`."""
+"""`python -m bench.recipe.plot`: the curves of `bench/results/recipe.json` as `docs/recipe.svg`."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.recipe import RESULTS
+from bench.recipe.__main__ import RESULTS_FILE
 
-PICTURE = Path(__file__).parents[1] / "docs" / "recipe.svg"
+PICTURE = Path(__file__).parents[2] / "docs" / "recipe.svg"
 _SHOWN = ("LoRA SFT 2e-3", "prompt only", "line breaks", "defaults")
 _SMOOTHING = 5
 _TITLES = {"easy": "easy: synthetic tool calls", "hard": "hard: BFCL calls"}
@@ -42,7 +42,7 @@ def _add(panel: Axes, name: str, result: dict[str, Any], colour: str) -> None:
 
 def main() -> None:
     mpl.rcParams["svg.hashsalt"] = "recipe"  # the same data give the same file
-    draw(json.loads(RESULTS.read_text())).savefig(PICTURE, metadata={"Date": None})
+    draw(json.loads(RESULTS_FILE.read_text())).savefig(PICTURE, metadata={"Date": None})
 
 
 if __name__ == "__main__":

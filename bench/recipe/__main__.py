@@ -18,9 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.first_loss import shuffled_calls, start_queries
-from bench.learning_speed import answer_with
 from bench.plain_lora import SHAPE, PlainLora
+from bench.recipe.first_loss import shuffled_calls, start_queries
+from bench.report import RESULTS
+from bench.speed.learning_speed import answer_with
 from bench.tool_calls import tool_calls
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig, TrainingConfig
@@ -37,7 +38,7 @@ from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
 from memgen.training.weaver.sft import train_weaver
 
-RESULTS = Path(__file__).parent / "results" / "recipe.json"
+RESULTS_FILE = RESULTS / "recipe.json"
 Answering = Callable[[list[tuple[int, ...]]], list[str]]
 
 
@@ -281,15 +282,15 @@ def main() -> None:
             result = run(backbone, task, VARIANTS[name])
             found = _done()  # anew, for another process may have added to it
             found.setdefault(task.name, {})[name] = result
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            RESULTS_FILE.parent.mkdir(exist_ok=True)
+            RESULTS_FILE.write_text(json.dumps(found, indent=1) + "\n")
             Console().print(f"{task.name} {name}: {result['curve'][-1]}")
     _report(task.name, _done().get(task.name, {}))
 
 
 def _done() -> dict[str, Any]:
     """Results at hand, by task and variant."""
-    return dict(json.loads(RESULTS.read_text())) if RESULTS.is_file() else {}
+    return dict(json.loads(RESULTS_FILE.read_text())) if RESULTS_FILE.is_file() else {}
 
 
 def _report(task: str, done: dict[str, Any]) -> None:

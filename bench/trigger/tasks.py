@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from bench import router_prompts
+from bench.router import prompts as router_prompts
 from bench.tool_calls import ToolCall, tool_calls
 from memgen.generation.engine import generate_all
 from memgen.generation.requests import GenerationRequest

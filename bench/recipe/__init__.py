@@ -1,0 +1,1 @@
+"""`python -m bench.recipe`: what makes a memory learn fast, one change of the recipe at a time."""

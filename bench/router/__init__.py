@@ -1,0 +1,1 @@
+"""`python -m bench.router`: whether each prompt reaches its task's memory, and the rest the bare base."""

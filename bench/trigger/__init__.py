@@ -1,0 +1,1 @@
+"""`python -m bench.trigger`: whether a trained trigger weaves where memory helps, and not where it hurts."""
