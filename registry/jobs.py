@@ -30,6 +30,19 @@ def create_job(
     return job
 
 
+def replace_job(session: Session, job: Job, params: dict[str, Any]) -> Job:
+    """Create the job that goes on in place of `job`, and hand over to it all that waits for `job`.
+
+    Whether `job` was cancelled, or did its work and a second attempt at it follows, is the caller's business. A
+    schedule whose last job is `job` starts none beside the new one; the retraining step that `job` was to do is done
+    by the new one, and the next step waits for it. Runs of schedules stay: they record what was started.
+    """
+    following = create_job(session, job.project_id, job.kind, params, job.adapter)
+    session.execute(update(Schedule).where(Schedule.last_job_id == job.id).values(last_job_id=following.id))
+    session.execute(update(Retraining).where(Retraining.job_id == job.id).values(job_id=following.id))
+    return following
+
+
 def get_job(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -> Job:
     """Raises JobNotFound."""
     found = session.scalars(select(Job).where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
@@ -197,13 +210,3 @@ def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) 
 
 def _own(job_id: uuid.UUID, attempt: int) -> Any:
     return update(Job).where(Job.id == job_id, Job.attempt == attempt, Job.state == "running")
-
-
-def follow_up_retraining(session: Session, job: Job, following: Job) -> None:
-    """The step that `job` was to do is done by the one that goes on from it."""
-    session.execute(update(Retraining).where(Retraining.job_id == job.id).values(job_id=following.id))
-
-
-def follow_up_job(session: Session, job: Job, following: Job) -> None:
-    """A schedule whose last job is `job` waits from now on for the one that goes on from it, and starts none beside."""
-    session.execute(update(Schedule).where(Schedule.last_job_id == job.id).values(last_job_id=following.id))

@@ -12,7 +12,6 @@ from registry.errors import NothingToDecide, RouteRunning
 from registry.gates.baseline import baseline_of
 from registry.gates.gate import Comparison, forgot
 from registry.gates.verdict import gate_of, verdict
-from registry.jobs import follow_up_job
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
 from registry.serving.aliases import CHAMPION, promote
 from registry.serving.canaries import start_by_policy
@@ -53,9 +52,7 @@ def retry_of(
     if share <= float(version.dataset.manifest["replay_share"]):
         return None
     params = {**job.params, "retry_of": version.number, "replay_share": share}
-    retry = jobs.create_job(session, adapter.project_id, "train_weaver", params, adapter)
-    follow_up_job(session, job, retry)
-    return retry
+    return jobs.replace_job(session, job, params)
 
 
 def decide(

@@ -27,7 +27,6 @@ from registry.deletion.retraining import start_retrainings, stop_line
 from registry.deletion.scope import Affected, Subject, find_affected, lock_subject
 from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords, VersionNotServable
 from registry.gates.verdict import gate_of, verdict
-from registry.jobs import follow_up_job, follow_up_retraining
 from registry.models import (
     Adapter,
     Deletion,
@@ -228,9 +227,7 @@ def _restart(session: Session, job: Job, affected: Affected, order: Order) -> uu
         jobs.add_event(session, job.id, "warning", f"its data was deleted; it does not begin anew: {refusal}")
         stop_line(session, job, refusal)
         return None
-    replacement = jobs.create_job(session, job.project_id, job.kind, params, job.adapter)
-    follow_up_job(session, job, replacement)
-    follow_up_retraining(session, job, replacement)
+    replacement = jobs.replace_job(session, job, params)
     jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")
     jobs.add_event(session, replacement.id, "info", f"replaces job {job.id}, whose data was deleted")
     return replacement.id

@@ -19,7 +19,6 @@ from registry.models import (
     DeletionDataset,
     Exposure,
     Job,
-    Retraining,
     Route,
     RouteArm,
     Suite,
@@ -91,12 +90,6 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
             DeletionDataset.dataset_id == version.dataset_id
         )
     )
-    replaces = session.scalars(
-        select(Version)
-        .join(Retraining, Retraining.replaces_id == Version.id)
-        .where(Retraining.job_id == version.job_id)
-        .limit(1)
-    ).one_or_none()
     children = select(Version).where(Version.parent_id == version.id).order_by(Version.number)
     return VersionLineage(
         version=version,
@@ -107,10 +100,17 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
         replayed=counts.get(True, (0, 0))[1],
         deleted=int(deleted or 0),
         learned_deleted=version.id in learned_deleted(session, [version.adapter_id]),
-        replaces=replaces,
+        replaces=_replaced(session, version),
         imported=session.get(VersionImport, version.id),
         serving=serving_of(session, [version.id])[version.id],
     )
+
+
+def _replaced(session: Session, version: Version) -> Version | None:
+    """Read from the version's own job: where a retry went on after it, the step of the retraining is the retry's."""
+    number = session.get_one(Job, version.job_id).params.get("replaces")
+    query = select(Version).where(Version.adapter_id == version.adapter_id, Version.number == number)
+    return session.scalars(query).one_or_none()
 
 
 def trajectory_lineage(session: Session, trajectory: Trajectory) -> TrajectoryLineage:

@@ -205,6 +205,7 @@ def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows:
     new = make_stored_version(rows, "b", parent=clean)
     with transaction(rows.services.sessions) as session:
         # The job that ran is the one that registered the version.
+        session.get_one(Job, new.job_id).params = session.get_one(Job, first).params
         session.execute(sa.update(Retraining).where(Retraining.place == 0).values(job_id=new.job_id))
     [second] = advance(rows)
     assert advance(rows) == []

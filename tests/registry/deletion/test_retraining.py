@@ -16,7 +16,12 @@ from registry.deletion import deletions
 from registry.deletion.deletions import Deleted
 from registry.deletion.erasure import blank_missing_answers
 from registry.deletion.retraining import list_retrainings, step_state, why_stopped
-from registry.models import Job, Retraining, Trajectory, Version
+from registry.gates.gate import GateTerms, compare
+from registry.models import Job, Retraining, Schedule, Trajectory, Version
+from registry.promotion import retry_of
+from registry.schedules.cron import Cron
+from registry.schedules.schedules import Lesson, create_schedule
+from registry.tasks import get_task
 from registry.versions.lineage import version_lineage
 from registry.versions.records import register_version
 from registry.versions.state import locked_state, states_of
@@ -62,8 +67,35 @@ def _begun_retraining(rows: Rows, trajectory: Trajectory) -> tuple[Deleted, uuid
 def _work(rows: Rows, job_id: uuid.UUID) -> Version:
     """As a worker does it, to its end."""
     _begin(rows, job_id)
+    version = _register(rows, job_id)
     with transaction(rows.services.sessions) as session:
-        version = register_version(
+        assert jobs.finish(session, job_id, 1, "succeeded", result={})
+    return version
+
+
+def _work_and_forget(rows: Rows, job_id: uuid.UUID) -> tuple[Version, uuid.UUID]:
+    """As a worker does it: the version fails its gate because it forgot, and a job trains once more, with more replay.
+
+    Returns:
+        The version, and that job.
+    """
+    _begin(rows, job_id)
+    version = _register(rows, job_id)
+    forgotten = compare("b", new=False, champion=[1.0], candidate=[0.0], terms=GateTerms(0.05))
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        adapter.retry_replay_share = 0.6
+        job = session.get_one(Job, job_id)
+        retry = retry_of(session, adapter, session.get_one(Version, version.id), job, [forgotten])
+        assert retry is not None
+    with transaction(rows.services.sessions) as session:
+        assert jobs.finish(session, job_id, 1, "succeeded", result={})
+    return version, retry.id
+
+
+def _register(rows: Rows, job_id: uuid.UUID) -> Version:
+    with transaction(rows.services.sessions) as session:
+        return register_version(
             session,
             session.get_one(Job, job_id),
             get_adapter(session, rows.project_id, "bot", lock=True),
@@ -73,8 +105,86 @@ def _work(rows: Rows, job_id: uuid.UUID) -> Version:
             code_version="test",
             report={"flags": []},
         )
-        assert jobs.finish(session, job_id, 1, "succeeded", result={})
-    return version
+
+
+def _replaced(rows: Rows, version: Version) -> int | None:
+    """Number of the version that the lineage of this one names as replaced."""
+    with transaction(rows.services.sessions) as session:
+        replaces = version_lineage(session, session.get_one(Version, version.id)).replaces
+        return replaces.number if replaces else None
+
+
+def test_the_next_step_waits_for_a_retry_and_goes_on_from_its_version(
+    rows: Rows, line: tuple[Trajectory, Trajectory]
+) -> None:
+    deleted = delete(rows, "trajectory", str(line[0].id), "retrain")
+    forgetful, retry = _work_and_forget(rows, deleted.started[0])
+    assert advance(rows) == [], "not from the version that forgot"
+    assert _steps(rows, deleted.deletion.id) == [(1, retry, "queued", None), (2, None, "waiting", None)]
+
+    made = _work(rows, retry)
+    [following] = advance(rows)
+    assert _steps(rows, deleted.deletion.id) == [(1, retry, "succeeded", None), (2, following, "queued", None)]
+    with transaction(rows.services.sessions) as session:
+        params = session.get_one(Job, following).params
+        assert (params["parent"], params["replaces"]) == (made.number, 2)
+        assert "retry_of" not in params
+    assert (_replaced(rows, made), _replaced(rows, forgetful)) == (1, 1)
+
+
+def test_the_only_step_is_done_by_its_retry(rows: Rows) -> None:
+    with_secrets(rows)
+    promote_version(rows, make_stored_version(rows, "a"))
+    deleted = delete(rows, "session", "s1", "retrain")
+    forgetful, retry = _work_and_forget(rows, deleted.started[0])
+    assert _steps(rows, deleted.deletion.id) == [(1, retry, "queued", None)]
+    with transaction(rows.services.sessions) as session:
+        assert session.get_one(Job, retry).params["replaces"] == 1
+    made = _work(rows, retry)
+    assert advance(rows) == []
+    assert _steps(rows, deleted.deletion.id) == [(1, retry, "succeeded", None)]
+    assert (_replaced(rows, made), _replaced(rows, forgetful)) == (1, 1)
+
+
+def test_a_retry_that_fails_ends_its_line(rows: Rows, line: tuple[Trajectory, Trajectory]) -> None:
+    deleted = delete(rows, "trajectory", str(line[0].id), "retrain")
+    _, retry = _work_and_forget(rows, deleted.started[0])
+    _begin(rows, retry)
+    with transaction(rows.services.sessions) as session:
+        assert jobs.finish(session, retry, 1, "failed", error="no memory left")
+    assert advance(rows) == []
+    why = f"job {retry} failed: no memory left"
+    assert _steps(rows, deleted.deletion.id) == [(1, retry, "failed", why), (2, None, "stopped", why)]
+
+
+@pytest.mark.parametrize("how", ["retry", "restart"])
+def test_whatever_waits_for_a_job_waits_for_the_one_that_replaces_it(
+    rows: Rows, line: tuple[Trajectory, Trajectory], how: str
+) -> None:
+    """A schedule and a step of a retraining at once."""
+    deleted = delete(rows, "trajectory", str(line[0].id), "retrain")
+    [job_id] = deleted.started
+    with transaction(rows.services.sessions) as session:
+        adapter, task = get_adapter(session, rows.project_id, "bot"), get_task(session, rows.project_id, "a")
+        schedule = create_schedule(
+            session,
+            rows.project_id,
+            "nightly",
+            adapter=adapter,
+            task=task,
+            when=Cron("0 3 * * *"),
+            lesson=Lesson({}),
+            actor="test",
+        )
+        schedule.last_job_id = job_id
+    if how == "retry":
+        _, following = _work_and_forget(rows, job_id)
+    else:
+        _begin(rows, job_id)
+        [following] = delete(rows, "trajectory", str(line[1].id)).started
+    with transaction(rows.services.sessions) as session:
+        assert session.get_one(Schedule, schedule.id).last_job_id == following
+    assert _steps(rows, deleted.deletion.id)[0] == (1, following, "queued", None)
 
 
 def test_a_second_deletion_moves_the_step_to_the_job_that_begins_anew(
