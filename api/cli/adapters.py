@@ -34,7 +34,7 @@ def create(
 ) -> None:
     """Create an adapter, bound to the base model that the service runs."""
     with connect(context) as client:
-        adapter = client.create_adapter(
+        adapter = client.adapters.create(
             name,
             description=description,
             strategy=strategy,
@@ -69,7 +69,7 @@ def set_(
 ) -> None:
     """Change settings of replay and gates, for the trainings and gates to come."""
     with connect(context) as client:
-        adapter = client.change_adapter(name, reason=reason, **read_pairs(settings, "SETTINGS"))
+        adapter = client.adapters.change(name, reason=reason, **read_pairs(settings, "SETTINGS"))
     if as_json:
         print_json(adapter)
         return
@@ -81,7 +81,7 @@ def set_(
 def changes(context: typer.Context, name: AdapterName, as_json: Json = False) -> None:
     """Show who changed which settings, when and why."""
     with connect(context) as client:
-        found = client.adapter_changes(name)
+        found = client.adapters.changes(name)
     if as_json:
         print_json({"data": found})
         return
@@ -97,7 +97,7 @@ def changes(context: typer.Context, name: AdapterName, as_json: Json = False) ->
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """List all adapters and where their aliases stand."""
     with connect(context) as client:
-        adapters = client.list_adapters()
+        adapters = client.adapters.list()
     if as_json:
         print_json({"data": adapters})
         return
@@ -120,8 +120,9 @@ def versions(
 ) -> None:
     """List an adapter's versions with their verdicts, aliases and score on each task."""
     with connect(context) as client:
-        found, aliases, scores = client.versions(adapter), client.adapter(adapter)["aliases"], client.scores(adapter)
-        hidden = {s["number"] for s in client.standings(adapter) if s["archived_at"] is not None and not all_}
+        found = client.versions.list(adapter)
+        aliases, scores = client.adapters.get(adapter)["aliases"], client.adapters.scores(adapter)
+        hidden = {s["number"] for s in client.versions.states(adapter) if s["archived_at"] is not None and not all_}
     found = [version for version in found if version["number"] not in hidden]
     for version in found:
         number = version["number"]
@@ -153,7 +154,7 @@ def versions(
 def scores(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
     """Show R: what each version scores on each task, with ACC, BWT and forgetting."""
     with connect(context) as client:
-        found = client.scores(adapter)
+        found = client.adapters.scores(adapter)
     if as_json:
         print_json(found)
         return
@@ -215,9 +216,9 @@ def history(
     """Show every move of an alias: when, from, to, by whom and why. With --at, what it named at a time."""
     with connect(context) as client:
         if at is not None:
-            _print_standing(adapter, client.alias_at(adapter, alias, at=read_moment(at, "--at")), as_json)
+            _print_standing(adapter, client.aliases.get(adapter, alias, at=read_moment(at, "--at")), as_json)
             return
-        moves = client.history(adapter, alias)
+        moves = client.aliases.history(adapter, alias)
     if as_json:
         print_json({"data": moves})
         return

@@ -48,7 +48,7 @@ def delete_data(
 ) -> None:
     """Delete data for good: from the database, the object store, and all copies. Without --apply, a dry run."""
     with connect(context) as client:
-        found = client.delete_data(
+        found = client.deletions.create(
             scope.value, identifier, policy=policy.value, reason=reason, dry_run=not apply, expected=expected
         )
     if as_json:
@@ -72,7 +72,7 @@ def deletions(
 ) -> None:
     """List the newest deletions, or show one: what it touched, and how training anew without the data goes."""
     with connect(context) as client:
-        found = client.deletion(deletion) if deletion else client.deletions()
+        found = client.deletions.get(deletion) if deletion else client.deletions.list()
     if as_json:
         print_json(found)
     elif deletion:
@@ -102,7 +102,7 @@ def trace(
 ) -> None:
     """Show where a trajectory went: suites, datasets, versions, and what serves them."""
     with connect(context) as client:
-        found = client.trajectory_lineage(trajectory)
+        found = client.trajectories.lineage(trajectory)
     if as_json:
         print_json(found)
         return
@@ -117,7 +117,7 @@ def trace(
 def gc(context: typer.Context, apply: Apply = False, as_json: Json = False) -> None:
     """Find objects in the store that nothing refers to; --apply removes them."""
     with connect(context) as client:
-        found = client.collect_garbage(dry_run=not apply)
+        found = client.garbage.collect(dry_run=not apply)
     if as_json:
         print_json(found)
         return

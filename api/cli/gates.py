@@ -17,7 +17,7 @@ Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", sho
 def show(context: typer.Context, adapter: AdapterName, version: Number, as_json: Json = False) -> None:
     """Show the verdict on a version, with its reasons and the evidence on every task."""
     with connect(context) as client:
-        gate = client.gate(adapter, version)
+        gate = client.gates.get(adapter, version)
     if as_json:
         print_json(gate)
         return
@@ -54,7 +54,7 @@ def items(
 ) -> None:
     """List what champion and candidate answered to each held-out item."""
     with connect(context) as client:
-        page = client.gate_items(adapter, version, task, flipped=flipped, limit=limit, cursor=cursor)
+        page = client.gates.items(adapter, version, task, flipped=flipped, limit=limit, cursor=cursor)
     if as_json:
         print_json(page)
         return
@@ -90,7 +90,7 @@ def approve(
     Refused if the champion is no longer the one that the gate compared with, unless you name it with --expected.
     """
     with connect(context) as client:
-        done = client.approve(adapter, version, reason=reason, expected=expected)
+        done = client.gates.approve(adapter, version, reason=reason, expected=expected)
     if as_json:
         print_json(done)
     else:
@@ -104,7 +104,7 @@ def reject(
 ) -> None:
     """Reject a version that waits, for good; every alias stays where it is."""
     with connect(context) as client:
-        done = client.reject(adapter, version, reason=reason)
+        done = client.gates.reject(adapter, version, reason=reason)
     if as_json:
         print_json(done)
     else:

@@ -39,7 +39,7 @@ def list_(context: typer.Context, limit: Limit = 20, as_json: Json = False) -> N
 def show(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
     """Show one job: what it was asked, how far it is, how it ended."""
     with connect(context) as client:
-        job = client.job(job_id)
+        job = client.jobs.get(job_id)
     if as_json:
         print_json(job)
         return
@@ -66,7 +66,7 @@ def show(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
 def cancel(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
     """Cancel a job: at once if it is queued, within seconds if it runs."""
     with connect(context) as client:
-        job = client.cancel(job_id)
+        job = client.jobs.cancel(job_id)
     if as_json:
         print_json(job)
     else:
@@ -96,7 +96,7 @@ def _list(context: typer.Context, limit: int, as_json: bool) -> None:
     from api.cli.progress import describe
 
     with connect(context) as client:
-        page = client.jobs(limit=limit)
+        page = client.jobs.list(limit=limit)
     if as_json:
         print_json(page)
         return
@@ -125,7 +125,7 @@ def _follow_events(client: Client, job_id: str) -> Any:
 
 def _all_events(client: Client, job_id: str) -> Any:
     after = 0
-    while page := client.events(job_id, after=after, limit=_EVENTS_PER_PAGE):
+    while page := client.jobs.events(job_id, after=after, limit=_EVENTS_PER_PAGE):
         yield from page
         after = page[-1]["seq"]
 

@@ -21,7 +21,7 @@ def create(
 ) -> None:
     """Create a key. It is shown this once: only its hash is stored."""
     with connect(context) as client:
-        key = client.create_key(name, scope)
+        key = client.keys.create(name, scope)
     if as_json:
         print_json(key)
     else:
@@ -33,7 +33,7 @@ def create(
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """List keys by their first characters; the keys themselves are not stored."""
     with connect(context) as client:
-        keys = client.list_keys()
+        keys = client.keys.list()
     if as_json:
         print_json({"data": keys})
         return
@@ -59,7 +59,7 @@ def revoke(
 ) -> None:
     """Revoke a key; from now on it is refused."""
     with connect(context) as client:
-        key = client.revoke_key(key_id)
+        key = client.keys.revoke(key_id)
     if as_json:
         print_json(key)
     else:

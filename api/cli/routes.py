@@ -51,7 +51,7 @@ def ab(
         arms.append({"version": int(version), "weight": float(weight)})
     terms = _terms(level, smallest_effect, reward_source, replace, reason)
     with connect(context) as client:
-        _print_started(client.start_route(adapter, "ab", arms=arms, **terms), as_json)
+        _print_started(client.routes.create(adapter, "ab", arms=arms, **terms), as_json)
 
 
 @app.command(epilog="Example: `memgen route canary support-bot 7 --share 0.05`")
@@ -76,7 +76,7 @@ def canary(
     """
     terms = _terms(level, smallest_effect, reward_source, replace, reason) | {"promotion": promotion, "margin": margin}
     with connect(context) as client:
-        _print_started(client.start_route(adapter, "canary", version=version, share=share, **terms), as_json)
+        _print_started(client.routes.create(adapter, "canary", version=version, share=share, **terms), as_json)
 
 
 @app.command(epilog="Example: `memgen route shadow support-bot 8 --share 0.2`")
@@ -91,7 +91,7 @@ def shadow(
 ) -> None:
     """Let a version, checked or not, answer the same requests; what it says is compared and discarded."""
     with connect(context) as client:
-        started = client.start_route(adapter, "shadow", version=version, share=share, replace=replace, reason=reason)
+        started = client.routes.create(adapter, "shadow", version=version, share=share, replace=replace, reason=reason)
         _print_started(started, as_json)
 
 
@@ -104,7 +104,7 @@ def list_(
 ) -> None:
     """List an adapter's routes, newest first."""
     with connect(context) as client:
-        page = client.routes(adapter, limit=limit)
+        page = client.routes.list(adapter, limit=limit)
     if as_json:
         print_json(page)
         return
@@ -123,7 +123,7 @@ def list_(
 def show(context: typer.Context, adapter: AdapterName, route: Number = None, as_json: Json = False) -> None:
     """Show a route's history: what happened when, by whom, why."""
     with connect(context) as client:
-        found = client.route(adapter, route or _newest(client, adapter))
+        found = client.routes.get(adapter, route or _newest(client, adapter))
     if as_json:
         print_json(found)
         return
@@ -139,7 +139,7 @@ def show(context: typer.Context, adapter: AdapterName, route: Number = None, as_
 def results(context: typer.Context, adapter: AdapterName, route: Number = None, as_json: Json = False) -> None:
     """Show what a route has found so far. Look as often as you like: the verdicts allow for it."""
     with connect(context) as client:
-        found = client.route_results(adapter, route or _newest(client, adapter))
+        found = client.routes.results(adapter, route or _newest(client, adapter))
     if as_json:
         print_json(found)
         return
@@ -168,7 +168,7 @@ def end(
 ) -> None:
     """End a route; from the next request on everything goes to the champion."""
     with connect(context) as client:
-        ended = client.end_route(adapter, route or _newest(client, adapter), reason=reason)
+        ended = client.routes.end(adapter, route or _newest(client, adapter), reason=reason)
     if as_json:
         print_json(ended)
     else:
@@ -207,7 +207,7 @@ def _terms(level: float, effect: float, source: str | None, replace: bool, reaso
 
 
 def _newest(client: Client, adapter: str) -> int:
-    newest = client.routes(adapter, limit=1)["data"]
+    newest = client.routes.list(adapter, limit=1)["data"]
     if not newest:
         raise CommandFailed(f"{adapter} has no route yet. Start one with `memgen route canary {adapter} VERSION`.")
     return int(newest[0]["number"])

@@ -53,14 +53,14 @@ def create(
     """Create a schedule. Each of its runs is a training as `memgen train` starts it."""
     options = _options(cron, zone, after, idle_hours, settings, min_reward, promote)
     with connect(context) as client:
-        _print(client.create_schedule(name, adapter, task, **options), as_json)
+        _print(client.schedules.create(name, adapter, task, **options), as_json)
 
 
 @app.command("list", epilog="Example: `memgen schedule list`")
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """List all schedules, with when each runs next."""
     with connect(context) as client:
-        found = client.list_schedules()
+        found = client.schedules.list()
     if as_json:
         print_json({"data": found})
         return
@@ -76,7 +76,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show a schedule and its next runs."""
     with connect(context) as client:
-        _print(client.schedule(name), as_json)
+        _print(client.schedules.get(name), as_json)
 
 
 @app.command(epilog="Example: `memgen schedule change nightly --cron '30 4 * * *'`")
@@ -97,28 +97,28 @@ def change(
     if not options:
         raise CommandFailed("Nothing to change was given. `memgen schedule change --help` lists what can be.")
     with connect(context) as client:
-        _print(client.change_schedule(name, **options), as_json)
+        _print(client.schedules.change(name, **options), as_json)
 
 
 @app.command(epilog="Example: `memgen schedule pause nightly`")
 def pause(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Start no more jobs until it is resumed. A running one goes on."""
     with connect(context) as client:
-        _print(client.change_schedule(name, paused=True), as_json)
+        _print(client.schedules.change(name, paused=True), as_json)
 
 
 @app.command(epilog="Example: `memgen schedule resume nightly`")
 def resume(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Go on; what was missed while paused is not made up for."""
     with connect(context) as client:
-        _print(client.change_schedule(name, paused=False), as_json)
+        _print(client.schedules.change(name, paused=False), as_json)
 
 
 @app.command(epilog="Example: `memgen schedule delete nightly`")
 def delete(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Delete a schedule; its jobs stay."""
     with connect(context) as client:
-        schedule = client.delete_schedule(name)
+        schedule = client.schedules.delete(name)
     if as_json:
         print_json(schedule)
     else:
@@ -134,7 +134,7 @@ def runs(
 ) -> None:
     """Show what came of each time it was due: the job, or why none was started."""
     with connect(context) as client:
-        page = client.schedule_runs(name, limit=limit)
+        page = client.schedules.runs(name, limit=limit)
     if as_json:
         print_json(page)
         return

@@ -36,7 +36,7 @@ def create(
     """Create a task. Creating an equal one again is harmless."""
     spec = {"kind": grader, **read_pairs(option or [], "--option")}
     with connect(context) as client:
-        task = client.create_task(
+        task = client.tasks.create(
             name, grader=spec, holdout_share=holdout_share, shared_turns=shared_turns, description=description
         )
     if as_json:
@@ -50,7 +50,7 @@ def create(
 def list_(context: typer.Context, as_json: Json = False) -> None:
     """List all tasks with their numbers of trajectories."""
     with connect(context) as client:
-        tasks = client.list_tasks()
+        tasks = client.tasks.list()
     if as_json:
         print_json({"data": tasks})
         return

@@ -132,7 +132,7 @@ def train_trigger(
     options: dict[str, Any] = {"training": training, "promote": promote, "tasks": tasks or None}
     options |= _environment(environment, environment_options, items)
     with connect(context) as client:
-        _show(client, client.train_trigger(adapter, parent, **options), wait=wait, as_json=as_json)
+        _show(client, client.jobs.train_trigger(adapter, parent, **options), wait=wait, as_json=as_json)
 
 
 def _lines(path: Path) -> list[str]:
@@ -169,7 +169,7 @@ def _finish(client: Client, job: JsonObject, as_json: bool) -> None:
 
     job = follow_job(client, job)
     number = (job["result"] or {}).get("version")
-    version = client.version(job["adapter"], number) if number is not None else None
+    version = client.versions.get(job["adapter"], number) if number is not None else None
     if as_json:
         print_json({"job": job, "version": version})
     elif version is not None:
@@ -201,7 +201,7 @@ def _print_verdict(client: Client, version: JsonObject) -> None:
     print_line(f"{name} {'passed its gate' if gate['passed'] else 'was rejected'}:")
     for reason in gate["reasons"]:
         print_line(f"  {reason}")
-    aliases = client.adapter(version["adapter"])["aliases"]
+    aliases = client.adapters.get(version["adapter"])["aliases"]
     champion = aliases.get("champion")
     if champion == version["number"]:
         print_line(f"It serves now as {version['adapter']}@champion.", style="green")

@@ -40,7 +40,7 @@ app.command("list", epilog="Example: `memgen versions list support-bot`")(adapte
 def compare(context: typer.Context, adapter: AdapterName, left: Number, right: Number, as_json: Json = False) -> None:
     """Compare two versions: scores, settings, data, loss curves and verdicts."""
     with connect(context) as client:
-        found = client.compare(adapter, left, right)
+        found = client.versions.compare(adapter, left, right)
     if as_json:
         print_json(found)
         return
@@ -60,8 +60,8 @@ def compare(context: typer.Context, adapter: AdapterName, left: Number, right: N
 def lineage(context: typer.Context, adapter: AdapterName, version: Number, as_json: Json = False) -> None:
     """Show what a version was made from, and what was made from it."""
     with connect(context) as client:
-        found = client.version_lineage(adapter, version)
-        changes = client.version_history(adapter, version)
+        found = client.versions.lineage(adapter, version)
+        changes = client.versions.history(adapter, version)
     if as_json:
         print_json({**found, "history": changes})
         return
@@ -91,14 +91,14 @@ def lineage(context: typer.Context, adapter: AdapterName, version: Number, as_js
 def tag(context: typer.Context, adapter: AdapterName, version: Number, label: Label, as_json: Json = False) -> None:
     """Put a free label on a version; retention keeps labelled ones."""
     with connect(context) as client:
-        _print_standing(adapter, client.tag(adapter, version, label), as_json)
+        _print_standing(adapter, client.versions.tag(adapter, version, label), as_json)
 
 
 @app.command(epilog="Example: `memgen versions untag support-bot 7 before-holidays`")
 def untag(context: typer.Context, adapter: AdapterName, version: Number, label: Label, as_json: Json = False) -> None:
     """Take a label off a version."""
     with connect(context) as client:
-        _print_standing(adapter, client.untag(adapter, version, label), as_json)
+        _print_standing(adapter, client.versions.untag(adapter, version, label), as_json)
 
 
 @app.command(epilog="Example: `memgen versions archive support-bot 3 --reason 'superseded'`")
@@ -107,7 +107,7 @@ def archive(
 ) -> None:
     """Hide a version that nothing needs; it does not serve until it is taken out again."""
     with connect(context) as client:
-        _print_standing(adapter, client.archive(adapter, version, reason=reason), as_json)
+        _print_standing(adapter, client.versions.archive(adapter, version, reason=reason), as_json)
 
 
 @app.command(epilog="Example: `memgen versions unarchive support-bot 3`")
@@ -116,14 +116,14 @@ def unarchive(
 ) -> None:
     """Take a version out of the archive."""
     with connect(context) as client:
-        _print_standing(adapter, client.unarchive(adapter, version, reason=reason), as_json)
+        _print_standing(adapter, client.versions.unarchive(adapter, version, reason=reason), as_json)
 
 
 @app.command(epilog="Example: `memgen versions standings support-bot`")
 def standings(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
     """List tags, and which versions are archived, withdrawn or purged."""
     with connect(context) as client:
-        found = client.standings(adapter)
+        found = client.versions.states(adapter)
     if as_json:
         print_json({"data": found})
         return
@@ -143,7 +143,7 @@ def prune(
 ) -> None:
     """Remove the bytes of versions that no alias, route, child, job or tag needs."""
     with connect(context) as client:
-        found = client.apply_retention(adapter, keep_last=keep_last, dry_run=not apply)
+        found = client.retention.apply(adapter, keep_last=keep_last, dry_run=not apply)
     _print_retention(found, as_json)
 
 
@@ -156,7 +156,7 @@ def keep(
 ) -> None:
     """Set an adapter's retention; `memgen versions prune` applies it."""
     with connect(context) as client:
-        found = client.set_retention(adapter, keep_last)
+        found = client.retention.change(adapter, keep_last)
     _print_retention(found, as_json)
 
 
@@ -170,7 +170,7 @@ def export(
 ) -> None:
     """Write a version with its lineage as one archive."""
     with connect(context) as client:
-        size = client.export_version(adapter, version, file)
+        size = client.versions.export_file(adapter, version, file)
     if as_json:
         print_json({"adapter": adapter, "version": version, "file": str(file), "bytes": size})
     else:
@@ -186,7 +186,7 @@ def import_(
 ) -> None:
     """Register a version that another installation trained, and let this one's gate check it."""
     with connect(context) as client:
-        found = client.import_version(adapter, file)
+        found = client.versions.import_file(adapter, file)
     if as_json:
         print_json(found)
         return

@@ -1,9 +1,11 @@
-"""The Python client: one method for each thing the API does, JSON objects in and out.
+"""The Python client: a noun of the API each, with a method for each thing it does; JSON objects in and out.
 
-Knows the API's paths, and nothing of what stands behind them: no database, no model, no rendering.
+Knows nothing of what stands behind the API: no database, no model, no rendering.
 
     with Client("http://127.0.0.1:8000", api_key) as client:
+        client.tasks.create("support")
         client.upload("trajectories.jsonl", task="support")
+        client.adapters.create("support-bot")
         job = client.train("support-bot", "support")
         for update in client.follow(job["id"]):
             print(update.kind, update.data)
@@ -18,13 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
+from api.client.adapters import Adapters
+from api.client.aliases import Aliases
 from api.client.connection import ApiError, ApiUnreachable, Connection, JsonObject
-from api.client.data import KeepingCalls
-from api.client.gates import GateCalls
-from api.client.routes import RouteCalls
-from api.client.schedules import ScheduleCalls
+from api.client.deletions import Deletions
+from api.client.deprecated import FlatNames
+from api.client.gates import Gates
+from api.client.jobs import Jobs
+from api.client.keys import Keys
+from api.client.paths import alias_path, job_path
+from api.client.retention import Garbage, Retention
+from api.client.routes import Routes
+from api.client.schedules import Schedules
+from api.client.tasks import Tasks
+from api.client.trajectories import Trajectories
+from api.client.versions import Versions
 
 LIVE_STATES = ("queued", "running")
 """A job in another state has ended."""
@@ -37,19 +48,37 @@ _GONE_FOR_NOW = (502, 503, 504)
 
 
 @dataclass(frozen=True)
-class Update:
+class JobUpdate:
     """Something new about a job that is followed: an event, or the job as it is now."""
 
     kind: Literal["event", "job"]
     data: JsonObject
 
 
-class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
-    """One connection pool to one API. Close it, or use it as a context manager."""
+class Client(FlatNames):
+    """One connection pool to one API. Close it, or use it as a context manager.
+
+    The client itself has what a user does every day, and what reads well without a noun: `upload`, `train`, `follow`,
+    `promote`, `rollback`, `chat`, `stream_chat` and `give_feedback`. All else is a method of a noun, such as
+    `client.gates.approve("support-bot", 7)`.
+    """
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0) -> None:
         """`timeout` in seconds, of ordinary requests; uploads and chat wait longer."""
-        self._connection = Connection(base_url, api_key, timeout)
+        self._connection = connection = Connection(base_url, api_key, timeout)
+        self.tasks = Tasks(connection)
+        self.trajectories = Trajectories(connection)
+        self.adapters = Adapters(connection)
+        self.versions = Versions(connection)
+        self.aliases = Aliases(connection)
+        self.gates = Gates(connection)
+        self.routes = Routes(connection)
+        self.jobs = Jobs(connection)
+        self.schedules = Schedules(connection)
+        self.retention = Retention(connection)
+        self.garbage = Garbage(connection)
+        self.deletions = Deletions(connection)
+        self.keys = Keys(connection)
 
     def __enter__(self) -> Self:
         return self
@@ -61,29 +90,6 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
 
     def close(self) -> None:
         self._connection.close()
-
-    # Tasks and trajectories
-
-    def create_task(
-        self,
-        name: str,
-        *,
-        grader: JsonObject | None = None,
-        holdout_share: float | None = None,
-        shared_turns: int = 0,
-        description: str = "",
-    ) -> JsonObject:
-        """`grader` is `{"kind": ..., **options}`; without one the task is scored by held-out token loss."""
-        body: JsonObject = {
-            "name": name,
-            "description": description,
-            "holdout_share": holdout_share,
-            "shared_turns": shared_turns,
-        }
-        return self._connection.send("POST", "/v1/tasks", body | ({"grader": grader} if grader else {}))
-
-    def list_tasks(self) -> list[JsonObject]:
-        return self._list("/v1/tasks")
 
     def upload(
         self,
@@ -97,7 +103,7 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
         Nothing is held in memory. Sending the same again is harmless.
 
         Args:
-            task: of those that name none themselves.
+            task: the task of the trajectories that name none themselves.
             on_bytes: called with the size of each block as it is sent.
         """
         blocks = _file_blocks(Path(source)) if isinstance(source, str | Path) else _json_blocks(source)
@@ -110,45 +116,50 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
             timeout=_UPLOAD_SECONDS,
         )
 
-    def trajectories(self, *, task: str | None = None, held_out: bool | None = None) -> Iterator[JsonObject]:
-        """All of them with their messages, in order of arrival, fetched page by page."""
-        chosen = {"task": task, "held_out": held_out, "include_messages": True}
-        params = {name: value for name, value in chosen.items() if value is not None}
-        yield from self._connection.listed("/v1/trajectories", params)
+    def train(self, adapter: str, task: str, *, idempotency_key: str | None = None, **options: Any) -> JsonObject:
+        """Queue a training. Options: `training` (fields of TrainingConfig), `parent`, `min_reward`, `promote`,
+        `insights` (rules in words for the weaver's cue).
 
-    # Adapters and versions
+        `method` is `sft`, or learns from reward with fields of GrpoConfig: `grpo`, for which `environment` may give
+        the items (`{"name", "options", "items"}`), or `grpo_recorded`.
+        """
+        body = {"kind": "train_weaver", "adapter": adapter, "task": task, **options}
+        return self._connection.send("POST", "/v1/jobs", body, idempotency_key=idempotency_key)
 
-    def create_adapter(self, name: str, *, idempotency_key: str | None = None, **options: Any) -> JsonObject:
-        """Options: `description`, `strategy`, `memory`, and the settings of `change_adapter`."""
-        return self._connection.send("POST", "/v1/adapters", {"name": name, **options}, headers=_once(idempotency_key))
+    def follow(self, job_id: str, *, after: int = 0, patience_seconds: float = 60.0) -> Iterator[JobUpdate]:
+        """A job's events after number `after`, and its states as they change, until it has ended.
 
-    def list_adapters(self) -> list[JsonObject]:
-        return self._list("/v1/adapters")
+        A broken connection is opened again where it broke off.
 
-    def adapter(self, name: str) -> JsonObject:
-        return self._connection.send("GET", _adapter(name))
-
-    def versions(self, adapter: str) -> list[JsonObject]:
-        """Oldest first."""
-        return list(self._connection.listed(f"{_adapter(adapter)}/versions"))
-
-    def version(self, adapter: str, number: int) -> JsonObject:
-        return self._connection.send("GET", f"{_adapter(adapter)}/versions/{number}")
-
-    def scores(self, adapter: str) -> JsonObject:
-        """R with ACC, BWT, FWT and forgetting."""
-        return self._connection.send("GET", f"{_adapter(adapter)}/scores")
-
-    def history(self, adapter: str, alias: str = "champion") -> list[JsonObject]:
-        """Every move of the alias, oldest first."""
-        return list(self._connection.listed(f"{_alias(adapter, alias)}/history"))
+        Raises:
+            ApiUnreachable: the API was gone for `patience_seconds`.
+        """
+        job: JsonObject | None = None
+        heard = time.monotonic()
+        while True:
+            try:
+                for number, kind, data in self._connection.stream(f"{job_path(job_id)}/stream", after):
+                    heard = time.monotonic()
+                    if kind == "event":
+                        after = number
+                        yield JobUpdate("event", data)
+                    elif kind == "job" and data != job:  # a new connection begins with a state known already
+                        job = data
+                        yield JobUpdate("job", data)
+                if job is not None and job["state"] not in LIVE_STATES:
+                    return
+            except (ApiUnreachable, ApiError) as error:
+                lasting = isinstance(error, ApiError) and error.status not in _GONE_FOR_NOW
+                if lasting or time.monotonic() - heard > patience_seconds:
+                    raise
+            time.sleep(_RETRY_SECONDS)
 
     def promote(
         self, adapter: str, version: int, *, alias: str = "champion", expected: int | None = None, reason: str = ""
     ) -> JsonObject:
         """`expected`: the version that you believe is current, 0 for none; ApiError 409 if it is not."""
         body = {"version": version, "expected_version": expected, "reason": reason}
-        return self._connection.send("POST", f"{_alias(adapter, alias)}/promote", body)
+        return self._connection.send("POST", f"{alias_path(adapter, alias)}/promote", body)
 
     def rollback(
         self,
@@ -163,77 +174,7 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
         """Back to the last version that served before and still may, to version `to` of the alias's history, or to
         where it stood `at` a time (ISO 8601 with its zone). `evidence.skipped` says what was passed over and why."""
         body = {"to_version": to, "to_time": at, "expected_version": expected, "reason": reason}
-        return self._connection.send("POST", f"{_alias(adapter, alias)}/rollback", body)
-
-    # Jobs
-
-    def train(self, adapter: str, task: str, *, idempotency_key: str | None = None, **options: Any) -> JsonObject:
-        """Queue a training. Options: `training` (fields of TrainingConfig), `parent`, `min_reward`, `promote`,
-        `insights` (rules in words for the weaver's cue).
-
-        `method` is `sft`, or learns from reward with fields of GrpoConfig: `grpo`, for which `environment` may give
-        the items (`{"name", "options", "items"}`), or `grpo_recorded`.
-        """
-        body = {"kind": "train_weaver", "adapter": adapter, "task": task, **options}
-        return self._connection.send("POST", "/v1/jobs", body, headers=_once(idempotency_key))
-
-    def train_trigger(
-        self, adapter: str, parent: int, *, idempotency_key: str | None = None, **options: Any
-    ) -> JsonObject:
-        """Queue the training of a version's trigger. Options: `tasks` to play, `environment`, `training` (fields of
-        TriggerConfig), `min_reward`, `promote`.
-        """
-        body = {"kind": "train_trigger", "adapter": adapter, "parent": parent, **options}
-        return self._connection.send("POST", "/v1/jobs", body, headers=_once(idempotency_key))
-
-    def evaluate(self, adapter: str, version: int, *, idempotency_key: str | None = None) -> JsonObject:
-        body = {"kind": "evaluate", "adapter": adapter, "version": version}
-        return self._connection.send("POST", "/v1/jobs", body, headers=_once(idempotency_key))
-
-    def job(self, job_id: str) -> JsonObject:
-        return self._connection.send("GET", _job(job_id))
-
-    def jobs(self, *, limit: int = 50, cursor: str | None = None) -> JsonObject:
-        """A page, newest first: `data`, and `next_cursor` for the next one."""
-        params: JsonObject = {"limit": limit} | ({"cursor": cursor} if cursor else {})
-        return self._connection.send("GET", "/v1/jobs", params=params)
-
-    def cancel(self, job_id: str) -> JsonObject:
-        return self._connection.send("POST", f"{_job(job_id)}/cancel")
-
-    def events(self, job_id: str, *, after: int = 0, limit: int = 200) -> list[JsonObject]:
-        """Oldest first, behind the `seq` given."""
-        return self._list(f"{_job(job_id)}/events", params={"after": after, "limit": limit})
-
-    def follow(self, job_id: str, *, after: int = 0, patience_seconds: float = 60.0) -> Iterator[Update]:
-        """A job's events behind `after`, and its states as they change, until it has ended.
-
-        A broken connection is opened again where it broke off.
-
-        Raises:
-            ApiUnreachable: the API was gone for `patience_seconds`.
-        """
-        job: JsonObject | None = None
-        heard = time.monotonic()
-        while True:
-            try:
-                for number, kind, data in self._connection.stream(f"{_job(job_id)}/stream", after):
-                    heard = time.monotonic()
-                    if kind == "event":
-                        after = number
-                        yield Update("event", data)
-                    elif kind == "job" and data != job:  # a new connection begins with a state known already
-                        job = data
-                        yield Update("job", data)
-                if job is not None and job["state"] not in LIVE_STATES:
-                    return
-            except (ApiUnreachable, ApiError) as error:
-                lasting = isinstance(error, ApiError) and error.status not in _GONE_FOR_NOW
-                if lasting or time.monotonic() - heard > patience_seconds:
-                    raise
-            time.sleep(_RETRY_SECONDS)
-
-    # Chat and keys
+        return self._connection.send("POST", f"{alias_path(adapter, alias)}/rollback", body)
 
     def chat(self, model: str, messages: list[JsonObject], **options: Any) -> JsonObject:
         """OpenAI's chat completion; `memgen` in it says which version answered. Options as OpenAI's."""
@@ -249,35 +190,12 @@ class Client(GateCalls, KeepingCalls, RouteCalls, ScheduleCalls):
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         return self._connection.chunks("/v1/chat/completions", body, timeout=_CHAT_SECONDS)
 
-    def create_key(self, name: str, scopes: list[str]) -> JsonObject:
-        """`key` in the reply is shown this once."""
-        return self._connection.send("POST", "/v1/keys", {"name": name, "scopes": scopes})
-
-    def list_keys(self) -> list[JsonObject]:
-        return self._list("/v1/keys")
-
-    def revoke_key(self, key_id: str) -> JsonObject:
-        return self._connection.send("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
-
-    def _list(self, path: str, *, params: JsonObject | None = None) -> list[JsonObject]:
-        data: list[JsonObject] = self._connection.send("GET", path, params=params)["data"]
-        return data
-
-
-def _adapter(name: str) -> str:
-    return f"/v1/adapters/{quote(name, safe='')}"
-
-
-def _alias(adapter: str, alias: str) -> str:
-    return f"{_adapter(adapter)}/aliases/{quote(alias, safe='')}"
-
-
-def _job(job_id: str) -> str:
-    return f"/v1/jobs/{quote(job_id, safe='')}"
-
-
-def _once(key: str | None) -> dict[str, str]:
-    return {"Idempotency-Key": key} if key else {}
+    def give_feedback(
+        self, completion_id: str, reward: float, *, source: str = "user", comment: str = ""
+    ) -> JsonObject:
+        """`reward` from 0 to 1. Sending the same again is harmless; another one of the same source is refused."""
+        body = {"completion_id": completion_id, "reward": float(reward), "source": source, "comment": comment}
+        return self._connection.send("POST", "/v1/feedback", body)
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:

@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 
 JsonObject = dict[str, Any]
+JsonObjects = list[JsonObject]
 
-_SILENCE_SECONDS = 30.0  # of a stream, before it is opened anew: a dead connection looks like a quiet job
+_SILENCE_SECONDS = 30.0  # a silent stream is opened anew after it: a dead connection looks like a quiet job
 _PAGE_ITEMS = 200  # the most that a listing gives
 _END = "[DONE]"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -62,16 +63,30 @@ class Connection:
         self._http.close()
 
     def send(
-        self, method: str, path: str, body: JsonObject | None = None, *, timeout: float = 0.0, **options: Any
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        timeout: float = 0.0,
+        idempotency_key: str | None = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
     ) -> JsonObject:
-        """The reply's JSON object. `timeout`, in seconds, can only lengthen the connection's own.
+        """The reply's JSON object.
+
+        Args:
+            timeout: seconds; it can only lengthen the connection's own.
+            idempotency_key: the same key with the same body again gets the first reply again.
+            options: httpx's own, such as `params` and `content`.
 
         Raises:
             ApiError, ApiUnreachable: see above.
         """
         seconds = max(timeout, self._timeout)
+        sent = {**(headers or {}), **({"Idempotency-Key": idempotency_key} if idempotency_key else {})}
         try:
-            response = self._http.request(method, path, json=body, timeout=seconds, **options)
+            response = self._http.request(method, path, json=body, timeout=seconds, headers=sent, **options)
         except httpx.TimeoutException as error:
             raise ApiUnreachable(self._url, f"nothing came within {seconds:g} s") from error
         except httpx.TransportError as error:
@@ -79,18 +94,27 @@ class Connection:
         _check(response)
         return _json(response)
 
-    def listed(self, path: str, params: JsonObject | None = None) -> Iterator[JsonObject]:
+    def data(self, path: str, params: JsonObject | None = None) -> JsonObjects:
+        """The items of a listing that has no pages. Raises as `send`."""
+        items: JsonObjects = self.send("GET", path, params=params)["data"]
+        return items
+
+    def page(self, path: str, **params: Any) -> JsonObject:
+        """One page of a listing: `data`, and `next_cursor` for the next one. Parameters that are None are left out."""
+        return self.send("GET", path, params={name: value for name, value in params.items() if value is not None})
+
+    def all_pages(self, path: str, **params: Any) -> Iterator[JsonObject]:
         """Every item of a listing, fetched page by page. Raises as `send`."""
-        chosen = {"limit": _PAGE_ITEMS, **(params or {})}
+        cursor = None
         while True:
-            page = self.send("GET", path, params=chosen)
+            page = self.page(path, limit=_PAGE_ITEMS, cursor=cursor, **params)
             yield from page["data"]
-            if page["next_cursor"] is None:
+            cursor = page["next_cursor"]
+            if cursor is None:
                 return
-            chosen["cursor"] = page["next_cursor"]
 
     def download(self, path: str, target: Path, *, timeout: float) -> int:
-        """Write the reply's bytes to `target`, which is whole or absent; their number. Raises as `send`."""
+        """Write the reply's bytes to `target`, which is whole or absent, and return their number. Raises as `send`."""
         part = target.with_name(f"{target.name}.part")
         try:
             with (
@@ -124,7 +148,10 @@ class Connection:
             raise ApiUnreachable(self._url, _reason(error)) from error
 
     def chunks(self, path: str, body: JsonObject, *, timeout: float) -> Iterator[JsonObject]:
-        """A reply in OpenAI's stream format, one JSON object after the other. `timeout`, in seconds, is of a silence.
+        """A reply in OpenAI's stream format, one JSON object after the other.
+
+        Args:
+            timeout: seconds of silence after which the reply counts as broken off.
 
         Raises:
             ApiError: also if the API fails in the middle; then with the status that it began with.
@@ -148,7 +175,7 @@ class Connection:
 
     @contextmanager
     def _lines(self, method: str, path: str, silence_seconds: float, **options: Any) -> Iterator[Iterator[str]]:
-        """Of a reply that is read as it comes; raises ApiError if it is a refusal."""
+        """The lines of a reply that is read as it comes; raises ApiError if it is a refusal."""
         timeout = httpx.Timeout(self._timeout, read=silence_seconds)
         with self._http.stream(method, path, timeout=timeout, **options) as response:
             if response.is_error:

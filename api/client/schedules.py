@@ -1,48 +1,39 @@
-"""The client's calls on schedules; `api.client.client.Client` has them as its own."""
+"""`client.schedules`: what makes an adapter learn a task by itself."""
 
 from typing import Any
-from urllib.parse import quote
 
-from api.client.connection import Connection, JsonObject
+from api.client.connection import JsonObject, JsonObjects
+from api.client.noun import Noun
+from api.client.paths import schedule_path
 
 
-class ScheduleCalls:
-    _connection: Connection
-
-    def create_schedule(
+class Schedules(Noun):
+    def create(
         self, name: str, adapter: str, task: str, *, idempotency_key: str | None = None, **options: Any
     ) -> JsonObject:
-        """Options: one of `cron` (with `time_zone`), `new_trajectories`, `idle_hours`; `training`, `min_reward`,
-        `promote` as of `train`."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        """Options: one of `cron` (with `time_zone`), `new_trajectories`, `idle_hours`; `training`, `min_reward` and
+        `promote` as for `client.train`."""
         body = {"name": name, "adapter": adapter, "task": task, **options}
-        return self._connection.send("POST", "/v1/schedules", body, headers=headers)
+        return self._connection.send("POST", "/v1/schedules", body, idempotency_key=idempotency_key)
 
-    def list_schedules(self) -> list[JsonObject]:
-        """With their next runs."""
-        data: list[JsonObject] = self._connection.send("GET", "/v1/schedules")["data"]
-        return data
+    def list(self) -> JsonObjects:
+        """All schedules with their next runs."""
+        return self._connection.data("/v1/schedules")
 
-    def schedule(self, name: str) -> JsonObject:
-        return self._connection.send("GET", _schedule(name))
+    def get(self, name: str) -> JsonObject:
+        return self._connection.send("GET", schedule_path(name))
 
-    def change_schedule(self, name: str, **options: Any) -> JsonObject:
-        """Options: as of `create_schedule`, and `paused`."""
-        return self._connection.send("PATCH", _schedule(name), options)
+    def change(self, name: str, **options: Any) -> JsonObject:
+        """Options: those of `create`, and `paused`."""
+        return self._connection.send("PATCH", schedule_path(name), options)
 
-    def delete_schedule(self, name: str) -> JsonObject:
-        return self._connection.send("DELETE", _schedule(name))
+    def delete(self, name: str) -> JsonObject:
+        return self._connection.send("DELETE", schedule_path(name))
 
-    def schedule_runs(self, name: str, *, limit: int = 50, cursor: str | None = None) -> JsonObject:
+    def runs(self, name: str, *, limit: int = 50, cursor: str | None = None) -> JsonObject:
         """A page, newest first: jobs started, and why none was; `next_cursor` for the next one."""
-        params: JsonObject = {"limit": limit} | ({"cursor": cursor} if cursor else {})
-        return self._connection.send("GET", f"{_schedule(name)}/runs", params=params)
+        return self._connection.page(f"{schedule_path(name)}/runs", limit=limit, cursor=cursor)
 
-    def schedule_history(self, name: str) -> list[JsonObject]:
+    def history(self, name: str) -> JsonObjects:
         """Who changed it, oldest first."""
-        data: list[JsonObject] = self._connection.send("GET", f"{_schedule(name)}/history")["data"]
-        return data
-
-
-def _schedule(name: str) -> str:
-    return f"/v1/schedules/{quote(name, safe='')}"
+        return self._connection.data(f"{schedule_path(name)}/history")

@@ -78,7 +78,7 @@ def test_it_answers_there_as_at_home(
         assert done.state == "succeeded", done.error
     file = tmp_path / "bot-2.tar"
     with ready(settings) as url, Client(url, api_key) as client:
-        client.export_version("bot", 2, file)
+        client.versions.export_file("bot", 2, file)
         at_home = _answers(url, api_key, "bot@2")
     # All of them are put to use, else this shows little.
     assert {told["task"] for told in at_home} == {"yes", "nope", None}
@@ -100,7 +100,7 @@ def test_it_answers_there_as_at_home(
             memory=bot.memory,
         )
     with ready(elsewhere.settings) as url, Client(url, key) as client:
-        found = client.import_version("desk", file)
+        found = client.versions.import_file("desk", file)
         assert (found["number"], found["origin"]) == (1, "bot@2")
         check = uuid.UUID(found["check_job"])
         run(elsewhere, {"check_import": partial(check_import, model=Model(elsewhere))}, check, "test-worker")

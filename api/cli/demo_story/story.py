@@ -62,7 +62,7 @@ def _tell(client: Client, started: float) -> JsonObject:
     _train(client, adapter, task_b, 2)
 
     held_out = {task.name: _held_out(client, task) for task in DEMO_TASKS}
-    scores, gate = client.scores(adapter), client.version(adapter, 2)["gate"]
+    scores, gate = client.adapters.scores(adapter), client.versions.get(adapter, 2)["gate"]
     screen.chapter("What was learned, and what was forgotten")
     rows = [_row(task, held_out[task.name], scores) for task in DEMO_TASKS]
     screen.show_scores(rows)
@@ -85,17 +85,17 @@ def _tell(client: Client, started: float) -> JsonObject:
 
 def _new_adapter(client: Client) -> str:
     """`demo`, or `demo-2` and so on where the folder holds an earlier demo."""
-    taken = {adapter["name"] for adapter in client.list_adapters()}
+    taken = {adapter["name"] for adapter in client.adapters.list()}
     name = next(n for n in ("demo", *(f"demo-{k}" for k in range(2, 10_000))) if n not in taken)
-    client.create_adapter(name, description="memgen demo", replay_share=REPLAY_SHARE, gate_margin=GATE_MARGIN)
-    screen.say(f"Created the adapter {name} on the frozen base {client.adapter(name)['base_model']}.")
+    client.adapters.create(name, description="memgen demo", replay_share=REPLAY_SHARE, gate_margin=GATE_MARGIN)
+    screen.say(f"Created the adapter {name} on the frozen base {client.adapters.get(name)['base_model']}.")
     return name
 
 
 def _upload(client: Client, task: DemoTask) -> None:
     screen.chapter(f"Upload expert trajectories: {task.name}")
     screen.say(task.about)
-    client.create_task(task.name, grader=task.grader, holdout_share=task.holdout_share, description=task.about)
+    client.tasks.create(task.name, grader=task.grader, holdout_share=task.holdout_share, description=task.about)
     trajectories = task.trajectories()
     with screen.counting(f"upload {task.name}", len(trajectories)) as counted:
         report = client.upload(counted(trajectories), task=task.name)
@@ -109,7 +109,7 @@ def _train(client: Client, adapter: str, task: DemoTask, number: int) -> None:
     job = follow_job(client, client.train(adapter, task.name, training=task.training))
     if job["state"] != "succeeded":
         raise DemoFailed(f"the training of {task.name} {job['state']}: {job['error']}; the logs are in <home>/logs")
-    version = client.version(adapter, number)
+    version = client.versions.get(adapter, number)
     report = version["report"]
     screen.say(
         f"{adapter}@{number}: {report['steps']} steps on {report['examples']} turns in {report['seconds']:.0f} s, loss "
@@ -120,7 +120,7 @@ def _train(client: Client, adapter: str, task: DemoTask, number: int) -> None:
 
 
 def _held_out(client: Client, task: DemoTask) -> HeldOut:
-    rows = {split: list(client.trajectories(task=task.name, held_out=split)) for split in (True, False)}
+    rows = {split: list(client.trajectories.list(task=task.name, held_out=split)) for split in (True, False)}
     grade = make_grader(task.grader)
     common = Counter(_said(row) for row in rows[False]).most_common(1)[0][0]
     majority = sum(_grade(grade, common, row) for row in rows[True]) / len(rows[True])
@@ -185,7 +185,7 @@ def _roll_back(client: Client, adapter: str, gate: JsonObject, example: JsonObje
         f"{adapter} answered as {before}; one call later it answers as {after} "
         f"({time.monotonic() - began:.1f} s with the answer, no restart)."
     )
-    screen.show_history(client.history(adapter))
+    screen.show_history(client.aliases.history(adapter))
     return (before, after) == (f"{adapter}@2", f"{adapter}@1")
 
 

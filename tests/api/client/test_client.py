@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api.client.client import Client, Update
+from api.client.client import Client, JobUpdate
 from api.client.connection import ApiError, ApiUnreachable
 from api.local.ports import pick_free_port
 from registry import jobs
@@ -50,9 +50,9 @@ def test_import_loads_neither_torch_nor_fastapi() -> None:
 
 
 def test_tasks_and_uploads(client: Client, tmp_path: Path) -> None:
-    task = client.create_task("support", grader={"kind": "exact"}, holdout_share=0.5, description="Tickets")
+    task = client.tasks.create("support", grader={"kind": "exact"}, holdout_share=0.5, description="Tickets")
     assert (task["grader"]["kind"], task["holdout_share"]) == ("exact", 0.5)
-    assert [each["name"] for each in client.list_tasks()] == ["support"]
+    assert [each["name"] for each in client.tasks.list()] == ["support"]
 
     report = client.upload((chat(f"question {n}") for n in range(5)), task="support")
     assert (report["accepted"], report["complete"]) == (5, True)
@@ -68,21 +68,21 @@ def test_tasks_and_uploads(client: Client, tmp_path: Path) -> None:
     assert sum(sent) == plain.stat().st_size
     report = client.upload(str(packed), task="support")
     assert (report["accepted"], report["duplicate"], report["refused"]) == (0, 8, 1)
-    assert client.list_tasks()[0]["trajectories"] == 8
+    assert client.tasks.list()[0]["trajectories"] == 8
 
 
 def test_trajectories_are_read_back_page_by_page(client: Client) -> None:
-    client.create_task("t", holdout_share=0.3)
+    client.tasks.create("t", holdout_share=0.3)
     report = client.upload((chat(f"question {n}") for n in range(230)), task="t")
-    everything = list(client.trajectories(task="t"))
+    everything = list(client.trajectories.list(task="t"))
     assert [each["messages"][0]["content"] for each in everything] == [f"question {n}" for n in range(230)]
-    assert len(list(client.trajectories(task="t", held_out=True))) == report["held_out"]
-    assert len(list(client.trajectories(held_out=False))) == 230 - report["held_out"]
+    assert len(list(client.trajectories.list(task="t", held_out=True))) == report["held_out"]
+    assert len(list(client.trajectories.list(held_out=False))) == 230 - report["held_out"]
 
 
 def test_an_upload_sends_while_it_reads(client: Client) -> None:
     """A source is asked for more only after what it gave was sent: nothing gathers in memory."""
-    client.create_task("support")
+    client.tasks.create("support")
     sent: list[int] = []
     sent_when_asked: list[int] = []
 
@@ -101,13 +101,13 @@ def test_errors_carry_status_code_and_detail(client: Client, base_settings: Sett
         client.upload([chat()], task="nowhere")
     assert refused(error) == (404, "task_not_found")
     with pytest.raises(ApiError, match="bot") as error:
-        client.versions("bot")
+        client.versions.list("bot")
     assert refused(error) == (404, "adapter_not_found")
     with pytest.raises(ApiError) as error:
-        client.adapter("a/../b?c")
+        client.adapters.get("a/../b?c")
     assert error.value.status == 404
     with pytest.raises(ApiError, match="job_id") as error:
-        client.job("7")
+        client.jobs.get("7")
     assert refused(error) == (422, "invalid_request")
     with pytest.raises(ApiError, match="bot") as error:  # OpenAI's shape
         client.chat("bot", [{"role": "user", "content": "hi"}])
@@ -116,7 +116,7 @@ def test_errors_carry_status_code_and_detail(client: Client, base_settings: Sett
 
 def test_a_wrong_key_is_told_also_in_the_middle_of_a_large_upload(base_settings: Settings, api_key: str) -> None:
     with serve(base_settings) as url, Client(url, "mg_wrong") as client:
-        for call in (client.list_tasks, lambda: client.upload(chat(answer="x" * 1000) for _ in range(20_000))):
+        for call in (client.tasks.list, lambda: client.upload(chat(answer="x" * 1000) for _ in range(20_000))):
             with pytest.raises(ApiError, match="key") as error:
                 call()
             assert refused(error) == (401, "unknown_key")
@@ -126,7 +126,7 @@ def test_a_wrong_key_is_told_also_in_the_middle_of_a_large_upload(base_settings:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://[", "http://127.0.0.1:70000"])
 def test_unreachable_says_where_and_what_to_do(url: str) -> None:
     with pytest.raises(ApiUnreachable) as error, Client(url, "mg_any") as client:
-        client.list_tasks()
+        client.tasks.list()
     assert url in str(error.value)
     assert "memgen up" in str(error.value)
     assert "MEMGEN_API_URL" in str(error.value)
@@ -135,19 +135,19 @@ def test_unreachable_says_where_and_what_to_do(url: str) -> None:
 def test_an_answer_that_is_no_memgen_reply_is_an_error(servers: Any) -> None:
     s3 = servers.s3_url.replace(servers.s3_url.split("//")[1].split("@")[0] + "@", "")
     with Client(s3, "mg_any") as client, pytest.raises(ApiError, match="MEMGEN_API_URL"):
-        client.list_tasks()
+        client.tasks.list()
 
 
 def test_adapters_versions_and_aliases(client: Client, services: Services, project_id: uuid.UUID) -> None:
-    assert client.create_adapter("new", memory={"latents": 4})["memory"]["latents"] == 4
+    assert client.adapters.create("new", memory={"latents": 4})["memory"]["latents"] == 4
     with transaction(services.sessions) as session:
         adapter, task = make_adapter(session, project_id), make_task(session, project_id, "t")
         for _ in range(2):
             make_gate(session, make_version(session, adapter, task), task, before=0.1, after=0.5)
         make_version(session, adapter, task)
-    assert [each["name"] for each in client.list_adapters()] == ["bot", "new"]
-    assert [each["verdict"] for each in client.versions("bot")] == ["passed", "passed", "unchecked"]
-    assert client.version("bot", 1)["gate"]["comparisons"][0]["candidate"] == 0.5
+    assert [each["name"] for each in client.adapters.list()] == ["bot", "new"]
+    assert [each["verdict"] for each in client.versions.list("bot")] == ["passed", "passed", "unchecked"]
+    assert client.versions.get("bot", 1)["gate"]["comparisons"][0]["candidate"] == 0.5
     assert client.promote("bot", 1, expected=0)["to_version"] == 1
     assert client.promote("bot", 2, reason="better")["from_version"] == 1
     with pytest.raises(ApiError) as error:
@@ -158,17 +158,18 @@ def test_adapters_versions_and_aliases(client: Client, services: Services, proje
     assert refused(error) == (403, "gate_not_passed")
     assert client.rollback("bot", expected=2)["to_version"] == 1
     assert client.rollback("bot", to=2)["to_version"] == 2
-    assert [move["kind"] for move in client.history("bot")] == ["promotion", "promotion", "rollback", "rollback"]
-    assert client.adapter("bot")["aliases"] == {"champion": 2}
-    assert client.scores("bot")["tasks"] == ["t"]
+    moves = [move["kind"] for move in client.aliases.history("bot")]
+    assert moves == ["promotion", "promotion", "rollback", "rollback"]
+    assert client.adapters.get("bot")["aliases"] == {"champion": 2}
+    assert client.adapters.scores("bot")["tasks"] == ["t"]
 
 
 def test_a_creation_sent_twice_with_one_idempotency_key_creates_once(client: Client) -> None:
-    client.create_task("t")
-    first = client.create_adapter("bot", idempotency_key="a")
-    assert client.create_adapter("bot", idempotency_key="a") == first
+    client.tasks.create("t")
+    first = client.adapters.create("bot", idempotency_key="a")
+    assert client.adapters.create("bot", idempotency_key="a") == first
     assert client.train("bot", "t", idempotency_key="b") == client.train("bot", "t", idempotency_key="b")
-    assert len(client.jobs()["data"]) == 1
+    assert len(client.jobs.list()["data"]) == 1
 
 
 def test_jobs(client: Client, services: Services, project_id: uuid.UUID) -> None:
@@ -177,14 +178,14 @@ def test_jobs(client: Client, services: Services, project_id: uuid.UUID) -> None
         make_version(session, adapter, task)
     job = client.train("bot", "t", training={"steps": 3}, promote=False)
     assert (job["params"]["training"]["steps"], job["params"]["promote"]) == (3, False)
-    assert client.evaluate("bot", 1)["kind"] == "evaluate"
-    assert client.job(job["id"])["state"] == "queued"
-    first = client.jobs(limit=1)
-    assert client.jobs(limit=1, cursor=first["next_cursor"])["data"][0]["id"] == job["id"]
-    assert client.cancel(job["id"])["state"] == "cancelled"
-    assert [each["message"] for each in client.events(job["id"])] == ["queued", "cancelled before it began"]
+    assert client.jobs.evaluate("bot", 1)["kind"] == "evaluate"
+    assert client.jobs.get(job["id"])["state"] == "queued"
+    first = client.jobs.list(limit=1)
+    assert client.jobs.list(limit=1, cursor=first["next_cursor"])["data"][0]["id"] == job["id"]
+    assert client.jobs.cancel(job["id"])["state"] == "cancelled"
+    assert [each["message"] for each in client.jobs.events(job["id"])] == ["queued", "cancelled before it began"]
     with pytest.raises(ApiError) as error:
-        client.cancel(job["id"])
+        client.jobs.cancel(job["id"])
     assert refused(error) == (409, "job_state_conflict")
 
 
@@ -226,16 +227,16 @@ def test_following_an_ended_job_from_a_known_event(client: Client, services: Ser
     with transaction(services.sessions) as session:
         make_adapter(session, project_id)
         make_task(session, project_id, "t")
-    job = client.cancel(client.train("bot", "t")["id"])
-    last = client.events(job["id"])[-1]["seq"]
-    assert list(client.follow(job["id"], after=last)) == [Update("job", client.job(job["id"]))]
+    job = client.jobs.cancel(client.train("bot", "t")["id"])
+    last = client.jobs.events(job["id"])[-1]["seq"]
+    assert list(client.follow(job["id"], after=last)) == [JobUpdate("job", client.jobs.get(job["id"]))]
 
 
 def test_keys(client: Client) -> None:
-    created = client.create_key("agent", ["read"])
+    created = client.keys.create("agent", ["read"])
     assert created["key"].startswith(created["hint"])
-    assert [each["name"] for each in client.list_keys()] == ["bootstrap", "agent"]
-    assert client.revoke_key(created["id"])["revoked_at"]
+    assert [each["name"] for each in client.keys.list()] == ["bootstrap", "agent"]
+    assert client.keys.revoke(created["id"])["revoked_at"]
 
 
 def test_chat_whole_and_as_it_is_written(base_settings: Settings, api_key: str, watch: Watch) -> None:

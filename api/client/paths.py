@@ -1,0 +1,47 @@
+"""Where the API's nouns are: paths of URLs. Names of users are quoted, so that none can leave its place in a path."""
+
+from urllib.parse import quote
+
+
+def adapter_path(name: str) -> str:
+    return f"/v1/adapters/{_quoted(name)}"
+
+
+def version_path(adapter: str, number: int) -> str:
+    return f"{adapter_path(adapter)}/versions/{number}"
+
+
+def alias_path(adapter: str, alias: str) -> str:
+    return f"{adapter_path(adapter)}/aliases/{_quoted(alias)}"
+
+
+def route_path(adapter: str, number: int) -> str:
+    return f"{adapter_path(adapter)}/routes/{number}"
+
+
+def schedule_path(name: str) -> str:
+    return f"/v1/schedules/{_quoted(name)}"
+
+
+def job_path(job_id: str) -> str:
+    return f"/v1/jobs/{_quoted(job_id)}"
+
+
+def key_path(key_id: str) -> str:
+    return f"/v1/keys/{_quoted(key_id)}"
+
+
+def trajectory_path(trajectory_id: str) -> str:
+    return f"/v1/trajectories/{_quoted(trajectory_id)}"
+
+
+def deletion_path(deletion_id: str) -> str:
+    return f"/v1/deletions/{_quoted(deletion_id)}"
+
+
+def tag_path(adapter: str, number: int, label: str) -> str:
+    return f"{version_path(adapter, number)}/tags/{_quoted(label)}"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,27 @@
+"""`client.tasks`: named domains with a grader and held-out items."""
+
+from api.client.connection import JsonObject, JsonObjects
+from api.client.noun import Noun
+
+
+class Tasks(Noun):
+    def create(
+        self,
+        name: str,
+        *,
+        grader: JsonObject | None = None,
+        holdout_share: float | None = None,
+        shared_turns: int = 0,
+        description: str = "",
+    ) -> JsonObject:
+        """`grader` is `{"kind": ..., **options}`; without one the task is scored by held-out token loss."""
+        body: JsonObject = {
+            "name": name,
+            "description": description,
+            "holdout_share": holdout_share,
+            "shared_turns": shared_turns,
+        }
+        return self._connection.send("POST", "/v1/tasks", body | ({"grader": grader} if grader else {}))
+
+    def list(self) -> JsonObjects:
+        return self._connection.data("/v1/tasks")

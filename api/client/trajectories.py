@@ -1,0 +1,18 @@
+"""`client.trajectories`: what was uploaded, and where it went. The upload itself is `client.upload`."""
+
+from collections.abc import Iterator
+
+from api.client.connection import JsonObject
+from api.client.deprecated import CalledAsMethod
+from api.client.noun import Noun
+from api.client.paths import trajectory_path
+
+
+class Trajectories(Noun, CalledAsMethod):
+    def list(self, *, task: str | None = None, held_out: bool | None = None) -> Iterator[JsonObject]:
+        """All of them with their messages, in order of arrival, fetched page by page."""
+        yield from self._connection.all_pages("/v1/trajectories", task=task, held_out=held_out, include_messages=True)
+
+    def lineage(self, trajectory: str) -> JsonObject:
+        """The suites, datasets and versions that the trajectory of this id went to, and what serves them."""
+        return self._connection.send("GET", f"{trajectory_path(trajectory)}/lineage")
