@@ -1,7 +1,9 @@
 """Where results stand, and on what machine they were measured; what every room writes, and no figure of any."""
 
+import functools
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import torch
@@ -20,3 +22,16 @@ def machine_of(backbone: Backbone) -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+@functools.cache
+def commit() -> str | None:
+    """Short name of the commit that is checked out, with `+` if files differ from it; None without git."""
+    try:
+        said = subprocess.run(  # a fixed command
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"],  # noqa: S607  # whichever git there is
+            cwd=RESULTS.parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()

@@ -9,7 +9,8 @@ adapted     LoRA SFT of the base in the engine that also serves memories
 routing     which memory serves a prompt
 serving     a system answers a task's items
 general     what a system still knows of ordinary text
-cells       finished pieces of work, one file each
+pack        one file of JSON values that several processes append to
+cells       finished pieces of work, all of a plan in one pack
 schedule    which pieces, in what order; a killed run goes on
 metrics     ACC, BWT, FWT, forgetting, intervals, paired comparisons
 outcome     `learning.json`

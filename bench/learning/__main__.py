@@ -1,6 +1,6 @@
 """`python -m bench.learning`: run what is not done yet, and write `learning.json` and `docs/results.md`.
 
-Stop it whenever you like: what is finished is kept under `bench/results/learning`, a training goes on from its last
+Stop it whenever you like: what is finished is kept in a file under `bench/results/learning`, a training goes on from its last
 checkpoint.
 """
 
@@ -64,6 +64,7 @@ def main() -> None:
         budget_seconds=None if budget is None else 60 * budget,
         on_unit=show,
     )
+    cells.pack.compact()
     write_page(cells, write_outcome(cells, seeds.stop), arguments.page)
     console.print(f"{left} units left; results in {arguments.results.parent}, the page is {arguments.page}")
 

@@ -1,9 +1,10 @@
-"""Finished pieces of work, one JSON file each: written whole or not at all, never written twice with another meaning.
+"""Finished pieces of work of a plan, each a JSON value under a key, all in one `bench.learning.pack.Pack`.
 
-    plan.json                       the plan, the base's revision, the commands that ran, and where
-    trained/<system>.json           how a system's last link was trained
-    scores/<system>/<label>.json    what a system scored on a task's held-out items
-    text/<system>.json              what a system's loss on ordinary text is
+    plan                            the plan, the base's revision, the commands that ran, and where
+    made                            date and commit of the newest results
+    trained/<system>                how a system's last link was trained
+    scores/<system>/<label>         what a system scored on a task's held-out items
+    text/<system>                   what a system's loss on ordinary text is
     recipe-<digest>/                the last three of memories, whose recipe (`Plan.recipe`) changes nothing of others
 
 Weights are not here but in a cache folder (`Workplace.weights`).
@@ -14,15 +15,18 @@ import os
 import re
 import tempfile
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench import report
+from bench.learning.pack import Pack
 from bench.learning.plan import Plan, plan_from
 from bench.learning.systems import System, has_memory
 from memgen.errors import ArtifactMismatch
 
 RESULTS = report.RESULTS / "learning"
+_SUFFIX = ".jsonl.gz"
 Cell = dict[str, Any]
 
 
@@ -31,7 +35,7 @@ class Cells:
 
     def __init__(self, plan: Plan, results: Path = RESULTS) -> None:
         self.plan = plan
-        self.folder = results / plan.digest
+        self.pack = Pack(results / f"{plan.digest}{_SUFFIX}")
 
     def begin(self, revision: str, command: str, where: dict[str, Any]) -> None:
         """Note what is about to run: the base's revision, the command, and the machine and code.
@@ -39,68 +43,83 @@ class Cells:
         Raises:
             ArtifactMismatch: the results at hand are of another base.
         """
-        known = self.heading
-        if known["revision"] not in (None, revision):
-            raise ArtifactMismatch(
-                f"{self.folder} holds results of base {known['revision']}, the loaded one is {revision}; move them away"
-            )
-        commands = list(dict.fromkeys([*known["commands"], command]))
-        places = [*known["where"], *([where] if where not in known["where"] else [])]
-        heading = {"revision": revision, "commands": commands, "where": places}
-        write_json(self.folder / "plan.json", {"plan": asdict(self.plan), **heading}, indent=1)
-        recipe = self.folder / f"recipe-{self.plan.recipe_digest}" / "recipe.json"
-        write_json(recipe, self.plan.recipe, indent=1)
+
+        def noted(known: Cell | None) -> Cell:
+            commands, places = (known or {}).get("commands", []), (known or {}).get("where", [])
+            stored = (known or {}).get("revision", revision)
+            if stored != revision:
+                raise ArtifactMismatch(
+                    f"{self.pack.path} holds results of base {stored}, the loaded one is {revision}; move it away"
+                )
+            return {
+                "plan": json.loads(json.dumps(asdict(self.plan))),
+                "revision": revision,
+                "commands": list(dict.fromkeys([*commands, command])),
+                "where": [*places, *([where] if where not in places else [])],
+            }
+
+        self.pack.update("plan", noted)
+        self.pack.put(f"recipe-{self.plan.recipe_digest}/recipe", json.loads(json.dumps(self.plan.recipe)))
 
     @property
     def heading(self) -> Cell:
         """What `begin` noted."""
-        path = self.folder / "plan.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else {"commands": [], "revision": None, "where": []}
+        return self.pack.get("plan") or {"commands": [], "revision": None, "where": []}
+
+    @property
+    def made(self) -> Cell:
+        """`date` of the newest result and `commit` of the code that made it, None where they are not known."""
+        return self.pack.get("made") or {"date": None, "commit": None}
 
     def trained(self, system: System) -> Cell | None:
-        return _read(self._trained(system))
+        return self.pack.get(self.key_of_training(system))
 
     def note_training(self, system: System, cell: Cell) -> None:
-        write_json(self._trained(system), cell)
+        self._note(self.key_of_training(system), cell)
 
     def scored(self, system: System, label: str) -> Cell | None:
-        return _read(self._scored(system, label))
+        return self.pack.get(self.key_of_scores(system, label))
 
     def note_scores(self, system: System, label: str, cell: Cell) -> None:
-        write_json(self._scored(system, label), cell)
+        self._note(self.key_of_scores(system, label), cell)
 
     def text(self, system: System) -> Cell | None:
-        return _read(self._text(system))
+        return self.pack.get(self._key(system, "text"))
 
     def note_text(self, system: System, cell: Cell) -> None:
-        write_json(self._text(system), cell)
+        self._note(self._key(system, "text"), cell)
 
     def seeds(self) -> int:
         """One more than the largest seed of which there is a score, 0 of none."""
-        scored = [path.name for path in self.folder.glob("scores/*")]
-        scored += [path.name for path in self.folder.glob(f"recipe-{self.plan.recipe_digest}/scores/*")]
-        found = (re.search(r"-s(\d+)(-|$)", name) for name in scored)
+        recipe = re.escape(f"recipe-{self.plan.recipe_digest}/")
+        pattern = re.compile(rf"(?:{recipe})?scores/[^/]*-s(\d+)(?=[-/])")
+        found = (pattern.match(key) for key in self.pack)
         return 1 + max((int(match[1]) for match in found if match), default=-1)
 
     def place(self, system: System) -> Path:
-        """Where the system's cells and weights lie in their folders."""
+        """Where the system's cells and weights lie among others."""
         return Path(f"recipe-{self.plan.recipe_digest}") if has_memory(system) else Path()
 
-    def _trained(self, system: System) -> Path:
-        return self.folder / self.place(system) / "trained" / f"{system.name}.json"
+    def key_of_training(self, system: System) -> str:
+        return self._key(system, "trained")
 
-    def _scored(self, system: System, label: str) -> Path:
-        return self.folder / self.place(system) / "scores" / system.name / f"{label}.json"
+    def key_of_scores(self, system: System, label: str) -> str:
+        return f"{self._key(system, 'scores')}/{label}"
 
-    def _text(self, system: System) -> Path:
-        return self.folder / self.place(system) / "text" / f"{system.name}.json"
+    def _key(self, system: System, kind: str) -> str:
+        return (self.place(system) / kind / system.name).as_posix()
+
+    def _note(self, key: str, cell: Cell) -> None:
+        self.pack.put(key, cell)
+        self.pack.put("made", {"date": datetime.now(UTC).date().isoformat(), "commit": report.commit()})
 
 
 def stored_plans(results: Path = RESULTS) -> dict[str, Plan]:
     """Plans with results by digest, the one with most scores first."""
-    found = {path.parent: plan_from(json.loads(path.read_text())["plan"]) for path in results.glob("*/plan.json")}
-    order = sorted(found, key=lambda folder: (-len(list(folder.glob("**/scores/*/*.json"))), folder.name))
-    return {folder.name: found[folder] for folder in order}
+    packs = {path.name.removesuffix(_SUFFIX): Pack(path) for path in results.glob(f"*{_SUFFIX}")}
+    found = {digest: noted["plan"] for digest, pack in packs.items() if (noted := pack.get("plan")) is not None}
+    scores = {digest: sum("scores/" in key for key in packs[digest]) for digest in found}
+    return {digest: plan_from(found[digest]) for digest in sorted(found, key=lambda one: (-scores[one], one))}
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
@@ -111,7 +130,3 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
         file.write(json.dumps(value, indent=indent) + "\n")
     Path(staging).chmod(0o644)
     Path(staging).replace(path)
-
-
-def _read(path: Path) -> Cell | None:
-    return dict(json.loads(path.read_text())) if path.is_file() else None

@@ -60,9 +60,9 @@ def outcome(cells: Cells, seeds: int) -> dict[str, Any]:
 
 
 def write_outcome(cells: Cells, seeds: int) -> dict[str, Any]:
-    """Write the document as `learning.json` beside the folder of all plans' cells; returns it."""
+    """Write the document as `learning.json` beside the folder of all plans' packs; returns it."""
     document = outcome(cells, seeds)
-    write_json(cells.folder.parent.parent / "learning.json", document, indent=1)
+    write_json(cells.pack.path.parent.parent / "learning.json", document, indent=1)
     return document
 
 

@@ -47,7 +47,7 @@ def _said_by_hand(page: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", help="folder under bench/results/learning; the one with most scores by default")
+    parser.add_argument("--plan", help="digest; the plan with most scores by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)

@@ -23,7 +23,7 @@ def heading(cells: Cells, document: dict[str, Any]) -> str:
         f"{cells.plan.items} held-out items a task, {cells.plan.steps} optimizer steps of "
         f"{cells.plan.batch_size} examples on each. {state}{missing} Numbers in "
         "[learning.json](../bench/results/learning.json), every item's score in "
-        f"[learning/{cells.plan.digest}](../bench/results/learning/{cells.plan.digest}). Written by "
+        f"[learning/{cells.pack.path.name}](../bench/results/learning/{cells.pack.path.name}). Written by "
         "`python -m bench.learning.report` from what ran as\n\n"
         f"```\n{commands}\n```"
     )

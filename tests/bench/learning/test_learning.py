@@ -54,7 +54,7 @@ def test_every_method_comes_to_an_end(finished: tuple[Workplace, list[Unit]]) ->
     assert len(did) == len(set(did))
     document = write_outcome(work.cells, 1)
     assert json.loads(json.dumps(document)) == json.loads(
-        (work.cells.folder.parent.parent / "learning.json").read_text()
+        (work.cells.pack.path.parent.parent / "learning.json").read_text()
     )
     assert document["tasks"] == ["yes-no", "left-right"]
     assert document["seeds"] == 1
@@ -117,8 +117,7 @@ def test_what_is_done_is_not_done_again(
     assert did == []
     lost = Unit(SCORE, Trained(MEMORY, 0, (Link(SFT, 0),)), 0)
     kept = dict(lost.cell(work.cells) or {})
-    path = work.cells.folder / work.cells.place(lost.system) / "scores" / lost.system.name / "yes-no.json"
-    path.unlink()
+    work.cells.pack.put(work.cells.key_of_scores(lost.system, "yes-no"), None)
     monkeypatch.setattr("bench.learning.training._train_memory", _must_not_train)
     run(Serving(work, 10**8), list(METHODS), [0], on_unit=note)
     assert did == [lost]
@@ -274,7 +273,7 @@ def test_replay_mixes_the_share_asked_for(workplace: Callable[..., Workplace]) -
 
 def test_a_plan_survives_its_file(workplace: Callable[..., Workplace]) -> None:
     work = workplace()
-    [(digest, plan)] = stored_plans(work.cells.folder.parent).items()
+    [(digest, plan)] = stored_plans(work.cells.pack.path.parent).items()
     assert digest == PLAN.digest == plan.digest
     assert plan_from(json.loads(json.dumps(asdict(Plan())))).digest == Plan().digest
     for other in (replace(PLAN, steps=3), replace(PLAN, dtype="bfloat16")):
@@ -290,7 +289,7 @@ def test_another_recipe_of_memories_keeps_the_results_of_everything_else(
     work, _ = finished
     longer = replace(PLAN, memory={**PLAN.memory, "latents": 2 + int(PLAN.memory["latents"])})
     assert longer.digest == PLAN.digest
-    other = Cells(longer, work.cells.folder.parent)
+    other = Cells(longer, work.cells.pack.path.parent)
     lora, memory = Trained(LORA, 0, (Link(SFT, 0),), PLAN.lora_rates[0]), Trained(MEMORY, 0, (Link(SFT, 0),))
     assert work.cells.trained(lora) == other.trained(lora) is not None
     assert work.cells.trained(memory) is not None
@@ -304,7 +303,7 @@ def test_a_routed_system_sends_items_to_their_own_memory(
     first, second = Trained(MEMORY, 0, (Link(SFT, 0),)), Trained(MEMORY, 0, (Link(SFT, 1),))
     monkeypatch.setattr("bench.learning.serving.parts_for", lambda *_: [Base(), second, second, first])
     scores = {Base(): [0.1, 0.2, 0.3, 0.4], second: [0.5, 0.6, 0.7, 0.8]}
-    cells = Cells(replace(PLAN, texts=2), work.cells.folder.parent)
+    cells = Cells(replace(PLAN, texts=2), work.cells.pack.path.parent)
     for system, some in scores.items():
         totals = {"seconds": 4.0, "prompt_tokens": 40, "new_tokens": 8, "asked": 4, "invoked": 4}
         cells.note_scores(system, "left-right", {"scores": some, "answers": list("abcd"), **totals})
