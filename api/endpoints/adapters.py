@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from api.endpoints.scores import ScoresOut, scores_of
 from api.http.deps import Promoter, Reader, ServicesDep, Trainer
-from api.http.idempotency import IdempotencyKey, once
+from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.http.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
 from memgen.backbone.loading import find_revision
@@ -135,9 +135,7 @@ class RollbackIn(Strict):
 
 
 @router.post("", status_code=201)
-def create(
-    body: AdapterIn, services: ServicesDep, caller: Trainer, idempotency_key: IdempotencyKey = None
-) -> AdapterOut:
+def create(body: AdapterIn, services: ServicesDep, caller: Trainer, idempotency: IdempotencyDep) -> AdapterOut:
     """The adapter is bound to the base model that this service runs."""
     settings = services.settings
     memory = MemoryConfig.from_mapping(body.memory)
@@ -160,7 +158,7 @@ def create(
             )
             return AdapterOut.of(adapter, [])
 
-        return once(session, caller.project_id, idempotency_key, body, AdapterOut, created)
+        return once(session, caller.project_id, idempotency, body, AdapterOut, created)
 
 
 def _check_trainable(memory: MemoryConfig) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from api.endpoints.job_params import JobIn, params_of
 from api.http.deps import Reader, ServicesDep, Trainer
-from api.http.idempotency import IdempotencyKey, once
+from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import decode_cursor, encode_cursor
 from api.http.schemas import JobEventOut, JobOut
 from memgen.tasks.environments import GAMES_FOLDER
@@ -37,7 +37,7 @@ class JobEventList(BaseModel):
 
 @router.post("", status_code=202)
 def create(
-    body: JobIn, request: Request, services: ServicesDep, caller: Trainer, idempotency_key: IdempotencyKey = None
+    body: JobIn, request: Request, services: ServicesDep, caller: Trainer, idempotency: IdempotencyDep
 ) -> JobOut:
     """Queue a job. It is sent to the workers after the commit.
 
@@ -47,7 +47,7 @@ def create(
         out = once(
             session,
             caller.project_id,
-            idempotency_key,
+            idempotency,
             body,
             JobOut,
             lambda: _create(session, services, caller, body),

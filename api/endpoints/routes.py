@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.http.deps import Promoter, Reader, ServicesDep
-from api.http.idempotency import IdempotencyKey, once
+from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.http.schemas import Strict
 from registry.adapters import get_adapter
@@ -234,9 +234,7 @@ class ResultsOut(BaseModel):
 
 
 @router.post("", status_code=201)
-def create(
-    name: str, body: RouteIn, services: ServicesDep, caller: Promoter, idempotency_key: IdempotencyKey = None
-) -> RouteOut:
+def create(name: str, body: RouteIn, services: ServicesDep, caller: Promoter, idempotency: IdempotencyDep) -> RouteOut:
     """Start a route; requests for the model `{name}` go by it from the next one on."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
@@ -244,7 +242,7 @@ def create(
         return once(
             session,
             caller.project_id,
-            idempotency_key,
+            idempotency,
             _Asked(adapter=name, route=body),
             RouteOut,
             lambda: RouteOut.of(_start(session, adapter, body, decision)),

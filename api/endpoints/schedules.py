@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.http.deps import Reader, ServicesDep, Trainer
-from api.http.idempotency import IdempotencyKey, once
+from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
 from api.http.schemas import Strict
 from memgen.config import TrainingConfig
@@ -148,9 +148,7 @@ class ScheduleHistory(BaseModel):
 
 
 @router.post("", status_code=201)
-def create(
-    body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency_key: IdempotencyKey = None
-) -> ScheduleOut:
+def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency: IdempotencyDep) -> ScheduleOut:
     """Each run is an ordinary training that goes on from the champion of that moment."""
     when = body.read()
     if when is None:
@@ -171,7 +169,7 @@ def create(
             )
             return ScheduleOut.of(session, schedule)
 
-        return once(session, caller.project_id, idempotency_key, body, ScheduleOut, created)
+        return once(session, caller.project_id, idempotency, body, ScheduleOut, created)
 
 
 @router.get("")
