@@ -23,7 +23,7 @@ from api.local.errors import BinaryMissing, ServerFailed
 from api.local.files import write_private
 from api.local.health import libpq_url
 from api.local.ports import LOOPBACK, PortRequest, pin_ports
-from api.local.processes import Server, as_account, is_alive, send_signal, spawn, wait_until_ready
+from api.local.processes import Ending, Server, as_account, is_alive, send_signal, spawn, wait_until_ready
 
 USER = DATABASE = "memgen"
 _NOBODY = 65534
@@ -85,8 +85,7 @@ def start_postgres(folder: Path, log: Path, password: str, *, port: int = 0, dur
         log,
         environment=_ENVIRONMENT,
         folder=Path("/"),
-        stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
-        grace_seconds=20.0,
+        ending=Ending(signal.SIGINT, grace_seconds=20.0),  # "fast": ends sessions, writes a checkpoint
         uid=account.uid,
     )
     place = f"postgresql+psycopg://{USER}:{password}@{LOOPBACK}:{pinned['postgres']}"

@@ -27,14 +27,23 @@ _POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
+class Ending:
+    """How a child is made to end: by a signal, and killed where it still runs after its grace."""
+
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace_seconds: float = 5.0
+    death_signal: signal.Signals | None = None
+    """What it gets when this process dies (Linux); by default `stop_signal`."""
+
+
+@dataclass(frozen=True)
 class Child:
-    """A spawned process. `stop_signal` asks it to end; after `grace_seconds` it is killed."""
+    """A spawned process."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    stop_signal: signal.Signals
-    grace_seconds: float
+    ending: Ending
 
 
 @dataclass(frozen=True)
@@ -53,15 +62,10 @@ def spawn(
     *,
     environment: Mapping[str, str],
     folder: Path,
-    stop_signal: signal.Signals = signal.SIGTERM,
-    death_signal: signal.Signals | None = None,
-    grace_seconds: float = 5.0,
+    ending: Ending = Ending(),
     uid: int | None = None,
 ) -> Child:
-    """Starts `command` in `folder`, its output appended to `log`; as `uid` (with an equal group) where given.
-
-    `death_signal` is what it gets when this process dies (Linux), by default `stop_signal`.
-    """
+    """Starts `command` in `folder`, its output appended to `log`; as `uid` (with an equal group) where given."""
     if log.exists() and log.stat().st_size > _LARGEST_LOG_BYTES:
         log.replace(log.with_name(f"{log.name}.1"))
     with log.open("ab") as output:
@@ -73,10 +77,10 @@ def spawn(
             cwd=folder,
             env=dict(environment),
             start_new_session=True,
-            preexec_fn=_die_with_parent(death_signal or stop_signal),
+            preexec_fn=_die_with_parent(ending.death_signal or ending.stop_signal),
             **as_account(uid),
         )
-    return Child(name, process, log, stop_signal, grace_seconds)
+    return Child(name, process, log, ending)
 
 
 def as_account(uid: int | None) -> dict[str, Any]:
@@ -87,10 +91,7 @@ def as_account(uid: int | None) -> dict[str, Any]:
 def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
-    prctl, parent = (
-        ctypes.CDLL(None).prctl,
-        os.getpid(),
-    )  # loaded here: after fork only the call itself is safe
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()  # loaded here: after fork only the call itself is safe
 
     def ask_kernel() -> None:
         prctl(_PR_SET_PDEATHSIG, int(death_signal))
@@ -152,10 +153,10 @@ def stop(children: Sequence[Child]) -> None:
     started = time.monotonic()
     for child in children:
         if child.process.poll() is None:
-            child.process.send_signal(child.stop_signal)
+            child.process.send_signal(child.ending.stop_signal)
     for child in children:
         try:
-            child.process.wait(max(0.0, started + child.grace_seconds - time.monotonic()))
+            child.process.wait(max(0.0, started + child.ending.grace_seconds - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.process.kill()
         kill_session(child.process.pid)

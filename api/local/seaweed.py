@@ -15,7 +15,7 @@ from api.local.errors import BinaryMissing, ServerFailed
 from api.local.files import make_private_folder, socket_folder, write_private
 from api.local.health import ensure_bucket, s3_client
 from api.local.ports import LOOPBACK, PortRequest, pin_ports
-from api.local.processes import Server, spawn, wait_until_ready
+from api.local.processes import Ending, Server, spawn, wait_until_ready
 from api.local.secrets import Secrets
 
 _PROBE = ".memgen-ready"
@@ -71,8 +71,7 @@ def start_seaweed(
         # Nothing of ours is inherited: AWS_* and S3_BUCKET would add identities and buckets of their own.
         environment={"PATH": os.defpath, "HOME": str(folder), "GOMEMLIMIT": memory_limit},
         folder=folder,
-        death_signal=signal.SIGKILL,
-        grace_seconds=4.0,
+        ending=Ending(grace_seconds=4.0, death_signal=signal.SIGKILL),
     )
     url = f"http://{secrets.s3_access_key}:{secrets.s3_secret_key}@{LOOPBACK}:{ports['s3.port']}"
     wait_until_ready(child, lambda: _takes_objects(url, bucket, region))

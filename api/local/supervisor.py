@@ -23,7 +23,7 @@ from api.local.errors import LocalStackError, ServerFailed
 from api.local.files import make_home
 from api.local.health import without_password
 from api.local.ports import LOOPBACK, PortRequest, pin_ports
-from api.local.processes import Child, Server, ended_message, spawn, stop
+from api.local.processes import Child, Ending, Server, ended_message, spawn, stop
 from api.local.secrets import load_or_create_secrets
 from api.local.servers import ServerPlan, plan_servers, write_service_env
 from api.local.stack import Managed, Stack, record
@@ -175,7 +175,7 @@ def _starter(home: Path, spec: AppSpec, environment: dict[str, str]) -> Callable
             log,
             environment=environment,
             folder=home,
-            grace_seconds=spec.grace_seconds,
+            ending=Ending(grace_seconds=spec.grace_seconds),
         )
         return Server(child, f"http://{LOOPBACK}:{spec.port}" if spec.port else "", spec.port)
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 from pathlib import Path
 
 from api.local.errors import BinaryMissing
@@ -53,7 +52,6 @@ def start_valkey(folder: Path, log: Path) -> Server:
         log,
         environment={"PATH": os.defpath},
         folder=folder,
-        stop_signal=signal.SIGTERM,
     )
     url = f"redis+socket://{socket}?virtual_host=0"
     wait_until_ready(child, lambda: ping(url))

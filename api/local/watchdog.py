@@ -31,7 +31,7 @@ class Watchdog:
     pipe: IO[bytes]
 
     def watch(self, child: Child) -> None:
-        self._tell(f"+ {child.process.pid} {int(child.stop_signal)}")
+        self._tell(f"+ {child.process.pid} {int(child.ending.stop_signal)}")
 
     def forget(self, child: Child) -> None:
         self._tell(f"- {child.process.pid}")

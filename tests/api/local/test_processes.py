@@ -8,7 +8,7 @@ import pytest
 
 from api.local.errors import LocalStackError, ServerFailed
 from api.local.files import socket_folder
-from api.local.processes import Child, is_alive, log_tail, session_members, spawn, stop, wait_until_ready
+from api.local.processes import Child, Ending, is_alive, log_tail, session_members, spawn, stop, wait_until_ready
 from api.local.watchdog import end_sessions, read_sessions
 
 # Ignores SIGTERM, as does the child it forks.
@@ -18,7 +18,7 @@ STUBBORN = "import os, signal, time; signal.signal(15, signal.SIG_IGN); os.fork(
 def run(code: str, folder: Path, grace_seconds: float = 0.2) -> Child:
     command = [sys.executable, "-c", code]
     log = folder / "log"
-    return spawn("it", command, log, environment=os.environ, folder=folder, grace_seconds=grace_seconds)
+    return spawn("it", command, log, environment=os.environ, folder=folder, ending=Ending(grace_seconds=grace_seconds))
 
 
 def stubborn_pair(folder: Path) -> Child:
