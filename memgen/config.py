@@ -1,7 +1,8 @@
 """What a memory is and how it is trained: frozen values, checked when made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from memgen.config_mapping import FromMapping, require
 
@@ -168,12 +169,8 @@ POLICY_LOSSES = ("grpo", "bnpo", "dr_grpo")
 
 
 @dataclass(frozen=True)
-class GrpoConfig(FromMapping):
-    """One run of weaver GRPO. Defaults of the algorithm are those of TRL's `GRPOConfig`.
-
-    The learning rates are a twentieth of SFT's, because a reward is a noisier teacher than a demonstration: at 5e-4
-    the sampled reward on function calls fell (docs/method.md).
-    """
+class RewardConfig(FromMapping):
+    """What training from reward by GRPO has in common, of a weaver (`GrpoConfig`) or of a trigger (`TriggerConfig`)."""
 
     steps: int = 100
     """Batches of rollouts, each followed by `iterations` optimizer steps."""
@@ -185,26 +182,20 @@ class GrpoConfig(FromMapping):
     iterations: int = 1
     """Optimizer steps on each batch of rollouts; those after the first are what clipping is for."""
     loss: str = "bnpo"
-    """How tokens are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.reward.losses`)."""
+    """How tokens (weaver) or decisions (trigger) are averaged: `grpo`, `bnpo`, `dr_grpo`
+    (`memgen.training.reward.losses`)."""
     eps_low: float = 0.2
     eps_high: float = 0.2
     """The ratio of new to old probability is clipped to `1 - eps_low`, `1 + eps_high`."""
-    kl_coefficient: float = 0.0
-    """Of the KL divergence from the memory as it was at the start; 0 does not compute it."""
     temperature: float = 1.0
-    """Tokens are drawn from, and learned as, `softmax(logits / temperature)`."""
-    trigger_temperature: float = 1.0
-    """Of a learned trigger's decisions. At 0 an untrained one never weaves, and its weaver can't learn."""
     max_new_tokens: int = 256
-    """Of one turn."""
+    """Most tokens of one turn."""
     rollout_batch_size: int = 64
     """Answers generated at once."""
     batch_size: int = 8
-    """Turns differentiated at once; gradients of all are summed before a step."""
+    """Turns read and differentiated at once; gradients of all are summed before a step."""
     learning_rate: float = 1e-4
-    """Of the LoRA factors."""
-    query_learning_rate: float = 1e-4
-    """Of everything else that weaver training changes."""
+    """Learning rate of the LoRA factors."""
     warmup_steps: int = 5
     """Optimizer steps in which the learning rates rise; then they stay, for the data change with the policy."""
     weight_decay: float = 0.0
@@ -215,6 +206,18 @@ class GrpoConfig(FromMapping):
     activation_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass: less memory, more time."""
 
+    _FOLLOWS: ClassVar[Mapping[str, str]] = {}
+    """Fields that a subclass adds, each with the field that it follows in a mapping."""
+    _ABOVE_ZERO: ClassVar[tuple[str, ...]] = ()
+    _NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ()
+
+    def to_mapping(self) -> dict[str, Any]:
+        values = super().to_mapping()
+        names = [name for name in values if name not in self._FOLLOWS]
+        for name, before in self._FOLLOWS.items():
+            names.insert(names.index(before) + 1, name)
+        return {name: values[name] for name in names}
+
     def __post_init__(self) -> None:
         for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
@@ -225,77 +228,71 @@ class GrpoConfig(FromMapping):
         )
         require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
         require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
-        for name in ("eps_high", "temperature", "learning_rate", "query_learning_rate", "max_grad_norm"):
+        for name in self._ABOVE_ZERO:
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
-        for name in ("kl_coefficient", "trigger_temperature", "warmup_steps", "weight_decay", "prompt_cache_bytes"):
+        for name in self._NOT_NEGATIVE:
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")
 
 
 @dataclass(frozen=True)
-class TriggerConfig(FromMapping):
-    """One run of trigger GRPO. Names are those of `GrpoConfig` where they mean the same."""
+class GrpoConfig(RewardConfig):
+    """One run of weaver GRPO. Defaults of the algorithm are those of TRL's `GRPOConfig`.
+
+    The learning rates are a twentieth of SFT's, because a reward is a noisier teacher than a demonstration
+    (docs/method.md).
+    """
+
+    kl_coefficient: float = 0.0
+    """Weight of the KL divergence from the memory as it was at the start; 0 does not compute it."""
+    temperature: float = 1.0
+    """Tokens are drawn from, and learned as, `softmax(logits / temperature)`."""
+    trigger_temperature: float = 1.0
+    """Temperature of a learned trigger's decisions. At 0 an untrained one never weaves, and its weaver can't learn."""
+    query_learning_rate: float = 1e-4
+    """Learning rate of everything else that weaver training changes."""
+
+    _FOLLOWS: ClassVar[Mapping[str, str]] = {
+        "kl_coefficient": "eps_high",
+        "trigger_temperature": "temperature",
+        "query_learning_rate": "learning_rate",
+    }
+    _ABOVE_ZERO = ("eps_high", "temperature", "learning_rate", "query_learning_rate", "max_grad_norm")
+    _NOT_NEGATIVE = ("kl_coefficient", "trigger_temperature", "warmup_steps", "weight_decay", "prompt_cache_bytes")
+
+
+@dataclass(frozen=True)
+class TriggerConfig(RewardConfig):
+    """One run of trigger GRPO."""
 
     steps: int = 60
-    """Batches of rollouts, each followed by `iterations` optimizer steps."""
-    items_per_step: int = 8
-    devices: int = 1
-    """Processes, each with a device of its own, that share the items of a step."""
-    group_size: int = 8
-    """Rollouts of each item."""
     penalty: float = 0.1
     """Lambda, what a needless insertion costs in reward (`memgen.training.trigger.penalty`); 0 is no penalty."""
     entropy_coefficient: float = 0.0
-    """Of the decisions' entropy (nats), added to the objective; more than 0 keeps an early habit from setting."""
-    iterations: int = 1
-    """Optimizer steps on each batch of rollouts; those after the first are what clipping is for."""
-    loss: str = "bnpo"
-    """How decisions are averaged: `grpo`, `bnpo`, `dr_grpo` (`memgen.training.reward.losses`)."""
-    eps_low: float = 0.2
-    eps_high: float = 0.2
-    """The ratio of new to old probability is clipped to `1 - eps_low`, `1 + eps_high`."""
+    """Weight of the decisions' entropy (nats) in the objective; more than 0 keeps an early habit from setting."""
     temperature: float = 0.0
-    """Of the tokens. At 0 two rollouts of an item differ by their decisions alone, and so do their rewards."""
-    max_new_tokens: int = 256
-    """Of one turn."""
-    rollout_batch_size: int = 64
-    """Answers generated at once."""
+    """Temperature of the tokens. At 0 two rollouts of an item differ by their decisions alone, and so do their
+    rewards."""
     batch_size: int = 32
-    """Turns read and differentiated at once; gradients of all are summed before a step."""
     learning_rate: float = 2e-4
-    """Of the LoRA factors (trigger `lora`). At 1e-3 it learned where to weave in ten steps on the 135M base, overshot,
-    and was silent for good (docs/method.md)."""
+    """Learning rate of the LoRA factors (trigger `lora`). A much higher one overshoots, and the trigger never fires
+    again (docs/method.md)."""
     head_learning_rate: float = 5e-4
-    """Of the two-way head. A step may move the logits of all points together by twice this rate times the sum of the
-    absolute values of a hidden state: 0.7 here on the 135M base. Much more and a few early rewards settle it for good:
-    a trigger that never hesitates draws no more experiments."""
+    """Learning rate of the two-way head. A step may move the logits of all points together by twice this rate times the
+    sum of the absolute values of a hidden state. With much more, a few early rewards settle it for good: a trigger that
+    never hesitates draws no more experiments."""
     warmup_steps: int = 2
-    """Optimizer steps in which the learning rates rise; then they stay, for the data change with the policy."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    prompt_cache_bytes: int = 4_000_000_000
-    """Memory allowed for the frozen base's caches of a step's prompts, shared by rollouts and training."""
-    activation_checkpointing: bool = False
-    """Keep only each layer's input and compute the rest again in the backward pass: less memory, more time."""
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "items_per_step", "iterations", "max_new_tokens", "rollout_batch_size", "batch_size"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1")
-        require(self.group_size >= 2, f"group_size is {self.group_size}; expected at least 2, to compare rewards")
-        require(
-            1 <= self.devices <= self.items_per_step,
-            f"devices is {self.devices}; expected 1 to items_per_step, {self.items_per_step}, for each plays an item",
-        )
-        require(self.loss in POLICY_LOSSES, f"loss is {self.loss!r}; expected one of {POLICY_LOSSES}")
-        require(0 < self.eps_low < 1, f"eps_low is {self.eps_low}; expected more than 0 and less than 1")
-        for name in ("eps_high", "learning_rate", "head_learning_rate", "max_grad_norm"):
-            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; expected more than 0")
-        for name in (
-            "penalty",
-            "entropy_coefficient",
-            "temperature",
-            "warmup_steps",
-            "weight_decay",
-            "prompt_cache_bytes",
-        ):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; expected 0 or more")
+    _FOLLOWS: ClassVar[Mapping[str, str]] = {
+        "penalty": "group_size",
+        "entropy_coefficient": "penalty",
+        "head_learning_rate": "learning_rate",
+    }
+    _ABOVE_ZERO = ("eps_high", "learning_rate", "head_learning_rate", "max_grad_norm")
+    _NOT_NEGATIVE = (
+        "penalty",
+        "entropy_coefficient",
+        "temperature",
+        "warmup_steps",
+        "weight_decay",
+        "prompt_cache_bytes",
+    )
