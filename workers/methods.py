@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from memgen.artifacts.report import Report
 from memgen.training.examples import Example
+from memgen.training.run_control import RunControl
 from memgen.training.several_devices import Training, train_on_devices
 from workers.checkpoints import Checkpoint
 from workers.model import Model
@@ -28,7 +28,7 @@ def train_watched(
     running: Running,
     model: Model,
     name: str,
-    train: Callable[..., Found],
+    train: Training[Found],
     checkpoint: Checkpoint,
     *,
     devices: int,
@@ -37,19 +37,14 @@ def train_watched(
     """Train the memory `name` of the model's host on so many devices: checkpoints go to the store, the job may stop it.
 
     Args:
-        train: a `Training`, but for where its checkpoints are.
+        train: as `train_on_devices` takes it.
     """
     settings = running.services.settings
-    kept: Training[Found] = partial(
-        train, checkpoint=checkpoint.path, checkpoint_interval_seconds=settings.checkpoint_interval_seconds
-    )
-    return train_on_devices(
-        kept,
-        devices,
-        model.host,
-        name,
-        cache_dir=settings.models_dir,
+    control: RunControl[Any] = RunControl(
+        checkpoint=checkpoint.path,
+        checkpoint_interval_seconds=settings.checkpoint_interval_seconds,
         on_checkpoint=checkpoint.upload,
         on_step=on_step,
         should_stop=running.stop.is_set,
     )
+    return train_on_devices(train, devices, model.host, name, cache_dir=settings.models_dir, control=control)

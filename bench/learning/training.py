@@ -32,6 +32,7 @@ from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory
 from memgen.training.batches import batch_of_step
 from memgen.training.checkpoint import load_training_state, save_training_state
+from memgen.training.run_control import RunControl
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.weaver.grpo import train_weaver_grpo
 from memgen.training.weaver.sft import did_not_learn, train_weaver
@@ -151,7 +152,7 @@ def _weaver_sft(work: Workplace, host: AdapterHost, system: Trained, checkpoint:
     _grown(host, work.plan, system)
     config = work.plan.sft_config(system.seed, system.chain[-1].times)
     data = work.material.sft_examples(system.chain[-1], system.seed)
-    report = train_weaver(host, MEMORY_NAME, data, config, checkpoint=checkpoint)
+    report = train_weaver(host, MEMORY_NAME, data, config, control=RunControl(checkpoint=checkpoint))
     cell = {
         **_speed(report.seconds, report.tokens, report.steps),
         "examples": report.examples,
@@ -166,7 +167,7 @@ def _weaver_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoint
     _grown(host, work.plan, system)
     config = work.plan.grpo_config(system.seed, work.material.new_tokens(system.tasks))
     items = work.material.reward_items(system.chain[-1], system.seed)
-    report = train_weaver_grpo(host, MEMORY_NAME, items, config, checkpoint=checkpoint)
+    report = train_weaver_grpo(host, MEMORY_NAME, items, config, control=RunControl(checkpoint=checkpoint))
     cell = {
         **_speed(report.seconds, report.tokens, report.optimizer_steps),
         "rollouts": report.rollouts,
@@ -187,7 +188,7 @@ def _trigger_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoin
     memory.load_state_dict(plain.state_dict(), strict=False)  # which has no trigger's head
     config = work.plan.trigger_config(system.seed, work.material.new_tokens(system.tasks))
     items = work.material.trigger_items(system.tasks, system.seed)
-    report = train_trigger(host, MEMORY_NAME, items, config, checkpoint=checkpoint)
+    report = train_trigger(host, MEMORY_NAME, items, config, control=RunControl(checkpoint=checkpoint))
     cell = {
         **_speed(report.seconds, 0, report.optimizer_steps),
         "rollouts": report.rollouts,

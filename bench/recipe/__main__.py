@@ -36,6 +36,7 @@ from memgen.training.batches import batch_of_step
 from memgen.training.examples import Example, ExampleSet, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
+from memgen.training.run_control import RunControl
 from memgen.training.weaver.sft import train_weaver
 
 RESULTS_FILE = RESULTS / "recipe.json"
@@ -232,7 +233,7 @@ def _run_memory(
         norms.append(report.grad_norm)
         look(report.step, held_out_loss, answering)
 
-    train_weaver(host, "memory", ExampleSet(task.examples, 0, 0), config, on_step=on_step)
+    train_weaver(host, "memory", ExampleSet(task.examples, 0, 0), config, control=RunControl(on_step=on_step))
 
 
 def _run_lora(

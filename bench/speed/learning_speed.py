@@ -30,6 +30,7 @@ from memgen.text.chat import render_prompt, tokenize
 from memgen.training.batches import batch_of_step
 from memgen.training.examples import ExampleSet, build_examples
 from memgen.training.optimizing import StepReport
+from memgen.training.run_control import RunControl
 from memgen.training.weaver.sft import train_weaver
 
 GOAL = 0.9
@@ -191,7 +192,7 @@ def _train_memory(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], 
     data = _training_data(backbone, plan, held_out, seed)
     exam.start()
     with contextlib.suppress(Cancelled):  # the goal or the last step was reached
-        train_weaver(host, "memory", data, config, on_step=on_step, should_stop=should_stop)
+        train_weaver(host, "memory", data, config, control=RunControl(on_step=on_step, should_stop=should_stop))
     return Run("memory", config.learning_rate, seed, tuple(exam.curve))
 
 

@@ -31,6 +31,7 @@ from memgen.generation.intervals import wilson_interval
 from memgen.generation.invocations import invocation_rate
 from memgen.memory.host import AdapterHost
 from memgen.training.examples import build_examples
+from memgen.training.run_control import RunControl
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerStep
 from memgen.training.weaver.sft import train_weaver
@@ -143,7 +144,7 @@ def _run(
             f"{step.groups_skipped} of {step.groups} groups skipped, {step.seconds_left:.0f} s left"
         )
 
-    report = train_trigger(host, kind, items, config, on_step=on_step)
+    report = train_trigger(host, kind, items, config, control=RunControl(on_step=on_step))
     return {
         "tasks": _scores(host, kind, tasks),
         "flags": list(report.flags),

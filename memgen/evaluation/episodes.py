@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import NothingToTrain
 from memgen.evaluation.accuracy import ItemScore, SuiteScore
-from memgen.generation.episodes import Episode, play
+from memgen.generation.episodes import Episode, PlaySettings, play
 from memgen.generation.invocations import InvocationRate, invocation_rate
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
@@ -38,28 +38,22 @@ def score_task(
 ) -> TaskScore:
     """Score `memory` (None: the bare base) on `items`, single- or multi-turn. Greedy, so repeatable.
 
+    An episode that outgrows the model's context keeps what reward it has.
+
     Args:
         max_new_tokens: of one turn; the task's.
-        prompts, should_stop: as in `memgen.generation.episodes.play`. An episode that outgrows the model's context
-            keeps what reward it has.
+        batch_size, prompts, should_stop: the fields of `memgen.generation.episodes.PlaySettings`.
 
     Raises:
         NothingToTrain: no items.
-        Cancelled: `should_stop` said so.
+        Cancelled: `should_stop` returned true.
     """
     if not items:
         raise NothingToTrain("got no items to score; expected at least one")
     started = time.perf_counter()
     sampling = Sampling(max_new_tokens=max_new_tokens)
-    episodes = play(
-        host,
-        memory,
-        items,
-        lambda _item, _turn: sampling,
-        batch_size=batch_size,
-        prompts=prompts,
-        should_stop=should_stop,
-    )
+    settings = PlaySettings(batch_size, prompts, should_stop)
+    episodes = play(host, memory, items, lambda _item, _turn: sampling, settings=settings)
     scores = tuple(
         ItemScore(episode.reward, "\n".join(turn.generation.text for turn in episode.turns)) for episode in episodes
     )

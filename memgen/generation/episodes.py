@@ -5,7 +5,7 @@ Unfinished episodes advance together, a turn of each in shared batches. It knows
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import Cancelled, PromptTooLong
@@ -47,16 +47,29 @@ class Episode:
     """`done`, `turns` or `context`."""
 
 
+@dataclass(frozen=True)
+class PlaySettings:
+    """How episodes are played, which changes none of them."""
+
+    batch_size: int = 16
+    """Answers generated at once. At most four batches of environments are open at a time."""
+    prompts: PromptCache | None = None
+    """Prompts already read; None keeps up to 1 GiB of the episodes' own where they have several turns."""
+    should_stop: Callable[[], bool] | None = None
+    """Called after each batch; true ends the play by Cancelled."""
+
+
+DEFAULT_PLAY = PlaySettings()
+
+
 def play(
     host: AdapterHost,
     memory: str | None,
     items: Sequence[TaskItem],
     sampling_of: Callable[[int, int], Sampling],
     *,
-    batch_size: int = 16,
     leave_one_out: bool = False,
-    prompts: PromptCache | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    settings: PlaySettings = DEFAULT_PLAY,
 ) -> list[Episode]:
     """Let `memory` (None: the bare base) play each item once; an item may stand in `items` several times.
 
@@ -69,47 +82,28 @@ def play(
             episodes repeat whatever the batches.
         leave_one_out: keep from the weaver what its experience knows of an item's very question
             (`memgen.experience.recall`).
-        batch_size: answers generated at once. At most four batches of environments are open at a time.
-        prompts: prompts already read; None keeps up to 1 GiB of the episodes' own where they have several turns.
-        should_stop: asked after each batch.
 
     Returns:
         Episodes in the order of `items`.
 
     Raises:
-        Cancelled: `should_stop` said so. Environments are closed, as after every error.
+        Cancelled: `settings.should_stop` returned true. Environments are closed, as after every error.
     """
-    if prompts is None:
+    if settings.prompts is None:
         several = any(item.max_turns > 1 for item in items)
-        prompts = PromptCache(host.backbone.decoder, _PROMPT_BYTES if several else 0)
-
-    def check_stop(_: int) -> None:
-        if should_stop and should_stop():
-            raise Cancelled("stopped while episodes were played")
-
+        settings = replace(settings, prompts=PromptCache(host.backbone.decoder, _PROMPT_BYTES if several else 0))
     finished: dict[int, Episode] = {}
     waiting = deque(range(len(items)))
     running: list[_Running] = []
     try:
         while waiting or running:
             going = len(running)
-            while waiting and len(running) < _BATCHES_IN_FLIGHT * batch_size:
+            while waiting and len(running) < _BATCHES_IN_FLIGHT * settings.batch_size:
                 index = waiting.popleft()
                 running.append(_Running(index, items[index]))
                 running[-1].begin()
-            new = running[going:]
-            cues = host.cues(memory, [episode.messages for episode in new], leave_one_out=leave_one_out)
-            for episode, cue in zip(new, cues, strict=True):
-                episode.cue_ids = cue.token_ids
-            asked = []
-            for episode in running:
-                sampling = sampling_of(episode.index, len(episode.turns))
-                if (request := episode.next_request(host, memory, sampling)) is not None:
-                    asked.append((episode, request))
-            requests = [request for _, request in asked]
-            answers = generate_all(host, requests, batch_size=batch_size, prompts=prompts, on_done=check_stop)
-            for (episode, request), answer in zip(asked, answers, strict=True):
-                episode.take(request, answer)
+            _cue(host, memory, running[going:], leave_one_out=leave_one_out)
+            _take_turns(host, memory, running, sampling_of, settings)
             finished.update((episode.index, episode.result()) for episode in running if episode.finish)
             running = [episode for episode in running if not episode.finish]
     finally:
@@ -173,3 +167,34 @@ class _Running:
     def _end(self, finish: str) -> None:
         self.finish = finish
         self.close()
+
+
+def _cue(host: AdapterHost, memory: str | None, episodes: Sequence[_Running], *, leave_one_out: bool) -> None:
+    """Retrieve what the weaver reads beside each of the episodes, from their first messages."""
+    cues = host.cues(memory, [episode.messages for episode in episodes], leave_one_out=leave_one_out)
+    for episode, cue in zip(episodes, cues, strict=True):
+        episode.cue_ids = cue.token_ids
+
+
+def _take_turns(
+    host: AdapterHost,
+    memory: str | None,
+    episodes: Sequence[_Running],
+    sampling_of: Callable[[int, int], Sampling],
+    settings: PlaySettings,
+) -> None:
+    """Generate the next turn of every episode that goes on, in shared batches."""
+
+    def check_stop(_: int) -> None:
+        if settings.should_stop and settings.should_stop():
+            raise Cancelled("stopped while episodes were played")
+
+    turns: list[tuple[_Running, GenerationRequest]] = []
+    for episode in episodes:
+        sampling = sampling_of(episode.index, len(episode.turns))
+        if (request := episode.next_request(host, memory, sampling)) is not None:
+            turns.append((episode, request))
+    requests = [request for _, request in turns]
+    answers = generate_all(host, requests, batch_size=settings.batch_size, prompts=settings.prompts, on_done=check_stop)
+    for (episode, request), answer in zip(turns, answers, strict=True):
+        episode.take(request, answer)

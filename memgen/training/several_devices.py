@@ -6,8 +6,7 @@ rounding. The base of the calling process stays where it is, so its device holds
 """
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,24 +21,16 @@ from memgen.experience.recall import Recall
 from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory
 from memgen.training.devices import Devices, Line, run_distributed
+from memgen.training.run_control import UNWATCHED, RunControl
 
 Report = TypeVar("Report", covariant=True)
 
 
 class Training(Protocol[Report]):
-    """`train_weaver`, `train_weaver_grpo`, `train_weaver_on_groups` or `train_trigger` with everything else that it is
-    given: `partial(train_weaver, data=data, config=config)`."""
+    """`train_weaver`, `train_weaver_grpo`, `train_weaver_on_groups` or `train_trigger` with all of its other arguments:
+    `partial(train_weaver, data=data, config=config)`."""
 
-    def __call__(
-        self,
-        host: AdapterHost,
-        memory: str,
-        *,
-        devices: Devices = ...,
-        on_checkpoint: Callable[[Path], None] | None = ...,
-        on_step: Callable[[Any], None] | None = ...,
-        should_stop: Callable[[], bool] | None = ...,
-    ) -> Report: ...
+    def __call__(self, host: AdapterHost, memory: str, *, control: RunControl[Any] = ...) -> Report: ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +73,8 @@ class _Job:
     weights: Path
     """The memory's tensors by number: as they are given, then as they are returned."""
     train: Training[Any]
+    control: RunControl[Any]
+    """Without what is called: each process calls the one that started it instead."""
 
 
 def train_on_devices(
@@ -91,18 +84,16 @@ def train_on_devices(
     memory: str,
     *,
     cache_dir: Path,
-    on_checkpoint: Callable[[Path], None] | None = None,
-    on_step: Callable[[Any], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    control: RunControl[Any] = UNWATCHED,
 ) -> Report:
     """Call `train(host, memory)` in `count` processes, on devices of the kind that the host's base is on.
 
-    On one device it is called here. On several, the memory is changed only if training ends well, the callbacks are
-    called in this process, and `should_stop` is asked several times a second.
+    On one device it is called here. On several, the memory is changed only if training ends well, the control's
+    functions are called in this process, and `should_stop` several times a second.
 
     Args:
-        train: its config asks for `count` devices, and on several it can be pickled with all that it was given.
-        cache_dir: as of `load_backbone`.
+        train: its config asks for `count` devices, and on several it can be pickled with all of its arguments.
+        cache_dir: the argument of `load_backbone`.
 
     Raises:
         ConfigError: there are fewer devices, or `train` can't be pickled.
@@ -110,12 +101,12 @@ def train_on_devices(
         MemgenError: as `train`.
     """
     if count == 1:
-        return train(host, memory, on_checkpoint=on_checkpoint, on_step=on_step, should_stop=should_stop)
+        return train(host, memory, control=control)
 
     def on_event(event: Any) -> None:
-        told = on_checkpoint if isinstance(event, Path) else on_step
-        if told:
-            told(event)
+        callback = control.on_checkpoint if isinstance(event, Path) else control.on_step
+        if callback:
+            callback(event)
 
     trained, backbone = host.memories[memory], host.backbone
     weaver_base = host.weaver_base(trained.config)
@@ -132,6 +123,7 @@ def train_on_devices(
             pool=pool,
             weights=Path(folder) / "weights.safetensors",
             train=train,
+            control=replace(control, on_checkpoint=None, on_step=None, should_stop=None),
         )
         _write(trained, job.weights)
         report: Report = run_distributed(
@@ -140,7 +132,7 @@ def train_on_devices(
             kind=backbone.device.type,
             count=count,
             on_event=on_event,
-            should_stop=should_stop or (lambda: False),
+            should_stop=control.should_stop or (lambda: False),
         )
         _read(trained, job.weights)
     return report
@@ -155,14 +147,10 @@ def _train(devices: Devices, device: torch.device, line: Line, job: _Job) -> Any
     if job.pool is not None:
         memory.recall = Recall(host.backbone, job.memory, Experience.load(job.pool, host.backbone))
     _read(memory, job.weights)
-    report = job.train(
-        host,
-        memory.name,
-        devices=devices,
-        on_checkpoint=line.tell,
-        on_step=line.tell,
-        should_stop=line.should_stop,
+    control = replace(
+        job.control, devices=devices, on_checkpoint=line.tell, on_step=line.tell, should_stop=line.should_stop
     )
+    report = job.train(host, memory.name, control=control)
     if devices.is_first:
         _write(memory, job.weights)
     return report

@@ -7,19 +7,25 @@ The tokens' distribution is `softmax(logits / temperature)` of the whole vocabul
 that distribution. Top-k, top-p and a repetition penalty would draw from another one, so they are refused.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
 
 from memgen.backbone.prompt_cache import PromptCache
-from memgen.config import MemoryConfig
-from memgen.errors import ConfigError
-from memgen.generation.episodes import Episode, Turn, play
+from memgen.config import MemoryConfig, RewardConfig
+from memgen.errors import Cancelled, ConfigError
+from memgen.generation.episodes import DEFAULT_PLAY, Episode, PlaySettings, Turn, play
 from memgen.generation.requests import Decision
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
+from memgen.training.devices import Devices
 from memgen.training.examples import Example
+from memgen.training.run_control import RunControl
 
 _PROMPT_BYTES = 2**30
 
@@ -45,6 +51,7 @@ class Rollout:
 
     item_id: str
     task: str
+    """Name of the item's task; empty if nobody said it."""
     turns: tuple[RolledTurn, ...]
     reward: float
 
@@ -64,6 +71,80 @@ class Group:
     def rewards(self) -> tuple[float, ...]:
         return tuple(rollout.reward for rollout in self.rollouts)
 
+    def of_task(self, task: str) -> "Group":
+        """The same rollouts, each with the task's name."""
+        return Group(tuple(replace(rollout, task=task) for rollout in self.rollouts))
+
+
+def play_step(
+    host: AdapterHost,
+    memory: str,
+    items: Sequence[TaskItem],
+    sampling: Sampling,
+    config: RewardConfig,
+    step: int,
+    control: RunControl[Any],
+) -> tuple[list[Group], PromptCache]:
+    """Play the `items` of a step. Each device plays its share, and learns what the others played.
+
+    Args:
+        items: those of the step (`places_of_step`).
+
+    Returns:
+        (a group for each item, in order; where the prompts of those that were played here were read).
+
+    Raises:
+        Cancelled: `control.should_stop` returned true, on any device.
+    """
+    prompts = PromptCache(host.backbone.decoder, config.prompt_cache_bytes)
+    settings = PlaySettings(config.rollout_batch_size, prompts, control.should_stop)
+
+    def play_share(share: range) -> list[Group]:
+        return roll_out(
+            host,
+            memory,
+            [items[place] for place in share],
+            sampling,
+            group_size=config.group_size,
+            seed=seed_of(config.seed, step),
+            first=share.start,
+            settings=settings,
+        )
+
+    return play_together(control.devices, len(items), play_share), prompts
+
+
+def play_together(devices: Devices, count: int, play_share: Callable[[range], list[Group]]) -> list[Group]:
+    """The groups of a step's `count` items, in order: each device plays its share, and learns what the others played.
+
+    Args:
+        play_share: returns the groups of the items at some places.
+
+    Raises:
+        Cancelled: `play_share` raised it, on any device.
+    """
+    groups: list[Group] = []
+    stopped = False
+    try:
+        groups = play_share(devices.share(count))
+    except Cancelled:
+        stopped = True
+    if devices.any(stopped):
+        raise Cancelled("stopped while rollouts were played")
+    return devices.gathered(groups)
+
+
+def places_of_step(count: int, per_step: int, seed: int, step: int) -> list[int]:
+    """Which of `count` items a step takes: consecutive slices of one shuffled pass over them after another."""
+    places = (divmod(number, count) for number in range(step * per_step, (step + 1) * per_step))
+    return [_order_of_epoch(count, seed, epoch)[place] for epoch, place in places]
+
+
+@functools.lru_cache(maxsize=2)
+def _order_of_epoch(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return tuple(torch.randperm(count, generator=generator).tolist())
+
 
 def roll_out(
     host: AdapterHost,
@@ -72,29 +153,24 @@ def roll_out(
     sampling: Sampling,
     *,
     group_size: int,
-    task: str = "",
     seed: int,
     first: int = 0,
-    prompts: PromptCache | None = None,
-    batch_size: int = 64,
-    should_stop: Callable[[], bool] | None = None,
+    settings: PlaySettings = DEFAULT_PLAY,
 ) -> list[Group]:
     """Play each item `group_size` times.
 
     Args:
         sampling: of every turn; its seed is not used. `trigger_temperature` above 0 draws the trigger's decisions.
-        task: name noted with each rollout.
         seed: each (place in `items`, sample, turn) draws with a seed of its own that follows from this one.
         first: place of the first item, where these are a part of some others.
-        prompts: prompts already read; None keeps up to 1 GiB for this call, so a group's prompt is read once.
-        batch_size: answers generated at once.
+        settings: without prompts, up to 1 GiB are kept for this call, so that a group's prompt is read once.
 
     Returns:
         A group for each item, in order.
 
     Raises:
         ConfigError: `sampling` does not draw from the model's own distribution.
-        Cancelled: `should_stop` said so.
+        Cancelled: `settings.should_stop` returned true.
     """
     if sampling.top_p < 1 or sampling.top_k or sampling.repetition_penalty != 1:
         raise ConfigError(
@@ -102,22 +178,16 @@ def roll_out(
             f"{sampling.top_k}, repetition_penalty {sampling.repetition_penalty}; expected 1, 0, 1"
         )
     sampling = replace(sampling, logprobs=True, logprob_temperature=sampling.temperature or 1.0)
+    if settings.prompts is None:
+        settings = replace(settings, prompts=PromptCache(host.backbone.decoder, _PROMPT_BYTES))
 
     def sampling_of(index: int, turn: int) -> Sampling:
         place, sample = divmod(index, group_size)
         return replace(sampling, seed=seed_of(seed, first + place, sample, turn))
 
-    episodes = play(
-        host,
-        memory,
-        [item for item in items for _ in range(group_size)],
-        sampling_of,
-        batch_size=batch_size,
-        leave_one_out=True,
-        prompts=prompts if prompts is not None else PromptCache(host.backbone.decoder, _PROMPT_BYTES),
-        should_stop=should_stop,
-    )
-    rollouts = [_rollout(episode, task) for episode in episodes]
+    repeated = [item for item in items for _ in range(group_size)]
+    episodes = play(host, memory, repeated, sampling_of, leave_one_out=True, settings=settings)
+    rollouts = [_rollout(episode) for episode in episodes]
     return [Group(tuple(rollouts[n : n + group_size])) for n in range(0, len(rollouts), group_size)]
 
 
@@ -139,8 +209,8 @@ def example_of(turn: RolledTurn, config: MemoryConfig) -> Example:
     return Example(turn.prompt_ids, turn.token_ids, woven, turn.cue_ids)
 
 
-def _rollout(episode: Episode, task: str) -> Rollout:
-    return Rollout(episode.item_id, task, tuple(map(_rolled, episode.turns)), episode.reward)
+def _rollout(episode: Episode) -> Rollout:
+    return Rollout(episode.item_id, "", tuple(map(_rolled, episode.turns)), episode.reward)
 
 
 def _rolled(turn: Turn) -> RolledTurn:

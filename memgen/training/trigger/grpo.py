@@ -15,7 +15,7 @@ elsewhere. A group in which every rollout failed is skipped in any case: it does
 Items and seeds depend only on the step, so a run killed at any step goes on from its checkpoint as if it had not been.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -26,10 +26,11 @@ from memgen.errors import ArtifactCorrupt, ConfigError, NothingToTrain
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
-from memgen.training.devices import ALONE, Devices, check_count
+from memgen.training.devices import check_count
+from memgen.training.loop import Learner, run_steps
 from memgen.training.optimizing import ParameterGroup, Trainable
-from memgen.training.reward.loop import drawn_of_step, play_together, run_steps
-from memgen.training.reward.rollouts import Group, roll_out, seed_of
+from memgen.training.reward.rollouts import Group, places_of_step, play_step
+from memgen.training.run_control import UNWATCHED, RunControl
 from memgen.training.trigger.report import Progress, TriggerReport, TriggerStep, mean
 from memgen.training.trigger.update import Update, make_parts, penalise, update
 
@@ -40,60 +41,37 @@ def train_trigger(
     items: Mapping[str, Sequence[TaskItem]],
     config: TriggerConfig,
     *,
-    devices: Devices = ALONE,
-    checkpoint: Path | None = None,
-    checkpoint_interval_seconds: float = 30.0,
-    on_checkpoint: Callable[[Path], None] | None = None,
-    on_step: Callable[[TriggerStep], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    control: RunControl[TriggerStep] = UNWATCHED,
 ) -> TriggerReport:
     """Train the trigger of the memory named `memory` in place, by playing items with it.
 
     Args:
-        items: by task. A step draws from all of them together, so a task counts by its number of items. Give tasks
+        items: by task. A step draws from all of them together, so a task counts by its number of items. Include tasks
             that the memory was not made for too: a trigger that never saw one knows nothing about where to skip.
-        devices: of the processes that all call this with equal arguments and equal weights
-            (`memgen.training.several_devices` starts them); the first one saves and reports.
-        checkpoint: file to save the state to while training, and to go on from if it exists.
-        on_checkpoint: called with that file each time it was written.
-        should_stop: asked while rollouts are drawn; true ends the run with the state of the last whole step saved.
 
     Raises:
         NothingToTrain: there are no items.
         ConfigError: the memory's trigger is not learned, or a number of devices other than the config's.
         TrainingDiverged: a loss or gradient is not finite.
-        Cancelled: `should_stop` said so.
+        Cancelled: `control.should_stop` returned true.
     """
     named = [(task, item) for task, some in items.items() for item in some]
     if not named:
         raise NothingToTrain("there are no items to play; give at least one")
-
-    def report_step(report: TriggerStep, seconds_left: float) -> None:
-        if on_step:
-            on_step(replace(report, seconds_left=seconds_left))
-
-    check_count(devices, config.devices)
-    run = _Run(host, memory, named, config, devices, should_stop)
-    run.go_on_from(checkpoint)
-    run_steps(
-        run,
-        config.steps,
-        checkpoint=checkpoint,
-        checkpoint_interval_seconds=checkpoint_interval_seconds,
-        on_checkpoint=on_checkpoint,
-        on_step=report_step,
-        should_stop=should_stop,
-        devices=devices,
-    )
+    check_count(control.devices, config.devices)
+    run = TriggerRun(host, memory, named, config, control)
+    run_steps(run, config.steps, control)
     return run.report()
 
 
-Batch = tuple[list[Group], PromptCache]
+TriggerBatch = tuple[list[Group], PromptCache]
 """The groups of a step, the same on every device, and where those that were played here had their prompts read."""
 
 
-class _Run:
+class TriggerRun(Learner[TriggerBatch, TriggerStep]):
     """What a run carries from step to step."""
+
+    stop_note = " was learned from"
 
     def __init__(
         self,
@@ -101,8 +79,7 @@ class _Run:
         memory: str,
         named: Sequence[tuple[str, TaskItem]],
         config: TriggerConfig,
-        devices: Devices,
-        should_stop: Callable[[], bool] | None,
+        control: RunControl[TriggerStep],
     ) -> None:
         """`named` are the items, each with its task's name."""
         trained = host.memories[memory]
@@ -119,11 +96,11 @@ class _Run:
             lambda step: min(1.0, (step + 1) / max(1, config.warmup_steps)),
             max_grad_norm=config.max_grad_norm,
             weight_decay=config.weight_decay,
-            devices=devices,
+            devices=control.devices,
         )
         self.progress = Progress([], [], [], [])
         self._host, self._memory, self._config = host, memory, config
-        self._named, self._devices, self._should_stop = named, devices, should_stop
+        self._named, self._control = named, control
 
     @property
     def steps_done(self) -> int:
@@ -137,37 +114,21 @@ class _Run:
     def seconds(self, value: float) -> None:
         self.progress.seconds = value
 
-    def play(self, step: int) -> Batch:
+    def collect(self, step: int) -> TriggerBatch:
         """The groups of a step, each with its task's name."""
         config = self._config
-        prompts = PromptCache(self._host.backbone.decoder, config.prompt_cache_bytes)
-        places = drawn_of_step(len(self._named), config.items_per_step, config.seed, step)
-        chosen = [self._named[n] for n in places]
+        chosen = [self._named[n] for n in places_of_step(len(self._named), config.items_per_step, config.seed, step)]
+        sampling = Sampling(config.max_new_tokens, temperature=config.temperature, trigger_temperature=1.0)
+        items = [item for _, item in chosen]
+        groups, prompts = play_step(self._host, self._memory, items, sampling, config, step, self._control)
+        return [group.of_task(task) for group, (task, _) in zip(groups, chosen, strict=True)], prompts
 
-        def play(share: range) -> list[Group]:
-            return roll_out(
-                self._host,
-                self._memory,
-                [chosen[place][1] for place in share],
-                Sampling(config.max_new_tokens, temperature=config.temperature, trigger_temperature=1.0),
-                group_size=config.group_size,
-                seed=seed_of(config.seed, step),
-                first=share.start,
-                prompts=prompts,
-                batch_size=config.rollout_batch_size,
-                should_stop=self._should_stop,
-            )
-
-        groups = play_together(self._devices, len(chosen), play)
-        tasks = [task for task, _ in chosen]
-        return [_of_task(group, task) for group, task in zip(groups, tasks, strict=True)], prompts
-
-    def learn(self, batch: Batch) -> TriggerStep:
+    def learn(self, batch: TriggerBatch) -> TriggerStep:
         """Take the step's optimizer steps."""
         groups, prompts = batch
         config, scored = self._config, penalise(groups, self._config.penalty)
         able = [place for place, group in enumerate(scored) if group.can_teach]
-        teaching, share = [scored[place] for place in able], self._devices.share(len(groups))
+        teaching, share = [scored[place] for place in able], self._control.devices.share(len(groups))
         updates: list[Update] = []
         if teaching:
             own = [number for number, place in enumerate(able) if place in share]
@@ -193,16 +154,21 @@ class _Run:
             seconds_left=0.0,
         )
 
-    def go_on_from(self, checkpoint: Path | None) -> None:
-        """Take up a saved state, if there is one."""
-        if checkpoint is None or not checkpoint.is_file():
-            return
-        state, _ = self.trainable.resume(checkpoint)
+    def timed(self, report: TriggerStep, elapsed: float, seconds_left: float) -> TriggerStep:
+        return replace(report, seconds_left=seconds_left)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            ArtifactCorrupt: it can't be read, or is of another kind of run.
+        """
+        state, _ = self.trainable.resume(path)
         try:
             self.progress = Progress(**state)
         except TypeError as error:
             raise ArtifactCorrupt(
-                f"checkpoint {checkpoint} is of another kind of run: {error}; delete it to start over"
+                f"checkpoint {path} is of another kind of run: {error}; delete it to start over"
             ) from error
 
     def save(self, path: Path) -> None:
@@ -211,7 +177,3 @@ class _Run:
 
     def report(self) -> TriggerReport:
         return self.progress.report(self.trainable)
-
-
-def _of_task(group: Group, task: str) -> Group:
-    return Group(tuple(replace(rollout, task=task) for rollout in group.rollouts))

@@ -8,23 +8,20 @@ Items and seeds depend only on the step, so a run killed at any step goes on fro
 Groups whose rewards are all equal teach nothing and are skipped, also from the losses' denominators and the KL term.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
-from memgen.backbone.prompt_cache import PromptCache
 from memgen.config import GrpoConfig
 from memgen.errors import NothingToTrain
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
-from memgen.training.devices import ALONE, Devices
 from memgen.training.forward import PrefixStore
-from memgen.training.reward.loop import drawn_of_step, play_together
 from memgen.training.reward.losses import has_spread
-from memgen.training.reward.rollouts import Group, roll_out, seed_of
-from memgen.training.weaver.grpo_run import Batch, GrpoReport, GrpoStep, run_grpo
+from memgen.training.reward.rollouts import Group, places_of_step, play_step
+from memgen.training.run_control import UNWATCHED, RunControl
+from memgen.training.weaver.grpo_run import GrpoBatch, GrpoReport, GrpoStep, run_grpo
 
 
 def train_weaver_grpo(
@@ -34,29 +31,18 @@ def train_weaver_grpo(
     config: GrpoConfig,
     *,
     task: str = "",
-    devices: Devices = ALONE,
-    checkpoint: Path | None = None,
-    checkpoint_interval_seconds: float = 30.0,
-    on_checkpoint: Callable[[Path], None] | None = None,
-    on_step: Callable[[GrpoStep], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    control: RunControl[GrpoStep] = UNWATCHED,
 ) -> GrpoReport:
     """Train the weaver of the memory named `memory` in place, by playing `items` with it.
 
     Args:
         task: name noted with each rollout.
-        devices: of the processes that all call this with equal arguments and equal weights
-            (`memgen.training.several_devices` starts them); the first one saves and reports.
-        checkpoint: file to save the state to while training, and to go on from if it exists. A run goes on from the
-            weights in it, whatever the memory's are.
-        on_checkpoint: called with that file each time it was written.
-        should_stop: asked while rollouts are drawn; true ends the run with the state of the last whole step saved.
 
     Raises:
         NothingToTrain: there are no items.
         ConfigError: the memory's trigger never weaves, or a number of devices other than the config's.
         TrainingDiverged: a loss or gradient is not finite.
-        Cancelled: `should_stop` said so.
+        Cancelled: `control.should_stop` returned true.
     """
     if not items:
         raise NothingToTrain("there are no items to play; give at least one")
@@ -64,40 +50,12 @@ def train_weaver_grpo(
         config.max_new_tokens, temperature=config.temperature, trigger_temperature=config.trigger_temperature
     )
 
-    def played(step: int) -> Batch:
-        prompts = PromptCache(host.backbone.decoder, config.prompt_cache_bytes)
-        chosen = drawn_of_step(len(items), config.items_per_step, config.seed, step)
+    def played(step: int) -> GrpoBatch:
+        chosen = [items[n] for n in places_of_step(len(items), config.items_per_step, config.seed, step)]
+        groups, prompts = play_step(host, memory, chosen, sampling, config, step, control)
+        return [group.of_task(task) for group in groups], prompts
 
-        def play(places: range) -> list[Group]:
-            return roll_out(
-                host,
-                memory,
-                [items[chosen[place]] for place in places],
-                sampling,
-                group_size=config.group_size,
-                task=task,
-                seed=seed_of(config.seed, step),
-                first=places.start,
-                prompts=prompts,
-                batch_size=config.rollout_batch_size,
-                should_stop=should_stop,
-            )
-
-        return play_together(devices, len(chosen), play), prompts
-
-    report = run_grpo(
-        host,
-        memory,
-        config,
-        played,
-        keeps_start=config.kl_coefficient > 0,
-        checkpoint=checkpoint,
-        checkpoint_interval_seconds=checkpoint_interval_seconds,
-        on_checkpoint=on_checkpoint,
-        on_step=on_step,
-        should_stop=should_stop,
-        devices=devices,
-    )
+    report = run_grpo(host, memory, config, played, keeps_start=config.kl_coefficient > 0, control=control)
     return replace(report, flags=(*report.flags, *_reward_flags(report.rewards)))
 
 
@@ -107,12 +65,7 @@ def train_weaver_on_groups(
     groups: Sequence[Group],
     config: GrpoConfig,
     *,
-    devices: Devices = ALONE,
-    checkpoint: Path | None = None,
-    checkpoint_interval_seconds: float = 30.0,
-    on_checkpoint: Callable[[Path], None] | None = None,
-    on_step: Callable[[GrpoStep], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    control: RunControl[GrpoStep] = UNWATCHED,
 ) -> GrpoReport:
     """Train the weaver of the memory named `memory` in place on recorded groups
     (`memgen.training.reward.recorded_groups`).
@@ -121,31 +74,20 @@ def train_weaver_on_groups(
     the one that drew the tokens, by the turn's logprobs, which must be of `softmax(logits / config.temperature)`.
     Turns without any are taken as drawn from the memory as it was at the start.
 
-    Arguments and errors are those of `train_weaver_grpo`; NothingToTrain means that no group has a spread of rewards.
+    Errors are those of `train_weaver_grpo`; NothingToTrain means that no group has a spread of rewards.
     """
     spread = [group for group in groups if has_spread(group.rewards)]
     if not spread:
         raise NothingToTrain(f"none of {len(groups)} groups has rewards that differ; there is nothing to compare")
-    asked = [[turn.prompt_ids[:-1] for rollout in group.rollouts for turn in rollout.turns] for group in groups]
-    prompts = PrefixStore(host.backbone, config.prompt_cache_bytes, asked)
+    passes = [[turn.prompt_ids[:-1] for rollout in group.rollouts for turn in rollout.turns] for group in groups]
+    prompts = PrefixStore(host.backbone, config.prompt_cache_bytes, passes)
 
-    def recorded(step: int) -> Batch:
-        return [groups[n] for n in drawn_of_step(len(groups), config.items_per_step, config.seed, step)], prompts
+    def recorded(step: int) -> GrpoBatch:
+        return [groups[n] for n in places_of_step(len(groups), config.items_per_step, config.seed, step)], prompts
 
     logged = all(turn.logprobs for group in spread for rollout in group.rollouts for turn in rollout.turns)
-    return run_grpo(
-        host,
-        memory,
-        config,
-        recorded,
-        keeps_start=config.kl_coefficient > 0 or not logged,
-        checkpoint=checkpoint,
-        checkpoint_interval_seconds=checkpoint_interval_seconds,
-        on_checkpoint=on_checkpoint,
-        on_step=on_step,
-        should_stop=should_stop,
-        devices=devices,
-    )
+    keeps_start = config.kl_coefficient > 0 or not logged
+    return run_grpo(host, memory, config, recorded, keeps_start=keeps_start, control=control)
 
 
 def _reward_flags(rewards: Sequence[float]) -> tuple[str, ...]:

@@ -15,10 +15,11 @@ from memgen.errors import ArtifactCorrupt, ConfigError
 from memgen.memory.host import AdapterHost
 from memgen.training.devices import Devices, check_count
 from memgen.training.forward import PrefixSource
+from memgen.training.loop import Learner, run_steps
 from memgen.training.optimizing import ParameterGroup, Trainable
-from memgen.training.reward.loop import run_steps
 from memgen.training.reward.losses import has_spread
 from memgen.training.reward.rollouts import Group
+from memgen.training.run_control import RunControl
 from memgen.training.weaver.update import Update, make_parts, update
 
 
@@ -74,7 +75,7 @@ class _Progress:
     seconds: float = 0.0
 
 
-Batch = tuple[list[Group], PrefixSource]
+GrpoBatch = tuple[list[Group], PrefixSource]
 """The groups of a step, the same on every device, and where their prompts are read."""
 
 
@@ -82,59 +83,41 @@ def run_grpo(
     host: AdapterHost,
     memory: str,
     config: GrpoConfig,
-    play: Callable[[int], Batch],
+    collect: Callable[[int], GrpoBatch],
     *,
     keeps_start: bool,
-    checkpoint: Path | None,
-    checkpoint_interval_seconds: float,
-    on_checkpoint: Callable[[Path], None] | None,
-    on_step: Callable[[GrpoStep], None] | None,
-    should_stop: Callable[[], bool] | None,
-    devices: Devices,
+    control: RunControl[GrpoStep],
 ) -> GrpoReport:
-    """Train the weaver of the memory named `memory` in place, on the groups that `play` gives for each step (from 0).
+    """Train the weaver of the memory named `memory` in place, on the groups that `collect` returns for each step (from
+    0).
 
     Args:
-        keeps_start: some logprobs will be asked of the memory as it was at the start; a copy stays in the host.
-        devices: of the processes that all call this with equal arguments and equal weights.
+        keeps_start: some logprobs will be computed with the memory as it was at the start; a copy stays in the host.
 
     Raises:
         ConfigError: the memory's trigger never weaves, or a number of devices other than the config's.
         ArtifactCorrupt: the checkpoint is of another kind of run.
         TrainingDiverged: a loss or gradient is not finite.
-        Cancelled: `should_stop` or `play` said so.
+        Cancelled: `control.should_stop` returned true, or `collect` raised it.
     """
-
-    def report_step(report: GrpoStep, seconds_left: float) -> None:
-        if on_step:
-            on_step(replace(report, seconds_left=seconds_left))
-
-    check_count(devices, config.devices)
-    run = _Run(host, memory, config, play, devices, keeps_start=keeps_start)
-    with run.start_at_hand():
-        run.go_on_from(checkpoint)
-        run_steps(
-            run,
-            config.steps,
-            checkpoint=checkpoint,
-            checkpoint_interval_seconds=checkpoint_interval_seconds,
-            on_checkpoint=on_checkpoint,
-            on_step=report_step,
-            should_stop=should_stop,
-            devices=devices,
-        )
+    check_count(control.devices, config.devices)
+    run = GrpoRun(host, memory, config, collect, control.devices, keeps_start=keeps_start)
+    with run.start_kept():
+        run_steps(run, config.steps, control)
     return run.report()
 
 
-class _Run:
+class GrpoRun(Learner[GrpoBatch, GrpoStep]):
     """What a run carries from step to step."""
+
+    stop_note = " was learned from"
 
     def __init__(
         self,
         host: AdapterHost,
         memory: str,
         config: GrpoConfig,
-        play: Callable[[int], Batch],
+        collect: Callable[[int], GrpoBatch],
         devices: Devices,
         *,
         keeps_start: bool,
@@ -154,13 +137,13 @@ class _Run:
             devices=devices,
         )
         self.progress = _Progress([], [])
-        self._play = play
+        self._collect = collect
         self._host, self._memory, self._config, self._devices = host, memory, config, devices
         self._start = f"{memory}@start" if keeps_start else None
 
     @contextmanager
-    def start_at_hand(self) -> Iterator[None]:
-        """Keep the memory as it is now in the host, if the run asks for its logprobs."""
+    def start_kept(self) -> Iterator[None]:
+        """Keep a copy of the memory as it is now in the host, if the run needs its logprobs."""
         if self._start is None:
             yield
             return
@@ -183,18 +166,20 @@ class _Run:
     def seconds(self, value: float) -> None:
         self.progress.seconds = value
 
-    def go_on_from(self, checkpoint: Path | None) -> None:
-        """Take up a saved state, if there is one."""
-        if checkpoint is None or not checkpoint.is_file():
-            return
-        state, kept = self.trainable.resume(checkpoint)
+    def resume(self, path: Path) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            ArtifactCorrupt: it can't be read, or is of another kind of run.
+        """
+        state, kept = self.trainable.resume(path)
         try:
             self.progress = _Progress(**state)
             for name, tensor in self._kept().items():
                 tensor.copy_(kept[name])
         except (TypeError, KeyError) as error:
             raise ArtifactCorrupt(
-                f"checkpoint {checkpoint} is of another kind of run: {error}; delete it to start over"
+                f"checkpoint {path} is of another kind of run: {error}; delete it to start over"
             ) from error
 
     def report(self) -> GrpoReport:
@@ -217,11 +202,11 @@ class _Run:
             flags=tuple(found),
         )
 
-    def play(self, step: int) -> Batch:
+    def collect(self, step: int) -> GrpoBatch:
         """The groups that a step learns from."""
-        return self._play(step)
+        return self._collect(step)
 
-    def learn(self, batch: Batch) -> GrpoStep:
+    def learn(self, batch: GrpoBatch) -> GrpoStep:
         """Take the step's optimizer steps."""
         groups, prompts = batch
         differing = [place for place, group in enumerate(groups) if has_spread(group.rewards)]
@@ -233,6 +218,9 @@ class _Run:
             update(self._host, self._memory, self.trainable, parts, prompts, self._config) for _ in range(iterations)
         ]
         return self._note(groups, len(groups) - len(spread), updates)
+
+    def timed(self, report: GrpoStep, elapsed: float, seconds_left: float) -> GrpoStep:
+        return replace(report, seconds_left=seconds_left)
 
     def save(self, path: Path) -> None:
         """Write weights, the optimizer's state and the progress."""

@@ -6,8 +6,8 @@ weaver that was never trained starts from its data (`memgen.training.weaver.quer
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,19 +16,21 @@ from torch import Tensor
 from memgen.artifacts.report import TrainingReport
 from memgen.backbone.prompt_cache import Tokens
 from memgen.config import TrainingConfig
-from memgen.errors import Cancelled, ConfigError, NothingToTrain
+from memgen.errors import ConfigError, NothingToTrain
 from memgen.memory.host import AdapterHost
 from memgen.training.batches import batch_of_step, parts_of_batch
-from memgen.training.devices import ALONE, Devices, check_count
+from memgen.training.devices import Devices, check_count
 from memgen.training.examples import Example, ExampleSet, hold_out
 from memgen.training.forward import PrefixStore, gathered, supervised_nll, texts_read
+from memgen.training.loop import Learner, run_steps
 from memgen.training.losses import mean_by_example, weighted_mean
 from memgen.training.optimizing import ParameterGroup, StepReport, Trainable
+from memgen.training.run_control import UNWATCHED, RunControl
 from memgen.training.weaver.early_stopping import EarlyStopping
 from memgen.training.weaver.query_start import start_from_answers
 
 
-class _Run:
+class SftRun(Learner[list[Example], StepReport]):
     """What a run carries from step to step."""
 
     def __init__(
@@ -60,12 +62,27 @@ class _Run:
         self.stopping = EarlyStopping(config.patience)
         self.prefixes = PrefixStore(host.backbone, config.prefix_cache_bytes, self._prompts())
         self.losses: list[float] = []
-        self.tokens = 0
+        self.tokens = self._tokens_before = 0
         self.seconds = 0.0
 
-    def step(self) -> float:
-        """One optimizer step; returns the gradient's norm."""
-        batch = batch_of_step(self.examples, self.config, self.trainable.steps)
+    @property
+    def steps_done(self) -> int:
+        return self.trainable.steps
+
+    @property
+    def is_over(self) -> bool:
+        return self.stopping.over
+
+    def begin(self) -> None:
+        """Measure the held-out loss of the weights that the run starts with, unless it was measured before."""
+        if self.held_out and not self.stopping.looks:
+            self.look()
+
+    def collect(self, step: int) -> list[Example]:
+        return batch_of_step(self.examples, self.config, step)
+
+    def learn(self, batch: list[Example]) -> StepReport:
+        """Take one optimizer step, and look at the held-out examples if it is their turn."""
         whole, part = sum(example.weight for example in batch), 0.0
         self.trainable.zero_grad()
         for shards in parts_of_batch(batch, self.config.accumulate_steps, self.devices.count):
@@ -75,7 +92,23 @@ class _Run:
         loss_of_step, grad_norm = self.trainable.step(part)
         self.losses.append(loss_of_step)
         self.tokens += sum(example.tokens for example in batch)
-        return grad_norm
+        step, steps = self.trainable.steps, self.config.steps
+        looks = bool(self.held_out) and (step % self.config.validate_every == 0 or step == steps)
+        if looks:
+            self.look()
+        return StepReport(
+            step=step,
+            steps=steps,
+            loss=loss_of_step,
+            grad_norm=grad_norm,
+            tokens_per_second=0.0,
+            seconds_left=0.0,
+            held_out_loss=self.stopping.looks[-1][1] if looks else None,
+        )
+
+    def timed(self, report: StepReport, elapsed: float, seconds_left: float) -> StepReport:
+        tokens = self.tokens - self._tokens_before
+        return replace(report, tokens_per_second=tokens / elapsed, seconds_left=seconds_left)
 
     @torch.no_grad()
     def look(self) -> None:
@@ -85,17 +118,14 @@ class _Run:
         total = torch.stack([torch.zeros((), device=self.host.backbone.device), *mine]).sum()
         self.stopping.look(self.trainable, float(self.devices.total(total)))
 
-    def save(self, path: Path | None, on_checkpoint: Callable[[Path], None] | None) -> None:
-        if path is None or not self.devices.is_first:
-            return
+    def save(self, path: Path) -> None:
         state = {"losses": self.losses, "tokens": self.tokens, "seconds": self.seconds, "looks": self.stopping.looks}
         self.trainable.save(path, state, self.stopping.kept())
-        if on_checkpoint:
-            on_checkpoint(path)
 
     def resume(self, path: Path) -> None:
         state, kept = self.trainable.resume(path)
         self.losses, self.tokens, self.seconds = list(state["losses"]), int(state["tokens"]), float(state["seconds"])
+        self._tokens_before = self.tokens
         self.stopping.resume(state["looks"], kept)
 
     def _loss(self, shard: Sequence[Example], whole: float) -> Tensor:
@@ -133,79 +163,38 @@ def train_weaver(
     config: TrainingConfig,
     *,
     held_out: Sequence[Example] = (),
-    devices: Devices = ALONE,
     moments: Path | None = None,
     moments_out: Path | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_interval_seconds: float = 30.0,
-    on_checkpoint: Callable[[Path], None] | None = None,
-    on_step: Callable[[StepReport], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    control: RunControl[StepReport] = UNWATCHED,
 ) -> TrainingReport:
     """Train the memory named `memory` in place.
 
-    With held-out examples, it ends with the weights of their lowest loss: those given, or else the config's share of
-    the trajectories. With none it ends with the last.
+    With held-out examples, it ends with the weights of their lowest loss: those of `held_out`, or else the config's
+    share of the trajectories. With none it ends with the last.
 
     Args:
         held_out: examples to look at every `validate_every` steps; instead of `held_out_share`.
-        devices: of the processes that all call this with equal arguments and equal weights
-            (`memgen.training.several_devices` starts them); the first one saves and reports.
         moments: file with the optimizer's moments of the run that the memory's weights come from.
         moments_out: file to write those of this run's end to.
-        checkpoint: file to save the state to while training, and to go on from if it exists.
-        on_checkpoint: called with that file each time it was written.
-        should_stop: asked before each step; true ends the run with its state saved.
 
     Raises:
         NothingToTrain: no example is left after skipping.
         TrainingDiverged: a loss or gradient is not finite.
-        Cancelled: `should_stop` said so, on any device.
+        Cancelled: `control.should_stop` returned true, on any device.
         ConfigError: `patience` without held-out examples, or a number of devices other than the config's.
         ArtifactCorrupt, ArtifactMismatch: `moments` can't be read, or are of other shapes.
     """
-    _check(data, held_out, config, devices)
+    _check(data, held_out, config, control.devices)
     if not held_out and config.held_out_share:
         data, held_out = hold_out(data, config.held_out_share, config.seed)
-    run = _Run(host, memory, data.examples, held_out, config, devices)
-    if checkpoint and checkpoint.is_file():
-        run.resume(checkpoint)
-    elif moments:
+    run = SftRun(host, memory, data.examples, held_out, config, control.devices)
+    if moments and not control.saved_state:
         run.trainable.take_moments(moments)
-    trainable, stopping = run.trainable, run.stopping
-    first_step, began, saved = trainable.steps, time.monotonic(), time.monotonic()
-    seconds_before, tokens_before = run.seconds, run.tokens
-    if held_out and not stopping.looks:
-        run.look()
-    while trainable.steps < config.steps and not stopping.over:
-        if devices.any(bool(should_stop and should_stop())):
-            run.save(checkpoint, on_checkpoint)
-            raise Cancelled(f"stopped before step {trainable.steps + 1} of {config.steps}")
-        grad_norm = run.step()
-        looks = bool(held_out) and (trainable.steps % config.validate_every == 0 or trainable.steps == config.steps)
-        if looks:
-            run.look()
-        elapsed = time.monotonic() - began
-        run.seconds = seconds_before + elapsed
-        if time.monotonic() - saved >= checkpoint_interval_seconds:
-            run.save(checkpoint, on_checkpoint)
-            saved = time.monotonic()
-        if on_step and devices.is_first:
-            on_step(
-                StepReport(
-                    step=trainable.steps,
-                    steps=config.steps,
-                    loss=run.losses[-1],
-                    grad_norm=grad_norm,
-                    tokens_per_second=(run.tokens - tokens_before) / elapsed,
-                    seconds_left=elapsed / (trainable.steps - first_step) * (config.steps - trainable.steps),
-                    held_out_loss=stopping.looks[-1][1] if looks else None,
-                )
-            )
+    run_steps(run, config.steps, control)
     if moments_out:
-        trainable.save_moments(moments_out)
-    if stopping.best:
-        trainable.restore(stopping.best_weights)
+        run.trainable.save_moments(moments_out)
+    if run.stopping.best:
+        run.trainable.restore(run.stopping.best_weights)
     return _report(run, data)
 
 
@@ -221,7 +210,7 @@ def _check(data: ExampleSet, held_out: Sequence[Example], config: TrainingConfig
     check_count(devices, config.devices)
 
 
-def _report(run: _Run, data: ExampleSet) -> TrainingReport:
+def _report(run: SftRun, data: ExampleSet) -> TrainingReport:
     trainable, looks = run.trainable, tuple(run.stopping.looks)
     return TrainingReport(
         examples=len(data.examples),

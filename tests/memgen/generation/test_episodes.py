@@ -9,7 +9,7 @@ import pytest
 
 from memgen.artifacts.artifact import load_artifact
 from memgen.errors import Cancelled
-from memgen.generation.episodes import Episode, play
+from memgen.generation.episodes import Episode, PlaySettings, play
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import Observation
@@ -77,8 +77,8 @@ def test_max_turns_end_an_episode(host: AdapterHost) -> None:
 def test_episodes_do_not_depend_on_their_batches(host: AdapterHost, artifacts: dict[str, Path]) -> None:
     load_artifact(host, "m", artifacts["yes"])
     items = [Told(str(n), steps=1 + n % 3, hello="hi " * (1 + 7 * (n % 2))) for n in range(11)]
-    together = play(host, "m", items, drawn, batch_size=16)
-    alone = play(host, "m", items, drawn, batch_size=1)  # four at a time, the others wait
+    together = play(host, "m", items, drawn, settings=PlaySettings(batch_size=16))
+    alone = play(host, "m", items, drawn, settings=PlaySettings(batch_size=1))  # four at a time, the others wait
     assert texts(together) == texts(alone)
     assert [len(e.turns) for e in together] == [1 + n % 3 for n in range(11)]
     assert [e.item_id for e in together] == [str(n) for n in range(11)]
@@ -93,7 +93,7 @@ def test_no_more_than_four_batches_of_environments_are_open(host: AdapterHost) -
         open_at_once.add(sum(item.open_now for item in items))
         return drawn(index, turn)
 
-    play(host, None, items, counted, batch_size=2)
+    play(host, None, items, counted, settings=PlaySettings(batch_size=2))
     assert max(open_at_once) == 8
 
 
@@ -117,5 +117,5 @@ def test_an_episode_that_outgrows_the_context_ends(host: AdapterHost) -> None:
 def test_environments_are_closed_when_asked_to_stop(host: AdapterHost) -> None:
     items = [Told(str(n)) for n in range(3)]
     with pytest.raises(Cancelled):
-        play(host, None, items, drawn, should_stop=lambda: items[0].open_now == 1)
+        play(host, None, items, drawn, settings=PlaySettings(should_stop=lambda: items[0].open_now == 1))
     assert [item.open_now for item in items] == [0, 0, 0]

@@ -31,6 +31,7 @@ from memgen.training.examples import ExampleSet, build_examples
 from memgen.training.optimizing import StepReport
 from memgen.training.reward.losses import has_spread
 from memgen.training.reward.rollouts import roll_out
+from memgen.training.run_control import RunControl
 from memgen.training.several_devices import train_on_devices
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
@@ -59,14 +60,13 @@ def _weights(host: AdapterHost) -> list[torch.Tensor]:
 
 
 def _run(
-    backbone: Backbone, data: ExampleSet, config: TrainingConfig, seed: int = 1, **named: Any
+    backbone: Backbone, data: ExampleSet, config: TrainingConfig, seed: int = 1, **control: Any
 ) -> tuple[TrainingReport, list[torch.Tensor], AdapterHost]:
     host = AdapterHost(backbone)
     host.create("m", replace(CONFIG, max_insertions=2), seed=seed)
     cache_dir = Path(backbone.name).parent
-    watching = {name: named.pop(name) for name in ("on_checkpoint", "on_step", "should_stop") if name in named}
-    train = partial(train_weaver, data=data, config=config, **named)
-    report = train_on_devices(train, config.devices, host, "m", cache_dir=cache_dir, **watching)
+    train = partial(train_weaver, data=data, config=config)
+    report = train_on_devices(train, config.devices, host, "m", cache_dir=cache_dir, control=RunControl(**control))
     return report, _weights(host), host
 
 
@@ -120,7 +120,7 @@ PLAYED = replace(
 
 
 def _played(
-    backbone: Backbone, train: Callable[..., Any], config: GrpoConfig | TriggerConfig, **watching: Any
+    backbone: Backbone, train: Callable[..., Any], config: GrpoConfig | TriggerConfig, **control: Any
 ) -> tuple[Any, list[torch.Tensor]]:
     """What `train` makes of a memory that is cued and has a trigger."""
     host = AdapterHost(backbone)
@@ -134,7 +134,9 @@ def _played(
     assert memory.recall is not None
     memory.recall = memory.recall.remembering([PastTrajectory("1", "t", "say 7", "yes", 1.0)])
     cache_dir = Path(backbone.name).parent
-    report = train_on_devices(partial(train, config=config), config.devices, host, "m", cache_dir=cache_dir, **watching)
+    report = train_on_devices(
+        partial(train, config=config), config.devices, host, "m", cache_dir=cache_dir, control=RunControl(**control)
+    )
     return report, [parameter.detach().clone() for parameter in memory.every_parameter()]
 
 
@@ -149,15 +151,15 @@ def test_two_processes_play_and_learn_what_one_does(backbone: Backbone, tmp_path
     expected, expected_weights = _played(backbone, train, PLAYED)
     steps: list[GrpoStep] = []
     checkpoint = tmp_path / "state.safetensors"
-    kept = partial(train, checkpoint=checkpoint, checkpoint_interval_seconds=0.0)
-    found, weights = _played(backbone, kept, replace(PLAYED, devices=2), on_step=steps.append)
+    saving = {"checkpoint": checkpoint, "checkpoint_interval_seconds": 0.0}
+    found, weights = _played(backbone, train, replace(PLAYED, devices=2), **saving, on_step=steps.append)
     assert [step.step for step in steps] == [1, 2, 3]
     assert expected.rewards == pytest.approx(found.rewards, abs=1e-6)
     assert len(set(found.rewards)) == 3
     assert expected.losses == pytest.approx(found.losses, abs=1e-4)
     assert (found.rollouts, found.groups, found.tokens) == (36, 9, expected.tokens)
     _close(weights, expected_weights)
-    again, read = _played(backbone, partial(train, checkpoint=checkpoint), PLAYED)
+    again, read = _played(backbone, train, PLAYED, checkpoint=checkpoint)
     assert again.rewards == found.rewards
     assert all(torch.equal(one, other) for one, other in zip(read, weights, strict=True))
 
@@ -194,8 +196,9 @@ def test_playing_stops_on_all_devices_with_the_state_saved(backbone: Backbone, t
     with pytest.raises(Cancelled, match="stopped before step .* of 100000 was learned from"):
         _played(
             backbone,
-            partial(train_weaver_grpo, items=items(5), checkpoint=tmp_path / "state.safetensors"),
+            partial(train_weaver_grpo, items=items(5)),
             replace(PLAYED, steps=100_000, devices=2),
+            checkpoint=tmp_path / "state.safetensors",
             on_checkpoint=saved.append,
             on_step=steps.append,
             should_stop=lambda: len(steps) >= 1,

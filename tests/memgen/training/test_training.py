@@ -22,6 +22,7 @@ from memgen.training.examples import Example, ExampleSet, build_examples
 from memgen.training.forward import PrefixStore, gathered, supervised_nll
 from memgen.training.layout import insertion_points
 from memgen.training.losses import mean_by_example
+from memgen.training.run_control import RunControl
 from memgen.training.weaver.sft import did_not_learn, train_weaver
 from tests import reference
 from tests.memgen.conftest import CONFIG, SHAPES, conversations
@@ -120,7 +121,13 @@ def test_the_base_gets_no_gradient_and_does_not_change(host: AdapterHost, backbo
 def test_training_lowers_the_loss_and_reports_it(host: AdapterHost, data: ExampleSet) -> None:
     host.create("m", CONFIG)
     steps = []
-    report = train_weaver(host, "m", data, TrainingConfig(steps=40, batch_size=4, warmup_steps=4), on_step=steps.append)
+    report = train_weaver(
+        host,
+        "m",
+        data,
+        TrainingConfig(steps=40, batch_size=4, warmup_steps=4),
+        control=RunControl(on_step=steps.append),
+    )
     assert report.losses[-1] < 0.8 * report.losses[0]
     assert report.flags == ()
     assert [s.step for s in steps] == list(range(1, 41))
@@ -138,13 +145,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(backbone: Backbone, data: ExampleSet,
 
     broken.create("m", CONFIG, seed=1)
     checkpoint, seen = tmp_path / "state.safetensors", []
+    control = RunControl(checkpoint=checkpoint, on_step=seen.append, should_stop=lambda: len(seen) == 3)
     with pytest.raises(Cancelled, match="before step 4 of 6"):
-        train_weaver(
-            broken, "m", data, RUN, checkpoint=checkpoint, on_step=seen.append, should_stop=lambda: len(seen) == 3
-        )
+        train_weaver(broken, "m", data, RUN, control=control)
     resumed = AdapterHost(backbone)
     resumed.create("m", CONFIG, seed=99)
-    report = train_weaver(resumed, "m", data, RUN, checkpoint=checkpoint)
+    report = train_weaver(resumed, "m", data, RUN, control=RunControl(checkpoint=checkpoint))
 
     assert report.losses == expected.losses
     for one, other in zip(_weights(whole, "m"), _weights(resumed, "m"), strict=True):

@@ -11,6 +11,7 @@ import torch
 from memgen.artifacts.artifact import load_artifact
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import ConfigError
+from memgen.generation.episodes import PlaySettings
 from memgen.generation.requests import Decision
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
@@ -20,7 +21,7 @@ from memgen.text.chat import Answer
 from memgen.training.examples import Example
 from memgen.training.forward import supervised_nll
 from memgen.training.layout import insertions_of
-from memgen.training.reward.rollouts import Group, RolledTurn, example_of, roll_out, seed_of
+from memgen.training.reward.rollouts import Group, RolledTurn, example_of, places_of_step, roll_out, seed_of
 from tests.memgen.conftest import SHAPES
 
 SAMPLING = Sampling(24, temperature=1.0, trigger_temperature=1.0)
@@ -85,7 +86,7 @@ def test_the_training_forward_repeats_the_engines_logprobs(
             parameter.zero_()  # even odds
     prompts = PromptCache(host.backbone.decoder, 10**9)
     sampling = replace(SAMPLING, temperature=temperature)
-    groups = roll_out(host, "m", questions(3), sampling, group_size=4, seed=1, prompts=prompts)
+    groups = roll_out(host, "m", questions(3), sampling, group_size=4, seed=1, settings=PlaySettings(prompts=prompts))
     turns = turns_of(groups)
     examples = [example_of(turn, memory.config) for turn in turns]
     nll, rows = supervised_nll(host, "m", examples, prompts, temperature=temperature)
@@ -112,7 +113,9 @@ def test_so_it_does_for_later_turns(
 ) -> None:
     memory = load_artifact(host, "m", random_artifact(**shape, max_insertions=2))
     prompts = PromptCache(host.backbone.decoder, 10**9)
-    turns = turns_of(roll_out(host, "m", [Counting()], SAMPLING, group_size=3, seed=4, prompts=prompts))
+    turns = turns_of(
+        roll_out(host, "m", [Counting()], SAMPLING, group_size=3, seed=4, settings=PlaySettings(prompts=prompts))
+    )
     assert len(turns) == 9
     nll, _ = supervised_nll(host, "m", [example_of(turn, memory.config) for turn in turns], prompts)
     expected = torch.tensor([value for turn in turns for value in turn.logprobs])
@@ -144,9 +147,9 @@ def test_an_answer_that_ends_has_its_end_token(host: AdapterHost) -> None:
 
 
 def test_groups_hold_the_samples_of_an_item(host: AdapterHost) -> None:
-    groups = roll_out(host, None, questions(3), SAMPLING, group_size=4, task="t", seed=0, batch_size=5)
+    groups = roll_out(host, None, questions(3), SAMPLING, group_size=4, seed=0, settings=PlaySettings(batch_size=5))
     assert [[r.item_id for r in group.rollouts] for group in groups] == [["q0"] * 4, ["q1"] * 4, ["q2"] * 4]
-    assert {r.task for group in groups for r in group.rollouts} == {"t"}
+    assert {r.task for group in groups for r in group.of_task("t").rollouts} == {"t"}
     for group in groups:
         assert len({r.turns[0].prompt_ids for r in group.rollouts}) == 1
         assert len({r.turns[0].token_ids for r in group.rollouts}) == 4
@@ -157,7 +160,9 @@ def test_rollouts_repeat_by_their_seed(host: AdapterHost, random_artifact: Calla
     load_artifact(host, "m", random_artifact(max_insertions=3, trigger="head"))
 
     def tokens(seed: int, batch_size: int) -> list[tuple[int, ...]]:
-        groups = roll_out(host, "m", questions(2), SAMPLING, group_size=3, seed=seed, batch_size=batch_size)
+        groups = roll_out(
+            host, "m", questions(2), SAMPLING, group_size=3, seed=seed, settings=PlaySettings(batch_size=batch_size)
+        )
         return [turn.token_ids for turn in turns_of(groups)]
 
     assert tokens(1, 6) == tokens(1, 4)
@@ -168,7 +173,7 @@ def test_rollouts_repeat_by_their_seed(host: AdapterHost, random_artifact: Calla
 def test_a_groups_prompt_is_read_once_and_later_turns_from_where_they_part(host: AdapterHost) -> None:
     prompts = PromptCache(host.backbone.decoder, 10**9)
     sampling = replace(SAMPLING, max_new_tokens=4)
-    [group] = roll_out(host, None, [Counting()], sampling, group_size=3, seed=0, prompts=prompts)
+    [group] = roll_out(host, None, [Counting()], sampling, group_size=3, seed=0, settings=PlaySettings(prompts=prompts))
     assert group.rewards == (3.0, 3.0, 3.0)
     assert [len(rollout.turns) for rollout in group.rollouts] == [3, 3, 3]
     first = len(group.rollouts[0].turns[0].prompt_ids) - 1
@@ -197,3 +202,10 @@ def test_where_the_engine_wove_in_counts_of_answer_tokens(
     assert example_of(turn(3), cache).insertions == (0, 5)
     assert example_of(turn(4), embedding).insertions == (0, 5)
     assert example_of(RolledTurn((1,), (2,), (), ()), cache).insertions is None
+
+
+def test_every_epoch_plays_every_item_once() -> None:
+    drawn = [n for step in range(6) for n in places_of_step(6, 4, 5, step)]
+    epochs = [drawn[n : n + 6] for n in range(0, 24, 6)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1

@@ -19,6 +19,7 @@ from memgen.memory.weights import Memory
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import SingleTurn
 from memgen.text.chat import Answer, parse_answer, render_prompt, tokenize
+from memgen.training.run_control import RunControl
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerReport, entropy
 from tests.memgen.conftest import LETTERS, randomise, unlike_queries
@@ -201,11 +202,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(backbone: Backbone, kind: str, tmp_pa
             "m",
             tasks(broken),
             run,
-            checkpoint=checkpoint,
-            on_step=seen.append,
-            should_stop=lambda: len(seen) == 2,
+            control=RunControl(checkpoint=checkpoint, on_step=seen.append, should_stop=lambda: len(seen) == 2),
         )
-    report = train_trigger(resumed.host, "m", tasks(resumed), run, checkpoint=checkpoint)
+    report = train_trigger(resumed.host, "m", tasks(resumed), run, control=RunControl(checkpoint=checkpoint))
     assert timeless(report) == timeless(expected)
     assert expected.optimizer_steps >= 4
     assert expected.optimizer_steps % 2 == 0
@@ -223,7 +222,7 @@ def test_the_weaver_and_the_base_stay_as_they_are(backbone: Backbone) -> None:
     before = [parameter.detach().clone() for parameter in frozen]
     items = planted.items("always", questions("say yes", 0, 4))
     steps = []
-    train_trigger(planted.host, "m", {"helped": items}, replace(RUN, steps=2), on_step=steps.append)
+    train_trigger(planted.host, "m", {"helped": items}, replace(RUN, steps=2), control=RunControl(on_step=steps.append))
     assert all(torch.equal(old, new) for old, new in zip(before, frozen, strict=True))
     assert any(not torch.equal(b, torch.zeros_like(b)) for _, b in planted.memory.trigger.factors.values())
     assert [step.step for step in steps] == [1, 2]

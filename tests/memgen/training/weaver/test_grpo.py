@@ -15,6 +15,7 @@ from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.config import GrpoConfig
 from memgen.errors import ArtifactCorrupt, Cancelled, ConfigError, NothingToTrain
+from memgen.generation.episodes import PlaySettings
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Grader, Reference
@@ -23,7 +24,9 @@ from memgen.text.chat import Answer
 from memgen.training.examples import Example
 from memgen.training.forward import supervised_nll
 from memgen.training.reward.rollouts import Group, RolledTurn, Rollout, roll_out
+from memgen.training.run_control import RunControl
 from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
+from memgen.training.weaver.grpo_run import GrpoStep
 from memgen.training.weaver.update import make_parts
 from tests.memgen.conftest import CONFIG, SHAPES, randomise
 
@@ -104,7 +107,7 @@ def test_the_first_step_pushes_the_better_answers_up(backbone: Backbone, shape: 
     config = replace(SHORT, items_per_step=4, max_new_tokens=24, learning_rate=1e-4, query_learning_rate=1e-4)
     prompts = PromptCache(backbone.decoder, 10**9)
     sampling = Sampling(24, temperature=1.0, trigger_temperature=1.0)
-    groups = roll_out(host, "m", items(4), sampling, group_size=4, seed=0, prompts=prompts)
+    groups = roll_out(host, "m", items(4), sampling, group_size=4, seed=0, settings=PlaySettings(prompts=prompts))
     report = train_weaver_on_groups(host, "m", groups, replace(config, steps=4, warmup_steps=0))
     # At first every ratio is 1, so the loss is minus the mean advantage of the tokens that memory is woven among.
     first = make_parts(host, "m", None, groups, prompts, config)
@@ -172,14 +175,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(backbone: Backbone, tmp_path: Path, k
             "m",
             items(3),
             config,
-            checkpoint=checkpoint,
-            on_step=seen.append,
-            on_checkpoint=written.append,
-            should_stop=lambda: len(seen) == 2,
+            control=RunControl(
+                checkpoint=checkpoint,
+                on_step=seen.append,
+                on_checkpoint=written.append,
+                should_stop=lambda: len(seen) == 2,
+            ),
         )
     assert written == [checkpoint]
     resumed = created(backbone, seed=99)
-    report = train_weaver_grpo(resumed, "m", items(3), config, checkpoint=checkpoint)
+    report = train_weaver_grpo(resumed, "m", items(3), config, control=RunControl(checkpoint=checkpoint))
 
     assert (report.rewards, report.losses) == (expected.rewards, expected.losses)
     assert (report.rollouts, report.optimizer_steps, report.tokens) == (32, 8, expected.tokens)
@@ -189,9 +194,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(backbone: Backbone, tmp_path: Path, k
 
 def test_a_checkpoint_of_another_kind_of_run_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     checkpoint = tmp_path / "state.safetensors"
-    train_weaver_grpo(created(backbone), "m", items(2), SHORT, checkpoint=checkpoint, checkpoint_interval_seconds=0)
+    control: RunControl[GrpoStep] = RunControl(checkpoint=checkpoint, checkpoint_interval_seconds=0.0)
+    train_weaver_grpo(created(backbone), "m", items(2), SHORT, control=control)
     with pytest.raises(ArtifactCorrupt, match="is of another kind of run"):
-        train_weaver_grpo(created(backbone), "m", items(2), replace(SHORT, kl_coefficient=0.1), checkpoint=checkpoint)
+        train_weaver_grpo(created(backbone), "m", items(2), replace(SHORT, kl_coefficient=0.1), control=control)
 
 
 def test_stopping_while_rollouts_are_drawn_leaves_a_whole_step(backbone: Backbone, tmp_path: Path) -> None:
@@ -204,7 +210,9 @@ def test_stopping_while_rollouts_are_drawn_leaves_a_whole_step(backbone: Backbon
         return len(asked) == 2
 
     with pytest.raises(Cancelled, match="before step 1 of 4"):
-        train_weaver_grpo(host, "m", items(2), SHORT, checkpoint=tmp_path / "state", should_stop=stop)
+        train_weaver_grpo(
+            host, "m", items(2), SHORT, control=RunControl(checkpoint=tmp_path / "state", should_stop=stop)
+        )
     assert same(weights(host), start)
     assert (tmp_path / "state").is_file()
 
@@ -212,7 +220,7 @@ def test_stopping_while_rollouts_are_drawn_leaves_a_whole_step(backbone: Backbon
 def test_a_step_reports_what_it_did(backbone: Backbone) -> None:
     host, steps = created(backbone), []
     config = replace(SHORT, iterations=3, kl_coefficient=0.05, eps_low=1e-4, eps_high=1e-4)
-    report = train_weaver_grpo(host, "m", items(3), config, on_step=steps.append)
+    report = train_weaver_grpo(host, "m", items(3), config, control=RunControl(on_step=steps.append))
     assert [step.step for step in steps] == [1, 2, 3, 4]
     assert report.rewards == tuple(step.reward for step in steps)
     assert report.optimizer_steps == 3 * sum(step.groups > step.groups_skipped for step in steps)
@@ -227,7 +235,7 @@ def test_kl_holds_the_policy_near_its_start(backbone: Backbone) -> None:
     for coefficient in (1e-6, 6.0):
         steps: list[Any] = []
         config = replace(SHORT, steps=8, kl_coefficient=coefficient)
-        train_weaver_grpo(created(backbone), "m", items(3), config, on_step=steps.append)
+        train_weaver_grpo(created(backbone), "m", items(3), config, control=RunControl(on_step=steps.append))
         kl[coefficient] = steps[-1].kl
     assert kl[6.0] < 0.5 * kl[1e-6]
 
@@ -235,7 +243,9 @@ def test_kl_holds_the_policy_near_its_start(backbone: Backbone) -> None:
 def test_groups_without_spread_are_skipped_and_said(backbone: Backbone) -> None:
     host, steps = created(backbone), []
     start = weights(host)
-    report = train_weaver_grpo(host, "m", items(3, lambda answer, reference: 0.5), SHORT, on_step=steps.append)
+    report = train_weaver_grpo(
+        host, "m", items(3, lambda answer, reference: 0.5), SHORT, control=RunControl(on_step=steps.append)
+    )
     assert same(weights(host), start)
     assert (report.groups, report.groups_skipped, report.optimizer_steps) == (8, 8, 0)
     assert report.flags == (
@@ -289,7 +299,7 @@ def test_the_first_ratio_is_to_the_logged_policy(backbone: Backbone, recorded: l
     halved = [_logged(group, lambda turn: [v - math.log(2) for v in logprobs_of(host, turn)]) for group in recorded]
     steps: list[Any] = []
     config = replace(SHORT, steps=1, items_per_step=4, loss="grpo")
-    train_weaver_on_groups(host, "m", halved, config, on_step=steps.append)
+    train_weaver_on_groups(host, "m", halved, config, control=RunControl(on_step=steps.append))
     # Three of six with advantage +a at ratio 1.2, three with -a at ratio 2: a loss of (2 - 1.2) / 2 * a.
     advantage = 0.5 / (math.sqrt(0.3) + 1e-4)
     good, every = (sum(r.tokens for g in recorded for r in g.rollouts if r.reward >= least) for least in (1.0, 0.0))

@@ -16,6 +16,7 @@ from memgen.training.batches import batch_of_step
 from memgen.training.examples import Example, ExampleSet, build_examples
 from memgen.training.losses import weighted_mean
 from memgen.training.optimizing import StepReport
+from memgen.training.run_control import RunControl
 from memgen.training.weaver.sft import did_not_learn, train_weaver
 from tests.memgen.conftest import CONFIG, conversations, unlike_queries
 
@@ -84,7 +85,7 @@ def test_accumulated_steps_are_those_of_the_undivided_batch(backbone: Backbone, 
             backbone,
             data,
             replace(RUN, accumulate_steps=count),
-            on_step=lambda step, n=count: norms[n].append(step.grad_norm),
+            control=RunControl(on_step=lambda step, n=count: norms[n].append(step.grad_norm)),
         )
         for count in (1, passes)
     }
@@ -116,7 +117,9 @@ def test_the_best_weights_are_kept(backbone: Backbone, data: ExampleSet, contrar
         return len(reached) > report.best_step
 
     with pytest.raises(Cancelled):
-        train_weaver(host, "m", data, replace(config, patience=0), held_out=contrary, should_stop=should_stop)
+        train_weaver(
+            host, "m", data, replace(config, patience=0), held_out=contrary, control=RunControl(should_stop=should_stop)
+        )
     assert all(torch.equal(one, other) for one, other in zip(weights, reached[-1], strict=True))
 
 
@@ -153,12 +156,14 @@ def test_a_run_killed_at_any_step_goes_on_bit_for_bit(
                 raise _Killed
 
         checkpoint = tmp_path / f"{killed_at}.safetensors"
-        named: dict[str, object] = {"held_out": contrary, "checkpoint": checkpoint, "checkpoint_interval_seconds": 0.0}
+        control: RunControl[StepReport] = RunControl(
+            checkpoint=checkpoint, checkpoint_interval_seconds=0.0, on_step=die
+        )
         with pytest.raises(_Killed):
-            _run(backbone, data, config, **named, on_step=die)
+            _run(backbone, data, config, held_out=contrary, control=control)
         seen: list[int] = []
-        named["on_step"] = lambda step, s=seen: s.append(step.step)
-        report, resumed = _run(backbone, data, config, seed=9, **named)
+        control = replace(control, on_step=lambda step, s=seen: s.append(step.step))
+        report, resumed = _run(backbone, data, config, seed=9, held_out=contrary, control=control)
         assert seen == list(range(killed_at + 1, expected.steps + 1))
         assert replace(report, seconds=0.0) == replace(expected, seconds=0.0)
         assert all(torch.equal(one, other) for one, other in zip(weights, resumed, strict=True))
