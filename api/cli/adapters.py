@@ -5,9 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.arguments import AdapterName, Alias, At, Expected, Reason, read_moment, read_pairs
+from api.cli.arguments import (
+    AdapterArgument,
+    AliasOption,
+    AtOption,
+    ExpectedOption,
+    ReasonOption,
+    read_moment,
+    read_pairs,
+)
 from api.cli.invocation import connect
-from api.cli.output import Json, moment, percent, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, percent, print_json, print_line, print_note, print_table
 
 app = typer.Typer(help="Adapters: named lineages of memories on one base model.", no_args_is_help=True)
 
@@ -30,7 +38,7 @@ def create(
     memory: Annotated[
         list[str] | None, typer.Option(help="Field of MemoryConfig as key=value, such as latents=16; repeatable.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Create an adapter, bound to the base model that the service runs."""
     with connect(context) as client:
@@ -55,7 +63,7 @@ def create(
 )
 def set_(
     context: typer.Context,
-    name: AdapterName,
+    name: AdapterArgument,
     settings: Annotated[
         list[str],
         typer.Argument(
@@ -64,8 +72,8 @@ def set_(
             show_default=False,
         ),
     ],
-    reason: Reason = "",
-    as_json: Json = False,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Change settings of replay and gates, for the trainings and gates to come."""
     with connect(context) as client:
@@ -78,7 +86,7 @@ def set_(
 
 
 @app.command(epilog="Example: `memgen adapter changes support-bot`")
-def changes(context: typer.Context, name: AdapterName, as_json: Json = False) -> None:
+def changes(context: typer.Context, name: AdapterArgument, as_json: JsonOption = False) -> None:
     """Show who changed which settings, when and why."""
     with connect(context) as client:
         found = client.adapters.changes(name)
@@ -94,7 +102,7 @@ def changes(context: typer.Context, name: AdapterName, as_json: Json = False) ->
 
 
 @app.command("list", epilog="Example: `memgen adapter list`")
-def list_(context: typer.Context, as_json: Json = False) -> None:
+def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all adapters and where their aliases stand."""
     with connect(context) as client:
         adapters = client.adapters.list()
@@ -114,9 +122,9 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 
 def versions(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     all_: Annotated[bool, typer.Option("--all", help="Archived ones too.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List an adapter's versions with their verdicts, aliases and score on each task."""
     with connect(context) as client:
@@ -151,7 +159,7 @@ def versions(
     )
 
 
-def scores(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
+def scores(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption = False) -> None:
     """Show R: what each version scores on each task, with ACC, BWT and forgetting."""
     with connect(context) as client:
         found = client.adapters.scores(adapter)
@@ -176,12 +184,12 @@ def scores(context: typer.Context, adapter: AdapterName, as_json: Json = False) 
 
 def promote(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     version: Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)],
-    alias: Alias = "champion",
-    expected: Expected = None,
-    reason: Reason = "",
-    as_json: Json = False,
+    alias: AliasOption = "champion",
+    expected: ExpectedOption = None,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Move an alias to a version that passed its gate; it serves from the next request on."""
     with connect(context) as client:
@@ -191,13 +199,13 @@ def promote(
 
 def rollback(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     to: Annotated[int | None, typer.Option(min=1, help="Version to go back to. Default: the last good one.")] = None,
-    at: At = None,
-    alias: Alias = "champion",
-    expected: Expected = None,
-    reason: Reason = "",
-    as_json: Json = False,
+    at: AtOption = None,
+    alias: AliasOption = "champion",
+    expected: ExpectedOption = None,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Move an alias back: to the last good version, to one it pointed at, or to where it stood at a time.
 
@@ -211,7 +219,11 @@ def rollback(
 
 
 def history(
-    context: typer.Context, adapter: AdapterName, at: At = None, alias: Alias = "champion", as_json: Json = False
+    context: typer.Context,
+    adapter: AdapterArgument,
+    at: AtOption = None,
+    alias: AliasOption = "champion",
+    as_json: JsonOption = False,
 ) -> None:
     """Show every move of an alias: when, from, to, by whom and why. With --at, what it named at a time."""
     with connect(context) as client:

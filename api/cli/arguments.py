@@ -7,14 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-AdapterName = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
-Alias = Annotated[str, typer.Option(help="The alias to move or to look at.")]
-Expected = Annotated[
+AdapterArgument = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
+VersionArgument = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
+AliasOption = Annotated[str, typer.Option(help="The alias to move or to look at.")]
+ExpectedOption = Annotated[
     int | None,
     typer.Option(min=0, help="The version you believe is current, 0 for none; refused if it is not."),
 ]
-Reason = Annotated[str, typer.Option(help="Why, for the history.")]
-At = Annotated[
+ReasonOption = Annotated[str, typer.Option(help="Why, for the history.")]
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it. Without, only say what would be done.")]
+AtOption = Annotated[
     str | None,
     typer.Option(help="A time such as '2026-11-17 03:00', of this machine's zone unless it names another."),
 ]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import Json, print_json, print_note, print_piece
+from api.cli.output import JsonOption, print_json, print_note, print_piece
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 
 def chat(
@@ -27,7 +27,7 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
     session: Annotated[str | None, typer.Option(help="Its requests get one version of the adapter's route.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask a model. Without PROMPT each line of stdin is a question in one conversation; Ctrl-D ends it.
 

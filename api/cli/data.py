@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from api.cli.arguments import ApplyOption
 from api.cli.invocation import connect
-from api.cli.output import Json, moment, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
-    from api.client.connection import JsonObject
-
-Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without, only say what would be done.")]
+    from api.http.json_object import JsonObject
 
 
-class Scope(str, Enum):  # noqa: UP042 - typer reads the values of a plain enum
+class ScopeArgument(str, Enum):  # noqa: UP042 - typer reads the values of a plain enum
     trajectory = "trajectory"
     session = "session"
     user = "user"
 
 
-class Policy(str, Enum):  # noqa: UP042 - as above
+class PolicyOption(str, Enum):  # noqa: UP042 - as above
     keep = "keep"
     retrain = "retrain"
     withdraw = "withdraw"
@@ -31,20 +30,22 @@ class Policy(str, Enum):  # noqa: UP042 - as above
 
 def delete_data(
     context: typer.Context,
-    scope: Annotated[Scope, typer.Argument(help="What to delete.", show_default=False)],
+    scope: Annotated[ScopeArgument, typer.Argument(help="What to delete.", show_default=False)],
     identifier: Annotated[
         str,
         typer.Argument(
             metavar="ID", help="The service's id of a trajectory, a session's id, or metadata.user.", show_default=False
         ),
     ],
-    policy: Annotated[Policy, typer.Option(help="What becomes of versions that learned the data.")] = Policy.keep,
+    policy: Annotated[
+        PolicyOption, typer.Option(help="What becomes of versions that learned the data.")
+    ] = PolicyOption.keep,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     expected: Annotated[
         int | None, typer.Option(min=0, help="Trajectories that the dry run showed; refused if they are not as many.")
     ] = None,
-    apply: Apply = False,
-    as_json: Json = False,
+    apply: ApplyOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Delete data for good: from the database, the object store, and all copies. Without --apply, a dry run."""
     with connect(context) as client:
@@ -68,7 +69,7 @@ def deletions(
     deletion: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="Of one, to see all of it.", show_default=False)
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the newest deletions, or show one: what it touched, and how training anew without the data goes."""
     with connect(context) as client:
@@ -98,7 +99,7 @@ def deletions(
 def trace(
     context: typer.Context,
     trajectory: Annotated[str, typer.Argument(help="The service's id of a trajectory.", show_default=False)],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show where a trajectory went: suites, datasets, versions, and what serves them."""
     with connect(context) as client:
@@ -114,7 +115,7 @@ def trace(
     print_table(("", "", ""), rows, empty="Nothing was made of it yet.")
 
 
-def gc(context: typer.Context, apply: Apply = False, as_json: Json = False) -> None:
+def gc(context: typer.Context, apply: ApplyOption = False, as_json: JsonOption = False) -> None:
     """Find objects in the store that nothing refers to; --apply removes them."""
     with connect(context) as client:
         found = client.garbage.collect(dry_run=not apply)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from api.cli.invocation import CommandFailed, invocation
-from api.cli.output import Json, print_json
+from api.cli.output import JsonOption, print_json
 
 
 def demo(
@@ -17,7 +17,7 @@ def demo(
     report: Annotated[Path, typer.Option(dir_okay=False, help="Where the report goes, as JSON.")] = Path(
         "demo-report.json"
     ),
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop here: upload, train, gate, promote, forget, roll back; on CPU, in minutes."""
     from api.cli.demo_story.story import DemoFailed, run_demo

@@ -4,17 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.arguments import AdapterName, Expected, Reason
+from api.cli.arguments import AdapterArgument, ExpectedOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
-from api.cli.output import Json, first_line, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, first_line, percent, points, print_json, print_line, print_note, print_table
 
 app = typer.Typer(help="Verdicts on versions: evidence, approval, rejection.", no_args_is_help=True)
 
-Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
-
 
 @app.command(epilog="Example: `memgen gate show support-bot 7`")
-def show(context: typer.Context, adapter: AdapterName, version: Number, as_json: Json = False) -> None:
+def show(
+    context: typer.Context, adapter: AdapterArgument, version: VersionArgument, as_json: JsonOption = False
+) -> None:
     """Show the verdict on a version, with its reasons and the evidence on every task."""
     with connect(context) as client:
         gate = client.gates.get(adapter, version)
@@ -42,15 +42,15 @@ def show(context: typer.Context, adapter: AdapterName, version: Number, as_json:
 @app.command(epilog="Example: `memgen gate items support-bot 7 --task refunds --flipped worse`")
 def items(
     context: typer.Context,
-    adapter: AdapterName,
-    version: Number,
+    adapter: AdapterArgument,
+    version: VersionArgument,
     task: Annotated[str, typer.Option(help="One of the tasks that the gate compared.", show_default=False)],
     flipped: Annotated[
         str | None, typer.Option(help="Only items that flipped: better, worse or any. Default: all.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="Most items to show.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="`next_cursor` of the page before.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List what champion and candidate answered to each held-out item."""
     with connect(context) as client:
@@ -79,11 +79,11 @@ def items(
 @app.command(epilog="Example: `memgen gate approve support-bot 7 --reason 'read the flipped answers'`")
 def approve(
     context: typer.Context,
-    adapter: AdapterName,
-    version: Number,
-    expected: Expected = None,
-    reason: Reason = "",
-    as_json: Json = False,
+    adapter: AdapterArgument,
+    version: VersionArgument,
+    expected: ExpectedOption = None,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Approve a version that passed its gate and waits: it becomes the champion.
 
@@ -100,7 +100,11 @@ def approve(
 
 @app.command(epilog="Example: `memgen gate reject support-bot 7 --reason 'rude answers'`")
 def reject(
-    context: typer.Context, adapter: AdapterName, version: Number, reason: Reason = "", as_json: Json = False
+    context: typer.Context,
+    adapter: AdapterArgument,
+    version: VersionArgument,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Reject a version that waits, for good; every alias stays where it is."""
     with connect(context) as client:

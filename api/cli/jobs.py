@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import Json, first_line, moment, print_json, print_line, print_table
+from api.cli.output import JsonOption, first_line, moment, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Jobs: trainings and evaluations. Without a subcommand, the newest are listed.")
-JobId = Annotated[str, typer.Argument(help="Id of the job, see `memgen jobs`.", show_default=False)]
-Limit = Annotated[int, typer.Option(min=1, max=200, help="How many, the newest first.")]
+JobArgument = Annotated[str, typer.Argument(help="Id of the job, see `memgen jobs`.", show_default=False)]
+LimitOption = Annotated[int, typer.Option(min=1, max=200, help="How many, the newest first.")]
 
 _EVENTS_PER_PAGE = 1000
 
 
 @app.callback(invoke_without_command=True, epilog="Example: `memgen jobs --json`")
-def main(context: typer.Context, limit: Limit = 20, as_json: Json = False) -> None:
+def main(context: typer.Context, limit: LimitOption = 20, as_json: JsonOption = False) -> None:
     """Jobs: trainings and evaluations. Without a subcommand, the newest are listed."""
     if context.invoked_subcommand is None:
         _list(context, limit, as_json)
@@ -30,13 +30,13 @@ def main(context: typer.Context, limit: Limit = 20, as_json: Json = False) -> No
 
 
 @app.command("list", epilog="Example: `memgen jobs list --limit 5`")
-def list_(context: typer.Context, limit: Limit = 20, as_json: Json = False) -> None:
+def list_(context: typer.Context, limit: LimitOption = 20, as_json: JsonOption = False) -> None:
     """List the newest jobs."""
     _list(context, limit, as_json)
 
 
 @app.command(epilog="Example: `memgen jobs show 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
-def show(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
+def show(context: typer.Context, job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Show one job: what it was asked, how far it is, how it ended."""
     with connect(context) as client:
         job = client.jobs.get(job_id)
@@ -63,7 +63,7 @@ def show(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
 
 
 @app.command(epilog="Example: `memgen jobs cancel 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
-def cancel(context: typer.Context, job_id: JobId, as_json: Json = False) -> None:
+def cancel(context: typer.Context, job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Cancel a job: at once if it is queued, within seconds if it runs."""
     with connect(context) as client:
         job = client.jobs.cancel(job_id)
@@ -76,9 +76,9 @@ def cancel(context: typer.Context, job_id: JobId, as_json: Json = False) -> None
 @app.command(epilog="Example: `memgen jobs events 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11 --follow`")
 def events(
     context: typer.Context,
-    job_id: JobId,
+    job_id: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what happened in a job. With --follow and --json, the document comes when the job has ended."""
     found = []

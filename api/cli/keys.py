@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import Json, moment, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table
 
 app = typer.Typer(help="API keys of this project.", no_args_is_help=True)
 
@@ -17,7 +17,7 @@ def create(
     scope: Annotated[
         list[str], typer.Option(help="read, write, train, promote or admin; repeatable.", show_default=False)
     ],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Create a key. It is shown this once: only its hash is stored."""
     with connect(context) as client:
@@ -30,7 +30,7 @@ def create(
 
 
 @app.command("list", epilog="Example: `memgen keys list`")
-def list_(context: typer.Context, as_json: Json = False) -> None:
+def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List keys by their first characters; the keys themselves are not stored."""
     with connect(context) as client:
         keys = client.keys.list()
@@ -55,7 +55,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 def revoke(
     context: typer.Context,
     key_id: Annotated[str, typer.Argument(help="Id of the key, see `memgen keys list`.", show_default=False)],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Revoke a key; from now on it is refused."""
     with connect(context) as client:

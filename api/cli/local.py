@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.invocation import invocation
-from api.cli.output import Json, notes, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, notes, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
     from api.local.state import Event
@@ -24,7 +24,7 @@ def up(
     context: typer.Context,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay here until Ctrl-C stops everything.")] = False,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the whole service on this machine: PostgreSQL, Valkey, S3, API, workers and beat.
 
@@ -52,7 +52,7 @@ def up(
         _print_addresses(result.home, result.api_url, result.urls)
 
 
-def init(context: typer.Context, as_json: Json = False) -> None:
+def init(context: typer.Context, as_json: JsonOption = False) -> None:
     """Prepare servers that you run yourself: migrate the database, make the bucket, admit MEMGEN_API_KEY.
 
     For deployments without `memgen up`, which does this by itself. Harmless when repeated.
@@ -70,7 +70,7 @@ def init(context: typer.Context, as_json: Json = False) -> None:
         print_line("The database is migrated, the bucket is there, and MEMGEN_API_KEY may do everything.")
 
 
-def down(context: typer.Context, as_json: Json = False) -> None:
+def down(context: typer.Context, as_json: JsonOption = False) -> None:
     """Stop everything that `memgen up` started. Data stay."""
     from api.local import control
 
@@ -84,7 +84,7 @@ def down(context: typer.Context, as_json: Json = False) -> None:
         print_line("Stopped." if stopped else f"Nothing runs in {settings.home}.")
 
 
-def status(context: typer.Context, as_json: Json = False) -> None:
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show what runs here: each process with its state, address and log."""
     from api.local import control
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else on stdout.")]
 
 _PIPE_COLUMNS = 200
 _LINE_CHARACTERS = 200

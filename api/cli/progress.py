@@ -13,7 +13,7 @@ from api.cli.output import notes, print_note
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 _STYLES = {"warning": "yellow", "error": "red"}
 

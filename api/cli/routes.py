@@ -6,42 +6,46 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from api.cli.arguments import AdapterName, Reason, read_pairs
+from api.cli.arguments import AdapterArgument, ReasonOption, read_pairs
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import Json, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Share an adapter's traffic among versions: A/B, canary, shadow.", no_args_is_help=True)
 
-Number = Annotated[int | None, typer.Argument(min=1, help="Of the route. Default: the newest.", show_default=False)]
-Version = Annotated[int, typer.Argument(min=1, help="The version to try beside the champion.", show_default=False)]
-Level = Annotated[float, typer.Option(help="Most probability of a false alarm, however often you look.")]
-Effect = Annotated[float, typer.Option(help="Difference of mean rewards below which you would not act.")]
-Source = Annotated[str | None, typer.Option(help="The only source of feedback that counts. Default: any.")]
-Promotion = Annotated[
+RouteArgument = Annotated[
+    int | None, typer.Argument(min=1, help="Of the route. Default: the newest.", show_default=False)
+]
+TriedVersionArgument = Annotated[
+    int, typer.Argument(min=1, help="The version to try beside the champion.", show_default=False)
+]
+LevelOption = Annotated[float, typer.Option(help="Most probability of a false alarm, however often you look.")]
+EffectOption = Annotated[float, typer.Option(help="Difference of mean rewards below which you would not act.")]
+SourceOption = Annotated[str | None, typer.Option(help="The only source of feedback that counts. Default: any.")]
+PromotionOption = Annotated[
     Literal["never", "better", "non_inferior"],
     typer.Option(help="What its rewards must show for it to become the champion by itself."),
 ]
-Margin = Annotated[
+MarginOption = Annotated[
     float | None, typer.Option(help="Of non_inferior: how much worse is too much. Default: 0.05.", show_default=False)
 ]
-Replace = Annotated[bool, typer.Option(help="End the live route; sessions move only where they must.")]
+ReplaceOption = Annotated[bool, typer.Option(help="End the live route; sessions move only where they must.")]
 
 
 @app.command(epilog="Example: `memgen route ab support-bot 6=0.5 7=0.5 --reason 'is 7 worth it?'`")
 def ab(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     weights: Annotated[list[str], typer.Argument(help="VERSION=WEIGHT, summing to one.", show_default=False)],
-    level: Level = 0.05,
-    smallest_effect: Effect = 0.05,
-    reward_source: Source = None,
-    replace: Replace = False,
-    reason: Reason = "",
-    as_json: Json = False,
+    level: LevelOption = 0.05,
+    smallest_effect: EffectOption = 0.05,
+    reward_source: SourceOption = None,
+    replace: ReplaceOption = False,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Share sessions by weight among versions that passed their gate."""
     arms = []
@@ -57,17 +61,17 @@ def ab(
 @app.command(epilog="Example: `memgen route canary support-bot 7 --share 0.05`")
 def canary(
     context: typer.Context,
-    adapter: AdapterName,
-    version: Version,
+    adapter: AdapterArgument,
+    version: TriedVersionArgument,
     share: Annotated[float, typer.Option(help="Of the sessions.")] = 0.05,
-    level: Level = 0.05,
-    smallest_effect: Effect = 0.05,
-    reward_source: Source = None,
-    promotion: Promotion = "never",
-    margin: Margin = None,
-    replace: Replace = False,
-    reason: Reason = "",
-    as_json: Json = False,
+    level: LevelOption = 0.05,
+    smallest_effect: EffectOption = 0.05,
+    reward_source: SourceOption = None,
+    promotion: PromotionOption = "never",
+    margin: MarginOption = None,
+    replace: ReplaceOption = False,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Give a version a small share; it stops by itself when its feedback is worse than the champion's.
 
@@ -82,12 +86,12 @@ def canary(
 @app.command(epilog="Example: `memgen route shadow support-bot 8 --share 0.2`")
 def shadow(
     context: typer.Context,
-    adapter: AdapterName,
-    version: Version,
+    adapter: AdapterArgument,
+    version: TriedVersionArgument,
     share: Annotated[float, typer.Option(help="Of the answers.")] = 1.0,
-    replace: Replace = False,
-    reason: Reason = "",
-    as_json: Json = False,
+    replace: ReplaceOption = False,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Let a version, checked or not, answer the same requests; what it says is compared and discarded."""
     with connect(context) as client:
@@ -98,9 +102,9 @@ def shadow(
 @app.command("list", epilog="Example: `memgen route list support-bot`")
 def list_(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     limit: Annotated[int, typer.Option(min=1, max=200, help="Newest ones shown.")] = 20,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List an adapter's routes, newest first."""
     with connect(context) as client:
@@ -120,7 +124,9 @@ def list_(
 
 
 @app.command(epilog="Example: `memgen route show support-bot 3`")
-def show(context: typer.Context, adapter: AdapterName, route: Number = None, as_json: Json = False) -> None:
+def show(
+    context: typer.Context, adapter: AdapterArgument, route: RouteArgument = None, as_json: JsonOption = False
+) -> None:
     """Show a route's history: what happened when, by whom, why."""
     with connect(context) as client:
         found = client.routes.get(adapter, route or _newest(client, adapter))
@@ -136,7 +142,9 @@ def show(context: typer.Context, adapter: AdapterName, route: Number = None, as_
 
 
 @app.command(epilog="Example: `memgen route results support-bot`")
-def results(context: typer.Context, adapter: AdapterName, route: Number = None, as_json: Json = False) -> None:
+def results(
+    context: typer.Context, adapter: AdapterArgument, route: RouteArgument = None, as_json: JsonOption = False
+) -> None:
     """Show what a route has found so far. Look as often as you like: the verdicts allow for it."""
     with connect(context) as client:
         found = client.routes.results(adapter, route or _newest(client, adapter))
@@ -164,7 +172,11 @@ def results(context: typer.Context, adapter: AdapterName, route: Number = None, 
 
 @app.command(epilog="Example: `memgen route end support-bot --reason 'the campaign is over'`")
 def end(
-    context: typer.Context, adapter: AdapterName, route: Number = None, reason: Reason = "", as_json: Json = False
+    context: typer.Context,
+    adapter: AdapterArgument,
+    route: RouteArgument = None,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """End a route; from the next request on everything goes to the champion."""
     with connect(context) as client:
@@ -181,7 +193,7 @@ def feedback(
     reward: Annotated[float, typer.Argument(min=0, max=1, help="0 is bad, 1 is good.", show_default=False)],
     source: Annotated[str, typer.Option(help="Who says so: user, grader, environment, ...")] = "user",
     comment: Annotated[str, typer.Option(help="For people.")] = "",
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Report what an answer was worth; it is attributed to the version that gave it."""
     with connect(context) as client:

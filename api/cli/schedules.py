@@ -9,25 +9,25 @@ import typer
 
 from api.cli.arguments import read_pairs
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import Json, moment, print_json, print_line, print_table
+from api.cli.output import JsonOption, moment, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Schedules: an adapter learns a task by itself.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
+ScheduleArgument = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
 CronOption = Annotated[str | None, typer.Option("--cron", help="Five fields: '0 3 * * *' is every night at three.")]
-Zone = Annotated[str | None, typer.Option(help="IANA time zone of --cron, such as Europe/Berlin. Default: UTC.")]
-After = Annotated[int | None, typer.Option(min=1, help="After so many new trajectories of the task.")]
-IdleHours = Annotated[
+ZoneOption = Annotated[str | None, typer.Option(help="IANA time zone of --cron, such as Europe/Berlin. Default: UTC.")]
+AfterOption = Annotated[int | None, typer.Option(min=1, help="After so many new trajectories of the task.")]
+IdleHoursOption = Annotated[
     float | None, typer.Option(help="After so many hours without trajectories and requests, if something is new.")
 ]
-Settings = Annotated[
+TrainingSetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Field of TrainingConfig as key=value, such as steps=150; repeatable.")
 ]
-MinReward = Annotated[float | None, typer.Option(help="Trajectories with a lower reward are not trained on.")]
-Promote = Annotated[
+MinRewardOption = Annotated[float | None, typer.Option(help="Trajectories with a lower reward are not trained on.")]
+SchedulePromoteOption = Annotated[
     bool | None, typer.Option("--promote/--no-promote", help="Move the champion if a version passes its gate.")
 ]
 
@@ -38,17 +38,17 @@ Promote = Annotated[
 )
 def create(
     context: typer.Context,
-    name: Name,
+    name: ScheduleArgument,
     adapter: Annotated[str, typer.Option(help="The adapter that learns.", show_default=False)],
     task: Annotated[str, typer.Option(help="The task to learn.", show_default=False)],
     cron: CronOption = None,
-    zone: Zone = None,
-    after: After = None,
-    idle_hours: IdleHours = None,
-    settings: Settings = None,
-    min_reward: MinReward = None,
-    promote: Promote = None,
-    as_json: Json = False,
+    zone: ZoneOption = None,
+    after: AfterOption = None,
+    idle_hours: IdleHoursOption = None,
+    settings: TrainingSetOption = None,
+    min_reward: MinRewardOption = None,
+    promote: SchedulePromoteOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Create a schedule. Each of its runs is a training as `memgen train` starts it."""
     options = _options(cron, zone, after, idle_hours, settings, min_reward, promote)
@@ -57,7 +57,7 @@ def create(
 
 
 @app.command("list", epilog="Example: `memgen schedule list`")
-def list_(context: typer.Context, as_json: Json = False) -> None:
+def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all schedules, with when each runs next."""
     with connect(context) as client:
         found = client.schedules.list()
@@ -73,7 +73,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command(epilog="Example: `memgen schedule show nightly`")
-def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
+def show(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Show a schedule and its next runs."""
     with connect(context) as client:
         _print(client.schedules.get(name), as_json)
@@ -82,15 +82,15 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
 @app.command(epilog="Example: `memgen schedule change nightly --cron '30 4 * * *'`")
 def change(
     context: typer.Context,
-    name: Name,
+    name: ScheduleArgument,
     cron: CronOption = None,
-    zone: Zone = None,
-    after: After = None,
-    idle_hours: IdleHours = None,
-    settings: Settings = None,
-    min_reward: MinReward = None,
-    promote: Promote = None,
-    as_json: Json = False,
+    zone: ZoneOption = None,
+    after: AfterOption = None,
+    idle_hours: IdleHoursOption = None,
+    settings: TrainingSetOption = None,
+    min_reward: MinRewardOption = None,
+    promote: SchedulePromoteOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Change what is given; --set replaces all settings of the training."""
     options = _options(cron, zone, after, idle_hours, settings, min_reward, promote)
@@ -101,21 +101,21 @@ def change(
 
 
 @app.command(epilog="Example: `memgen schedule pause nightly`")
-def pause(context: typer.Context, name: Name, as_json: Json = False) -> None:
+def pause(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Start no more jobs until it is resumed. A running one goes on."""
     with connect(context) as client:
         _print(client.schedules.change(name, paused=True), as_json)
 
 
 @app.command(epilog="Example: `memgen schedule resume nightly`")
-def resume(context: typer.Context, name: Name, as_json: Json = False) -> None:
+def resume(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Go on; what was missed while paused is not made up for."""
     with connect(context) as client:
         _print(client.schedules.change(name, paused=False), as_json)
 
 
 @app.command(epilog="Example: `memgen schedule delete nightly`")
-def delete(context: typer.Context, name: Name, as_json: Json = False) -> None:
+def delete(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Delete a schedule; its jobs stay."""
     with connect(context) as client:
         schedule = client.schedules.delete(name)
@@ -128,9 +128,9 @@ def delete(context: typer.Context, name: Name, as_json: Json = False) -> None:
 @app.command(epilog="Example: `memgen schedule runs nightly --limit 5`")
 def runs(
     context: typer.Context,
-    name: Name,
+    name: ScheduleArgument,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many, the newest first.")] = 20,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what came of each time it was due: the job, or why none was started."""
     with connect(context) as client:

@@ -6,7 +6,7 @@ import typer
 
 from api.cli.arguments import read_pairs
 from api.cli.invocation import connect
-from api.cli.output import Json, print_json, print_line, print_table
+from api.cli.output import JsonOption, print_json, print_line, print_table
 
 app = typer.Typer(help="Tasks: named domains with a grader and a held-out suite.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def create(
         int, typer.Option(min=0, help="Answers that every conversation opens with, such as examples in the prompt.")
     ] = 0,
     description: Annotated[str, typer.Option(help="For people.")] = "",
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Create a task. Creating an equal one again is harmless."""
     spec = {"kind": grader, **read_pairs(option or [], "--option")}
@@ -47,7 +47,7 @@ def create(
 
 
 @app.command("list", epilog="Example: `memgen task list --json`")
-def list_(context: typer.Context, as_json: Json = False) -> None:
+def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all tasks with their numbers of trajectories."""
     with connect(context) as client:
         tasks = client.tasks.list()

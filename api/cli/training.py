@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.arguments import AdapterName, read_pairs
+from api.cli.arguments import AdapterArgument, read_pairs
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import (
-    Json,
+    JsonOption,
     first_line,
     percent,
     points,
@@ -24,35 +24,35 @@ from api.cli.output import (
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 
-class Method(StrEnum):
+class MethodOption(StrEnum):
     sft = "sft"
     grpo = "grpo"
     grpo_recorded = "grpo_recorded"
 
 
-Promote = Annotated[
+PromoteOption = Annotated[
     bool, typer.Option("--promote/--no-promote", help="Move the champion if the new version passes its gate.")
 ]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until the job has ended.")]
-Environment = Annotated[
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until the job has ended.")]
+EnvironmentOption = Annotated[
     str | None,
     typer.Option(
         help="Play items of this instead of the task's: textworld, bfcl, reasoning-gym:DATASET.", show_default=False
     ),
 ]
-EnvironmentOptions = Annotated[
+EnvironmentSetOption = Annotated[
     list[str] | None,
     typer.Option("--environment-set", help="An option of the environment as key=value, such as level=2; repeatable."),
 ]
-Items = Annotated[int | None, typer.Option(min=1, help="How many items of the environment to draw from.")]
+ItemsOption = Annotated[int | None, typer.Option(min=1, help="How many items of the environment to draw from.")]
 
 
 def train(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     task: Annotated[str, typer.Option(help="The task to learn.", show_default=False)],
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps; the service's default if not given.")
@@ -66,11 +66,11 @@ def train(
         ),
     ] = None,
     method: Annotated[
-        Method, typer.Option(help="From demonstrations; from reward for its own answers; for recorded answers.")
-    ] = Method.sft,
-    environment: Environment = None,
-    environment_options: EnvironmentOptions = None,
-    items: Items = None,
+        MethodOption, typer.Option(help="From demonstrations; from reward for its own answers; for recorded answers.")
+    ] = MethodOption.sft,
+    environment: EnvironmentOption = None,
+    environment_options: EnvironmentSetOption = None,
+    items: ItemsOption = None,
     parent: Annotated[
         int | None, typer.Option(min=0, help="Version to go on from, 0 for none. Default: the champion.")
     ] = None,
@@ -81,9 +81,9 @@ def train(
         Path | None,
         typer.Option(help="File of rules in words, one a line, for the weaver's cue.", exists=True, dir_okay=False),
     ] = None,
-    promote: Promote = True,
-    wait: Wait = True,
-    as_json: Json = False,
+    promote: PromoteOption = True,
+    wait: WaitOption = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a new version of an adapter for a task, evaluate it, and let the gate judge it.
 
@@ -103,7 +103,7 @@ def train(
 
 def train_trigger(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     parent: Annotated[int, typer.Option(min=1, help="The version whose trigger is trained.", show_default=False)],
     tasks: Annotated[
         list[str] | None,
@@ -116,12 +116,12 @@ def train_trigger(
         list[str] | None,
         typer.Option("--set", help="Any field of TriggerConfig as key=value, such as penalty=0.05; repeatable."),
     ] = None,
-    environment: Environment = None,
-    environment_options: EnvironmentOptions = None,
-    items: Items = None,
-    promote: Promote = True,
-    wait: Wait = True,
-    as_json: Json = False,
+    environment: EnvironmentOption = None,
+    environment_options: EnvironmentSetOption = None,
+    items: ItemsOption = None,
+    promote: PromoteOption = True,
+    wait: WaitOption = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Teach a version's trigger when to weave, from reward; its weaver stays as it is.
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import Json, notes, print_json, print_line, print_table, print_warning
+from api.cli.output import JsonOption, notes, print_json, print_line, print_table, print_warning
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 _COUNTS = ("accepted", "duplicate", "refused", "held_out")
 _SHOWN_REFUSALS = 10
@@ -35,7 +35,7 @@ def upload(
     ],
     task: Annotated[str | None, typer.Option(help="Task of the trajectories that name none themselves.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 if a line was refused.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Upload trajectories. Sending a file again is harmless: only what is missing is added.
 

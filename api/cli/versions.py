@@ -9,12 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from api.cli import adapters
-from api.cli.arguments import AdapterName, Reason
+from api.cli.arguments import AdapterArgument, ApplyOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
-from api.cli.output import Json, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
 
 if TYPE_CHECKING:
-    from api.client.connection import JsonObject
+    from api.http.json_object import JsonObject
 
 
 class _ListByDefault(TyperGroup):
@@ -29,15 +29,18 @@ class _ListByDefault(TyperGroup):
 app = typer.Typer(
     cls=_ListByDefault, help="Versions of an adapter. `memgen versions ADAPTER` lists them.", no_args_is_help=True
 )
-Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
-Label = Annotated[str, typer.Argument(help="Lower case, such as before-holidays.", show_default=False)]
-Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without, only say what would be done.")]
-
+LabelArgument = Annotated[str, typer.Argument(help="Lower case, such as before-holidays.", show_default=False)]
 app.command("list", epilog="Example: `memgen versions list support-bot`")(adapters.versions)
 
 
 @app.command(epilog="Example: `memgen versions compare support-bot 6 7`")
-def compare(context: typer.Context, adapter: AdapterName, left: Number, right: Number, as_json: Json = False) -> None:
+def compare(
+    context: typer.Context,
+    adapter: AdapterArgument,
+    left: VersionArgument,
+    right: VersionArgument,
+    as_json: JsonOption = False,
+) -> None:
     """Compare two versions: scores, settings, data, loss curves and verdicts."""
     with connect(context) as client:
         found = client.versions.compare(adapter, left, right)
@@ -57,7 +60,9 @@ def compare(context: typer.Context, adapter: AdapterName, left: Number, right: N
 
 
 @app.command(epilog="Example: `memgen versions lineage support-bot 7`")
-def lineage(context: typer.Context, adapter: AdapterName, version: Number, as_json: Json = False) -> None:
+def lineage(
+    context: typer.Context, adapter: AdapterArgument, version: VersionArgument, as_json: JsonOption = False
+) -> None:
     """Show what a version was made from, and what was made from it."""
     with connect(context) as client:
         found = client.versions.lineage(adapter, version)
@@ -88,14 +93,26 @@ def lineage(context: typer.Context, adapter: AdapterName, version: Number, as_js
 
 
 @app.command(epilog="Example: `memgen versions tag support-bot 7 before-holidays`")
-def tag(context: typer.Context, adapter: AdapterName, version: Number, label: Label, as_json: Json = False) -> None:
+def tag(
+    context: typer.Context,
+    adapter: AdapterArgument,
+    version: VersionArgument,
+    label: LabelArgument,
+    as_json: JsonOption = False,
+) -> None:
     """Put a free label on a version; retention keeps labelled ones."""
     with connect(context) as client:
         _print_standing(adapter, client.versions.tag(adapter, version, label), as_json)
 
 
 @app.command(epilog="Example: `memgen versions untag support-bot 7 before-holidays`")
-def untag(context: typer.Context, adapter: AdapterName, version: Number, label: Label, as_json: Json = False) -> None:
+def untag(
+    context: typer.Context,
+    adapter: AdapterArgument,
+    version: VersionArgument,
+    label: LabelArgument,
+    as_json: JsonOption = False,
+) -> None:
     """Take a label off a version."""
     with connect(context) as client:
         _print_standing(adapter, client.versions.untag(adapter, version, label), as_json)
@@ -103,7 +120,11 @@ def untag(context: typer.Context, adapter: AdapterName, version: Number, label: 
 
 @app.command(epilog="Example: `memgen versions archive support-bot 3 --reason 'superseded'`")
 def archive(
-    context: typer.Context, adapter: AdapterName, version: Number, reason: Reason = "", as_json: Json = False
+    context: typer.Context,
+    adapter: AdapterArgument,
+    version: VersionArgument,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Hide a version that nothing needs; it does not serve until it is taken out again."""
     with connect(context) as client:
@@ -112,7 +133,11 @@ def archive(
 
 @app.command(epilog="Example: `memgen versions unarchive support-bot 3`")
 def unarchive(
-    context: typer.Context, adapter: AdapterName, version: Number, reason: Reason = "", as_json: Json = False
+    context: typer.Context,
+    adapter: AdapterArgument,
+    version: VersionArgument,
+    reason: ReasonOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Take a version out of the archive."""
     with connect(context) as client:
@@ -120,7 +145,7 @@ def unarchive(
 
 
 @app.command(epilog="Example: `memgen versions standings support-bot`")
-def standings(context: typer.Context, adapter: AdapterName, as_json: Json = False) -> None:
+def standings(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption = False) -> None:
     """List tags, and which versions are archived, withdrawn or purged."""
     with connect(context) as client:
         found = client.versions.states(adapter)
@@ -134,12 +159,12 @@ def standings(context: typer.Context, adapter: AdapterName, as_json: Json = Fals
 @app.command(epilog="Example: `memgen versions prune support-bot --keep-last 5 --apply`")
 def prune(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     keep_last: Annotated[
         int | None, typer.Option(min=1, help="Newest versions to keep in any case. Default: the adapter's policy.")
     ] = None,
-    apply: Apply = False,
-    as_json: Json = False,
+    apply: ApplyOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove the bytes of versions that no alias, route, child, job or tag needs."""
     with connect(context) as client:
@@ -150,9 +175,9 @@ def prune(
 @app.command(epilog="Example: `memgen versions keep support-bot 10`")
 def keep(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     keep_last: Annotated[int, typer.Argument(min=1, help="Newest versions to keep in any case.", show_default=False)],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Set an adapter's retention; `memgen versions prune` applies it."""
     with connect(context) as client:
@@ -163,10 +188,10 @@ def keep(
 @app.command(epilog="Example: `memgen versions export support-bot 7 support-bot-7.tar`")
 def export(
     context: typer.Context,
-    adapter: AdapterName,
-    version: Number,
+    adapter: AdapterArgument,
+    version: VersionArgument,
     file: Annotated[Path, typer.Argument(help="Where to write the archive.", show_default=False)],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a version with its lineage as one archive."""
     with connect(context) as client:
@@ -180,9 +205,9 @@ def export(
 @app.command("import", epilog="Example: `memgen versions import support-bot support-bot-7.tar`")
 def import_(
     context: typer.Context,
-    adapter: AdapterName,
+    adapter: AdapterArgument,
     file: Annotated[Path, typer.Argument(help="An archive of `memgen versions export`.", exists=True, dir_okay=False)],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Register a version that another installation trained, and let this one's gate check it."""
     with connect(context) as client:

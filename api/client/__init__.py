@@ -4,7 +4,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from api.client.client import LIVE_STATES, Client, JobUpdate
-from api.client.connection import ApiError, ApiUnreachable, ClientError, JsonObject
+from api.client.connection import ApiError, ApiUnreachable, ClientError
+from api.http.json_object import JsonObject
 
 __all__ = ["LIVE_STATES", "ApiError", "ApiUnreachable", "Client", "ClientError", "JobUpdate", "JsonObject"]
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from api.client.connection import JsonObject, JsonObjects
 from api.client.noun import Noun
 from api.client.paths import adapter_path
+from api.http.json_object import JsonObject, JsonObjects
 
 
 class Adapters(Noun):

@@ -1,8 +1,8 @@
 """`client.aliases`: where an adapter's aliases point and pointed. `client.promote` and `rollback` move them."""
 
-from api.client.connection import JsonObject, JsonObjects
 from api.client.noun import Noun
 from api.client.paths import alias_path
+from api.http.json_object import JsonObject, JsonObjects
 
 
 class Aliases(Noun):

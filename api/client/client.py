@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 
 from api.client.adapters import Adapters
 from api.client.aliases import Aliases
-from api.client.connection import ApiError, ApiUnreachable, Connection, JsonObject
+from api.client.connection import ApiError, ApiUnreachable, Connection
 from api.client.deletions import Deletions
 from api.client.deprecated import FlatNames
 from api.client.gates import Gates
@@ -36,6 +36,7 @@ from api.client.schedules import Schedules
 from api.client.tasks import Tasks
 from api.client.trajectories import Trajectories
 from api.client.versions import Versions
+from api.http.json_object import JsonObject
 
 LIVE_STATES = ("queued", "running")
 """A job in another state has ended."""

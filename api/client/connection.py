@@ -15,8 +15,7 @@ from typing import Any
 
 import httpx
 
-JsonObject = dict[str, Any]
-JsonObjects = list[JsonObject]
+from api.http.json_object import JsonObject, JsonObjects
 
 _SILENCE_SECONDS = 30.0  # a silent stream is opened anew after it: a dead connection looks like a quiet job
 _PAGE_ITEMS = 200  # the most that a listing gives

@@ -1,9 +1,9 @@
 """`client.deletions`: data removed for good, and how training anew without it goes."""
 
-from api.client.connection import JsonObject
 from api.client.deprecated import CalledAsMethod
 from api.client.noun import Noun
 from api.client.paths import deletion_path
+from api.http.json_object import JsonObject
 
 _DELETION_SECONDS = 600.0
 

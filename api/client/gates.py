@@ -1,8 +1,8 @@
 """`client.gates`: verdicts on versions, item by item, and a person's decision on one that waits."""
 
-from api.client.connection import JsonObject
 from api.client.noun import Noun
 from api.client.paths import version_path
+from api.http.json_object import JsonObject
 
 
 class Gates(Noun):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from api.client.connection import JsonObject, JsonObjects
 from api.client.deprecated import CalledAsMethod
 from api.client.noun import Noun
 from api.client.paths import job_path
+from api.http.json_object import JsonObject, JsonObjects
 
 
 class Jobs(Noun, CalledAsMethod):

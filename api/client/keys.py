@@ -1,8 +1,8 @@
 """`client.keys`: API keys of the project."""
 
-from api.client.connection import JsonObject, JsonObjects
 from api.client.noun import Noun
 from api.client.paths import key_path
+from api.http.json_object import JsonObject, JsonObjects
 
 
 class Keys(Noun):

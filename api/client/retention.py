@@ -1,9 +1,9 @@
 """`client.retention` and `client.garbage`: which bytes are kept, and the removal of those that nothing needs."""
 
-from api.client.connection import JsonObject
 from api.client.deprecated import CalledAsMethod
 from api.client.noun import Noun
 from api.client.paths import adapter_path
+from api.http.json_object import JsonObject
 
 _REMOVAL_SECONDS = 600.0
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from api.client.connection import JsonObject
 from api.client.deprecated import CalledAsMethod
 from api.client.noun import Noun
 from api.client.paths import adapter_path, route_path
+from api.http.json_object import JsonObject
 
 
 class Routes(Noun, CalledAsMethod):

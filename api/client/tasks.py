@@ -1,7 +1,7 @@
 """`client.tasks`: named domains with a grader and held-out items."""
 
-from api.client.connection import JsonObject, JsonObjects
 from api.client.noun import Noun
+from api.http.json_object import JsonObject, JsonObjects
 
 
 class Tasks(Noun):

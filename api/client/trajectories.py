@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from api.client.connection import JsonObject
 from api.client.deprecated import CalledAsMethod
 from api.client.noun import Noun
 from api.client.paths import trajectory_path
+from api.http.json_object import JsonObject
 
 
 class Trajectories(Noun, CalledAsMethod):

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from api.client.connection import JsonObject, JsonObjects
 from api.client.deprecated import CalledAsMethod
 from api.client.noun import Noun
 from api.client.paths import adapter_path, tag_path, version_path
+from api.http.json_object import JsonObject, JsonObjects
 
 _BLOCK_BYTES = 1_048_576
 _ARCHIVE_SECONDS = 600.0

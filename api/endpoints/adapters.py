@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from api.endpoints.scores import ScoresOut, scores_of
 from api.http.deps import Promoter, Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
-from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
 from memgen.backbone.loading import find_revision
 from memgen.config import MemoryConfig
@@ -208,7 +208,7 @@ def changes(name: str, services: ServicesDep, caller: Reader) -> AdapterChangeLi
 
 @router.get("/{name}/versions")
 def versions(
-    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: PageLimit = 50
 ) -> Page[VersionOut]:
     """Oldest first."""
     with transaction(services.sessions) as session:
@@ -251,7 +251,7 @@ def alias_at(
 
 @router.get("/{name}/aliases/{alias}/history")
 def alias_history(
-    name: str, alias: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+    name: str, alias: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: PageLimit = 50
 ) -> Page[AliasMoveOut]:
     """Every move, oldest first."""
     with transaction(services.sessions) as session:

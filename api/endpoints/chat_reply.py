@@ -5,13 +5,11 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from api.http.json_object import JsonObject
 from api.inference.tickets import Finished
 from memgen.text.chat import parse_answer
 from registry.serving.resolution import Resolution
-
-JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api.http.deps import Admin, Reader, ServicesDep
-from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
 from registry.clock import utc_now
 from registry.database import transaction
@@ -168,7 +168,7 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
 
 
 @router.get("/deletions")
-def deletions(services: ServicesDep, caller: Admin, cursor: Cursor = None, limit: Limit = 50) -> Page[DeletionOut]:
+def deletions(services: ServicesDep, caller: Admin, cursor: Cursor = None, limit: PageLimit = 50) -> Page[DeletionOut]:
     """Newest first."""
     with transaction(services.sessions) as session:
         rows = list_deletions(session, caller.project_id, before=decode_cursor(cursor) or None, limit=limit + 1)

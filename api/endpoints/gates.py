@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from api.http.deps import Promoter, Reader, ServicesDep
-from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import AliasMoveOut, GateDecisionOut, GateOut, Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
@@ -94,7 +94,7 @@ def items(
         Literal["better", "worse", "any"] | None, Query(description="Only items that flipped; default: all")
     ] = None,
     cursor: Cursor = None,
-    limit: Limit = 50,
+    limit: PageLimit = 50,
 ) -> Page[PairOut]:
     """What champion and candidate answered to each held-out item, by place in the suite."""
     after = decode_cursor(cursor)

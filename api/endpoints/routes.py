@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.http.deps import Promoter, Reader, ServicesDep
 from api.http.idempotency import IdempotencyDep, once
-from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
@@ -250,7 +250,9 @@ def create(name: str, body: RouteIn, services: ServicesDep, caller: Promoter, id
 
 
 @router.get("")
-def index(name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50) -> Page[RouteOut]:
+def index(
+    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: PageLimit = 50
+) -> Page[RouteOut]:
     """Newest first."""
     before = decode_cursor(cursor) if cursor else None
     with transaction(services.sessions) as session:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.http.deps import Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
-from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
 from memgen.config import TrainingConfig
 from registry.adapters import get_adapter
@@ -210,7 +210,7 @@ def delete(name: str, services: ServicesDep, caller: Trainer) -> ScheduleOut:
 
 @router.get("/{name}/runs")
 def runs(
-    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: PageLimit = 50
 ) -> Page[ScheduleRunOut]:
     """Newest first: jobs started, and why none was."""
     with transaction(services.sessions) as session:

@@ -19,7 +19,7 @@ from api.endpoints.trajectory_models import (
     TrajectorySummary,
 )
 from api.http.deps import Reader, ServicesDep, Writer
-from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from registry.database import transaction
 from registry.errors import Invalid, InvalidTrajectory
 from registry.json_text import parse_json, show
@@ -128,7 +128,7 @@ def get_trajectories(
     held_out: Annotated[bool | None, Query(description="Only held-out ones, or only those to train on")] = None,
     include_messages: Annotated[bool, Query(description="Messages and tools too, which may be large")] = False,
     cursor: Cursor = None,
-    limit: Limit = 50,
+    limit: PageLimit = 50,
 ) -> Page[TrajectoryOut | TrajectorySummary]:
     """Trajectories in order of arrival."""
     with transaction(services.sessions) as session:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from api.http.deps import Admin, Promoter, Reader, ServicesDep
-from api.http.pagination import Cursor, Limit, Page, decode_cursor, make_page
+from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
@@ -151,7 +151,7 @@ class RetentionOut(BaseModel):
 
 @router.get("/standings")
 def standing_list(
-    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: Limit = 50
+    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: PageLimit = 50
 ) -> Page[VersionStateOut]:
     """Tags and state of every version, oldest first."""
     with transaction(services.sessions) as session:

@@ -13,18 +13,18 @@ from pydantic import BaseModel, Field
 from registry.errors import InvalidCursor
 from registry.json_text import show
 
-Item = TypeVar("Item")
-Row = TypeVar("Row")
+_Item = TypeVar("_Item")
+_Row = TypeVar("_Row")
 
 Cursor = Annotated[
     str | None,
     Query(description="`next_cursor` of the page before; leave out for the first page", max_length=64),
 ]
-Limit = Annotated[int, Query(ge=1, le=200, description="Most items of one page")]
+PageLimit = Annotated[int, Query(ge=1, le=200, description="Most items of one page")]
 
 
-class Page(BaseModel, Generic[Item]):
-    data: list[Item]
+class Page(BaseModel, Generic[_Item]):
+    data: list[_Item]
     next_cursor: str | None = Field(description="Send as `cursor` for the next page; null on the last one")
 
 
@@ -51,8 +51,8 @@ def decode_cursor(cursor: str | None) -> int:
 
 
 def make_page(
-    rows: Sequence[Row], limit: int, *, seq: Callable[[Row], int], render: Callable[[Row], Item]
-) -> Page[Item]:
+    rows: Sequence[_Row], limit: int, *, seq: Callable[[_Row], int], render: Callable[[_Row], _Item]
+) -> Page[_Item]:
     """A page of at most `limit` of the rows; one row more than `limit` says that there is a next page."""
     shown = rows[:limit]
     return Page(

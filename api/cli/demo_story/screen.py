@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,10 +9,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from api.http.json_object import JsonObject
 from api.local.state import Event
 from memgen.generation.intervals import wilson_interval
 
-JsonObject = dict[str, Any]
 console = Console()
 
 

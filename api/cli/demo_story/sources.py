@@ -8,12 +8,10 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from api.http.json_object import JsonObject
 from memgen.tasks.bfcl import single_calls
 from memgen.tasks.reasoning import reasoning_trajectories
-
-JsonObject = dict[str, Any]
 
 _BFCL_CATEGORIES = ("simple_python", "live_simple", "multiple", "live_multiple")
 _BFCL_MAX_CHARACTERS = 800

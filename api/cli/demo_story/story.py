@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.cli.demo_story import screen
-from api.cli.demo_story.sources import DEMO_TASKS, DemoTask, JsonObject
+from api.cli.demo_story.sources import DEMO_TASKS, DemoTask
 from api.cli.progress import follow_job
 from api.cli.stack import SUPERVISOR
 from api.client.client import Client
+from api.http.json_object import JsonObject
 from api.local.control import down, status, up
 from memgen.tasks.graders import Grader, Reference, make_grader
 from memgen.text.chat import Answer, message_calls, message_text
