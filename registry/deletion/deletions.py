@@ -25,7 +25,7 @@ from registry.database import one_of
 from registry.deletion.erasure import blank_missing_answers, may_erase
 from registry.deletion.retraining import start_retrainings, stop_line
 from registry.deletion.scope import Affected, Subject, find_affected, lock_subject
-from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords, VersionNotServable
+from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
 from registry.models import (
     Adapter,
@@ -43,7 +43,7 @@ from registry.serving.routes import end_live_route, live_route
 from registry.trajectories.records import lock_trajectories
 from registry.versions.ancestry import lineage
 from registry.versions.records import get_version, list_versions
-from registry.versions.state import check_parent, check_servable, withdraw
+from registry.versions.state import why_not_parent, why_not_servable, withdraw
 
 Policy = Literal["keep", "retrain", "withdraw"]
 
@@ -194,11 +194,8 @@ def _newest_good(session: Session, adapter: Adapter, touched: set[uuid.UUID]) ->
     for version in reversed(list_versions(session, adapter)):
         if version.id in touched or verdict(gate_of(session, version)) != "passed":
             continue
-        try:
-            check_servable(session, version)
-        except VersionNotServable:
-            continue
-        return version
+        if why_not_servable(session, version) is None:
+            return version
     return None
 
 
@@ -237,11 +234,7 @@ def _refusal(session: Session, job: Job, parent: int | None) -> str | None:
     """Why the training can't go on from the version of that number, or from nothing."""
     if job.adapter is None or not parent:
         return "no version is left whose trigger it could train" if job.kind == "train_trigger" else None
-    try:
-        check_parent(session, get_version(session, job.adapter, parent))
-    except VersionNotServable as error:
-        return str(error)
-    return None
+    return why_not_parent(session, get_version(session, job.adapter, parent))
 
 
 def _unaffected(session: Session, affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:

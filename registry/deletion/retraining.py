@@ -15,12 +15,11 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from registry import jobs
-from registry.errors import VersionNotServable
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
 from registry.versions.ancestry import lineage
 from registry.versions.lineage import serving_of
 from registry.versions.records import version_of_job
-from registry.versions.state import check_parent
+from registry.versions.state import why_not_parent
 
 Line = tuple[uuid.UUID, int]
 """(deletion, number of the line)"""
@@ -138,10 +137,8 @@ def _params(session: Session, version: Version) -> JsonObject:
 
 def _start(session: Session, step: Retraining, parent: Version | None) -> list[uuid.UUID]:
     """The step's job; none if nothing may go on from `parent`."""
-    try:
-        check_parent(session, parent)
-    except VersionNotServable as error:
-        step.stopped = str(error)
+    step.stopped = why_not_parent(session, parent)
+    if step.stopped is not None:
         return []
     params = {**step.params, "parent": parent.number if parent else None}
     adapter = session.get_one(Adapter, step.adapter_id)

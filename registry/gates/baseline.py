@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from registry.errors import VersionNotServable
 from registry.models import Adapter, Task, Version, VersionImport
 from registry.versions.ancestry import learned_tasks
 from registry.versions.records import champion
-from registry.versions.state import check_servable
+from registry.versions.state import why_not_servable
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,8 @@ def baseline_of(session: Session, adapter: Adapter) -> Baseline:
     best = champion(session, adapter)
     if best is None:
         return Baseline(None)
-    try:
-        check_servable(session, best)
-    except VersionNotServable as error:
-        return Baseline(None, best, str(error))
-    return Baseline(best)
+    reason = why_not_servable(session, best)
+    return Baseline(best) if reason is None else Baseline(None, best, reason)
 
 
 def tasks_to_judge(session: Session, version: Version, baseline: Version | None) -> list[Task]:

@@ -13,12 +13,11 @@ from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.datasets.snapshots import learnable
-from registry.errors import VersionNotServable
 from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import Idle, NewTrajectories, when_of
 from registry.versions.records import champion
-from registry.versions.state import check_parent
+from registry.versions.state import why_not_parent
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,8 @@ def _refusal(session: Session, schedule: Schedule, due: _Due) -> str | None:
         return f"its last job {last.id} is still {last.state}"
     if due.waiting.count == 0:
         return f"nothing new to learn: {schedule.adapter.name} has learned all of {schedule.task.name} that it may"
-    try:
-        check_parent(session, champion(session, schedule.adapter))
-    except VersionNotServable as error:
-        return f"the champion can't be gone on from: {error}"
-    return None
+    reason = why_not_parent(session, champion(session, schedule.adapter))
+    return None if reason is None else f"the champion can't be gone on from: {reason}"
 
 
 def _start(session: Session, schedule: Schedule) -> uuid.UUID:

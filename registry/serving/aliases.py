@@ -16,7 +16,7 @@ from registry.names import check_name
 from registry.serving.rollback import RollbackTarget, rollback_target
 from registry.serving.routes import end_live_route, route_at
 from registry.versions.records import get_version
-from registry.versions.state import check_servable
+from registry.versions.state import check_servable, why_not_servable
 
 CHAMPION = "champion"
 
@@ -61,21 +61,23 @@ def promote(
     """
     check_name("alias", alias)
     gate = gate_of(session, version)
-    if gate is None or verdict(gate) != "passed":
-        raise GateNotPassed(
-            f"{adapter.name}@{version.number} is {verdict(gate)}; only a version that passed its gate may be "
-            f"promoted. {_why_not(gate)}"
-        )
-    return _move(
-        session,
-        adapter,
-        alias,
-        version,
-        kind="promotion",
-        actor=actor,
-        reason=reason,
-        evidence={"gate": str(gate.id), **(evidence or {})},
-        expected=expected,
+    reason_against = _why_not_passed(version, gate)
+    if gate is None or reason_against is not None:
+        raise GateNotPassed(reason_against)
+    check_servable(session, version)
+    _check_expected(session, adapter, alias, expected)
+    grounds = {"gate": str(gate.id), **(evidence or {})}
+    return _move(session, adapter, alias, version, kind="promotion", actor=actor, reason=reason, evidence=grounds)
+
+
+def why_not_promotable(
+    session: Session, adapter: Adapter, alias: str, version: Version, *, expected: int | None = None
+) -> str | None:
+    """Why `promote` would refuse, with the same arguments; None if it would not."""
+    return (
+        _why_not_passed(version, gate_of(session, version))
+        or why_not_servable(session, version)
+        or _why_not_expected(session, adapter, alias, expected)
     )
 
 
@@ -105,7 +107,7 @@ def roll_back(
         raise Invalid(f"to_version is {to_number} and to_time {to_time.isoformat()}; expected one of them at most")
     moves = history(session, adapter, alias)
     current = get_alias(session, adapter, alias)
-    _check_expected(adapter, alias, current, expected)
+    _check_expected(session, adapter, alias, expected)
     evidence: dict[str, Any] = {"undoes": moves[-1].seq}
     if to_time is not None:
         stood = last_move_before(moves, to_time)
@@ -128,17 +130,8 @@ def roll_back(
                 f"{adapter.name}@{alias} is at version {current.version.number} and its history does not lead back to "
                 f"{to_number}; to serve a version for the first time, promote it"
             )
-    return _move(
-        session,
-        adapter,
-        alias,
-        target,
-        kind="rollback",
-        actor=actor,
-        reason=reason,
-        evidence=evidence,
-        expected=expected,
-    )
+    check_servable(session, target)
+    return _move(session, adapter, alias, target, kind="rollback", actor=actor, reason=reason, evidence=evidence)
 
 
 def history(
@@ -207,11 +200,8 @@ def _move(
     actor: str,
     reason: str,
     evidence: dict[str, Any],
-    expected: int | None,
 ) -> AliasMove:
-    check_servable(session, version)
     current = session.get(Alias, (adapter.id, alias), with_for_update=True)
-    _check_expected(adapter, alias, current, expected)
     move = AliasMove(
         adapter_id=adapter.id,
         alias=alias,
@@ -235,18 +225,31 @@ def _move(
     return move
 
 
-def _why_not(gate: Gate | None) -> str:
+def _why_not_passed(version: Version, gate: Gate | None) -> str | None:
+    if (found := verdict(gate)) == "passed":
+        return None
     if gate is None:
-        return "It was not evaluated yet."
-    if gate.decision is not None:
-        return f"{gate.decision.actor} said no: {gate.decision.reason}"
-    return "Approve it first." if gate.passed else f"Reasons: {'; '.join(gate.reasons)}"
+        why = "It was not evaluated yet."
+    elif gate.decision is not None:
+        why = f"{gate.decision.actor} said no: {gate.decision.reason}"
+    else:
+        why = "Approve it first." if gate.passed else f"Reasons: {'; '.join(gate.reasons)}"
+    name = f"{version.adapter.name}@{version.number}"
+    return f"{name} is {found}; only a version that passed its gate may be promoted. {why}"
 
 
-def _check_expected(adapter: Adapter, alias: str, current: Alias | None, expected: int | None) -> None:
+def _why_not_expected(session: Session, adapter: Adapter, alias: str, expected: int | None) -> str | None:
+    current = session.get(Alias, (adapter.id, alias), with_for_update=True)
     actual = current.version.number if current else 0
-    if expected is not None and expected != actual:
-        raise StaleAlias(
-            f"{adapter.name}@{alias} is at version {actual or 'none'}, not {expected or 'none'} as expected; read it "
-            "again and decide anew"
-        )
+    if expected is None or expected == actual:
+        return None
+    return (
+        f"{adapter.name}@{alias} is at version {actual or 'none'}, not {expected or 'none'} as expected; read it again "
+        "and decide anew"
+    )
+
+
+def _check_expected(session: Session, adapter: Adapter, alias: str, expected: int | None) -> None:
+    reason = _why_not_expected(session, adapter, alias, expected)
+    if reason is not None:
+        raise StaleAlias(reason)

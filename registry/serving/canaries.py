@@ -16,12 +16,12 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
-from registry.errors import GateNotPassed, StaleAlias, VersionNotServable
 from registry.models import Adapter, AliasMove, Feedback, Gate, Job, Route, RouteArm, Version
-from registry.serving.aliases import CHAMPION, promote
+from registry.serving.aliases import CHAMPION, promote, why_not_promotable
 from registry.serving.confidence_sequence import Floats, block_differences, block_sizes, is_non_inferior, verdict_of
 from registry.serving.results import compare_arm, rewards_of, say_difference
 from registry.serving.routes import Decision, Terms, close_route, start_canary
+from registry.versions.state import why_not_servable
 
 MONITOR = "canary monitor"
 """The actor of what a canary's rewards bring about."""
@@ -101,24 +101,23 @@ def _promote(session: Session, route: Route, reason: str, evidence: dict[str, An
     adapter = route.adapter
     stable, canary = (arm.version for arm in route.arms)
     waited = _waiting(session, route)
-    try:
-        # Undone together: a route that says it was promoted and a champion that is another would contradict.
-        with session.begin_nested():
-            close_route(session, route, "promoted", actor=MONITOR, reason=reason, evidence=evidence)
-            promote(
-                session,
-                adapter,
-                CHAMPION,
-                canary,
-                actor=MONITOR,
-                reason=reason,
-                expected=stable.number,
-                evidence={"route": route.number, **evidence},
-            )
-    except (StaleAlias, GateNotPassed, VersionNotServable) as refusal:
+    refusal = why_not_promotable(session, adapter, CHAMPION, canary, expected=stable.number)
+    if refusal is not None:
         why = f"{reason}; it was not promoted: {refusal}"
         close_route(session, route, "ended", actor=MONITOR, reason=why, evidence=evidence)
         return "ended"
+    # Closed first: moving the champion ends a live route, for another reason.
+    close_route(session, route, "promoted", actor=MONITOR, reason=reason, evidence=evidence)
+    promote(
+        session,
+        adapter,
+        CHAMPION,
+        canary,
+        actor=MONITOR,
+        reason=reason,
+        expected=stable.number,
+        evidence={"route": route.number, **evidence},
+    )
     for version in waited:
         text = (
             f"{adapter.name}@{version.number} is not tried: its gate compared it with version {stable.number}, and "
@@ -131,14 +130,13 @@ def _promote(session: Session, route: Route, reason: str, evidence: dict[str, An
 def _try_next(session: Session, route: Route) -> None:
     """Start the canary of the newest version that waited for this one, if the policy is still to try versions."""
     adapter = route.adapter
-    if adapter.gate_policy != "canary":
+    if adapter.gate_policy != "canary" or why_not_servable(session, route.arms[0].version) is not None:
         return
     for version in _waiting(session, route):
-        reason = f"passed its gate, and waited until route {route.number} was stopped"
-        try:
-            following = start_by_policy(session, adapter, version, actor=MONITOR, reason=reason)
-        except VersionNotServable:
+        if why_not_servable(session, version) is not None:
             continue
+        reason = f"passed its gate, and waited until route {route.number} was stopped"
+        following = start_by_policy(session, adapter, version, actor=MONITOR, reason=reason)
         share = f"{100 * adapter.canary_share:g}% of the sessions"
         text = f"route {following.number} gives it {share}, because route {route.number} was stopped"
         jobs.add_event(session, version.job_id, "info", text, {"route": following.number})

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from registry.errors import VersionNotServable
 from registry.gates.verdict import gate_of, verdict
 from registry.models import AliasMove, Version
-from registry.versions.state import check_servable
+from registry.versions.state import why_not_servable
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,4 @@ def _why_not(session: Session, version: Version) -> str | None:
     state = verdict(gate_of(session, version))
     if state != "passed":
         return f"{version.adapter.name}@{version.number} is {state}; its gate did not pass"
-    try:
-        check_servable(session, version)
-    except VersionNotServable as error:
-        return str(error)
-    return None
+    return why_not_servable(session, version)

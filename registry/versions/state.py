@@ -18,38 +18,73 @@ from registry.models import Adapter, Version, VersionChange, VersionState
 from registry.versions.records import list_versions
 
 
-def check_servable(session: Session, version: Version) -> None:
-    """Raises VersionNotServable."""
+def why_not_servable(session: Session, version: Version) -> str | None:
+    """Why the version may not answer, in words for people; None if it may."""
     state = session.get(VersionState, version.id)
     if state is None:
-        return
-    _check_not_withdrawn(version, state, "Promote another version")
-    check_not_purged(session, version)
-    if state.archived_at is not None:
-        name = f"{version.adapter.name}@{version.number}"
-        raise VersionNotServable(f"{name} is archived; take it out of the archive first")
+        return None
+    reason = _why_bytes_are_out(version, state, "Promote another version")
+    if reason is None and state.archived_at is not None:
+        reason = f"{version.adapter.name}@{version.number} is archived; take it out of the archive first"
+    return reason
 
 
-def check_parent(session: Session, version: Version | None) -> None:
-    """Raises VersionNotServable: no training may go on from it. From an archived one it may; None is the bare base."""
+def why_not_parent(session: Session, version: Version | None) -> str | None:
+    """Why no training may start from the version; None if one may. The bare base (None) and an archived version are
+    parents like any other."""
     state = session.get(VersionState, version.id) if version else None
     if version is None or state is None:
-        return
-    _check_not_withdrawn(
+        return None
+    return _why_bytes_are_out(
         version,
         state,
         "What goes on from it would have learned it too: train from another parent, 0 for none, or promote another "
         "version first",
     )
-    check_not_purged(session, version)
+
+
+def why_not_exportable(session: Session, version: Version) -> str | None:
+    """Why the version's bytes may not leave as an archive file; None if they may, as those of an archived version."""
+    state = session.get(VersionState, version.id)
+    if state is None:
+        return None
+    return _why_bytes_are_out(version, state, "An archive would carry on what it learned: export another version")
+
+
+def check_servable(session: Session, version: Version) -> None:
+    """Raises VersionNotServable for the reason of `why_not_servable`."""
+    _refuse(why_not_servable(session, version))
+
+
+def check_parent(session: Session, version: Version | None) -> None:
+    """Raises VersionNotServable for the reason of `why_not_parent`."""
+    _refuse(why_not_parent(session, version))
 
 
 def check_exportable(session: Session, version: Version) -> None:
-    """Raises VersionNotServable: its bytes are gone, or may not leave. Those of an archived version may."""
-    state = session.get(VersionState, version.id)
-    if state is not None:
-        _check_not_withdrawn(version, state, "An archive would carry on what it learned: export another version")
-        check_not_purged(session, version)
+    """Raises VersionNotServable for the reason of `why_not_exportable`."""
+    _refuse(why_not_exportable(session, version))
+
+
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise VersionNotServable(reason)
+
+
+def _why_bytes_are_out(version: Version, state: VersionState, advice: str) -> str | None:
+    """Why nobody may use the bytes; `advice` is what to do about a withdrawn version."""
+    name = f"{version.adapter.name}@{version.number}"
+    if state.withdrawn_at is not None:
+        return (
+            f"{name} was withdrawn at {state.withdrawn_at:%Y-%m-%d %H:%M} UTC: it was trained on data that was "
+            f"deleted. {advice}"
+        )
+    if state.purged_at is not None:
+        return (
+            f"the bytes of {name} were removed by retention at {state.purged_at:%Y-%m-%d %H:%M} UTC; import its "
+            "archive, or train it again"
+        )
+    return None
 
 
 def servable_versions(session: Session, adapter: Adapter) -> list[Version]:
@@ -58,24 +93,6 @@ def servable_versions(session: Session, adapter: Adapter) -> list[Version]:
     states = states_of(session, [row.id for row in rows])
     put_away = {id_ for id_, state in states.items() if state.archived_at or state.withdrawn_at or state.purged_at}
     return [row for row in rows if row.id not in put_away]
-
-
-def check_not_purged(session: Session, version: Version) -> None:
-    """Raises VersionNotServable."""
-    state = session.get(VersionState, version.id)
-    if state is not None and state.purged_at is not None:
-        raise VersionNotServable(
-            f"the bytes of {version.adapter.name}@{version.number} were removed by retention at "
-            f"{state.purged_at:%Y-%m-%d %H:%M} UTC; import its archive, or train it again"
-        )
-
-
-def _check_not_withdrawn(version: Version, state: VersionState, advice: str) -> None:
-    if state.withdrawn_at is not None:
-        raise VersionNotServable(
-            f"{version.adapter.name}@{version.number} was withdrawn at {state.withdrawn_at:%Y-%m-%d %H:%M} UTC: it "
-            f"was trained on data that was deleted. {advice}"
-        )
 
 
 def withdraw(session: Session, version: Version, *, actor: str, reason: str, evidence: dict[str, Any]) -> None:
