@@ -11,10 +11,7 @@ from sqlalchemy.orm import Session
 from registry.clock import utc_now
 from registry.errors import AdapterNotFound, Invalid, InvalidName, NameTaken
 from registry.models import CANARY_PROMOTIONS, GATE_POLICIES, GATE_RULES, STRATEGIES, Adapter, AdapterChange
-from registry.names import check_name
-
-RESERVED_NAMES = ("base",)
-"""`base` is the bare model in the OpenAI paths."""
+from registry.names import BASE, check_name
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def create_adapter(
 ) -> Adapter:
     """`settings` are fields of AdapterSettings. Raises InvalidName, Invalid, or NameTaken."""
     check_name("adapter", name)
-    if name in RESERVED_NAMES:
+    if name == BASE:
         raise InvalidName(f"adapter name {name!r} is reserved for the bare model; choose another")
     if strategy not in STRATEGIES:
         raise Invalid(f"strategy {strategy!r} is not known; expected one of {list(STRATEGIES)}")

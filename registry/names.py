@@ -1,10 +1,14 @@
-"""What a name of a task, adapter or alias may look like."""
+"""Names: what those of tasks, adapters and aliases may look like, and the two that mean something by themselves."""
 
 import re
 
 from registry.errors import InvalidName
 from registry.json_text import show
 
+BASE = "base"
+"""The bare model, where a version or an adapter is named; no adapter has this name."""
+CHAMPION = "champion"
+"""Alias that requests for the bare adapter name go to; the one that the gate compares with."""
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """`@` and `/` are kept free for `adapter@alias` and URLs."""
 _NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")

@@ -13,7 +13,8 @@ from registry.gates.baseline import baseline_of
 from registry.gates.gate import Comparison, forgot
 from registry.gates.verdict import gate_of, verdict
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
-from registry.serving.aliases import CHAMPION, promote
+from registry.names import CHAMPION
+from registry.serving.aliases import promote
 from registry.serving.canaries import start_by_policy
 from registry.serving.routes import live_route
 

@@ -16,6 +16,7 @@ from api.cli.arguments import (
 )
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, moment, percent, print_json, print_line, print_note, print_table
+from registry.names import CHAMPION
 
 app = typer.Typer(help="Adapters: named lineages of memories on one base model.", no_args_is_help=True)
 
@@ -186,7 +187,7 @@ def promote(
     context: typer.Context,
     adapter: AdapterArgument,
     version: Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)],
-    alias: AliasOption = "champion",
+    alias: AliasOption = CHAMPION,
     expected: ExpectedOption = None,
     reason: ReasonOption = "",
     as_json: JsonOption = False,
@@ -202,7 +203,7 @@ def rollback(
     adapter: AdapterArgument,
     to: Annotated[int | None, typer.Option(min=1, help="Version to go back to. Default: the last good one.")] = None,
     at: AtOption = None,
-    alias: AliasOption = "champion",
+    alias: AliasOption = CHAMPION,
     expected: ExpectedOption = None,
     reason: ReasonOption = "",
     as_json: JsonOption = False,
@@ -222,7 +223,7 @@ def history(
     context: typer.Context,
     adapter: AdapterArgument,
     at: AtOption = None,
-    alias: AliasOption = "champion",
+    alias: AliasOption = CHAMPION,
     as_json: JsonOption = False,
 ) -> None:
     """Show every move of an alias: when, from, to, by whom and why. With --at, what it named at a time."""

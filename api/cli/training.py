@@ -21,6 +21,7 @@ from api.cli.output import (
     print_table,
     print_warning,
 )
+from registry.names import CHAMPION
 
 if TYPE_CHECKING:
     from api.client.client import Client
@@ -202,9 +203,9 @@ def _print_verdict(client: Client, version: JsonObject) -> None:
     for reason in gate["reasons"]:
         print_line(f"  {reason}")
     aliases = client.adapters.get(version["adapter"])["aliases"]
-    champion = aliases.get("champion")
+    champion = aliases.get(CHAMPION)
     if champion == version["number"]:
-        print_line(f"It serves now as {version['adapter']}@champion.", style="green")
+        print_line(f"It serves now as {version['adapter']}@{CHAMPION}.", style="green")
     elif version["verdict"] == "waiting":
         print_note(f"It waits: memgen gate approve {version['adapter']} {version['number']}, or memgen gate reject ...")
     elif gate["passed"]:

@@ -21,9 +21,10 @@ from api.inference.tickets import ChatRequest, Finished
 from registry.adapters import list_adapters
 from registry.database import transaction
 from registry.keys import Principal
+from registry.names import BASE, CHAMPION
 from registry.serving.aliases import list_aliases
 from registry.serving.exposures import check_session_id, record_exposure
-from registry.serving.resolution import BASE, Resolution, ServingRequest, resolve
+from registry.serving.resolution import Resolution, ServingRequest, resolve
 from registry.trajectories.conversations import check_prompt
 from registry.versions.state import servable_versions
 from registry.wiring import Services
@@ -82,7 +83,7 @@ def models(services: ServicesDep, caller: Reader) -> dict[str, Any]:
         for adapter in list_adapters(session, caller.project_id):
             aliases = list_aliases(session, adapter)
             created = int(adapter.created_at.timestamp())
-            if any(alias.name == "champion" for alias in aliases):
+            if any(alias.name == CHAMPION for alias in aliases):
                 found.append(_model(adapter.name, created))
             found += [_model(f"{adapter.name}@{alias.name}", int(alias.moved_at.timestamp())) for alias in aliases]
             found += [

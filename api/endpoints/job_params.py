@@ -21,7 +21,8 @@ from registry.keys import Principal
 from registry.models import Adapter, Task
 from registry.tasks import get_task
 from registry.versions.ancestry import learned_tasks
-from registry.versions.records import champion, get_version
+from registry.versions.champion import champion
+from registry.versions.records import get_version
 from registry.versions.state import check_parent
 
 

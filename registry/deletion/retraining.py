@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from registry import jobs
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
+from registry.names import CHAMPION
 from registry.versions.ancestry import lineage
 from registry.versions.lineage import serving_of
 from registry.versions.records import version_of_job
@@ -130,7 +131,7 @@ def _lines(session: Session, affected: Sequence[Version], touched: set[uuid.UUID
 def _params(session: Session, version: Version) -> JsonObject:
     """What the version's own job was asked. `champion` moves only for a version that had it."""
     original = session.get_one(Job, version.job_id).params
-    served = "champion" in serving_of(session, [version.id])[version.id].aliases
+    served = CHAMPION in serving_of(session, [version.id])[version.id].aliases
     kept = {key: value for key, value in original.items() if key not in ("parent", "promote")}
     return {**kept, "task": version.dataset.task.name, "promote": served, "replaces": version.number}
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from registry.models import Adapter, Task, Version, VersionImport
 from registry.versions.ancestry import learned_tasks
-from registry.versions.records import champion
+from registry.versions.champion import champion
 from registry.versions.state import why_not_servable
 
 

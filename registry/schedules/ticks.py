@@ -16,7 +16,7 @@ from registry.datasets.snapshots import learnable
 from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import Idle, NewTrajectories, when_of
-from registry.versions.records import champion
+from registry.versions.champion import champion
 from registry.versions.state import why_not_parent
 
 

@@ -12,13 +12,11 @@ from registry.clock import utc_now
 from registry.errors import AliasNotFound, GateNotPassed, Invalid, NothingToRollBackTo, StaleAlias
 from registry.gates.verdict import gate_of, verdict
 from registry.models import Adapter, Alias, AliasMove, Gate, Route, Version
-from registry.names import check_name
+from registry.names import CHAMPION, check_name
 from registry.serving.rollback import RollbackTarget, rollback_target
 from registry.serving.routes import end_live_route, route_at
 from registry.versions.records import get_version
 from registry.versions.state import check_servable, why_not_servable
-
-CHAMPION = "champion"
 
 
 def get_alias(session: Session, adapter: Adapter, name: str) -> Alias:

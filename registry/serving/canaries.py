@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.models import Adapter, AliasMove, Feedback, Gate, Job, Route, RouteArm, Version
-from registry.serving.aliases import CHAMPION, promote, why_not_promotable
+from registry.names import CHAMPION
+from registry.serving.aliases import promote, why_not_promotable
 from registry.serving.confidence_sequence import Floats, block_differences, block_sizes, is_non_inferior, verdict_of
 from registry.serving.results import compare_arm, rewards_of, say_difference
 from registry.serving.routes import Decision, Terms, close_route, start_canary

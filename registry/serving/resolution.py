@@ -8,13 +8,12 @@ from sqlalchemy.orm import Session
 from registry.adapters import get_adapter
 from registry.errors import VersionNotFound
 from registry.models import Adapter, Route, Version
-from registry.serving.aliases import CHAMPION, get_alias
+from registry.names import BASE, CHAMPION
+from registry.serving.aliases import get_alias
 from registry.serving.assignment import choose_version, is_sampled
 from registry.serving.routes import live_route, weights_of
 from registry.versions.records import get_version
 from registry.versions.state import check_servable
-
-BASE = "base"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from registry.models import (
 from registry.retention.policy import restore
 from registry.tasks import create_task, find_tasks
 from registry.transfer.provenance import check_learned_nothing_deleted, datasets_learned
-from registry.versions.records import champion, register_version
+from registry.versions.champion import champion
+from registry.versions.records import register_version
 from registry.versions.state import record_change
 
 CHECK_JOB = "check_import"

@@ -8,13 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.errors import Invalid, VersionNotFound
-from registry.models import (
-    Adapter,
-    Alias,
-    Dataset,
-    Job,
-    Version,
-)
+from registry.models import Adapter, Dataset, Job, Version
 
 
 def register_version(
@@ -87,11 +81,3 @@ def list_versions(session: Session, adapter: Adapter, *, after: int = 0, limit: 
             .limit(limit)
         )
     )
-
-
-def champion(session: Session, adapter: Adapter) -> Version | None:
-    return session.scalars(
-        select(Version)
-        .join(Alias, Alias.version_id == Version.id)
-        .where(Alias.adapter_id == adapter.id, Alias.name == "champion")
-    ).one_or_none()

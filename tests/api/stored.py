@@ -11,7 +11,8 @@ from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, compare, record_gate
 from registry.models import Adapter, Dataset, Gate, Job, Suite, Task, Version
 from registry.tasks import create_task
-from registry.versions.records import champion, register_version
+from registry.versions.champion import champion
+from registry.versions.records import register_version
 
 
 def make_task(session: Session, project_id: uuid.UUID, name: str) -> Task:

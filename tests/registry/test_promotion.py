@@ -17,7 +17,8 @@ from registry.models import GateDecision, Job, Version
 from registry.promotion import decide, follow_up, retry_of
 from registry.serving.aliases import history, promote
 from registry.serving.routes import Decision, live_route, start_shadow, weights_of
-from registry.versions.records import champion, get_version
+from registry.versions.champion import champion
+from registry.versions.records import get_version
 from tests.registry.conftest import Rows
 
 

@@ -17,7 +17,7 @@ from registry.models import Job, JobEvent, Version
 from registry.settings import Settings
 from registry.tasks import create_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
-from registry.versions.records import champion
+from registry.versions.champion import champion
 from registry.wiring import Services, open_services
 from workers.jobs.evaluate import evaluate_version
 from workers.jobs.train_trigger import train_trigger_of_version

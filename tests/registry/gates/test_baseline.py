@@ -19,7 +19,8 @@ from registry.promotion import decide, follow_up, retry_of
 from registry.retention.policy import purge
 from registry.tasks import get_task
 from registry.transfer.admission import can_be_checked
-from registry.versions.records import champion, get_version
+from registry.versions.champion import champion
+from registry.versions.records import get_version
 from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import SECRET, delete, promote_version
 from tests.registry.keeping import elsewhere, export_version, import_archive, make_stored_version

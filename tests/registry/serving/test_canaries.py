@@ -17,7 +17,8 @@ from registry.serving.aliases import history, promote
 from registry.serving.canaries import MONITOR, Outcome
 from registry.serving.confidence_sequence import compare_means
 from registry.serving.routes import Terms, route_history, weights_of
-from registry.versions.records import champion, get_version
+from registry.versions.champion import champion
+from registry.versions.records import get_version
 from tests.registry.conftest import Rows
 from tests.registry.invariants import check_adapter
 from tests.registry.routed import Routed, make_routed
