@@ -1,7 +1,7 @@
 """Adapters: named memory lineages, each bound to one revision of one base model, and the settings of their gates."""
 
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from sqlalchemy import select
@@ -13,25 +13,41 @@ from registry.errors import AdapterNotFound, Invalid, InvalidName, NameTaken
 from registry.models import CANARY_PROMOTIONS, GATE_POLICIES, GATE_RULES, STRATEGIES, Adapter, AdapterChange
 from registry.names import BASE, check_name
 
+LARGEST_CANARY = 0.5
+"""Largest share of the sessions that a canary may get."""
+
+
+def _setting(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """What may be changed of an adapter; the next training and the next gate go by it."""
+    """What may be changed of an adapter; the next training and the next gate go by it.
 
-    replay_share: float = 0.25
-    """Of a dataset, taken from tasks learned before; strategy `replay` only."""
-    gate_margin: float = 0.05
-    gate_rule: str = "point"
-    gate_level: float = 0.05
-    gate_policy: str = "automatic"
-    canary_share: float = 0.05
-    canary_promotion: str = "non_inferior"
-    canary_margin: float = 0.05
-    retry_replay_share: float | None = None
+    The one list of these settings. The API's bodies are made from these fields; the columns of
+    `registry.models.Adapter` have the same names, and no defaults of their own.
+    """
+
+    replay_share: float = _setting(0.25, "Share of earlier tasks' items in each training; for strategy replay only")
+    gate_margin: float = _setting(0.05, "Largest drop of an old task's score, 0.05 is 5 points")
+    gate_rule: str = _setting("point", f"How the margin is applied to a finite suite: {', '.join(GATE_RULES)}")
+    gate_level: float = _setting(
+        0.05, "Significance level of the gate's tests; its intervals have confidence 1 - gate_level"
+    )
+    gate_policy: str = _setting("automatic", f"What follows from a pass: {', '.join(GATE_POLICIES)}")
+    canary_share: float = _setting(0.05, "Share of the sessions that a canary gets, for policy canary")
+    canary_promotion: str = _setting(
+        "non_inferior", f"What makes such a canary the champion: {', '.join(CANARY_PROMOTIONS)}"
+    )
+    canary_margin: float = _setting(0.05, "How much worse is too much for non_inferior, 0.05 is 5 points of reward")
+    retry_replay_share: float | None = _setting(
+        None, "Replay share with which a version that forgot is trained once more; null turns retries off"
+    )
 
     @classmethod
     def of(cls, adapter: Adapter) -> Self:
-        return cls(**{field.name: getattr(adapter, field.name) for field in fields(cls)})
+        return cls(**{each.name: getattr(adapter, each.name) for each in fields(cls)})
 
     def check(self) -> None:
         """Raises Invalid."""
@@ -148,6 +164,3 @@ def get_adapter(session: Session, project_id: uuid.UUID, name: str, *, lock: boo
 
 def list_adapters(session: Session, project_id: uuid.UUID) -> list[Adapter]:
     return list(session.scalars(select(Adapter).where(Adapter.project_id == project_id).order_by(Adapter.name)))
-
-
-LARGEST_CANARY = 0.5

@@ -26,6 +26,11 @@ class Principal:
     name: str
     scopes: frozenset[str]
 
+    @property
+    def actor(self) -> str:
+        """Who did it, in histories: `key NAME`."""
+        return f"key {self.name}"
+
     def check(self, scope: str) -> None:
         """Raise MissingScope unless the key has `scope` (`admin` has all)."""
         if scope not in self.scopes and "admin" not in self.scopes:

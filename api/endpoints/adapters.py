@@ -11,7 +11,7 @@ from api.endpoints.scores import ScoresOut, scores_of
 from api.http.deps import Promoter, Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
-from api.http.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut
+from api.http.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut, with_optional_settings, with_settings
 from memgen.backbone.loading import find_revision
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
@@ -34,43 +34,23 @@ from registry.versions.records import get_version, list_versions
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 
 
+@with_settings
 class AdapterIn(Strict):
     name: str
     description: Annotated[str, Field(max_length=2000)] = ""
     strategy: str = "replay"
-    replay_share: Annotated[float, Field(description="Share of earlier tasks' items in each training")] = 0.25
-    gate_margin: Annotated[float, Field(description="Largest drop of an old task's score, 0.05 is 5 points")] = 0.05
-    gate_rule: Annotated[str, Field(description="point, significant_drop or non_inferior")] = "point"
-    gate_level: Annotated[float, Field(description="Of the gate's tests and, less from one, its intervals")] = 0.05
-    gate_policy: Annotated[str, Field(description="After a pass: automatic, manual or canary")] = "automatic"
-    canary_share: Annotated[float, Field(description="Of the sessions, for policy canary")] = 0.05
-    canary_promotion: Annotated[
-        str, Field(description="What makes such a canary the champion: never, better or non_inferior")
-    ] = "non_inferior"
-    canary_margin: Annotated[float, Field(description="Of non_inferior, 0.05 is 5 points of reward")] = 0.05
-    retry_replay_share: Annotated[
-        float | None, Field(description="With which a version that forgot is trained once more")
-    ] = None
     memory: Annotated[dict[str, Any], Field(default_factory=dict, description="Fields of MemoryConfig: latents, ...")]
 
 
+@with_optional_settings
 class AdapterChangeIn(Strict):
     """Settings that are left out stay as they are."""
 
-    replay_share: float | None = None
-    gate_margin: float | None = None
-    gate_rule: str | None = None
-    gate_level: float | None = None
-    gate_policy: str | None = None
-    canary_share: float | None = None
-    canary_promotion: str | None = None
-    canary_margin: float | None = None
-    retry_replay_share: Annotated[float | None, Field(description="null turns retries off")] = None
     reason: Annotated[str, Field(max_length=2000)] = ""
 
     def changes(self) -> dict[str, Any]:
-        given = self.model_dump(exclude_unset=True, exclude={"reason"})
-        return {name: value for name, value in given.items() if value is not None or name == "retry_replay_share"}
+        changed = self.model_dump(exclude_unset=True, exclude={"reason"})
+        return {name: value for name, value in changed.items() if value is not None or name == "retry_replay_share"}
 
 
 class AdapterChangeOut(BaseModel):
@@ -194,7 +174,7 @@ def change(name: str, body: AdapterChangeIn, services: ServicesDep, caller: Prom
     """Change settings of replay and gates. Gates that have run keep the terms that they were judged by."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
-        change_adapter(session, adapter, body.changes(), actor=f"key {caller.name}", reason=body.reason)
+        change_adapter(session, adapter, body.changes(), actor=caller.actor, reason=body.reason)
         return AdapterOut.of(adapter, list_aliases(session, adapter))
 
 
@@ -270,7 +250,7 @@ def promote_alias(name: str, alias: str, body: PromoteIn, services: ServicesDep,
             adapter,
             alias,
             get_version(session, adapter, body.version),
-            actor=f"key {caller.name}",
+            actor=caller.actor,
             reason=body.reason,
             expected=body.expected_version,
         )
@@ -289,7 +269,7 @@ def roll_back_alias(name: str, alias: str, body: RollbackIn, services: ServicesD
             session,
             adapter,
             alias,
-            actor=f"key {caller.name}",
+            actor=caller.actor,
             reason=body.reason,
             to_number=body.to_version,
             to_time=body.to_time,

@@ -61,7 +61,7 @@ def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> F
             version = get_version(session, get_adapter(session, caller.project_id, name), number)
             # Asked again: a deletion may have withdrawn it while the archive was written.
             check_exportable(session, version)
-            record_change(session, version, "exported", actor=f"key {caller.name}")
+            record_change(session, version, "exported", actor=caller.actor)
     except BaseException:
         path.unlink()
         raise
@@ -114,7 +114,7 @@ def _import(services: Services, caller: Principal, name: str, path: Path, folder
         # Before the adapter, as a deletion does: it knows of this version, or this import of it.
         lock_trajectories(session, caller.project_id)
         adapter = get_adapter(session, caller.project_id, name, lock=True)
-        found = admit(session, adapter, description, archive.report, key=key, actor=f"key {caller.name}")
+        found = admit(session, adapter, description, archive.report, key=key, actor=caller.actor)
         return ImportedOut(
             adapter=name,
             number=found.version.number,

@@ -15,7 +15,7 @@ from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_pag
 from api.http.schemas import Strict
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.deletion.deletions import Order, check_policy, delete_data, get_deletion, list_deletions
+from registry.deletion.deletions import check_policy, delete_data, get_deletion, list_deletions
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import list_retrainings, step_state, why_stopped
 from registry.deletion.scope import Subject, find_affected
@@ -137,7 +137,6 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
     Rows and texts go at once, bytes in the object store right after; what can't be removed yet, the beat removes.
     """
     subject = Subject(body.scope, body.id)
-    order = Order(body.policy, f"key {caller.name}", body.reason)
     if body.dry_run:
         with transaction(services.sessions) as session:
             affected = find_affected(session, caller.project_id, subject)
@@ -146,7 +145,7 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
                 id=None,
                 scope=body.scope,
                 policy=body.policy,
-                actor=order.actor,
+                actor=caller.actor,
                 reason=body.reason,
                 affected=affected.describe(),
                 trajectories=[{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories],
@@ -155,7 +154,15 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
                 retrainings=[],
             )
     with transaction(services.sessions) as session:
-        deleted = delete_data(session, caller.project_id, subject, order, expected=body.expected)
+        deleted = delete_data(
+            session,
+            caller.project_id,
+            subject,
+            body.policy,
+            actor=caller.actor,
+            reason=body.reason,
+            expected=body.expected,
+        )
     unsent = send_jobs(request.app.state.queue, services.sessions, deleted.started)
     try:
         gone = finish_erasure(services.sessions, services.store, deleted.deletion.id)

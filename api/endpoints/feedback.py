@@ -67,7 +67,7 @@ def create(body: FeedbackIn, services: ServicesDep, caller: Writer, response: Re
             caller.project_id,
             body.completion_id,
             body.reward,
-            actor=f"key {caller.name}",
+            actor=caller.actor,
             source=body.source,
             comment=body.comment,
         )

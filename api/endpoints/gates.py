@@ -126,7 +126,7 @@ def _decide(
             adapter,
             get_version(session, adapter, number),
             approved=approved,
-            actor=f"key {caller.name}",
+            actor=caller.actor,
             reason=reason,
             expected=expected,
         )

@@ -19,7 +19,6 @@ from registry.serving.confidence_sequence import Interval
 from registry.serving.results import ArmResult, RouteResults, ShadowResult, results_of
 from registry.serving.routes import (
     DEFAULT_MARGIN,
-    Decision,
     Terms,
     end_route,
     get_route,
@@ -238,14 +237,13 @@ def create(name: str, body: RouteIn, services: ServicesDep, caller: Promoter, id
     """Start a route; requests for the model `{name}` go by it from the next one on."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
-        decision = Decision(f"key {caller.name}", body.reason, body.replace)
         return once(
             session,
             caller.project_id,
             idempotency,
             _Asked(adapter=name, route=body),
             RouteOut,
-            lambda: RouteOut.of(_start(session, adapter, body, decision)),
+            lambda: RouteOut.of(_start(session, adapter, body, caller.actor)),
         )
 
 
@@ -272,7 +270,7 @@ def end(name: str, number: int, body: RouteEnd, services: ServicesDep, caller: P
     """End a live route: the next request goes to the champion. Answers end on the version they began with."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
-        return _detail(session, end_route(session, adapter, number, actor=f"key {caller.name}", reason=body.reason))
+        return _detail(session, end_route(session, adapter, number, actor=caller.actor, reason=body.reason))
 
 
 @router.get("/{number}/results")
@@ -283,7 +281,7 @@ def results(name: str, number: int, services: ServicesDep, caller: Reader) -> Re
         return ResultsOut.of(route, results_of(session, route))
 
 
-def _start(session: Session, adapter: Adapter, body: RouteIn, decision: Decision) -> Route:
+def _start(session: Session, adapter: Adapter, body: RouteIn, actor: str) -> Route:
     terms = Terms(body.level, body.smallest_effect, body.reward_source, body.promotion, body.margin)
     if body.kind == "ab":
         if body.arms is None or body.version is not None or body.share is not None:
@@ -293,14 +291,12 @@ def _start(session: Session, adapter: Adapter, body: RouteIn, decision: Decision
         weights = {arm.version: arm.weight for arm in body.arms}
         if len(weights) < len(body.arms):
             raise InvalidRoute(f"arms name the versions {[arm.version for arm in body.arms]}; expected each one once")
-        return start_ab(session, adapter, weights, decision, terms)
+        return start_ab(session, adapter, weights, terms, actor=actor, reason=body.reason, replace=body.replace)
     if body.version is None or body.arms is not None:
         raise InvalidRoute(f"a {body.kind} route takes `version` and `share`, and no `arms`")
-    if body.kind == "canary":
-        share = _CANARY_SHARE if body.share is None else body.share
-        return start_canary(session, adapter, body.version, share, decision, terms)
-    share = _SHADOW_SHARE if body.share is None else body.share
-    return start_shadow(session, adapter, body.version, share, decision, terms)
+    start, share = (start_canary, _CANARY_SHARE) if body.kind == "canary" else (start_shadow, _SHADOW_SHARE)
+    share = share if body.share is None else body.share
+    return start(session, adapter, body.version, share, terms, actor=actor, reason=body.reason, replace=body.replace)
 
 
 def _detail(session: Session, route: Route) -> RouteDetail:

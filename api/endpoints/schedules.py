@@ -165,7 +165,7 @@ def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency
                 task=get_task(session, caller.project_id, body.task),
                 when=when,
                 lesson=lesson,
-                actor=f"key {caller.name}",
+                actor=caller.actor,
             )
             return ScheduleOut.of(session, schedule)
 
@@ -196,7 +196,7 @@ def change(name: str, body: ScheduleChangeIn, services: ServicesDep, caller: Tra
         paused=body.paused,
     )
     with transaction(services.sessions) as session:
-        row = schedules.change_schedule(session, caller.project_id, name, wanted, actor=f"key {caller.name}")
+        row = schedules.change_schedule(session, caller.project_id, name, wanted, actor=caller.actor)
         return ScheduleOut.of(session, row)
 
 
@@ -204,7 +204,7 @@ def change(name: str, body: ScheduleChangeIn, services: ServicesDep, caller: Tra
 def delete(name: str, services: ServicesDep, caller: Trainer) -> ScheduleOut:
     """Its jobs stay, and its name is free again."""
     with transaction(services.sessions) as session:
-        row = schedules.delete_schedule(session, caller.project_id, name, actor=f"key {caller.name}")
+        row = schedules.delete_schedule(session, caller.project_id, name, actor=caller.actor)
         return ScheduleOut.of(session, row)
 
 

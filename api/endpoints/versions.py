@@ -221,7 +221,7 @@ def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: P
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
-        tag(session, version, label, actor=f"key {caller.name}")
+        tag(session, version, label, actor=caller.actor)
         return _standings(session, adapter, [version])[0]
 
 
@@ -230,7 +230,7 @@ def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
-        untag(session, version, label, actor=f"key {caller.name}")
+        untag(session, version, label, actor=caller.actor)
         return _standings(session, adapter, [version])[0]
 
 
@@ -240,7 +240,7 @@ def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, call
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
-        archive(session, adapter, version, actor=f"key {caller.name}", reason=body.reason)
+        archive(session, adapter, version, actor=caller.actor, reason=body.reason)
         return _standings(session, adapter, [version])[0]
 
 
@@ -249,7 +249,7 @@ def take_out(name: str, number: int, body: ReasonIn, services: ServicesDep, call
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
-        unarchive(session, version, actor=f"key {caller.name}", reason=body.reason)
+        unarchive(session, version, actor=caller.actor, reason=body.reason)
         return _standings(session, adapter, [version])[0]
 
 
@@ -267,7 +267,7 @@ def change_retention(name: str, body: RetentionIn, services: ServicesDep, caller
     """Set the adapter's policy. Nothing is removed before it is applied."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
-        set_policy(session, adapter, body.keep_last, actor=f"key {caller.name}")
+        set_policy(session, adapter, body.keep_last, actor=caller.actor)
         return RetentionOut.of(plan_retention(session, adapter, body.keep_last), dry_run=True)
 
 
@@ -283,7 +283,7 @@ def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Adm
         out = RetentionOut.of(plan, dry_run=body.dry_run)
         folders = []
         if not body.dry_run:
-            folders = purge(session, adapter, plan.purged, actor=f"key {caller.name}", reason=body.reason)
+            folders = purge(session, adapter, plan.purged, actor=caller.actor, reason=body.reason)
     try:
         for folder in folders:
             with transaction(services.sessions) as session:

@@ -1,12 +1,14 @@
 """How rows look over HTTP. One reading of each row, shared by the endpoints that return it."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from registry.adapters import AdapterSettings
 from registry.gates.verdict import verdict
 from registry.models import Adapter, Alias, AliasMove, ApiKey, Gate, GateDecision, Job, JobEvent, Version
 
@@ -17,21 +19,34 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def with_settings(model: type[ModelT]) -> type[ModelT]:
+    """Class decorator: `model` with the fields of `registry.adapters.AdapterSettings`, their defaults and meanings."""
+    return _with_settings(model, lambda setting: (setting.type, setting.default))
+
+
+def with_optional_settings(model: type[ModelT]) -> type[ModelT]:
+    """Class decorator: as `with_settings`, but every setting may be left out or null, for a change of some of them."""
+    return _with_settings(model, lambda setting: (setting.type | None, None))
+
+
+def _with_settings(model: type[ModelT], typed: Callable[[Any], tuple[Any, Any]]) -> type[ModelT]:
+    added: dict[str, Any] = {}
+    for setting in fields(AdapterSettings):
+        kind, default = typed(setting)
+        added[setting.name] = (kind, Field(default, description=setting.metadata["meaning"]))
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=model.__module__, **added)
+
+
+@with_settings
 class AdapterOut(BaseModel):
     name: str
     description: str
     base_model: str
     base_revision: str
     strategy: str
-    replay_share: float
-    gate_margin: float
-    gate_rule: str = "point"
-    gate_level: float = 0.05
-    gate_policy: str = "automatic"
-    canary_share: float = 0.05
-    canary_promotion: str = "non_inferior"
-    canary_margin: float = 0.05
-    retry_replay_share: float | None = None
     memory: dict[str, Any]
     aliases: dict[str, int]
     """Version number by alias."""
@@ -45,18 +60,10 @@ class AdapterOut(BaseModel):
             base_model=row.base_model,
             base_revision=row.base_revision,
             strategy=row.strategy,
-            replay_share=row.replay_share,
-            gate_margin=row.gate_margin,
-            gate_rule=row.gate_rule,
-            gate_level=row.gate_level,
-            gate_policy=row.gate_policy,
-            canary_share=row.canary_share,
-            canary_promotion=row.canary_promotion,
-            canary_margin=row.canary_margin,
-            retry_replay_share=row.retry_replay_share,
             memory=row.memory,
             aliases={alias.name: alias.version.number for alias in aliases},
             created_at=row.created_at,
+            **asdict(AdapterSettings.of(row)),
         )
 
 

@@ -49,15 +49,6 @@ Policy = Literal["keep", "retrain", "withdraw"]
 
 
 @dataclass(frozen=True)
-class Order:
-    """Who deletes, why, and what becomes of the versions."""
-
-    policy: Policy
-    actor: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Deleted:
     deletion: Deletion
     started: tuple[uuid.UUID, ...]
@@ -65,7 +56,14 @@ class Deleted:
 
 
 def delete_data(
-    session: Session, project_id: uuid.UUID, subject: Subject, order: Order, *, expected: int | None = None
+    session: Session,
+    project_id: uuid.UUID,
+    subject: Subject,
+    policy: Policy,
+    *,
+    actor: str,
+    reason: str,
+    expected: int | None = None,
 ) -> Deleted:
     """Delete the subject's rows and texts, and deal with what learned from them.
 
@@ -86,7 +84,7 @@ def delete_data(
         raise DeletionChanged(
             f"{len(affected.trajectories)} trajectories would be deleted, not {expected} as in the dry run; look again"
         )
-    check_policy(affected, order.policy)
+    check_policy(affected, policy)
     described = affected.describe()
     watched = _live_jobs(session, project_id)
     session.execute(delete(Trajectory).where(one_of(Trajectory.id, [id_ for id_, _ in affected.trajectories])))
@@ -94,16 +92,16 @@ def delete_data(
     _forget_sessions(session, project_id, affected.sessions)
     deletion = Deletion(id=uuid.uuid4(), project_id=project_id, scope=subject.scope, subject_hash=subject.digest)
     evidence = {"deletion": str(deletion.id)}
-    if order.policy == "withdraw":
-        described |= _withdraw(session, affected, order, evidence)
-    restarted = {job.id: new for job in affected.jobs if (new := _restart(session, job, affected, order)) is not None}
-    deletion.policy, deletion.actor, deletion.reason = order.policy, order.actor, order.reason
+    if policy == "withdraw":
+        described |= _withdraw(session, affected, evidence, actor=actor, reason=reason)
+    restarted = {job.id: new for job in affected.jobs if (new := _restart(session, job, affected, policy)) is not None}
+    deletion.policy, deletion.actor, deletion.reason = policy, actor, reason
     deletion.trajectories = [{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories]
     deletion.affected = described | {"restarted": {str(old): str(new) for old, new in restarted.items()}}
     session.add(deletion)
     session.flush()
     _plan_erasure(session, deletion, affected, watched)
-    retrained = start_retrainings(session, deletion, affected.versions) if order.policy == "retrain" else []
+    retrained = start_retrainings(session, deletion, affected.versions) if policy == "retrain" else []
     return Deleted(deletion, (*restarted.values(), *retrained))
 
 
@@ -166,16 +164,18 @@ def _forget_sessions(session: Session, project_id: uuid.UUID, sessions: tuple[st
         session.execute(update(Exposure).where(*mine).values(session_id=None))
 
 
-def _withdraw(session: Session, affected: Affected, order: Order, evidence: dict[str, Any]) -> dict[str, Any]:
+def _withdraw(
+    session: Session, affected: Affected, evidence: dict[str, Any], *, actor: str, reason: str
+) -> dict[str, Any]:
     """Returns what moved: `{"moved": [...], "stranded": [...], "ended_routes": [...]}`."""
     touched = {version.id for version in affected.versions}
     for version in affected.versions:
-        withdraw(session, version, actor=order.actor, reason=order.reason, evidence=evidence)
+        withdraw(session, version, actor=actor, reason=reason, evidence=evidence)
     told: dict[str, list[Any]] = {"moved": [], "stranded": [], "ended_routes": []}
     for adapter in {version.adapter_id: version.adapter for version in affected.versions}.values():
         route = live_route(session, adapter)
         if route is not None and any(arm.version_id in touched for arm in route.arms):
-            end_live_route(session, adapter, actor=order.actor, reason=order.reason, evidence=evidence)
+            end_live_route(session, adapter, actor=actor, reason=reason, evidence=evidence)
             told["ended_routes"].append(f"{adapter.name}: route {route.number}")
         refuge = _newest_good(session, adapter, touched)
         for alias in list_aliases(session, adapter):
@@ -186,7 +186,7 @@ def _withdraw(session: Session, affected: Affected, order: Order, evidence: dict
                 told["stranded"].append(name)
                 continue
             told["moved"].append({"alias": name, "from": alias.version.number, "to": refuge.number})
-            _move(session, adapter, alias.name, refuge, order)
+            _move(session, adapter, alias.name, refuge, actor=actor, reason=f"trained on deleted data: {reason}")
     return told
 
 
@@ -199,15 +199,14 @@ def _newest_good(session: Session, adapter: Adapter, touched: set[uuid.UUID]) ->
     return None
 
 
-def _move(session: Session, adapter: Adapter, alias: str, target: Version, order: Order) -> None:
-    reason = f"trained on deleted data: {order.reason}"
+def _move(session: Session, adapter: Adapter, alias: str, target: Version, *, actor: str, reason: str) -> None:
     if any(move.to_version_id == target.id for move in history(session, adapter, alias)):
-        roll_back(session, adapter, alias, actor=order.actor, reason=reason, to_number=target.number)
+        roll_back(session, adapter, alias, actor=actor, reason=reason, to_number=target.number)
     else:
-        promote(session, adapter, alias, target, actor=order.actor, reason=reason)
+        promote(session, adapter, alias, target, actor=actor, reason=reason)
 
 
-def _restart(session: Session, job: Job, affected: Affected, order: Order) -> uuid.UUID | None:
+def _restart(session: Session, job: Job, affected: Affected, policy: Policy) -> uuid.UUID | None:
     """Cancel a training on the data and queue the same one without it, whatever the policy: it has served nobody.
 
     None if there is nothing to begin anew: it has just ended, or may not go on from its parent.
@@ -217,7 +216,7 @@ def _restart(session: Session, job: Job, affected: Affected, order: Order) -> uu
     except JobStateConflict:
         return None
     params = dict(job.params)
-    if order.policy != "keep" and job.adapter_id is not None:
+    if policy != "keep" and job.adapter_id is not None:
         params["parent"] = _unaffected(session, affected, job.adapter_id, params.get("parent"))
     refusal = _refusal(session, job, params.get("parent"))
     if refusal is not None:

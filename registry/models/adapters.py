@@ -38,21 +38,14 @@ class Adapter(Base):
     strategy: Mapped[str]
     replay_share: Mapped[float]
     gate_margin: Mapped[float]
-    """Largest drop of an old task's score that a new version may show."""
-    gate_rule: Mapped[str] = mapped_column(default="point")
-    """How the margin is applied to what was measured on a finite suite (`registry.gates.gate`)."""
-    gate_level: Mapped[float] = mapped_column(default=0.05)
-    """Of the gate's tests and, less from one, of its intervals."""
-    gate_policy: Mapped[str] = mapped_column(default="automatic")
-    """What follows from a pass: promotion, waiting for a person, or a canary."""
-    canary_share: Mapped[float] = mapped_column(default=0.05)
-    """Of the sessions, for policy `canary`."""
-    canary_promotion: Mapped[str] = mapped_column(default="non_inferior")
-    """Of the routes that policy `canary` starts."""
-    canary_margin: Mapped[float] = mapped_column(default=0.05)
-    """Of their rewards, for `canary_promotion` `non_inferior`."""
+    gate_rule: Mapped[str]
+    gate_level: Mapped[float]
+    gate_policy: Mapped[str]
+    canary_share: Mapped[float]
+    canary_promotion: Mapped[str]
+    canary_margin: Mapped[float]
     retry_replay_share: Mapped[float | None]
-    """With which a version that forgot is trained once more; null never is."""
+    """This and the eight before it are the settings; `registry.adapters.AdapterSettings` says what each means."""
     memory: Mapped[JsonObject]
     """memgen's MemoryConfig as given; opaque here."""
     created_at: Mapped[datetime] = created_at_column()

@@ -21,7 +21,7 @@ from registry.names import CHAMPION
 from registry.serving.aliases import promote, why_not_promotable
 from registry.serving.confidence_sequence import Floats, block_differences, block_sizes, is_non_inferior, verdict_of
 from registry.serving.results import compare_arm, rewards_of, say_difference
-from registry.serving.routes import Decision, Terms, close_route, start_canary
+from registry.serving.routes import Terms, close_route, start_canary
 from registry.versions.state import why_not_servable
 
 MONITOR = "canary monitor"
@@ -36,7 +36,7 @@ def start_by_policy(session: Session, adapter: Adapter, version: Version, *, act
     """Try a version as the adapter's settings say. Raises as `start_canary`."""
     margin = adapter.canary_margin if adapter.canary_promotion == "non_inferior" else None
     terms = Terms(promotion=adapter.canary_promotion, margin=margin)
-    return start_canary(session, adapter, version.number, adapter.canary_share, Decision(actor, reason), terms)
+    return start_canary(session, adapter, version.number, adapter.canary_share, terms, actor=actor, reason=reason)
 
 
 def judge_canary(session: Session, route: Route, last: Feedback) -> Outcome | None:

@@ -49,22 +49,21 @@ class Terms:
     """Of `non_inferior`: how much worse is too much; None takes the default."""
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Who starts a route and why."""
-
-    actor: str
-    reason: str
-    replace: bool = False
-    """End the live route, if there is one, in the same transaction."""
-
-
 def start_ab(
-    session: Session, adapter: Adapter, weights: Mapping[int, float], decision: Decision, terms: Terms | None = None
+    session: Session,
+    adapter: Adapter,
+    weights: Mapping[int, float],
+    terms: Terms | None = None,
+    *,
+    actor: str,
+    reason: str,
+    replace: bool = False,
 ) -> Route:
     """Share sessions by `weights` (by version number). The champion, or else the first, is the control.
 
-    The caller holds the adapter's lock, as for all that starts or ends routes.
+    Args:
+        adapter: locked by the caller, as for all that starts or ends routes.
+        replace: end the live route, if there is one, in the same transaction.
 
     Raises:
         InvalidRoute: fewer than two versions, or weights that are not positive or don't sum to one.
@@ -81,11 +80,19 @@ def start_ab(
     arms = [(get_version(session, adapter, number), weights[number]) for number in numbers]
     for version, _ in arms:
         _check_passed(session, adapter, version)
-    return _start(session, adapter, "ab", arms, decision, terms)
+    return _start(session, adapter, _Sharing("ab", arms), terms, actor=actor, reason=reason, replace=replace)
 
 
 def start_canary(
-    session: Session, adapter: Adapter, number: int, share: float, decision: Decision, terms: Terms | None = None
+    session: Session,
+    adapter: Adapter,
+    number: int,
+    share: float,
+    terms: Terms | None = None,
+    *,
+    actor: str,
+    reason: str,
+    replace: bool = False,
 ) -> Route:
     """Give `share` of the sessions to a version that passed its gate, the champion the rest. Raises as `start_ab`."""
     stable = _champion(session, adapter)
@@ -93,11 +100,20 @@ def start_canary(
     if not 0 < share <= LARGEST_CANARY:
         raise InvalidRoute(f"the canary's share is {share}; expected more than 0 and at most {LARGEST_CANARY}")
     _check_passed(session, adapter, version)
-    return _start(session, adapter, "canary", [(stable, 1 - share), (version, share)], decision, terms)
+    sharing = _Sharing("canary", [(stable, 1 - share), (version, share)])
+    return _start(session, adapter, sharing, terms, actor=actor, reason=reason, replace=replace)
 
 
 def start_shadow(
-    session: Session, adapter: Adapter, number: int, share: float, decision: Decision, terms: Terms | None = None
+    session: Session,
+    adapter: Adapter,
+    number: int,
+    share: float,
+    terms: Terms | None = None,
+    *,
+    actor: str,
+    reason: str,
+    replace: bool = False,
 ) -> Route:
     """Let a version, whatever its gate said, answer `share` of the requests too; what it says is compared and
     discarded. Raises as `start_ab`."""
@@ -105,7 +121,8 @@ def start_shadow(
     version = _challenger(session, adapter, number, main)
     if not 0 < share <= 1:
         raise InvalidRoute(f"the shadow's share is {share}; expected more than 0 and at most 1")
-    return _start(session, adapter, "shadow", [(main, 1.0), (version, 0.0)], decision, terms, shadow_share=share)
+    sharing = _Sharing("shadow", [(main, 1.0), (version, 0.0)], shadow_share=share)
+    return _start(session, adapter, sharing, terms, actor=actor, reason=reason, replace=replace)
 
 
 def end_route(session: Session, adapter: Adapter, number: int, *, actor: str, reason: str) -> Route:
@@ -190,58 +207,61 @@ def weights_of(route: Route) -> dict[int, float]:
     return {arm.version.number: arm.weight for arm in route.arms}
 
 
+@dataclass(frozen=True)
+class _Sharing:
+    """What is new in a route that starts: who gets which part of the traffic."""
+
+    kind: str
+    arms: Sequence[tuple[Version, float]]
+    """(version, weight), the control first."""
+    shadow_share: float | None = None
+
+
 def _start(
     session: Session,
     adapter: Adapter,
-    kind: str,
-    arms: Sequence[tuple[Version, float]],
-    decision: Decision,
+    sharing: _Sharing,
     terms: Terms | None,
     *,
-    shadow_share: float | None = None,
+    actor: str,
+    reason: str,
+    replace: bool,
 ) -> Route:
     terms = terms or Terms()
-    _check_terms(kind, terms)
-    for version, _ in arms:
+    _check_terms(sharing.kind, terms)
+    for version, _ in sharing.arms:
         check_servable(session, version)
-    salt = _make_way(session, adapter, decision)
+    replaced = live_route(session, adapter, lock=True)
+    if replaced is not None:
+        if not replace:
+            raise RouteRunning(
+                f"route {replaced.number} ({replaced.kind}) of {adapter.name} is live; end it first, or ask to "
+                "replace it"
+            )
+        close_route(session, replaced, "ended", actor=actor, reason=reason, evidence={"replaced": True})
     newest = session.scalar(select(func.coalesce(func.max(Route.number), 0)).where(Route.adapter_id == adapter.id))
     route = Route(
         adapter_id=adapter.id,
         number=(newest or 0) + 1,
-        kind=kind,
+        kind=sharing.kind,
         state="live",
-        salt=salt,
-        shadow_share=shadow_share,
+        # With the salt of the one before, only the sessions move that must.
+        salt=replaced.salt if replaced else uuid.uuid4().hex,
+        shadow_share=sharing.shadow_share,
         level=terms.level,
         smallest_effect=terms.smallest_effect,
         reward_source=terms.reward_source,
         promotion=terms.promotion,
         margin=(terms.margin or DEFAULT_MARGIN) if terms.promotion == "non_inferior" else None,
-        arms=[RouteArm(place=place, version=version, weight=weight) for place, (version, weight) in enumerate(arms)],
+        arms=[RouteArm(place=n, version=version, weight=weight) for n, (version, weight) in enumerate(sharing.arms)],
     )
     session.add(route)
     session.flush()
-    started = {"weights": {str(version.number): weight for version, weight in arms}, "shadow_share": shadow_share}
-    session.add(
-        RouteChange(route_id=route.id, kind="started", actor=decision.actor, reason=decision.reason, evidence=started)
-    )
+    weights = {str(version.number): weight for version, weight in sharing.arms}
+    evidence = {"weights": weights, "shadow_share": sharing.shadow_share}
+    session.add(RouteChange(route_id=route.id, kind="started", actor=actor, reason=reason, evidence=evidence))
     session.flush()
     return route
-
-
-def _make_way(session: Session, adapter: Adapter, decision: Decision) -> str:
-    """The salt for a new route: that of the one it replaces, or a new one."""
-    live = live_route(session, adapter, lock=True)
-    if live is None:
-        return uuid.uuid4().hex
-    if not decision.replace:
-        raise RouteRunning(
-            f"route {live.number} ({live.kind}) of {adapter.name} is live; end it first, or ask to replace it"
-        )
-    evidence = {"replaced": True}
-    close_route(session, live, "ended", actor=decision.actor, reason=decision.reason, evidence=evidence)
-    return live.salt
 
 
 def _champion(session: Session, adapter: Adapter) -> Version:

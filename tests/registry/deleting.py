@@ -6,7 +6,7 @@ from typing import Any
 from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.deletion.deletions import Deleted, Order, Policy, delete_data
+from registry.deletion.deletions import Deleted, Policy, delete_data
 from registry.deletion.erasure import finish_erasure
 from registry.deletion.retraining import advance_line, lines_to_advance
 from registry.deletion.scope import Scope, Subject
@@ -24,8 +24,15 @@ def with_secrets(rows: Rows) -> None:
 
 def delete(rows: Rows, scope: Scope, identifier: str, policy: Policy = "keep", **more: Any) -> Deleted:
     with transaction(rows.services.sessions) as session:
-        order = Order(policy, "key test", "asked for it")
-        return delete_data(session, rows.project_id, Subject(scope, identifier), order, **more)
+        return delete_data(
+            session,
+            rows.project_id,
+            Subject(scope, identifier),
+            policy,
+            actor="key test",
+            reason="asked for it",
+            **more,
+        )
 
 
 def finish(rows: Rows, deleted: Deleted) -> bool:

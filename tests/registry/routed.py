@@ -13,7 +13,6 @@ from registry.serving.feedback import Received, receive_feedback
 from registry.serving.resolution import ServingRequest, resolve
 from registry.serving.results import RouteResults, results_of
 from registry.serving.routes import (
-    Decision,
     Terms,
     end_route,
     get_route,
@@ -41,15 +40,15 @@ class Routed:
 
     def start_ab(self, weights: dict[int, float], *, replace: bool = False, terms: Terms | None = None) -> Route:
         with transaction(self.rows.services.sessions) as session:
-            return start_ab(session, self.adapter(session), weights, Decision("anna", "why", replace), terms)
+            return start_ab(session, self.adapter(session), weights, terms, actor="anna", reason="why", replace=replace)
 
     def start_canary(self, number: int, share: float = 0.5, *, terms: Terms | None = None) -> Route:
         with transaction(self.rows.services.sessions) as session:
-            return start_canary(session, self.adapter(session), number, share, Decision("anna", "try it"), terms)
+            return start_canary(session, self.adapter(session), number, share, terms, actor="anna", reason="try it")
 
     def start_shadow(self, number: int, share: float = 1.0) -> Route:
         with transaction(self.rows.services.sessions) as session:
-            return start_shadow(session, self.adapter(session), number, share, Decision("anna", "look"))
+            return start_shadow(session, self.adapter(session), number, share, actor="anna", reason="look")
 
     def end(self, number: int) -> Route:
         with transaction(self.rows.services.sessions) as session:

@@ -25,7 +25,7 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.datasets import snapshots
 from registry.datasets.suites import freeze_suite
-from registry.deletion.deletions import Order, Policy, delete_data
+from registry.deletion.deletions import Policy, delete_data
 from registry.deletion.scope import Subject
 from registry.errors import RegistryError
 from registry.gates.gate import GateTerms, compare, record_gate
@@ -36,7 +36,7 @@ from registry.serving.aliases import promote, roll_back
 from registry.serving.exposures import record_exposure
 from registry.serving.feedback import receive_feedback
 from registry.serving.resolution import ServingRequest, resolve
-from registry.serving.routes import Decision, end_route, live_route, start_ab, start_canary, start_shadow
+from registry.serving.routes import end_route, live_route, start_ab, start_canary, start_shadow
 from registry.tasks import create_task, get_task
 from registry.trajectories.imports import import_batch, read_item
 from registry.versions.records import get_version, list_versions, register_version
@@ -113,7 +113,7 @@ class AdapterMachine(RuleBasedStateMachine):
         with transaction(self.sessions) as session:
             neighbour = get_adapter(session, self.project_id, NEIGHBOUR, lock=True)
             promote(session, neighbour, "champion", get_version(session, neighbour, 1), **WHO)
-            start_canary(session, neighbour, 2, 0.25, Decision("test", "why"))
+            start_canary(session, neighbour, 2, 0.25, actor="test", reason="why")
         for number in (1, 2, 3):
             self.promote(number, "champion", "right")
 
@@ -279,12 +279,12 @@ class AdapterMachine(RuleBasedStateMachine):
     )  # fmt: skip
     def start_ab(self, first: int, second: int, weight: float, replace: bool, total: float) -> None:
         weights = {first: weight, second: total - weight}
-        self._try(lambda s, a: start_ab(s, a, weights, Decision("test", "why", replace)))
+        self._try(lambda s, a: start_ab(s, a, weights, actor="test", reason="why", replace=replace))
 
     @rule(number=numbers, share=st.sampled_from([0.05, 0.5, 0.6]), shadow=st.booleans(), replace=st.booleans())
     def start_beside_the_champion(self, number: int, share: float, shadow: bool, replace: bool) -> None:
         start = start_shadow if shadow else start_canary
-        self._try(lambda s, a: start(s, a, number, share, Decision("test", "why", replace)))
+        self._try(lambda s, a: start(s, a, number, share, actor="test", reason="why", replace=replace))
 
     @rule(number=st.integers(1, 4))
     def end_a_route(self, number: int) -> None:
@@ -347,7 +347,7 @@ class AdapterMachine(RuleBasedStateMachine):
             if not ids:
                 return
             subject = Subject("trajectory", str(ids[newest % len(ids)]))
-            delete_data(session, self.project_id, subject, Order(policy, "test", "why"))
+            delete_data(session, self.project_id, subject, policy, actor="test", reason="why")
         with transaction(self.sessions) as session:
             adapter = get_adapter(session, self.project_id, ADAPTER)
             good = [v.number for v in list_versions(session, adapter) if self._may_serve(v.number)]
@@ -480,7 +480,7 @@ def _one_operation(routed: Routed, plan: random.Random, done: Done) -> None:
         with transaction(rows.services.sessions) as session:
             adapter = routed.adapter(session)
             if kind == "start":
-                start_canary(session, adapter, number, 0.5, Decision("by hand", "why", plan.random() < 0.3))
+                start_canary(session, adapter, number, 0.5, actor="by hand", reason="why", replace=plan.random() < 0.3)
                 move = None
             elif kind == "end":
                 end_route(session, adapter, live.number if live else 1, actor="ender", reason="why")

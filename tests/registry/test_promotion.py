@@ -16,7 +16,7 @@ from registry.gates.verdict import gate_of, verdict
 from registry.models import GateDecision, Job, Version
 from registry.promotion import decide, follow_up, retry_of
 from registry.serving.aliases import history, promote
-from registry.serving.routes import Decision, live_route, start_shadow, weights_of
+from registry.serving.routes import live_route, start_shadow, weights_of
 from registry.versions.champion import champion
 from registry.versions.records import get_version
 from tests.registry.conftest import Rows
@@ -160,7 +160,7 @@ def test_a_pass_beside_another_route_says_that_its_canary_is_left_to_a_person(ro
     rows.version("a")
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot", lock=True)
-        start_shadow(session, adapter, 2, 1.0, Decision("anna", "look"))
+        start_shadow(session, adapter, 2, 1.0, actor="anna", reason="look")
     told = _follow(rows, rows.version("a"))
     assert told.startswith("passed; no canary was started: route 1 (shadow) of bot is live")
     assert told.endswith(". Then start its canary by hand")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from registry.adapters import create_adapter, get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.deletion.deletions import Order, delete_data
+from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.retraining import Line
 from registry.deletion.scope import Subject
@@ -81,7 +81,7 @@ def test_a_deletion_that_could_not_finish_is_finished(
     services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID]
 ) -> None:
     with transaction(services.sessions) as session:
-        delete_data(session, project_id, Subject("session", "s"), Order("keep", "test", ""))
+        delete_data(session, project_id, Subject("session", "s"), "keep", actor="test", reason="")
     tick_all(services, lambda _: None)
     with transaction(services.sessions) as session:
         assert unfinished_erasures(session) == []
@@ -98,7 +98,7 @@ def test_a_retraining_that_fails_does_not_keep_deletions(
     services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with transaction(services.sessions) as session:
-        deleted = delete_data(session, project_id, Subject("session", "s"), Order("keep", "test", "")).deletion.id
+        deleted = delete_data(session, project_id, Subject("session", "s"), "keep", actor="test", reason="").deletion.id
     asked: list[Line] = []
 
     def fail(session: Session, line: Line) -> list[uuid.UUID]:
@@ -119,7 +119,9 @@ def test_one_deletions_fault_does_not_keep_the_others(
     with transaction(services.sessions) as session:
         ids = session.scalars(sa.select(Trajectory.id).order_by(Trajectory.seq).limit(2)).all()
         first, second = (
-            delete_data(session, project_id, Subject("trajectory", str(id_)), Order("keep", "test", "")).deletion.id
+            delete_data(
+                session, project_id, Subject("trajectory", str(id_)), "keep", actor="test", reason=""
+            ).deletion.id
             for id_ in ids
         )
     finish = beat.finish_erasure

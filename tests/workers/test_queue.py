@@ -18,7 +18,7 @@ from api.local.valkey import start_valkey
 from registry import jobs
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.deletion.deletions import Order, delete_data
+from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.scope import Subject
 from registry.models import Job, Trajectory
@@ -96,7 +96,7 @@ def test_a_tick_does_all_of_its_work_while_the_broker_is_down(
 ) -> None:
     with transaction(services.sessions) as session:
         some = session.scalars(sa.select(Trajectory.id)).first()
-        delete_data(session, project_id, Subject("trajectory", str(some)), Order("keep", "test", ""))
+        delete_data(session, project_id, Subject("trajectory", str(some)), "keep", actor="test", reason="")
     created = tick_all(services, lambda job_id: send_jobs(queue, services.sessions, [job_id]))
     assert len(created) == 2
     with transaction(services.sessions) as session:
