@@ -16,7 +16,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from registry.datasets import snapshots
-from registry.datasets.snapshots import Snapshot
+from registry.datasets.snapshots import Snapshot, make_snapshot
 from registry.errors import EmptyDataset
 from registry.json_text import canonical_json
 from registry.models import JsonObject, Task, Trajectory
@@ -145,7 +145,7 @@ def environment_snapshot(
         "replay_share": 0.0,
         "seed": seed,
     }
-    return _snapshot(project_id, task, (), manifest, b"")
+    return make_snapshot(project_id, task, (), manifest, ())
 
 
 def has_comparison(session: Session, task: Task) -> bool:
@@ -213,21 +213,7 @@ def _with_lines(
     ids = {trajectory_id for trajectory_id, _ in items}
     rows = {row.id: row for row in session.scalars(select(Trajectory).where(Trajectory.id.in_(ids)))}
     lines = [_line(rows[trajectory_id], replayed=replayed) for trajectory_id, replayed in items]
-    return _snapshot(project_id, task, items, manifest, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _snapshot(
-    project_id: uuid.UUID, task: Task, items: Sequence[tuple[uuid.UUID, bool]], manifest: JsonObject, jsonl: bytes
-) -> Snapshot:
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode() + b"\n" + jsonl).hexdigest()
-    return Snapshot(
-        project_id=project_id,
-        task_id=task.id,
-        items=tuple(items),
-        content_hash=digest,
-        manifest=manifest,
-        jsonl=jsonl,
-    )
+    return make_snapshot(project_id, task, items, manifest, lines)
 
 
 def _line(row: Trajectory, *, replayed: bool) -> str:

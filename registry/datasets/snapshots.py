@@ -79,17 +79,27 @@ def snapshot(
         "min_reward": min_reward,
         "seed": seed,
     }
+    items = [(row.id, is_replayed) for row, is_replayed in chosen]
     lines = [_line(row, replayed=is_replayed) for row, is_replayed in chosen]
+    return make_snapshot(project_id, task, items, manifest, lines)
+
+
+def make_snapshot(
+    project_id: uuid.UUID,
+    task: Task,
+    items: Sequence[tuple[uuid.UUID, bool]],
+    manifest: dict[str, object],
+    lines: Sequence[str],
+) -> Snapshot:
+    """A snapshot with its hash, which covers the manifest and every line.
+
+    Args:
+        items: (trajectory, replayed) by place.
+        lines: JSON texts, one for each of the items, or none at all where an environment makes the items.
+    """
     jsonl = "".join(f"{line}\n" for line in lines).encode()
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode() + b"\n" + jsonl).hexdigest()
-    return Snapshot(
-        project_id=project_id,
-        task_id=task.id,
-        items=tuple((row.id, is_replayed) for row, is_replayed in chosen),
-        content_hash=digest,
-        manifest=manifest,
-        jsonl=jsonl,
-    )
+    return Snapshot(project_id, task.id, tuple(items), digest, manifest, jsonl)
 
 
 def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:

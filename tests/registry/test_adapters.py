@@ -1,5 +1,6 @@
 """Settings of an adapter: checked, changed with an audit, and refused where they mean nothing."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from registry.adapters import AdapterSettings, adapter_changes, change_adapter, create_adapter, get_adapter
 from registry.database import transaction
 from registry.errors import Invalid
+from registry.models import Adapter
 from tests.registry.conftest import Rows
 
 
@@ -24,6 +26,13 @@ def test_defaults_and_choices(rows: Rows) -> None:
     assert made == AdapterSettings(**chosen)
     # Who chooses canaries chooses that they end by themselves, well too.
     assert (made.canary_promotion, made.canary_margin) == ("non_inferior", 0.05)
+
+
+def test_every_setting_is_a_column_without_a_default_of_its_own() -> None:
+    for setting in fields(AdapterSettings):
+        column = Adapter.__table__.c[setting.name]
+        assert column.default is None
+        assert column.nullable is (setting.default is None)
 
 
 def test_how_canaries_end_can_be_chosen(rows: Rows) -> None:
