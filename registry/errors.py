@@ -32,6 +32,7 @@ RegistryError
 │   ├── InvalidName
 │   ├── InvalidArchive        an exported version that is broken, or made for another base
 │   ├── InvalidSchedule
+│   ├── InvalidJson           a text or value that can't be stored as JSON; carries a machine-readable code
 │   ├── InvalidTrajectory     one refused line; carries a machine-readable code
 │   ├── InvalidCursor
 │   ├── InvalidRoute
@@ -143,6 +144,14 @@ class InvalidArchive(Invalid): ...
 
 
 class InvalidSchedule(Invalid): ...
+
+
+class InvalidJson(Invalid):
+    """A text or value that can't be stored as JSON. `code` is stable for programs; the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class InvalidTrajectory(Invalid):

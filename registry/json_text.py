@@ -1,4 +1,4 @@
-"""JSON as the registry reads, stores and hashes it: strict in, one canonical form out. Knows no trajectory.
+"""JSON as the registry reads, stores and hashes it: strict in, one canonical form out. Knows not what a value means.
 
 Refused is whatever PostgreSQL's jsonb could not give back as it was sent: NaN and Infinity, the NUL
 character, lone surrogates, keys given twice, and nesting so deep that some later reader runs out of stack.
@@ -8,7 +8,7 @@ import json
 import reprlib
 from collections.abc import Iterable, Iterator
 
-from registry.errors import InvalidTrajectory
+from registry.errors import InvalidJson
 
 MAX_DEPTH = 100
 """Objects and lists inside one another. The interpreter's own limit is higher, but depends on the caller's stack."""
@@ -18,12 +18,12 @@ def parse_json(data: bytes | str) -> object:
     """The value of a JSON text.
 
     Raises:
-        InvalidTrajectory: `invalid_utf8`, `invalid_json`, `duplicate_key`, `not_finite` or `too_deep`.
+        InvalidJson: `invalid_utf8`, `invalid_json`, `duplicate_key`, `not_finite` or `too_deep`.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidTrajectory(
+        raise InvalidJson(
             "invalid_utf8", f"byte {error.start} is not UTF-8 ({error.reason}); expected UTF-8 text"
         ) from error
     try:
@@ -31,14 +31,14 @@ def parse_json(data: bytes | str) -> object:
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:
-        raise InvalidTrajectory("invalid_json", f"not JSON: {error}; expected one JSON value") from error
+        raise InvalidJson("invalid_json", f"not JSON: {error}; expected one JSON value") from error
 
 
 def canonical_json(value: object, place: str = "") -> bytes:
     """The same bytes for equal values: sorted keys, no spaces, UTF-8. `place` names the value in messages.
 
     Raises:
-        InvalidTrajectory: `not_finite`, `nul_character`, `lone_surrogate` or `too_deep`: it could not be
+        InvalidJson: `not_finite`, `nul_character`, `lone_surrogate` or `too_deep`: it could not be
         stored.
     """
     try:
@@ -46,7 +46,7 @@ def canonical_json(value: object, place: str = "") -> bytes:
     except RecursionError as error:
         raise _too_deep(place) from error
     except ValueError as error:
-        raise InvalidTrajectory(
+        raise InvalidJson(
             "not_finite",
             f"{_at(place)}a number is NaN, infinite or too large for a double; expected finite numbers",
         ) from error
@@ -72,12 +72,12 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add returns None
-        raise InvalidTrajectory("duplicate_key", f"an object has the key {show(twice)} twice; expected each key once")
+        raise InvalidJson("duplicate_key", f"an object has the key {show(twice)} twice; expected each key once")
     return found
 
 
 def _refuse_constant(name: str) -> object:
-    raise InvalidTrajectory("not_finite", f"{name} is not JSON; expected finite numbers or null")
+    raise InvalidJson("not_finite", f"{name} is not JSON; expected finite numbers or null")
 
 
 def _check_depth(value: object, place: str) -> None:
@@ -95,16 +95,14 @@ def _children(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-def _too_deep(place: str = "") -> InvalidTrajectory:
-    return InvalidTrajectory(
-        "too_deep", f"{_at(place)}nested more than {MAX_DEPTH} levels deep; expected a flatter value"
-    )
+def _too_deep(place: str = "") -> InvalidJson:
+    return InvalidJson("too_deep", f"{_at(place)}nested more than {MAX_DEPTH} levels deep; expected a flatter value")
 
 
 def _refuse_text(value: object, place: str, character: str, code: str, complaint: str) -> None:
     for where, text in _texts(value, place):
         if character in text:
-            raise InvalidTrajectory(code, f"{_at(where)}{show(text)} {complaint}; remove it")
+            raise InvalidJson(code, f"{_at(where)}{show(text)} {complaint}; remove it")
 
 
 def _texts(value: object, place: str) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
-from registry.errors import Invalid, InvalidTrajectory, NameTaken, TaskNotFound
+from registry.errors import Invalid, InvalidJson, NameTaken, TaskNotFound
 from registry.json_text import canonical_json, show
 from registry.models import JsonObject, Task, Trajectory
 from registry.names import check_name, is_valid_name
@@ -42,7 +42,7 @@ def create_task(
     check_name("task", name)
     try:
         canonical_json({"grader": grader, "description": description})
-    except InvalidTrajectory as error:
+    except InvalidJson as error:
         raise Invalid(str(error)) from error
     if not 0 < holdout_share < 1:
         raise Invalid(f"holdout_share {holdout_share}; expected a share between 0 and 1, both excluded")

@@ -7,55 +7,25 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.models import Trajectory
-from registry.trajectories.conversations import MAX_NAME_CHARACTERS, ROLES
-from registry.trajectories.envelope import REWARD_SOURCES
+from registry.trajectories.formats.formats import DEFAULT_FORMAT, FORMATS
 from registry.trajectories.imports import MAX_REPORTED_LINES, ImportReport
 
-_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
-TRAJECTORY_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["messages"],
-    "additionalProperties": False,
-    "properties": {
-        "messages": {
-            "type": "array",
-            "minItems": 2,
-            "description": "OpenAI's chat format; assistant turns may carry `weight` 0 (context only) or 1.",
-            "items": {
-                "type": "object",
-                "required": ["role"],
-                "properties": {"role": {"enum": list(ROLES)}},
-            },
-        },
-        "tools": {
-            "type": ["array", "null"],
-            "items": {"type": "object"},
-            "description": "OpenAI's function tools.",
-        },
-        "task": {**_TEXT, "description": "Name of the task; `?task=` is the default."},
-        "trajectory_id": {**_TEXT, "description": "Your own id; need not be unique."},
-        "session_id": {**_TEXT, "description": "Groups trajectories of one conversation or user."},
-        "reward": {"type": ["number", "null"]},
-        "reward_source": {"enum": [*REWARD_SOURCES, None]},
-        "success": {"type": ["boolean", "null"]},
-        "adapter_version": {**_TEXT, "description": "The version that answered, such as `support-bot@7`."},
-        "metadata": {"type": ["object", "null"], "description": "Whatever is your own; kept as it is."},
-        "parallel_tool_calls": {"type": "boolean", "description": "Ignored."},
-    },
-}
+_TRAJECTORY: dict[str, Any] = (
+    {"anyOf": [each.schema for each in FORMATS.values()]} if len(FORMATS) > 1 else FORMATS[DEFAULT_FORMAT].schema
+)
 TRAJECTORY_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
             "schema": {
                 "anyOf": [
-                    TRAJECTORY_SCHEMA,
-                    {"type": "array", "items": TRAJECTORY_SCHEMA},
+                    _TRAJECTORY,
+                    {"type": "array", "items": _TRAJECTORY},
                     {
                         "type": "object",
                         "required": ["trajectories"],
                         "additionalProperties": False,
-                        "properties": {"trajectories": {"type": "array", "items": TRAJECTORY_SCHEMA}},
+                        "properties": {"trajectories": {"type": "array", "items": _TRAJECTORY}},
                     },
                 ]
             }

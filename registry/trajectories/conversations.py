@@ -8,7 +8,7 @@ message are kept, not read.
 
 from typing import Any, TypeGuard
 
-from registry.errors import InvalidTrajectory
+from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import canonical_json, parse_json, show
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -44,7 +44,10 @@ def check_prompt(messages: object, tools: object) -> None:
     Raises:
         InvalidTrajectory: as `check_conversation`, and `canonical_json`'s codes, for texts no tokenizer takes.
     """
-    canonical_json({"messages": messages, "tools": tools})
+    try:
+        canonical_json({"messages": messages, "tools": tools})
+    except InvalidJson as error:
+        raise InvalidTrajectory(error.code, str(error)) from error
     _check_messages(messages, tools)
 
 
@@ -179,7 +182,7 @@ def _check_arguments(arguments: object, place: str) -> None:
             if isinstance(parsed, dict):
                 canonical_json(parsed, place)
                 return
-        except InvalidTrajectory as error:
+        except InvalidJson as error:
             problem = str(error)
     raise InvalidTrajectory(
         "tool_call_arguments", f'{place}: {problem}; expected the JSON text of an object, such as "{{}}"'

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import canonical_json
 from registry.models import JsonObject
 
@@ -36,4 +37,7 @@ def content_hash(fields: Mapping[str, Any]) -> str:
     Raises:
         InvalidTrajectory: a value could not be stored (see `canonical_json`).
     """
-    return hashlib.sha256(canonical_json(fields)).hexdigest()
+    try:
+        return hashlib.sha256(canonical_json(fields)).hexdigest()
+    except InvalidJson as error:
+        raise InvalidTrajectory(error.code, str(error)) from error

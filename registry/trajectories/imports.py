@@ -19,7 +19,7 @@ from registry.json_text import show
 from registry.models import Task
 from registry.tasks import find_tasks
 from registry.trajectories.draft import Draft
-from registry.trajectories.envelope import parse_trajectory, read_trajectory
+from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
 from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_shared_prefix_group, held_out, stored_sides
 from registry.trajectories.jsonl import Line
 from registry.trajectories.records import Key, NewTrajectory, find_stored, insert_trajectories

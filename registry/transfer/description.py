@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.errors import InvalidArchive, InvalidTrajectory
+from registry.errors import InvalidArchive, InvalidJson
 from registry.gates.verdict import Verdict
 from registry.json_text import canonical_json, parse_json, show
 from registry.names import NAME_PATTERN
@@ -109,7 +109,7 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
     try:
         found = parse_json(data)
         canonical_json(found)
-    except InvalidTrajectory as error:
+    except InvalidJson as error:
         raise InvalidArchive(f"{name}: {error}") from error
     if not isinstance(found, dict):
         raise InvalidArchive(f"{name} is {show(found)}; expected an object")

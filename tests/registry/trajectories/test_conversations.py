@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
-from registry.errors import InvalidTrajectory
+from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import MAX_DEPTH, canonical_json, parse_json
 from registry.trajectories.conversations import check_conversation, check_prompt, last_supervised
-from registry.trajectories.envelope import parse_trajectory, read_trajectory
+from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
 from tests.trajectory_samples import BROKEN, LOOKUP, call, changed, chat, line, tool_chat
 
 
@@ -92,6 +92,6 @@ def test_a_prompt_needs_nothing_to_learn_but_texts_that_can_be_read() -> None:
 
 def test_depth_is_counted_exactly() -> None:
     assert canonical_json(parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH))
-    with pytest.raises(InvalidTrajectory, match="nested more than"):
+    with pytest.raises(InvalidJson, match="nested more than"):
         canonical_json(parse_json("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)))
     assert canonical_json([[]] * 1000)

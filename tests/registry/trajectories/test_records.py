@@ -13,7 +13,7 @@ from registry.errors import InvalidName, InvalidTrajectory, NameTaken, TaskNotFo
 from registry.json_text import canonical_json
 from registry.models import Project
 from registry.tasks import TaskCounts, count_trajectories, create_task, get_task, list_tasks
-from registry.trajectories.envelope import parse_trajectory, read_trajectory
+from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
 from registry.trajectories.imports import LineResult, TokenLimit, import_batch, read_item, read_line
 from registry.trajectories.jsonl import Line
 from registry.trajectories.records import get_trajectory, list_trajectories

@@ -1,0 +1,60 @@
+"""Formats of sent trajectories: what a format's schema shows is what its reader takes."""
+
+import pytest
+
+from registry.errors import InvalidTrajectory
+from registry.json_text import MAX_DEPTH
+from registry.trajectories.formats.formats import FORMATS, parse_trajectory, read_trajectory
+from registry.trajectories.imports import read_line
+from registry.trajectories.jsonl import Line
+from tests.trajectory_samples import chat, line
+
+FULL = chat(
+    tools=[],
+    task="refunds",
+    trajectory_id="t-1",
+    session_id="s-1",
+    reward=0.5,
+    reward_source="user",
+    success=True,
+    adapter_version="bot@7",
+    metadata={"user": "anna"},
+)
+
+
+def test_the_schema_shows_the_fields_that_are_read() -> None:
+    shown = FORMATS["openai"].schema
+    assert set(shown["properties"]) == {*FULL, "parallel_tool_calls"}
+    assert shown["additionalProperties"] is False
+    draft = read_trajectory(FULL)
+    assert draft == parse_trajectory(line(FULL))
+    assert {field: getattr(draft, field) for field in FULL} == {**FULL, "tools": None}
+
+
+@pytest.mark.parametrize("field", sorted(FORMATS["openai"].schema["properties"]))
+def test_null_is_absent_and_a_wrong_type_has_a_code_of_its_field(field: str) -> None:
+    if field == "parallel_tool_calls":
+        assert read_trajectory(chat(parallel_tool_calls=object())) == read_trajectory(chat())
+        return
+    if field != "messages":
+        assert read_trajectory(chat(**{field: None})) == read_trajectory(chat())
+    with pytest.raises(InvalidTrajectory) as caught:
+        read_trajectory({**chat(), field: 7j})
+    assert caught.value.code.startswith(field)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"\xff", "invalid_utf8"),
+        (b"{", "invalid_json"),
+        (b'{"a": 1, "a": 1}', "duplicate_key"),
+        (b"NaN", "not_finite"),
+        (b"[" * 100_000, "too_deep"),
+        (line(chat(metadata={"deep": "x"})).replace(b'"x"', b"[" * MAX_DEPTH + b"]" * MAX_DEPTH), "too_deep"),
+    ],
+)
+def test_what_is_no_json_is_refused_as_a_trajectory(text: bytes, code: str) -> None:
+    _, refusal = read_line(Line(1, text), max_bytes=10**6)
+    assert isinstance(refusal, InvalidTrajectory)
+    assert refusal.code == code
