@@ -18,7 +18,7 @@ from registry.database import transaction
 from registry.deletion.deletions import check_policy, delete_data, get_deletion, list_deletions
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import list_retrainings, step_state, why_stopped
-from registry.deletion.scope import Subject, find_affected
+from registry.deletion.scope import DeletionSubject, find_affected
 from registry.errors import StoreUnavailable
 from registry.models import Deletion, Retraining, Version
 from registry.retention.garbage import collect_garbage, find_garbage
@@ -136,7 +136,7 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
 
     Rows and texts go at once, bytes in the object store right after; what can't be removed yet, the beat removes.
     """
-    subject = Subject(body.scope, body.id)
+    subject = DeletionSubject(body.scope, body.id)
     if body.dry_run:
         with transaction(services.sessions) as session:
             affected = find_affected(session, caller.project_id, subject)

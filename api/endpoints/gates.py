@@ -11,7 +11,7 @@ from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_pag
 from api.http.schemas import AliasMoveOut, GateDecisionOut, GateOut, Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.gates.audit import Flip, Pair, flipped_only, pairs_of, recorded_gate, suite_numbers
+from registry.gates.audit import ComparedItem, Flip, compared_items, flipped_only, recorded_gate, suite_numbers
 from registry.gates.verdict import verdict
 from registry.keys import Principal
 from registry.promotion import decide
@@ -40,7 +40,7 @@ class PairOut(BaseModel):
     flipped: Flip | None
 
     @classmethod
-    def of(cls, pair: Pair) -> "PairOut":
+    def of(cls, pair: ComparedItem) -> "PairOut":
         return cls(
             place=pair.place,
             trajectory_id=pair.trajectory_id,
@@ -100,7 +100,7 @@ def items(
     after = decode_cursor(cursor)
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
-        found = [pair for pair in flipped_only(pairs_of(session, version, task), flipped) if pair.place >= after]
+        found = [pair for pair in flipped_only(compared_items(session, version, task), flipped) if pair.place >= after]
     return make_page(found[: limit + 1], limit, seq=lambda pair: pair.place + 1, render=PairOut.of)
 
 

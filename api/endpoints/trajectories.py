@@ -35,7 +35,7 @@ from registry.trajectories.imports import (
     read_line,
     warn_of_crowds,
 )
-from registry.trajectories.jsonl import Line, LineReader
+from registry.trajectories.jsonl import JsonLine, LineReader
 from registry.trajectories.records import get_trajectory, list_trajectories
 from registry.wiring import Services
 
@@ -164,7 +164,7 @@ class _Import:
     tokens: TokenLimit
     task: str | None
     report: ImportReport
-    waiting: list[Line] = field(default_factory=list)
+    waiting: list[JsonLine] = field(default_factory=list)
     waiting_bytes: int = 0
 
     def check_task(self) -> None:
@@ -173,7 +173,7 @@ class _Import:
             with transaction(self.services.sessions) as session:
                 get_task(session, self.principal.project_id, self.task)
 
-    def take(self, lines: Iterable[Line]) -> None:
+    def take(self, lines: Iterable[JsonLine]) -> None:
         settings = self.services.settings
         for line in lines:
             self.waiting.append(line)

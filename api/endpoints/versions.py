@@ -14,7 +14,7 @@ from api.http.schemas import Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import StoreUnavailable
-from registry.gates.comparison import Side, compare_versions
+from registry.gates.comparison import ComparedVersion, compare_versions
 from registry.gates.verdict import verdict
 from registry.models import Adapter, Version, VersionChange
 from registry.retention.archiving import archive, unarchive
@@ -106,7 +106,7 @@ class SideOut(BaseModel):
     losses: list[float]
 
     @classmethod
-    def of(cls, side: Side) -> "SideOut":
+    def of(cls, side: ComparedVersion) -> "SideOut":
         return cls(
             number=side.version.number,
             verdict=verdict(side.gate),

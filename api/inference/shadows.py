@@ -14,7 +14,7 @@ from api.inference.server import Inference, InferenceUnavailable, Preempted
 from api.inference.tickets import ChatRequest, Finished, MemorySource
 from registry.database import transaction
 from registry.models import Route
-from registry.serving.shadows import Answer, record_shadow
+from registry.serving.shadows import ShadowReply, record_shadow
 from registry.wiring import Services
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class Shadows:
         except Exception:
             log.exception("a shadow answer was lost", completion=completion_id)
 
-    async def _answer(self, asked: ChatRequest) -> Answer | str | None:
+    async def _answer(self, asked: ChatRequest) -> ShadowReply | str | None:
         """Or why the version could not give it; None where there was no time for it."""
         for _ in range(_TRIES):
             try:
@@ -73,11 +73,11 @@ class Shadows:
         log.info("no time for a shadow answer")
         return None
 
-    def _record(self, completion_id: str, route: Route, returned: Answer, shadow: Answer | str) -> None:
+    def _record(self, completion_id: str, route: Route, returned: ShadowReply, shadow: ShadowReply | str) -> None:
         with transaction(self._services.sessions) as session:
             record_shadow(session, completion_id, route.id, returned, shadow)
 
 
-def _measured(finished: Finished) -> Answer:
+def _measured(finished: Finished) -> ShadowReply:
     generation = finished.generation
-    return Answer(generation.text, generation.timings.total, len(generation.token_ids))
+    return ShadowReply(generation.text, generation.timings.total, len(generation.token_ids))

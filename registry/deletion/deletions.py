@@ -24,7 +24,7 @@ from registry import jobs
 from registry.database import one_of
 from registry.deletion.erasure import blank_missing_answers, may_erase
 from registry.deletion.retraining import start_retrainings, stop_line
-from registry.deletion.scope import Affected, Subject, find_affected, lock_subject
+from registry.deletion.scope import Affected, DeletionSubject, find_affected, lock_subject
 from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
 from registry.models import (
@@ -45,7 +45,7 @@ from registry.versions.ancestry import lineage
 from registry.versions.records import get_version, list_versions
 from registry.versions.state import why_not_parent, why_not_servable, withdraw
 
-Policy = Literal["keep", "retrain", "withdraw"]
+DeletionPolicy = Literal["keep", "retrain", "withdraw"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Deleted:
 def delete_data(
     session: Session,
     project_id: uuid.UUID,
-    subject: Subject,
-    policy: Policy,
+    subject: DeletionSubject,
+    policy: DeletionPolicy,
     *,
     actor: str,
     reason: str,
@@ -105,7 +105,7 @@ def delete_data(
     return Deleted(deletion, (*restarted.values(), *retrained))
 
 
-def check_policy(affected: Affected, policy: Policy) -> None:
+def check_policy(affected: Affected, policy: DeletionPolicy) -> None:
     """Raise PolicyKeepsWords if the policy would leave the data in the experience of a version."""
     if policy == "withdraw" or not affected.remembering:
         return
@@ -206,7 +206,7 @@ def _move(session: Session, adapter: Adapter, alias: str, target: Version, *, ac
         promote(session, adapter, alias, target, actor=actor, reason=reason)
 
 
-def _restart(session: Session, job: Job, affected: Affected, policy: Policy) -> uuid.UUID | None:
+def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPolicy) -> uuid.UUID | None:
     """Cancel a training on the data and queue the same one without it, whatever the policy: it has served nobody.
 
     None if there is nothing to begin anew: it has just ended, or may not go on from its parent.

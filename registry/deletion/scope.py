@@ -23,16 +23,16 @@ from registry.models import (
     Trajectory,
     Version,
 )
-from registry.versions.lineage import Serving, datasets_of, serving_of, versions_touched
+from registry.versions.lineage import ServingSummary, datasets_of, serving_of, versions_touched
 
-Scope = Literal["trajectory", "session", "user"]
+DeletionScope = Literal["trajectory", "session", "user"]
 
 
 @dataclass(frozen=True)
-class Subject:
+class DeletionSubject:
     """One trajectory by the service's id, all of a session by its id, or all of a user: `metadata.user`."""
 
-    scope: Scope
+    scope: DeletionScope
     identifier: str
 
     @property
@@ -57,7 +57,7 @@ class Affected:
     jobs: tuple[Job, ...]
     """That are live and read one of the datasets, or go on from a version that did."""
     versions: tuple[Version, ...]
-    serving: dict[uuid.UUID, Serving]
+    serving: dict[uuid.UUID, ServingSummary]
 
     @property
     def remembering(self) -> tuple[Version, ...]:
@@ -88,7 +88,7 @@ class Affected:
         }
 
 
-def find_affected(session: Session, project_id: uuid.UUID, subject: Subject) -> Affected:
+def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubject) -> Affected:
     """Raises Invalid, or TrajectoryNotFound: nothing of the subject is stored."""
     rows = session.execute(
         select(Trajectory.id, Trajectory.content_hash, Trajectory.session_id)
@@ -123,13 +123,13 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: Subject) -> 
     )
 
 
-def lock_subject(session: Session, project_id: uuid.UUID, subject: Subject) -> None:
+def lock_subject(session: Session, project_id: uuid.UUID, subject: DeletionSubject) -> None:
     """Nobody can put the subject's trajectories into another dataset or suite until this transaction ends."""
     rows = select(Trajectory.id).where(Trajectory.project_id == project_id, _matches(subject))
     session.scalars(rows.order_by(Trajectory.id).with_for_update()).all()
 
 
-def _matches(subject: Subject) -> Any:
+def _matches(subject: DeletionSubject) -> Any:
     """Raises Invalid."""
     if not is_storable(subject.identifier) or not subject.identifier:
         raise Invalid(f"{subject.scope} {show(subject.identifier)}; expected an id without NUL")
@@ -145,7 +145,7 @@ def _matches(subject: Subject) -> Any:
         ) from error
 
 
-def _sessions(subject: Subject, found: list[str | None]) -> tuple[str, ...]:
+def _sessions(subject: DeletionSubject, found: list[str | None]) -> tuple[str, ...]:
     """A user's requests go by the sessions of the user's trajectories, and by the user where they named none."""
     if subject.scope == "trajectory":
         return ()

@@ -17,7 +17,7 @@ Flip = Literal["better", "worse"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedItem:
     """One held-out item under champion and candidate."""
 
     place: int
@@ -52,7 +52,7 @@ def suite_numbers(session: Session, gate: Gate) -> dict[str, int]:
     return {task: found[suite] for task, suite in ids.items() if suite in found}
 
 
-def pairs_of(session: Session, version: Version, task: str) -> list[Pair]:
+def compared_items(session: Session, version: Version, task: str) -> list[ComparedItem]:
     """Every item that the gate compared on a task, by place; empty if nothing was kept to compare.
 
     Raises:
@@ -75,12 +75,12 @@ def pairs_of(session: Session, version: Version, task: str) -> list[Pair]:
     kept = session.scalars(select(SuiteItem).where(SuiteItem.suite_id == suite))
     trajectories = {item.place: item.trajectory_id for item in kept}
     return [
-        Pair(place, trajectories.get(place), before, after)
+        ComparedItem(place, trajectories.get(place), before, after)
         for place, (before, after) in enumerate(zip(baseline.items, own.items, strict=True))
     ]
 
 
-def flipped_only(pairs: Sequence[Pair], which: Flip | Literal["any"] | None) -> list[Pair]:
+def flipped_only(pairs: Sequence[ComparedItem], which: Flip | Literal["any"] | None) -> list[ComparedItem]:
     """Those that flipped as asked; all of them for None."""
     if which is None:
         return list(pairs)

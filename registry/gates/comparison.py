@@ -12,7 +12,7 @@ from registry.versions.ancestry import learned_tasks
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedVersion:
     version: Version
     scores: dict[str, float]
     """Its row of R: by task, on the newest suite that it was evaluated on."""
@@ -29,8 +29,8 @@ class Side:
 
 @dataclass(frozen=True)
 class VersionComparison:
-    left: Side
-    right: Side
+    left: ComparedVersion
+    right: ComparedVersion
     changes: dict[str, float]
     """Score of the right less that of the left, by task that both were evaluated on."""
     different: dict[str, tuple[Any, Any]]
@@ -59,10 +59,10 @@ def differences(left: JsonObject, right: JsonObject, prefix: str = "") -> dict[s
     return found
 
 
-def _side(session: Session, version: Version) -> Side:
+def _side(session: Session, version: Version) -> ComparedVersion:
     job = session.get_one(Job, version.job_id)
     rows = newest_scores(session, subject_of(version.adapter, version), learned_tasks(session, version))
-    return Side(
+    return ComparedVersion(
         version=version,
         scores={task: row.score for task, row in rows.items()},
         suites={task: row.suite.number for task, row in rows.items()},

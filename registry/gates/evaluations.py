@@ -14,7 +14,7 @@ from registry.models import Adapter, Evaluation, Suite, Task, Version
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedSubject:
     """What was evaluated: a version, or with `version_id` None the bare base."""
 
     base_model: str
@@ -22,11 +22,11 @@ class Subject:
     version_id: uuid.UUID | None = None
 
 
-def subject_of(adapter: Adapter, version: Version | None) -> Subject:
-    return Subject(adapter.base_model, adapter.base_revision, version.id if version else None)
+def subject_of(adapter: Adapter, version: Version | None) -> EvaluatedSubject:
+    return EvaluatedSubject(adapter.base_model, adapter.base_revision, version.id if version else None)
 
 
-def find_evaluation(session: Session, subject: Subject, suite_id: uuid.UUID) -> Evaluation | None:
+def find_evaluation(session: Session, subject: EvaluatedSubject, suite_id: uuid.UUID) -> Evaluation | None:
     return session.scalars(
         select(Evaluation).where(
             Evaluation.suite_id == suite_id,
@@ -37,7 +37,7 @@ def find_evaluation(session: Session, subject: Subject, suite_id: uuid.UUID) -> 
 
 def record_evaluation(
     session: Session,
-    subject: Subject,
+    subject: EvaluatedSubject,
     suite_id: uuid.UUID,
     *,
     score: float,
@@ -69,14 +69,14 @@ def record_evaluation(
     return found
 
 
-def newest_scores(session: Session, subject: Subject, tasks: Sequence[Task]) -> dict[str, Evaluation]:
+def newest_scores(session: Session, subject: EvaluatedSubject, tasks: Sequence[Task]) -> dict[str, Evaluation]:
     """By task name, the evaluation on the newest suite that the subject was evaluated on."""
     return scores_by_subject(session, [subject], tasks)[subject]
 
 
 def scores_by_subject(
-    session: Session, subjects: Collection[Subject], tasks: Sequence[Task]
-) -> dict[Subject, dict[str, Evaluation]]:
+    session: Session, subjects: Collection[EvaluatedSubject], tasks: Sequence[Task]
+) -> dict[EvaluatedSubject, dict[str, Evaluation]]:
     """What `newest_scores` says of each: one query."""
     mine = [
         Evaluation.base_model.in_({subject.base_model for subject in subjects}),
@@ -91,15 +91,15 @@ def scores_by_subject(
         .options(joinedload(Evaluation.suite).joinedload(Suite.task))
         .order_by(Suite.number)
     )
-    found: dict[Subject, dict[str, Evaluation]] = {subject: {} for subject in subjects}
+    found: dict[EvaluatedSubject, dict[str, Evaluation]] = {subject: {} for subject in subjects}
     for row in rows:
-        subject = Subject(row.base_model, row.base_revision, row.version_id)
+        subject = EvaluatedSubject(row.base_model, row.base_revision, row.version_id)
         if subject in found:
             found[subject][row.suite.task.name] = row
     return found
 
 
-def _of(subject: Subject) -> list[ColumnElement[bool]]:
+def _of(subject: EvaluatedSubject) -> list[ColumnElement[bool]]:
     return [
         Evaluation.base_model == subject.base_model,
         Evaluation.base_revision == subject.base_revision,

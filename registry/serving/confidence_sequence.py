@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-Verdict = Literal["better", "worse", "not yet"]
+SequenceVerdict = Literal["better", "worse", "not yet"]
 Floats = NDArray[np.float64]
 
 STAKES: Floats = 2.0 ** (-np.arange(1, 13) / 2)
@@ -62,7 +62,7 @@ class Interval:
 class Difference:
     """What the rewards say of `mean(treatment) - mean(control)`."""
 
-    verdict: Verdict
+    verdict: SequenceVerdict
     """Of the treatment; `not yet` until the interval has left zero."""
     estimate: float | None
     """None until each arm was rewarded."""
@@ -127,7 +127,7 @@ def compare_means(
     return Difference(verdict, estimate, interval, len(differences), needed, non_inferior)
 
 
-def verdict_of(differences: Floats, level: float) -> Verdict:
+def verdict_of(differences: Floats, level: float) -> SequenceVerdict:
     """Whether the interval of the mean of `differences`, shape (m,), has ever left zero; `not yet` if it left it both
     ways, which no constant difference does."""
     threshold = math.log(2 / level)

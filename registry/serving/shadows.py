@@ -15,7 +15,7 @@ _MOST_ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShadowReply:
     text: str
     seconds: float
     """Of its generation."""
@@ -23,13 +23,13 @@ class Answer:
 
 
 def record_shadow(
-    session: Session, completion_id: str, route_id: uuid.UUID, returned: Answer, shadow: Answer | str
+    session: Session, completion_id: str, route_id: uuid.UUID, returned: ShadowReply, shadow: ShadowReply | str
 ) -> None:
     """Compare and forget. `shadow` is the reason where it failed. Nothing if the exposure is not there (any more)."""
     if session.get(Exposure, completion_id) is None:
         return
     found: dict[str, Any] = {"seconds": returned.seconds, "tokens": returned.tokens}
-    if isinstance(shadow, Answer):
+    if isinstance(shadow, ShadowReply):
         found["same"] = returned.text.strip() == shadow.text.strip()
         found["similarity"] = similarity(returned.text, shadow.text)
         found |= {"shadow_seconds": shadow.seconds, "shadow_tokens": shadow.tokens}

@@ -21,7 +21,7 @@ from registry.tasks import find_tasks
 from registry.trajectories.draft import Draft
 from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
 from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_shared_prefix_group, held_out, stored_sides
-from registry.trajectories.jsonl import Line
+from registry.trajectories.jsonl import JsonLine
 from registry.trajectories.records import Key, NewTrajectory, find_stored, insert_trajectories
 
 Status = Literal["accepted", "duplicate", "refused"]
@@ -85,7 +85,7 @@ class ImportReport:
                 self.lines_left_out += 1
 
 
-def read_line(line: Line, *, max_bytes: int) -> Sent:
+def read_line(line: JsonLine, *, max_bytes: int) -> Sent:
     """Check one JSONL line."""
     try:
         if line.data is None:

@@ -14,7 +14,7 @@ _PIECE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class JsonLine:
     number: int
     """From 1; blank lines count, and are left out."""
     data: bytes | None
@@ -41,7 +41,7 @@ class LineReader:
         self._line = bytearray()
         self._too_long = False
 
-    def feed(self, chunk: bytes) -> Iterator[Line]:
+    def feed(self, chunk: bytes) -> Iterator[JsonLine]:
         """Lines that `chunk` completes."""
         if self._start is not None:
             chunk = self._start + chunk
@@ -53,7 +53,7 @@ class LineReader:
         for piece in self._unpack(chunk) if self._gzip else (chunk,):
             yield from self._split(piece)
 
-    def finish(self) -> Iterator[Line]:
+    def finish(self) -> Iterator[JsonLine]:
         """The last line, if no newline ended it. Of a broken stream it is a fragment and is not given."""
         if self._start:
             yield from self._split(self._start)
@@ -83,7 +83,7 @@ class LineReader:
             elif not chunk and len(piece) < _PIECE_BYTES:
                 return
 
-    def _split(self, piece: bytes) -> Iterator[Line]:
+    def _split(self, piece: bytes) -> Iterator[JsonLine]:
         start = 0
         while (end := piece.find(b"\n", start)) >= 0:
             self._keep(piece[start:end])
@@ -98,15 +98,15 @@ class LineReader:
         if not self._too_long:
             self._line += part
 
-    def _end_line(self) -> Iterator[Line]:
+    def _end_line(self) -> Iterator[JsonLine]:
         self.number += 1
         data = bytes(self._line)
         if self.number == 1:
             data = data.removeprefix(_BOM)
         if self._too_long:
-            yield Line(self.number, None)
+            yield JsonLine(self.number, None)
         elif data.strip():
-            yield Line(self.number, data)
+            yield JsonLine(self.number, data)
         self._line.clear()
         self._too_long = False
 

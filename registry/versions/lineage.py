@@ -32,7 +32,7 @@ from registry.versions.ancestry import lineage
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServingSummary:
     """Where a version serves now, and how often it has."""
 
     aliases: tuple[str, ...]
@@ -60,7 +60,7 @@ class VersionLineage:
     replaces: Version | None
     """The version that it was trained anew for, without deleted data."""
     imported: VersionImport | None
-    serving: Serving
+    serving: ServingSummary
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TrajectoryLineage:
     versions: tuple[Version, ...]
     """Trained on one of the datasets, here or before they were imported, and their descendants: theirs are the weights
     that it touched."""
-    serving: dict[uuid.UUID, Serving]
+    serving: dict[uuid.UUID, ServingSummary]
     """By version."""
 
 
@@ -167,7 +167,7 @@ def _taught_by(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> Column
     return or_(Version.dataset_id.in_(dataset_ids), Version.id.in_(imported))
 
 
-def serving_of(session: Session, version_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Serving]:
+def serving_of(session: Session, version_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, ServingSummary]:
     """By version; every one of the ids has an entry."""
     aliases: dict[uuid.UUID, list[str]] = {}
     for alias in session.scalars(select(Alias).where(Alias.version_id.in_(version_ids)).order_by(Alias.name)):
@@ -183,7 +183,7 @@ def serving_of(session: Session, version_ids: Collection[uuid.UUID]) -> dict[uui
     answers = select(Exposure.version_id, func.count()).where(Exposure.version_id.in_(version_ids))
     exposures = {row[0]: row[1] for row in session.execute(answers.group_by(Exposure.version_id))}
     return {
-        version_id: Serving(
+        version_id: ServingSummary(
             aliases=tuple(aliases.get(version_id, ())),
             routes=tuple(routes.get(version_id, ())),
             exposures=exposures.get(version_id, 0),

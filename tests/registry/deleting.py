@@ -6,10 +6,10 @@ from typing import Any
 from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.deletion.deletions import Deleted, Policy, delete_data
+from registry.deletion.deletions import Deleted, DeletionPolicy, delete_data
 from registry.deletion.erasure import finish_erasure
 from registry.deletion.retraining import advance_line, lines_to_advance
-from registry.deletion.scope import Scope, Subject
+from registry.deletion.scope import DeletionScope, DeletionSubject
 from registry.models import Version
 from registry.serving.aliases import promote
 from tests.registry.conftest import Rows, chats
@@ -22,12 +22,12 @@ def with_secrets(rows: Rows) -> None:
     rows.task("a", [*chats(40, word="order"), *chats(20, word=SECRET, session_id="s1", metadata={"user": "anna-92"})])
 
 
-def delete(rows: Rows, scope: Scope, identifier: str, policy: Policy = "keep", **more: Any) -> Deleted:
+def delete(rows: Rows, scope: DeletionScope, identifier: str, policy: DeletionPolicy = "keep", **more: Any) -> Deleted:
     with transaction(rows.services.sessions) as session:
         return delete_data(
             session,
             rows.project_id,
-            Subject(scope, identifier),
+            DeletionSubject(scope, identifier),
             policy,
             actor="key test",
             reason="asked for it",

@@ -25,8 +25,8 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.datasets import snapshots
 from registry.datasets.suites import freeze_suite
-from registry.deletion.deletions import Policy, delete_data
-from registry.deletion.scope import Subject
+from registry.deletion.deletions import DeletionPolicy, delete_data
+from registry.deletion.scope import DeletionSubject
 from registry.errors import RegistryError
 from registry.gates.gate import GateTerms, compare, record_gate
 from registry.models import Adapter, Alias, AliasMove, Project, Route, RouteChange, Task, Trajectory, Version
@@ -335,7 +335,7 @@ class AdapterMachine(RuleBasedStateMachine):
         newest=st.integers(0, 15),
         policy=st.sampled_from(["keep", "retrain", "withdraw", "withdraw"]),
     )
-    def delete(self, task: str, held_out: bool, newest: int, policy: Policy) -> None:
+    def delete(self, task: str, held_out: bool, newest: int, policy: DeletionPolicy) -> None:
         """One trajectory; aliases leave what is withdrawn with it for the newest good version, if there is one."""
         with transaction(self.sessions) as session:
             ids = session.scalars(
@@ -346,7 +346,7 @@ class AdapterMachine(RuleBasedStateMachine):
             ).all()
             if not ids:
                 return
-            subject = Subject("trajectory", str(ids[newest % len(ids)]))
+            subject = DeletionSubject("trajectory", str(ids[newest % len(ids)]))
             delete_data(session, self.project_id, subject, policy, actor="test", reason="why")
         with transaction(self.sessions) as session:
             adapter = get_adapter(session, self.project_id, ADAPTER)

@@ -14,7 +14,7 @@ from registry.database import transaction
 from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.retraining import Line
-from registry.deletion.scope import Subject
+from registry.deletion.scope import DeletionSubject
 from registry.models import Job, Schedule, Trajectory
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import Lesson, create_schedule
@@ -81,7 +81,7 @@ def test_a_deletion_that_could_not_finish_is_finished(
     services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID]
 ) -> None:
     with transaction(services.sessions) as session:
-        delete_data(session, project_id, Subject("session", "s"), "keep", actor="test", reason="")
+        delete_data(session, project_id, DeletionSubject("session", "s"), "keep", actor="test", reason="")
     tick_all(services, lambda _: None)
     with transaction(services.sessions) as session:
         assert unfinished_erasures(session) == []
@@ -98,7 +98,9 @@ def test_a_retraining_that_fails_does_not_keep_deletions(
     services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with transaction(services.sessions) as session:
-        deleted = delete_data(session, project_id, Subject("session", "s"), "keep", actor="test", reason="").deletion.id
+        deleted = delete_data(
+            session, project_id, DeletionSubject("session", "s"), "keep", actor="test", reason=""
+        ).deletion.id
     asked: list[Line] = []
 
     def fail(session: Session, line: Line) -> list[uuid.UUID]:
@@ -120,7 +122,7 @@ def test_one_deletions_fault_does_not_keep_the_others(
         ids = session.scalars(sa.select(Trajectory.id).order_by(Trajectory.seq).limit(2)).all()
         first, second = (
             delete_data(
-                session, project_id, Subject("trajectory", str(id_)), "keep", actor="test", reason=""
+                session, project_id, DeletionSubject("trajectory", str(id_)), "keep", actor="test", reason=""
             ).deletion.id
             for id_ in ids
         )

@@ -17,7 +17,7 @@ from registry.datasets import snapshots
 from registry.datasets.snapshots import Snapshot
 from registry.deletion.deletions import Deleted, delete_data
 from registry.deletion.erasure import finish_erasure
-from registry.deletion.scope import Subject
+from registry.deletion.scope import DeletionSubject
 from registry.errors import SnapshotOutdated
 from registry.models import Dataset, Trajectory
 from registry.object_store import ObjectStore
@@ -57,7 +57,7 @@ def _delete_one(services: Services, project_id: uuid.UUID) -> Deleted:
     with transaction(services.sessions) as session:
         query = sa.select(Trajectory.id).where(Trajectory.held_out.is_(False)).order_by(Trajectory.seq).limit(1)
         victim = str(session.scalars(query).one())
-        return delete_data(session, project_id, Subject("trajectory", victim), "keep", actor="test", reason="")
+        return delete_data(session, project_id, DeletionSubject("trajectory", victim), "keep", actor="test", reason="")
 
 
 def _when_stored(monkeypatch: pytest.MonkeyPatch, times: int, act: Callable[[], object]) -> list[str]:

@@ -20,7 +20,7 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
-from registry.deletion.scope import Subject
+from registry.deletion.scope import DeletionSubject
 from registry.models import Job, Trajectory
 from registry.settings import Settings
 from registry.wiring import Services
@@ -96,7 +96,7 @@ def test_a_tick_does_all_of_its_work_while_the_broker_is_down(
 ) -> None:
     with transaction(services.sessions) as session:
         some = session.scalars(sa.select(Trajectory.id)).first()
-        delete_data(session, project_id, Subject("trajectory", str(some)), "keep", actor="test", reason="")
+        delete_data(session, project_id, DeletionSubject("trajectory", str(some)), "keep", actor="test", reason="")
     created = tick_all(services, lambda job_id: send_jobs(queue, services.sessions, [job_id]))
     assert len(created) == 2
     with transaction(services.sessions) as session:

@@ -15,7 +15,7 @@ from registry.database import transaction
 from registry.datasets import snapshots
 from registry.datasets.suites import freeze_suite
 from registry.deletion.erasure import may_erase, unfinished_erasures
-from registry.deletion.scope import Subject, find_affected
+from registry.deletion.scope import DeletionSubject, find_affected
 from registry.errors import DeletionChanged, Invalid, SnapshotOutdated, TrajectoryNotFound, VersionNotServable
 from registry.gates.gate import GateTerms, judge
 from registry.models import (
@@ -104,7 +104,7 @@ def test_the_dry_run_lists_all_and_changes_nothing(rows: Rows) -> None:
     promote_version(rows, child)
     state = whole_database(rows), stored_keys(rows)
     with transaction(rows.services.sessions) as session:
-        told = find_affected(session, rows.project_id, Subject("session", "s1")).describe()
+        told = find_affected(session, rows.project_id, DeletionSubject("session", "s1")).describe()
     assert told["trajectories"] == 20
     assert [(v["number"], v["aliases"]) for v in told["versions"]] == [(1, []), (2, ["champion"])]
     assert [(s["task"], s["number"]) for s in told["suites"]] == [("a", 1)]

@@ -14,7 +14,7 @@ from registry.database import transaction
 from registry.datasets import snapshots
 from registry.datasets.snapshots import Snapshot
 from registry.deletion import deletions
-from registry.deletion.deletions import Policy
+from registry.deletion.deletions import DeletionPolicy
 from registry.deletion.erasure import blank_missing_answers, unfinished_erasures
 from registry.errors import PolicyKeepsWords, SnapshotOutdated
 from registry.models import Version
@@ -197,7 +197,7 @@ def test_experience_that_holds_the_data_goes_with_the_versions_and_no_other(rows
     doomed.append(_remember(rows, f"projects/{rows.project_id}/artifacts/{64 * 'f'}", gone[1]))
     kept = _remember(rows, other.artifact_key, "x", "y")
 
-    refused: tuple[Policy, ...] = ("keep", "retrain")
+    refused: tuple[DeletionPolicy, ...] = ("keep", "retrain")
     for policy in refused:
         with pytest.raises(PolicyKeepsWords, match="bot@1, bot@3: versions of an adapter .* use policy 'with"):
             delete(rows, "session", "s1", policy)

@@ -15,7 +15,7 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.datasets import snapshots
 from registry.deletion.deletions import delete_data
-from registry.deletion.scope import Subject
+from registry.deletion.scope import DeletionSubject
 from registry.errors import InvalidSchedule, NameTaken, ScheduleNotFound
 from registry.gates.gate import GateTerms, compare
 from registry.models import Exposure, Job, Schedule, ScheduleRun, Trajectory, Version
@@ -323,7 +323,7 @@ def test_no_job_beside_the_one_that_began_anew_without_deleted_data(rows: Rows) 
         victim = str(snapshot.items[0][0])
     with transaction(rows.services.sessions) as session:
         [anew] = delete_data(
-            session, rows.project_id, Subject("trajectory", victim), "keep", actor="test", reason="why"
+            session, rows.project_id, DeletionSubject("trajectory", victim), "keep", actor="test", reason="why"
         ).started
         assert session.get_one(Job, first).state == "cancelled"
     assert _tick(rows, now + timedelta(hours=2)) == []
@@ -342,7 +342,7 @@ def test_a_withdrawn_champion_is_not_gone_on_from(rows: Rows) -> None:
     _create(rows, HOURLY)
     _send(rows, 20, "parcel")
     with transaction(rows.services.sessions) as session:
-        delete_data(session, rows.project_id, Subject("session", "s1"), "withdraw", actor="test", reason="why")
+        delete_data(session, rows.project_id, DeletionSubject("session", "s1"), "withdraw", actor="test", reason="why")
     now = utc_now()
     assert _tick(rows, now + timedelta(hours=1)) == []
     [run] = _runs(rows)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from registry.database import transaction
 from registry.models import ShadowAnswer
-from registry.serving.shadows import Answer, record_shadow, similarity
+from registry.serving.shadows import ShadowReply, record_shadow, similarity
 from tests.registry.conftest import Rows
 from tests.registry.routed import make_routed
 
@@ -19,10 +19,10 @@ def test_similarity_by_hand() -> None:
 def test_shadows_are_compared_and_forgotten(rows: Rows) -> None:
     routed = make_routed(rows)
     route = routed.start_shadow(6)
-    returned = Answer("yes it is", 0.5, 4)
-    outcomes: list[Answer | str] = [
-        Answer(" yes it is\n", 1.0, 4),
-        Answer("no it is", 2.0, 6),
+    returned = ShadowReply("yes it is", 0.5, 4)
+    outcomes: list[ShadowReply | str] = [
+        ShadowReply(" yes it is\n", 1.0, 4),
+        ShadowReply("no it is", 2.0, 6),
         "ArtifactCorrupt: broken",
     ]
     for outcome in outcomes:

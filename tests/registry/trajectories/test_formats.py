@@ -6,7 +6,7 @@ from registry.errors import InvalidTrajectory
 from registry.json_text import MAX_DEPTH
 from registry.trajectories.formats.formats import FORMATS, parse_trajectory, read_trajectory
 from registry.trajectories.imports import read_line
-from registry.trajectories.jsonl import Line
+from registry.trajectories.jsonl import JsonLine
 from tests.trajectory_samples import chat, line
 
 FULL = chat(
@@ -55,6 +55,6 @@ def test_null_is_absent_and_a_wrong_type_has_a_code_of_its_field(field: str) -> 
     ],
 )
 def test_what_is_no_json_is_refused_as_a_trajectory(text: bytes, code: str) -> None:
-    _, refusal = read_line(Line(1, text), max_bytes=10**6)
+    _, refusal = read_line(JsonLine(1, text), max_bytes=10**6)
     assert isinstance(refusal, InvalidTrajectory)
     assert refusal.code == code

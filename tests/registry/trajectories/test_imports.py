@@ -13,7 +13,7 @@ from registry.models import Trajectory
 from registry.tasks import create_task
 from registry.trajectories import imports
 from registry.trajectories.imports import ImportReport, LineResult, TokenLimit, import_batch, read_item, read_line
-from registry.trajectories.jsonl import Line, LineReader
+from registry.trajectories.jsonl import JsonLine, LineReader
 from registry.wiring import Services
 from tests.trajectory_samples import BROKEN, chat, line
 
@@ -37,7 +37,7 @@ def store(sessions: sessionmaker[Session], project: uuid.UUID, *items: object) -
         return import_batch(session, project, batch, default_task="t", tokens=_tokens())
 
 
-def read_all(chunks: Iterable[bytes], limit: int = 1000) -> tuple[list[Line], LineReader]:
+def read_all(chunks: Iterable[bytes], limit: int = 1000) -> tuple[list[JsonLine], LineReader]:
     reader = LineReader(limit)
     lines = [found for chunk in chunks for found in reader.feed(chunk)]
     return [*lines, *reader.finish()], reader
@@ -98,7 +98,7 @@ def test_a_decompression_bomb_is_never_held_in_memory() -> None:
         for _ in reader.feed(chunk):
             raise AssertionError("it has no line end")
         assert len(reader._line) <= 1000
-    assert list(reader.finish()) == [Line(1, None)]
+    assert list(reader.finish()) == [JsonLine(1, None)]
     assert reader.stopped is None
 
 
@@ -122,7 +122,7 @@ def test_every_broken_kind_beside_good_lines(sessions: sessionmaker[Session], pr
     for number, (_, broken, code) in enumerate(BROKEN):
         data += [(broken, code), (line(chat(f"good {number}")), None)]
     with transaction(sessions) as session:
-        batch = [read_line(Line(n, text), max_bytes=10**6) for n, (text, _) in enumerate(data, 1)]
+        batch = [read_line(JsonLine(n, text), max_bytes=10**6) for n, (text, _) in enumerate(data, 1)]
         results = import_batch(session, project, batch, default_task="t", tokens=_tokens())
     assert [(r.line, r.code) for r in results] == [(n, code) for n, (_, code) in enumerate(data, 1)]
     assert [r.status for r in results] == ["refused", "accepted"] * len(BROKEN)
@@ -149,7 +149,7 @@ def test_one_content_in_two_tasks_is_two_trajectories(sessions: sessionmaker[Ses
 
 def test_lines_without_any_task_are_refused(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     with transaction(sessions) as session:
-        batch = [read_line(Line(1, line(chat())), max_bytes=10**6)]
+        batch = [read_line(JsonLine(1, line(chat())), max_bytes=10**6)]
         [result] = import_batch(session, project, batch, default_task=None, tokens=_tokens())
     assert result.code == "task_missing"
 
@@ -161,7 +161,7 @@ def test_what_the_model_cannot_read_is_refused(sessions: sessionmaker[Session], 
         return len(messages[0]["content"])
 
     sent = [chat("odd"), chat("x" * 11), chat("x" * 10)]
-    batch = [read_line(Line(n, line(item)), max_bytes=10**6) for n, item in enumerate(sent, 1)]
+    batch = [read_line(JsonLine(n, line(item)), max_bytes=10**6) for n, item in enumerate(sent, 1)]
     with transaction(sessions) as session:
         results = import_batch(session, project, batch, default_task="t", tokens=TokenLimit(count, 10))
     assert [r.code for r in results] == ["template_refused", "too_long", None]
@@ -173,7 +173,7 @@ def test_what_the_model_cannot_read_is_refused(sessions: sessionmaker[Session], 
 def test_stored_lines_are_not_tokenized_again(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     store(sessions, project, chat())
     with transaction(sessions) as session:
-        batch = [read_line(Line(1, line(chat())), max_bytes=10**6)]
+        batch = [read_line(JsonLine(1, line(chat())), max_bytes=10**6)]
         never = TokenLimit(lambda messages, tools: pytest.fail("counted"), 1)
         [result] = import_batch(session, project, batch, default_task="t", tokens=never)
     assert result.status == "duplicate"
@@ -182,7 +182,7 @@ def test_stored_lines_are_not_tokenized_again(sessions: sessionmaker[Session], p
 def test_a_batch_that_fails_leaves_nothing(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     def fail() -> None:
         with transaction(sessions) as session:
-            batch = [read_line(Line(1, line(chat())), max_bytes=10**6)]
+            batch = [read_line(JsonLine(1, line(chat())), max_bytes=10**6)]
             import_batch(session, project, batch, default_task="t", tokens=_tokens())
             raise ZeroDivisionError
 

@@ -15,7 +15,7 @@ from registry.models import Project
 from registry.tasks import TaskCounts, count_trajectories, create_task, get_task, list_tasks
 from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
 from registry.trajectories.imports import LineResult, TokenLimit, import_batch, read_item, read_line
-from registry.trajectories.jsonl import Line
+from registry.trajectories.jsonl import JsonLine
 from registry.trajectories.records import get_trajectory, list_trajectories
 from registry.wiring import Services
 from tests.trajectory_samples import changed, chat, line, tool_chat
@@ -203,6 +203,6 @@ def test_counts_are_by_task(sessions: sessionmaker[Session], project: uuid.UUID)
 
 
 def test_reading_a_line_never_raises() -> None:
-    assert isinstance(read_line(Line(1, b"\xff"), max_bytes=10)[1], InvalidTrajectory)
-    assert isinstance(read_line(Line(1, None), max_bytes=10)[1], InvalidTrajectory)
-    assert not isinstance(read_line(Line(1, line(chat())), max_bytes=10)[1], InvalidTrajectory)
+    assert isinstance(read_line(JsonLine(1, b"\xff"), max_bytes=10)[1], InvalidTrajectory)
+    assert isinstance(read_line(JsonLine(1, None), max_bytes=10)[1], InvalidTrajectory)
+    assert not isinstance(read_line(JsonLine(1, line(chat())), max_bytes=10)[1], InvalidTrajectory)

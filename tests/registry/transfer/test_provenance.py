@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import command
 
 from registry.database import migration_config, transaction
-from registry.deletion.deletions import Policy
+from registry.deletion.deletions import DeletionPolicy
 from registry.errors import LearnedDeleted, VersionNotServable
 from registry.models import Trajectory, Version, VersionChange, VersionImportDataset
 from registry.versions.artifacts import artifact_key
@@ -42,7 +42,7 @@ def _victim(rows: Rows) -> Trajectory:
     return next(row for row in trajectories(rows, held_out=False) if row.session_id == "s1")
 
 
-def _delete_victim(rows: Rows, policy: Policy = "withdraw") -> None:
+def _delete_victim(rows: Rows, policy: DeletionPolicy = "withdraw") -> None:
     delete(rows, "trajectory", str(_victim(rows).id), policy)
 
 
