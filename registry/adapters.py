@@ -23,7 +23,7 @@ def _setting(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """What may be changed of an adapter; the next training and the next gate go by it.
+    """Settings of an adapter that may be changed; they hold from the next training and the next gate on.
 
     The one list of these settings. The API's bodies are made from these fields; the columns of
     `registry.models.Adapter` have the same names, and no defaults of their own.
@@ -129,7 +129,7 @@ def change_adapter(
     Gates that were recorded keep the terms that they were judged by.
 
     Raises:
-        Invalid: a value out of range, or replay asked of another strategy.
+        Invalid: a value out of range, or replay for a strategy that has none.
     """
     before = asdict(AdapterSettings.of(adapter))
     after = AdapterSettings(**{**before, **changes})

@@ -50,7 +50,7 @@ def take_turn(sessions: sessionmaker[Session], name: str) -> Iterator[bool]:
 
 
 def migration_config(database_url: str) -> Config:
-    """What Alembic's commands need to migrate this database."""
+    """Configuration with which Alembic's commands migrate this database."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url
@@ -63,5 +63,5 @@ def upgrade(database_url: str) -> None:
 
 
 def one_of(column: InstrumentedAttribute[uuid.UUID], ids: Collection[uuid.UUID]) -> ColumnElement[bool]:
-    """One parameter however many ids: of single ones PostgreSQL takes 65,535 at most."""
+    """Whether the column is one of the ids, as one parameter: PostgreSQL takes at most 65,535 single ones."""
     return column == any_(literal(list(ids), ARRAY(Uuid)))

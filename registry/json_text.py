@@ -1,7 +1,7 @@
-"""JSON as the registry reads, stores and hashes it: strict in, one canonical form out. Knows not what a value means.
+"""JSON as the registry reads, stores and hashes it: strict in, one canonical form out. Knows no meaning of a value.
 
-Refused is whatever PostgreSQL's jsonb could not give back as it was sent: NaN and Infinity, the NUL
-character, lone surrogates, keys given twice, and nesting so deep that some later reader runs out of stack.
+It refuses every value that PostgreSQL's jsonb could not give back as it was sent: NaN and Infinity, the NUL character,
+lone surrogates, repeated keys, and nesting so deep that some later reader runs out of stack.
 """
 
 import json

@@ -19,7 +19,7 @@ DEFAULT_PROJECT = "default"
 
 @dataclass(frozen=True)
 class Principal:
-    """Who is calling, and for which project."""
+    """The caller: a key, its project and its scopes."""
 
     project_id: uuid.UUID
     key_id: uuid.UUID
@@ -28,7 +28,7 @@ class Principal:
 
     @property
     def actor(self) -> str:
-        """Who did it, in histories: `key NAME`."""
+        """The caller's name in histories: `key NAME`."""
         return f"key {self.name}"
 
     def check(self, scope: str) -> None:

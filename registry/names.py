@@ -1,4 +1,4 @@
-"""Names: what those of tasks, adapters and aliases may look like, and the two that mean something by themselves."""
+"""Names of tasks, adapters and aliases: what they may look like, and the two with a meaning of their own."""
 
 import re
 

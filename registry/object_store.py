@@ -24,9 +24,9 @@ _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 class StoredObject:
     key: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     modified: datetime
-    """By the store's clock."""
+    """Time of the last change, by the store's clock."""
 
 
 class ObjectStore:
@@ -124,7 +124,7 @@ class ObjectStore:
         return StoredObject(key, found.size or 0, found.last_modified)
 
     def delete_folder(self, prefix: str) -> None:
-        """Everything under `prefix`; deleting what is not there is harmless."""
+        """Delete everything under `prefix`; deleting what is not there is harmless."""
         for found in tuple(self.list(f"{prefix}/")):
             self.delete(found.key)
 

@@ -46,11 +46,11 @@ class Settings(BaseSettings):
     device: str = "cpu"
     """torch device of workers and inference: `cpu`, `cuda`, `cuda:1`."""
     base_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the frozen base's weights; `auto` is bfloat16 where the device multiplies it in hardware, else float32."""
+    """Type of the base's weights; `auto` is bfloat16 where the device multiplies it in hardware, else float32."""
     torch_threads: int = Field(default=0, ge=0)
     """CPU threads for torch in a process; 0 leaves torch's own choice."""
     pack_weights: bool = False
-    """The API keeps a second copy of the base's weights as a CPU reads them fastest: a third less time a token."""
+    """Whether the API keeps a second copy of the base's weights in the layout that a CPU reads fastest."""
     model_cache: Path | None = None
     """Converted base models; None means `<home>/models`."""
 
@@ -67,11 +67,11 @@ class Settings(BaseSettings):
     reaper_interval_seconds: float = Field(default=10.0, gt=0)
     checkpoint_interval_seconds: float = Field(default=30.0, gt=0)
     tick_interval_seconds: float = Field(default=10.0, gt=0)
-    """How often schedules are asked whether they are due, and unfinished deletions of data go on."""
+    """Seconds between two looks at which schedules are due and which deletions of data are unfinished."""
 
     # What is kept of versions and objects.
     retention_keep_last: int = Field(default=20, ge=1)
-    """Newest versions of an adapter that retention keeps whatever needs them, unless the adapter has a policy."""
+    """Newest versions of an adapter that retention keeps even without a hold, unless the adapter has a policy."""
     garbage_grace_hours: float = Field(default=24.0, gt=0)
     """Younger objects are no garbage: an upload has bytes before it has a row."""
     max_archive_bytes: int = Field(default=2_000_000_000, gt=0)
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     # Serving.
     max_new_tokens: int = Field(default=1024, gt=0)
     inference_batch: int = Field(default=8, gt=0)
-    """Waiting chat requests answered together in one batch, whatever versions they ask for."""
+    """Waiting chat requests that are answered together in one batch, whatever versions they name."""
     prompt_cache_bytes: int = Field(default=1_000_000_000, ge=0)
     """Memory, on the model's device, for prompts already read: a conversation's next turn reads only what is new."""
     inference_timeout_seconds: float = Field(default=300.0, gt=0)

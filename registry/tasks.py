@@ -82,7 +82,7 @@ def get_task(session: Session, project_id: uuid.UUID, name: str) -> Task:
 
 
 def find_tasks(session: Session, project_id: uuid.UUID, names: Iterable[str]) -> dict[str, Task]:
-    """Those of the names that are tasks of the project."""
+    """The tasks of the project with these names; other names are left out."""
     possible = {name for name in names if is_valid_name(name)}
     if not possible:
         return {}
@@ -96,7 +96,7 @@ def list_tasks(session: Session, project_id: uuid.UUID) -> list[Task]:
 
 
 def count_trajectories(session: Session, task_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, TaskCounts]:
-    """Counts of each task; a task without trajectories has zeros."""
+    """Counts by task id; a task without trajectories has zeros."""
     ids = set(task_ids)
     rows = session.execute(
         select(Trajectory.task_id, func.count(), func.count().filter(Trajectory.held_out))

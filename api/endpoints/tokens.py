@@ -1,4 +1,4 @@
-"""How long a conversation is for the base model: the counter that imports check with. Knows no row.
+"""The token counter of imports: the length of a conversation for the base model. Knows no row.
 
 Only the tokenizer is loaded, once per process and at the first import: the API holds no weights for it.
 """

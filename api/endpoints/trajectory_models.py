@@ -1,4 +1,4 @@
-"""What trajectories and import reports look like on the wire."""
+"""JSON of trajectories and import reports; the bodies of requests come from `registry.trajectories.formats`."""
 
 import uuid
 from datetime import datetime
@@ -44,9 +44,9 @@ IMPORT_BODY: dict[str, Any] = {
 class LineOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    line: int = Field(description="From 1; place in the list where JSON was sent")
+    line: int = Field(description="Line number from 1; in a JSON body, the place in the list")
     status: Literal["accepted", "duplicate", "refused"]
-    id: uuid.UUID | None = Field(description="Of the stored trajectory; null where refused")
+    id: uuid.UUID | None = Field(description="Id of the stored trajectory; null where refused")
     code: str | None = Field(description="Why refused, for programs; stable")
     reason: str | None = Field(description="Why refused, for people, with the place")
 
@@ -55,7 +55,7 @@ class ImportReportOut(BaseModel):
     accepted: int = Field(description="Stored by this request")
     duplicate: int = Field(description="Stored already, or earlier in the same file; nothing was added")
     refused: int
-    held_out: int = Field(description="Of the accepted ones: kept for evaluation, never trained on")
+    held_out: int = Field(description="How many of the accepted ones are kept for evaluation and never trained on")
     complete: bool = Field(description="False if the stream broke off; what was accepted is kept")
     stopped: str | None = Field(description="Why and where the stream broke off")
     lines_read: int = Field(description="Lines that arrived whole, blank ones included")

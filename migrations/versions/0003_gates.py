@@ -19,7 +19,7 @@ _POLICIES = "in ('automatic', 'manual', 'canary')"
 
 
 def upgrade() -> None:
-    """What was judged until now was judged by the point estimate, and promoted on a pass."""
+    """Existing gates were judged by the point estimate, and a pass promoted."""
     _add("adapters", "gate_rule", sa.Text(), "point")
     _add("adapters", "gate_level", sa.Double(), "0.05")
     _add("adapters", "gate_policy", sa.Text(), "automatic")
@@ -84,6 +84,6 @@ def downgrade() -> None:
 
 
 def _add(table: str, name: str, kind: sa.types.TypeEngine[str] | sa.types.TypeEngine[float], value: str) -> None:
-    """A column that holds `value` in the rows there are, and has no default from then on."""
+    """Add a column that holds `value` in existing rows and has no default afterwards."""
     op.add_column(table, sa.Column(name, kind, nullable=False, server_default=value))
     op.alter_column(table, name, server_default=None)

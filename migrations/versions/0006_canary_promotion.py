@@ -18,7 +18,7 @@ _CHANGES = "'started', 'ended', 'stopped'"
 
 
 def upgrade() -> None:
-    """Whoever has chosen policy `canary` was told that promoting is theirs: it stays so, also for live routes."""
+    """Adapters with policy `canary`, and live routes, keep promotion by hand, as it was when they were made."""
     op.add_column("adapters", sa.Column("canary_promotion", sa.Text(), nullable=False, server_default="non_inferior"))
     op.add_column("adapters", sa.Column("canary_margin", sa.Double(), nullable=False, server_default="0.05"))
     op.execute("update adapters set canary_promotion = 'never' where gate_policy = 'canary'")

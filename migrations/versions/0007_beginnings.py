@@ -1,14 +1,14 @@
-"""what begins alike is held out together
+"""trajectories that begin alike are held out together
 
 Revision: 0007
 Follows: 0006
 
-Until now the side was drawn by what stands in front of the last supervised turn, so that a conversation and its own
-beginning could be on different sides. From now on it is drawn by what stands in front of the first answer.
+Until now the side depended on what stands in front of the last supervised turn, so that a conversation and its own
+beginning could be on different sides. From now on it depends on what stands in front of the first answer.
 
 No row goes from held out to trained on: it may be an item of a suite, and a version trained from then on would be
 tested on what it learned. Where rows that begin alike were on both sides, those that were trained on are held out from
-now on; where all were on one side they stay there, whatever the new draw says, and later ones that begin like them
+now on; where all were on one side they stay there, whatever the new rule says, and later ones that begin like them
 follow (`registry.trajectories.holdout.stored_sides`). Versions that learned one of the rows exist already, so
 `registry.datasets.suites.freeze_suite` leaves out what begins like an item of a dataset. Suites that are frozen stay as
 they are, with their scores.
@@ -66,7 +66,7 @@ def _rehash() -> None:
 
 
 def _beginning_hash(messages: list[dict[str, Any]]) -> str:
-    """As `registry.trajectories.holdout.beginning_hash` has it at this revision, for no shared turns."""
+    """A copy of `registry.trajectories.holdout.beginning_hash` at this revision, for no shared turns."""
     first = next(place for place, message in enumerate(messages) if message["role"] == "assistant")
     beginning = [[message["role"], _text(message.get("content")), []] for message in messages[:first]]
     text = json.dumps([beginning, None], ensure_ascii=False, sort_keys=True, separators=(",", ":"))

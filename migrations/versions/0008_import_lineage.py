@@ -3,7 +3,8 @@
 Revision: 0008
 Follows: 0007
 
-Until now an imported version was linked to its own dataset alone. Its ancestors' are in what its archive said.
+Until now an imported version was linked to its own dataset alone. The datasets of its ancestors are in its archive's
+description.
 """
 
 import sqlalchemy as sa
@@ -56,7 +57,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The older code knows no way back from `purged`; that the bytes came in by an import it can say."""
+    """The older code has no change `restored`; it calls the return of the bytes an import."""
     op.execute("alter table version_changes disable trigger immutable")
     op.execute("update version_changes set kind = 'imported' where kind = 'restored'")
     op.execute("alter table version_changes enable trigger immutable")

@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """8 was the default that filled what 0002 left out; the default has changed, their artifacts have not."""
+    """8 was the default for what 0002 left out; the default has changed, the artifacts have not."""
     op.execute(
         """
         UPDATE adapters SET memory = memory || '{"inference_latents": 8}'::jsonb
@@ -23,4 +23,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What is said in full needs no undoing."""
+    """The explicit value holds for the older code too, so nothing is undone."""

@@ -1,9 +1,11 @@
-"""Datasets of trainings from reward: what is compared by reward, or what asks for answers that a grader rewards.
+"""Datasets for training from reward, of three kinds beside the demonstrations of `registry.datasets.snapshots`:
 
-Three kinds beside those of `registry.datasets.snapshots`, each immutable, content-hashed, no trajectory held out:
-questions to be answered anew, recorded answers with their rewards, and an environment's name where the items come from
-there. Lines have the trajectories' metadata, which graders read. Each manifest says what is trained: `weaver`, or
-`trigger`.
+- questions that are answered anew and graded,
+- recorded answers with their rewards,
+- no trajectories at all, but the name of an environment that makes the items.
+
+Each is immutable and content-hashed, and holds no held-out trajectory. Lines carry the trajectories' metadata, which
+graders read. Each manifest says what is trained: `weaver` or `trigger`.
 """
 
 import hashlib
@@ -33,7 +35,7 @@ def question_snapshot(
     min_reward: float,
     seed: int,
 ) -> Snapshot:
-    """The trajectories that a training on demonstrations would take. Their last answers are references, not targets.
+    """The trajectories that training on demonstrations would take. Their last answers are references, not targets.
 
     Raises:
         EmptyDataset: the task has none.
@@ -56,7 +58,7 @@ def trigger_snapshot(
 ) -> Snapshot:
     """Questions of several tasks for a trigger.
 
-    They count as replayed: no weaver learns from them, so they still wait to be learned.
+    They count as replayed, because no weaver learns from them: they still wait to be learned.
 
     Args:
         of: the task of the memory whose trigger it is.
@@ -94,7 +96,7 @@ def recorded_snapshot(
     replay_share: float,
     seed: int,
 ) -> Snapshot:
-    """All trajectories with a reward, failures too: what is learned is the difference.
+    """All trajectories with a reward, failures included, because training learns from the difference.
 
     Replay takes whole groups, in the order of keyed hashes of their prompts, until its share is reached.
 
@@ -126,11 +128,11 @@ def recorded_snapshot(
 def environment_snapshot(
     project_id: uuid.UUID, task: Task, environment: JsonObject, *, judged_by: Sequence[Task], trains: str, seed: int
 ) -> Snapshot:
-    """No trajectory at all: the environment's items follow from its name, options, number and seed.
+    """A dataset without trajectories: the environment's items follow from its name, options, number and seed.
 
     Args:
-        judged_by: tasks whose held-out items the gate asks. Conversations made from the environment may be among them,
-            so the manifest says how their sides are drawn (`registry.trajectories.holdout`).
+        judged_by: tasks whose held-out items the gate uses. Conversations made from the environment may be among them,
+            so the manifest says how their sides are chosen (`registry.trajectories.holdout`).
     """
     manifest: JsonObject = {
         "task": task.name,
@@ -164,10 +166,10 @@ def no_comparison(task: Task) -> EmptyDataset:
 
 
 def comparable_groups(rows: Iterable[Trajectory]) -> dict[bytes, list[Trajectory]]:
-    """By prompt, the trajectories of those prompts whose rewards differ.
+    """The trajectories of prompts whose rewards differ, by prompt.
 
-    A prompt is what stands in front of the first answer behind the task's shared turns, with the tools: of rewards 1, 0
-    for one prompt and 1, 1 for another, the first two are left.
+    A prompt is what stands in front of the first answer after the task's shared turns, with the tools. With rewards
+    1, 0 for one prompt and 1, 1 for another, the two trajectories of the first prompt are returned.
     """
     groups: dict[bytes, list[Trajectory]] = {}
     for row in rows:
@@ -184,13 +186,13 @@ def _rewarded(task: Task) -> Select[Trajectory]:
 
 
 def _prompt_key(row: Trajectory) -> bytes:
-    # All of it where there is no answer.
+    # Without an answer, the prompt is all messages.
     prompt = row.messages[: first_answer(row.messages, row.task.shared_turns)]
     return canonical_json([prompt, row.tools or None])
 
 
 def _replayed(groups: dict[bytes, list[Trajectory]], part: int, key: str) -> list[Trajectory]:
-    """At least `part` rows, if there are as many; none for 0."""
+    """Whole groups, until they have at least `part` rows or no group is left; no rows for 0."""
     chosen: list[Trajectory] = []
     for prompt in sorted(groups, key=lambda prompt: hashlib.sha256(key.encode() + prompt).digest()):
         if len(chosen) >= part:

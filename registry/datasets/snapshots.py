@@ -1,11 +1,11 @@
-"""Datasets: immutable, content-hashed snapshots of what one training run reads.
+"""Datasets: immutable, content-hashed snapshots of the trajectories that one training run reads.
 
 New trajectories of one task, plus a replay share of the tasks learned before, balanced by task. Held-out trajectories
 and failures never enter.
 
-What is replayed of a task is a reservoir: the items with the smallest keyed hashes, a uniform sample that depends on
-nothing but the trajectories and the seed. An item that arrives displaces one other at most, so that trainings which
-follow each other replay the same experience.
+The replayed items of a task are a reservoir: those with the smallest keyed hashes, a uniform sample that depends on
+nothing but the trajectories and the seed. A new item displaces at most one other, so that consecutive trainings replay
+nearly the same experience.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from registry.models import Dataset, DatasetItem, Task, Trajectory
 from registry.trajectories.holdout import find_shared_prefix_group
 
 GOOD_REWARD = 0.5
-"""Least reward of a success, where nobody says another or whether it succeeded."""
+"""Least reward that counts as a success, where `success` is absent and no other threshold is named."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Snapshot:
     project_id: uuid.UUID
     task_id: uuid.UUID
     items: tuple[tuple[uuid.UUID, bool], ...]
-    """(trajectory, replayed) by place."""
+    """Pairs (trajectory id, whether it is replayed), in order."""
     content_hash: str
     manifest: dict[str, object]
     jsonl: bytes
@@ -106,7 +106,7 @@ def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
     """The row of a snapshot whose bytes are stored; an equal one is returned if it exists.
 
     Raises:
-        SnapshotOutdated: trajectories of it were deleted since it was taken.
+        SnapshotOutdated: some of its trajectories were deleted after it was taken.
     """
     _lock_items(session, snapshot)
     known = find_dataset(session, snapshot)
@@ -130,14 +130,13 @@ def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
 
 
 def find_dataset(session: Session, snapshot: Snapshot) -> Dataset | None:
-    """The row of an equal snapshot."""
+    """The row of an equal snapshot, or None."""
     same = Dataset.project_id == snapshot.project_id, Dataset.content_hash == snapshot.content_hash
     return session.scalars(select(Dataset).where(*same)).one_or_none()
 
 
 def _lock_items(session: Session, snapshot: Snapshot) -> None:
-    """Keep the trajectories from being deleted; in the order in which a deletion locks them, so that neither waits
-    for the other for ever."""
+    """Lock the trajectories against deletion, in the order in which a deletion locks them: there is no deadlock."""
     ids = {trajectory_id for trajectory_id, _ in snapshot.items}
     query = select(Trajectory.id).where(one_of(Trajectory.id, ids)).order_by(Trajectory.id)
     found = session.scalars(query.with_for_update(read=True, key_share=True)).all()
@@ -150,13 +149,13 @@ def _lock_items(session: Session, snapshot: Snapshot) -> None:
 
 @dataclass(frozen=True)
 class _Reservoir:
-    """What is replayed of one earlier task."""
+    """The replayed items of one earlier task."""
 
     task: str
     pool: int
-    """Trajectories that it was chosen from."""
+    """Number of trajectories that the items were chosen from."""
     rows: tuple[Trajectory, ...]
-    """Some more than once, if the pool is smaller than the task's part."""
+    """The items; some occur more than once if the pool is smaller than the task's part."""
 
     def description(self) -> dict[str, object]:
         hashes = sorted({row.content_hash for row in self.rows})

@@ -10,15 +10,15 @@ from registry.datasets.snapshots import GOOD_REWARD
 from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 
 MAX_ITEMS = 500
-"""Of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
+"""Most items of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
 
 
 def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) -> Suite | None:
     """The suite of the task's held-out trajectories as they are now; None if there is none.
 
     The newest suite is returned again while nothing was added. Failed trajectories are held out too, but are no
-    reference for an answer and so no items; nor is what begins like something that was trained on before it was held
-    out, as rows may be that are older than the present draw (migration 0007).
+    reference for an answer, and so no items. A trajectory that begins like a trained one is no item either; there may
+    be such rows from before migration 0007, which changed how sides are chosen.
     """
     session.execute(select(Task.id).where(Task.id == task.id).with_for_update())
     rows = session.execute(
@@ -43,7 +43,7 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
             break
         if _items_left(session, known) == known.items:
             return known
-        # An item of it was deleted and sent again; the list that lost it stays as it is, for its scores.
+        # One of its items was deleted and sent again; the suite that lost it stays as it is, for its scores.
         listed += f"\nafter suite {known.number}"
     number = session.scalar(select(func.coalesce(func.max(Suite.number), 0)).where(Suite.task_id == task.id)) or 0
     suite = Suite(task_id=task.id, number=number + 1, content_hash=content_hash, items=len(rows))
@@ -61,7 +61,7 @@ def is_reference() -> ColumnElement[bool]:
 
 
 def _learned_beginnings(task: Task) -> Select[str | None]:
-    """Of the task's trajectories that are in datasets."""
+    """Beginnings of the task's trajectories that are in datasets."""
     return (
         select(Trajectory.beginning_hash)
         .join(DatasetItem, DatasetItem.trajectory_id == Trajectory.id)

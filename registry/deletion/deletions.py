@@ -1,15 +1,15 @@
 """Deleting data: a trajectory, or all of a session or a user, wherever it was copied to.
 
-In one transaction the rows and their texts go, what learned from them is dealt with by the policy, and a record stays:
-who, when, why, hashes, what was affected. Bytes in the object store follow (`registry.deletion.erasure`), again and
-again until they are gone. Suites, datasets, evaluations and feedback keep their hashes, counts and scores; the trigger
+One transaction removes the rows and their texts, applies the policy to the versions that learned from them, and keeps a
+record: who, when, why, hashes, what was affected. Bytes in the object store follow (`registry.deletion.erasure`), in as
+many passes as it takes. Suites, datasets, evaluations and feedback keep their hashes, counts and scores; the trigger
 that makes them immutable lets a transaction that says `memgen.erasing` blank their texts, and nothing else.
 
 Policies for versions that were trained on the data, and for all that go on from those:
 `keep` leaves them as they are; their lineage says that they learned deleted data.
 `retrain` trains the serving ones anew without it (`registry.deletion.retraining`); the old ones serve until then.
 `withdraw` refuses them for ever; their aliases go to the newest unaffected version that passed, their routes end.
-Versions that are cued from past experience hold it word for word: only `withdraw` is for them, and removes it.
+Versions that are cued from past experience hold it word for word: only `withdraw` is allowed for them; it removes it.
 """
 
 import secrets
@@ -65,17 +65,17 @@ def delete_data(
     reason: str,
     expected: int | None = None,
 ) -> Deleted:
-    """Delete the subject's rows and texts, and deal with what learned from them.
+    """Delete the subject's rows and texts, and apply the policy to the versions that learned from them.
 
     Args:
-        expected: number of trajectories that the dry run showed; None does not ask.
+        expected: number of trajectories that the dry run showed; None skips the check.
 
     Raises:
         Invalid, TrajectoryNotFound: as `find_affected`.
         PolicyKeepsWords: as `check_policy`.
         DeletionChanged: another number of trajectories would go than `expected`.
     """
-    # Nothing of the subject may arrive, and no alias may move to an affected version, while this works.
+    # Until the commit, no data of the subject may arrive, and no alias may move to an affected version.
     lock_trajectories(session, project_id)
     _lock_adapters(session, project_id)
     lock_subject(session, project_id, subject)
@@ -107,10 +107,10 @@ def delete_data(
 
 def check_policy(affected: Affected, policy: DeletionPolicy) -> None:
     """Raise PolicyKeepsWords if the policy would leave the data in the experience of a version."""
-    if policy == "withdraw" or not affected.remembering:
+    if policy == "withdraw" or not affected.with_experience:
         return
-    named = ", ".join(f"{version.adapter.name}@{version.number}" for version in affected.remembering[:5])
-    more = f" and {len(affected.remembering) - 5} more" if len(affected.remembering) > 5 else ""
+    named = ", ".join(f"{version.adapter.name}@{version.number}" for version in affected.with_experience[:5])
+    more = f" and {len(affected.with_experience) - 5} more" if len(affected.with_experience) > 5 else ""
     raise PolicyKeepsWords(
         f"{named}{more}: versions of an adapter with cue_tokens hold past trajectories word for word, and policy "
         f"{policy!r} would leave the data there; use policy 'withdraw', and train anew"
@@ -140,19 +140,19 @@ def _lock_adapters(session: Session, project_id: uuid.UUID) -> None:
 
 
 def _live_jobs(session: Session, project_id: uuid.UUID) -> list[uuid.UUID]:
-    """They may read some of the data before this transaction's end, and write copies of it after.
+    """Jobs that may read some of the data before this transaction's end, and write copies of it after.
 
-    Queued ones too: a worker may begin them meanwhile. No other job can come: it would wait for its adapter's lock.
+    Queued ones are among them: a worker may begin them meanwhile. No new job can come: it waits for its adapter's lock.
     """
     return list(session.scalars(select(Job.id).where(Job.project_id == project_id, Job.state.in_(jobs.LIVE))))
 
 
 def _forget_sessions(session: Session, project_id: uuid.UUID, sessions: tuple[str, ...]) -> None:
-    """Answers no longer name their session, and their feedback loses its comments; rewards and counts stay."""
+    """Remove the sessions' ids from answers, and comments from their feedback; rewards and counts stay."""
     mine = Exposure.project_id == project_id, Exposure.session_id.in_(sessions)
     answers = select(Exposure.completion_id).where(*mine)
-    # Still one unit of the route's comparison, no longer anybody's name: nobody knows the salt once this has run, so
-    # that guesses at the name can't be tried, and one who comes back and goes again is another unit.
+    # The unit stays one unit of the route's comparison, under a random name: nobody knows the salt once this has run,
+    # so guesses at the old name can't be tried, and a session that comes back and is deleted again is another unit.
     digest = func.encode(func.sha256(func.convert_to(secrets.token_hex(32) + Feedback.unit, "UTF8")), "hex")
     with may_erase(session):
         session.execute(
@@ -167,27 +167,31 @@ def _forget_sessions(session: Session, project_id: uuid.UUID, sessions: tuple[st
 def _withdraw(
     session: Session, affected: Affected, evidence: dict[str, Any], *, actor: str, reason: str
 ) -> dict[str, Any]:
-    """Returns what moved: `{"moved": [...], "stranded": [...], "ended_routes": [...]}`."""
+    """Withdraw the versions and move their aliases away.
+
+    Returns what changed: `{"moved": [...], "stranded": [...], "ended_routes": [...]}`; `stranded` are aliases for which
+    no unaffected version is left.
+    """
     touched = {version.id for version in affected.versions}
     for version in affected.versions:
         withdraw(session, version, actor=actor, reason=reason, evidence=evidence)
-    told: dict[str, list[Any]] = {"moved": [], "stranded": [], "ended_routes": []}
+    changed: dict[str, list[Any]] = {"moved": [], "stranded": [], "ended_routes": []}
     for adapter in {version.adapter_id: version.adapter for version in affected.versions}.values():
         route = live_route(session, adapter)
         if route is not None and any(arm.version_id in touched for arm in route.arms):
             end_live_route(session, adapter, actor=actor, reason=reason, evidence=evidence)
-            told["ended_routes"].append(f"{adapter.name}: route {route.number}")
+            changed["ended_routes"].append(f"{adapter.name}: route {route.number}")
         refuge = _newest_good(session, adapter, touched)
         for alias in list_aliases(session, adapter):
             if alias.version_id not in touched:
                 continue
             name = f"{adapter.name}@{alias.name}"
             if refuge is None:
-                told["stranded"].append(name)
+                changed["stranded"].append(name)
                 continue
-            told["moved"].append({"alias": name, "from": alias.version.number, "to": refuge.number})
+            changed["moved"].append({"alias": name, "from": alias.version.number, "to": refuge.number})
             _move(session, adapter, alias.name, refuge, actor=actor, reason=f"trained on deleted data: {reason}")
-    return told
+    return changed
 
 
 def _newest_good(session: Session, adapter: Adapter, touched: set[uuid.UUID]) -> Version | None:

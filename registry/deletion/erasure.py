@@ -1,11 +1,11 @@
-"""Finishing a deletion: bytes in the object store, and what jobs wrote that had read the data before.
+"""Erasure: the second part of a deletion, which removes bytes in the object store and copies that running jobs made.
 
-Repeatable at any point: it is done again until nothing is left and no job of that time still runs. No session is open
-while objects are read and written.
+It can be repeated at any point, and is repeated until nothing is left and no job of that time still runs. No session is
+open while objects are read and written.
 
-An object can't be locked and is rewritten as a whole, so that two erasures at once would put back each other's lines.
-They take turns, one for a project (`registry.database.take_turn`). A lease on a row could run out under a slow store,
-and its erasure would go on writing beside the next one; this turn ends when its holder is done or dead.
+An object can't be locked and is rewritten as a whole, so two erasures at once would put back each other's lines. They
+take turns, one at a time in a project (`registry.database.take_turn`). A lease on a row could run out while the store
+is slow, and two erasures would write at once; this turn ends only when its holder is done or dead.
 """
 
 import json
@@ -41,31 +41,31 @@ from registry.versions.lineage import versions_touched
 from registry.versions.state import withdraw
 
 _EXPERIENCE, _ENTRIES = "/experience/", "entries.json"
-"""Of an artifact, what holds past trajectories, and insights from them, in words (`memgen.experience.pool`)."""
+"""Folder and file of an artifact that hold past trajectories and insights as text (`memgen.experience.pool`)."""
 
 
 @dataclass(frozen=True)
 class _Work:
     deleted: frozenset[str]
-    """Ids of the trajectories of this deletion, and of all others that touched one of its datasets: a turn that was
-    lost to a broken connection may have put back what another had removed, and is done again."""
+    """Ids of the trajectories of this deletion, and of all others that touched one of its datasets: an erasure that
+    lost its turn to a broken connection may have put back what another had removed."""
     dataset_keys: tuple[str, ...]
     object_keys: tuple[str, ...]
     prefix: str
-    """Under which the project's datasets lie."""
+    """Prefix of the project's datasets."""
     recorded: frozenset[str]
-    """Keys there that a row names."""
+    """Keys with that prefix that a row names."""
     artifacts: str
-    """Under which the project's artifacts lie."""
+    """Prefix of the project's artifacts."""
     untouched: frozenset[str]
-    """Those there of versions that did not learn the data."""
+    """Artifacts with that prefix of versions that did not learn the data."""
     still_running: bool
-    """Whether a job that may have read the data before it was deleted can still write: one that had begun when this
-    pass did, or the first one. Jobs that begin later read what is left."""
+    """Whether a job can still write that may have read the data before it was deleted: one that began before the first
+    pass. Jobs that begin later read only what is left."""
     began: datetime
-    """By the database's clock, as the jobs' times are."""
+    """Start of this pass by the database's clock, like the jobs' times."""
     swept: bool
-    """Whether a pass was made already, so that nothing is to do before the jobs have ended."""
+    """Whether an earlier pass was complete, so that there is nothing to do before the jobs have ended."""
 
 
 def unfinished_erasures(session: Session) -> list[uuid.UUID]:
@@ -75,9 +75,9 @@ def unfinished_erasures(session: Session) -> list[uuid.UUID]:
 
 
 def finish_erasure(sessions: sessionmaker[Session], store: ObjectStore, deletion_id: uuid.UUID) -> bool:
-    """Remove what can be removed now; whether that was all.
+    """Remove what can be removed now. Returns whether that was all.
 
-    False, too, while another erasure of the project is at work; the beat comes back.
+    Returns False, too, while another erasure of the project is running; the beat tries again.
 
     Raises:
         StoreUnavailable, OperationalError: a server is away.
@@ -102,7 +102,7 @@ def finish_erasure(sessions: sessionmaker[Session], store: ObjectStore, deletion
 
 
 def blank_missing_answers(session: Session, project_id: uuid.UUID) -> None:
-    """Evaluations keep scores alone at the places of their suites whose trajectory was deleted."""
+    """Blank the answers of evaluations at places whose trajectory was deleted; the scores stay."""
     present = select(func.count()).where(SuiteItem.suite_id == Suite.id).scalar_subquery()
     damaged = session.scalars(
         select(Suite).join(Task, Task.id == Suite.task_id).where(Task.project_id == project_id, Suite.items > present)
@@ -158,25 +158,25 @@ def _sweep(store: ObjectStore, work: _Work) -> None:
     for key in work.object_keys:
         store.delete(key)
     for found in store.list(work.prefix):
-        # Written by a job that had read the data and could not record its dataset any more.
-        if found.key not in work.recorded and _holds(store, found.key, work.deleted):
+        # An unrecorded dataset of a job that had read the data and was then not allowed to record it.
+        if found.key not in work.recorded and _holds_lines(store, found.key, work.deleted):
             store.delete(found.key)
     for found in store.list(work.artifacts):
         artifact, _, file = found.key.partition(_EXPERIENCE)
-        # Of versions that were withdrawn, and of jobs that could not register theirs any more.
-        if file == _ENTRIES and artifact not in work.untouched and _remembers(store, found.key, work.deleted):
+        # Artifacts of withdrawn versions, and of jobs that were not allowed to register their version.
+        if file == _ENTRIES and artifact not in work.untouched and _holds_entries(store, found.key, work.deleted):
             store.delete_folder(f"{artifact}{_EXPERIENCE}".rstrip("/"))
 
 
 def _untouched(session: Session, project_id: uuid.UUID, dataset_ids: Collection[uuid.UUID]) -> frozenset[str]:
-    """Artifacts of the project's versions, but for those that learned one of the datasets."""
+    """Artifacts of the project's versions that learned none of the datasets."""
     touched = [version.id for version in versions_touched(session, dataset_ids)]
     rest = select(Version.artifact_key).join(Adapter).where(Adapter.project_id == project_id)
     return frozenset(session.scalars(rest.where(Version.id.not_in(touched))))
 
 
 def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
-    """What jobs of that time recorded since: answers to deleted prompts, and versions that learned the data."""
+    """Blank answers to deleted prompts, and withdraw versions, that running jobs have recorded since the deletion."""
     deletion = session.get_one(Deletion, deletion_id)
     blank_missing_answers(session, deletion.project_id)
     if deletion.policy == "withdraw":
@@ -196,21 +196,21 @@ def _drop_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> None:
         store.put(key, b"".join(kept))
 
 
-def _holds(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
+def _holds_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
     try:
         return any(json.loads(line).get("id") in deleted for line in store.get(key).splitlines())
     except ObjectNotFound:
         return False
 
 
-def _remembers(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
+def _holds_entries(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
     try:
         pool = json.loads(store.get(key))
     except ObjectNotFound:
         return False
-    told = {entry["entry_id"] for entry in pool["trajectories"]}
-    distilled = {source for insight in pool["insights"] for source in insight.get("sources", ())}
-    return not deleted.isdisjoint(told | distilled)
+    entries = {entry["entry_id"] for entry in pool["trajectories"]}
+    sources = {source for insight in pool["insights"] for source in insight.get("sources", ())}
+    return not deleted.isdisjoint(entries | sources)
 
 
 def _numbers_only(item: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a deletion of data is about, and all that it touches: found without changing anything, for the dry run."""
+"""The scope of a deletion: its subject, and all that holds or learned from it. Reads only; a dry run shows the same."""
 
 import hashlib
 import uuid
@@ -37,35 +37,35 @@ class DeletionSubject:
 
     @property
     def digest(self) -> str:
-        """What the record keeps instead of the identifier. 64 hex digits."""
+        """Hash that the record keeps instead of the identifier. 64 hex digits."""
         return hashlib.sha256(f"{self.scope}\n{self.identifier}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Affected:
-    """All that holds, or learned from, the data."""
+    """Everything that holds the data or learned from it."""
 
     trajectories: tuple[tuple[uuid.UUID, str], ...]
     """(id, content hash)"""
     sessions: tuple[str, ...]
-    """Whose answers lose their session's id, and their feedback its comments."""
+    """Sessions whose answers lose the session's id, and whose feedback loses its comments."""
     answers: int
     suites: tuple[tuple[str, int, int], ...]
     """(task, number, items)"""
     datasets: tuple[tuple[Dataset, int], ...]
-    """With the number of their places that hold the data."""
+    """Each dataset with the number of its places that hold the data."""
     jobs: tuple[Job, ...]
-    """That are live and read one of the datasets, or go on from a version that did."""
+    """Live jobs that read one of the datasets, or go on from a version that did."""
     versions: tuple[Version, ...]
     serving: dict[uuid.UUID, ServingSummary]
 
     @property
-    def remembering(self) -> tuple[Version, ...]:
-        """Versions whose artifact holds what they were trained with in words, to be cued from it."""
+    def with_experience(self) -> tuple[Version, ...]:
+        """Versions whose artifact holds their training data as text, to be cued from it."""
         return tuple(version for version in self.versions if version.adapter.memory.get("cue_tokens"))
 
     def describe(self) -> dict[str, Any]:
-        """As JSON, without any of the data."""
+        """JSON of all this, without any of the data."""
         return {
             "trajectories": len(self.trajectories),
             "answers": self.answers,
@@ -124,7 +124,7 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
 
 
 def lock_subject(session: Session, project_id: uuid.UUID, subject: DeletionSubject) -> None:
-    """Nobody can put the subject's trajectories into another dataset or suite until this transaction ends."""
+    """Lock the subject's trajectories, so that none enters a dataset or suite before this transaction ends."""
     rows = select(Trajectory.id).where(Trajectory.project_id == project_id, _matches(subject))
     session.scalars(rows.order_by(Trajectory.id).with_for_update()).all()
 

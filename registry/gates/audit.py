@@ -1,4 +1,4 @@
-"""What a gate saw, item by item: how a verdict is audited. Reads what evaluations kept; computes nothing anew."""
+"""Audit of a verdict: the items that a gate compared, one by one, as the evaluations kept them. Scores nothing anew."""
 
 import uuid
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ class ComparedItem:
     """One held-out item under champion and candidate."""
 
     place: int
-    """In the suite."""
+    """Place in the suite."""
     trajectory_id: uuid.UUID | None
     """None if the trajectory was deleted since."""
     champion: dict[str, Any]
-    """`{"score", "answer"}`, as its evaluation kept it."""
+    """`{"score", "answer"}` from the champion's evaluation."""
     candidate: dict[str, Any]
 
     @property
     def flipped(self) -> Flip | None:
-        """From the candidate's side; None if both scored the same."""
+        """Whether the candidate scores better or worse than the champion; None if both score the same."""
         change = self.candidate["score"] - self.champion["score"]
         return "better" if change > 0 else "worse" if change < 0 else None
 
@@ -46,18 +46,18 @@ def recorded_gate(session: Session, version: Version) -> Gate:
 
 
 def suite_numbers(session: Session, gate: Gate) -> dict[str, int]:
-    """By task, the number of the suite that the gate compared on."""
+    """Number of the suite that the gate compared on, by task."""
     ids = {c["task"]: uuid.UUID(c["suite"]) for c in gate.comparisons if c.get("suite")}
     found = {suite.id: suite.number for suite in session.scalars(select(Suite).where(Suite.id.in_(ids.values())))}
     return {task: found[suite] for task, suite in ids.items() if suite in found}
 
 
 def compared_items(session: Session, version: Version, task: str) -> list[ComparedItem]:
-    """Every item that the gate compared on a task, by place; empty if nothing was kept to compare.
+    """Every item that the gate compared on a task, by place; empty if no answers were kept.
 
     Raises:
         GateNotFound: the gate has not run.
-        TaskNotFound: it did not look at such a task.
+        TaskNotFound: the gate did not compare on this task.
     """
     gate = recorded_gate(session, version)
     comparison = next((c for c in gate.comparisons if c["task"] == task), None)
@@ -81,7 +81,7 @@ def compared_items(session: Session, version: Version, task: str) -> list[Compar
 
 
 def flipped_only(pairs: Sequence[ComparedItem], which: Flip | Literal["any"] | None) -> list[ComparedItem]:
-    """Those that flipped as asked; all of them for None."""
+    """The items that flipped in the way `which` names; all items for None."""
     if which is None:
         return list(pairs)
     return [pair for pair in pairs if (pair.flipped is not None if which == "any" else pair.flipped == which)]

@@ -1,7 +1,7 @@
-"""Whom a version is judged beside, and on what: the champion, and the tasks that either has learned.
+"""The baseline of a gate: the version that a new one is compared with, and the tasks that they are compared on.
 
-A champion that may not serve any more is nobody's rival. Users get no answer from it that they could lose, and a gain
-over it would be asked of the very version that is to mend it; the bare base stands in for it.
+The baseline is the champion. A champion that may not serve any more is none: users get no answer from it that they
+could lose, and the version that is to replace it would have to beat it. The bare base is the baseline then.
 """
 
 import uuid
@@ -23,6 +23,7 @@ class Baseline:
     unservable: Version | None = None
     """The champion, if it may not serve."""
     reason: str = ""
+    """Why the champion may not serve; empty if it may."""
 
     @property
     def version_id(self) -> uuid.UUID | None:
@@ -38,39 +39,39 @@ def baseline_of(session: Session, adapter: Adapter) -> Baseline:
 
 
 def tasks_to_judge(session: Session, version: Version, baseline: Version | None) -> list[Task]:
-    """What the version learned, then what only its rival did: a version of another branch would lose that."""
+    """The version's tasks, then those that only the baseline learned, which a version of another branch would lose."""
     return _each_once([*learned_tasks(session, version), *learned_tasks(session, baseline)])
 
 
 def tasks_at_stake(session: Session, adapter: Adapter, parent: Version | None, task: Task) -> list[Task]:
-    """What a version that goes on from `parent` and learns `task` will be judged on, if the champion stays."""
+    """Tasks that a version which goes on from `parent` and learns `task` will be judged on, if the champion stays."""
     baseline = baseline_of(session, adapter).version
     return _each_once([task, *learned_tasks(session, parent), *learned_tasks(session, baseline)])
 
 
 def not_judged(session: Session, version: Version, baseline: Baseline, suites: Container[uuid.UUID]) -> list[str]:
-    """What the gate did not compare, and why, for people.
+    """Sentences for people on what the gate did not compare, and why.
 
     Args:
-        suites: tasks that have one.
+        suites: ids of the tasks that have a suite.
     """
-    said = []
+    remarks = []
     if baseline.unservable is not None:
         name = f"{baseline.unservable.adapter.name}@{baseline.unservable.number}"
-        said.append(f"compared with the bare base, because the champion may not serve: {baseline.reason}")
+        remarks.append(f"compared with the bare base, because the champion may not serve: {baseline.reason}")
         own = {task.id for task in learned_tasks(session, version)}
-        said += [
+        remarks += [
             f"{task.name}: not compared; only {name} has learned it, and what may not serve is nothing to be worse than"
             for task in learned_tasks(session, baseline.unservable)
             if task.id not in own
         ]
     if is_imported(session, version):
-        said += [
+        remarks += [
             f"{task.name}: not compared; this installation has no held-out items of it"
             for task in tasks_to_judge(session, version, baseline.version)
             if task.id not in suites
         ]
-    return said
+    return remarks
 
 
 def is_imported(session: Session, version: Version) -> bool:

@@ -1,4 +1,4 @@
-"""Two versions side by side: scores on each task, settings, data, loss curves, verdicts, and what differs."""
+"""Comparison of two versions: scores on each task, settings, data, loss curves, verdicts, and all differences."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,15 @@ from registry.versions.ancestry import learned_tasks
 class ComparedVersion:
     version: Version
     scores: dict[str, float]
-    """Its row of R: by task, on the newest suite that it was evaluated on."""
+    """Its row of R: the score by task, on the newest suite that it was evaluated on."""
     suites: dict[str, int]
-    """By task, the number of that suite; scores of different suites are not comparable item by item."""
+    """Number of that suite by task; scores of different suites are not comparable item by item."""
     config: JsonObject
-    """What its job was asked, with the base and the code."""
+    """Its job's parameters, with the base and the code's version."""
     data: JsonObject
-    """Its dataset's manifest and hash."""
+    """Manifest and hash of its dataset."""
     losses: list[float]
-    """By optimizer step."""
+    """Training loss by optimizer step."""
     gate: Gate | None
 
 

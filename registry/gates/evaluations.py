@@ -15,7 +15,7 @@ from registry.models import Adapter, Evaluation, Suite, Task, Version
 
 @dataclass(frozen=True)
 class EvaluatedSubject:
-    """What was evaluated: a version, or with `version_id` None the bare base."""
+    """What an evaluation measures: a version, or the bare base if `version_id` is None."""
 
     base_model: str
     base_revision: str
@@ -44,7 +44,7 @@ def record_evaluation(
     items: Sequence[dict[str, Any]],
     seconds: float,
 ) -> Evaluation:
-    """Store a score; when another worker was faster, its row stands and is returned.
+    """Store a score; if another worker was faster, its row stays and is returned.
 
     A model can write NUL characters, which PostgreSQL's JSON can't hold: they are kept as U+FFFD.
     """
@@ -70,14 +70,14 @@ def record_evaluation(
 
 
 def newest_scores(session: Session, subject: EvaluatedSubject, tasks: Sequence[Task]) -> dict[str, Evaluation]:
-    """By task name, the evaluation on the newest suite that the subject was evaluated on."""
+    """For each task, by name, the evaluation on the newest suite that the subject was evaluated on."""
     return scores_by_subject(session, [subject], tasks)[subject]
 
 
 def scores_by_subject(
     session: Session, subjects: Collection[EvaluatedSubject], tasks: Sequence[Task]
 ) -> dict[EvaluatedSubject, dict[str, Evaluation]]:
-    """What `newest_scores` says of each: one query."""
+    """`newest_scores` of several subjects, in one query."""
     mine = [
         Evaluation.base_model.in_({subject.base_model for subject in subjects}),
         Evaluation.base_revision.in_({subject.base_revision for subject in subjects}),

@@ -8,11 +8,11 @@ suites: no task that either has learned may drop by more than the adapter's marg
     significant_drop  it is, and chance is not to blame: two-sided p at or below the level
     non_inferior      it can't be ruled out: the interval of the change reaches the margin or below
 
-The first is the default. On suites of some dozen items the second lets real forgetting through and the third refuses
+The first is the default. On suites of a few dozen items the second lets real forgetting through and the third refuses
 nearly everything: 40 items that all stay right leave an interval of nearly 9 points. The new task must gain by its
 point estimate whatever the rule; the interval of the gain is recorded beside it.
 
-Verdict, evidence and reasons are recorded once and never changed; what a person says to them is a row of its own
+Verdict, evidence and reasons are recorded once and never changed; a person's decision on them is a row of its own
 (`registry.promotion`).
 """
 
@@ -31,13 +31,13 @@ from registry.versions.ancestry import learned_tasks
 
 @dataclass(frozen=True)
 class GateTerms:
-    """By what a version is judged."""
+    """The rule by which a version is judged."""
 
     margin: float
     """Largest drop of an old task's score, in [0, 1]."""
     rule: str = "point"
     level: float = 0.05
-    """Of tests; intervals have confidence `1 - level`."""
+    """Significance level of the tests; intervals have confidence `1 - level`."""
 
     @classmethod
     def of(cls, adapter: Adapter) -> "GateTerms":
@@ -50,7 +50,7 @@ class Comparison:
 
     task: str
     new: bool
-    """The task that the candidate's weaver was trained for; else one its lineage, or the champion's, learned before."""
+    """Whether the candidate's weaver was trained for this task. If not, its lineage or the champion's learned it."""
     champion: float | None
     """Mean score, in [0, 1]."""
     candidate: float | None
@@ -82,7 +82,7 @@ def compare(
     """Judge one task by the scores of the same items in the same order.
 
     With a margin of 0.05 and rule `point`, 90% to 86% passes on an earlier task, and 90% to 90% fails on the new one.
-    What can't be measured fails: a gate that saw nothing must not wave a version through.
+    A task that can't be measured fails: a gate that saw nothing must not let a version pass.
     """
     if not champion or not candidate:
         reason = f"{task}: no held-out items to check; upload more trajectories of this task"
@@ -113,12 +113,12 @@ def judge(
 ) -> list[Comparison]:
     """Compare a version with the champion, or the bare base, on every task that either has learned.
 
-    A task without a suite fails, but not for an imported version: that is judged on the suites that are here, and
-    where none of its own tasks has one, on its origin's word.
+    A task without a suite fails, except for an imported version: that is judged on the suites that are here, and by
+    its origin's verdict where none of its own tasks has one.
 
     Args:
-        champion: that may serve (`registry.gates.baseline`); None for the bare base.
-        suites: by task, the suite that both were evaluated on; a task without one was not measured.
+        champion: the baseline, which may serve (`registry.gates.baseline`); None for the bare base.
+        suites: the suite that both were evaluated on, by task; a task without one was not measured.
     """
     baseline, own = subject_of(version.adapter, champion), subject_of(version.adapter, version)
     ours, theirs = learned_tasks(session, version), learned_tasks(session, champion)
@@ -150,7 +150,7 @@ def judge(
 
 
 def origin_verdict(session: Session, version: Version) -> Comparison:
-    """What stands for the tasks of an imported version where none can be measured: the origin's verdict."""
+    """The origin's verdict, in place of comparisons, for an imported version whose tasks can't be measured here."""
     origin = session.get_one(VersionImport, version.id).origin
     tasks = ", ".join(task.name for task in learned_tasks(session, version))
     reason = (
@@ -161,7 +161,7 @@ def origin_verdict(session: Session, version: Version) -> Comparison:
 
 
 def _replaces(session: Session, version: Version) -> bool:
-    """Whether it was trained anew because data was deleted: it need not know more than the one it replaces."""
+    """Whether the version was trained anew because data was deleted; it need not know more than the one it replaces."""
     return "replaces" in session.get_one(Job, version.job_id).params
 
 
@@ -179,7 +179,7 @@ def record_gate(
     """Record the verdict on a version: every comparison must pass, and training must have learned (`flags` empty).
 
     Args:
-        remarks: more reasons, that decide nothing.
+        remarks: further reasons, which decide nothing.
     """
     gate = Gate(
         version_id=version.id,
@@ -198,17 +198,17 @@ def record_gate(
 
 
 def _of_trigger(version: Version) -> bool:
-    """Whether only the trigger was trained: to weave less at no lower score, not to gain on what is learned already."""
+    """Whether only the trigger was trained: its aim is to weave less at no lower score, not to gain on a task."""
     return bool(version.dataset.manifest.get("trains") == "trigger")
 
 
 def forgot(comparisons: Sequence[Comparison]) -> bool:
-    """Whether a task learned earlier was measured and failed: what a larger replay share might mend."""
+    """Whether a task learned earlier was measured and failed, which a larger replay share might mend."""
     return any(c.learned and not c.new and not c.passed and c.evidence is not None for c in comparisons)
 
 
 def _holds(evidence: Paired, change: float, terms: GateTerms) -> tuple[bool, str]:
-    """Whether an earlier task keeps what it had, and how to say it."""
+    """Whether an earlier task keeps its score, and the words for it."""
     allowed = f"the allowed drop of {100 * terms.margin:.1f} points"
     # Scores are fractions of item counts; the tolerance only absorbs their rounding.
     if terms.rule == "non_inferior":

@@ -20,7 +20,7 @@ _SEED = 20260101
 
 @dataclass(frozen=True)
 class Paired:
-    """What `compare_pairs` found. Changes are candidate less champion, in [-1, 1]."""
+    """Result of `compare_pairs`. Changes are candidate less champion, in [-1, 1]."""
 
     test: str
     """`mcnemar` or `bootstrap`."""
@@ -35,7 +35,7 @@ class Paired:
     """Interval of the change at confidence `1 - level`."""
     level: float
     p_value: float
-    """Of no change at all, two-sided."""
+    """Two-sided p value of the hypothesis that nothing changed."""
 
     @property
     def discordant(self) -> int:

@@ -1,4 +1,4 @@
-"""The verdict on a version: what its gate says and, where a person was asked, what that person said."""
+"""The verdict on a version: that of its gate and, where the policy asks a person, of that person."""
 
 import uuid
 from collections.abc import Collection
@@ -18,13 +18,13 @@ def gate_of(session: Session, version: Version) -> Gate | None:
 
 
 def gates_of(session: Session, versions: Collection[Version]) -> dict[uuid.UUID, Gate]:
-    """By version, with the champions that they were compared with; what was not judged yet is left out."""
+    """The gates of the versions, by version id, each with its champion loaded; versions not judged yet are left out."""
     query = select(Gate).where(Gate.version_id.in_([version.id for version in versions]))
     return {gate.version_id: gate for gate in session.scalars(query.options(joinedload(Gate.champion)))}
 
 
 def verdict(gate: Gate | None) -> Verdict:
-    """Of the gate and, where its policy is `manual`, of the person who was asked."""
+    """The gate's verdict or, under policy `manual`, the person's decision on it."""
     if gate is None:
         return "unchecked"
     if gate.decision is not None:

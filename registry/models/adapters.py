@@ -13,7 +13,7 @@ STRATEGIES = ("sequential", "replay", "isolated")
 GATE_RULES = ("point", "significant_drop", "non_inferior")
 GATE_POLICIES = ("automatic", "manual", "canary")
 CANARY_PROMOTIONS = ("never", "better", "non_inferior")
-"""What must be shown of a canary before it becomes the champion by itself."""
+"""Results of a canary that make it the champion by itself."""
 
 
 class Adapter(Base):
@@ -47,18 +47,18 @@ class Adapter(Base):
     retry_replay_share: Mapped[float | None]
     """This and the eight before it are the settings; `registry.adapters.AdapterSettings` says what each means."""
     memory: Mapped[JsonObject]
-    """memgen's MemoryConfig as given; opaque here."""
+    """Fields of memgen's MemoryConfig; opaque here."""
     created_at: Mapped[datetime] = created_at_column()
 
 
 class AdapterChange(Base):
-    """Who changed which settings of an adapter, and why."""
+    """One change of an adapter's settings: what, by whom, why."""
 
     __tablename__ = "adapter_changes"
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"), index=True)
     changes: Mapped[JsonObject]
-    """By setting: `{"from": ..., "to": ...}`."""
+    """`{"from": ..., "to": ...}` by setting."""
     actor: Mapped[str]
     reason: Mapped[str]
     at: Mapped[datetime] = created_at_column()
@@ -77,9 +77,9 @@ class Version(Base):
     base_revision: Mapped[str]
     code_version: Mapped[str]
     artifact_key: Mapped[str]
-    """Folder in the object store."""
+    """Folder of the artifact in the object store."""
     artifact_hash: Mapped[str]
-    """sha256 of its manifest.json."""
+    """sha256 of the artifact's manifest.json."""
     report: Mapped[JsonObject]
     created_at: Mapped[datetime] = created_at_column()
     adapter: Mapped[Adapter] = relationship()
@@ -88,7 +88,7 @@ class Version(Base):
     imported_tasks: Mapped[list[Task]] = relationship(
         secondary="version_import_tasks", order_by="version_import_tasks.c.place", viewonly=True
     )
-    """What the ancestors of an imported version learned at its origin, in that order."""
+    """Tasks that the ancestors of an imported version learned at its origin, in that order."""
 
 
 class Alias(Base):

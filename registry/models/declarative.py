@@ -1,4 +1,4 @@
-"""What every row builds on: the declarative base, column types, and columns that most tables share."""
+"""The base of every row: the declarative class, column types, and columns that most tables share."""
 
 import uuid
 from datetime import datetime

@@ -19,7 +19,7 @@ DELETION_POLICIES = ("keep", "retrain", "withdraw")
 
 
 class Deletion(Base):
-    """The record of a deletion of data: who, when, why, hashes of what, and what it touched. Never the data."""
+    """The record of a deletion of data: who, when, why, hashes of the data, what it touched. Never the data itself."""
 
     __tablename__ = "deletions"
     __table_args__ = (
@@ -36,10 +36,10 @@ class Deletion(Base):
     actor: Mapped[str]
     reason: Mapped[str]
     trajectories: Mapped[list[Any]]
-    """`{"id", "content_hash"}` of each."""
+    """`{"id", "content_hash"}` of each trajectory."""
     affected: Mapped[JsonObject]
-    """As the dry run lists it, with the jobs that replace cancelled ones (`restarted`) and what a withdrawal moved.
-    Which jobs train versions anew, and how that goes, is in the rows of `Retraining`."""
+    """The dry run's list, with the jobs that replace cancelled ones (`restarted`) and what a withdrawal moved. The rows
+    of `Retraining` say which jobs train versions anew, and how far they are."""
     created_at: Mapped[datetime] = created_at_column()
 
 
@@ -55,7 +55,7 @@ class DeletionDataset(Base):
 
 
 class Erasure(Base):
-    """What a deletion has yet to remove from the object store; done again until it is finished."""
+    """The part of a deletion in the object store; it is repeated until it is finished."""
 
     __tablename__ = "erasures"
     __table_args__ = (Index("ix_erasures_unfinished", "deletion_id", postgresql_where=text("finished_at is null")),)
@@ -67,13 +67,13 @@ class Erasure(Base):
     job_ids: Mapped[list[str]]
     """Jobs that were live at the time. Those that had begun may still write a file with deleted lines, a checkpoint."""
     swept_at: Mapped[datetime | None]
-    """When the first pass began that removed all that was there; what is left to do waits for jobs that had begun."""
+    """When the first complete pass began; the last pass waits for the jobs that had begun by then."""
     finished_at: Mapped[datetime | None]
     deletion: Mapped[Deletion] = relationship()
 
 
 class Retraining(Base):
-    """One step of training a version's line anew without deleted data; the steps of a line run one after another."""
+    """One step of training a chain of versions anew without deleted data; the steps run one after another."""
 
     __tablename__ = "retrainings"
     deletion_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("deletions.id", ondelete="CASCADE"), primary_key=True)
@@ -84,11 +84,11 @@ class Retraining(Base):
     replaces_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id"))
     """The version that this step makes a successor of."""
     parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"))
-    """Of the first step: the nearest unaffected ancestor. Later steps go on from the step before."""
+    """The nearest unaffected ancestor, for the first step; later steps go on from the step before."""
     params: Mapped[JsonObject]
     job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"))
     stopped: Mapped[str | None]
-    """Why the line ended here."""
+    """Why the chain ended here."""
     adapter: Mapped[Adapter] = relationship()
     task: Mapped[Task] = relationship()
     replaces: Mapped[Version] = relationship(foreign_keys=[replaces_id])

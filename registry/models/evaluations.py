@@ -1,4 +1,4 @@
-"""Entries of R, and the gate that judges by them."""
+"""Evaluations, which are the entries of R, and the gates that judge by them."""
 
 import uuid
 from datetime import datetime
@@ -27,8 +27,8 @@ class Evaluation(Base):
     score: Mapped[float]
     """Mean item score, in [0, 1]."""
     items: Mapped[list[Any]]
-    """By place in the suite: `{"score": float, "answer": str}`; with strategy `isolated` also `routed`, the task whose
-    memory answered, null for the bare base."""
+    """One object for each place of the suite: `{"score": float, "answer": str}`; with strategy `isolated` also
+    `routed`, the task whose memory answered, null for the bare base."""
     seconds: Mapped[float]
     created_at: Mapped[datetime] = created_at_column()
     suite: Mapped[Suite] = relationship()
@@ -45,15 +45,15 @@ class Gate(Base):
     id: Mapped[uuid.UUID] = primary_id()
     version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), unique=True)
     champion_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"))
-    """What the version was compared with; null is the bare base."""
+    """The version that it was compared with; null is the bare base."""
     passed: Mapped[bool]
     margin: Mapped[float]
     rule: Mapped[str]
     level: Mapped[float]
     policy: Mapped[str]
-    """The adapter's when the gate ran: with `manual`, a pass still needs a person's yes."""
+    """The adapter's policy when the gate ran; under `manual` a pass still needs a person's approval."""
     comparisons: Mapped[list[Any]]
-    """By task, `registry.gates.gate.Comparison` as JSON, with the suite that both were scored on."""
+    """`registry.gates.gate.Comparison` as JSON for each task, with the suite that both were scored on."""
     reasons: Mapped[list[Any]]
     created_at: Mapped[datetime] = created_at_column()
     decision: Mapped["GateDecision | None"] = relationship(lazy="joined", innerjoin=False)
@@ -61,7 +61,7 @@ class Gate(Base):
 
 
 class GateDecision(Base):
-    """What a person said to a version that passed its gate and waited. Said once."""
+    """A person's decision on a version that passed its gate and waited. It is made once."""
 
     __tablename__ = "gate_decisions"
     gate_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("gates.id", ondelete="CASCADE"), primary_key=True)

@@ -1,4 +1,4 @@
-"""Units of work and what happened in them."""
+"""Rows of jobs, the units of work, and of their events."""
 
 import uuid
 from datetime import datetime
@@ -26,7 +26,7 @@ class Job(Base):
     params: Mapped[JsonObject]
     adapter_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
     dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id"))
-    """Set once, so that a job taken up again trains on the same data."""
+    """Set once, so that a job that is claimed again trains on the same data."""
     attempt: Mapped[int] = mapped_column(default=0)
     """Counts claims. A worker whose attempt is no longer current has lost the job and may not write to it."""
     worker: Mapped[str | None]

@@ -32,7 +32,7 @@ class ApiKey(Base):
 
 
 class IdempotentReply(Base):
-    """The reply to a creation, kept so that the same request sent again gets it again."""
+    """The reply to a creation, kept so that the same request, sent again, gets the same reply."""
 
     __tablename__ = "idempotent_replies"
     project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)

@@ -1,4 +1,4 @@
-"""How an adapter's traffic is shared among versions, which version answered what, and what it was worth."""
+"""Rows of serving: routes, exposures (which version gave which answer), feedback, and answers of shadows."""
 
 import uuid
 from datetime import datetime
@@ -11,7 +11,7 @@ from registry.models.declarative import Base, JsonObject, created_at_column, own
 
 ROUTE_KINDS = ("ab", "canary", "shadow")
 ROUTE_STATES = ("live", "ended", "stopped", "promoted")
-"""`ended` by a person or by a move of `champion`; `stopped` or `promoted` by the canary's own test."""
+"""A person or a move of `champion` ends a route; a canary's own test makes it `stopped` or `promoted`."""
 ROUTE_CHANGES = ("started", "ended", "stopped", "promoted")
 
 
@@ -40,7 +40,7 @@ class Route(Base):
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16), default="live")
     salt: Mapped[str]
-    """Of the hash that draws a session's version; a route that replaces another keeps it."""
+    """Salt of the hash that assigns a session to a version; a route that replaces another keeps it."""
     shadow_share: Mapped[float | None]
     """Share of answers that the shadow answers too; null for other kinds."""
     level: Mapped[float]
@@ -50,9 +50,9 @@ class Route(Base):
     reward_source: Mapped[str | None]
     """The only source of feedback that the comparison counts; null counts the first of any source."""
     promotion: Mapped[str] = mapped_column(default="never")
-    """What a canary's rewards must show for it to become the champion by itself (`registry.serving.canaries`)."""
+    """Result that makes a canary the champion by itself (`registry.serving.canaries`)."""
     margin: Mapped[float | None]
-    """Of promotion `non_inferior`: a canary that is worse by so much is not promoted; null for others."""
+    """Margin of promotion `non_inferior`: a canary that is worse by so much is not promoted. Null for the others."""
     created_at: Mapped[datetime] = created_at_column()
     ended_at: Mapped[datetime | None]
     adapter: Mapped[Adapter] = relationship()
@@ -60,7 +60,7 @@ class Route(Base):
 
 
 class RouteArm(Base):
-    """A version on a route. Place 0 is what the others are compared with."""
+    """A version on a route. The arm at place 0 is the control, which the others are compared with."""
 
     __tablename__ = "route_arms"
     __table_args__ = (
@@ -109,7 +109,7 @@ class Exposure(Base):
 
 
 class Feedback(Base):
-    """A reward reported for an exposure: the first of its source, which stands."""
+    """A reward reported for an exposure: the first of its source, which is final."""
 
     __tablename__ = "feedback"
     __table_args__ = (
@@ -128,11 +128,11 @@ class Feedback(Base):
     comment: Mapped[str]
     actor: Mapped[str]
     version_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)
-    """As the exposure's."""
+    """The exposure's version."""
     route_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"))
-    """As the exposure's."""
+    """The exposure's route."""
     unit: Mapped[str | None]
-    """What is independent of all else on the route: the session, or the completion of a request without one."""
+    """The unit of observation: a session's id, or the completion's id of a request without a session."""
     counted: Mapped[bool]
     """Whether the route's comparison reads it: the first feedback of its unit."""
     at: Mapped[datetime] = created_at_column()
@@ -153,10 +153,10 @@ class ShadowAnswer(Base):
     similarity: Mapped[float | None]
     """Share of words in common and in order, in [0, 1]."""
     seconds: Mapped[float]
-    """The returned answer's generation."""
+    """Time that the returned answer's generation took."""
     shadow_seconds: Mapped[float | None]
     tokens: Mapped[int]
-    """The returned answer's length."""
+    """Length of the returned answer."""
     shadow_tokens: Mapped[int | None]
     error: Mapped[str | None]
     at: Mapped[datetime] = created_at_column()

@@ -1,4 +1,4 @@
-"""When an adapter learns by itself: schedules, what each of their ticks came to, and who changed them."""
+"""Rows of schedules, which make an adapter learn by itself: their runs and their changes."""
 
 import uuid
 from datetime import datetime
@@ -39,9 +39,9 @@ class Schedule(Base):
     new_trajectories: Mapped[int | None]
     idle_hours: Mapped[float | None]
     params: Mapped[JsonObject]
-    """Of the jobs it starts: `training`, `min_reward`, `promote`."""
+    """Parameters of the jobs that it starts: `training`, `min_reward`, `promote`."""
     next_run_at: Mapped[datetime | None]
-    """Of a cron expression; the other kinds are asked at every tick."""
+    """Due time of a cron expression; the other kinds are looked at in every tick."""
     last_job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"))
     paused_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
@@ -68,7 +68,7 @@ class ScheduleRun(Base):
     missed: Mapped[int]
     """Later due times that this run made up for as well."""
     new_trajectories: Mapped[int]
-    """That the adapter had not learned from yet."""
+    """Trajectories that the adapter had not learned from yet."""
     up_to_seq: Mapped[int] = mapped_column(BigInteger)
     """Arrival number of the newest of them."""
     job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -76,7 +76,7 @@ class ScheduleRun(Base):
 
 
 class ScheduleChange(Base):
-    """Who changed a schedule, when, from what, to what."""
+    """One change of a schedule: who, when, from what, to what."""
 
     __tablename__ = "schedule_changes"
     __table_args__ = (CheckConstraint(f"kind in {SCHEDULE_CHANGES}", name="kind"),)

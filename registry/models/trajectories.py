@@ -1,4 +1,4 @@
-"""What agents lived through, and what is made of it: suites to check with, datasets to train on."""
+"""Rows of tasks and trajectories, and of what is made of them: suites to evaluate on, datasets to train on."""
 
 import uuid
 from datetime import datetime
@@ -24,7 +24,7 @@ class Task(Base):
     """`{"kind": "exact", ...options}`; read by memgen, opaque here."""
     holdout_share: Mapped[float]
     shared_turns: Mapped[int] = mapped_column(default=0)
-    """Assistant turns that every conversation of the task opens with; the side is drawn behind them."""
+    """Assistant turns that every conversation of the task opens with; the side depends on what follows them."""
     created_at: Mapped[datetime] = created_at_column()
 
 
@@ -45,8 +45,8 @@ class Trajectory(Base):
     session_id: Mapped[str | None] = mapped_column(index=True)
     content_hash: Mapped[str]
     beginning_hash: Mapped[str | None]
-    """Of what stands in front of the first answer: all that begin alike are held out together, or none. Null for what
-    ends within the turns that the task's conversations share, and is never held out."""
+    """Hash of what stands in front of the first answer: trajectories that begin alike are on the same side.
+    Null if the conversation ends within the turns that the task's conversations share; it is never held out then."""
     held_out: Mapped[bool]
     messages: Mapped[list[Any]]
     tools: Mapped[list[Any] | None]
@@ -84,7 +84,7 @@ class SuiteItem(Base):
 
 
 class Dataset(Base):
-    """What one training run reads: new trajectories of one task and the replayed items of earlier ones."""
+    """The data of one training run: new trajectories of one task and the replayed items of earlier ones."""
 
     __tablename__ = "datasets"
     __table_args__ = (UniqueConstraint("project_id", "content_hash"),)

@@ -14,16 +14,16 @@ VERSION_CHANGES = (
 
 
 class VersionState(Base):
-    """What became of a version after its registration; a version without a row is an ordinary one."""
+    """State of a version after its registration; a version without a row is an ordinary one."""
 
     __tablename__ = "version_standings"
     version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
     archived_at: Mapped[datetime | None]
-    """Hidden and not servable, until it is taken out again."""
+    """When it was hidden. It is not servable until it is taken out of the archive again."""
     withdrawn_at: Mapped[datetime | None]
-    """Never servable again: it was trained on data that was deleted."""
+    """When it became unservable for ever, because it was trained on data that was deleted."""
     purged_at: Mapped[datetime | None]
-    """Retention removed its bytes; rows and hashes stay. Null again once an import has brought them back."""
+    """When retention removed its bytes; rows and hashes stay. Null again once an import has brought the bytes back."""
 
 
 class VersionTag(Base):
@@ -36,7 +36,7 @@ class VersionTag(Base):
 
 
 class VersionChange(Base):
-    """History of a version's labels and standing: who, when, why."""
+    """One change of a version's tags or state: who, when, why."""
 
     __tablename__ = "version_changes"
     __table_args__ = (
@@ -53,7 +53,7 @@ class VersionChange(Base):
 
 
 class VersionImport(Base):
-    """Where a version came from that another installation trained."""
+    """Origin of a version that another installation trained."""
 
     __tablename__ = "version_imports"
     version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
@@ -82,7 +82,7 @@ class VersionImportDataset(Base):
 
 
 class RetentionPolicy(Base):
-    """How many of an adapter's newest versions are kept whatever needs them; the settings' default without a row."""
+    """Number of an adapter's newest versions that keep their bytes even without a hold; without a row, the default."""
 
     __tablename__ = "retention_policies"
     __table_args__ = (CheckConstraint("keep_last >= 1", name="keep_last"),)

@@ -13,10 +13,10 @@ def archive(session: Session, adapter: Adapter, version: Version, *, actor: str,
     """Hide a version. Archiving twice is harmless.
 
     Args:
-        adapter: locked by the caller, so that nothing begins to need the version meanwhile.
+        adapter: locked by the caller, so that no new hold comes meanwhile.
 
     Raises:
-        VersionNeeded: an alias, the live route, a child or a job that trains one needs it.
+        VersionNeeded: an alias, the live route, a child or a live job holds it.
     """
     holds = [hold for hold in holds_of(session, adapter).get(version.id, ()) if hold.kind in ARCHIVE_BLOCKERS]
     if holds:

@@ -1,8 +1,8 @@
 """Garbage: objects in the store that no row names. Found first, removed on demand.
 
 An upload has bytes before it has a row, so nothing younger than a grace period is garbage, by the store's own clock.
-Right before each removal the object and the rows are asked again: one that was stored anew meanwhile, or is named by
-a row now, stays.
+Right before each removal the object and the rows are read again: an object that was stored anew meanwhile, or is named
+by a row now, stays.
 
 Only folders known here are looked at: datasets, artifacts, and checkpoints of jobs that have ended.
 """
@@ -22,7 +22,7 @@ from registry.object_store import ObjectStore, StoredObject
 from registry.versions.artifacts import kept_artifacts
 
 _BATCH = 1_000
-"""Objects asked about in one query."""
+"""Objects looked up in one query."""
 
 
 def find_garbage(
@@ -38,7 +38,7 @@ def find_garbage(
 def collect_garbage(
     sessions: sessionmaker[Session], store: ObjectStore, project_id: uuid.UUID, *, now: datetime, grace: timedelta
 ) -> list[StoredObject]:
-    """Remove what `find_garbage` finds; the objects that were removed."""
+    """Remove what `find_garbage` finds. Returns the objects that were removed."""
     removed = []
     for found in find_garbage(sessions, store, project_id, now=now, grace=grace):
         try:
@@ -74,7 +74,7 @@ def _unnamed(session: Session, project_id: uuid.UUID, objects: Sequence[StoredOb
 
 
 def _owner(key: str) -> str:
-    """What a row would name: a dataset's file, an artifact's folder, a job's folder."""
+    """The key or folder that a row would name: a dataset's file, an artifact's folder, a job's folder."""
     parts = key.split("/")
     if parts[0] == "jobs":
         return "/".join(parts[:2])
@@ -87,7 +87,7 @@ def _named_datasets(session: Session, project_id: uuid.UUID, owners: Iterable[st
 
 
 def _ended_jobs(session: Session, project_id: uuid.UUID, owners: Iterable[str]) -> set[str]:
-    """Folders of jobs of this project that will write no more; of others, nothing is known here."""
+    """Folders of the project's jobs that have ended and so write no more. Jobs of other projects are left out."""
     ids = [found for found in map(_job_id, owners) if found is not None]
     query = select(Job.id).where(Job.id.in_(ids), Job.project_id == project_id, Job.state.not_in(LIVE))
     return {f"jobs/{job_id}" for job_id in session.scalars(query)}

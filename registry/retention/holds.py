@@ -1,4 +1,4 @@
-"""Who needs a version: what archiving and retention must not take away."""
+"""Holds: the references to a version that keep it from being archived or purged."""
 
 import uuid
 from dataclasses import dataclass
@@ -15,22 +15,24 @@ from registry.versions.records import list_versions
 from registry.versions.state import states_of
 
 ARCHIVE_BLOCKERS = ("alias", "route", "child", "job")
-"""Kinds of need that keep a version from the archive; retention minds the others too."""
+"""Kinds of holds that forbid archiving; retention respects the other kinds too."""
 
 
 @dataclass(frozen=True)
 class Hold:
     kind: str
     text: str
-    """For people: `alias champion points at it`."""
+    """One clause for people, such as `alias champion points at it`."""
 
 
 Holds = dict[uuid.UUID, list[Hold]]
 
 
 def holds_of(session: Session, adapter: Adapter) -> Holds:
-    """By version id. Kinds: `alias`, `rollback` (one call would go back to it), `route`, `child`, `archived_child`,
-    `job`, `tag`."""
+    """All holds on the adapter's versions, by version id.
+
+    Kinds: `alias`, `rollback` (one call would go back to it), `route`, `child`, `archived_child`, `job`, `tag`.
+    """
     holds: Holds = {}
     _of_aliases(session, adapter, holds)
     route = live_route(session, adapter)
@@ -56,7 +58,7 @@ def _of_aliases(session: Session, adapter: Adapter, holds: Holds) -> None:
 def _of_children(session: Session, adapter: Adapter, holds: Holds) -> None:
     """A child goes on from its parent, and with strategy `isolated` it serves with it.
 
-    One that can never serve again needs nobody; an archived one may be taken out again.
+    A child that can never serve again holds nothing; an archived one may be taken out again.
     """
     rows = list_versions(session, adapter)
     states = states_of(session, [row.id for row in rows])
@@ -69,7 +71,7 @@ def _of_children(session: Session, adapter: Adapter, holds: Holds) -> None:
 
 
 def _of_jobs(session: Session, adapter: Adapter, holds: Holds) -> None:
-    """Live jobs name the versions they read by number; steps of a retraining that has not begun, by id."""
+    """Live jobs name the versions that they read by number; retraining steps that have not begun name them by id."""
     by_number = {version.number: version.id for version in list_versions(session, adapter)}
     live = session.scalars(select(Job).where(Job.adapter_id == adapter.id, Job.state.in_(LIVE)))
     for job in live:

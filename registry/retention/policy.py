@@ -1,8 +1,8 @@
-"""Retention: removes the bytes of old versions. Rows, hashes and lineage stay for ever; an archive of the version
-brings the bytes back.
+"""Retention: removes the bytes of old versions. Rows, hashes and lineage stay for ever, and importing an exported copy
+of the version brings the bytes back.
 
-Kept are the newest N versions and whatever an alias, its next rollback, the live route, a child, a live job or a tag
-needs (`registry.retention.holds`). A version whose bytes are gone is not servable.
+It keeps the newest N versions and every version with a hold (`registry.retention.holds`): an alias, its next rollback,
+the live route, a child, a live job or a tag. A version whose bytes are gone is not servable.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,13 +24,13 @@ from registry.versions.state import locked_state, record_change, states_of
 class RetentionPlan:
     keep_last: int
     kept: tuple[tuple[Version, tuple[str, ...]], ...]
-    """With the reasons, for people."""
+    """Each version that stays, with the reasons, for people."""
     purged: tuple[Version, ...]
-    """Whose bytes go."""
+    """Versions that lose their bytes."""
 
 
 def keep_last(session: Session, adapter: Adapter, default: int) -> int:
-    """The adapter's policy, or the settings' default."""
+    """Number of newest versions that stay: the adapter's policy, or the settings' `default`."""
     policy = session.get(RetentionPolicy, adapter.id)
     return default if policy is None else policy.keep_last
 
@@ -49,7 +49,7 @@ def set_policy(session: Session, adapter: Adapter, keep_last: int, *, actor: str
 
 
 def plan_retention(session: Session, adapter: Adapter, keep_last: int) -> RetentionPlan:
-    """What would go, changing nothing. Versions whose bytes are gone already are left out."""
+    """Which versions would lose their bytes; changes nothing. Leaves out versions that have lost them already."""
     if keep_last < 1:
         raise Invalid(f"keep_last is {keep_last}; expected at least 1")
     rows = list_versions(session, adapter)
@@ -72,10 +72,12 @@ def plan_retention(session: Session, adapter: Adapter, keep_last: int) -> Retent
 
 
 def purge(session: Session, adapter: Adapter, versions: Sequence[Version], *, actor: str, reason: str) -> list[str]:
-    """Mark versions as purged. Folders to remove from the store after the commit; garbage collection finds the rest.
+    """Mark versions as purged. Returns the folders to remove from the store after the commit.
+
+    Garbage collection finds what is not removed then.
 
     Args:
-        adapter: locked by the caller since the plan was made, so that nothing has begun to need them.
+        adapter: locked by the caller since the plan was made, so that no new hold has come.
     """
     for version in versions:
         locked_state(session, version).purged_at = utc_now()
@@ -88,10 +90,10 @@ def purge(session: Session, adapter: Adapter, versions: Sequence[Version], *, ac
 def restore(
     session: Session, version: Version, parts: Collection[str], *, actor: str, evidence: dict[str, Any]
 ) -> bool:
-    """Whether the version was purged; it no longer is. Its bytes, checked, lie in the store again.
+    """Mark a version as no longer purged; returns whether it was. Its bytes, checked, lie in the store again.
 
     Args:
-        version: of an adapter that the caller has locked.
+        version: one of an adapter that the caller has locked.
         parts: hashes of the artifacts that it answers with beside its own.
 
     Raises:

@@ -50,8 +50,8 @@ def promote(
 
     Args:
         adapter: locked by the caller.
-        expected: number of the version that the caller believes is current; None does not ask.
-        evidence: kept in the history beside the gate.
+        expected: number of the version that the caller believes is current; None skips the check.
+        evidence: further evidence for the history, beside the gate.
 
     Raises:
         GateNotPassed: the version was rejected or not checked yet.
@@ -90,9 +90,9 @@ def roll_back(
     to_time: datetime | None = None,
     expected: int | None = None,
 ) -> AliasMove:
-    """Move an alias back to where its history says it was: the last good version, `to_number`, or where it stood.
+    """Move an alias back along its history: to the last good version, to `to_number`, or to where it was at `to_time`.
 
-    The evidence names the versions that are passed over on the way to the last good one, and why.
+    The evidence names the versions that are skipped before the last good one, and why.
 
     Raises:
         Invalid: both `to_number` and `to_time`.
@@ -149,22 +149,22 @@ def history(
 
 @dataclass(frozen=True)
 class AliasSnapshot:
-    """Where an alias stood at a time."""
+    """The version that an alias named at a time, and since and until when."""
 
     at: datetime
     move: AliasMove
-    """Which made it so."""
+    """The move that brought the alias there."""
     until: datetime | None
-    """When the next move was; None if there is none."""
+    """Time of the next move; None if there is none."""
     route: Route | None
-    """That shared the traffic of the bare adapter name then; of `champion` only."""
+    """The route that shared the traffic of the bare adapter name then; for `champion` only."""
 
 
 def alias_snapshot(session: Session, adapter: Adapter, alias: str, at: datetime) -> AliasSnapshot:
-    """What an alias named at a time.
+    """The version that an alias named at a time, with the moves around it.
 
     Raises:
-        AliasNotFound: it did not exist then.
+        AliasNotFound: the alias did not exist then.
     """
     moves = history(session, adapter, alias)
     move = last_move_before(moves, at)
@@ -176,7 +176,7 @@ def alias_snapshot(session: Session, adapter: Adapter, alias: str, at: datetime)
 
 
 def last_move_before(moves: Sequence[AliasMove], at: datetime) -> AliasMove | None:
-    """The move that made the alias stand where it stood at a time; None before its first."""
+    """The newest move at or before a time; None before the first."""
     return next((move for move in reversed(moves) if move.at <= at), None)
 
 
@@ -217,7 +217,7 @@ def _move(
         current.version, current.moved_at = version, utc_now()
     session.flush()
     if alias == CHAMPION:
-        # A route shares the champion's traffic: who moves the champion decides anew, and must be served at once.
+        # A live route would go on sharing the traffic among the versions of before; the new champion gets all of it.
         why = f"{adapter.name}@{alias} moved to version {version.number}"
         end_live_route(session, adapter, actor=actor, reason=why, evidence={"alias_move": move.seq})
     return move

@@ -1,4 +1,4 @@
-"""Which version of a route a session gets: a pure function of the route's salt, its weights and the session's id.
+"""Assignment of sessions to the versions of a route: a pure function of salt, weights and the session's id.
 
 The same in every process, on every machine, at any time. For each version
 
@@ -28,12 +28,12 @@ def choose_version(salt: str, key: str, weights: Mapping[int, float]) -> int:
 
 
 def is_sampled(salt: str, key: str, share: float) -> bool:
-    """Whether a `share` of all keys, in [0, 1], has this one. A key stays in when the share grows."""
+    """Whether the key belongs to the `share` of all keys, in [0, 1]. A key stays in when the share grows."""
     return uniform(salt, key, 0) < share
 
 
 def uniform(salt: str, key: str, number: int) -> float:
-    """In (0, 1), as if drawn anew for each argument."""
+    """A number in (0, 1), uniform over keys and independent for each number and salt."""
     text = json.dumps([salt, key, number], separators=(",", ":"))
     bits = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11
     return min((bits + 0.5) / 2**53, math.nextafter(1.0, 0.0))

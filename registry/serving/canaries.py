@@ -1,12 +1,12 @@
-"""How a canary ends by itself: stopped because it is worse, or promoted because its rewards allow it.
+"""Automatic end of a canary: it is stopped if it is worse, or promoted if its rewards allow it.
 
-Its route says what it takes to be promoted (`promotion`): `better` than the champion, or `non_inferior`, shown not to
-be worse by the route's margin. All is read off one interval that holds at all looks together, of
-`registry.serving.confidence_sequence`: a canary that is worse by the margin, or by more, is promoted with probability
-level / 2 at most, however often it is looked at. Whatever is shown first decides.
+The route's `promotion` says when it is promoted: if it is `better` than the champion, or `non_inferior`, which means
+shown not to be worse by the route's margin. Both are read off the interval of `registry.serving.confidence_sequence`,
+which holds at all looks together: a canary that is worse by the margin or more is promoted with probability level / 2
+at most, however often the results are read. The first result decides.
 
-Versions that pass under policy `canary` while another is tried wait. Once that one is stopped the newest of them is
-tried; once it is promoted none is, because what their gates found holds for the former champion.
+Versions that pass under policy `canary` while another canary runs wait. If that canary is stopped, the newest of them
+is tried next. If it is promoted, none of them is, because their gates compared them with the former champion.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from registry.serving.routes import Terms, close_route, start_canary
 from registry.versions.state import why_not_servable
 
 MONITOR = "canary monitor"
-"""The actor of what a canary's rewards bring about."""
+"""The actor of changes that follow from a canary's rewards."""
 
 Shown = Literal["worse", "better", "non_inferior"]
 Outcome = Literal["stopped", "promoted", "ended"]
-"""What a route became. `ended`: it would have been promoted, and the champion's alias did not allow it."""
+"""New state of a route. `ended` means that it should have been promoted, but the promotion was refused."""
 
 
 def start_by_policy(session: Session, adapter: Adapter, version: Version, *, actor: str, reason: str) -> Route:
@@ -77,7 +77,7 @@ def judge_canary(session: Session, route: Route, last: Feedback) -> Outcome | No
 
 
 def _shown(route: Route, differences: Floats) -> Shown | None:
-    """What ends the route, read off the differences of its blocks, shape (m,)."""
+    """The result that ends the route, from the differences of its blocks, shape (m,); None if there is none yet."""
     verdict = verdict_of(differences, route.level)
     if verdict == "worse":
         return "worse"
@@ -98,7 +98,7 @@ def _in_words(route: Route, shown: Shown) -> str:
 
 
 def _promote(session: Session, route: Route, reason: str, evidence: dict[str, Any]) -> Outcome:
-    """One move of `champion`, from the version that the canary was compared with and from no other."""
+    """Move `champion` to the canary, only from the version that it was compared with."""
     adapter = route.adapter
     stable, canary = (arm.version for arm in route.arms)
     waited = _waiting(session, route)
@@ -145,7 +145,7 @@ def _try_next(session: Session, route: Route) -> None:
 
 
 def _waiting(session: Session, route: Route) -> Sequence[Version]:
-    """Versions that passed for the champion of this route under policy `canary`, and were never tried. Newest first."""
+    """Versions that passed against this route's champion under policy `canary` and were never tried, newest first."""
     stable = route.arms[0].version_id
     query = (
         select(Version)

@@ -1,4 +1,4 @@
-"""Comparing mean rewards while they arrive: intervals and verdicts that may be looked at after every observation.
+"""Comparison of mean rewards while they arrive: intervals and verdicts that may be read after every observation.
 
 Pure functions of numbers. The method is the diversified betting confidence sequence of Waudby-Smith and Ramdas
 (arXiv 2010.09686, sections 4 and 5), for observations in [0, 1] that are exact at every sample size: no normality,
@@ -18,9 +18,9 @@ of arrival. The differences of the block means,
 
     d_i = mean(treatment block i) - mean(control block i)   in [-1, 1],
 
-have the mean that is asked for whatever the order in which the arms' rewards mix, and however often each arm is
+have the mean in question whatever the order in which the arms' rewards mix, and however often each arm is
 rewarded. `(1 + d_i) / 2` is in [0, 1] and the interval above applies. Blocks as unequal as the arms' weights waste
-nothing: a canary's one session stands against the nineteen of the stable version that came meanwhile.
+nothing: one session of a canary is compared with the nineteen of the stable version that came meanwhile.
 
 *Not worse.* A treatment is non-inferior by a margin M in (0, 1) once the interval's lower bound for the mean of d lies
 above -M: the capital against the claim "d has the mean -M" has reached 2/level. If the treatment is worse by M or more,
@@ -46,7 +46,7 @@ STAKES: Floats = 2.0 ** (-np.arange(1, 13) / 2)
 """g_j from 0.71 to 0.016: the best stake is near effect / variance, and half or twice it costs little."""
 LARGEST_BLOCK = 20
 _CERTAIN_BLOCKS = 10
-"""Below so many blocks their measured variance says little, and the largest possible stands in."""
+"""With fewer blocks the measured variance says little, and the largest possible one is used."""
 _EDGE = 1e-9
 
 
@@ -60,19 +60,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """What the rewards say of `mean(treatment) - mean(control)`."""
+    """Estimate of `mean(treatment) - mean(control)` from the rewards."""
 
     verdict: SequenceVerdict
-    """Of the treatment; `not yet` until the interval has left zero."""
+    """Verdict on the treatment; `not yet` until the interval has left zero."""
     estimate: float | None
-    """None until each arm was rewarded."""
+    """Difference of the means; None until each arm was rewarded."""
     interval: Interval
     blocks: int
     needed: int
-    """Further blocks until a verdict can be expected, if the difference is as measured or, where that is smaller,
-    the smallest that matters; or until non-inferiority can be, if that is sooner. 0 once there is either."""
+    """Further blocks until a verdict, or non-inferiority, can be expected; 0 once there is either. Assumes the measured
+    difference or, where that is smaller, the smallest that matters."""
     non_inferior: bool | None = None
-    """Whether the interval lies above minus the margin; None where no margin was asked about."""
+    """Whether the interval lies above minus the margin; None without a margin."""
 
 
 def block_sizes(control_weight: float, treatment_weight: float) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def block_sizes(control_weight: float, treatment_weight: float) -> tuple[int, in
 
 
 def mean_interval(observations: Sequence[float] | Floats, level: float = 0.05) -> Interval:
-    """Of the mean of observations in [0, 1], in order of arrival: shape (n,), n may be 0."""
+    """Interval of the mean of observations in [0, 1], in order of arrival: shape (n,), n may be 0."""
     values = np.asarray(observations, dtype=np.float64)
     threshold = math.log(2 / level)
     low, high = _lower(values, threshold), 1 - _lower(1 - values, threshold)
@@ -146,7 +146,7 @@ def is_non_inferior(differences: Floats, margin: float, level: float) -> bool:
 def block_differences(
     control: Sequence[float] | Floats, treatment: Sequence[float] | Floats, blocks: tuple[int, int]
 ) -> Floats:
-    """`d_i` of the whole blocks, shape (m,). What is over waits for its block."""
+    """`d_i` of the complete blocks, shape (m,). Left-over rewards wait for their block to be complete."""
     pairs = min(len(control) // blocks[0], len(treatment) // blocks[1])
 
     def means(values: Sequence[float] | Floats, size: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Exposures: which version gave which answer. One row an answer, written before the answer is sent."""
+"""Exposures: which version gave which answer. Each answer has one row, written before the answer is sent."""
 
 import uuid
 

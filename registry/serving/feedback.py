@@ -1,8 +1,8 @@
 """Feedback: rewards reported for answers, attributed to the version that gave them. A canary is judged as they come.
 
-Feedback may come late, twice, or from several sources. The first reward of each source stands: sending it again
-changes nothing, and another one is refused. Of each session the first feedback counts in its route's comparison (of
-the route's `reward_source`, where it names one): answers of one session are not independent, sessions are.
+Feedback may come late, twice, or from several sources. The first reward of each source is final: sending it again
+changes nothing, and a different one is refused. A route's comparison counts the first feedback of each session (from
+the route's `reward_source`, if it names one): answers of one session are not independent, sessions are.
 """
 
 import uuid
@@ -30,7 +30,7 @@ class Received:
     exposure: Exposure
     is_new: bool
     route: Route | None
-    """The route that had chosen the version, as it is now."""
+    """The route that assigned the version, in its current state."""
     outcome: Outcome | None
     """How this feedback ended it; None if it did not."""
 
@@ -81,7 +81,7 @@ def receive_feedback(
         .returning(Feedback)
     )
     if created is None:
-        return Received(_standing(session, completion_id, source, reward), exposure, False, route, None)
+        return Received(_recorded(session, completion_id, source, reward), exposure, False, route, None)
     outcome = judge_canary(session, route, created) if counted and route is not None else None
     return Received(created, exposure, True, route, outcome)
 
@@ -91,7 +91,7 @@ def _is_counted(session: Session, route: Route, unit: str | None) -> bool:
     return session.scalar(query) is not None
 
 
-def _standing(session: Session, completion_id: str, source: str, reward: float) -> Feedback:
+def _recorded(session: Session, completion_id: str, source: str, reward: float) -> Feedback:
     query = select(Feedback).where(Feedback.completion_id == completion_id, Feedback.source == source)
     known = session.scalars(query).one()
     if known.reward != reward:

@@ -1,4 +1,4 @@
-"""Which version answers: from an OpenAI `model` name, and a route's draw, to a version or the bare base."""
+"""Resolution of an OpenAI `model` name to a version or the bare base, through aliases and the live route."""
 
 import uuid
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from registry.versions.state import check_servable
 
 @dataclass(frozen=True)
 class ServingRequest:
-    """What a route draws by."""
+    """The ids by which a route assigns a request to a version."""
 
     completion_id: str
     session_id: str | None = None
@@ -33,7 +33,7 @@ class Resolution:
     route: Route | None = None
     """The live route of the adapter, where the request left the choice to it."""
     shadow: Version | None = None
-    """Answers the same request out of band."""
+    """Version that answers the same request out of band, for comparison."""
 
     @property
     def label(self) -> str:
@@ -47,7 +47,7 @@ def resolve(session: Session, project_id: uuid.UUID, model: str, request: Servin
     """Resolve `base`, `adapter` (its live route, else its champion), `adapter@alias` or `adapter@7`.
 
     Args:
-        request: None asks what exists, and no route draws.
+        request: None only looks up what exists; routes are not used then.
 
     Raises:
         AdapterNotFound, AliasNotFound, VersionNotFound: with what exists.
@@ -71,12 +71,12 @@ def _resolve(session: Session, project_id: uuid.UUID, model: str, request: Servi
     if not pointer and request is not None:
         route = live_route(session, adapter)
         if route is not None:
-            return _drawn(adapter, route, request)
+            return _assigned(adapter, route, request)
     alias = pointer or CHAMPION
     return Resolution(adapter, get_alias(session, adapter, alias).version, alias)
 
 
-def _drawn(adapter: Adapter, route: Route, request: ServingRequest) -> Resolution:
+def _assigned(adapter: Adapter, route: Route, request: ServingRequest) -> Resolution:
     versions = {arm.version.number: arm.version for arm in route.arms}
     if route.kind == "shadow":
         main, shadow = (arm.version for arm in route.arms)

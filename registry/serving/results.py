@@ -1,4 +1,4 @@
-"""What a route has shown so far: each arm's rewards with intervals, verdicts, and how its shadow compared."""
+"""Results of a route so far: each arm's rewards with intervals, the verdicts, and how its shadow compares."""
 
 import uuid
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ class ArmResult:
     """Rewards that count: one a session, or an answer without one."""
     mean: float | None
     interval: Interval
-    """Of the mean reward, at the route's level."""
+    """Interval of the mean reward, at the route's level."""
     difference: Difference | None
-    """From the first arm; None for the first itself, and for a shadow."""
+    """Difference from the first arm; None for the first itself, and for a shadow."""
     sessions_needed: int
-    """Further rewarded sessions of this arm until a verdict can be expected; 0 where none is awaited."""
+    """Number of further rewarded sessions of this arm until a verdict can be expected; 0 if none is to come."""
 
 
 @dataclass(frozen=True)
 class ShadowResult:
     answers: int
-    """Compared ones; `failed` are not among them."""
+    """Number of compared answers, without the failed ones."""
     failed: int
     same: float | None
     """Share of answers equal to the returned ones."""
@@ -42,8 +42,9 @@ class ShadowResult:
     similarity: float | None
     """Mean share of words in common, in order."""
     seconds: tuple[float, float] | None
-    """Mean of the returned answers and of the shadow's."""
+    """Mean generation times: of the returned answers and of the shadow's."""
     tokens: tuple[float, float] | None
+    """Mean lengths, likewise."""
     last_error: str | None
 
 
@@ -93,7 +94,7 @@ def rewards_of(session: Session, route: Route) -> dict[uuid.UUID, Floats]:
 
 
 def compare_arm(route: Route, arm: RouteArm, rewards: Mapping[uuid.UUID, Floats]) -> Difference:
-    """An arm with the first; the level is shared equally among all such comparisons of the route."""
+    """Comparison of an arm with the first; the route's level is shared equally among all such comparisons."""
     control = route.arms[0]
     return compare_means(
         rewards[control.version_id],
@@ -106,7 +107,7 @@ def compare_arm(route: Route, arm: RouteArm, rewards: Mapping[uuid.UUID, Floats]
 
 
 def say_difference(found: Difference) -> str:
-    """In points of a hundred: `-20.1 points, between -33.0 and -5.2`."""
+    """The difference in words, in points of a hundred: `-20.1 points, between -33.0 and -5.2`."""
     bounds = f"between {100 * found.interval.low:+.1f} and {100 * found.interval.high:+.1f}"
     return bounds if found.estimate is None else f"{100 * found.estimate:+.1f} points, {bounds}"
 

@@ -1,4 +1,4 @@
-"""Where a plain rollback goes: the last version that served before and is still good. Reads; moves nothing."""
+"""Target of a plain rollback: the last version that served before and may still serve. Reads only; moves nothing."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ class RollbackTarget:
     target: Version | None
     """None if nothing that served before may serve."""
     skipped: tuple[tuple[Version, str], ...]
-    """What served after the target, newest first, and why each may not serve any more."""
+    """Versions that served after the target, newest first, each with the reason why it may not serve any more."""
 
 
 def rollback_target(session: Session, moves: Sequence[AliasMove]) -> RollbackTarget:
-    """From where an alias stands after its `moves`, oldest first and at least one."""
+    """The target of a rollback after the `moves` of an alias, oldest first and at least one."""
     *earlier, current = serving_stack(moves)
     skipped: dict[uuid.UUID, tuple[Version, str]] = {}
     for version in reversed(earlier):
@@ -36,8 +36,8 @@ def rollback_target(session: Session, moves: Sequence[AliasMove]) -> RollbackTar
 def serving_stack(moves: Sequence[AliasMove]) -> list[Version]:
     """Versions that a rollback can return to, the current one last.
 
-    A promotion pushes, a rollback pops to its target: after 1, 2, back to 1, 3 the stack is [1, 3]. Promoting what
-    serves already pushes nothing: a rollback goes back to another version.
+    A promotion pushes, a rollback pops to its target: after 1, 2, back to 1, 3 the stack is [1, 3]. Promoting the
+    current version again pushes nothing, so that a rollback always goes to another version.
     """
     stack: list[Version] = []
     for move in moves:

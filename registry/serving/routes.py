@@ -1,4 +1,4 @@
-"""Routes: how the traffic of `model: "adapter"` is shared among its versions, with who started and ended each and why.
+"""Routes: they share the traffic of `model: "adapter"` among versions. Each records who started and ended it, and why.
 
 *A/B* shares sessions by weight among versions that passed their gate. *Canary* gives a small share to one version and
 the rest to the champion, and ends by itself when its feedback says so (`registry.serving.canaries`). *Shadow* lets the
@@ -35,18 +35,18 @@ DEFAULT_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class Terms:
-    """By what a route's arms are compared."""
+    """Terms of the comparison of a route's arms."""
 
     level: float = 0.05
-    """Most probability of a false alarm, however often the results are looked at."""
+    """Upper bound on the probability of a false alarm, however often the results are read."""
     smallest_effect: float = 0.05
     """Difference of mean rewards below which nobody would act."""
     reward_source: str | None = None
     """The only source that counts; None takes the first feedback of any."""
     promotion: str = "never"
-    """What a canary's rewards must show for it to become the champion by itself: `better` or `non_inferior`."""
+    """Result that makes a canary the champion by itself: `better` or `non_inferior`."""
     margin: float | None = None
-    """Of `non_inferior`: how much worse is too much; None takes the default."""
+    """Difference that is too much for `non_inferior`; None takes the default."""
 
 
 def start_ab(
@@ -115,8 +115,8 @@ def start_shadow(
     reason: str,
     replace: bool = False,
 ) -> Route:
-    """Let a version, whatever its gate said, answer `share` of the requests too; what it says is compared and
-    discarded. Raises as `start_ab`."""
+    """Let a version, whatever its verdict, answer `share` of the requests too; its answers are compared and discarded.
+    Raises as `start_ab`."""
     main = _champion(session, adapter)
     version = _challenger(session, adapter, number, main)
     if not 0 < share <= 1:
@@ -146,7 +146,7 @@ def end_live_route(
 def close_route(
     session: Session, route: Route, state: str, *, actor: str, reason: str, evidence: Mapping[str, Any]
 ) -> Route:
-    """Write the end of a live route, whose lock the caller holds: the next request goes to the champion."""
+    """End a live route, whose lock the caller holds: the next request goes to the champion."""
     route.state, route.ended_at = state, utc_now()
     session.add(RouteChange(route_id=route.id, kind=state, actor=actor, reason=reason, evidence=dict(evidence)))
     session.flush()
@@ -154,7 +154,7 @@ def close_route(
 
 
 def live_route(session: Session, adapter: Adapter, *, lock: bool = False) -> Route | None:
-    """With its arms and their versions."""
+    """The adapter's live route, with its arms and their versions."""
     query = select(Route).where(Route.adapter_id == adapter.id, Route.state == "live")
     return _routes(session, query, lock=lock).one_or_none()
 
@@ -167,7 +167,7 @@ def route_at(session: Session, adapter: Adapter, at: datetime) -> Route | None:
 
 
 def get_route(session: Session, adapter: Adapter, number: int, *, lock: bool = False) -> Route:
-    """With its arms and their versions. Raises RouteNotFound."""
+    """The route of that number, with its arms and their versions. Raises RouteNotFound."""
     query = select(Route).where(Route.adapter_id == adapter.id, Route.number == number)
     found = _routes(session, query, lock=lock).one_or_none()
     if found is None:
@@ -176,10 +176,10 @@ def get_route(session: Session, adapter: Adapter, number: int, *, lock: bool = F
 
 
 def lock_route(session: Session, route_id: uuid.UUID) -> Route:
-    """Its row as it is now; feedback and whoever ends it wait for each other, answers don't.
+    """The route's current row, locked: feedback and the end of a route wait for each other; answers don't wait.
 
-    What is learned of a live canary may move the champion, so its adapter is locked, and before it, as for all that
-    does. Kinds never change and no route comes back to life: what is read without a lock holds.
+    Feedback on a live canary may move the champion, so the adapter is locked too, and first, as in every function that
+    moves an alias. The kind and the end of a route never change, so reading them before the lock is safe.
     """
     route = session.get_one(Route, route_id)
     if route.kind == "canary" and route.state == "live":
@@ -209,7 +209,7 @@ def weights_of(route: Route) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class _Sharing:
-    """What is new in a route that starts: who gets which part of the traffic."""
+    """The versions of a route to start, with each one's part of the traffic."""
 
     kind: str
     arms: Sequence[tuple[Version, float]]
@@ -309,7 +309,7 @@ def _check_terms(kind: str, terms: Terms) -> None:
 
 
 def _routes(session: Session, query: Select[Route], *, lock: bool = False) -> ScalarResult[Route]:
-    """With their arms and versions."""
+    """The routes of a query, with their arms and versions."""
     query = query.options(joinedload(Route.arms).joinedload(RouteArm.version), joinedload(Route.adapter))
     if lock:
         # Not the key: exposures refer to the route, and must not wait for feedback on others.

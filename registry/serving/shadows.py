@@ -1,4 +1,4 @@
-"""What a shadow's answers are compared by. The answers themselves are not kept, and never returned to anybody."""
+"""Comparison of a shadow's answers with the returned ones. Texts are not kept, and a shadow's never reach a user."""
 
 import uuid
 from dataclasses import dataclass
@@ -16,16 +16,24 @@ _MOST_ERROR_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class ShadowReply:
+    """One of the two answers that are compared: the returned one or the shadow's."""
+
     text: str
     seconds: float
-    """Of its generation."""
+    """Time that its generation took."""
     tokens: int
 
 
 def record_shadow(
     session: Session, completion_id: str, route_id: uuid.UUID, returned: ShadowReply, shadow: ShadowReply | str
 ) -> None:
-    """Compare and forget. `shadow` is the reason where it failed. Nothing if the exposure is not there (any more)."""
+    """Record how the two answers compare, without their texts.
+
+    Does nothing if the exposure is not there (any more).
+
+    Args:
+        shadow: the shadow's answer, or the reason why it failed.
+    """
     if session.get(Exposure, completion_id) is None:
         return
     found: dict[str, Any] = {"seconds": returned.seconds, "tokens": returned.tokens}

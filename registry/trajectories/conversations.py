@@ -1,9 +1,9 @@
 """Checks of one conversation in OpenAI's chat format. Pure: knows no row, no envelope, no tokenizer.
 
-A conversation is refused at its first fault, with a stable code and the fault's place. What it accepts,
-training can learn from: at least one assistant turn of non-zero weight, with something in front of it. It may
-end after that turn with messages of other roles; those are kept and not learned from. Unknown fields of a
-message are kept, not read.
+A conversation is refused at its first fault, with a stable code and the fault's place. Training can learn from an
+accepted one: it has at least one assistant turn of non-zero weight, with something in front of it. It may end after
+that turn with messages of other roles, which are kept and not learned from. Unknown fields of a message are kept, not
+read.
 """
 
 from typing import Any, TypeGuard
@@ -17,7 +17,7 @@ MAX_NAME_CHARACTERS = 256
 
 
 def check_conversation(messages: object, tools: object) -> None:
-    """Refuse what can't be learned from.
+    """Refuse a conversation that can't be learned from.
 
     Raises:
         InvalidTrajectory: its code says what is wrong, its message where. That every text can be stored (no NUL, no
@@ -39,7 +39,7 @@ def check_conversation(messages: object, tools: object) -> None:
 
 
 def check_prompt(messages: object, tools: object) -> None:
-    """Refuse what can't be answered: the same checks without the demand for something to learn.
+    """Refuse a conversation that can't be answered: the same checks, but nothing to learn is needed.
 
     Raises:
         InvalidTrajectory: as `check_conversation`, and `canonical_json`'s codes, for texts no tokenizer takes.

@@ -1,4 +1,4 @@
-"""A checked trajectory that is not a row yet, and the hash by which two sendings are the same one."""
+"""Drafts: checked trajectories that are not rows yet, with the hash that makes two sent ones the same."""
 
 import hashlib
 from collections.abc import Mapping
@@ -28,9 +28,9 @@ class Draft:
 
 
 def content_hash(fields: Mapping[str, Any]) -> str:
-    """Hash of all that was sent except the task, which the row's uniqueness adds. 64 hex digits.
+    """Hash of all fields except the task, which is part of the row's key beside the hash. 64 hex digits.
 
-    Two sendings are the same trajectory if messages, tools, reward and its source, success, adapter version,
+    Two sent trajectories are the same if messages, tools, reward and its source, success, adapter version,
     metadata and the sender's ids are equal as JSON values. Order of keys and white space between them don't
     matter, an absent field equals null, and no tools equal an empty list.
 

@@ -1,13 +1,14 @@
-"""Which side a trajectory is on: held out for suites, or trained on. Knows neither suites nor datasets.
+"""The side of a trajectory: held out for suites, or trained on. Knows neither suites nor datasets.
 
-All trajectories of a task that begin alike are on one side, since every supervised turn is trained on and not the last
-alone: with `[q, a]` held out and `[q, a, q2, a2]` trained on, `a` would be tested after it was learned. So the side is
-drawn by what stands in front of the first answer that tells conversations apart. That is the first assistant turn,
-whatever its weight, as one sender may give a turn weight 0 which another trains on; a task whose conversations all
-open with the same turns says how many with `shared_turns`. What ends within those is trained on: it is the same for
-all, and no test.
+All trajectories of a task that begin alike are on one side, because training reads every supervised turn and not only
+the last: with `[q, a]` held out and `[q, a, q2, a2]` trained on, `a` would be tested after it was learned. The side
+follows from a hash of the beginning, which is what stands in front of the first answer that tells conversations apart.
 
-Tools are no part of a beginning: a conversation may be given more of them as it goes on.
+That answer is the first assistant turn, whatever its weight: one sender may give weight 0 to a turn that another trains
+on. A task whose conversations all open with the same turns says how many with `shared_turns`. A conversation that ends
+within those is trained on: it is the same for all, and tests nothing.
+
+Tools are no part of a beginning: a conversation may get more of them as it goes on.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from registry.models import Task, Trajectory
 from registry.trajectories.conversations import last_supervised
 
 MIN_ALIKE = 20
-"""Trajectories that begin alike, below which nobody is warned."""
+"""Least number of trajectories that begin alike for a warning."""
 
 
 def beginning_hash(messages: list[dict[str, Any]], shared_turns: int = 0) -> str | None:
@@ -39,18 +40,18 @@ def beginning_hash(messages: list[dict[str, Any]], shared_turns: int = 0) -> str
     if first is None or last_supervised(messages) < first:
         return None
     beginning = [_read_by_model(message) for message in messages[:first]]
-    # The null stands where tools once did: a conversation without any is drawn as it always was.
+    # The null keeps the hashes of stored rows valid, which were made of the messages and the tools.
     return hashlib.sha256(canonical_json([beginning, None])).hexdigest()
 
 
 def first_answer(messages: Sequence[Mapping[str, Any]], shared_turns: int) -> int | None:
-    """Place of the first assistant turn after the shared ones; None if there is none."""
+    """Index of the first assistant turn after the shared ones; None if there is none."""
     turns = (place for place, message in enumerate(messages) if message["role"] == "assistant")
     return next(islice(turns, shared_turns, None), None)
 
 
 def held_out(task_name: str, beginning: str | None, share: float) -> bool:
-    """Whether a beginning is one of the task's held-out ones: the same on every installation, for about `share`."""
+    """Whether a beginning is held out: the same on every installation, and true for about `share` of them."""
     if beginning is None:
         return False
     digest = hashlib.sha256(f"{task_name}\n{beginning}".encode()).digest()
@@ -58,10 +59,10 @@ def held_out(task_name: str, beginning: str | None, share: float) -> bool:
 
 
 def stored_sides(session: Session, task_id: uuid.UUID, beginnings: Iterable[str | None]) -> dict[str, bool]:
-    """Of those beginnings that stored trajectories of the task have, whether these are held out.
+    """Whether the stored trajectories with each beginning are held out; beginnings that no stored one has are left out.
 
-    What begins like them goes where they are, also where the draw would say otherwise: it may have been another when
-    they came.
+    A new trajectory goes to the side of the stored ones that begin like it, even where `held_out` says otherwise: the
+    task's share may have been another when they came.
     """
     wanted = sorted({beginning for beginning in beginnings if beginning is not None})
     if not wanted:
@@ -76,7 +77,7 @@ def stored_sides(session: Session, task_id: uuid.UUID, beginnings: Iterable[str 
 
 @dataclass(frozen=True)
 class SharedPrefixGroup:
-    """The trajectories of a task that more than half of it begins like."""
+    """A beginning that more than half of a task's trajectories share."""
 
     task: str
     count: int
@@ -84,7 +85,7 @@ class SharedPrefixGroup:
     held_out: bool
     shared_turns: int
     within: bool
-    """They end within the turns that the task's conversations share."""
+    """Whether they end within the turns that the task's conversations share."""
 
     def __str__(self) -> str:
         begin = f"{self.count} of {self.total} trajectories of task {self.task!r} "
@@ -102,7 +103,7 @@ class SharedPrefixGroup:
 
 
 def find_shared_prefix_group(session: Session, task: Task) -> SharedPrefixGroup | None:
-    """Those that more than half of a task's trajectories begin like, if they are so many that a share says little."""
+    """The beginning that more than half of a task's trajectories share, if at least `MIN_ALIKE` do; else None."""
     alike = func.count()
     largest = session.execute(
         select(Trajectory.beginning_hash, alike, func.sum(alike).over(), func.bool_or(Trajectory.held_out))

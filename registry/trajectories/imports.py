@@ -1,9 +1,7 @@
-"""Bulk import: batches of sent trajectories become rows, and every line its verdict. Knows no HTTP, no
-tokenizer.
+"""Bulk import: turns batches of sent trajectories into rows, and reports on every line. Knows no HTTP, no tokenizer.
 
-A line is accepted, already there, or refused with a code and a reason. A refused line never hinders its
-neighbours, and sending a file again, whole or from the middle, twice at once or after a break, adds only what
-is missing.
+A line is accepted, already there, or refused with a code and a reason. A refused line never affects its neighbours, and
+sending a file again, whole or from the middle, twice at once or after a break, adds only what is missing.
 """
 
 import uuid
@@ -26,7 +24,7 @@ from registry.trajectories.records import Key, NewTrajectory, find_stored, inser
 
 Status = Literal["accepted", "duplicate", "refused"]
 Sent = tuple[int, Draft | InvalidTrajectory]
-"""(line number, what reading it gave)"""
+"""(line number, its draft or the refusal)"""
 
 MAX_REPORTED_LINES = 10_000
 """Refused lines listed one by one in a report; all of them are counted by code."""
@@ -34,7 +32,7 @@ MAX_REPORTED_LINES = 10_000
 
 @dataclass(frozen=True)
 class TokenLimit:
-    """How the base model measures a conversation; given from outside: the registry holds no tokenizer."""
+    """Length of conversations for the base model. The caller passes it: the registry holds no tokenizer."""
 
     count: Callable[[list[Any], list[Any] | None], int]
     """Tokens of the longest supervised prompt plus answer of (messages, tools).
@@ -47,10 +45,10 @@ class LineResult:
     line: int
     status: Status
     id: uuid.UUID | None = None
-    """Of the stored trajectory: the new one, or the one that was there."""
+    """Id of the stored trajectory: the new one, or the one that was there."""
     held_out: bool = False
     task: str | None = None
-    """Of an accepted one."""
+    """Name of the task of an accepted line."""
     code: str | None = None
     reason: str | None = None
 
@@ -58,10 +56,10 @@ class LineResult:
 @dataclass
 class ImportReport:
     every_line: bool = False
-    """List accepted and duplicate lines too."""
+    """Whether to list accepted and duplicate lines too."""
     counts: Counter[Status] = field(default_factory=Counter)
     held_out: int = 0
-    """Of the accepted ones."""
+    """How many of the accepted ones are held out."""
     accepted_by_task: Counter[str] = field(default_factory=Counter)
     refused_by_code: Counter[str] = field(default_factory=Counter)
     lines: list[LineResult] = field(default_factory=list)
@@ -135,7 +133,7 @@ def import_batch(
         key = (task.id, draft.content_hash)
         if key not in stored and key not in new:
             try:
-                new[key] = _draw(task, draft, _count(draft, tokens))
+                new[key] = _with_side(task, draft, _count(draft, tokens))
             except InvalidTrajectory as refusal:
                 results.append(_refused(number, refusal))
                 continue
@@ -157,14 +155,14 @@ def warn_of_crowds(session: Session, project_id: uuid.UUID, report: ImportReport
             report.warnings.append(str(group))
 
 
-def _draw(task: Task, draft: Draft, tokens: int) -> NewTrajectory:
+def _with_side(task: Task, draft: Draft, tokens: int) -> NewTrajectory:
     beginning = beginning_hash(draft.messages, task.shared_turns)
     side = held_out(task.name, beginning, task.holdout_share)
     return NewTrajectory(task, draft, tokens, uuid.uuid4(), beginning, side)
 
 
 def _beside_what_begins_alike(session: Session, new: dict[Key, NewTrajectory]) -> dict[Key, NewTrajectory]:
-    """What begins like a stored trajectory is on its side, whatever the draw says."""
+    """Put each trajectory that begins like a stored one on the side of that one, whatever `held_out` says."""
     beginnings: dict[uuid.UUID, set[str | None]] = {}
     for item in new.values():
         beginnings.setdefault(item.task.id, set()).add(item.beginning_hash)

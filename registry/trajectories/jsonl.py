@@ -1,4 +1,4 @@
-"""A stream of bytes, plain or gzip, as numbered JSONL lines. Knows nothing of what a line holds.
+"""Reader of a stream of bytes, plain or gzip, as numbered JSONL lines. Knows nothing of what a line holds.
 
 Memory stays bounded whatever is sent: decompression goes piece by piece, and a line that is too long is
 skipped to its end instead of being kept.
@@ -16,16 +16,16 @@ _PIECE_BYTES = 65_536
 @dataclass(frozen=True, slots=True)
 class JsonLine:
     number: int
-    """From 1; blank lines count, and are left out."""
+    """Line number from 1; blank lines are counted, but not returned."""
     data: bytes | None
-    """Without the newline; None: longer than the limit."""
+    """Bytes of the line without the newline; None if it is longer than the limit."""
 
 
 class LineReader:
-    """Feed it chunks and read lines as they become complete; `finish` gives the last one.
+    """Takes chunks by `feed` and returns lines as they become complete; `finish` returns the last one.
 
     Whether the stream is gzip is decided by its first two bytes, which no JSON text starts with: headers lie
-    more often than bytes do. `stopped` says why reading ended early; lines already given remain good.
+    more often than bytes do. `stopped` says why reading ended early; lines returned before remain good.
     """
 
     def __init__(self, max_line_bytes: int) -> None:
@@ -54,7 +54,7 @@ class LineReader:
             yield from self._split(piece)
 
     def finish(self) -> Iterator[JsonLine]:
-        """The last line, if no newline ended it. Of a broken stream it is a fragment and is not given."""
+        """The last line, if no newline ended it. A broken stream ends in a fragment, which is not returned."""
         if self._start:
             yield from self._split(self._start)
         if self._inflate is not None and self.stopped is None:

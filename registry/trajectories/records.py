@@ -1,7 +1,7 @@
 """Trajectories as rows: hashed, inserted once, read back. Knows no format.
 
-What a conversation must look like is `registry.trajectories.conversations`' to know, what a file looks like
-`registry.trajectories.imports`', which are held out `registry.trajectories.holdout`'s.
+`registry.trajectories.conversations` knows what a conversation must look like, `registry.trajectories.formats` how one
+is sent, `registry.trajectories.holdout` which are held out.
 """
 
 import uuid
@@ -36,7 +36,7 @@ class NewTrajectory:
 
 
 def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[NewTrajectory]) -> set[uuid.UUID]:
-    """Insert those not yet there, in the order given. Returns the ids of those inserted.
+    """Insert the trajectories that are not stored yet, in this order. Returns the ids of those inserted.
 
     Inserts of one project take turns from here to the end of their transaction: two that overlap in any order
     can't deadlock, and no row becomes visible after one with a greater `seq`, which a reader's cursor would
@@ -68,7 +68,7 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
         }
         for item in new
     ]
-    # One parameter whatever the number of rows: binding each value by itself took most of an import's time.
+    # One parameter whatever the number of rows: binding each value by itself would take most of an import's time.
     columns = Trajectory.__table__.c
     sent = func.jsonb_to_recordset(literal(rows, JSONB)).table_valued(
         *(column(name, columns[name].type) for name in rows[0]), name="sent"
@@ -83,13 +83,13 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
 
 
 def lock_trajectories(session: Session, project_id: uuid.UUID) -> None:
-    """Take turns with whoever else inserts or deletes trajectories of the project, to the transaction's end."""
+    """Take turns with other inserts and deletions of the project's trajectories, until the transaction ends."""
     turn = func.hashtextextended(f"trajectories of {project_id}", 0)
     session.execute(select(func.pg_advisory_xact_lock(turn)))
 
 
 def find_stored(session: Session, keys: Iterable[Key]) -> dict[Key, uuid.UUID]:
-    """Ids of those of the keys that are stored."""
+    """Ids of the stored trajectories among the keys."""
     wanted: dict[uuid.UUID, list[str]] = {}
     for task_id, content in keys:
         wanted.setdefault(task_id, []).append(content)

@@ -1,10 +1,10 @@
-"""Versions that another installation trained: registered from an archive, marked with their origin.
+"""Admission of versions that another installation trained: registered from an archive, marked with their origin.
 
-They are unchecked here until a job of this installation has judged them (of kind `CHECK_JOB`), on the suites that are
-here. Where there are no held-out items of any task that the version learned, the gate says so and takes the origin's
-word.
+They are unchecked until a job of this installation (of kind `CHECK_JOB`) has judged them on the suites that are here.
+If there are no held-out items of any task that the version learned, the gate says so and takes the origin's verdict.
 
-An archive of what the adapter has already makes no second version: it brings back the bytes if retention removed them.
+An archive of an artifact that the adapter has already makes no second version: it brings back the bytes if retention
+removed them.
 """
 
 import uuid
@@ -50,9 +50,9 @@ CHECK_JOB = "check_import"
 class Imported:
     version: Version
     check: Job | None
-    """That judges the version, if it is new."""
+    """The job that judges the version, if it is new."""
     restored: bool
-    """Its bytes had been removed by retention."""
+    """Whether retention had removed its bytes."""
 
 
 def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
             f"{adapter.strategy!r}, which would lose all but one of them. Create an adapter with strategy 'isolated'"
         )
     theirs, ours = description["memory"], adapter.memory
-    # A side made before a field was known has none, and means that it is off: nothing, 0, false.
+    # A side that is older than a field lacks it, and means that the feature is off: nothing, 0, false.
     keys = theirs.keys() | ours.keys()
     different = sorted(key for key in keys if (theirs.get(key) or None) != (ours.get(key) or None))
     if different:
@@ -83,9 +83,9 @@ def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
 def admit(
     session: Session, adapter: Adapter, description: dict[str, Any], report: dict[str, Any], *, key: str, actor: str
 ) -> Imported:
-    """The version that an archive comes to: a new one, or the one that the adapter has of the same artifact.
+    """The version of an archive: a new one, or the one that the adapter has with the same artifact.
 
-    Args and raises: as `import_version`; VersionNotServable as `registry.retention.policy.restore`.
+    Takes and raises the same as `import_version`; raises VersionNotServable as `registry.retention.policy.restore`.
     """
     known = find_import(session, adapter, description["artifact_hash"])
     if known is None:
@@ -164,7 +164,7 @@ def can_be_checked(session: Session, version: Version) -> bool:
 
 
 def accept_origin_verdict(session: Session, version: Version) -> Gate:
-    """The gate of a version that can't be checked here: the origin's verdict, and that it is no more than that."""
+    """The gate of a version that can't be checked here: the origin's verdict, marked as such."""
     known = gate_of(session, version)
     if known is not None:
         return known
@@ -179,7 +179,7 @@ def accept_origin_verdict(session: Session, version: Version) -> Gate:
 
 
 def _evidence(description: dict[str, Any]) -> dict[str, Any]:
-    """Of the history row that an archive leaves."""
+    """Evidence of the history row that an archive leaves."""
     return {"origin": _origin_name(description), "artifact_hash": description["artifact_hash"]}
 
 
@@ -204,7 +204,7 @@ def _tasks(session: Session, project_id: uuid.UUID, described: list[dict[str, An
 
 
 def _dataset(session: Session, adapter: Adapter, task: Task, description: dict[str, Any]) -> Dataset:
-    """The origin's dataset by its hash and manifest; its trajectories stayed there."""
+    """The row of the origin's dataset, with its hash and manifest; its trajectories stayed at the origin."""
     own = description["lineage"][-1]
     known = session.scalars(
         select(Dataset).where(Dataset.project_id == adapter.project_id, Dataset.content_hash == own["dataset_hash"])

@@ -1,9 +1,9 @@
-"""One version as one archive, which another installation can verify and import.
+"""Archives: one version as one file, which another installation can verify and import.
 
-A tar of `version.json`, which says what the version is and where it comes from, and `artifact/`, the version's files
-with their `manifest.json`. A version of strategy isolated answers with the memories of other tasks too: each is a
-*part*, a folder `parts/<hash>/` like `artifact/`, of the hash by which `artifact/isolated.json` names it. So the one
-hash of the version covers every byte of them. Equal versions give equal bytes.
+An archive is a tar of `version.json`, which says what the version is and where it comes from, and `artifact/`, the
+version's files with their `manifest.json`. A version of strategy isolated answers with the memories of other tasks too:
+each is a *part*, a folder `parts/<hash>/` like `artifact/`, where `<hash>` is the one that `artifact/isolated.json`
+names. So the one hash of the version covers every byte of the parts. Equal versions give equal bytes.
 """
 
 import hashlib
@@ -43,13 +43,13 @@ class Archive:
     folder: Path
     """The artifact's files."""
     parts: dict[str, Path]
-    """By hash, the files of each part."""
+    """Folder of each part's files, by hash."""
     report: dict[str, Any]
     """The artifact's training report."""
 
 
 def describe_version(session: Session, version: Version) -> dict[str, Any]:
-    """`version.json`, but for the parts: the version, its lineage down to the first ancestor, and its tasks."""
+    """`version.json` without the parts: the version, its lineage down to the first ancestor, and its tasks."""
     gate = gate_of(session, version)
     return {
         "format": FORMAT,
@@ -157,7 +157,7 @@ def check_artifact(folder: Path, name: str, artifact_hash: str) -> None:
 
 
 def _named_parts(folder: Path) -> dict[str, str]:
-    """By task, the hash of the part that the artifact answers with, in order; empty if it answers with itself alone."""
+    """Hash of the part that answers for each task, in order; empty if the artifact answers for all tasks itself."""
     path = folder / _FOLDER / _ISOLATED
     if not path.is_file():
         return {}
@@ -169,7 +169,7 @@ def _named_parts(folder: Path) -> dict[str, str]:
 
 
 def _check_parts(folder: Path, description: dict[str, Any]) -> dict[str, Path]:
-    """By hash, the folder of each part that the artifact names: all are there and whole, and there are no others."""
+    """Folder of each part that the artifact names, by hash. Checks that all are there and whole, and no others."""
     named = _named_parts(folder)
     if (told := description.get("parts", {})) != named:
         raise InvalidArchive(f"{DESCRIPTION} has parts {show(told)}; {_FOLDER}/{_ISOLATED} names {show(named)}")
@@ -184,7 +184,7 @@ def _check_parts(folder: Path, description: dict[str, Any]) -> dict[str, Path]:
 
 
 def _lineage(session: Session, version: Version) -> list[dict[str, Any]]:
-    """From the first ancestor on; of an imported one, those that it had at its origin come before it."""
+    """The ancestors from the first on; those that an imported version had at its origin come before it."""
     line = lineage(session, version)
     imported = select(VersionImport).where(VersionImport.version_id.in_([each.id for each in line]))
     before = {row.version_id: row.origin["lineage"][:-1] for row in session.scalars(imported)}

@@ -1,7 +1,7 @@
-"""`version.json`: what an archive says of its version, read strictly. Knows neither bytes nor rows.
+"""`version.json`, an archive's description of its version, read strictly. Knows neither bytes nor rows.
 
-It comes from outside, ends in rows, object keys and answers, and is stored as it was read: so all that later readers
-rely on is checked here. Fields that newer releases may add are left out.
+It comes from outside, ends up in rows, object keys and answers, and is stored as it was read: so everything that later
+readers rely on is checked here. Fields that newer releases may add are left out.
 """
 
 from typing import Annotated, Any, Literal
@@ -45,7 +45,7 @@ class _Task(_Strict):
     name: Name
     grader: _Grader
     holdout_share: Annotated[float, Field(gt=0, lt=1)]
-    # Archives of before tasks had them have none.
+    # Archives that are older than this field have none.
     shared_turns: Annotated[int, Field(ge=0, le=MAX_SHARED_TURNS)] = 0
     description: str
 
@@ -64,7 +64,7 @@ class _Description(_Strict):
     artifact_hash: Sha256
     created_at: str | None = None
     lineage: Annotated[list[_Ancestor], Field(min_length=1)]
-    """From the first ancestor to the version itself."""
+    """The versions from the first ancestor to the version itself."""
     tasks: Annotated[list[_Task], Field(min_length=1)]
     parts: dict[Name, Sha256] = {}
 
@@ -105,7 +105,7 @@ def read_report(data: bytes, name: str) -> dict[str, Any]:
 
 
 def read_object(data: bytes, name: str) -> dict[str, Any]:
-    """A JSON object that the database can store; `name` is that of the file. Raises InvalidArchive."""
+    """A JSON object that the database can store; `name` is the file's. Raises InvalidArchive."""
     try:
         found = parse_json(data)
         canonical_json(found)
@@ -124,6 +124,6 @@ def _checked(model: type[BaseModel], found: dict[str, Any], name: str) -> dict[s
         place = ".".join(map(str, first["loc"]))[:200]
         if first["type"] == "missing":
             raise InvalidArchive(f"{name}: {place} is missing; expected the file as it was exported") from error
-        told = first["msg"]
-        said = told.replace("Input should be", "expected") if told.startswith("Input") else f"expected: {told}"
-        raise InvalidArchive(f"{name}: {place} is {show(first['input'])}; {said}") from error
+        rule = first["msg"]
+        expected = rule.replace("Input should be", "expected") if rule.startswith("Input") else f"expected: {rule}"
+        raise InvalidArchive(f"{name}: {place} is {show(first['input'])}; {expected}") from error

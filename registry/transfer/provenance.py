@@ -1,9 +1,8 @@
-"""What the lineage of an archive means in this project: which of its datasets the version learned, and whether it may
-come in at all.
+"""Provenance of an archive in this project: which of its datasets the version learned, and whether it may be imported.
 
-An archive leaves the reach of deletions, so it is asked anew each time that it comes in: nothing enters that learned
-data which was deleted here, whatever became of the versions that were here then. Its bytes count as well as its words:
-what the project knows of an artifact with the same hash is true of this one.
+Deletions can't reach an archive, so it is checked each time that it comes in: a version that learned data which was
+deleted here is refused, whatever became of the versions that were here then. Its bytes count as well as its
+description: what the project knows of an artifact with the same hash is true of this one.
 """
 
 import uuid
@@ -28,8 +27,8 @@ _ADVICE = "Train a version without that data and export it"
 
 
 def check_learned_nothing_deleted(session: Session, project_id: uuid.UUID, description: dict[str, Any]) -> None:
-    """Raises LearnedDeleted: a withdrawn version of the project has the same bytes, or was an ancestor, or was taken in
-    as a part; or a dataset of the lineage held data that was deleted since."""
+    """Raises LearnedDeleted: a withdrawn version of the project has the same bytes, or is an ancestor or a part of this
+    one; or a dataset of the lineage held data that was deleted since."""
     name = f"{description['adapter']}@{description['number']}"
     ancestors = {ancestor["artifact_hash"] for ancestor in description["lineage"]}
     withdrawn = session.execute(
@@ -83,5 +82,5 @@ def datasets_learned(session: Session, project_id: uuid.UUID, description: dict[
 
 
 def _artifacts(description: dict[str, Any]) -> set[str]:
-    """Hashes of all that the version answers with."""
+    """Hashes of all artifacts that the version answers with."""
     return {description["artifact_hash"], *description["parts"].values()}

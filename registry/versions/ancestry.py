@@ -1,4 +1,4 @@
-"""The ancestry of versions: the line of parents, and the tasks that were learned along it."""
+"""The ancestry of versions: the chain of parents, and the tasks that were learned along it."""
 
 import uuid
 from collections.abc import Collection, Iterable
@@ -15,19 +15,19 @@ def learned_tasks(session: Session, version: Version | None) -> list[Task]:
 
 
 def tasks_by_version(session: Session, versions: Collection[Version]) -> dict[uuid.UUID, list[Task]]:
-    """What `learned_tasks` says of each: one query, however many they are and however long their lines."""
+    """`learned_tasks` of each version, in one query however many they are and however long their chains."""
     lines = _lines(version.id for version in versions)
     own = select(lines, cast(null(), Integer).label("place"), Dataset.task_id)
     imported = select(lines, VersionImportTask.place, VersionImportTask.task_id)
-    taught = union_all(
+    learned = union_all(
         own.join(Dataset, Dataset.id == lines.c.dataset_id),
         imported.join(VersionImportTask, VersionImportTask.version_id == lines.c.id),
     ).subquery()
     rows = session.execute(
-        select(taught.c.id, taught.c.parent_id, Task)
-        .join(Task, Task.id == taught.c.task_id)
+        select(learned.c.id, learned.c.parent_id, Task)
+        .join(Task, Task.id == learned.c.task_id)
         # A parent has a smaller number, so that what it learned is known when its children are reached.
-        .order_by(taught.c.number, taught.c.id, taught.c.place.nulls_last())
+        .order_by(learned.c.number, learned.c.id, learned.c.place.nulls_last())
     )
     found: dict[uuid.UUID, dict[uuid.UUID, Task]] = {}
     for version_id, parent_id, task in rows:
@@ -38,7 +38,7 @@ def tasks_by_version(session: Session, versions: Collection[Version]) -> dict[uu
 
 
 def lineage(session: Session, version: Version | None) -> list[Version]:
-    """From the first ancestor to the version itself; empty for the bare base."""
+    """The versions from the first ancestor to the version itself; empty for the bare base."""
     if version is None:
         return []
     lines = _lines([version.id])

@@ -1,4 +1,4 @@
-"""Where the artifacts of versions lie in the object store, and which folders are still needed."""
+"""Folders of artifacts in the object store, and which of them versions still use."""
 
 import uuid
 from collections.abc import Collection
@@ -20,7 +20,7 @@ def artifact_beside(key: str, artifact_hash: str) -> str:
 
 
 def artifact_folders(session: Session, versions: Collection[Version]) -> set[str]:
-    """Of the versions' own artifacts, and of the parts that came with imported ones (`registry.transfer.archive`)."""
+    """Folders of the versions' artifacts and of imported parts (`registry.transfer.archive`)."""
     imported = select(VersionImport).where(VersionImport.version_id.in_([version.id for version in versions]))
     parts = {row.version_id: row.origin.get("parts", {}) for row in session.scalars(imported)}
     return {version.artifact_key for version in versions} | {
@@ -31,7 +31,7 @@ def artifact_folders(session: Session, versions: Collection[Version]) -> set[str
 
 
 def kept_artifacts(session: Session, folders: Collection[str]) -> set[str]:
-    """Those of the folders that `artifact_folders` has for any version whose bytes retention has not removed."""
+    """The folders among these that belong, as in `artifact_folders`, to a version whose bytes are not purged."""
     kept = Version.id.not_in(select(VersionState.version_id).where(VersionState.purged_at.is_not(None)))
     own = session.scalars(select(Version.artifact_key).where(Version.artifact_key.in_(folders), kept))
     part = func.jsonb_each_text(VersionImport.origin["parts"]).table_valued("key", "value")

@@ -33,30 +33,30 @@ from registry.versions.ancestry import lineage
 
 @dataclass(frozen=True)
 class ServingSummary:
-    """Where a version serves now, and how often it has."""
+    """Aliases and routes through which a version serves now, and the number of its answers."""
 
     aliases: tuple[str, ...]
     routes: tuple[int, ...]
     """Numbers of live routes."""
     exposures: int
-    """Answers that it gave, ever."""
+    """Number of answers that it has given, ever."""
 
 
 @dataclass(frozen=True)
 class VersionLineage:
     version: Version
     ancestors: tuple[Version, ...]
-    """The first one first; the parent last."""
+    """All ancestors, the first one first and the parent last."""
     children: tuple[Version, ...]
     job: Job
     trajectories: int
-    """Of its dataset that are still stored."""
+    """Number of trajectories of its dataset that are still stored."""
     replayed: int
-    """Places of its dataset that replay earlier tasks."""
+    """Number of places of its dataset that replay earlier tasks."""
     deleted: int
-    """Places of its dataset whose trajectory was deleted."""
+    """Number of places of its dataset whose trajectory was deleted."""
     learned_deleted: bool
-    """It, or an ancestor, was trained on data that was deleted since."""
+    """Whether it, or an ancestor, was trained on data that was deleted since."""
     replaces: Version | None
     """The version that it was trained anew for, without deleted data."""
     imported: VersionImport | None
@@ -69,12 +69,12 @@ class TrajectoryLineage:
     suites: tuple[Suite, ...]
     datasets: tuple[Dataset, ...]
     jobs: tuple[Job, ...]
-    """That read one of the datasets."""
+    """Jobs that read one of the datasets."""
     versions: tuple[Version, ...]
-    """Trained on one of the datasets, here or before they were imported, and their descendants: theirs are the weights
-    that it touched."""
+    """Versions trained on one of the datasets, here or before they were imported, and their descendants: the trajectory
+    has affected their weights."""
     serving: dict[uuid.UUID, ServingSummary]
-    """By version."""
+    """Where each version serves, by version id."""
 
 
 def version_lineage(session: Session, version: Version) -> VersionLineage:
@@ -138,11 +138,11 @@ def datasets_of(session: Session, trajectory_ids: Collection[uuid.UUID]) -> list
 
 
 def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> list[Version]:
-    """Versions trained on one of the datasets, and all that go on from them: by adapter and number.
+    """Versions trained on one of the datasets, and all that go on from them, sorted by adapter and number.
 
-    One that was imported goes on from its ancestors at its origin as well.
+    An imported version goes on from its ancestors at its origin as well.
     """
-    touched = select(Version.id).where(_taught_by(dataset_ids)).cte("touched", recursive=True)
+    touched = select(Version.id).where(_trained_on(dataset_ids)).cte("touched", recursive=True)
     touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
     query = select(Version).join(touched, touched.c.id == Version.id).join(Adapter, Adapter.id == Version.adapter_id)
     loaded = query.options(joinedload(Version.adapter), joinedload(Version.dataset).joinedload(Dataset.task))
@@ -154,21 +154,21 @@ def learned_deleted(session: Session, adapter_ids: Sequence[uuid.UUID]) -> set[u
     deleted = select(DeletionDataset.dataset_id)
     touched = (
         select(Version.id)
-        .where(Version.adapter_id.in_(adapter_ids), _taught_by(deleted))
+        .where(Version.adapter_id.in_(adapter_ids), _trained_on(deleted))
         .cte("touched", recursive=True)
     )
     touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
     return set(session.scalars(select(touched.c.id)))
 
 
-def _taught_by(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> ColumnElement[bool]:
-    """Whether a version, or one that it was at its origin, was trained on one of them."""
+def _trained_on(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> ColumnElement[bool]:
+    """Whether a version, or an ancestor of it at its origin, was trained on one of the datasets."""
     imported = select(VersionImportDataset.version_id).where(VersionImportDataset.dataset_id.in_(dataset_ids))
     return or_(Version.dataset_id.in_(dataset_ids), Version.id.in_(imported))
 
 
 def serving_of(session: Session, version_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, ServingSummary]:
-    """By version; every one of the ids has an entry."""
+    """Where each version serves, by version id; every one of the ids has an entry."""
     aliases: dict[uuid.UUID, list[str]] = {}
     for alias in session.scalars(select(Alias).where(Alias.version_id.in_(version_ids)).order_by(Alias.name)):
         aliases.setdefault(alias.version_id, []).append(alias.name)

@@ -1,4 +1,4 @@
-"""Versions: immutable trained memories of an adapter, with their lineage."""
+"""Versions: immutable trained memories of an adapter, numbered in the order of their registration."""
 
 import uuid
 from collections.abc import Collection
@@ -55,7 +55,7 @@ def version_of_job(session: Session, job_id: uuid.UUID) -> Version | None:
 
 
 def versions_of_jobs(session: Session, job_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, Version]:
-    """By job; without those that registered none."""
+    """The version of each job, by job id; jobs that registered none are left out."""
     query = select(Version).where(Version.job_id.in_(job_ids))
     return {version.job_id: version for version in session.scalars(query)}
 
@@ -71,7 +71,7 @@ def get_version(session: Session, adapter: Adapter, number: int) -> Version:
 
 
 def list_versions(session: Session, adapter: Adapter, *, after: int = 0, limit: int | None = None) -> list[Version]:
-    """Those numbered above `after`, oldest first."""
+    """The versions numbered above `after`, oldest first."""
     return list(
         session.scalars(
             select(Version)

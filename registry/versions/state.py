@@ -1,7 +1,7 @@
-"""What became of a version after its registration: archived, withdrawn, purged. The version itself never changes.
+"""State of a version after its registration: archived, withdrawn, purged. The version itself never changes.
 
-Each change is a row with who, when and why. A version in one of these states is not servable: no alias moves to it, no
-request is answered by it.
+Each change is a row with who, when and why. A version in one of these states is not servable: no alias moves to it, and
+it answers no request.
 """
 
 import uuid
@@ -88,15 +88,15 @@ def _why_bytes_are_out(version: Version, state: VersionState, advice: str) -> st
 
 
 def servable_versions(session: Session, adapter: Adapter) -> list[Version]:
-    """Oldest first; without those that are archived, withdrawn or purged."""
+    """Versions that may answer, oldest first: none that is archived, withdrawn or purged."""
     rows = list_versions(session, adapter)
     states = states_of(session, [row.id for row in rows])
-    put_away = {id_ for id_, state in states.items() if state.archived_at or state.withdrawn_at or state.purged_at}
-    return [row for row in rows if row.id not in put_away]
+    unservable = {id_ for id_, state in states.items() if state.archived_at or state.withdrawn_at or state.purged_at}
+    return [row for row in rows if row.id not in unservable]
 
 
 def withdraw(session: Session, version: Version, *, actor: str, reason: str, evidence: dict[str, Any]) -> None:
-    """Refuse a version for ever. Withdrawing twice is harmless."""
+    """Make a version unservable for ever. Withdrawing twice is harmless."""
     state = locked_state(session, version)
     if state.withdrawn_at is None:
         state.withdrawn_at = utc_now()
@@ -104,7 +104,7 @@ def withdraw(session: Session, version: Version, *, actor: str, reason: str, evi
 
 
 def locked_state(session: Session, version: Version) -> VersionState:
-    """Its row, locked; made if there is none."""
+    """The version's state, locked; the row is made if there is none."""
     session.execute(insert(VersionState).values(version_id=version.id).on_conflict_do_nothing())
     query = select(VersionState).where(VersionState.version_id == version.id).with_for_update()
     return session.scalars(query.execution_options(populate_existing=True)).one()

@@ -1,4 +1,4 @@
-"""Tags and the archive: what people make of a version. Each change is a row with who, when and why."""
+"""Tags: free labels that people put on versions. Each change is a row with who and when."""
 
 import uuid
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def untag(session: Session, version: Version, name: str, *, actor: str) -> None:
 
 
 def tags_of(session: Session, version_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, list[str]]:
-    """By version, in order; versions without a tag are left out."""
+    """Sorted tags by version id; versions without a tag are left out."""
     query = select(VersionTag.version_id, VersionTag.name).where(VersionTag.version_id.in_(set(version_ids)))
     found: dict[uuid.UUID, list[str]] = {}
     for version_id, name in session.execute(query.order_by(VersionTag.name)):

@@ -1,4 +1,4 @@
-"""The envelope of a trajectory: what is said about a conversation beside the conversation itself.
+"""The envelope of a trajectory: the fields beside its conversation.
 
 Each field is declared once, with how it is read and with the JSON Schema that the API shows for it. The envelope is the
 same in every format that is one JSON object with these fields beside the messages.
@@ -23,7 +23,7 @@ class EnvelopeField:
     schema: JsonObject
     """JSON Schema of its value, for the API's documentation."""
     read: Callable[[str, Any], Any]
-    """From (name, value) to the value that is stored. Gets None for an absent field; raises InvalidTrajectory."""
+    """Maps (name, value) to the value that is stored; an absent field has value None. Raises InvalidTrajectory."""
 
 
 def read_envelope(item: Mapping[str, Any]) -> dict[str, Any]:
