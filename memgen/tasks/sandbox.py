@@ -31,7 +31,7 @@ from memgen.errors import ConfigError, SandboxUnavailable
 
 Reason = Literal["passed", "failed", "ended_early", "timeout", "memory", "output", "crashed"]
 Form = Literal["script", "pytest"]
-_CHILD = Path(__file__).with_name("sandbox_child.py")
+CHILD = Path(__file__).with_name("sandbox_child.py")
 _TAIL_CHARS = 4000
 _START_SECONDS = 60.0
 """A busy machine may take its time to start a process; that is no fault of the answer."""
@@ -39,17 +39,17 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one run."""
+    """The most that one run may use."""
 
     seconds: float = 10.0
-    """Of wall-clock time, from the moment the process is isolated; of CPU time too."""
+    """Wall-clock time, from the moment the process is isolated; CPU time too."""
     memory_bytes: int = 1 << 30
-    """Of address space."""
+    """Address space."""
     file_bytes: int = 16 << 20
-    """Of any one file."""
+    """Size of any one file."""
     open_files: int = 64
     output_bytes: int = 1 << 20
-    """Of stdout and stderr together."""
+    """Size of stdout and stderr together."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -81,7 +81,7 @@ class SandboxResult:
     """The end of stdout and stderr."""
     isolation: Isolation
     seconds: float
-    """Of wall-clock time, without the start of the process."""
+    """Wall-clock time, without the start of the process."""
 
     @property
     def passed(self) -> bool:
@@ -95,6 +95,7 @@ def run_tests(
     form: Form = "script",
     limits: Limits | None = None,
     allow_missing: frozenset[str] = frozenset(),
+    child: Path = CHILD,
 ) -> SandboxResult:
     """Run `source` and then `tests`.
 
@@ -103,6 +104,7 @@ def run_tests(
             with the source importable as `solution`; every test has to pass, none may be skipped.
         limits: `Limits()` where None.
         allow_missing: fields of `Isolation` to do without.
+        child: the script that the process runs; another one stands for a system that grants less.
 
     Raises:
         SandboxUnavailable: the kernel grants less isolation than asked for, or pytest is not installed.
@@ -113,19 +115,40 @@ def run_tests(
     if form == "pytest" and importlib.util.find_spec("pytest") is None:
         raise SandboxUnavailable("these tests need pytest; install it (`pip install pytest`) beside memgen")
     token = secrets.token_hex(32)
+    job = {
+        "token": token,
+        "source": source,
+        "tests": tests,
+        "form": form,
+        "required": sorted({"network", "processes", "files"} - allow_missing),
+        "rlimits": _rlimits(limits),
+    }
+    end = _run_child(job, child, limits)
+    isolation = _granted(end, child, allow_missing)
+    reason = end.stopped or _reason(end.statuses[1:], token, end.returncode)
+    return SandboxResult(reason, end.output, isolation, end.seconds)
+
+
+@dataclass(frozen=True)
+class _End:
+    """How the child ended."""
+
+    stopped: Reason | None
+    """Why it had to be stopped; None if it ended by itself."""
+    seconds: float
+    output: str
+    statuses: list[dict[str, Any]]
+    """What it wrote of itself. The first is written before the answer runs; later ones may be forged, but for the
+    token."""
+    returncode: int
+
+
+def _run_child(job: dict[str, Any], child: Path, limits: Limits) -> _End:
+    """Let a fresh process do the job in an empty folder, until it ends or passes a limit."""
     with _scratch_folder() as folder:
         reader, writer = os.pipe()
         try:
-            job = {
-                "token": token,
-                "source": source,
-                "tests": tests,
-                "form": form,
-                "status_pipe": writer,
-                "required": sorted({"network", "processes", "files"} - allow_missing),
-                "rlimits": _rlimits(limits),
-            }
-            process = _start(job, folder, writer)
+            process = _start(child, {**job, "status_pipe": writer}, folder, writer)
         except BaseException:
             os.close(reader)
             raise
@@ -134,21 +157,28 @@ def run_tests(
         with contextlib.closing(_Pipes(process, reader)) as pipes:
             stopped, seconds = pipes.drain(limits.seconds, limits.output_bytes)
     output = pipes.tail.decode(errors="replace")[-_TAIL_CHARS:]
-    said = [_load(line) for line in pipes.status.split(b"\n") if line]
-    # The first line is written before the answer runs; later ones may be forged, but for the token.
-    if not said or "isolation" not in said[0]:
+    statuses = [_load(line) for line in pipes.status.split(b"\n") if line]
+    return _End(stopped, seconds, output, statuses, process.returncode)
+
+
+def _granted(end: _End, child: Path, allow_missing: frozenset[str]) -> Isolation:
+    """What the kernel granted the child.
+
+    Raises:
+        SandboxUnavailable: that is less than is required, or the child did not start.
+    """
+    if not end.statuses or "isolation" not in end.statuses[0]:
         raise SandboxUnavailable(
-            f"the sandbox's process did not start (exit {process.returncode}): {output[-500:]!r}; "
-            f"expected a Python that runs {_CHILD.name} within {_START_SECONDS:.0f} s"
+            f"the sandbox's process did not start (exit {end.returncode}): {end.output[-500:]!r}; "
+            f"expected a Python that runs {child.name} within {_START_SECONDS:.0f} s"
         )
-    isolation = Isolation(**said[0]["isolation"])
+    isolation = Isolation(**end.statuses[0]["isolation"])
     if refused := isolation.missing - allow_missing:
         raise SandboxUnavailable(
             f"this system does not isolate {sorted(refused)} (needs Linux 5.13 on x86-64 or arm64 with seccomp and "
             "Landlock); run where it does, or name them in allow_missing if the code can be trusted"
         )
-    reason = stopped or _reason(said[1:], token, process.returncode)
-    return SandboxResult(reason, output, isolation, seconds)
+    return isolation
 
 
 @contextlib.contextmanager
@@ -188,12 +218,12 @@ def _rlimits(limits: Limits) -> dict[str, int]:
     }
 
 
-def _start(job: dict[str, Any], folder: str, writer: int) -> "subprocess.Popen[bytes]":
+def _start(child: Path, job: dict[str, Any], folder: str, writer: int) -> "subprocess.Popen[bytes]":
     with tempfile.TemporaryFile() as stdin:
         stdin.write(json.dumps(job).encode())
         stdin.seek(0)
         return subprocess.Popen(  # noqa: S603  # our own interpreter and script
-            [sys.executable, "-I", "-B", "-X", "utf8", str(_CHILD)],
+            [sys.executable, "-I", "-B", "-X", "utf8", str(child)],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -258,9 +288,9 @@ class _Pipes:
         os.close(self._status_reader)
 
 
-def _reason(said: list[dict[str, Any]], token: str, returncode: int) -> Reason:
-    verdicts = [line for line in said if "verdict" in line]
-    if any(line["verdict"] == "passed" and line.get("token") == token for line in verdicts):
+def _reason(statuses: list[dict[str, Any]], token: str, returncode: int) -> Reason:
+    verdicts = [status for status in statuses if "verdict" in status]
+    if any(status["verdict"] == "passed" and status.get("token") == token for status in verdicts):
         return "passed"
     if returncode == -signal.SIGXCPU:
         return "timeout"

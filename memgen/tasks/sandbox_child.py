@@ -149,25 +149,25 @@ def _filter_syscalls(libc: ctypes.CDLL) -> bool:
 
 def _filter_code(architecture: int, numbers: Mapping[str, int], *, pid: int) -> bytes:
     """Classic BPF over `struct seccomp_data`: number at byte 0, architecture at 4, arguments from 16, 8 bytes each."""
-    load, mask, equal, greater_equal, any_bit, give = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+    load, mask, equal, greater_equal, any_bit, ret = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
     allow, kill, not_permitted, not_implemented = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
 
     def step(operation: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
         return operation.to_bytes(2, sys.byteorder) + bytes((then, otherwise)) + value.to_bytes(4, sys.byteorder)
 
     def only_if(name: str, *test: bytes) -> bytes:
-        """The call is allowed where `test`, of which the last step skips one where it holds, says so."""
-        body = b"".join(test) + step(give, not_permitted) + step(give, allow)
+        """The call is allowed where `test` holds; its last step skips one step then."""
+        body = b"".join(test) + step(ret, not_permitted) + step(ret, allow)
         return step(equal, numbers[name], 0, len(body) // 8) + body
 
     first, second = step(load, 16), step(load, 24)
     code = [
-        step(load, 4), step(equal, architecture, 1, 0), step(give, kill),
+        step(load, 4), step(equal, architecture, 1, 0), step(ret, kill),
         step(load, 0),
         # the 32-bit-pointer calls of x86-64 have numbers of their own
-        step(greater_equal, 0x40000000, 0, 1), step(give, not_permitted),
+        step(greater_equal, 0x40000000, 0, 1), step(ret, not_permitted),
         # glibc then falls back to clone, whose flags can be seen
-        step(equal, numbers["clone3"], 0, 1), step(give, not_implemented),
+        step(equal, numbers["clone3"], 0, 1), step(ret, not_implemented),
         only_if("clone", first, step(any_bit, 0x00010000, 1, 0)),  # CLONE_THREAD
         only_if("kill", first, step(equal, pid, 1, 0)),
         only_if("tgkill", first, step(equal, pid, 1, 0)),
@@ -179,11 +179,11 @@ def _filter_code(architecture: int, numbers: Mapping[str, int], *, pid: int) -> 
         # a stream pair reaches nobody; a datagram pair could be sent elsewhere
         only_if("socketpair", second, step(mask, 0xF), step(equal, 1, 1, 0)),
     ]  # fmt: skip
-    asked = {"clone3", "clone", "kill", "tgkill", "prlimit64", "sched_setaffinity", "fcntl", "ioctl", "socketpair"}
+    tested = {"clone3", "clone", "kill", "tgkill", "prlimit64", "sched_setaffinity", "fcntl", "ioctl", "socketpair"}
     for name, number in numbers.items():
-        if name not in asked:
-            code += [step(equal, number, 0, 1), step(give, not_permitted)]
-    return b"".join([*code, step(give, allow)])
+        if name not in tested:
+            code += [step(equal, number, 0, 1), step(ret, not_permitted)]
+    return b"".join([*code, step(ret, allow)])
 
 
 def _limit_resources(limits: Mapping[str, int]) -> None:
@@ -267,8 +267,8 @@ def main() -> None:
         sys.stderr.flush()
     except BaseException:  # noqa: S110  # the answer may have closed or replaced them
         pass
-    said = f'{{"verdict": "{verdict}", "token": "{token if verdict == "passed" else ""}"}}\n'
-    write(pipe, said.encode())
+    status = f'{{"verdict": "{verdict}", "token": "{token if verdict == "passed" else ""}"}}\n'
+    write(pipe, status.encode())
     # Not sys.exit: exit handlers and threads of the answer have no more to say.
     leave(0)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from memgen.errors import ConfigError, SandboxUnavailable
-from memgen.tasks import sandbox
-from memgen.tasks.sandbox import Limits, run_tests
+from memgen.tasks.sandbox import CHILD, Limits, run_tests
 
 ADD = "def add(a, b):\n    return a + b\n"
 ADDS = "assert add(1, 2) == 3"
@@ -230,34 +229,33 @@ def test_no_tests_do_not_pass_under_pytest() -> None:
 
 def _child_without(isolated: str, folder: Path) -> Path:
     script = folder / "child.py"
-    real = sandbox._CHILD.read_text(encoding="utf-8")
+    real = CHILD.read_text(encoding="utf-8")
     body, main = real.rsplit('if __name__ == "__main__":', 1)
     script.write_text(f'{body}\ndef isolate():\n    return {isolated}\n\nif __name__ == "__main__":{main}')
     return script
 
 
-def test_less_isolation_is_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_isolation_is_refused_unless_allowed(tmp_path: Path) -> None:
     none = '{"network": False, "processes": True, "files": False}'
-    monkeypatch.setattr(sandbox, "_CHILD", _child_without(none, tmp_path))
+    child = _child_without(none, tmp_path)
     marker = tmp_path / "ran"
     source = f"open({str(marker)!r}, 'w').close()"
     with pytest.raises(SandboxUnavailable, match=r"does not isolate \['files', 'network'\]"):
-        run_tests(source, "")
+        run_tests(source, "", child=child)
     with pytest.raises(SandboxUnavailable, match=r"does not isolate \['files'\]"):
-        run_tests(source, "", allow_missing=frozenset({"network"}))
+        run_tests(source, "", allow_missing=frozenset({"network"}), child=child)
     assert not marker.exists()
-    result = run_tests(source, "", allow_missing=frozenset({"network", "files"}))
+    result = run_tests(source, "", allow_missing=frozenset({"network", "files"}), child=child)
     assert result.passed
     assert result.isolation.missing == {"network", "files"}
     assert marker.exists()
 
 
-def test_a_child_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_does_not_start_is_told(tmp_path: Path) -> None:
     broken = tmp_path / "child.py"
     broken.write_text("raise OSError('no such luck')")
-    monkeypatch.setattr(sandbox, "_CHILD", broken)
     with pytest.raises(SandboxUnavailable, match="no such luck"):
-        run_tests(ADD, ADDS)
+        run_tests(ADD, ADDS, child=broken)
 
 
 def test_wrong_arguments_are_named() -> None:
