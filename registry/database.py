@@ -1,4 +1,4 @@
-"""Engine, sessions and the one place that commits."""
+"""Engine, sessions, and `transaction`, which alone commits."""
 
 import uuid
 from collections.abc import Collection, Iterator

@@ -18,14 +18,14 @@ RegistryError
 │   ├── NameTaken
 │   ├── StaleAlias            the caller's idea of the current version is out of date
 │   ├── NothingToRollBackTo
-│   ├── DeletionChanged       more or less would be deleted than the dry run said
+│   ├── DeletionChanged       another number of trajectories would be deleted than in the dry run
 │   ├── PolicyKeepsWords      versions hold the data word for word, and the policy would leave them
 │   ├── SnapshotOutdated      trajectories of it were deleted before it was recorded
 │   ├── NothingToDecide       the version's gate does not wait for a person
-│   ├── VersionNeeded         an alias, a route, a child or a job needs the version
+│   ├── VersionNeeded         an alias, a route, a child or a job holds the version
 │   ├── RouteRunning          an adapter has one live route at most
 │   ├── RouteEnded
-│   ├── FeedbackDiffers       another reward of the same source stands already
+│   ├── FeedbackDiffers       the same source has reported another reward already
 │   ├── IdempotencyMismatch   the same key with another body
 │   └── JobStateConflict      a move that the job's state does not allow
 ├── Invalid

@@ -62,7 +62,7 @@ def create_key(session: Session, project_id: uuid.UUID, name: str, scopes: Seque
     """A new key of a project; the second value is the key itself, which can't be read again."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
-        raise Invalid(f"scopes {unknown or 'none'} given; expected one or more of {list(SCOPES)}")
+        raise Invalid(f"scopes {unknown or 'none'}; expected one or more of {list(SCOPES)}")
     key = f"mg_{secrets.token_urlsafe(32)}"
     row = ApiKey(project_id=project_id, name=name, key_hash=_hash(key), hint=_hint(key), scopes=sorted(set(scopes)))
     session.add(row)

@@ -33,7 +33,7 @@ from registry.trajectories.imports import (
     import_batch,
     read_item,
     read_line,
-    warn_of_crowds,
+    warn_of_shared_prefixes,
 )
 from registry.trajectories.jsonl import JsonLine, LineReader
 from registry.trajectories.records import get_trajectory, list_trajectories
@@ -47,7 +47,9 @@ MAX_ITEMS = 1_000
 
 _FORMS = "multipart/"
 _ENCODINGS = ("identity", "gzip", "x-gzip")
-TaskName = Annotated[str | None, Query(description="Task of those that name none themselves", max_length=256)]
+TaskName = Annotated[
+    str | None, Query(description="Task of the trajectories that name none themselves", max_length=256)
+]
 
 
 async def json_body(request: Request, services: ServicesDep) -> object:
@@ -71,7 +73,7 @@ def post_trajectories(
 ) -> ImportReportOut:
     """Store one trajectory or up to 1,000. Sending the same again is harmless.
 
-    One that is refused alone answers 422 with its code; of several, each has its own line in the report.
+    A refused trajectory that was sent alone answers 422 with its code; in a list, each has its own line in the report.
     """
     importing = _Import(services, principal, tokens, task, ImportReport(every_line=True))
     importing.check_task()
@@ -157,7 +159,7 @@ def get_one_trajectory(trajectory: uuid.UUID, services: ServicesDep, principal: 
 
 @dataclass
 class _Import:
-    """One import under way: lines gather until a batch is full, and a batch is one transaction."""
+    """An import in progress: lines gather until a batch is full, and a batch is one transaction."""
 
     services: Services
     principal: Principal
@@ -168,7 +170,7 @@ class _Import:
     waiting_bytes: int = 0
 
     def check_task(self) -> None:
-        """Raises TaskNotFound: better than refusing each of a million lines."""
+        """Raises TaskNotFound, instead of refusing each of a million lines."""
         if self.task is not None:
             with transaction(self.services.sessions) as session:
                 get_task(session, self.principal.project_id, self.task)
@@ -189,7 +191,7 @@ class _Import:
 
     def warn(self) -> None:
         with transaction(self.services.sessions) as session:
-            warn_of_crowds(session, self.principal.project_id, self.report)
+            warn_of_shared_prefixes(session, self.principal.project_id, self.report)
 
     def store(self, batch: Sequence[Sent]) -> None:
         with transaction(self.services.sessions) as session:

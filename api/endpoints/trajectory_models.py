@@ -47,8 +47,8 @@ class LineOut(BaseModel):
     line: int = Field(description="Line number from 1; in a JSON body, the place in the list")
     status: Literal["accepted", "duplicate", "refused"]
     id: uuid.UUID | None = Field(description="Id of the stored trajectory; null where refused")
-    code: str | None = Field(description="Why refused, for programs; stable")
-    reason: str | None = Field(description="Why refused, for people, with the place")
+    code: str | None = Field(description="Reason of a refusal, for programs; stable")
+    reason: str | None = Field(description="Reason of a refusal, for people, with the place of the fault")
 
 
 class ImportReportOut(BaseModel):
@@ -59,14 +59,14 @@ class ImportReportOut(BaseModel):
     complete: bool = Field(description="False if the stream broke off; what was accepted is kept")
     stopped: str | None = Field(description="Why and where the stream broke off")
     lines_read: int = Field(description="Lines that arrived whole, blank ones included")
-    refused_by_code: dict[str, int] = Field(description="All refused lines")
+    refused_by_code: dict[str, int] = Field(description="Number of refused lines by code")
     lines: list[LineOut] = Field(
         description=f"Every refused line up to {MAX_REPORTED_LINES:,}; for JSON bodies the others too"
     )
     lines_left_out: int = Field(description="Refused lines beyond that limit")
     warnings: list[str] = Field(
-        description="What is wrong with a task that got many of the lines as a whole, such as that most of it begins "
-        "alike, so that all of that is held out or none"
+        description="Problems of a whole task that got many of the lines, such as that most of it begins alike and "
+        "so is held out as one, or not at all"
     )
 
     @classmethod

@@ -46,7 +46,7 @@ class Route(Base):
     level: Mapped[float]
     """Most false alarms that the comparison may raise, in [0, 1]."""
     smallest_effect: Mapped[float]
-    """Difference of mean rewards below which nobody would act; it bounds the sample size asked for."""
+    """Smallest difference of mean rewards that matters; it bounds the sample size that is needed."""
     reward_source: Mapped[str | None]
     """The only source of feedback that the comparison counts; null counts the first of any source."""
     promotion: Mapped[str] = mapped_column(default="never")

@@ -26,8 +26,8 @@ nothing: one session of a canary is compared with the nineteen of the stable ver
 above -M: the capital against the claim "d has the mean -M" has reached 2/level. If the treatment is worse by M or more,
 that ever happens with probability level / 2 at most.
 
-Assumed: within an arm each observation has the same mean given all before it. Sessions are drawn independently, so
-an observation is a session, not an answer.
+Assumed: within an arm each observation has the same mean, conditional on all before it. Sessions are assigned
+independently, so an observation is a session, not an answer.
 """
 
 import math

@@ -17,11 +17,11 @@ class ArmResult:
     version: int
     weight: float
     exposures: int
-    """Answers given."""
+    """Number of its answers."""
     feedback: int
-    """Rewards reported, counted or not."""
+    """Number of reported rewards, counted or not."""
     sessions: int
-    """Rewards that count: one a session, or an answer without one."""
+    """Number of rewards that count: one for each session, and for each answer without a session."""
     mean: float | None
     interval: Interval
     """Interval of the mean reward, at the route's level."""

@@ -40,7 +40,7 @@ class Terms:
     level: float = 0.05
     """Upper bound on the probability of a false alarm, however often the results are read."""
     smallest_effect: float = 0.05
-    """Difference of mean rewards below which nobody would act."""
+    """Smallest difference of mean rewards that matters."""
     reward_source: str | None = None
     """The only source that counts; None takes the first feedback of any."""
     promotion: str = "never"

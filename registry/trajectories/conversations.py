@@ -190,7 +190,7 @@ def _check_arguments(arguments: object, place: str) -> None:
 
 
 def _check_tools(tools: object) -> frozenset[str] | None:
-    """Names of the declared functions; None where no tools are given."""
+    """Names of the declared functions; None without tools."""
     if tools is None or tools == []:
         return None
     if not isinstance(tools, list):

@@ -146,7 +146,7 @@ def import_batch(
     return [_result(entry, accepted, stored) if isinstance(entry, tuple) else entry for entry in results]
 
 
-def warn_of_crowds(session: Session, project_id: uuid.UUID, report: ImportReport) -> None:
+def warn_of_shared_prefixes(session: Session, project_id: uuid.UUID, report: ImportReport) -> None:
     """Add what the sender should know of the tasks that got many: that most of one begins alike."""
     grown = [task for task, accepted in report.accepted_by_task.items() if accepted >= MIN_ALIKE]
     for task in find_tasks(session, project_id, grown).values():

@@ -171,8 +171,8 @@ def _named_parts(folder: Path) -> dict[str, str]:
 def _check_parts(folder: Path, description: dict[str, Any]) -> dict[str, Path]:
     """Folder of each part that the artifact names, by hash. Checks that all are there and whole, and no others."""
     named = _named_parts(folder)
-    if (told := description.get("parts", {})) != named:
-        raise InvalidArchive(f"{DESCRIPTION} has parts {show(told)}; {_FOLDER}/{_ISOLATED} names {show(named)}")
+    if (described := description.get("parts", {})) != named:
+        raise InvalidArchive(f"{DESCRIPTION} has parts {show(described)}; {_FOLDER}/{_ISOLATED} names {show(named)}")
     present = {path.name: path for path in (folder / _PARTS).glob("*")}
     for task, part in named.items():
         if part not in present:
@@ -185,10 +185,10 @@ def _check_parts(folder: Path, description: dict[str, Any]) -> dict[str, Path]:
 
 def _lineage(session: Session, version: Version) -> list[dict[str, Any]]:
     """The ancestors from the first on; those that an imported version had at its origin come before it."""
-    line = lineage(session, version)
-    imported = select(VersionImport).where(VersionImport.version_id.in_([each.id for each in line]))
+    versions = lineage(session, version)
+    imported = select(VersionImport).where(VersionImport.version_id.in_([each.id for each in versions]))
     before = {row.version_id: row.origin["lineage"][:-1] for row in session.scalars(imported)}
-    return [ancestor for each in line for ancestor in (*before.get(each.id, ()), _ancestor(each))]
+    return [ancestor for each in versions for ancestor in (*before.get(each.id, ()), _ancestor(each))]
 
 
 def _ancestor(version: Version) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _target(member: tarfile.TarInfo) -> str | None:
-    """The file's place in the folder of all; None for the description. Raises InvalidArchive."""
+    """Path of the member in the folder to unpack into; None for the description. Raises InvalidArchive."""
     name = PurePosixPath(member.name)
     if member.isreg() and member.name == DESCRIPTION:
         return None

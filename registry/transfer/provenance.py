@@ -76,9 +76,9 @@ def datasets_learned(session: Session, project_id: uuid.UUID, description: dict[
         .join(Adapter, Adapter.id == Version.adapter_id)
         .where(Adapter.project_id == project_id, Version.artifact_hash.in_(_artifacts(description)))
     ).all()
-    lines = {version.id: version for twin in twins for version in lineage(session, twin)}
-    imported = select(VersionImportDataset.dataset_id).where(VersionImportDataset.version_id.in_(lines))
-    return found | {version.dataset_id for version in lines.values()} | set(session.scalars(imported))
+    ancestors = {version.id: version for twin in twins for version in lineage(session, twin)}
+    imported = select(VersionImportDataset.dataset_id).where(VersionImportDataset.version_id.in_(ancestors))
+    return found | {version.dataset_id for version in ancestors.values()} | set(session.scalars(imported))
 
 
 def _artifacts(description: dict[str, Any]) -> set[str]:

@@ -16,12 +16,12 @@ def learned_tasks(session: Session, version: Version | None) -> list[Task]:
 
 def tasks_by_version(session: Session, versions: Collection[Version]) -> dict[uuid.UUID, list[Task]]:
     """`learned_tasks` of each version, in one query however many they are and however long their chains."""
-    lines = _lines(version.id for version in versions)
-    own = select(lines, cast(null(), Integer).label("place"), Dataset.task_id)
-    imported = select(lines, VersionImportTask.place, VersionImportTask.task_id)
+    chain = _chains(version.id for version in versions)
+    own = select(chain, cast(null(), Integer).label("place"), Dataset.task_id)
+    imported = select(chain, VersionImportTask.place, VersionImportTask.task_id)
     learned = union_all(
-        own.join(Dataset, Dataset.id == lines.c.dataset_id),
-        imported.join(VersionImportTask, VersionImportTask.version_id == lines.c.id),
+        own.join(Dataset, Dataset.id == chain.c.dataset_id),
+        imported.join(VersionImportTask, VersionImportTask.version_id == chain.c.id),
     ).subquery()
     rows = session.execute(
         select(learned.c.id, learned.c.parent_id, Task)
@@ -41,14 +41,14 @@ def lineage(session: Session, version: Version | None) -> list[Version]:
     """The versions from the first ancestor to the version itself; empty for the bare base."""
     if version is None:
         return []
-    lines = _lines([version.id])
-    query = select(Version).join(lines, lines.c.id == Version.id)
+    chain = _chains([version.id])
+    query = select(Version).join(chain, chain.c.id == Version.id)
     loaded = query.options(joinedload(Version.dataset).joinedload(Dataset.task))
     return list(session.scalars(loaded.order_by(Version.number)))
 
 
-def _lines(version_ids: Iterable[uuid.UUID]) -> CTE:
+def _chains(version_ids: Iterable[uuid.UUID]) -> CTE:
     """The versions and all their ancestors, once each."""
     columns = Version.id, Version.parent_id, Version.number, Version.dataset_id
-    lines = select(*columns).where(Version.id.in_(list(version_ids))).cte("lines", recursive=True)
-    return lines.union(select(*columns).join(lines, lines.c.parent_id == Version.id))
+    chain = select(*columns).where(Version.id.in_(list(version_ids))).cte("chain", recursive=True)
+    return chain.union(select(*columns).join(chain, chain.c.parent_id == Version.id))

@@ -58,7 +58,7 @@ class VersionLineage:
     learned_deleted: bool
     """Whether it, or an ancestor, was trained on data that was deleted since."""
     replaces: Version | None
-    """The version that it was trained anew for, without deleted data."""
+    """The version that it replaces, trained again without deleted data."""
     imported: VersionImport | None
     serving: ServingSummary
 

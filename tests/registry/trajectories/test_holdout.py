@@ -15,7 +15,7 @@ from registry.errors import EmptyDataset, Invalid, NameTaken
 from registry.models import Trajectory
 from registry.tasks import create_task, get_task
 from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_shared_prefix_group, held_out
-from registry.trajectories.imports import ImportReport, LineResult, import_batch, read_item, warn_of_crowds
+from registry.trajectories.imports import ImportReport, LineResult, import_batch, read_item, warn_of_shared_prefixes
 from tests.registry.conftest import TOKENS, Rows, chats
 from tests.trajectory_samples import call, changed, chat, tool_chat
 
@@ -257,7 +257,7 @@ def test_an_import_warns_of_the_tasks_that_got_many(rows: Rows) -> None:
         report = ImportReport()
         report.add(_send(rows, "alike", talks(count, "Begin.", "What?", word=uuid.uuid4().hex)))
         with transaction(rows.services.sessions) as session:
-            warn_of_crowds(session, rows.project_id, report)
+            warn_of_shared_prefixes(session, rows.project_id, report)
         assert len(report.warnings) == warnings
     assert "39 of 39 trajectories of task 'alike' begin alike" in report.warnings[0]
 
