@@ -57,6 +57,7 @@ class LineResult:
 class ImportReport:
     every_line: bool = False
     """Whether to list accepted and duplicate lines too."""
+    max_lines: int = MAX_REPORTED_LINES
     counts: Counter[Status] = field(default_factory=Counter)
     held_out: int = 0
     """How many of the accepted ones are held out."""
@@ -64,7 +65,7 @@ class ImportReport:
     refused_by_code: Counter[str] = field(default_factory=Counter)
     lines: list[LineResult] = field(default_factory=list)
     lines_left_out: int = 0
-    """Refused lines beyond `MAX_REPORTED_LINES`."""
+    """Refused lines beyond `max_lines`."""
     warnings: list[str] = field(default_factory=list)
 
     def add(self, results: Sequence[LineResult]) -> None:
@@ -77,7 +78,7 @@ class ImportReport:
                 self.refused_by_code[result.code] += 1
             if not self.every_line and result.status != "refused":
                 continue
-            if len(self.lines) < MAX_REPORTED_LINES:
+            if len(self.lines) < self.max_lines:
                 self.lines.append(result)
             else:
                 self.lines_left_out += 1

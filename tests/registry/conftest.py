@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from registry import jobs
@@ -91,6 +92,11 @@ class Rows:
                 policy = adapter.gate_policy
                 record_gate(session, version, champion=None, comparisons=[comparison], terms=terms, policy=policy)
             return version
+
+
+def refused_as_immutable(table: str) -> Any:
+    """Expects the trigger's refusal to change rows of a table."""
+    return pytest.raises(DBAPIError, match=f"rows of {table} are immutable")
 
 
 @pytest.fixture

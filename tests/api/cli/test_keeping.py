@@ -17,7 +17,7 @@ from registry.versions.records import get_version
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.registry.conftest import Rows, chats
-from tests.registry.keeping import beside, make_stored_version, retar, stored_keys
+from tests.registry.stored_versions import beside, make_stored_version, retar, stored_keys
 
 OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 SECTIONS = ("Schedules", "Deleting data", "Versions: compare, tag, archive, export, retention, garbage")

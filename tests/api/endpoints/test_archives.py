@@ -25,7 +25,7 @@ from registry.tasks import find_tasks
 from tests.api.live_api import serve
 from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import delete
-from tests.registry.keeping import (
+from tests.registry.stored_versions import (
     beside,
     elsewhere,
     export_version,

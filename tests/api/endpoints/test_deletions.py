@@ -16,7 +16,7 @@ from registry.settings import Settings
 from tests.api.live_api import serve
 from tests.registry.conftest import Rows, chats, rows
 from tests.registry.deleting import promote_version
-from tests.registry.keeping import make_stored_version
+from tests.registry.stored_versions import make_stored_version
 
 __all__ = ["rows"]
 

@@ -23,7 +23,7 @@ from registry.versions.records import get_version
 from registry.versions.state import states_of
 from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import SECRET, delete, finish, queue_training, with_secrets
-from tests.registry.keeping import elsewhere, make_stored_version, trajectories, whole_store
+from tests.registry.stored_versions import elsewhere, make_stored_version, trajectories, whole_store
 
 
 def _two_of_a_dataset(rows: Rows) -> list[str]:

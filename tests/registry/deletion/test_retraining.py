@@ -27,7 +27,7 @@ from registry.versions.records import register_version
 from registry.versions.state import locked_state, states_of
 from tests.registry.conftest import Rows
 from tests.registry.deleting import advance, delete, promote_version, queue_training, with_secrets
-from tests.registry.keeping import make_stored_version, trajectories
+from tests.registry.stored_versions import make_stored_version, trajectories
 
 Steps = list[tuple[int, uuid.UUID | None, str, str | None]]
 

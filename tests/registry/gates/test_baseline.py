@@ -21,9 +21,10 @@ from registry.tasks import get_task
 from registry.transfer.admission import can_be_checked
 from registry.versions.champion import champion
 from registry.versions.records import get_version
+from registry.versions.state import why_not_servable
 from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import SECRET, delete, promote_version
-from tests.registry.keeping import elsewhere, export_version, import_archive, make_stored_version
+from tests.registry.stored_versions import elsewhere, export_version, import_archive, make_stored_version
 
 Scores = Mapping[str, float]
 TERMS = GateTerms(margin=0.05)
@@ -154,7 +155,7 @@ def test_a_champion_that_may_not_serve_is_nobodys_rival(rows: Rows, unservable: 
     assert (gate.passed, gate.champion_id) == (True, None)
     assert _compared(gate) == {"a": (True, True)}
     _, why, lost = gate.reasons
-    assert why.startswith("compared with the bare base, because the champion may not serve: bot@2 was withdrawn at ")
+    assert why == f"compared with the bare base, because the champion may not serve: {found.reason}"
     assert lost == ("b: not compared; only bot@2 has learned it, and what may not serve is nothing to be worse than")
 
 
@@ -165,7 +166,7 @@ def test_beside_a_champion_that_may_not_serve_the_new_task_must_still_gain(rows:
     assert not _gate(rows, clean, "a").passed
 
 
-def test_a_champion_without_bytes_is_nobodys_rival(rows: Rows) -> None:
+def test_a_champion_without_bytes_is_no_baseline(rows: Rows) -> None:
     rows.task("a")
     first = make_stored_version(rows, "a")
     promote_version(rows, first)
@@ -175,7 +176,8 @@ def test_a_champion_without_bytes_is_nobodys_rival(rows: Rows) -> None:
         purge(session, adapter, [get_version(session, adapter, 1)], actor="test", reason="")
         found = baseline_of(session, adapter)
         assert found.version is None
-        assert "were removed by retention" in found.reason
+        assert found.unservable is not None
+        assert found.reason == why_not_servable(session, found.unservable)
 
 
 @pytest.mark.parametrize("policy", ["automatic", "canary", "manual"])

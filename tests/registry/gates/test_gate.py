@@ -2,12 +2,11 @@
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from registry.database import transaction
 from registry.gates.gate import Comparison, GateTerms, compare, forgot, record_gate
 from registry.models import Version
-from tests.registry.conftest import Rows
+from tests.registry.conftest import Rows, refused_as_immutable
 
 TERMS = GateTerms(margin=0.05)
 
@@ -104,7 +103,7 @@ def test_a_verdict_needs_every_task_and_a_training_that_learned(rows: Rows) -> N
     assert (forgot([good]), forgot([good, bad])) == (False, True)
     assert not forgot([compare("b", new=False, champion=None, candidate=None, terms=TERMS)])
     with (
-        pytest.raises(DBAPIError, match="rows of gates are immutable"),
+        refused_as_immutable("gates"),
         transaction(rows.services.sessions) as session,
     ):
         session.execute(sa.text("update gates set passed = true"))

@@ -5,14 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from registry.database import transaction
 from registry.errors import CompletionNotFound, FeedbackDiffers, Invalid, InvalidName, RegistryError
 from registry.models import Feedback, Project
 from registry.serving.feedback import receive_feedback
 from registry.serving.routes import Terms, route_history
-from tests.registry.conftest import Rows
+from tests.registry.conftest import Rows, refused_as_immutable
 from tests.registry.routed import Routed, make_routed
 
 
@@ -93,7 +92,7 @@ def test_an_ab_route_reports_and_does_not_stop(routed: Routed) -> None:
 def test_what_feedback_refuses(routed: Routed) -> None:
     answer = routed.ask()
     for reward in (-0.1, 1.1, float("nan"), float("inf")):
-        with pytest.raises(Invalid, match="expected a number from 0"):
+        with pytest.raises(Invalid, match="reward"):
             routed.rate(answer, reward)
     with pytest.raises(InvalidName):
         routed.rate(answer, 1.0, source="A Person")
@@ -117,7 +116,7 @@ def test_feedback_and_exposures_can_not_be_changed(routed: Routed) -> None:
     routed.rate(routed.ask(), 1.0)
     for table, column in {"feedback": "reward", "exposures": "at"}.items():
         with (
-            pytest.raises(DBAPIError, match=f"rows of {table} are immutable"),
+            refused_as_immutable(table),
             transaction(routed.rows.services.sessions) as session,
         ):
             session.execute(sa.text(f"update {table} set {column} = {column}"))

@@ -228,7 +228,7 @@ def test_the_migration_moves_nothing_from_held_out_to_training(rows: Rows, datab
 # Most of a task on one side
 
 
-def _crowd(rows: Rows, task: str) -> str | None:
+def _shared_prefix(rows: Rows, task: str) -> str | None:
     with transaction(rows.services.sessions) as session:
         group = find_shared_prefix_group(session, get_task(session, rows.project_id, task))
         return str(group) if group else None
@@ -238,14 +238,14 @@ def test_a_task_that_begins_alike_is_told(rows: Rows) -> None:
     rows.task("usual", chats(60))
     rows.task("few", talks(MIN_ALIKE - 1, "Begin.", "What?"))
     rows.task("shared", talks(60, "Begin.", "What?"), shared_turns=1)
-    assert [_crowd(rows, task) for task in rows.task_names] == [None, None, None]
+    assert [_shared_prefix(rows, task) for task in rows.task_names] == [None, None, None]
     rows.task("alike", [*talks(30, "Begin.", "What?"), *chats(10)])
-    told = _crowd(rows, "alike")
-    assert told is not None
-    assert told.startswith("30 of 40 trajectories of task 'alike' begin alike and so are all on one side: ")
-    assert "shared_turns 1" in told
+    warning = _shared_prefix(rows, "alike")
+    assert warning is not None
+    assert warning.startswith("30 of 40 trajectories of task 'alike' begin alike and so are all on one side: ")
+    assert "shared_turns 1" in warning
     rows.task("short", talks(30, "Begin.", "What?"), shared_turns=9)
-    assert _crowd(rows, "short") == (
+    assert _shared_prefix(rows, "short") == (
         "30 of 30 trajectories of task 'short' end within the first 9 assistant turns, which all of its "
         "conversations are said to share; they are trained on and never held out"
     )
@@ -259,10 +259,10 @@ def test_an_import_warns_of_the_tasks_that_got_many(rows: Rows) -> None:
         with transaction(rows.services.sessions) as session:
             warn_of_shared_prefixes(session, rows.project_id, report)
         assert len(report.warnings) == warnings
-    assert "39 of 39 trajectories of task 'alike' begin alike" in report.warnings[0]
+    assert report.warnings == [_shared_prefix(rows, "alike")]
 
 
 def test_nothing_to_train_on_says_that_all_is_held_out_together(rows: Rows) -> None:
     rows.task("alike", talks(30, "Begin.", "What?"), share=0.999)
-    with pytest.raises(EmptyDataset, match="30 of 30 trajectories of task 'alike' begin alike .* held out, and not"):
+    with pytest.raises(EmptyDataset, match="begin alike"):
         _snapshot(rows, "alike")

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from registry.database import transaction
 from registry.models import Trajectory
 from registry.tasks import create_task
-from registry.trajectories import imports
 from registry.trajectories.imports import ImportReport, LineResult, TokenLimit, import_batch, read_item, read_line
 from registry.trajectories.jsonl import JsonLine, LineReader
 from registry.wiring import Services
@@ -191,9 +190,8 @@ def test_a_batch_that_fails_leaves_nothing(sessions: sessionmaker[Session], proj
     assert count_rows(sessions, project) == 0
 
 
-def test_a_report_counts_all_and_lists_up_to_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imports, "MAX_REPORTED_LINES", 3)
-    report = ImportReport()
+def test_a_report_counts_all_and_lists_up_to_its_cap() -> None:
+    report = ImportReport(max_lines=3)
     report.add([LineResult(1, "accepted", uuid.uuid4(), held_out=True), LineResult(2, "duplicate", held_out=True)])
     report.add([LineResult(n, "refused", code="too_long", reason="r") for n in range(3, 8)])
     assert report.counts == {"accepted": 1, "duplicate": 1, "refused": 5}

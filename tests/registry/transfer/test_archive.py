@@ -20,7 +20,7 @@ from registry.transfer.archive import Archive, describe_version, read_archive
 from registry.versions.ancestry import learned_tasks
 from registry.versions.artifacts import artifact_key
 from tests.registry.conftest import Rows, chats
-from tests.registry.keeping import (
+from tests.registry.stored_versions import (
     elsewhere,
     export_version,
     make_stored_version,
@@ -230,5 +230,5 @@ def test_a_memory_setting_that_one_side_does_not_know_is_off(rows: Rows, desk: l
     assert "cue_tokens" not in archive.description["memory"]
     same = {**archive.description["memory"], "cue_tokens": 0, "cue_states": False}
     assert _import(elsewhere(rows, strategy="isolated", memory=same), archive).number == 1
-    with pytest.raises(InvalidArchive, match="cue_tokens: None in the archive, 160 here"):
+    with pytest.raises(InvalidArchive, match="cue_tokens"):
         _import(elsewhere(rows, strategy="isolated", memory={**same, "cue_tokens": 160}), archive)

@@ -14,7 +14,7 @@ from registry.versions.ancestry import learned_tasks, lineage, tasks_by_version
 from registry.versions.records import list_versions
 from tests.query_counts import record_queries
 from tests.registry.conftest import Rows, chats
-from tests.registry.keeping import elsewhere, export_version, import_archive, make_stored_version
+from tests.registry.stored_versions import elsewhere, export_version, import_archive, make_stored_version
 
 
 def _count(rows: Rows, call: Callable[[Session, Version], Any], version: Version) -> int:

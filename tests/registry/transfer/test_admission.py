@@ -1,0 +1,92 @@
+"""Imported versions: registered with their origin, and judged here before they serve."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.adapters import get_adapter
+from registry.database import transaction
+from registry.errors import GateNotPassed, InvalidArchive
+from registry.models import Adapter, Job, Version, VersionImport
+from registry.tasks import create_task
+from registry.transfer.admission import accept_origin_verdict, can_be_checked, find_import, import_version
+from registry.transfer.archive import Archive, read_archive
+from registry.versions.ancestry import learned_tasks
+from tests.registry.conftest import Rows, chats
+from tests.registry.deleting import promote_version
+from tests.registry.stored_versions import elsewhere, export_version, make_stored_version
+
+LIMIT = 10_000_000
+
+
+def _adapter(session: Any, rows: Rows) -> Adapter:
+    return get_adapter(session, rows.project_id, "bot", lock=True)
+
+
+def _import(rows: Rows, archive: Archive) -> tuple[Version, Job]:
+    key = f"projects/{rows.project_id}/artifacts/{archive.description['artifact_hash']}"
+    with transaction(rows.services.sessions) as session:
+        adapter = _adapter(session, rows)
+        return import_version(session, adapter, archive.description, archive.report, key=key, actor="anna")
+
+
+def test_a_version_goes_to_another_installation_and_has_to_pass_there(rows: Rows, tmp_path: Path) -> None:
+    rows.task("a", chats(40))
+    first = make_stored_version(rows, "a")
+    rows.task("b", chats(40, word="parcel"))
+    version = make_stored_version(rows, "b", parent=first)
+    path = export_version(rows, version, tmp_path / "one.tar")
+    assert path.read_bytes() == export_version(rows, version, tmp_path / "again.tar").read_bytes()
+
+    there = elsewhere(rows)
+    with transaction(rows.services.sessions) as session:
+        create_task(session, there.project_id, "a", grader={"kind": "numeric"}, holdout_share=0.5)
+    archive = read_archive(path, tmp_path / "read", max_bytes=LIMIT)
+    imported, check = _import(there, archive)
+    assert (imported.number, imported.parent_id, imported.artifact_hash) == (1, None, version.artifact_hash)
+    assert (check.kind, check.params) == ("check_import", {"version": 1, "promote": False})
+    with transaction(rows.services.sessions) as session:
+        row = session.get_one(Version, imported.id)
+        assert [task.name for task in learned_tasks(session, row)] == ["a", "b"]
+        assert [task.grader["kind"] for task in learned_tasks(session, row)] == ["numeric", "exact"]
+        origin = session.get_one(VersionImport, row.id).origin
+        assert (origin["number"], [each["number"] for each in origin["lineage"]]) == (2, [1, 2])
+        assert row.report["losses"] == [2.0, 1.0, 0.5]
+        assert find_import(session, _adapter(session, there), version.artifact_hash) == row
+    with pytest.raises(GateNotPassed):
+        promote_version(there, imported)
+
+    with transaction(rows.services.sessions) as session:
+        row = session.get_one(Version, imported.id)
+        assert not can_be_checked(session, row)
+        gate = accept_origin_verdict(session, row)
+        assert gate.passed
+        assert gate.reasons == [
+            "not checked here: this installation has no held-out items of a, b; at its origin bot@2 was passed"
+        ]
+    promote_version(there, imported)
+
+
+def test_an_installation_with_held_out_items_checks_itself(rows: Rows, tmp_path: Path) -> None:
+    rows.task("a", chats(40))
+    path = export_version(rows, make_stored_version(rows, "a"), tmp_path / "one.tar")
+    there = elsewhere(rows)
+    there.task("a", chats(40, word="parcel"))
+    imported, _ = _import(there, read_archive(path, tmp_path / "read", max_bytes=LIMIT))
+    with transaction(rows.services.sessions) as session:
+        assert can_be_checked(session, session.get_one(Version, imported.id))
+
+
+def test_an_archive_for_another_base_or_memory_names_both(rows: Rows, tmp_path: Path) -> None:
+    rows.task("a", chats(40))
+    archive = read_archive(
+        export_version(rows, make_stored_version(rows, "a"), tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT
+    )
+    with pytest.raises(InvalidArchive, match="made for tiny at r1; adapter 'bot' is bound to tiny at r2"):
+        _import(elsewhere(rows, base_revision="r2"), archive)
+    there = elsewhere(rows)
+    with transaction(rows.services.sessions) as session:
+        _adapter(session, there).memory = {"latents": 4}
+    with pytest.raises(InvalidArchive, match="latents: None in the archive, 4 here"):
+        _import(there, archive)
