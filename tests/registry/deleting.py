@@ -1,4 +1,4 @@
-"""Data to delete, and deleting it as the endpoint does."""
+"""Data to delete, and its deletion as the endpoint does it."""
 
 import uuid
 from typing import Any
@@ -46,7 +46,7 @@ def promote_version(rows: Rows, version: Version, alias: str = "champion") -> No
 
 
 def advance(rows: Rows) -> list[uuid.UUID]:
-    """As the beat does it."""
+    """Advance all chains of retrainings, as the beat does."""
     with transaction(rows.services.sessions) as session:
         waiting = lines_to_advance(session)
     started = []

@@ -110,7 +110,7 @@ def export_version(rows: Rows, version: Version, path: Path) -> Path:
 
 
 def store_archive(rows: Rows, archive: Archive) -> str:
-    """Its bytes into the project's folders; the key of the artifact."""
+    """Put its bytes into the project's folders. Returns the key of the artifact."""
     store, key = rows.services.store, artifact_key(rows.project_id, archive.description["artifact_hash"])
     store.put_folder(key, archive.folder)
     for part, files in archive.parts.items():
@@ -119,7 +119,7 @@ def store_archive(rows: Rows, archive: Archive) -> str:
 
 
 def import_archive(rows: Rows, path: Path, folder: Path) -> Imported:
-    """Into the adapter of `rows`, unpacked in the empty `folder`: bytes first, then the rows."""
+    """Import an archive into the adapter of `rows`, unpacked in the empty `folder`: bytes first, then the rows."""
     archive = read_archive(path, folder, max_bytes=10_000_000)
     key = store_archive(rows, archive)
     with transaction(rows.services.sessions) as session:
@@ -128,7 +128,7 @@ def import_archive(rows: Rows, path: Path, folder: Path) -> Imported:
 
 
 def purge_versions(rows: Rows, *numbers: int) -> None:
-    """Their rows and their bytes, as retention does it."""
+    """Purge rows and bytes of the versions, as retention does."""
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
         versions = [get_version(session, adapter, number) for number in numbers]
@@ -177,7 +177,7 @@ def whole_database(rows: Rows) -> str:
 
 
 def whole_store(rows: Rows) -> str:
-    """Of the project, and of all jobs: the store is shared with other tests, whose checkpoints are no text."""
+    """All objects of the project and of all jobs, as text where they are text: other tests share the store."""
     keys = stored_keys(rows) + stored_keys(rows, "jobs/")
     return "\n".join(rows.services.store.get(key).decode(errors="replace") for key in keys)
 

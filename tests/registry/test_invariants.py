@@ -207,7 +207,7 @@ class AdapterMachine(RuleBasedStateMachine):
 
     @rule(alias=aliases)
     def promote_again(self, alias: str) -> None:
-        """As a caller does who never got the answer to the first time."""
+        """Repeat a promotion, like a caller who never got the first answer."""
         if self.pointers[alias].current:
             self.promote(self.pointers[alias].current, alias, "none asked")
 

@@ -116,9 +116,9 @@ def test_a_suite_is_frozen_until_something_is_added(rows: Rows) -> None:
 
 
 def test_failures_are_no_references(rows: Rows) -> None:
-    """By what the sender said, else by the reward."""
+    """By the sender's `success`, else by the reward."""
     items = []
-    for said, right in (
+    for fields, right in (
         ({"reward": 1.0}, True),
         ({"reward": 0.0}, False),
         ({"success": False}, False),
@@ -127,8 +127,8 @@ def test_failures_are_no_references(rows: Rows) -> None:
         ({}, True),
     ):
         for n in range(20):
-            messages = [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"{right} {said}"}]
-            items.append({"messages": messages, **said})
+            messages = [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"{right} {fields}"}]
+            items.append({"messages": messages, **fields})
     rows.task("a", items)
     with transaction(rows.services.sessions) as session:
         suite = freeze_suite(session, get_task(session, rows.project_id, "a"))

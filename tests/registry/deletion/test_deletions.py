@@ -103,12 +103,12 @@ def test_the_dry_run_lists_all_and_changes_nothing(rows: Rows) -> None:
     promote_version(rows, child)
     state = whole_database(rows), stored_keys(rows)
     with transaction(rows.services.sessions) as session:
-        told = find_affected(session, rows.project_id, DeletionSubject("session", "s1")).describe()
-    assert told["trajectories"] == 20
-    assert [(v["number"], v["aliases"]) for v in told["versions"]] == [(1, []), (2, ["champion"])]
-    assert [(s["task"], s["number"]) for s in told["suites"]] == [("a", 1)]
-    assert [d["task"] for d in told["datasets"]] == ["a"]
-    assert SECRET not in json.dumps(told)
+        described = find_affected(session, rows.project_id, DeletionSubject("session", "s1")).describe()
+    assert described["trajectories"] == 20
+    assert [(v["number"], v["aliases"]) for v in described["versions"]] == [(1, []), (2, ["champion"])]
+    assert [(s["task"], s["number"]) for s in described["suites"]] == [("a", 1)]
+    assert [d["task"] for d in described["datasets"]] == ["a"]
+    assert SECRET not in json.dumps(described)
     assert (whole_database(rows), stored_keys(rows)) == state
 
 
@@ -152,12 +152,12 @@ def test_withdrawing_moves_aliases_to_the_newest_good_version_and_refuses_the_re
         ]
         session.add(route)
     deleted = delete(rows, "session", "s1", "withdraw")
-    told = deleted.deletion.affected
-    assert {move["alias"]: (move["from"], move["to"]) for move in told["moved"]} == {
+    changed = deleted.deletion.affected
+    assert {move["alias"]: (move["from"], move["to"]) for move in changed["moved"]} == {
         "bot@champion": (4, 1),
         "bot@candidate": (3, 1),
     }
-    assert (told["stranded"], told["ended_routes"]) == ([], ["bot: route 1"])
+    assert (changed["stranded"], changed["ended_routes"]) == ([], ["bot: route 1"])
     with transaction(rows.services.sessions) as session:
         states = states_of(session, [clean.id, bad.id, learned.id, child.id])
         assert {id_ for id_, state in states.items() if state.withdrawn_at} == {learned.id, child.id}
@@ -196,8 +196,8 @@ def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows:
     [first] = deleted.started
     with transaction(rows.services.sessions) as session:
         job = session.get_one(Job, first)
-        asked = {key: job.params[key] for key in ("task", "parent", "promote", "replaces", "training")}
-        assert asked == {"task": "b", "parent": 1, "promote": False, "replaces": 2, "training": {"steps": 5}}
+        params = {key: job.params[key] for key in ("task", "parent", "promote", "replaces", "training")}
+        assert params == {"task": "b", "parent": 1, "promote": False, "replaces": 2, "training": {"steps": 5}}
         assert resolve(session, rows.project_id, "bot").label == "bot@3"
     assert advance(rows) == []
 

@@ -78,10 +78,10 @@ def test_another_project_does_not_wait(rows: Rows, monkeypatch: pytest.MonkeyPat
     first = delete(rows, "trajectory", _two_of_a_dataset(rows)[0])
     other = elsewhere(rows)
     with_secrets(other)
-    theirs, told = delete(other, "session", "s1"), []
-    _between_read_and_write(monkeypatch, lambda: told.append(finish(other, theirs)))
+    theirs, finished = delete(other, "session", "s1"), []
+    _between_read_and_write(monkeypatch, lambda: finished.append(finish(other, theirs)))
     assert finish(rows, first)
-    assert told == [True]
+    assert finished == [True]
 
 
 def test_an_erasure_that_lost_its_turn_is_done_again(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,9 +194,9 @@ def test_what_mends_a_stranded_adapter_becomes_the_champion_under_every_policy(
     with transaction(rows.services.sessions) as session:
         adapter, version = get_adapter(session, rows.project_id, "bot", lock=True), session.get_one(Version, clean.id)
         job = jobs.create_job(session, rows.project_id, "train_weaver", {}, adapter)
-        told = follow_up(session, adapter, version, session.get_one(Gate, gate.id), job)
+        outcome = follow_up(session, adapter, version, session.get_one(Gate, gate.id), job)
         if policy == "manual":
-            assert told.startswith("passed; waits")
+            assert outcome.startswith("passed; waits")
             decide(session, adapter, version, approved=True, actor="anna", reason="")
         assert champion(session, adapter) == version
 

@@ -69,7 +69,7 @@ def test_graded_scores_are_resampled_in_pairs() -> None:
 
 
 def test_graded_scores_without_spread_are_bounded_by_what_was_not_seen() -> None:
-    """Of 20 items none moved: with 95% confidence the share that does is below 1 - 0.025^(1/20) = 0.1684."""
+    """If none of 20 items moved, then with 95% confidence the share that does is below 1 - 0.025^(1/20) = 0.1684."""
     found = compare_pairs([0.3, 0.7] * 10, [0.3, 0.7] * 10, level=0.05)
     assert (found.low, found.high) == (pytest.approx(-0.1684, abs=1e-4), pytest.approx(0.1684, abs=1e-4))
     assert found.p_value == 1.0

@@ -85,7 +85,7 @@ def _put_away(rows: Rows, number: int, how: str) -> None:
 
 
 def _evidence(rows: Rows) -> dict[str, Any]:
-    """Of the newest move."""
+    """Evidence of the newest move."""
     with transaction(rows.services.sessions) as session:
         return history(session, get_adapter(session, rows.project_id, rows.adapter), "champion")[-1].evidence
 

@@ -173,14 +173,14 @@ def _archive_canary(session: Any, routed: Routed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("meanwhile", "stands", "told"),
+    ("meanwhile", "stands", "refusal"),
     [
         (_force_champion, 3, "bot@champion is at version 3"),
         (_archive_canary, 1, "bot@2 is archived"),
     ],
 )
 def test_a_canary_that_the_alias_does_not_allow_ends_and_says_so(
-    routed: Routed, meanwhile: Any, stands: int, told: str
+    routed: Routed, meanwhile: Any, stands: int, refusal: str
 ) -> None:
     """Behind the registry's back: moves of the champion end the route themselves."""
     routed.start_canary(2, terms=BETTER)
@@ -198,7 +198,7 @@ def test_a_canary_that_the_alias_does_not_allow_ends_and_says_so(
     ended = _changes(routed)[-1]
     assert (ended.kind, ended.actor, ended.evidence["verdict"]) == ("ended", MONITOR, "better")
     assert "version 2 is better than 1: +100.0 points" in ended.reason
-    assert f"it was not promoted: {told}" in ended.reason
+    assert f"it was not promoted: {refusal}" in ended.reason
 
 
 def test_a_canary_and_a_person_move_the_champion_at_once(routed: Routed) -> None:
@@ -286,9 +286,9 @@ def nightly(routed: Routed) -> Routed:
         adapter.gate_policy, adapter.canary_share, adapter.canary_margin = "canary", 0.5, 0.5
     assert _passes(routed)[1] == "passed; route 1 gives it 50% of the sessions"
     for _ in range(2):
-        told = _passes(routed)[1]
-        assert told.startswith("passed; no canary was started: route 1 (canary) of bot is live")
-        assert told.endswith("This version is tried next if that one is stopped")
+        message = _passes(routed)[1]
+        assert message.startswith("passed; no canary was started: route 1 (canary) of bot is live")
+        assert message.endswith("This version is tried next if that one is stopped")
     _passes(routed, promote=False)
     return routed
 
@@ -328,9 +328,9 @@ def test_nobody_who_was_compared_with_the_former_champion_is_tried_after_a_promo
     with transaction(nightly.rows.services.sessions) as session:
         adapter = nightly.adapter(session)
         versions = [get_version(session, adapter, number) for number in (7, 8, 9, 10)]
-    told = [_events(nightly, version) for version in versions]
-    assert [len(events) for events in told] == [0, 1, 1, 0]
-    [[level, message]] = told[1]
+    found = [_events(nightly, version) for version in versions]
+    assert [len(events) for events in found] == [0, 1, 1, 0]
+    [[level, message]] = found[1]
     assert level == "warning"
     assert message.startswith("bot@8 is not tried: its gate compared it with version 1, and version 7 is the champion")
     # The next one is compared with the new champion, and tried; nobody follows if it is stopped.

@@ -1,4 +1,4 @@
-"""The held-out share: what begins alike is on one side, also rows of before that was so; and who is told when it is
+"""The held-out share: what begins alike is on one side, also rows of before that was so; and the warning when it is
 most of a task."""
 
 import uuid

@@ -105,7 +105,7 @@ def _forge_whole(files: dict[str, bytes], part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (
             lambda files, part: files.update({f"{part}/memory.safetensors": b"forged"}),
@@ -143,7 +143,7 @@ def _forge_whole(files: dict[str, bytes], part: str) -> None:
     ],
 )
 def test_a_broken_part_is_named_with_what_was_expected(
-    rows: Rows, desk: list[Version], tmp_path: Path, edit: Callable[[dict[str, bytes], str], None], told: str
+    rows: Rows, desk: list[Version], tmp_path: Path, edit: Callable[[dict[str, bytes], str], None], message: str
 ) -> None:
     first, second, _ = desk
     part = f"parts/{first.artifact_hash}"
@@ -160,7 +160,7 @@ def test_a_broken_part_is_named_with_what_was_expected(
         "router": manifest["router.safetensors"],
         "forged": hashlib.sha256(b"forged").hexdigest(),
     }
-    assert told.format(**names) in str(refused.value)
+    assert message.format(**names) in str(refused.value)
     assert not (tmp_path / "outside").exists()
 
 

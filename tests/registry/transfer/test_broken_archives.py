@@ -23,7 +23,7 @@ def _set_description(**fields: Any) -> Callable[[dict[str, bytes]], None]:
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (lambda f: f.update({"artifact/memory.safetensors": b"forged"}), "memory.safetensors has sha256"),
         (lambda f: f.update({"artifact/more.bin": b""}), "unexpected ['more.bin']"),
@@ -43,14 +43,14 @@ def _set_description(**fields: Any) -> Callable[[dict[str, bytes]], None]:
     ],
 )
 def test_a_broken_archive_is_refused(
-    rows: Rows, tmp_path: Path, edit: Callable[[dict[str, bytes]], None], told: str
+    rows: Rows, tmp_path: Path, edit: Callable[[dict[str, bytes]], None], message: str
 ) -> None:
     rows.task("a", chats(40))
     path = export_version(rows, make_stored_version(rows, "a"), tmp_path / "one.tar")
     broken = retar(path, tmp_path / "broken.tar", edit)
     with pytest.raises(InvalidArchive) as refused:
         read_archive(broken, tmp_path / "read", max_bytes=LIMIT)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert not (tmp_path / "outside").exists()
 
 

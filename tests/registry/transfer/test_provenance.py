@@ -52,9 +52,9 @@ def _servable(rows: Rows, version: Version) -> bool:
 
 
 def _strip_lineage(files: dict[str, bytes]) -> None:
-    """The ancestors' places, as if the version had none."""
-    told = json.loads(files["version.json"])
-    files["version.json"] = json.dumps({**told, "lineage": told["lineage"][-1:]}).encode()
+    """Remove the ancestors, as if the version had none."""
+    description = json.loads(files["version.json"])
+    files["version.json"] = json.dumps({**description, "lineage": description["lineage"][-1:]}).encode()
 
 
 @pytest.mark.parametrize("stripped", [False, True])
@@ -124,8 +124,8 @@ def test_what_learned_erased_data_does_not_come_in_whatever_the_policy(
 ) -> None:
     path = export_version(rows, line[1], tmp_path / "two.tar")
     _delete_victim(rows, "keep")
-    told = r"the lineage of bot@2 has dataset [0-9a-f]{64}, of which deletion .* removed data here at"
-    with pytest.raises(LearnedDeleted, match=told):
+    message = r"the lineage of bot@2 has dataset [0-9a-f]{64}, of which deletion .* removed data here at"
+    with pytest.raises(LearnedDeleted, match=message):
         import_archive(beside(rows, "copy"), path, tmp_path / "read")
     with transaction(rows.services.sessions) as session:
         check_exportable(session, session.get_one(Version, line[1].id))

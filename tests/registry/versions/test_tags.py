@@ -17,7 +17,7 @@ def test_tags_are_free_labels_with_a_history(rows: Rows) -> None:
         assert tags_of(session, [version.id]) == {version.id: ["first", "second"]}
         untag(session, version, "second", actor="ben")
         untag(session, version, "never", actor="ben")
-        told = [(c.kind, c.evidence["tag"], c.actor) for c in version_changes(session, version)]
-        assert told == [("tagged", "second", "anna"), ("tagged", "first", "anna"), ("untagged", "second", "ben")]
+        changes = [(c.kind, c.evidence["tag"], c.actor) for c in version_changes(session, version)]
+        assert changes == [("tagged", "second", "anna"), ("tagged", "first", "anna"), ("untagged", "second", "ben")]
         with pytest.raises(InvalidName):
             tag(session, version, "No Spaces", actor="anna")
