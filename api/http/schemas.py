@@ -68,7 +68,7 @@ class AdapterOut(BaseModel):
 
 
 class GateDecisionOut(BaseModel):
-    """What a person said to a version that waited."""
+    """A person's decision on a version that waited."""
 
     approved: bool
     actor: str

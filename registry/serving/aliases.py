@@ -59,9 +59,9 @@ def promote(
     """
     check_name("alias", alias)
     gate = gate_of(session, version)
-    reason_against = _why_not_passed(version, gate)
-    if gate is None or reason_against is not None:
-        raise GateNotPassed(reason_against)
+    refusal = _why_not_passed(version, gate)
+    if gate is None or refusal is not None:
+        raise GateNotPassed(refusal)
     check_servable(session, version)
     _check_expected(session, adapter, alias, expected)
     grounds = {"gate": str(gate.id), **(evidence or {})}

@@ -17,7 +17,7 @@ from registry.json_text import show
 from registry.models import Task
 from registry.tasks import find_tasks
 from registry.trajectories.draft import Draft
-from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
+from registry.trajectories.formats.formats import DEFAULT_FORMAT, parse_trajectory, read_trajectory
 from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_shared_prefix_group, held_out, stored_sides
 from registry.trajectories.jsonl import JsonLine
 from registry.trajectories.records import Key, NewTrajectory, find_stored, insert_trajectories
@@ -84,7 +84,7 @@ class ImportReport:
                 self.lines_left_out += 1
 
 
-def read_line(line: JsonLine, *, max_bytes: int) -> Sent:
+def read_line(line: JsonLine, *, max_bytes: int, format_name: str = DEFAULT_FORMAT) -> Sent:
     """Check one JSONL line."""
     try:
         if line.data is None:
@@ -92,15 +92,15 @@ def read_line(line: JsonLine, *, max_bytes: int) -> Sent:
                 "line_too_long",
                 f"longer than {max_bytes} bytes; the limit of one line (MEMGEN_MAX_TRAJECTORY_BYTES)",
             )
-        return line.number, parse_trajectory(line.data)
+        return line.number, parse_trajectory(line.data, format_name)
     except InvalidTrajectory as refusal:
         return line.number, refusal
 
 
-def read_item(number: int, item: object) -> Sent:
+def read_item(number: int, item: object, format_name: str = DEFAULT_FORMAT) -> Sent:
     """Check one parsed object."""
     try:
-        return number, read_trajectory(item)
+        return number, read_trajectory(item, format_name)
     except InvalidTrajectory as refusal:
         return number, refusal
 

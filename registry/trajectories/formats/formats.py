@@ -5,9 +5,9 @@ To add a format, write a module beside `openai.py` with
     SCHEMA: JsonObject                   JSON Schema of one sent trajectory, shown at /docs
     def read(item: object) -> Draft      from a parsed JSON value; raises InvalidTrajectory with a stable code
 
-and name it in `FORMATS`. A reader is pure: whether the task exists, or the trajectory is already stored, is for
-`registry.trajectories.imports`. What a reader returns has passed `check_conversation`, so that training can learn
-from it, and `content_hash`, so that it can be stored.
+and name it in `FORMATS`; `read_item` and `read_line` of `registry.trajectories.imports` take that name. A reader is
+pure: whether the task exists, or the trajectory is already stored, is for the import. What a reader returns has passed
+`check_conversation`, so that training can learn from it, and `content_hash`, so that it can be stored.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ import pytest
 from registry.errors import InvalidTrajectory
 from registry.json_text import MAX_DEPTH
 from registry.trajectories.formats.formats import FORMATS, parse_trajectory, read_trajectory
-from registry.trajectories.imports import read_line
+from registry.trajectories.imports import read_item, read_line
 from registry.trajectories.jsonl import JsonLine
 from tests.trajectory_samples import chat, line
 
@@ -28,6 +28,7 @@ def test_the_schema_shows_the_fields_that_are_read() -> None:
     assert shown["additionalProperties"] is False
     draft = read_trajectory(FULL)
     assert draft == parse_trajectory(line(FULL))
+    assert read_item(1, FULL, "openai") == (1, draft)
     assert {field: getattr(draft, field) for field in FULL} == {**FULL, "tools": None}
 
 
