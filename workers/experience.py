@@ -5,7 +5,7 @@ from typing import Any
 
 from memgen.experience.cue import Cue
 from memgen.experience.insights import Pair, pairs_of
-from memgen.experience.pool import Insight, PastTrajectory, told
+from memgen.experience.pool import Insight, PastTrajectory, past_trajectory
 from memgen.experience.retrieval import same_prompt
 from memgen.generation.distil import distil
 from memgen.memory.host import AdapterHost
@@ -52,7 +52,7 @@ def remember(
     if trained.config.cue_insights:
         bad = [_told(line) for line in known if _failed(line, min_reward)]
         insights = [*written, *_distilled(running, host, pairs_of(bad, good), trained.recall.pool.insights)]
-    trained.recall = trained.recall.remembering(good, insights)
+    trained.recall = trained.recall.with_entries(good, insights)
     pool = trained.recall.pool
     running.event(
         f"the weaver is shown up to {trained.config.cue_tokens} tokens of {len(pool.trajectories)} past trajectories "
@@ -76,7 +76,7 @@ def _failed(line: dict[str, Any], min_reward: float) -> bool:
 
 def _told(line: dict[str, Any]) -> PastTrajectory:
     reward = 1.0 if line["reward"] is None else line["reward"]
-    return told(line["id"], line["task"], line["messages"], reward)
+    return past_trajectory(line["id"], line["task"], line["messages"], reward)
 
 
 def _distilled(

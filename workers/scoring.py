@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from memgen.evaluation.accuracy import Item, item_of
+from memgen.evaluation.accuracy import HeldOutItem, item_of
 from memgen.evaluation.routed import score_routed
 from memgen.text.chat import render_prompt, tokenize
 from registry import jobs
@@ -129,7 +129,7 @@ def _score(
     subject: Version | None,
     task: Task,
     suite_id: uuid.UUID,
-    items: Sequence[Item],
+    items: Sequence[HeldOutItem],
 ) -> float:
     who = evaluations.subject_of(adapter, subject)
     with transaction(running.services.sessions) as session:

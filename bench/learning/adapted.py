@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from memgen.backbone.decoder import Decoder, Part
+from memgen.backbone.decoder import Decoder, DecoderPart
 from memgen.backbone.kv_cache import KVShape, Window
 from memgen.backbone.loading import Backbone
 from memgen.backbone.lora import Lora, LoraTokens
@@ -41,7 +41,7 @@ class AdaptedDecoder:
             raise ValueError("an adapted base serves without memories; got the adapters of one")
         return self._decoder.forward(embeds, window, self._lora, present=present, checkpointing=checkpointing)
 
-    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+    def forward_together(self, parts: Sequence[DecoderPart]) -> list[Tensor]:
         return [self.forward(part.embeds, part.window, part.lora) for part in parts]
 
     def logits(self, hidden: Tensor) -> Tensor:

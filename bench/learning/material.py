@@ -16,7 +16,7 @@ from bench.learning.systems import Link
 from bench.router.prompts import ordinary_text
 from memgen.backbone.loading import Backbone
 from memgen.errors import NothingToTrain
-from memgen.experience.pool import Experience, told
+from memgen.experience.pool import Experience, past_trajectory
 from memgen.tasks.catalogue import make_task
 from memgen.tasks.task import Task, TaskItem
 from memgen.text.chat import Answer, ChatMessage, message_calls, message_text, render_answer, render_prompt, tokenize
@@ -104,7 +104,7 @@ class Material:
             for number, messages in enumerate(self.demonstrations(task, seed)):
                 entry_id = f"{self.plan.labels[task]}-{number}"
                 conversations[entry_id] = messages
-                entries.append(told(entry_id, self.plan.labels[task], messages, 1.0))
+                entries.append(past_trajectory(entry_id, self.plan.labels[task], messages, 1.0))
         return Experience(tuple(entries)), conversations
 
     def text_messages(self) -> list[list[ChatMessage]]:

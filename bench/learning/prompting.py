@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.learning.material import Material
 from bench.learning.systems import FewShot, Retrieval
-from memgen.experience.pool import asked
+from memgen.experience.pool import question_of
 from memgen.experience.retrieval import Query, Retriever
 from memgen.tasks.task import Environment, Observation, TaskItem
 from memgen.text.chat import Answer, ChatMessage
@@ -72,7 +72,7 @@ def _retrieving(material: Material, system: Retrieval) -> Prompting:
     retriever = Retriever(pool, "bm25")
 
     def prompting(messages: Messages) -> list[ChatMessage]:
-        query = Query(asked(messages), trajectories=material.plan.demonstrations, insights=0)
+        query = Query(question_of(messages), trajectories=material.plan.demonstrations, insights=0)
         found = [conversations[hit.entry.entry_id] for hit in retriever.search(query)]
         return _insert(messages, _fitting(material, found))
 

@@ -31,7 +31,7 @@ from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.backbone.prompt_cache import read_prompts
 from memgen.backbone.states import prompt_states
 from memgen.generation.intervals import wilson_interval
-from memgen.routing.router import Route, Router
+from memgen.routing.router import RoutedPrompt, Router
 from memgen.text.chat import render_prompt, tokenize
 from workers.code_version import code_version
 
@@ -51,7 +51,7 @@ class Share:
     closest: float = math.inf
     """Smallest distance of a prompt to a task, over that task's radius."""
 
-    def add(self, routes: Sequence[Route], expected: Sequence[str]) -> None:
+    def add(self, routes: Sequence[RoutedPrompt], expected: Sequence[str]) -> None:
         """What one seed's router did with the prompts."""
         targets = [route.task or BASE for route in routes]
         self.items = len(routes)

@@ -18,7 +18,7 @@ from memgen.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Part:
+class DecoderPart:
     """Some rows of a cache and what they read next."""
 
     embeds: Tensor
@@ -52,7 +52,7 @@ class Decoder(Protocol):
         """
         ...
 
-    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+    def forward_together(self, parts: Sequence[DecoderPart]) -> list[Tensor]:
         """`forward` of parts with no row in common, in one pass over the weights where the decoder can."""
         ...
 

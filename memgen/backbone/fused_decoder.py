@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from memgen.backbone.decoder import Part, kv_shape, output_logits
+from memgen.backbone.decoder import DecoderPart, kv_shape, output_logits
 from memgen.backbone.kv_cache import Window
 from memgen.backbone.lora import LoraTokens
 from memgen.errors import ConfigError
@@ -141,12 +141,12 @@ class FusedDecoder:
         present: Tensor | None = None,
         checkpointing: bool = False,
     ) -> Tensor:
-        return self._forward([Part(embeds, window, lora)], present, checkpointing=checkpointing)[0]
+        return self._forward([DecoderPart(embeds, window, lora)], present, checkpointing=checkpointing)[0]
 
-    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+    def forward_together(self, parts: Sequence[DecoderPart]) -> list[Tensor]:
         return self._forward(parts, None, checkpointing=False)
 
-    def _forward(self, parts: Sequence[Part], present: Tensor | None, *, checkpointing: bool) -> list[Tensor]:
+    def _forward(self, parts: Sequence[DecoderPart], present: Tensor | None, *, checkpointing: bool) -> list[Tensor]:
         views = [self._view(part, present) for part in parts]
         read = [view.gather(part.embeds) for view, part in zip(views, parts, strict=True)]
         hidden, passing = _joined(read), self._pass(parts, views, [len(tokens) for tokens in read])
@@ -210,7 +210,7 @@ class FusedDecoder:
         mixed = mixed.view(rows, heads, self._group, tokens, size).permute(0, 3, 1, 2, 4)
         return mixed.reshape(rows, tokens, -1)
 
-    def _pass(self, parts: Sequence[Part], views: list[_View], counts: list[int]) -> _Pass:
+    def _pass(self, parts: Sequence[DecoderPart], views: list[_View], counts: list[int]) -> _Pass:
         positions = _joined([view.gather(part.window.positions) for view, part in zip(views, parts, strict=True)])
         cos, sin = (part[0] for part in self._rotary(parts[0].embeds, positions[None]))
         half = self.kv_shape.head_size // 2
@@ -225,7 +225,7 @@ class FusedDecoder:
             lora = LoraTokens.joined(loras, counts, positions.device) if any(loras) else None
         return _Pass(views, counts, cos[:, None], signed, lora)
 
-    def _view(self, part: Part, present: Tensor | None) -> _View:
+    def _view(self, part: DecoderPart, present: Tensor | None) -> _View:
         embeds, window = part.embeds, part.window
         index = None if present is None or bool(present.all()) else present.flatten().nonzero().squeeze(1)
         bias = None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
-from memgen.backbone.decoder import Part, kv_shape, output_logits
+from memgen.backbone.decoder import DecoderPart, kv_shape, output_logits
 from memgen.backbone.kv_cache import Window
 from memgen.backbone.lora import LoraTokens
 from memgen.errors import ModelError
@@ -47,7 +47,7 @@ class TransformersDecoder:
             ).last_hidden_state
         return hidden
 
-    def forward_together(self, parts: Sequence[Part]) -> list[Tensor]:
+    def forward_together(self, parts: Sequence[DecoderPart]) -> list[Tensor]:
         return [self.forward(part.embeds, part.window, part.lora) for part in parts]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from memgen.training.losses import mean_by_example
 
 
 @dataclass(frozen=True)
-class Item:
+class HeldOutItem:
     """A held-out item: the prompt and tools of its last supervised turn, and what the expert said."""
 
     messages: tuple[dict[str, Any], ...]
@@ -44,7 +44,9 @@ class SuiteScore:
     seconds: float
 
 
-def item_of(messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, metadata: dict[str, Any]) -> Item:
+def item_of(
+    messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, metadata: dict[str, Any]
+) -> HeldOutItem:
     """The item of a trajectory: its last assistant turn with weight is the reference.
 
     Raises:
@@ -53,13 +55,13 @@ def item_of(messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | No
     turns = [n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight", 1) != 0]
     if not turns:
         raise NothingToTrain("a held-out trajectory has no supervised assistant turn")
-    return Item(tuple(messages[: turns[-1]]), tools, Reference(messages[turns[-1]], metadata))
+    return HeldOutItem(tuple(messages[: turns[-1]]), tools, Reference(messages[turns[-1]], metadata))
 
 
 def score_suite(
     host: AdapterHost,
     memory: str | None,
-    items: Sequence[Item],
+    items: Sequence[HeldOutItem],
     grader: dict[str, Any],
     *,
     batch_size: int = 32,
@@ -80,7 +82,7 @@ def score_suite(
     return SuiteScore(mean, tuple(scores), time.perf_counter() - started)
 
 
-def answer_budget(host: AdapterHost, items: Sequence[Item]) -> int:
+def answer_budget(host: AdapterHost, items: Sequence[HeldOutItem]) -> int:
     """New tokens allowed for an answer: a quarter more than the longest reference, so that none is cut off."""
     longest = max(len(_example(host, item).target_ids) for item in items)
     return longest + longest // 4 + 8
@@ -89,7 +91,7 @@ def answer_budget(host: AdapterHost, items: Sequence[Item]) -> int:
 def _graded(
     host: AdapterHost,
     memory: str | None,
-    items: Sequence[Item],
+    items: Sequence[HeldOutItem],
     spec: dict[str, Any],
     batch_size: int,
     on_done: Callable[[int], None] | None,
@@ -113,7 +115,7 @@ def _graded(
 def _likelihoods(
     host: AdapterHost,
     memory: str | None,
-    items: Sequence[Item],
+    items: Sequence[HeldOutItem],
     batch_size: int,
     on_done: Callable[[int], None] | None,
 ) -> list[ItemScore]:
@@ -135,7 +137,7 @@ def _likelihoods(
     return scores
 
 
-def _example(host: AdapterHost, item: Item) -> Example:
+def _example(host: AdapterHost, item: HeldOutItem) -> Example:
     tokenizer = host.backbone.tokenizer
     prompt, answer = render_answer(tokenizer, [*item.messages, item.reference.message], item.tools)
     return Example(tokenize(tokenizer, prompt), tokenize(tokenizer, answer))

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memgen.evaluation.accuracy import Item, ItemScore, SuiteScore, score_suite
+from memgen.evaluation.accuracy import HeldOutItem, ItemScore, SuiteScore, score_suite
 from memgen.memory.host import AdapterHost
 
 
 def score_routed(
     host: AdapterHost,
     memories: Sequence[str | None],
-    items: Sequence[Item],
+    items: Sequence[HeldOutItem],
     grader: dict[str, Any],
     *,
     on_done: Callable[[int], None] | None = None,

@@ -51,7 +51,7 @@ def pairs_of(failures: Sequence[PastTrajectory], successes: Sequence[PastTraject
     return tuple(Pair(worst, best) for worst, best in extremes if worst.reward < best.reward)
 
 
-def given_insights(task: str, texts: Iterable[str]) -> tuple[Insight, ...]:
+def written_insights(task: str, texts: Iterable[str]) -> tuple[Insight, ...]:
     """Insights that somebody wrote, the most important first; empty and repeated ones are dropped.
 
     Leave-one-out can't know what they were written from.

@@ -1,10 +1,10 @@
-"""What a model has lived through, as text: past trajectories, and insights distilled from them.
+"""Past experience as text: trajectories, and insights distilled from them.
 
 The external memory of ExpeL (Zhao et al., arXiv 2308.10144): its experience pool and its list of insights. A pool is
 an immutable value; a changed pool is a new one. On disk it is a folder, checked in every byte, never pickled:
 
 entries.json           trajectories and insights
-states.safetensors     a hidden state for each entry, if the pool was given any
+states.safetensors     a hidden state for each entry, if the pool has states
 manifest.json          sha256 of both
 """
 
@@ -28,36 +28,36 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class PastTrajectory:
-    """One rollout, told in text."""
+    """One rollout as text."""
 
     entry_id: str
     task: str
     prompt: str
-    """What was asked, without what every prompt of the task shares."""
+    """The question, without what every prompt of the task shares."""
     answer: str
-    """What was answered; of several turns, all of them."""
+    """The answer; of several turns, all of them."""
     reward: float
 
     @property
     def searched_text(self) -> str:
-        """A new prompt is compared with the old one: an answer's words would favour long answers."""
+        """The prompt alone: an answer's words would favour long answers."""
         return self.prompt
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Prompts whose answers this entry tells of."""
+        """Prompts whose answers this entry contains."""
         return (self.prompt,)
 
 
 @dataclass(frozen=True)
 class Insight:
-    """A short text that says what to do, or what to leave."""
+    """A short text that says what to do, or what not to do."""
 
     entry_id: str
     task: str
     text: str
     prompts: tuple[str, ...] = ()
-    """Of the trajectories it was distilled from: it may give their answers away. Without any, somebody wrote it."""
+    """Prompts of the trajectories it was distilled from: it may give their answers away. If empty, somebody wrote it."""
     sources: tuple[str, ...] = ()
     """Ids of these trajectories, the failed ones too."""
 
@@ -83,35 +83,35 @@ def merged_insights(insights: Iterable[Insight]) -> tuple[Insight, ...]:
     return tuple(sorted(merged.values(), key=lambda insight: (bool(insight.prompts), -len(insight.prompts))))
 
 
-def told(entry_id: str, task: str, messages: Sequence[ChatMessage], reward: float) -> PastTrajectory:
+def past_trajectory(entry_id: str, task: str, messages: Sequence[ChatMessage], reward: float) -> PastTrajectory:
     """A conversation as an entry.
 
-    Its prompt is what `asked` says. Its answer is all that follows: the assistant's turns with their tool calls, and
-    between them, behind `Q:` and `A:`, what the environment said.
+    Its prompt is `question_of` them. Its answer is all that follows: the assistant's turns with their tool calls, and
+    between them, behind `Q:` and `A:`, the environment's messages.
     """
-    begun = _first_answer(messages)
-    turns = [(message["role"] == "assistant", _spoken(message)) for message in messages[begun:]]
-    text = "\n".join(f"{'A' if answers else 'Q'}: {said}" for answers, said in turns)
-    return PastTrajectory(entry_id, task, asked(messages), text.removeprefix("A: "), reward)
+    start = _first_answer(messages)
+    turns = [(message["role"] == "assistant", _full_text(message)) for message in messages[start:]]
+    text = "\n".join(f"{'A' if answers else 'Q'}: {content}" for answers, content in turns)
+    return PastTrajectory(entry_id, task, question_of(messages), text.removeprefix("A: "), reward)
 
 
-def asked(messages: Sequence[ChatMessage]) -> str:
-    """What the user says in front of the first assistant turn. System messages are a task's, not a prompt's."""
-    return "\n".join(_spoken(m) for m in messages[: _first_answer(messages)] if m["role"] == "user")
+def question_of(messages: Sequence[ChatMessage]) -> str:
+    """The user's messages in front of the first assistant turn. System messages are a task's, not a prompt's."""
+    return "\n".join(_full_text(m) for m in messages[: _first_answer(messages)] if m["role"] == "user")
 
 
 def _first_answer(messages: Sequence[ChatMessage]) -> int:
     return next((n for n, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
 
 
-def _spoken(message: ChatMessage) -> str:
+def _full_text(message: ChatMessage) -> str:
     calls = [call_text(call["name"], call["arguments"]) for call in message_calls(message)]
     return "\n".join(part for part in (message_text(message), *calls) if part)
 
 
 @dataclass(frozen=True, eq=False)
 class EntryStates:
-    """What a base makes of the entries' searched texts."""
+    """Hidden states of a base that has read the entries' searched texts."""
 
     vectors: Tensor
     """`(N, H)` float32, in the order of `Experience.entries`."""
@@ -174,7 +174,7 @@ class Experience:
         """Read a saved pool.
 
         Args:
-            backbone: the base whose states will be asked for; None leaves saved states unchecked.
+            backbone: the base whose states the pool must have; None leaves saved states unchecked.
 
         Raises:
             ArtifactMissing: a file is not there.

@@ -12,7 +12,7 @@ from memgen.backbone.loading import Backbone
 from memgen.backbone.states import text_states
 from memgen.config import MemoryConfig
 from memgen.experience.cue import NO_CUE, Cue, render_cue
-from memgen.experience.pool import Entry, Experience, Insight, PastTrajectory, asked, merged_insights
+from memgen.experience.pool import Entry, Experience, Insight, PastTrajectory, merged_insights, question_of
 from memgen.experience.retrieval import Hit, Query, Retriever, with_states
 from memgen.text.chat import ChatMessage
 
@@ -42,7 +42,7 @@ class Recall:
         self._backbone, self._config = backbone, config
         self._retriever = Retriever(pool, "fused" if config.cue_states else "bm25")
 
-    def remembering(self, trajectories: Sequence[PastTrajectory], insights: Sequence[Insight] = ()) -> "Recall":
+    def with_entries(self, trajectories: Sequence[PastTrajectory], insights: Sequence[Insight] = ()) -> "Recall":
         """One that remembers these too: trajectories as the last ones, where one of a known id takes the place of what
         had it, and insights merged with those at hand.
 
@@ -67,7 +67,7 @@ class Recall:
         Returns:
             A cue for each. It is empty where nothing alike is known, or the base can't read so long a question.
         """
-        questions = [asked(messages) for messages in conversations]
+        questions = [question_of(messages) for messages in conversations]
         return [
             self._cue(question, state, leave_one_out)
             for question, state in zip(questions, self._states(questions), strict=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from memgen.backbone.decoder import Part
+from memgen.backbone.decoder import DecoderPart
 from memgen.backbone.kv_cache import SlotCache
 from memgen.backbone.lora import LoraTokens
 from memgen.backbone.prompt_cache import PromptCache
@@ -175,12 +175,12 @@ class Decoding:
             self._streams.add_latents(place, part)
         return latents
 
-    def _part(self, kind: Insertion | None, places: Sequence[int], woven: dict[int, Tensor]) -> Part:
+    def _part(self, kind: Insertion | None, places: Sequence[int], woven: dict[int, Tensor]) -> DecoderPart:
         """What rows read that make the same kind of insertion, or none: their newest tokens last with form `cache`,
         and first with form `embedding`."""
         newest = self._newest(places)
         if kind is None:
-            return Part(newest, self._slots.window(places, 1))
+            return DecoderPart(newest, self._slots.window(places, 1))
         if kind.form == "cache":
             rows, memories = [self._rows[place] for place in places], [self._memory(place) for place in places]
             reread, cues = self._embed([row.reread for row in rows]), [row.cue for row in rows]
@@ -188,7 +188,7 @@ class Decoding:
                 self._slots, places, memories, cues, reread, newest, at_prompt_end=kind.at_prompt_end
             )
         latents = torch.stack([woven[place] for place in places])
-        return Part(torch.cat([newest, latents], dim=1), self._slots.window(places, kind.woven + 1))
+        return DecoderPart(torch.cat([newest, latents], dim=1), self._slots.window(places, kind.woven + 1))
 
     def _note_insertions(self, kind: Insertion, places: Sequence[int], latents: Sequence[Tensor]) -> None:
         for place, states in zip(places, latents, strict=True):

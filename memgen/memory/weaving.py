@@ -23,7 +23,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from memgen.backbone.decoder import Part
+from memgen.backbone.decoder import DecoderPart
 from memgen.backbone.kv_cache import Prefix, SlotCache, Window
 from memgen.backbone.loading import Backbone
 from memgen.backbone.lora import Lora, LoraTokens
@@ -31,8 +31,8 @@ from memgen.memory.cue_window import CuedWindow
 from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory
 
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
+_T = TypeVar("_T")
+_K = TypeVar("_K", bound=Hashable)
 
 
 def weave_into_cache(
@@ -44,7 +44,7 @@ def weave_into_cache(
     newest: Tensor,
     *,
     at_prompt_end: bool,
-) -> Part:
+) -> DecoderPart:
     """Form `cache`: each row's queries over its cache and over its cue if it has one, then its newest token.
 
     Args:
@@ -52,7 +52,7 @@ def weave_into_cache(
         newest: `(R, 1, H)`, read by the bare base behind the latents, in the same pass.
 
     Returns:
-        `W + K + 1` tokens of each row. All `memories` must have the same K here.
+        `W + _K + 1` tokens of each row. All `memories` must have the same K here.
     """
     queries = torch.stack([m.queries(at_prompt_end=at_prompt_end)() for m in memories]).to(newest.dtype)
     woven = torch.cat([reread, queries], dim=1)
@@ -63,7 +63,7 @@ def weave_into_cache(
         readers = torch.ones_like(window.positions, dtype=torch.bool)
         readers[:, count:] = False
         window = CuedWindow(window, cues, readers)
-    return Part(torch.cat([woven, newest], dim=1), window, lora)
+    return DecoderPart(torch.cat([woven, newest], dim=1), window, lora)
 
 
 class Streams:
@@ -91,11 +91,11 @@ class Streams:
         self._unread_ids[row].extend(ids)
 
     def add_latents(self, row: int, latents: Tensor) -> None:
-        """Note latents `(K, H)` that the reasoner reads."""
+        """Note latents `(_K, H)` that the reasoner reads."""
         self._unread[row].append(latents)
 
     def weave(self, rows: Sequence[int], *, at_prompt_end: bool) -> list[Tensor]:
-        """Latents `(K, H)` for each row, as input embeddings of the reasoner."""
+        """Latents `(_K, H)` for each row, as input embeddings of the reasoner."""
         latents: dict[int, Tensor] = {}
         for base, some in grouped(rows, lambda row: self._weaver_base(row).name).items():
             cache = self._weavers.get(base)
@@ -171,15 +171,15 @@ def _read(
     return base.decoder.forward(batch.to(shape.dtype), cache.window(rows, width), adapters)
 
 
-def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:
     """Items by key, in order of first appearance."""
-    groups: dict[K, list[T]] = {}
+    groups: dict[_K, list[_T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
 
 
-def _required(value: T | None) -> T:
+def _required(value: _T | None) -> _T:
     if value is None:
         raise RuntimeError("a row without memory, or without a learned trigger, was asked to weave or decide")
     return value

@@ -26,7 +26,7 @@ _DESCRIPTION = "isolated.json"
 _ROUTER = "router.safetensors"
 
 
-class Turn(Protocol):
+class PromptedTurn(Protocol):
     """What a router learns from one supervised turn: `memgen.training.examples.Example` is one."""
 
     @property
@@ -82,7 +82,7 @@ class Isolated:
         return [route.task for route in self.router.route(states)]
 
 
-def served_prompts(examples: Sequence[Turn]) -> list[Tokens]:
+def served_prompts(examples: Sequence[PromptedTurn]) -> list[Tokens]:
     """Prompts to learn a task's region from: one a conversation, and not always the same turn of it; no prompt twice.
 
     Of conversations with turns `[a, b]`, `[c, d]` and `[e]` they are `a`, `d` and `e`.
@@ -96,7 +96,7 @@ def served_prompts(examples: Sequence[Turn]) -> list[Tokens]:
 
 
 def with_task(
-    parent: Isolated | None, parent_hash: str | None, backbone: Backbone, task: str, examples: Sequence[Turn]
+    parent: Isolated | None, parent_hash: str | None, backbone: Backbone, task: str, examples: Sequence[PromptedTurn]
 ) -> Isolated:
     """What a version with a new memory for `task` holds, beside what its parent (None: nothing) has for the others.
 

@@ -77,7 +77,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Route:
+class RoutedPrompt:
     """Where a prompt goes."""
 
     task: str | None
@@ -124,7 +124,7 @@ class Router:
         """A router that no longer knows `task`."""
         return replace(self, regions={name: region for name, region in self.regions.items() if name != task})
 
-    def route(self, states: Tensor) -> list[Route]:
+    def route(self, states: Tensor) -> list[RoutedPrompt]:
         """Where each of the prompts with states `(N, H)` goes.
 
         Raises:
@@ -136,11 +136,11 @@ class Router:
             self._route({task: float(values[row]) for task, values in distances.items()}) for row in range(len(states))
         ]
 
-    def _route(self, distances: dict[str, float]) -> Route:
+    def _route(self, distances: dict[str, float]) -> RoutedPrompt:
         fits = {task: distance / self.regions[task].radius for task, distance in distances.items()}
         # A state that is not a number is inside of nothing.
         surprise = {t: distances[t] ** 2 + self.regions[t].log_volume for t, fit in fits.items() if fit <= 1}
-        return Route(min(surprise, key=lambda task: surprise[task], default=None), fits)
+        return RoutedPrompt(min(surprise, key=lambda task: surprise[task], default=None), fits)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, with everything that is not a tensor as JSON in its header."""

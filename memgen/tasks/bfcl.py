@@ -13,7 +13,7 @@ from typing import Any
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.tasks.function_calls import call_matches
 from memgen.tasks.graders import Reference, make_grader
-from memgen.tasks.row_task import Row, RowTask, split_by_question
+from memgen.tasks.row_task import DataRow, RowTask, split_by_question
 from memgen.tasks.task import SingleTurn
 from memgen.text.chat import message_text
 
@@ -42,7 +42,7 @@ def bfcl(
         raise ConfigError(f"got the categories {list(categories)}; expected some of {', '.join(CATEGORIES)}")
     grade = make_grader({"kind": "function_call"})
 
-    def make_item(row: Row) -> SingleTurn:
+    def make_item(row: DataRow) -> SingleTurn:
         *prompt, answer = row["messages"]
         return SingleTurn(row["trajectory_id"], tuple(prompt), grade, Reference(answer, row["metadata"]), row["tools"])
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.tasks.graders import Grader, Reference, make_grader
 from memgen.tasks.recorded import RecordedConversation
-from memgen.tasks.row_task import Row, Rows, RowTask, Side, keep_split, split_by_question
+from memgen.tasks.row_task import DataRow, Rows, RowTask, Side, keep_split, split_by_question
 from memgen.tasks.split import question_digest
 from memgen.tasks.task import SingleTurn
 from memgen.text.chat import ChatMessage
@@ -35,7 +35,7 @@ def gsm8k(
     """
     ask, grade = "Think step by step. End with #### and the number alone.", make_grader({"kind": "numeric"})
 
-    def make_item(row: Row) -> SingleTurn:
+    def make_item(row: DataRow) -> SingleTurn:
         expert = _CALCULATOR.sub("", row["answer"])
         return _single_turn("gsm8k", row["question"], ask, expert, grade)
 
@@ -61,7 +61,7 @@ def kodcode(
     """
     grade = make_grader({"kind": "code", "timeout_seconds": timeout_seconds})
 
-    def make_item(row: Row) -> SingleTurn:
+    def make_item(row: DataRow) -> SingleTurn:
         declared = [info["function_declaration"] for info in row.get("test_info") or () if info["function_declaration"]]
         named = "".join(f"\nDefine `{declaration}`" for declaration in declared)
         ask = f"Answer with the Python code in one code block.{named}"
@@ -90,7 +90,7 @@ def trivia_qa(
     """
     ask, grade = "Answer with the name or phrase only.", make_grader({"kind": "alias"})
 
-    def make_item(row: Row) -> SingleTurn:
+    def make_item(row: DataRow) -> SingleTurn:
         answer = row["answer"]
         accepted = sorted({*answer["aliases"], *answer["normalized_aliases"]})
         return _single_turn("trivia-qa", row["question"], ask, answer["value"], grade, {"aliases": accepted})
@@ -115,7 +115,7 @@ def gpqa(
     """
     ask, grade = 'Think, then end with "The answer is (X)", X being the letter.', make_grader({"kind": "choice"})
 
-    def make_item(row: Row) -> SingleTurn:
+    def make_item(row: DataRow) -> SingleTurn:
         question, texts = row["Question"].strip(), [row[name].strip() for name in _GPQA_ANSWERS]
         order = list(range(4))
         random.Random(question_digest(question)).shuffle(order)  # noqa: S311 - no secret
@@ -148,7 +148,7 @@ def alfworld(
     assistant that is not to be learned.
     """
 
-    def make_item(row: Row) -> RecordedConversation:
+    def make_item(row: DataRow) -> RecordedConversation:
         return RecordedConversation(row["id"], tuple(_message(turn) for turn in row["conversations"]))
 
     rows = _load(source, config, split, ("id", "conversations"), cache_dir)
@@ -161,7 +161,7 @@ def alfworld(
     return RowTask("alfworld", max_new_tokens, *sides, make_item)
 
 
-def _message(turn: Row) -> ChatMessage:
+def _message(turn: DataRow) -> ChatMessage:
     roles = {"human": "user", "gpt": "assistant", "system": "system"}
     if turn["from"] not in roles:
         raise ConfigError(f"a turn is from {turn['from']!r}; expected one of {', '.join(roles)}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from memgen.errors import ModelNotFound
 from memgen.tasks.graders import Reference, make_grader
-from memgen.tasks.row_task import Row, RowTask, split_by_question
+from memgen.tasks.row_task import DataRow, RowTask, split_by_question
 from memgen.tasks.task import SingleTurn
 
 _ASK = "Complete this Python function. Answer with the whole function in one code block.\n\n"
@@ -26,7 +26,7 @@ def human_eval(*, one_in: int = 2, timeout_seconds: float = 10.0, max_new_tokens
     """
     grade = make_grader({"kind": "code", "timeout_seconds": timeout_seconds})
 
-    def make_item(row: Row) -> SingleTurn:
+    def make_item(row: DataRow) -> SingleTurn:
         prompt, solution, entry_point = row["prompt"], row["canonical_solution"], row["entry_point"]
         reference = Reference(
             {"role": "assistant", "content": f"```python\n{prompt}{solution}```"},

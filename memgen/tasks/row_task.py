@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from memgen.tasks.split import is_held_out, question_digest
 from memgen.tasks.task import TaskItem
 
-Row = Mapping[str, Any]
+DataRow = Mapping[str, Any]
 
 
 class Rows(Protocol):
@@ -36,7 +36,7 @@ class RowTask:
     max_new_tokens: int
     training: Side
     held_out: Side
-    make_item: Callable[[Row], TaskItem]
+    make_item: Callable[[DataRow], TaskItem]
 
     def training_items(self, count: int, *, seed: int = 0) -> Sequence[TaskItem]:
         order = list(self.training.order)

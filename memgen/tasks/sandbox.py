@@ -29,8 +29,8 @@ from typing import Any, Literal
 
 from memgen.errors import ConfigError, SandboxUnavailable
 
-Reason = Literal["passed", "failed", "ended_early", "timeout", "memory", "output", "crashed"]
-Form = Literal["script", "pytest"]
+EndReason = Literal["passed", "failed", "ended_early", "timeout", "memory", "output", "crashed"]
+TestsForm = Literal["script", "pytest"]
 CHILD = Path(__file__).with_name("sandbox_child.py")
 _TAIL_CHARS = 4000
 _START_SECONDS = 60.0
@@ -75,7 +75,7 @@ class Isolation:
 
 @dataclass(frozen=True)
 class SandboxResult:
-    reason: Reason
+    reason: EndReason
     """`passed`; `failed`: a test or the source raised; `ended_early`: the process left before the tests ended."""
     output: str
     """The end of stdout and stderr."""
@@ -92,7 +92,7 @@ def run_tests(
     source: str,
     tests: str,
     *,
-    form: Form = "script",
+    form: TestsForm = "script",
     limits: Limits | None = None,
     allow_missing: frozenset[str] = frozenset(),
     child: Path = CHILD,
@@ -133,7 +133,7 @@ def run_tests(
 class _End:
     """How the child ended."""
 
-    stopped: Reason | None
+    stopped: EndReason | None
     """Why it had to be stopped; None if it ended by itself."""
     seconds: float
     output: str
@@ -244,7 +244,7 @@ class _Pipes:
         self.status = b""
         self.tail = b""
 
-    def drain(self, seconds: float, output_bytes: int) -> tuple[Reason | None, float]:
+    def drain(self, seconds: float, output_bytes: int) -> tuple[EndReason | None, float]:
         """Why the process had to be stopped, or None if it ended by itself; and how long the answer ran."""
         stdout = self._process.stdout
         if stdout is None:
@@ -288,7 +288,7 @@ class _Pipes:
         os.close(self._status_reader)
 
 
-def _reason(statuses: list[dict[str, Any]], token: str, returncode: int) -> Reason:
+def _reason(statuses: list[dict[str, Any]], token: str, returncode: int) -> EndReason:
     verdicts = [status for status in statuses if "verdict" in status]
     if any(status["verdict"] == "passed" and status.get("token") == token for status in verdicts):
         return "passed"

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from memgen.errors import ConfigError, DeviceFailed, MemgenError
 
-Item = TypeVar("Item")
+ItemT = TypeVar("ItemT")
 
-_ASK_SECONDS = 0.2
-"""Between two questions to `should_stop`."""
+_POLL_SECONDS = 0.2
+"""Time between two calls of `should_stop`."""
 _END_SECONDS = 10.0
-"""That processes have to end once there is a result or an error."""
+"""Time that processes have to end once there is a result or an error."""
 
 
 class Devices:
@@ -48,15 +48,15 @@ class Devices:
         return self.rank == 0
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Sum over all processes, bit for bit the same in each. Every process must ask."""
+        """Sum over all processes, bit for bit the same in each. Every process must call it."""
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so. Every process must ask."""
+        """Whether the flag is true in any process. Every process must call it."""
         return flag
 
-    def gathered(self, own: Sequence[Item]) -> list[Item]:
-        """What all processes have, that of the first in front; it can be pickled. Every process must ask."""
+    def gathered(self, own: Sequence[ItemT]) -> list[ItemT]:
+        """What all processes have, that of the first in front; it can be pickled. Every process must call it."""
         return list(own)
 
     def share(self, count: int) -> range:
@@ -71,7 +71,8 @@ class _Together(Devices):
     """Processes that `accelerate` has joined."""
 
     def __init__(self) -> None:
-        from accelerate import PartialState  # takes seconds to import, and only these processes need it
+        # Imported here, at the start of such a process: it takes seconds, and no other process needs it.
+        from accelerate import PartialState
 
         self._state = PartialState()
         self.rank, self.count = self._state.process_index, self._state.num_processes
@@ -85,27 +86,27 @@ class _Together(Devices):
     def any(self, flag: bool) -> bool:
         return bool(self.total(torch.tensor(float(flag))))
 
-    def gathered(self, own: Sequence[Item]) -> list[Item]:
+    def gathered(self, own: Sequence[ItemT]) -> list[ItemT]:
         from accelerate.utils import gather_object
 
-        everyone: list[Item] = gather_object(list(own))
+        everyone: list[ItemT] = gather_object(list(own))
         return everyone
 
 
-class Line:
-    """A process's line to the one that started it."""
+class ParentLink:
+    """A process's connection to the one that started it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stop = threading.Event()
-        threading.Thread(target=self._listen, daemon=True, name="line").start()
+        threading.Thread(target=self._listen, daemon=True, name="parent link").start()
 
-    def tell(self, event: Any) -> None:
-        """Give the other end's `on_event` something that can be pickled."""
+    def send(self, event: Any) -> None:
+        """Call the other end's `on_event` with something that can be pickled."""
         self._connection.send(("event", event))
 
     def should_stop(self) -> bool:
-        """Whether the other end asked to stop. Not the same in all processes at one moment: see `Devices.any`."""
+        """Whether the other end wants the run to stop. Processes may differ for a moment: see `Devices.any`."""
         return self._stop.is_set()
 
     def _listen(self) -> None:
@@ -117,8 +118,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class _Post:
-    """What a process must know to take its place."""
+class _Assignment:
+    """What a process must know to join the others."""
 
     kind: str
     rank: int
@@ -128,15 +129,15 @@ class _Post:
     threads: int
 
 
-Args = TypeVarTuple("Args")
-Result = TypeVar("Result")
+ArgsT = TypeVarTuple("ArgsT")
+ResultT = TypeVar("ResultT")
 
 
-def check_count(devices: Devices, asked: int) -> None:
+def check_count(devices: Devices, expected: int) -> None:
     """Raise ConfigError unless a run has as many devices as its config asks for."""
-    if devices.count != asked:
+    if devices.count != expected:
         raise ConfigError(
-            f"the config asks for {asked} devices, the run has {devices.count}; start it with "
+            f"the config asks for {expected} devices, the run has {devices.count}; start it with "
             "memgen.training.several_devices"
         )
 
@@ -157,20 +158,20 @@ def check_devices(kind: str, count: int) -> None:
 
 
 def run_distributed(
-    work: Callable[[Devices, torch.device, Line, *Args], Result],
-    *args: *Args,
+    work: Callable[[Devices, torch.device, ParentLink, *ArgsT], ResultT],
+    *args: *ArgsT,
     kind: str,
     count: int,
     on_event: Callable[[Any], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Result:
-    """Call `work(devices, device, line, *args)` in `count` new processes; returns what the first one returns.
+) -> ResultT:
+    """Call `work(devices, device, link, *args)` in `count` new processes; returns what the first one returns.
 
     Args:
         work: a function of a module; `args` and what it returns can be pickled.
         kind: of device: `cuda` (process n has device n) or `cpu` (they share the cores of this process).
-        on_event: called here with everything that `line.tell` was given, in order for each process.
-        should_stop: asked here now and then; once true, `line.should_stop` is true in every process.
+        on_event: called here with everything that a process passes to `link.send`, in order for each process.
+        should_stop: called here now and then; once true, `link.should_stop` is true in every process.
 
     Raises:
         ConfigError: there are fewer devices.
@@ -180,11 +181,11 @@ def run_distributed(
     check_devices(kind, count)
     threads = max(1, torch.get_num_threads() // count)
     with tempfile.TemporaryDirectory(prefix="memgen-devices-") as folder, contextlib.ExitStack() as stack:
-        posts = [_Post(kind, rank, count, str(Path(folder) / "meeting"), threads) for rank in range(count)]
-        lines = [stack.enter_context(_started()) for _ in posts]
+        assignments = [_Assignment(kind, rank, count, str(Path(folder) / "meeting"), threads) for rank in range(count)]
+        connections = [stack.enter_context(_started()) for _ in assignments]
         try:
-            for line, post in zip(lines, posts, strict=True):
-                line.send((post, work, args))
+            for connection, assignment in zip(connections, assignments, strict=True):
+                connection.send((assignment, work, args))
         except OSError as error:
             raise DeviceFailed(f"a process on {kind} ended before it began; its output says why") from error
         except Exception as error:  # of several kinds: whatever of it can't be sent
@@ -192,16 +193,16 @@ def run_distributed(
                 f"what is trained on can't be sent to other processes: {error}; let its functions and classes be those "
                 "of a module, or train on one device"
             ) from error
-        result: Result = _attend(lines, on_event, should_stop)
+        result: ResultT = _attend(connections, on_event, should_stop)
         return result
 
 
-def _attend(lines: list[Connection], on_event: Callable[[Any], None], should_stop: Callable[[], bool]) -> Any:
+def _attend(connections: list[Connection], on_event: Callable[[Any], None], should_stop: Callable[[], bool]) -> Any:
     """Listen until every process has given its result; the first one's is returned.
 
     An error of ours is most often raised by all. So the others may finish what they do about it, such as saving.
     """
-    waiting = dict(enumerate(lines))
+    waiting = dict(enumerate(connections))
     first_result: Any = None
     raised: MemgenError | None = None
     deadline = math.inf
@@ -209,12 +210,12 @@ def _attend(lines: list[Connection], on_event: Callable[[Any], None], should_sto
     while waiting and time.monotonic() < deadline:
         if not stopping and should_stop():
             stopping = True
-            for line in waiting.values():
+            for connection in waiting.values():
                 with contextlib.suppress(OSError):  # it has just ended, as is seen below
-                    line.send("stop")
-        ready = wait(list(waiting.values()), _ASK_SECONDS)
-        for rank, line in [(rank, line) for rank, line in waiting.items() if line in ready]:
-            what, value = _received(line)
+                    connection.send("stop")
+        ready = wait(list(waiting.values()), _POLL_SECONDS)
+        for rank, connection in [(rank, one) for rank, one in waiting.items() if one in ready]:
+            what, value = _received(connection)
             if what == "event":
                 on_event(value)
                 continue
@@ -223,7 +224,7 @@ def _attend(lines: list[Connection], on_event: Callable[[Any], None], should_sto
                 raised = raised or value
                 deadline = min(deadline, time.monotonic() + _END_SECONDS)
             elif what == "failure" and raised is None:
-                raise DeviceFailed(f"process {rank} of {len(lines)}: {value}")
+                raise DeviceFailed(f"process {rank} of {len(connections)}: {value}")
             elif rank == 0:
                 first_result = value
     if raised is not None:
@@ -231,9 +232,9 @@ def _attend(lines: list[Connection], on_event: Callable[[Any], None], should_sto
     return first_result
 
 
-def _received(line: Connection) -> tuple[str, Any]:
+def _received(connection: Connection) -> tuple[str, Any]:
     try:
-        what, value = line.recv()
+        what, value = connection.recv()
         return what, value
     except (EOFError, OSError):
         return "failure", "it ended without a word, perhaps killed for lack of memory"
@@ -241,7 +242,7 @@ def _received(line: Connection) -> tuple[str, Any]:
 
 @contextlib.contextmanager
 def _started() -> Iterator[Connection]:
-    """A process that waits for its post, and the line to it. It is ended if it does not end by itself."""
+    """A process that waits for its assignment, and the connection to it. It is ended if it does not end by itself."""
     ours, theirs = Pipe()
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; from memgen.training.devices import serve; serve({theirs.fileno()})"
@@ -262,13 +263,13 @@ def _started() -> Iterator[Connection]:
 
 
 def serve(descriptor: int) -> None:
-    """The life of a process started by `run_distributed`: takes its post from the line, works, tells the result."""
+    """The life of a process started by `run_distributed`: it receives its assignment, works, and sends the result."""
     connection = Connection(descriptor)
-    post, work, args = connection.recv()
-    line = Line(connection)
-    with _joined(post) as (devices, device):
+    assignment, work, args = connection.recv()
+    link = ParentLink(connection)
+    with _joined(assignment) as (devices, device):
         try:
-            connection.send(("result", work(devices, device, line, *args)))
+            connection.send(("result", work(devices, device, link, *args)))
         except MemgenError as error:
             connection.send(("error", error))
         except Exception:
@@ -276,26 +277,29 @@ def serve(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def _joined(post: _Post) -> Iterator[tuple[Devices, torch.device]]:
-    """Meet the other processes; accelerate reads its place from variables of this process's environment."""
+def _joined(assignment: _Assignment) -> Iterator[tuple[Devices, torch.device]]:
+    """Meet the other processes; accelerate reads its rank from variables of this process's environment."""
     from accelerate import PartialState
     from accelerate.utils import patch_environment
 
-    torch.set_num_threads(post.threads)
-    place: dict[str, int | str] = {
-        "rank": post.rank,
-        "local_rank": post.rank,
-        "world_size": post.count,
-        "local_world_size": post.count,
-        "omp_num_threads": post.threads,
+    torch.set_num_threads(assignment.threads)
+    variables: dict[str, int | str] = {
+        "rank": assignment.rank,
+        "local_rank": assignment.rank,
+        "world_size": assignment.count,
+        "local_world_size": assignment.count,
+        "omp_num_threads": assignment.threads,
     }
     if sys.platform == "linux":
-        place["gloo_socket_ifname"] = "lo"  # gloo would look up the host's name, which need not resolve
-    with patch_environment(**place):
+        variables["gloo_socket_ifname"] = "lo"  # gloo would look up the host's name, which need not resolve
+    with patch_environment(**variables):
         state = PartialState(
-            cpu=post.kind == "cpu", init_method=f"file://{post.meeting}", rank=post.rank, world_size=post.count
+            cpu=assignment.kind == "cpu",
+            init_method=f"file://{assignment.meeting}",
+            rank=assignment.rank,
+            world_size=assignment.count,
         )
         try:
-            yield _Together(), torch.device("cpu") if post.kind == "cpu" else state.device
+            yield _Together(), torch.device("cpu") if assignment.kind == "cpu" else state.device
         finally:
             state.destroy_process_group()

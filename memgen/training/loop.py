@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from memgen.errors import Cancelled
-from memgen.training.run_control import RunControl
+from memgen.training.run_control import RunControl, StepReportT
 
 BatchT = TypeVar("BatchT")
-StepReportT = TypeVar("StepReportT")
 
 
 class Learner(Protocol[BatchT, StepReportT]):

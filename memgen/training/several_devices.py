@@ -20,17 +20,17 @@ from memgen.experience.pool import Experience
 from memgen.experience.recall import Recall
 from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory
-from memgen.training.devices import Devices, Line, run_distributed
+from memgen.training.devices import Devices, ParentLink, run_distributed
 from memgen.training.run_control import UNWATCHED, RunControl
 
-Report = TypeVar("Report", covariant=True)
+ReportT = TypeVar("ReportT", covariant=True)
 
 
-class Training(Protocol[Report]):
+class Training(Protocol[ReportT]):
     """`train_weaver`, `train_weaver_grpo`, `train_weaver_on_groups` or `train_trigger` with all of its other arguments:
     `partial(train_weaver, data=data, config=config)`."""
 
-    def __call__(self, host: AdapterHost, memory: str, *, control: RunControl[Any] = ...) -> Report: ...
+    def __call__(self, host: AdapterHost, memory: str, *, control: RunControl[Any] = ...) -> ReportT: ...
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class _Job:
 
 
 def train_on_devices(
-    train: Training[Report],
+    train: Training[ReportT],
     count: int,
     host: AdapterHost,
     memory: str,
     *,
     cache_dir: Path,
     control: RunControl[Any] = UNWATCHED,
-) -> Report:
+) -> ReportT:
     """Call `train(host, memory)` in `count` processes, on devices of the kind that the host's base is on.
 
     On one device it is called here. On several, the memory is changed only if training ends well, the control's
@@ -126,7 +126,7 @@ def train_on_devices(
             control=replace(control, on_checkpoint=None, on_step=None, should_stop=None),
         )
         _write(trained, job.weights)
-        report: Report = run_distributed(
+        report: ReportT = run_distributed(
             _train,
             job,
             kind=backbone.device.type,
@@ -138,7 +138,7 @@ def train_on_devices(
     return report
 
 
-def _train(devices: Devices, device: torch.device, line: Line, job: _Job) -> Any:
+def _train(devices: Devices, device: torch.device, link: ParentLink, job: _Job) -> Any:
     """What each process does."""
     prepare_process(threads=0)
     host = AdapterHost(*(base.load(device) for base in job.bases))
@@ -148,7 +148,7 @@ def _train(devices: Devices, device: torch.device, line: Line, job: _Job) -> Any
         memory.recall = Recall(host.backbone, job.memory, Experience.load(job.pool, host.backbone))
     _read(memory, job.weights)
     control = replace(
-        job.control, devices=devices, on_checkpoint=line.tell, on_step=line.tell, should_stop=line.should_stop
+        job.control, devices=devices, on_checkpoint=link.send, on_step=link.send, should_stop=link.should_stop
     )
     report = job.train(host, memory.name, control=control)
     if devices.is_first:

@@ -19,7 +19,7 @@ from memgen.artifacts.report import TrainingReport
 from memgen.checked_files import check_files
 from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig
 from memgen.errors import ArtifactMismatch
-from memgen.experience.insights import given_insights
+from memgen.experience.insights import written_insights
 from memgen.experience.pool import Insight
 from memgen.routing.isolated import Isolated, with_task
 from memgen.training.checkpoint import read_moments
@@ -111,7 +111,7 @@ def _plan(running: Running) -> _Plan:
             config=config_of(method, params.get("training", {})),
             environment=params.get("environment"),
             min_reward=params.get("min_reward", GOOD_REWARD),
-            insights=given_insights(task.name, params.get("insights", ())),
+            insights=written_insights(task.name, params.get("insights", ())),
             trained=trained,
         )
 

@@ -32,7 +32,7 @@ from memgen.training.optimizing import ParameterGroup, Trainable
 from memgen.training.reward.rollouts import Group, places_of_step, play_step
 from memgen.training.run_control import UNWATCHED, RunControl
 from memgen.training.trigger.report import Progress, TriggerReport, TriggerStep, mean
-from memgen.training.trigger.update import Update, make_parts, penalise, update
+from memgen.training.trigger.update import TriggerUpdate, make_parts, penalise, update
 
 
 def train_trigger(
@@ -129,7 +129,7 @@ class TriggerRun(Learner[TriggerBatch, TriggerStep]):
         config, scored = self._config, penalise(groups, self._config.penalty)
         able = [place for place, group in enumerate(scored) if group.can_teach]
         teaching, share = [scored[place] for place in able], self._control.devices.share(len(groups))
-        updates: list[Update] = []
+        updates: list[TriggerUpdate] = []
         if teaching:
             own = [number for number, place in enumerate(able) if place in share]
             parts = make_parts(self._host, self._memory, teaching, prompts, config, own)

@@ -41,7 +41,7 @@ class ScoredGroup:
 
 
 @dataclass(frozen=True)
-class Part:
+class TriggerPart:
     """Turns that are differentiated at once, with D decisions. Values are those of each decision, `(D,)`."""
 
     points: Points
@@ -55,7 +55,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Update:
+class TriggerUpdate:
     """What one optimizer step was like."""
 
     loss: float
@@ -85,7 +85,7 @@ def make_parts(
     prompts: PromptCache,
     config: TriggerConfig,
     own: Collection[int] | None = None,
-) -> list[Part]:
+) -> list[TriggerPart]:
     """Everything about a batch of groups that stays the same over its optimizer steps.
 
     Args:
@@ -115,8 +115,8 @@ def make_parts(
 
 
 def update(
-    host: AdapterHost, memory: str, trainable: Trainable, parts: Sequence[Part], config: TriggerConfig
-) -> Update:
+    host: AdapterHost, memory: str, trainable: Trainable, parts: Sequence[TriggerPart], config: TriggerConfig
+) -> TriggerUpdate:
     """One optimizer step on all parts, of all devices.
 
     Raises:
@@ -140,12 +140,12 @@ def update(
         decisions += len(losses)
     total, grad_norm = trainable.step(total)
     clipped, decisions = trainable.devices.total(torch.tensor([clipped, decisions])).tolist()
-    return Update(total, grad_norm, clipped / max(1.0, decisions))
+    return TriggerUpdate(total, grad_norm, clipped / max(1.0, decisions))
 
 
 def _part(
     host: AdapterHost, memory: str, drawn: Sequence[tuple[RolledTurn, float, float]], prompts: PromptCache
-) -> Part:
+) -> TriggerPart:
     device = host.backbone.device
     turns = [turn for turn, _, _ in drawn]
 
@@ -153,7 +153,7 @@ def _part(
         each = [value for turn, value in zip(turns, values, strict=True) for _ in turn.decisions]
         return torch.tensor(each, device=device)
 
-    return Part(
+    return TriggerPart(
         points=read_points(host, memory, turns, prompts=prompts),
         decisions=recorded_decisions(turns, device),
         sampled_logprobs=torch.tensor([_logprob(d) for turn in turns for d in turn.decisions], device=device),

@@ -20,7 +20,7 @@ from memgen.training.optimizing import ParameterGroup, Trainable
 from memgen.training.reward.losses import has_spread
 from memgen.training.reward.rollouts import Group
 from memgen.training.run_control import RunControl
-from memgen.training.weaver.update import Update, make_parts, update
+from memgen.training.weaver.update import WeaverUpdate, make_parts, update
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class GrpoRun(Learner[GrpoBatch, GrpoStep]):
         """Write weights, the optimizer's state and the progress."""
         self.trainable.save(path, asdict(self.progress), self._kept())
 
-    def _note(self, groups: Sequence[Group], skipped: int, updates: Sequence[Update]) -> GrpoStep:
+    def _note(self, groups: Sequence[Group], skipped: int, updates: Sequence[WeaverUpdate]) -> GrpoStep:
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         decisions = [d.invoked for rollout in rollouts for turn in rollout.turns for d in turn.decisions]
         report = GrpoStep(

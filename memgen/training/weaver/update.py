@@ -26,7 +26,7 @@ _SIMILAR_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Part:
+class WeaverPart:
     """Turns that are differentiated at once: R of them, with N tokens."""
 
     examples: tuple[Example, ...]
@@ -41,7 +41,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Update:
+class WeaverUpdate:
     """What one optimizer step was like. Means over the N tokens that were differentiated."""
 
     loss: float
@@ -68,7 +68,7 @@ def make_parts(
     prompts: PrefixSource,
     config: GrpoConfig,
     own: Collection[int] | None = None,
-) -> list[Part]:
+) -> list[WeaverPart]:
     """Everything about a batch of groups that stays the same over its optimizer steps.
 
     Args:
@@ -102,10 +102,10 @@ def update(
     host: AdapterHost,
     memory: str,
     trainable: Trainable,
-    parts: Sequence[Part],
+    parts: Sequence[WeaverPart],
     prompts: PrefixSource,
     config: GrpoConfig,
-) -> Update:
+) -> WeaverUpdate:
     """One optimizer step on all parts, of all devices.
 
     Raises:
@@ -129,7 +129,7 @@ def update(
         tokens += len(losses)
     total, grad_norm = trainable.step(total)
     clipped, divergence, tokens = trainable.devices.total(torch.tensor([clipped, divergence, tokens])).tolist()
-    return Update(total, grad_norm, clipped / max(1.0, tokens), divergence / max(1.0, tokens))
+    return WeaverUpdate(total, grad_norm, clipped / max(1.0, tokens), divergence / max(1.0, tokens))
 
 
 def _part(
@@ -139,7 +139,7 @@ def _part(
     drawn: Sequence[_Drawn],
     prompts: PrefixSource,
     config: GrpoConfig,
-) -> Part:
+) -> WeaverPart:
     device, shape = host.backbone.device, host.memories[memory].config
     examples = tuple(example_of(one.turn, shape) for one in drawn)
     of_start: Tensor | None = None
@@ -151,7 +151,7 @@ def _part(
         torch.tensor(one.turn.logprobs, device=device) if one.turn.logprobs or pieces is None else pieces[number]
         for number, one in enumerate(drawn)
     ]
-    return Part(
+    return WeaverPart(
         examples=examples,
         advantages=torch.tensor([one.advantage for one in drawn], device=device),
         weights=torch.tensor([one.weight for one in drawn], device=device),

@@ -25,7 +25,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from memgen.backbone.decoder import Decoder, Part
+from memgen.backbone.decoder import Decoder, DecoderPart
 from memgen.backbone.fused_decoder import FusedDecoder
 from memgen.backbone.kv_cache import SlotCache, Tape
 from memgen.backbone.loading import make_decoder
@@ -180,7 +180,9 @@ def test_parts_passed_together_are_as_if_passed_alone(fused: bool) -> None:
             ([0, 3], 5, LoraTokens.by_row(loras[:2], 5, device, adapted=4)),
             ([1], 2, LoraTokens.everywhere(loras[2])),
         )
-        parts = [Part(decoder.embed(ids[rows, :count]), slots.window(rows, count), use) for rows, count, use in some]
+        parts = [
+            DecoderPart(decoder.embed(ids[rows, :count]), slots.window(rows, count), use) for rows, count, use in some
+        ]
         if together:
             hidden = decoder.forward_together(parts)
         else:

@@ -7,7 +7,7 @@ import pytest
 
 from memgen.errors import ConfigError
 from memgen.experience import insights
-from memgen.experience.insights import Pair, given_insights, pairs_of
+from memgen.experience.insights import Pair, pairs_of, written_insights
 from memgen.experience.pool import Insight, PastTrajectory, merged_insights
 from memgen.generation.distil import Distilled, distil
 from memgen.generation.requests import Generation, GenerationRequest, Timings
@@ -35,15 +35,15 @@ def test_a_pair_is_of_one_prompt_and_two_rewards() -> None:
         Pair(GOOD, BAD)
 
 
-def test_given_insights_keep_their_order_without_repeats() -> None:
-    found = given_insights("sums", ["Carry the ten.", " ", "Check twice.", "carry  the ten."])
+def test_written_insights_keep_their_order_without_repeats() -> None:
+    found = written_insights("sums", ["Carry the ten.", " ", "Check twice.", "carry  the ten."])
     assert [insight.text for insight in found] == ["Carry the ten.", "Check twice."]
     assert {insight.prompts for insight in found} == {()}
-    assert found[0].entry_id != given_insights("other", ["Carry the ten."])[0].entry_id
+    assert found[0].entry_id != written_insights("other", ["Carry the ten."])[0].entry_id
 
 
 def test_what_somebody_wrote_comes_first_then_what_most_prompts_led_to() -> None:
-    [written] = given_insights("sums", ["Carry the ten."])
+    [written] = written_insights("sums", ["Carry the ten."])
     rare = Insight("rare", "sums", "Guess.", ("9?",), ("a", "b"))
     often = Insight("often", "sums", "Check.", ("1?", "2?"), ("c", "d"))
     again = Insight("rare", "sums", "guess.", ("9?", "8?", "7?"), ("b", "e"))

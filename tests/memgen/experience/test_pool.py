@@ -8,7 +8,7 @@ import torch
 
 from memgen.backbone.loading import Backbone
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError
-from memgen.experience.pool import EntryStates, Experience, Insight, PastTrajectory, asked, told
+from memgen.experience.pool import EntryStates, Experience, Insight, PastTrajectory, past_trajectory, question_of
 from memgen.experience.retrieval import with_states
 
 POOL = Experience(
@@ -108,11 +108,11 @@ def test_a_conversation_is_told_by_its_turns() -> None:
         {"role": "tool", "content": "It is open."},
         {"role": "assistant", "content": "I walk out."},
     ]
-    assert told("t", "game", messages, 0.5) == PastTrajectory(
+    assert past_trajectory("t", "game", messages, 0.5) == PastTrajectory(
         "t",
         "game",
         "Leave the room.",
         '<tool_call>{"name": "look", "arguments": {"at": "door"}}</tool_call>\nQ: It is open.\nA: I walk out.',
         0.5,
     )
-    assert asked(messages[:2]) == "Leave the room."
+    assert question_of(messages[:2]) == "Leave the room."

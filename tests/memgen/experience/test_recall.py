@@ -12,7 +12,7 @@ from memgen.artifacts.report import TrainingReport
 from memgen.backbone.loading import Backbone
 from memgen.checked_files import check_files
 from memgen.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
-from memgen.evaluation.accuracy import Item, score_suite
+from memgen.evaluation.accuracy import HeldOutItem, score_suite
 from memgen.experience.pool import Insight, PastTrajectory
 from memgen.experience.recall import Recall
 from memgen.memory.host import AdapterHost
@@ -45,7 +45,7 @@ def _ids(recall: Recall, question: str, *, leave_one_out: bool = False) -> tuple
 
 @pytest.mark.parametrize("by_states", [False, True])
 def test_a_question_finds_what_is_like_it_and_in_training_not_itself(backbone: Backbone, by_states: bool) -> None:
-    recall = Recall(backbone, replace(CUED, cue_states=by_states)).remembering(PAST)
+    recall = Recall(backbone, replace(CUED, cue_states=by_states)).with_entries(PAST)
     assert _ids(recall, "switch on the radio")[0] == "radio"
     found = _ids(recall, "Switch  on the RADIO", leave_one_out=True)
     assert found[0] == "lamp"
@@ -54,7 +54,7 @@ def test_a_question_finds_what_is_like_it_and_in_training_not_itself(backbone: B
 
 
 def test_later_turns_are_cued_as_the_question_that_began_them(backbone: Backbone) -> None:
-    recall = Recall(backbone, CUED).remembering(PAST)
+    recall = Recall(backbone, CUED).with_entries(PAST)
     turns = [{"role": "assistant", "content": "which?"}, {"role": "user", "content": "boil some tea"}]
     first, later = recall.cues([_asked("the radio"), [*_asked("the radio"), *turns]])
     assert first == later
@@ -64,23 +64,23 @@ def test_later_turns_are_cued_as_the_question_that_began_them(backbone: Backbone
 
 def test_a_cue_stays_within_its_tokens_and_what_never_fits_is_not_remembered(backbone: Backbone) -> None:
     long = PastTrajectory("long", "home", "switch on the radio " * 100, "on(radio)", 1.0)
-    recall = Recall(backbone, CUED).remembering([*PAST, long])
+    recall = Recall(backbone, CUED).with_entries([*PAST, long])
     assert [entry.entry_id for entry in recall.pool.entries] == ["lamp", "radio", "tea"]
     [cue] = recall.cues([_asked("switch on the radio")])
     assert 0 < len(cue.token_ids) <= 200
-    small = Recall(backbone, replace(CUED, cue_tokens=len(cue.token_ids) - 1)).remembering(PAST)
+    small = Recall(backbone, replace(CUED, cue_tokens=len(cue.token_ids) - 1)).with_entries(PAST)
     assert len(_ids(small, "switch on the radio")) == len(cue.entry_ids) - 1
 
 
 def test_the_last_word_on_a_trajectory_counts_and_the_last_ones_stay(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recall = Recall(backbone, CUED).remembering(PAST)
+    recall = Recall(backbone, CUED).with_entries(PAST)
     corrected = replace(PAST[0], answer="on(lamp, dim)")
-    assert recall.remembering([corrected]).pool.trajectories == (*PAST[1:], corrected)
+    assert recall.with_entries([corrected]).pool.trajectories == (*PAST[1:], corrected)
     assert recall.pool.trajectories == tuple(PAST)
     monkeypatch.setattr("memgen.experience.recall.MOST_ENTRIES", 2)
-    assert recall.remembering([corrected]).pool.trajectories == (PAST[2], corrected)
+    assert recall.with_entries([corrected]).pool.trajectories == (PAST[2], corrected)
 
 
 def test_insights_stand_in_front_and_are_as_many_as_the_config_says(
@@ -88,7 +88,7 @@ def test_insights_stand_in_front_and_are_as_many_as_the_config_says(
 ) -> None:
     long = Insight("long", "home", "Look at the radio. " * 100)
     recalls = [
-        Recall(backbone, replace(CUED, cue_insights=n)).remembering(PAST, [*RULES, long]).remembering([], RULES)
+        Recall(backbone, replace(CUED, cue_insights=n)).with_entries(PAST, [*RULES, long]).with_entries([], RULES)
         for n in range(3)
     ]
     assert [recall.pool.insights for recall in recalls] == [tuple(RULES)] * 3, "each once, and none without room"
@@ -99,7 +99,7 @@ def test_insights_stand_in_front_and_are_as_many_as_the_config_says(
     assert cue.entry_ids[0] == "polite", "the other tells of this very question"
     assert not {"plug", "radio"} & set(cue.entry_ids)
     monkeypatch.setattr("memgen.experience.recall.MOST_INSIGHTS", 1)
-    assert recalls[1].remembering([], RULES).pool.insights == (RULES[0],)
+    assert recalls[1].with_entries([], RULES).pool.insights == (RULES[0],)
 
 
 @pytest.mark.parametrize("by_states", [False, True])
@@ -108,7 +108,7 @@ def test_nothing_known_and_a_question_too_long_are_no_cue(backbone: Backbone, by
     empty = Recall(backbone, config)
     assert empty.cues([_asked("switch on the radio"), []]) == [empty.cues([[]])[0]] * 2
     assert _ids(empty, "switch on the radio") == ()
-    recall = empty.remembering(PAST)
+    recall = empty.with_entries(PAST)
     endless = "switch on the radio " * backbone.max_tokens
     assert bool(_ids(recall, endless)) == (not by_states)  # words can be searched for, whatever their number
 
@@ -117,7 +117,7 @@ def test_nothing_known_and_a_question_too_long_are_no_cue(backbone: Backbone, by
 def test_experience_lies_in_the_artifact_and_is_checked(host: AdapterHost, tmp_path: Path, by_states: bool) -> None:
     memory = host.create("m", replace(CUED, cue_states=by_states, cue_insights=1))
     assert memory.recall is not None
-    memory.recall = memory.recall.remembering(PAST, RULES)
+    memory.recall = memory.recall.with_entries(PAST, RULES)
     randomise(memory, 0)
     folder = tmp_path / "m"
     manifest = save_artifact(host, "m", folder, REPORT)
@@ -152,7 +152,7 @@ def test_a_memory_that_is_shown_nothing_keeps_nothing(host: AdapterHost, tmp_pat
 def test_training_goes_on_from_the_parents_experience(host: AdapterHost) -> None:
     parent, child = host.create("parent", CUED), host.create("child", CUED)
     assert parent.recall is not None
-    parent.recall = parent.recall.remembering(PAST)
+    parent.recall = parent.recall.with_entries(PAST)
     host.copy("parent", "child")
     assert child.recall is not None
     assert child.recall.pool == parent.recall.pool
@@ -163,10 +163,10 @@ def test_scores_are_of_the_memory_with_its_cues(host: AdapterHost, monkeypatch: 
     memory = host.create("m", CUED)
     randomise(memory, 1, spread=0.3)
     expert = Reference({"role": "assistant", "content": "on(radio)"}, {})
-    items = [Item(({"role": "user", "content": "switch on the radio"},), None, expert)] * 2
+    items = [HeldOutItem(({"role": "user", "content": "switch on the radio"},), None, expert)] * 2
     bare = score_suite(host, "m", items, {"kind": "likelihood"})
     assert memory.recall is not None
-    memory.recall = memory.recall.remembering(PAST)
+    memory.recall = memory.recall.with_entries(PAST)
     cued = score_suite(host, "m", items, {"kind": "likelihood"})
     assert cued.score != pytest.approx(bare.score, rel=1e-4)
     asked: list[tuple[str | None, int]] = []
@@ -178,7 +178,7 @@ def test_scores_are_of_the_memory_with_its_cues(host: AdapterHost, monkeypatch: 
 
 def test_examples_and_recorded_turns_take_their_trajectorys_cue(backbone: Backbone) -> None:
     lines = [{**one, "reward": float(n)} for n, one in enumerate(conversations(1) * 2 + conversations(2)[1:] * 2)]
-    recall = Recall(backbone, CUED).remembering(PAST)
+    recall = Recall(backbone, CUED).with_entries(PAST)
     cues = recall.cues([_asked(question) for question in ("lamp", "radio", "tea", "zebra")])
     data = build_examples(backbone.tokenizer, lines, max_tokens=500, cues=cues)
     assert [example.cue_ids for example in data.examples] == [cue.token_ids for cue in cues]
@@ -202,7 +202,7 @@ def test_the_tokens_and_insights_of_a_cue_have_bounds() -> None:
 
 def test_states_of_the_question_are_the_pools(backbone: Backbone) -> None:
     """The mean of its tokens' states, which the entry of the same words has too."""
-    recall = Recall(backbone, replace(CUED, cue_states=True)).remembering(PAST)
+    recall = Recall(backbone, replace(CUED, cue_states=True)).with_entries(PAST)
     assert recall.pool.states is not None
     assert recall.pool.states.kind == "mean"
     assert torch.isfinite(recall.pool.states.vectors).all()

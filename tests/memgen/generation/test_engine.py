@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memgen.artifacts.artifact import load_artifact, save_artifact
 from memgen.artifacts.report import TrainingReport
-from memgen.backbone.decoder import Part
+from memgen.backbone.decoder import DecoderPart
 from memgen.backbone.loading import Backbone, load_backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.config import MemoryConfig
@@ -150,7 +150,7 @@ def test_rows_that_weave_and_rows_that_do_not_share_a_pass(
     passes: list[list[int]] = []
     forward_together = decoder.forward_together
 
-    def count(parts: Sequence[Part]) -> list[Tensor]:
+    def count(parts: Sequence[DecoderPart]) -> list[Tensor]:
         passes.append([part.embeds.shape[1] for part in parts])
         return forward_together(parts)
 

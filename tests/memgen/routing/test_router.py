@@ -14,7 +14,7 @@ from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.backbone.states import prompt_states
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError, PromptTooLong
-from memgen.routing.router import MIN_STATES, Route, Router, fit_region
+from memgen.routing.router import MIN_STATES, RoutedPrompt, Router, fit_region
 from memgen.text.chat import render_prompt, tokenize
 
 CROSS = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).repeat(5, 1)
@@ -130,7 +130,7 @@ class TestRouter:
         assert sum(route.task == "broad" for route in built.route(6 * cloud(3, count=40))) >= 37
 
     def test_a_router_without_tasks_sends_all_to_the_base(self) -> None:
-        assert Router("revision", 4).route(torch.zeros(2, 4)) == [Route(None, {})] * 2
+        assert Router("revision", 4).route(torch.zeros(2, 4)) == [RoutedPrompt(None, {})] * 2
 
     def test_a_state_that_is_not_a_number_goes_to_the_base(self) -> None:
         assert router(64, a=cloud(0)).route(torch.full((1, 64), math.nan))[0].task is None

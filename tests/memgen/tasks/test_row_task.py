@@ -1,7 +1,7 @@
 """Splits and orders of small tables."""
 
 from memgen.tasks.graders import Reference
-from memgen.tasks.row_task import Row, RowTask, keep_split, split_by_question
+from memgen.tasks.row_task import DataRow, RowTask, keep_split, split_by_question
 from memgen.tasks.split import is_held_out
 from memgen.tasks.task import SingleTurn, TaskItem
 from memgen.text.chat import Answer
@@ -14,7 +14,7 @@ def _grade(answer: Answer, reference: Reference) -> float:
     return 1.0
 
 
-def _item(row: Row) -> SingleTurn:
+def _item(row: DataRow) -> SingleTurn:
     return SingleTurn(row["question"], (), _grade, Reference({}))
 
 

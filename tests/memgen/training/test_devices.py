@@ -26,7 +26,7 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
 from memgen.text.chat import Answer
-from memgen.training.devices import Devices, Line, check_devices, run_distributed
+from memgen.training.devices import Devices, ParentLink, check_devices, run_distributed
 from memgen.training.examples import ExampleSet, build_examples
 from memgen.training.optimizing import StepReport
 from memgen.training.reward.losses import has_spread
@@ -132,7 +132,7 @@ def _played(
         for parameter in memory.trigger_head.parameters():
             parameter.mul_(0.1)
     assert memory.recall is not None
-    memory.recall = memory.recall.remembering([PastTrajectory("1", "t", "say 7", "yes", 1.0)])
+    memory.recall = memory.recall.with_entries([PastTrajectory("1", "t", "say 7", "yes", 1.0)])
     cache_dir = Path(backbone.name).parent
     report = train_on_devices(
         partial(train, config=config), config.devices, host, "m", cache_dir=cache_dir, control=RunControl(**control)
@@ -230,7 +230,7 @@ def test_shares_follow_one_another() -> None:
             config(devices=9)
 
 
-def work(devices: Devices, device: torch.device, line: Line, how: str) -> float:
+def work(devices: Devices, device: torch.device, link: ParentLink, how: str) -> float:
     """What the processes of the next test do."""
     if how == "fails" and devices.rank == 1:
         raise RuntimeError("out of luck")
