@@ -1,9 +1,9 @@
-"""Insights: given by a person, or distilled by the base from a failure beside a success.
+"""Insights: written by a person, or distilled by the base from a failure beside a success.
 
 ExpeL (arXiv 2308.10144) has a large model compare rollouts of one prompt and edit a list of rules by votes. Here the
-frozen base itself is asked for one rule a pair, and a rule's importance is how many pairs led to it; there are no votes
-to edit or remove. A model of some hundred million parameters writes platitudes or repeats the answer: for one as small,
-give insights that a person or a larger model wrote.
+frozen base itself writes one rule a pair (`memgen.generation.distil`), and a rule's importance is how many pairs led to
+it; there are no votes to edit or remove. For a base of some hundred million parameters, pass insights that a person or
+a larger model wrote: so small a model writes platitudes or repeats the answer.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Pair:
 
 
 def pairs_of(failures: Sequence[PastTrajectory], successes: Sequence[PastTrajectory]) -> tuple[Pair, ...]:
-    """For each prompt of both its worst failure and its best success, of equals the first, if that earned more.
+    """For each prompt of both its worst failure and its best success (the first of equal ones), if that earned more.
 
     Prompts come in the order of their first failures.
     """
@@ -54,9 +54,9 @@ def pairs_of(failures: Sequence[PastTrajectory], successes: Sequence[PastTraject
 def written_insights(task: str, texts: Iterable[str]) -> tuple[Insight, ...]:
     """Insights that somebody wrote, the most important first; empty and repeated ones are dropped.
 
-    Leave-one-out can't know what they were written from.
+    Leave-one-out leaves none of them out, for it is not known which trajectories they were written from.
     """
-    return merged_insights(Insight(_entry_id(task, text), task, text.strip()) for text in texts if text.strip())
+    return merged_insights(Insight(insight_id(task, text), task, text.strip()) for text in texts if text.strip())
 
 
 def _by_prompt(trajectories: Sequence[PastTrajectory]) -> dict[tuple[str, str], list[PastTrajectory]]:
@@ -66,8 +66,8 @@ def _by_prompt(trajectories: Sequence[PastTrajectory]) -> dict[tuple[str, str], 
     return found
 
 
-def _entry_id(task: str, text: str) -> str:
-    """Of the words alone, so that a rule written twice is one."""
+def insight_id(task: str, text: str) -> str:
+    """An id that follows from the words alone, so that a rule written twice is one."""
     return "insight-" + hashlib.sha256(f"{task}\n{same_prompt(text)}".encode()).hexdigest()[:16]
 
 

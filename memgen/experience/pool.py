@@ -57,7 +57,7 @@ class Insight:
     task: str
     text: str
     prompts: tuple[str, ...] = ()
-    """Prompts of the trajectories it was distilled from: it may give their answers away. If empty, somebody wrote it."""
+    """Prompts of the trajectories it was distilled from, whose answers it may show. If empty, somebody wrote it."""
     sources: tuple[str, ...] = ()
     """Ids of these trajectories, the failed ones too."""
 

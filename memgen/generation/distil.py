@@ -1,14 +1,14 @@
 """Insights distilled by the base: it writes a rule about prompts that were answered badly and well."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from memgen.errors import PromptTooLong
-from memgen.experience.insights import Pair, _entry_id
+from memgen.experience.insights import Pair, insight_id
 from memgen.experience.pool import Insight, merged_insights
 from memgen.generation.engine import generate_all
-from memgen.generation.requests import GenerationRequest, check_fits
+from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.text.chat import render_prompt, tokenize
@@ -41,8 +41,19 @@ class Distilled:
     """Pairs to which the model wrote nothing."""
 
 
-def distil(host: AdapterHost, pairs: Sequence[Pair], *, max_new_tokens: int = 48, batch_size: int = 16) -> Distilled:
-    """Let the bare base write one rule for each pair, greedily."""
+def distil(
+    host: AdapterHost,
+    pairs: Sequence[Pair],
+    *,
+    max_new_tokens: int = 48,
+    batch_size: int = 16,
+    generate: Callable[..., list[Generation]] = generate_all,
+) -> Distilled:
+    """Let the bare base write one rule for each pair, greedily.
+
+    Args:
+        generate: answers the requests; called as `generate_all`.
+    """
     requests: list[tuple[Pair, GenerationRequest]] = []
     for pair in pairs:
         request = GenerationRequest(_question(host, pair), Sampling(max_new_tokens))
@@ -51,12 +62,12 @@ def distil(host: AdapterHost, pairs: Sequence[Pair], *, max_new_tokens: int = 48
         except PromptTooLong:
             continue
         requests.append((pair, request))
-    answers = generate_all(host, [request for _, request in requests], batch_size=batch_size)
+    answers = generate(host, [request for _, request in requests], batch_size=batch_size)
     found = []
     for (pair, _), answer in zip(requests, answers, strict=True):
         if rule := _first_rule(answer.text):
             task, sources = pair.success.task, (pair.failure.entry_id, pair.success.entry_id)
-            found.append(Insight(_entry_id(task, rule), task, rule, (pair.success.prompt,), sources))
+            found.append(Insight(insight_id(task, rule), task, rule, (pair.success.prompt,), sources))
     return Distilled(merged_insights(found), len(pairs) - len(requests), len(requests) - len(found))
 
 

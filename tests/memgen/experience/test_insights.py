@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from memgen.errors import ConfigError
-from memgen.experience import insights
 from memgen.experience.insights import Pair, pairs_of, written_insights
 from memgen.experience.pool import Insight, PastTrajectory, merged_insights
 from memgen.generation.distil import Distilled, distil
@@ -52,27 +51,26 @@ def test_what_somebody_wrote_comes_first_then_what_most_prompts_led_to() -> None
     assert merged_insights([rare, often, written, again]) == (written, both, often)
 
 
-def test_the_base_is_asked_about_each_pair(host: AdapterHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_the_base_is_asked_about_each_pair(host: AdapterHost) -> None:
+    prompts: list[str] = []
     answers = iter(["1. Check twice.\nMore talk.", "\n- check  TWICE.", "Rule: add slowly.", "  \n42"])
 
     def answer(_: AdapterHost, requests: Sequence[GenerationRequest], **__: object) -> list[Generation]:
         assert {request.memory for request in requests} == {None}
-        asked.extend(host.backbone.tokenizer.decode(request.prompt_ids) for request in requests)
+        prompts.extend(host.backbone.tokenizer.decode(request.prompt_ids) for request in requests)
         return [Generation((), next(answers), "stop", (), 1, Timings()) for _ in requests]
 
-    monkeypatch.setattr(insights, "generate_all", answer)
     third, fourth = (Pair(replace(BAD, prompt=p), replace(GOOD, prompt=p)) for p in ("7?", "8?"))
     too_long = Pair(replace(BAD, answer="x" * 2000), GOOD)
-    found = distil(host, [Pair(BAD, GOOD), Pair(OTHER_BAD, OTHER_GOOD), too_long, third, fourth])
+    found = distil(host, [Pair(BAD, GOOD), Pair(OTHER_BAD, OTHER_GOOD), too_long, third, fourth], generate=answer)
 
     assert [(i.text, i.prompts, i.sources) for i in found.insights] == [
         ("Check twice.", ("2 + 3?", "4 + 4?"), ("bad", "good", "bad-2", "good-2")),
         ("add slowly.", ("7?",), ("bad", "good")),
     ]
     assert (found.skipped_long, found.skipped_empty) == (1, 1)
-    assert "Failed attempt (reward 0):\nsix\n\nSuccessful attempt (reward 1):\nfive\n" in asked[0]
-    assert asked[0].endswith("assistant\n")
+    assert "Failed attempt (reward 0):\nsix\n\nSuccessful attempt (reward 1):\nfive\n" in prompts[0]
+    assert prompts[0].endswith("assistant\n")
 
 
 def test_a_real_base_writes_something(host: AdapterHost) -> None:
