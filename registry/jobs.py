@@ -8,36 +8,67 @@ workers need not agree.
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.errors import JobNotFound, JobStateConflict
+from registry.job_params import JobRequest, Training, read_request
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 
 LIVE = ("queued", "running")
 UNSENT = "the broker is down; the job is sent when it is back"
 
+RequestT = TypeVar("RequestT", bound=JobRequest)
 
-def create_job(
-    session: Session, project_id: uuid.UUID, kind: str, params: dict[str, Any], adapter: Adapter | None = None
-) -> Job:
-    job = Job(project_id=project_id, kind=kind, params=params, adapter=adapter)
+
+def create_job(session: Session, project_id: uuid.UUID, request: JobRequest, adapter: Adapter | None = None) -> Job:
+    job = Job(project_id=project_id, kind=request.kind.value, params=request.to_json(), adapter=adapter)
     session.add(job)
     session.flush()
     add_event(session, job.id, "info", "queued")
     return job
 
 
-def replace_job(session: Session, job: Job, params: dict[str, Any]) -> Job:
+def request_of(job: Job) -> JobRequest:
+    return read_request(job.kind, job.params)
+
+
+def request_as(job: Job, expected: type[RequestT]) -> RequestT:
+    """The request of a job whose kind the caller knows."""
+    request = request_of(job)
+    if not isinstance(request, expected):
+        raise RuntimeError(f"job {job.id} is of kind {job.kind}; expected {expected.kind}")
+    return request
+
+
+def adapter_of(job: Job) -> Adapter:
+    """The adapter of a job of a kind that needs one."""
+    if job.adapter is None:
+        raise RuntimeError(f"job {job.id} of kind {job.kind} has no adapter; expected the one that it works on")
+    return job.adapter
+
+
+def replaced_number(job: Job) -> int | None:
+    """Number of the version that the job's version is trained anew for, without deleted data."""
+    request = request_of(job)
+    return request.replaces if isinstance(request, Training) else None
+
+
+def may_promote() -> ColumnElement[bool]:
+    """Whether a job's version may be promoted once it has passed its gate, in a query on jobs."""
+    return func.coalesce(Job.params["promote"].as_boolean(), True)
+
+
+def replace_job(session: Session, job: Job, request: JobRequest) -> Job:
     """Create the job that goes on in place of `job`, and hand over to it all that waits for `job`.
 
     Whether `job` was cancelled, or did its work and a second attempt at it follows, is the caller's business. A
     schedule whose last job is `job` starts none beside the new one; the retraining step that `job` was to do is done
     by the new one, and the next step waits for it. Runs of schedules stay: they record what was started.
     """
-    following = create_job(session, job.project_id, job.kind, params, job.adapter)
+    following = create_job(session, job.project_id, request, job.adapter)
     session.execute(update(Schedule).where(Schedule.last_job_id == job.id).values(last_job_id=following.id))
     session.execute(update(Retraining).where(Retraining.job_id == job.id).values(job_id=following.id))
     return following

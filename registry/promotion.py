@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from registry import jobs
+from registry.datasets.manifest import manifest_of
 from registry.errors import NothingToDecide, RouteRunning
 from registry.gates.baseline import baseline_of
 from registry.gates.gate import Comparison, forgot
 from registry.gates.verdict import gate_of, verdict
+from registry.job_params import CheckImport, Training, TrainWeaver
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
 from registry.names import CHAMPION
 from registry.serving.aliases import promote
@@ -28,7 +30,8 @@ def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, 
         return "rejected; every alias stays where it is"
     if gate.policy == "manual":
         return "passed; waits for somebody to approve or reject it"
-    if not job.params.get("promote", True):
+    request = jobs.request_of(job)
+    if isinstance(request, Training | CheckImport) and not request.promote:
         return "passed; the job was told to promote nothing"
     actor = f"job {job.id}"
     if gate.policy == "canary" and baseline_of(session, adapter).version is not None:
@@ -48,12 +51,12 @@ def retry_of(
     share = adapter.retry_replay_share
     if share is None or adapter.strategy != "replay" or not forgot(comparisons):
         return None
-    if job.kind != "train_weaver" or "retry_of" in job.params:
+    request = jobs.request_of(job)
+    if not isinstance(request, TrainWeaver) or request.retry_of is not None:
         return None
-    if share <= float(version.dataset.manifest["replay_share"]):
+    if share <= manifest_of(version.dataset).replay_share:
         return None
-    params = {**job.params, "retry_of": version.number, "replay_share": share}
-    return jobs.replace_job(session, job, params)
+    return jobs.replace_job(session, job, request.changed(retry_of=version.number, replay_share=share))
 
 
 def decide(

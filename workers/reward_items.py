@@ -11,6 +11,7 @@ from memgen.evaluation.accuracy import item_of
 from memgen.tasks.environments import GAMES_FOLDER, open_environment
 from memgen.tasks.graders import LIKELIHOOD, make_grader
 from memgen.tasks.task import SingleTurn, TaskItem
+from registry.datasets.manifest import JudgingTask, Manifest
 from registry.models import Task
 from registry.trajectories.holdout import beginning_hash, held_out
 from workers.runner import Running
@@ -36,7 +37,7 @@ def games_folder(running: Running) -> Path:
 
 
 def items_of(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     lines: Sequence[dict[str, Any]],
     folder: Path,
     *,
@@ -54,20 +55,20 @@ def items_of(
         ConfigError: no item came of it, or the environment is unknown.
         UnknownGrader: a task's grader is.
     """
-    environment = manifest.get("environment")
+    environment = manifest.environment
     if environment is not None:
-        made = open_environment(environment["name"], environment["options"], folder=folder)
-        drawn = made.training_items(environment["items"], seed=manifest["seed"])
-        found: dict[str, list[TaskItem]] = {made.name: _unasked(drawn, manifest.get("held_out", ()), should_stop)}
+        made = open_environment(environment.name, environment.options, folder=folder)
+        drawn = made.training_items(environment.items, seed=manifest.seed)
+        found: dict[str, list[TaskItem]] = {made.name: _unasked(drawn, manifest.held_out, should_stop)}
     else:
-        found = _stored_items(manifest["graders"], lines)
+        found = _stored_items(manifest.graders or {}, lines)
     if not any(found.values()):
-        raise ConfigError(f"no item to play came of the dataset of task {manifest['task']!r}")
+        raise ConfigError(f"no item to play came of the dataset of task {manifest.task!r}")
     return found
 
 
 def _unasked(
-    items: Sequence[TaskItem], judges: Sequence[Mapping[str, Any]], should_stop: Callable[[], bool]
+    items: Sequence[TaskItem], judges: Sequence[JudgingTask], should_stop: Callable[[], bool]
 ) -> list[TaskItem]:
     kept = []
     for item in items:
@@ -78,12 +79,10 @@ def _unasked(
     return kept
 
 
-def _is_asked(item: TaskItem, judges: Sequence[Mapping[str, Any]]) -> bool:
+def _is_asked(item: TaskItem, judges: Sequence[JudgingTask]) -> bool:
     """Whether the item's conversation is held out of a task that judges what is trained, if it was uploaded there."""
     messages = list(item.expert or (*_opening(item), {"role": "assistant", "content": ""}))
-    return any(
-        held_out(judge["task"], beginning_hash(messages, judge["shared_turns"]), judge["share"]) for judge in judges
-    )
+    return any(held_out(judge.task, beginning_hash(messages, judge.shared_turns), judge.share) for judge in judges)
 
 
 def _opening(item: TaskItem) -> Sequence[Any]:

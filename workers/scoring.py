@@ -15,6 +15,7 @@ from registry.gates import evaluations
 from registry.gates import gate as gates
 from registry.gates.baseline import Baseline, baseline_of, not_judged, tasks_to_judge
 from registry.gates.verdict import gate_of
+from registry.job_params import TrainWeaver
 from registry.models import Adapter, Job, Task, Version
 from registry.promotion import follow_up, retry_of
 from workers.model import Model
@@ -116,7 +117,8 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Sc
         told = follow_up(session, adapter, version, gate, job)
         retry = retry_of(session, adapter, version, job, comparisons)
         if retry is not None:
-            told += f"; job {retry.id} trains once more with a replay share of {retry.params['replay_share']:g}"
+            share = jobs.request_as(retry, TrainWeaver).replay_share
+            told += f"; job {retry.id} trains once more with a replay share of {share:g}"
         data = {"version": version.number, "reasons": gate.reasons, "retry": str(retry.id) if retry else None}
         jobs.add_event(session, job.id, "info", told, data)
         return Judgement(gate.passed, scores.by_subject, retry.id if retry else None)

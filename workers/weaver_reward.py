@@ -18,7 +18,9 @@ from memgen.training.reward.recorded_groups import groups_of_trajectories
 from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
 from memgen.training.weaver.grpo_run import GrpoReport, GrpoStep
 from registry.datasets import reward_snapshots
+from registry.datasets.manifest import Learner, manifest_of
 from registry.datasets.snapshots import Snapshot
+from registry.job_params import Method, PlayedEnvironment
 from registry.models import Dataset, JsonObject, Task
 from workers.checkpoints import Checkpoint
 from workers.experience import training_cues
@@ -27,25 +29,19 @@ from workers.model import Model
 from workers.reward_items import games_folder, gives_reward, items_of
 from workers.runner import Running
 
-SFT, GRPO, RECORDED = "sft", "grpo", "grpo_recorded"
 
-
-def config_of(method: str, training: JsonObject) -> TrainingConfig | GrpoConfig:
-    """Raises ConfigError: an unknown method or field, or a value out of range."""
-    if method == SFT:
-        return TrainingConfig.from_mapping(training)
-    if method in (GRPO, RECORDED):
-        return GrpoConfig.from_mapping(training)
-    raise ConfigError(f"method is {method!r}; expected one of {SFT!r}, {GRPO!r}, {RECORDED!r}")
+def config_of(method: Method, training: JsonObject) -> TrainingConfig | GrpoConfig:
+    """Raises ConfigError: an unknown field, or a value out of range."""
+    return (TrainingConfig if method == Method.SFT else GrpoConfig).from_mapping(training)
 
 
 def snapshot_of(
     session: Session,
-    method: str,
+    method: Method,
     project_id: uuid.UUID,
     task: Task,
     *,
-    environment: JsonObject | None,
+    environment: PlayedEnvironment | None,
     earlier_tasks: Sequence[Task],
     judged_by: Sequence[Task],
     replay_share: float,
@@ -61,13 +57,13 @@ def snapshot_of(
         EmptyDataset: the task has nothing to play, or to compare.
         ConfigError: the task's grader gives no reward.
     """
-    if method == RECORDED:
+    if method == Method.GRPO_RECORDED:
         return reward_snapshots.recorded_snapshot(
             session, project_id, task, earlier_tasks=earlier_tasks, replay_share=replay_share, seed=seed
         )
     if environment is not None:
         return reward_snapshots.environment_snapshot(
-            project_id, task, environment, judged_by=judged_by, trains="weaver", seed=seed
+            project_id, task, environment, judged_by=judged_by, trains=Learner.WEAVER, seed=seed
         )
     if not gives_reward(task):
         raise ConfigError(f"task {task.name!r} has grader 'likelihood', which gives no reward; expected another")
@@ -86,7 +82,7 @@ def reward_lesson(
     running: Running,
     model: Model,
     memory: str,
-    method: str,
+    method: Method,
     config: GrpoConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
@@ -94,7 +90,7 @@ def reward_lesson(
     """What the dataset teaches by `grpo` or `grpo_recorded`."""
     longest = model.host.longest_example(memory)
     examples = build_examples(model.host.backbone.tokenizer, lines, max_tokens=longest).examples
-    if method == RECORDED:
+    if method == Method.GRPO_RECORDED:
         return Lesson(examples, partial(_train_recorded, running, model, config, dataset, lines))
     return Lesson(examples, partial(_train_played, running, model, config, dataset, lines))
 
@@ -109,13 +105,14 @@ def _train_played(
     checkpoint: Checkpoint,
     _: Path,
 ) -> GrpoReport:
-    by_task = items_of(dataset.manifest, lines, games_folder(running), should_stop=running.stop.is_set)
+    manifest = manifest_of(dataset)
+    by_task = items_of(manifest, lines, games_folder(running), should_stop=running.stop.is_set)
     items = [item for found in by_task.values() for item in found]
     counts = {task: len(found) for task, found in by_task.items()}
     running.event(f"playing {len(items)} items", {**dataset.manifest, "items": counts})
     # The weaver learns where it will be woven: at every point, as long as no trigger knows better.
     model.host.memories[name].weave_until_trigger_is_trained()
-    training = partial(train_weaver_grpo, items=items, config=config, task=dataset.manifest["task"])
+    training = partial(train_weaver_grpo, items=items, config=config, task=manifest.task)
     told = partial(on_step, running)
     return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
 
@@ -137,7 +134,7 @@ def _train_recorded(
         lines,
         max_tokens=model.host.longest_example(name),
         cues=cues,
-        shared_turns=dataset.manifest.get("shared_turns"),
+        shared_turns=manifest_of(dataset).shared_turns,
     )
     running.event(
         f"comparing the answers of {len(recorded.groups)} groups",

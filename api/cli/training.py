@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,17 +20,12 @@ from api.cli.output import (
     print_table,
     print_warning,
 )
+from registry.job_params import Method
 from registry.names import CHAMPION
 
 if TYPE_CHECKING:
     from api.client.client import Client
     from api.http.json_object import JsonObject
-
-
-class MethodOption(StrEnum):
-    sft = "sft"
-    grpo = "grpo"
-    grpo_recorded = "grpo_recorded"
 
 
 PromoteOption = Annotated[
@@ -67,8 +61,8 @@ def train(
         ),
     ] = None,
     method: Annotated[
-        MethodOption, typer.Option(help="From demonstrations; from reward for its own answers; for recorded answers.")
-    ] = MethodOption.sft,
+        Method, typer.Option(help="From demonstrations; from reward for its own answers; for recorded answers.")
+    ] = Method.SFT,
     environment: EnvironmentOption = None,
     environment_options: EnvironmentSetOption = None,
     items: ItemsOption = None,

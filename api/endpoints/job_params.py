@@ -15,8 +15,17 @@ from memgen.tasks.environments import open_environment
 from memgen.tasks.graders import LIKELIHOOD
 from registry.adapters import get_adapter
 from registry.datasets.reward_snapshots import has_comparison, no_comparison
-from registry.datasets.snapshots import GOOD_REWARD
 from registry.errors import Invalid
+from registry.job_params import (
+    GOOD_REWARD,
+    Evaluate,
+    JobKind,
+    JobRequest,
+    Method,
+    PlayedEnvironment,
+    TrainTrigger,
+    TrainWeaver,
+)
 from registry.keys import Principal
 from registry.models import Adapter, Task
 from registry.tasks import get_task
@@ -33,19 +42,19 @@ class EnvironmentIn(Strict):
 
 
 class JobIn(Strict):
-    kind: Literal["train_weaver", "train_trigger", "evaluate"]
+    kind: Literal[JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER, JobKind.EVALUATE]
     adapter: str
     task: Annotated[str | None, Field(description="train_weaver: the task to learn")] = None
     tasks: Annotated[
         list[str] | None, Field(description="train_trigger: tasks to play; default: those its memory has learned")
     ] = None
     method: Annotated[
-        Literal["sft", "grpo", "grpo_recorded"],
+        Literal[Method.SFT, Method.GRPO, Method.GRPO_RECORDED],
         Field(
             description="train_weaver: from demonstrations; from the grader's reward for answers of its own; from "
             "uploaded answers to the same prompts with different rewards"
         ),
-    ] = "sft"
+    ] = Method.SFT
     environment: Annotated[
         EnvironmentIn | None, Field(description="Where items to play come from, instead of the task's trajectories")
     ] = None
@@ -78,8 +87,8 @@ class JobIn(Strict):
     promote: Annotated[bool, Field(description="Move `champion` to the version if it passes its gate")] = True
 
 
-def params_of(session: Session, caller: Principal, body: JobIn, games_folder: Path) -> tuple[Adapter, dict[str, Any]]:
-    """The adapter and the params of a job.
+def request_of(session: Session, caller: Principal, body: JobIn, games_folder: Path) -> tuple[Adapter, JobRequest]:
+    """The adapter of a job, and what the job is to do.
 
     Args:
         games_folder: where an environment keeps what it generates.
@@ -91,21 +100,17 @@ def params_of(session: Session, caller: Principal, body: JobIn, games_folder: Pa
         EmptyDataset: there is nothing to compare.
     """
     adapter = get_adapter(session, caller.project_id, body.adapter)
-    if body.kind == "evaluate":
+    if body.kind == JobKind.EVALUATE:
         if body.version is None:
             raise Invalid("an evaluate job needs `version`, the number of the version to evaluate")
-        return adapter, {"version": get_version(session, adapter, body.version).number}
+        return adapter, Evaluate(get_version(session, adapter, body.version).number)
     _check_environment(adapter, body, games_folder)
-    params = _weaver_params if body.kind == "train_weaver" else _trigger_params
-    return adapter, params(session, caller, adapter, body) | _shared_params(body)
+    if body.kind == JobKind.TRAIN_WEAVER:
+        return adapter, _weaver_request(session, caller, adapter, body)
+    return adapter, _trigger_request(session, caller, adapter, body)
 
 
-def _shared_params(body: JobIn) -> dict[str, Any]:
-    environment = {"environment": body.environment.model_dump()} if body.environment else {}
-    return {"min_reward": body.min_reward, "promote": body.promote, **environment}
-
-
-def _weaver_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
+def _weaver_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> TrainWeaver:
     if body.task is None or body.tasks is not None:
         raise Invalid("a train_weaver job needs `task`, the name of the task to learn, and takes no `tasks`")
     if body.insights and not MemoryConfig.from_mapping(adapter.memory).cue_insights:
@@ -115,28 +120,35 @@ def _weaver_params(session: Session, caller: Principal, adapter: Adapter, body: 
         )
     task = get_task(session, caller.project_id, body.task)
     config: TrainingConfig | GrpoConfig
-    if body.method == "sft":
+    if body.method == Method.SFT:
         config = TrainingConfig.from_mapping(body.training)
     else:
         config = GrpoConfig.from_mapping(body.training)
-    if body.method == "grpo" and body.environment is None:
+    if body.method == Method.GRPO and body.environment is None:
         _check_rewards(task)
-    if body.method == "grpo_recorded" and not has_comparison(session, task):
+    if body.method == Method.GRPO_RECORDED and not has_comparison(session, task):
         raise no_comparison(task)
     if body.parent is None:
         parent = champion(session, adapter)
     else:
         parent = get_version(session, adapter, body.parent) if body.parent else None
     check_parent(session, parent)
-    number = parent.number if parent else None
-    insights = {"insights": body.insights} if body.insights else {}
-    return {"task": task.name, "parent": number, "method": body.method, "training": _json(config), **insights}
+    return TrainWeaver(
+        task=task.name,
+        parent=parent.number if parent else None,
+        method=body.method,
+        training=_json(config),
+        min_reward=body.min_reward,
+        promote=body.promote,
+        environment=_environment(body),
+        insights=tuple(body.insights or ()),
+    )
 
 
-def _trigger_params(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> dict[str, Any]:
+def _trigger_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> TrainTrigger:
     if not body.parent:
         raise Invalid("a train_trigger job needs `parent`, the number of the version whose trigger is to be trained")
-    if body.task is not None or body.method != "sft" or body.insights:
+    if body.task is not None or body.method != Method.SFT or body.insights:
         raise Invalid(
             "a train_trigger job takes neither `task` nor `method` nor `insights`; `tasks` lists the tasks to play"
         )
@@ -160,15 +172,28 @@ def _trigger_params(session: Session, caller: Principal, adapter: Adapter, body:
             "in `tasks`"
         )
     config = TriggerConfig.from_mapping(body.training)
-    return {"parent": parent.number, "tasks": [task.name for task in tasks], "training": _json(config)}
+    return TrainTrigger(
+        tasks=tuple(task.name for task in tasks),
+        parent=parent.number,
+        training=_json(config),
+        min_reward=body.min_reward,
+        promote=body.promote,
+        environment=_environment(body),
+    )
+
+
+def _environment(body: JobIn) -> PlayedEnvironment | None:
+    return PlayedEnvironment(**body.environment.model_dump()) if body.environment else None
 
 
 def _check_environment(adapter: Adapter, body: JobIn, folder: Path) -> None:
     if body.environment is None:
         return
-    if body.kind == "train_weaver" and body.method != "grpo":
-        raise Invalid(f"method {body.method!r} plays nothing; `environment` is for method 'grpo' and for train_trigger")
-    if body.kind == "train_weaver" and adapter.strategy == "isolated":
+    if body.kind == JobKind.TRAIN_WEAVER and body.method != Method.GRPO:
+        raise Invalid(
+            f"method {body.method.value!r} plays nothing; `environment` is for method 'grpo' and for train_trigger"
+        )
+    if body.kind == JobKind.TRAIN_WEAVER and adapter.strategy == "isolated":
         raise Invalid(
             f"adapter {adapter.name!r} has strategy 'isolated', which knows a task by the prompts of its trajectories; "
             "an environment has none. Leave `environment` out, or use another adapter"

@@ -17,8 +17,8 @@ from memgen.config import TrainingConfig
 from registry.adapters import get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.datasets.snapshots import GOOD_REWARD
 from registry.errors import InvalidSchedule
+from registry.job_params import GOOD_REWARD
 from registry.models import Schedule, ScheduleChange, ScheduleRun
 from registry.schedules import schedules
 from registry.schedules.cron import Cron
@@ -153,7 +153,7 @@ def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency
     when = body.read()
     if when is None:
         raise InvalidSchedule("a schedule needs one of cron (with time_zone), new_trajectories, idle_hours")
-    lesson = schedules.Lesson(_training(body.training), body.min_reward, body.promote)
+    request = schedules.TrainingRequest(_training(body.training), body.min_reward, body.promote)
     with transaction(services.sessions) as session:
 
         def created() -> ScheduleOut:
@@ -164,7 +164,7 @@ def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency
                 adapter=get_adapter(session, caller.project_id, body.adapter),
                 task=get_task(session, caller.project_id, body.task),
                 when=when,
-                lesson=lesson,
+                request=request,
                 actor=caller.actor,
             )
             return ScheduleOut.of(session, schedule)

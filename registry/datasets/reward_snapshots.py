@@ -18,8 +18,10 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from registry.datasets import snapshots
+from registry.datasets.manifest import JudgingTask, Learner, Manifest
 from registry.datasets.snapshots import Snapshot, make_snapshot
 from registry.errors import EmptyDataset
+from registry.job_params import PlayedEnvironment
 from registry.json_text import canonical_json
 from registry.models import JsonObject, Task, Trajectory
 from registry.trajectories.holdout import first_answer
@@ -49,7 +51,7 @@ def question_snapshot(
         min_reward=min_reward,
         seed=seed,
     )
-    manifest = {**chosen.manifest, "trains": "weaver", "graders": _graders([task, *earlier_tasks])}
+    manifest = chosen.manifest.changed(trains=Learner.WEAVER, graders=_graders([task, *earlier_tasks]))
     return _with_lines(session, project_id, task, chosen.items, manifest)
 
 
@@ -74,16 +76,16 @@ def trigger_snapshot(
         )
         items += [(trajectory_id, True) for trajectory_id, _ in found.items]
         counts[task.name] = len(found.items)
-    manifest: JsonObject = {
-        "task": of.name,
-        "trains": "trigger",
-        "new": 0,
-        "replayed": counts,
-        "replay_share": 0.0,
-        "min_reward": min_reward,
-        "seed": seed,
-        "graders": _graders(tasks),
-    }
+    manifest = Manifest(
+        task=of.name,
+        trains=Learner.TRIGGER,
+        new=0,
+        replayed=counts,
+        replay_share=0.0,
+        min_reward=min_reward,
+        seed=seed,
+        graders=_graders(tasks),
+    )
     return _with_lines(session, project_id, of, items, manifest)
 
 
@@ -113,20 +115,26 @@ def recorded_snapshot(
         rows = _replayed(comparable_groups(session.scalars(_rewarded(earlier))), part, f"{seed}\n{earlier.name}\n")
         items += [(row.id, True) for row in rows]
         replayed |= {earlier.name: len(rows)} if rows else {}
-    manifest: JsonObject = {
-        "task": task.name,
-        "trains": "weaver",
-        "new": len(new),
-        "replayed": replayed,
-        "replay_share": replay_share,
-        "seed": seed,
-        "shared_turns": {each.name: each.shared_turns for each in (task, *earlier_tasks) if each.shared_turns},
-    }
+    shared = {each.name: each.shared_turns for each in (task, *earlier_tasks) if each.shared_turns}
+    manifest = Manifest(
+        task=task.name,
+        new=len(new),
+        replayed=replayed,
+        replay_share=replay_share,
+        seed=seed,
+        shared_turns=shared,
+    ).changed(trains=Learner.WEAVER)
     return _with_lines(session, project_id, task, items, manifest)
 
 
 def environment_snapshot(
-    project_id: uuid.UUID, task: Task, environment: JsonObject, *, judged_by: Sequence[Task], trains: str, seed: int
+    project_id: uuid.UUID,
+    task: Task,
+    environment: PlayedEnvironment,
+    *,
+    judged_by: Sequence[Task],
+    trains: Learner,
+    seed: int,
 ) -> Snapshot:
     """A dataset without trajectories: the environment's items follow from its name, options, number and seed.
 
@@ -134,19 +142,15 @@ def environment_snapshot(
         judged_by: tasks whose held-out items the gate uses. Conversations made from the environment may be among them,
             so the manifest says how their sides are chosen (`registry.trajectories.holdout`).
     """
-    manifest: JsonObject = {
-        "task": task.name,
-        "trains": trains,
-        "environment": environment,
-        "held_out": [
-            {"task": judge.name, "share": judge.holdout_share, "shared_turns": judge.shared_turns}
-            for judge in judged_by
-        ],
-        "new": 0,
-        "replayed": {},
-        "replay_share": 0.0,
-        "seed": seed,
-    }
+    judges = tuple(JudgingTask(judge.name, judge.holdout_share, judge.shared_turns) for judge in judged_by)
+    manifest = Manifest(
+        task=task.name,
+        environment=environment,
+        new=0,
+        replayed={},
+        replay_share=0.0,
+        seed=seed,
+    ).changed(trains=trains, held_out=judges)
     return make_snapshot(project_id, task, (), manifest, ())
 
 
@@ -210,7 +214,7 @@ def _with_lines(
     project_id: uuid.UUID,
     task: Task,
     items: Sequence[tuple[uuid.UUID, bool]],
-    manifest: JsonObject,
+    manifest: Manifest,
 ) -> Snapshot:
     ids = {trajectory_id for trajectory_id, _ in items}
     rows = {row.id: row for row in session.scalars(select(Trajectory).where(Trajectory.id.in_(ids)))}

@@ -18,12 +18,10 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from registry.database import one_of
+from registry.datasets.manifest import Manifest
 from registry.errors import EmptyDataset, SnapshotOutdated
-from registry.models import Dataset, DatasetItem, Task, Trajectory
+from registry.models import Dataset, DatasetItem, JsonObject, Task, Trajectory
 from registry.trajectories.holdout import find_shared_prefix_group
-
-GOOD_REWARD = 0.5
-"""Least reward that counts as a success, where `success` is absent and no other threshold is named."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Snapshot:
     items: tuple[tuple[uuid.UUID, bool], ...]
     """Pairs (trajectory id, whether it is replayed), in order."""
     content_hash: str
-    manifest: dict[str, object]
+    manifest: Manifest
     jsonl: bytes
 
     @property
@@ -70,15 +68,15 @@ def snapshot(
     reservoirs = _reservoirs(session, earlier_tasks, len(new), replay_share, min_reward, seed)
     replayed = [row for reservoir in reservoirs for row in reservoir.rows]
     chosen = [(row, False) for row in new] + [(row, True) for row in replayed]
-    manifest: dict[str, object] = {
-        "task": task.name,
-        "new": len(new),
-        "replayed": {each.task: len(each.rows) for each in reservoirs if each.rows},
-        "replay_share": replay_share,
-        "buffer": {each.task: each.description() for each in reservoirs},
-        "min_reward": min_reward,
-        "seed": seed,
-    }
+    manifest = Manifest(
+        task=task.name,
+        new=len(new),
+        replayed={each.task: len(each.rows) for each in reservoirs if each.rows},
+        replay_share=replay_share,
+        buffer={each.task: each.description() for each in reservoirs},
+        min_reward=min_reward,
+        seed=seed,
+    )
     items = [(row.id, is_replayed) for row, is_replayed in chosen]
     lines = [_line(row, replayed=is_replayed) for row, is_replayed in chosen]
     return make_snapshot(project_id, task, items, manifest, lines)
@@ -88,7 +86,7 @@ def make_snapshot(
     project_id: uuid.UUID,
     task: Task,
     items: Sequence[tuple[uuid.UUID, bool]],
-    manifest: dict[str, object],
+    manifest: Manifest,
     lines: Sequence[str],
 ) -> Snapshot:
     """A snapshot with its hash, which covers the manifest and every line.
@@ -98,7 +96,7 @@ def make_snapshot(
         lines: JSON texts, one for each of the items, or none at all where an environment makes the items.
     """
     jsonl = "".join(f"{line}\n" for line in lines).encode()
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode() + b"\n" + jsonl).hexdigest()
+    digest = hashlib.sha256(json.dumps(manifest.to_json(), sort_keys=True).encode() + b"\n" + jsonl).hexdigest()
     return Snapshot(project_id, task.id, tuple(items), digest, manifest, jsonl)
 
 
@@ -116,7 +114,7 @@ def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
         project_id=snapshot.project_id,
         task_id=snapshot.task_id,
         content_hash=snapshot.content_hash,
-        manifest=snapshot.manifest,
+        manifest=snapshot.manifest.to_json(),
         object_key=snapshot.object_key,
     )
     session.add(dataset)
@@ -157,7 +155,7 @@ class _Reservoir:
     rows: tuple[Trajectory, ...]
     """The items; some occur more than once if the pool is smaller than the task's part."""
 
-    def description(self) -> dict[str, object]:
+    def description(self) -> JsonObject:
         hashes = sorted({row.content_hash for row in self.rows})
         return {
             "pool": self.pool,

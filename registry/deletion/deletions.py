@@ -27,6 +27,7 @@ from registry.deletion.retraining import start_retrainings, stop_line
 from registry.deletion.scope import Affected, DeletionSubject, find_affected, lock_subject
 from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
+from registry.job_params import Training, TrainTrigger
 from registry.models import (
     Adapter,
     Deletion,
@@ -219,25 +220,27 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
         jobs.request_cancel(session, job.project_id, job.id)
     except JobStateConflict:
         return None
-    params = dict(job.params)
+    request = jobs.request_of(job)
+    if not isinstance(request, Training):
+        raise RuntimeError(f"job {job.id} of kind {job.kind} begins anew; expected a training")
     if policy != "keep" and job.adapter_id is not None:
-        params["parent"] = _unaffected(session, affected, job.adapter_id, params.get("parent"))
-    refusal = _refusal(session, job, params.get("parent"))
+        request = request.changed(parent=_unaffected(session, affected, job.adapter_id, request.parent))
+    refusal = _refusal(session, job, request)
     if refusal is not None:
         jobs.add_event(session, job.id, "warning", f"its data was deleted; it does not begin anew: {refusal}")
         stop_line(session, job, refusal)
         return None
-    replacement = jobs.replace_job(session, job, params)
+    replacement = jobs.replace_job(session, job, request)
     jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")
     jobs.add_event(session, replacement.id, "info", f"replaces job {job.id}, whose data was deleted")
     return replacement.id
 
 
-def _refusal(session: Session, job: Job, parent: int | None) -> str | None:
-    """Why the training can't go on from the version of that number, or from nothing."""
-    if job.adapter is None or not parent:
-        return "no version is left whose trigger it could train" if job.kind == "train_trigger" else None
-    return why_not_parent(session, get_version(session, job.adapter, parent))
+def _refusal(session: Session, job: Job, request: Training) -> str | None:
+    """Why the training can't go on from its parent, or from nothing."""
+    if job.adapter is None or not request.parent:
+        return "no version is left whose trigger it could train" if isinstance(request, TrainTrigger) else None
+    return why_not_parent(session, get_version(session, job.adapter, request.parent))
 
 
 def _unaffected(session: Session, affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from registry import jobs
+from registry.job_params import JobKind, Training, TrainTrigger, TrainWeaver
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
 from registry.names import CHAMPION
 from registry.versions.ancestry import lineage
@@ -130,10 +131,13 @@ def _lines(session: Session, affected: Sequence[Version], touched: set[uuid.UUID
 
 def _params(session: Session, version: Version) -> JsonObject:
     """What the version's own job was asked. `champion` moves only for a version that had it."""
-    original = session.get_one(Job, version.job_id).params
+    task = version.dataset.task.name
+    asked = jobs.request_of(session.get_one(Job, version.job_id))
+    # What another installation trained is trained here by the defaults.
+    original = asked if isinstance(asked, Training) else TrainWeaver.from_json({"task": task})
     served = CHAMPION in serving_of(session, [version.id])[version.id].aliases
-    kept = {key: value for key, value in original.items() if key not in ("parent", "promote")}
-    return {**kept, "task": version.dataset.task.name, "promote": served, "replaces": version.number}
+    request = original.changed(task=task, promote=served, replaces=version.number)
+    return {key: value for key, value in request.to_json().items() if key != "parent"}
 
 
 def _start(session: Session, step: Retraining, parent: Version | None) -> list[uuid.UUID]:
@@ -141,12 +145,12 @@ def _start(session: Session, step: Retraining, parent: Version | None) -> list[u
     step.stopped = why_not_parent(session, parent)
     if step.stopped is not None:
         return []
-    params = {**step.params, "parent": parent.number if parent else None}
     adapter = session.get_one(Adapter, step.adapter_id)
     replaced = session.get_one(Version, step.replaces_id)
-    of_trigger = session.get_one(Job, replaced.job_id).kind == "train_trigger"
-    kind = "train_trigger" if of_trigger else "train_weaver"
-    job = jobs.create_job(session, adapter.project_id, kind, params, adapter)
+    of_trigger = session.get_one(Job, replaced.job_id).kind == JobKind.TRAIN_TRIGGER
+    request: Training = (TrainTrigger if of_trigger else TrainWeaver).from_json(step.params)
+    request = request.changed(parent=parent.number if parent else None)
+    job = jobs.create_job(session, adapter.project_id, request, adapter)
     step.job_id = job.id
     text = f"trains {adapter.name}@{replaced.number} anew without deleted data"
     jobs.add_event(session, job.id, "info", text, {"deletion": str(step.deletion_id), "replaces": replaced.number})

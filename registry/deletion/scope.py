@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from registry.database import one_of
 from registry.errors import Invalid, TrajectoryNotFound
-from registry.jobs import LIVE
+from registry.job_params import TRAININGS
+from registry.jobs import LIVE, request_of
 from registry.json_text import is_storable, show
 from registry.models import (
     Dataset,
@@ -179,7 +180,7 @@ def _live_jobs(
         .where(
             Job.project_id == project_id,
             Job.state.in_(LIVE),
-            Job.kind.startswith("train_"),
+            Job.kind.in_(TRAININGS),
             or_(Job.dataset_id.in_(dataset_ids), Job.adapter_id.in_(numbers)),
         )
         .order_by(Job.seq)
@@ -188,5 +189,5 @@ def _live_jobs(
         job
         for job in live
         if job.dataset_id in dataset_ids
-        or (job.adapter_id is not None and job.params.get("parent") in numbers.get(job.adapter_id, ()))
+        or (job.adapter_id is not None and request_of(job).reads in numbers.get(job.adapter_id, ()))
     )

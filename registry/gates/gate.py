@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy.orm import Session
 
+from registry.datasets.manifest import Learner, learner_of
 from registry.gates.baseline import is_imported, tasks_to_judge
 from registry.gates.evaluations import find_evaluation, subject_of
 from registry.gates.paired import Paired, compare_pairs
+from registry.jobs import replaced_number
 from registry.models import Adapter, Gate, Job, Version, VersionImport
 from registry.versions.ancestry import learned_tasks
 
@@ -162,7 +164,7 @@ def origin_verdict(session: Session, version: Version) -> Comparison:
 
 def _replaces(session: Session, version: Version) -> bool:
     """Whether the version was trained anew because data was deleted; it need not know more than the one it replaces."""
-    return "replaces" in session.get_one(Job, version.job_id).params
+    return replaced_number(session.get_one(Job, version.job_id)) is not None
 
 
 def record_gate(
@@ -199,7 +201,7 @@ def record_gate(
 
 def _of_trigger(version: Version) -> bool:
     """Whether only the trigger was trained: its aim is to weave less at no lower score, not to gain on a task."""
-    return bool(version.dataset.manifest.get("trains") == "trigger")
+    return learner_of(version.dataset) == Learner.TRIGGER
 
 
 def forgot(comparisons: Sequence[Comparison]) -> bool:

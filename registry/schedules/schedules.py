@@ -5,7 +5,7 @@
 
 import math
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
-from registry.datasets.snapshots import GOOD_REWARD
 from registry.errors import InvalidSchedule, NameTaken, ScheduleNotFound
-from registry.models import Adapter, JsonObject, Schedule, ScheduleChange, ScheduleRun, Task
+from registry.job_params import GOOD_REWARD, StoredJson, TrainWeaver
+from registry.models import Adapter, JsonObject, Schedule, ScheduleChange, ScheduleRun, Task, Version
 from registry.names import check_name
 from registry.schedules.cron import Cron
 
@@ -42,16 +42,16 @@ When = Cron | NewTrajectories | Idle
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What the schedule's jobs are asked, as `POST /v1/jobs` would be."""
+class TrainingRequest(StoredJson):
+    """What all jobs of a schedule have in common; fields as in `TrainWeaver`."""
 
     training: JsonObject
-    """All fields of memgen's TrainingConfig; opaque here."""
     min_reward: float = GOOD_REWARD
     promote: bool = True
 
-    def params(self) -> JsonObject:
-        return {"training": self.training, "min_reward": self.min_reward, "promote": self.promote}
+    def job_request(self, task: Task, parent: Version | None) -> TrainWeaver:
+        number = parent.number if parent else None
+        return TrainWeaver.from_json({"task": task.name, "parent": number, **self.to_json()})
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def create_schedule(
     adapter: Adapter,
     task: Task,
     when: When,
-    lesson: Lesson,
+    request: TrainingRequest,
     actor: str,
 ) -> Schedule:
     """Raises InvalidName, InvalidSchedule, or NameTaken."""
     check_name("schedule", name)
     now = utc_now()
-    schedule = Schedule(project_id=project_id, name=name, adapter=adapter, task=task, params=lesson.params())
+    schedule = Schedule(project_id=project_id, name=name, adapter=adapter, task=task, params=request.to_json())
     _set_when(schedule, when, now)
     try:
         with session.begin_nested():
@@ -118,9 +118,9 @@ def change_schedule(session: Session, project_id: uuid.UUID, name: str, change: 
     """
     schedule = get_schedule(session, project_id, name, lock=True)
     before, now = describe(schedule), utc_now()
-    lesson = Lesson(**schedule.params)
-    given = {field: getattr(change, field) for field in ("training", "min_reward", "promote")}
-    schedule.params = replace(lesson, **{field: value for field, value in given.items() if value is not None}).params()
+    fields = {name: getattr(change, name) for name in ("training", "min_reward", "promote")}
+    changed = {name: value for name, value in fields.items() if value is not None}
+    schedule.params = training_request(schedule).changed(**changed).to_json()
     kind = "changed"
     if change.when is not None:
         _set_when(schedule, change.when, now)
@@ -175,6 +175,10 @@ def when_of(schedule: Schedule) -> When:
     if schedule.idle_hours is not None:
         return Idle(schedule.idle_hours)
     raise RuntimeError(f"schedule {schedule.id} has no condition, against its check constraints")
+
+
+def training_request(schedule: Schedule) -> TrainingRequest:
+    return TrainingRequest.from_json(schedule.params)
 
 
 def describe(schedule: Schedule) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
+from registry.datasets.manifest import teaches_weaver
 from registry.datasets.snapshots import learnable
 from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
 from registry.schedules.cron import Cron
-from registry.schedules.schedules import Idle, NewTrajectories, when_of
+from registry.schedules.schedules import Idle, NewTrajectories, training_request, when_of
 from registry.versions.champion import champion
 from registry.versions.state import why_not_parent
 
@@ -77,7 +78,7 @@ def waiting_for(session: Session, schedule: Schedule) -> Waiting:
         mark = max(mark, _tried_up_to(session, schedule))
     count, newest = session.execute(
         select(func.count(), func.coalesce(func.max(Trajectory.seq), 0)).where(
-            learnable(schedule.task_id, schedule.params["min_reward"]), Trajectory.seq > mark
+            learnable(schedule.task_id, training_request(schedule).min_reward), Trajectory.seq > mark
         )
     ).one()
     return Waiting(count, newest)
@@ -128,9 +129,8 @@ def _refusal(session: Session, schedule: Schedule, due: _Due) -> str | None:
 
 def _start(session: Session, schedule: Schedule) -> uuid.UUID:
     """An ordinary training, decided now: it goes on from the champion of this moment."""
-    best = champion(session, schedule.adapter)
-    params = {"task": schedule.task.name, "parent": best.number if best else None, **schedule.params}
-    job = jobs.create_job(session, schedule.project_id, "train_weaver", params, schedule.adapter)
+    request = training_request(schedule).job_request(schedule.task, champion(session, schedule.adapter))
+    job = jobs.create_job(session, schedule.project_id, request, schedule.adapter)
     jobs.add_event(session, job.id, "info", f"started by schedule {schedule.name}", {"schedule": schedule.name})
     schedule.last_job = job
     return job.id
@@ -172,7 +172,7 @@ def _learned_up_to(session: Session, schedule: Schedule) -> int:
         .where(
             Version.adapter_id == schedule.adapter_id,
             Dataset.task_id == schedule.task_id,
-            func.coalesce(Dataset.manifest["trains"].astext, "weaver") == "weaver",
+            teaches_weaver(),
         )
         .order_by(Version.number.desc())
         .limit(1)

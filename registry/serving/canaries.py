@@ -12,7 +12,7 @@ is tried next. If it is promoted, none of them is, because their gates compared 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
@@ -152,7 +152,7 @@ def _waiting(session: Session, route: Route) -> Sequence[Version]:
         .join(Gate, Gate.version_id == Version.id)
         .join(Job, Job.id == Version.job_id)
         .where(Version.adapter_id == route.adapter_id, Gate.passed, Gate.policy == "canary")
-        .where(Gate.champion_id == stable, func.coalesce(Job.params["promote"].as_boolean(), True))
+        .where(Gate.champion_id == stable, jobs.may_promote())
         .where(~exists().where(RouteArm.version_id == Version.id))
         .where(~exists().where(AliasMove.to_version_id == Version.id))
     )

@@ -1,6 +1,6 @@
 """Admission of versions that another installation trained: registered from an archive, marked with their origin.
 
-They are unchecked until a job of this installation (of kind `CHECK_JOB`) has judged them on the suites that are here.
+They are unchecked until a job of kind `check_import` of this installation has judged them on the suites that are here.
 If there are no held-out items of any task that the version learned, the gate says so and takes the origin's verdict.
 
 An archive of an artifact that the adapter has already makes no second version: it brings back the bytes if retention
@@ -21,6 +21,7 @@ from registry.errors import InvalidArchive
 from registry.gates.baseline import baseline_of, tasks_to_judge
 from registry.gates.gate import GateTerms, origin_verdict, record_gate
 from registry.gates.verdict import gate_of
+from registry.job_params import CheckImport, RecordImport
 from registry.models import (
     Adapter,
     Dataset,
@@ -41,9 +42,6 @@ from registry.transfer.provenance import check_learned_nothing_deleted, datasets
 from registry.versions.champion import champion
 from registry.versions.records import register_version
 from registry.versions.state import record_change
-
-CHECK_JOB = "check_import"
-"""Kind of the job that judges an imported version."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def import_version(
     check_learned_nothing_deleted(session, adapter.project_id, description)
     tasks = _tasks(session, adapter.project_id, description["tasks"])
     own = next(task for task in tasks if task.name == description["lineage"][-1]["task"])
-    job = jobs.create_job(session, adapter.project_id, "import", {"origin": _origin_name(description)}, adapter)
+    job = jobs.create_job(session, adapter.project_id, RecordImport(_origin_name(description)), adapter)
     job.dataset_id = _dataset(session, adapter, own, description).id
     job.state, job.started_at, job.finished_at = "succeeded", utc_now(), utc_now()
     session.flush()
@@ -148,9 +146,7 @@ def import_version(
         for dataset_id in datasets_learned(session, adapter.project_id, description)
     )
     record_change(session, version, "imported", actor=actor, evidence=_evidence(description))
-    check = jobs.create_job(
-        session, adapter.project_id, CHECK_JOB, {"version": version.number, "promote": False}, adapter
-    )
+    check = jobs.create_job(session, adapter.project_id, CheckImport(version.number, promote=False), adapter)
     return version, check
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.database import one_of
+from registry.jobs import replaced_number
 from registry.models import (
     Adapter,
     Alias,
@@ -108,7 +109,7 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
 
 def _replaced(session: Session, version: Version) -> Version | None:
     """Read from the version's own job: where a retry went on after it, the step of the retraining is the retry's."""
-    number = session.get_one(Job, version.job_id).params.get("replaces")
+    number = replaced_number(session.get_one(Job, version.job_id))
     query = select(Version).where(Version.adapter_id == version.adapter_id, Version.number == number)
     return session.scalars(query).one_or_none()
 

@@ -9,6 +9,7 @@ from registry import jobs
 from registry.adapters import create_adapter
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, compare, record_gate
+from registry.job_params import TrainWeaver
 from registry.models import Adapter, Dataset, Gate, Job, Suite, Task, Version
 from registry.tasks import create_task
 from registry.versions.champion import champion
@@ -25,7 +26,7 @@ def make_adapter(session: Session, project_id: uuid.UUID, name: str = "bot") -> 
 
 def make_version(session: Session, adapter: Adapter, task: Task, job: Job | None = None) -> Version:
     """The next version of the adapter, trained on `task`, without a gate."""
-    job = job or jobs.create_job(session, adapter.project_id, "train_weaver", {}, adapter)
+    job = job or jobs.create_job(session, adapter.project_id, TrainWeaver.from_json({"task": "t"}), adapter)
     dataset = Dataset(
         project_id=adapter.project_id,
         task_id=task.id,

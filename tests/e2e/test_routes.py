@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
+from registry.job_params import TrainWeaver
 from registry.models import Exposure, ShadowAnswer, Version
 from registry.serving.aliases import promote
 from registry.settings import Settings
@@ -37,7 +38,7 @@ def bot(workshop: Workshop) -> None:
         adapter = get_adapter(session, workshop.project_id, "bot", lock=True)
         first = get_version(session, adapter, 1)
         for key, digest in ((first.artifact_key, first.artifact_hash), ("versions/nowhere", "0" * 64)):
-            job = jobs.create_job(session, workshop.project_id, "train_weaver", {}, adapter)
+            job = jobs.create_job(session, workshop.project_id, TrainWeaver("t"), adapter)
             job.dataset_id = first.dataset_id
             register_version(
                 session,

@@ -13,6 +13,7 @@ from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
 from registry.datasets import snapshots
 from registry.gates.gate import GateTerms, compare, record_gate
+from registry.job_params import TrainWeaver
 from registry.models import Adapter, Version
 from registry.tasks import create_task, get_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
@@ -73,7 +74,7 @@ class Rows:
         with transaction(self.services.sessions) as session:
             adapter = get_adapter(session, self.project_id, self.adapter, lock=True)
             snapshot = self.snapshot(session, task)
-            job = jobs.create_job(session, self.project_id, "train_weaver", {"task": task}, adapter)
+            job = jobs.create_job(session, self.project_id, TrainWeaver.from_json({"task": task}), adapter)
             job.dataset_id = snapshots.record_dataset(session, snapshot).id
             version = register_version(
                 session,

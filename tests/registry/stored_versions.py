@@ -18,6 +18,7 @@ from registry.datasets import snapshots
 from registry.datasets.suites import freeze_suite, suite_trajectories
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, compare, record_gate
+from registry.job_params import TrainWeaver
 from registry.models import Project, Trajectory, Version
 from registry.retention.policy import purge
 from registry.tasks import get_task
@@ -64,7 +65,8 @@ def make_stored_version(
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
         params = {"task": task, "parent": parent.number if parent else None, "training": {"steps": 5}}
-        job = jobs.create_job(session, rows.project_id, "train_weaver", params, adapter)
+        request = TrainWeaver.from_json(params)
+        job = jobs.create_job(session, rows.project_id, request, adapter)
         job.dataset_id = snapshots.record_dataset(session, snapshot).id
         job.state = "succeeded"
         version = register_version(

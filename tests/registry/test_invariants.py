@@ -29,6 +29,7 @@ from registry.deletion.deletions import DeletionPolicy, delete_data
 from registry.deletion.scope import DeletionSubject
 from registry.errors import RegistryError
 from registry.gates.gate import GateTerms, compare, record_gate
+from registry.job_params import TrainWeaver
 from registry.models import Adapter, Alias, AliasMove, Project, Route, RouteChange, Task, Trajectory, Version
 from registry.promotion import decide
 from registry.retention.archiving import archive, unarchive
@@ -145,7 +146,7 @@ class AdapterMachine(RuleBasedStateMachine):
         def act(session: Session, adapter: Adapter) -> None:
             goes_on = get_version(session, adapter, parent) if parent else None
             snapshot = self._snapshot(session, task, min_reward, 0.5 if goes_on else 0.0)
-            job = jobs.create_job(session, self.project_id, "train_weaver", {"task": task, "parent": parent}, adapter)
+            job = jobs.create_job(session, self.project_id, TrainWeaver(task, parent), adapter)
             job.state, job.dataset_id = "succeeded", snapshots.record_dataset(session, snapshot).id
             version = register_version(
                 session,

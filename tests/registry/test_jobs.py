@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from registry import jobs
 from registry.database import transaction
 from registry.errors import JobNotFound, JobStateConflict
+from registry.job_params import Evaluate, TrainWeaver
 from registry.models import Job
 from registry.wiring import Services
 
@@ -17,7 +18,7 @@ from registry.wiring import Services
 @pytest.fixture
 def job_id(services: Services, project_id: uuid.UUID) -> uuid.UUID:
     with transaction(services.sessions) as session:
-        return jobs.create_job(session, project_id, "train_weaver", {}).id
+        return jobs.create_job(session, project_id, TrainWeaver("a")).id
 
 
 def _claim(services: Services, job_id: uuid.UUID, worker: str = "w", lease: int = 60) -> int | None:
@@ -109,7 +110,7 @@ def test_cancelling(services: Services, project_id: uuid.UUID, job_id: uuid.UUID
         jobs.request_cancel(session, project_id, job_id)
 
     with transaction(services.sessions) as session:
-        waiting = jobs.create_job(session, project_id, "evaluate", {})
+        waiting = jobs.create_job(session, project_id, Evaluate(1))
         assert jobs.request_cancel(session, project_id, waiting.id).state == "cancelled"
     assert _claim(services, waiting.id) is None
 

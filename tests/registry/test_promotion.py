@@ -13,6 +13,7 @@ from registry.database import transaction
 from registry.errors import GateNotPassed, NothingToDecide, StaleAlias
 from registry.gates.gate import GateTerms, compare
 from registry.gates.verdict import gate_of, verdict
+from registry.job_params import CheckImport, JobRequest, TrainWeaver
 from registry.models import GateDecision, Job, Version
 from registry.promotion import decide, follow_up, retry_of
 from registry.serving.aliases import history, promote
@@ -35,7 +36,7 @@ def _follow(rows: Rows, version: Version, **params: Any) -> str:
         version = session.get_one(Version, version.id)
         gate = gate_of(session, version)
         assert gate is not None
-        job = jobs.create_job(session, rows.project_id, "train_weaver", params, adapter)
+        job = jobs.create_job(session, rows.project_id, TrainWeaver("a", **params), adapter)
         return follow_up(session, adapter, version, gate, job)
 
 
@@ -172,20 +173,20 @@ def test_forgetting_is_followed_by_one_training_with_more_replay(rows: Rows) -> 
     forgotten = compare("b", new=False, champion=[1.0], candidate=[0.0], terms=GateTerms(0.05))
     learned = compare("a", new=True, champion=[0.0], candidate=[0.0], terms=GateTerms(0.05))
 
-    def retry(comparisons: list[Any], kind: str = "train_weaver", **params: Any) -> Job | None:
+    def retry(comparisons: list[Any], request: JobRequest | None = None) -> Job | None:
         with transaction(rows.services.sessions) as session:
             adapter = get_adapter(session, rows.project_id, "bot", lock=True)
-            job = jobs.create_job(session, rows.project_id, kind, {"task": "a", **params}, adapter)
+            job = jobs.create_job(session, rows.project_id, request or TrainWeaver("a"), adapter)
             return retry_of(session, adapter, session.get_one(Version, version.id), job, comparisons)
 
     assert retry([forgotten]) is None
     _set(rows, retry_replay_share=0.6)
-    made = retry([learned, forgotten], seed=3)
+    made = retry([learned, forgotten], TrainWeaver.from_json({"task": "a", "training": {"seed": 3}}))
     assert made is not None
     assert (made.kind, made.state) == ("train_weaver", "queued")
-    assert made.params == {"task": "a", "seed": 3, "retry_of": 1, "replay_share": 0.6}
-    assert retry([forgotten], **made.params) is None, "a retry is never retried"
+    assert made.params == {"task": "a", "training": {"seed": 3}, "retry_of": 1, "replay_share": 0.6}
+    assert retry([forgotten], jobs.request_of(made)) is None, "a retry is never retried"
     assert retry([learned]) is None
-    assert retry([forgotten], kind="check_import") is None
+    assert retry([forgotten], CheckImport(1)) is None
     _set(rows, strategy="sequential")
     assert retry([forgotten]) is None

@@ -13,6 +13,7 @@ from memgen.backbone.loading import find_revision
 from registry import jobs
 from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
+from registry.job_params import Evaluate, read_request
 from registry.models import Job, JobEvent, Version
 from registry.settings import Settings
 from registry.tasks import create_task
@@ -71,12 +72,12 @@ class Workshop:
     def queue_job(self, kind: str, params: dict[str, Any]) -> uuid.UUID:
         with transaction(self.services.sessions) as session:
             adapter = get_adapter(session, self.project_id, "bot")
-            return jobs.create_job(session, self.project_id, kind, params, adapter).id
+            return jobs.create_job(session, self.project_id, read_request(kind, params), adapter).id
 
     def queue_evaluation(self, version: int) -> uuid.UUID:
         with transaction(self.services.sessions) as session:
             adapter = get_adapter(session, self.project_id, "bot")
-            return jobs.create_job(session, self.project_id, "evaluate", {"version": version}, adapter).id
+            return jobs.create_job(session, self.project_id, Evaluate(version), adapter).id
 
     def work(self, job_id: uuid.UUID) -> Job:
         run(self.services, self.handlers, job_id, "test-worker")

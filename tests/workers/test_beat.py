@@ -17,7 +17,7 @@ from registry.deletion.retraining import Line
 from registry.deletion.scope import DeletionSubject
 from registry.models import Job, Schedule, Trajectory
 from registry.schedules.cron import Cron
-from registry.schedules.schedules import Lesson, create_schedule
+from registry.schedules.schedules import TrainingRequest, create_schedule
 from registry.settings import Settings
 from registry.tasks import create_task, get_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
@@ -52,7 +52,7 @@ def scheduled(services: Services, project_id: uuid.UUID) -> list[uuid.UUID]:
                 adapter=get_adapter(session, project_id, "bot"),
                 task=get_task(session, project_id, "a"),
                 when=Cron("* * * * *"),
-                lesson=Lesson({}),
+                request=TrainingRequest({}),
                 actor="test",
             ).id
             for name in ("first", "second")

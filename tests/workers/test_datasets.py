@@ -19,6 +19,7 @@ from registry.deletion.deletions import Deleted, delete_data
 from registry.deletion.erasure import finish_erasure
 from registry.deletion.scope import DeletionSubject
 from registry.errors import SnapshotOutdated
+from registry.job_params import TrainWeaver
 from registry.models import Dataset, Trajectory
 from registry.object_store import ObjectStore
 from registry.tasks import create_task, get_task
@@ -39,7 +40,7 @@ def running(services: Services, project_id: uuid.UUID) -> Running:
         sent = [read_item(n, item) for n, item in enumerate(answers("yes"))]
         import_batch(session, project_id, sent, default_task="yes", tokens=TOKENS)
         adapter = create_adapter(session, project_id, name="bot", base_model="tiny", base_revision="1")
-        job_id = jobs.create_job(session, project_id, "train_weaver", {"task": "yes"}, adapter).id
+        job_id = jobs.create_job(session, project_id, TrainWeaver("yes"), adapter).id
         assert jobs.claim(session, job_id, "w", 60) == 1
     return Running(services, job_id, 1, threading.Event())
 

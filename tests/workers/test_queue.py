@@ -21,6 +21,7 @@ from registry.database import transaction
 from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.scope import DeletionSubject
+from registry.job_params import Evaluate
 from registry.models import Job, Trajectory
 from registry.settings import Settings
 from registry.wiring import Services
@@ -49,7 +50,7 @@ def queue(settings: Settings, stopped_broker: str) -> Iterator[Celery]:
 
 def _jobs(services: Services, project_id: uuid.UUID, count: int) -> list[uuid.UUID]:
     with transaction(services.sessions) as session:
-        return [jobs.create_job(session, project_id, "evaluate", {}).id for _ in range(count)]
+        return [jobs.create_job(session, project_id, Evaluate(1)).id for _ in range(count)]
 
 
 def _warnings(services: Services, job_id: uuid.UUID) -> list[str]:

@@ -15,6 +15,8 @@ from memgen.tasks.environments import open_environment
 from memgen.text.chat import Answer
 from registry import jobs
 from registry.database import transaction
+from registry.datasets.manifest import JudgingTask, Manifest
+from registry.job_params import PlayedEnvironment
 from registry.models import Dataset, Job, Trajectory
 from registry.trajectories.holdout import beginning_hash, held_out
 from tests.workers.conftest import Workshop, answers
@@ -194,9 +196,8 @@ def test_items_may_come_from_an_environment_but_for_those_that_the_gate_asks(
 
 def test_an_environments_items_without_experts_are_kept_from_the_gate_too(tmp_path: Path) -> None:
     """Uploads made from them are somebody's own answers, held out by what was asked."""
-    environment = {"name": "reasoning-gym:rush_hour", "options": {}, "items": 12}
-    judge = {"task": "games", "share": 0.5, "shared_turns": 0}
-    manifest = {"task": "games", "seed": 0, "environment": environment, "held_out": [judge]}
+    environment = PlayedEnvironment("reasoning-gym:rush_hour", {}, 12)
+    manifest = Manifest("games", 0, {}, 0.0, 0, environment=environment, held_out=(JudgingTask("games", 0.5, 0),))
     drawn = open_environment("reasoning-gym:rush_hour", {}, folder=tmp_path).training_items(12)
     sides = [
         held_out("games", beginning_hash([*item.open().reset().messages, {"role": "assistant", "content": "?"}]), 0.5)
@@ -212,7 +213,7 @@ def test_an_environments_items_without_experts_are_kept_from_the_gate_too(tmp_pa
 
 
 def test_the_best_recorded_answer_is_the_reference(tmp_path: Path) -> None:
-    manifest = {"task": "sums", "graders": {"sums": {"kind": "numeric"}}}
+    manifest = Manifest("sums", 3, {}, 0.0, 0, graders={"sums": {"kind": "numeric"}})
     lines = [
         {
             "id": answer,

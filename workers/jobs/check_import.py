@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from registry import jobs
 from registry.database import transaction
+from registry.job_params import CheckImport
 from registry.models import Job, Version
 from registry.transfer.admission import accept_origin_verdict, can_be_checked
 from registry.versions.records import get_version
@@ -15,9 +17,8 @@ def check_import(running: Running, model: Model) -> dict[str, Any]:
     """Returns `{"version", "gate", "scores"}`."""
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
-        if job.adapter is None:
-            raise RuntimeError("a check_import job without adapter")
-        adapter, version = job.adapter, get_version(session, job.adapter, job.params["version"])
+        adapter, request = jobs.adapter_of(job), jobs.request_as(job, CheckImport)
+        version = get_version(session, adapter, request.version)
         checkable = can_be_checked(session, version)
     model.check_base(adapter)
     # Read once, so that an artifact that this base can't use is found now, and not by a user.

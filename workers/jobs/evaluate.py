@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from registry import jobs
 from registry.database import transaction
+from registry.job_params import Evaluate
 from registry.models import Job
 from registry.versions.ancestry import learned_tasks
 from registry.versions.records import get_version
@@ -15,9 +17,8 @@ def evaluate_version(running: Running, model: Model) -> dict[str, Any]:
     """The job `evaluate`: a version and the bare base on the suites of all tasks of its lineage."""
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
-        if job.adapter is None:
-            raise RuntimeError("an evaluate job without adapter")
-        version = get_version(session, job.adapter, job.params["version"])
-        adapter, tasks = job.adapter, learned_tasks(session, version)
+        adapter, request = jobs.adapter_of(job), jobs.request_as(job, Evaluate)
+        version = get_version(session, adapter, request.version)
+        tasks = learned_tasks(session, version)
     found = score_tasks(running, model, adapter, [None, version], tasks)
     return {"scores": found.by_subject, "version": version.number}

@@ -16,11 +16,14 @@ from memgen.artifacts.artifact import MOMENTS_FILE
 from memgen.config import MemoryConfig, TriggerConfig
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerReport, TriggerStep
+from registry import jobs
 from registry.database import transaction
 from registry.datasets import reward_snapshots
-from registry.datasets.snapshots import GOOD_REWARD, Snapshot
+from registry.datasets.manifest import Learner, manifest_of
+from registry.datasets.snapshots import Snapshot
 from registry.errors import ObjectNotFound
 from registry.gates.baseline import tasks_at_stake
+from registry.job_params import PlayedEnvironment, TrainTrigger
 from registry.models import Adapter, Job, JsonObject, Task, Version
 from registry.tasks import get_task
 from registry.versions.records import get_version, version_of_job
@@ -44,7 +47,7 @@ class _Plan:
     """What the parent was trained for, and so the new version."""
     tasks: tuple[Task, ...]
     """To play; more than the memory was made for are welcome."""
-    environment: JsonObject | None
+    environment: PlayedEnvironment | None
     config: TriggerConfig
     min_reward: float
     trained: Version | None
@@ -61,20 +64,18 @@ def train_trigger_of_version(running: Running, model: Model) -> dict[str, Any]:
 def _plan(running: Running) -> _Plan:
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
-        if job.adapter is None:
-            raise RuntimeError("a train_trigger job without adapter")
-        params, adapter = job.params, job.adapter
-        parent, trained = get_version(session, adapter, params["parent"]), version_of_job(session, job.id)
+        adapter, request = jobs.adapter_of(job), jobs.request_as(job, TrainTrigger)
+        parent, trained = get_version(session, adapter, request.parent or 0), version_of_job(session, job.id)
         if trained is None:  # it was fit when the job was made; data may have been deleted since
             check_parent(session, parent)
         return _Plan(
             adapter=adapter,
             parent=parent,
             task=parent.dataset.task,
-            tasks=tuple(get_task(session, job.project_id, name) for name in params["tasks"]),
-            environment=params.get("environment"),
-            config=TriggerConfig.from_mapping(params.get("training", {})),
-            min_reward=params.get("min_reward", GOOD_REWARD),
+            tasks=tuple(get_task(session, job.project_id, name) for name in request.tasks),
+            environment=request.environment,
+            config=TriggerConfig.from_mapping(request.training),
+            min_reward=request.min_reward,
             trained=trained,
         )
 
@@ -83,7 +84,7 @@ def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
     tasks = with_reward(running, plan.tasks)
     dataset = dataset_of(running, lambda session: _snapshot(session, plan, tasks))
     lines = lines_of(running, dataset)
-    items = items_of(dataset.manifest, lines, games_folder(running), should_stop=running.stop.is_set)
+    items = items_of(manifest_of(dataset), lines, games_folder(running), should_stop=running.stop.is_set)
     counts = {task: len(found) for task, found in items.items()}
     running.event(f"playing {sum(counts.values())} items", {**dataset.manifest, "items": counts})
     with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
@@ -112,7 +113,7 @@ def _snapshot(session: Session, plan: _Plan, tasks: tuple[Task, ...]) -> Snapsho
     if plan.environment is not None:
         judges = tasks_at_stake(session, plan.adapter, plan.parent, plan.task)
         return reward_snapshots.environment_snapshot(
-            project_id, plan.task, plan.environment, judged_by=judges, trains="trigger", seed=seed
+            project_id, plan.task, plan.environment, judged_by=judges, trains=Learner.TRIGGER, seed=seed
         )
     return reward_snapshots.trigger_snapshot(
         session, project_id, plan.task, tasks, min_reward=plan.min_reward, seed=seed

@@ -26,12 +26,14 @@ from memgen.training.checkpoint import read_moments
 from memgen.training.examples import Example, build_examples
 from memgen.training.optimizing import StepReport
 from memgen.training.weaver.sft import train_weaver
+from registry import jobs
 from registry.database import transaction
 from registry.datasets import snapshots
-from registry.datasets.snapshots import GOOD_REWARD, Snapshot
+from registry.datasets.snapshots import Snapshot
 from registry.errors import ObjectNotFound
 from registry.gates.baseline import tasks_at_stake
-from registry.models import Adapter, Dataset, Job, JsonObject, Task, Version
+from registry.job_params import Method, PlayedEnvironment, TrainWeaver
+from registry.models import Adapter, Dataset, Job, Task, Version
 from registry.tasks import get_task
 from registry.trajectories.holdout import find_shared_prefix_group
 from registry.versions.ancestry import learned_tasks, lineage
@@ -44,7 +46,7 @@ from workers.methods import Lesson, train_watched
 from workers.model import Model
 from workers.registration import Send, conclude, register
 from workers.runner import Running
-from workers.weaver_reward import SFT, config_of, reward_lesson, snapshot_of
+from workers.weaver_reward import config_of, reward_lesson, snapshot_of
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class _Plan:
     earlier_tasks: tuple[Task, ...]
     """Whose items may be replayed."""
     replay_share: float
-    method: str
+    method: Method
     config: TrainingConfig | GrpoConfig
-    environment: JsonObject | None
+    environment: PlayedEnvironment | None
     """Where items to play come from, if not from the task's trajectories."""
     min_reward: float
     insights: tuple[Insight, ...]
@@ -86,12 +88,9 @@ def train(running: Running, model: Model, send: Send | None = None) -> dict[str,
 def _plan(running: Running) -> _Plan:
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
-        if job.adapter is None:
-            raise RuntimeError("a train_weaver job without adapter")
-        params, adapter = job.params, job.adapter
-        method = params.get("method", SFT)
-        parent = get_version(session, adapter, params["parent"]) if params.get("parent") else None
-        task = get_task(session, job.project_id, params["task"])
+        adapter, request = jobs.adapter_of(job), jobs.request_as(job, TrainWeaver)
+        parent = get_version(session, adapter, request.parent) if request.parent else None
+        task = get_task(session, job.project_id, request.task)
         isolated = adapter.strategy == "isolated"
         earlier = () if isolated else tuple(t for t in learned_tasks(session, parent) if t.id != task.id)
         taught = [v for v in lineage(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
@@ -106,12 +105,12 @@ def _plan(running: Running) -> _Plan:
             parent=parent,
             start=start,
             earlier_tasks=earlier,
-            replay_share=params.get("replay_share", adapter.replay_share),
-            method=method,
-            config=config_of(method, params.get("training", {})),
-            environment=params.get("environment"),
-            min_reward=params.get("min_reward", GOOD_REWARD),
-            insights=written_insights(task.name, params.get("insights", ())),
+            replay_share=adapter.replay_share if request.replay_share is None else request.replay_share,
+            method=request.method,
+            config=config_of(request.method, request.training),
+            environment=request.environment,
+            min_reward=request.min_reward,
+            insights=written_insights(task.name, request.insights),
             trained=trained,
         )
 
@@ -195,7 +194,7 @@ def _sft_lesson(
 
 
 def _snapshot(session: Session, plan: _Plan) -> Snapshot:
-    if plan.method == SFT:
+    if plan.method == Method.SFT:
         return snapshots.snapshot(
             session,
             plan.project_id,

@@ -17,6 +17,7 @@ from api.client.connection import ApiError, ApiUnreachable
 from api.local.ports import pick_free_port
 from registry import jobs
 from registry.database import transaction
+from registry.job_params import TrainWeaver
 from registry.settings import Settings
 from registry.wiring import Services
 from tests.api.live_api import serve
@@ -194,7 +195,7 @@ def test_following_outlives_a_restart_of_the_api_without_loss_or_repetition(
 ) -> None:
     port = pick_free_port()
     with transaction(services.sessions) as session:
-        job = jobs.create_job(session, project_id, "train_weaver", {}, make_adapter(session, project_id))
+        job = jobs.create_job(session, project_id, TrainWeaver("t"), make_adapter(session, project_id))
         job_id = job.id
         session.flush()
         attempt = jobs.claim(session, job_id, "test", 60) or 0

@@ -14,6 +14,7 @@ from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.datasets import snapshots
+from registry.job_params import TrainWeaver
 from registry.models import Job
 from registry.settings import Settings
 from tests.registry.conftest import Rows, chats, rows
@@ -48,7 +49,7 @@ def test_a_deletion_is_done_and_its_jobs_wait(client: TestClient, rows: Rows) ->
         dataset = snapshots.record_dataset(session, snapshot)
         adapter = get_adapter(session, rows.project_id, "bot")
         for _ in range(2):
-            jobs.create_job(session, rows.project_id, "train_weaver", {"task": "a"}, adapter).dataset_id = dataset.id
+            jobs.create_job(session, rows.project_id, TrainWeaver("a"), adapter).dataset_id = dataset.id
     victim = str(snapshot.items[0][0])
     reply = client.post("/v1/deletions", json={"scope": "trajectory", "id": victim, "dry_run": False})
     assert reply.status_code == 200, reply.text

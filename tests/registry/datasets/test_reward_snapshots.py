@@ -14,6 +14,7 @@ from registry.datasets.suites import freeze_suite
 from registry.errors import EmptyDataset
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, judge
+from registry.job_params import TrainTrigger
 from registry.models import Dataset, Trajectory, Version
 from registry.tasks import get_task
 from registry.versions.records import register_version
@@ -78,7 +79,7 @@ def test_a_shared_opening_is_no_prompt(rows: Rows) -> None:
         made = reward_snapshots.recorded_snapshot(
             session, rows.project_id, together, earlier_tasks=(), replay_share=0.0, seed=0
         )
-    assert made.manifest["shared_turns"] == {"together": 1}
+    assert made.manifest.shared_turns == {"together": 1}
 
 
 def test_replay_takes_whole_groups_up_to_its_share(rows: Rows) -> None:
@@ -111,7 +112,7 @@ def test_questions_carry_graders_and_metadata(rows: Rows) -> None:
         plain = snapshots.snapshot(session, rows.project_id, task, earlier_tasks=[old], **options)
     assert made.items == plain.items
     assert made.content_hash != plain.content_hash
-    assert made.manifest["graders"] == {"t": {"kind": "exact"}, "old": {"kind": "exact"}}
+    assert made.manifest.graders == {"t": {"kind": "exact"}, "old": {"kind": "exact"}}
     lines = [json.loads(line) for line in made.jsonl.splitlines()]
     assert all(line["metadata"] == {"choices": ["a", "b"]} for line in lines if not line["replayed"])
 
@@ -121,7 +122,7 @@ def trigger_version(rows: Rows, parent: Version) -> Version:
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
         task = get_task(session, rows.project_id, "t")
         made = reward_snapshots.trigger_snapshot(session, rows.project_id, task, [task], min_reward=0.5, seed=0)
-        job = jobs.create_job(session, rows.project_id, "train_trigger", {}, adapter)
+        job = jobs.create_job(session, rows.project_id, TrainTrigger(("t",)), adapter)
         job.dataset_id = snapshots.record_dataset(session, made).id
         return register_version(
             session,

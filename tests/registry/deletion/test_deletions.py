@@ -17,6 +17,7 @@ from registry.deletion.erasure import may_erase, unfinished_erasures
 from registry.deletion.scope import DeletionSubject, find_affected
 from registry.errors import DeletionChanged, Invalid, SnapshotOutdated, TrajectoryNotFound, VersionNotServable
 from registry.gates.gate import GateTerms, judge
+from registry.job_params import Evaluate, TrainWeaver
 from registry.models import (
     Adapter,
     AliasMove,
@@ -258,7 +259,7 @@ def test_live_trainings_on_the_data_begin_anew_and_files_written_late_are_found(
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot")
         bound, unbound = (
-            jobs.create_job(session, rows.project_id, "train_weaver", {"task": "a", "parent": 1}, adapter).id
+            jobs.create_job(session, rows.project_id, TrainWeaver.from_json({"task": "a", "parent": 1}), adapter).id
             for _ in range(2)
         )
         session.execute(sa.update(Job).where(Job.id == bound).values(dataset_id=version.dataset_id))
@@ -296,7 +297,7 @@ def test_an_evaluation_recorded_late_loses_its_answers_too(rows: Rows) -> None:
     with_secrets(rows)
     version = make_stored_version(rows, "a")
     with transaction(rows.services.sessions) as session:
-        running = jobs.create_job(session, rows.project_id, "evaluate", {"version": 1}).id
+        running = jobs.create_job(session, rows.project_id, Evaluate(1)).id
     with transaction(rows.services.sessions) as session:
         jobs.claim(session, running, "w", 60)
         old = session.scalars(sa.select(Evaluation)).one()

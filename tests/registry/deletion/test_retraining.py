@@ -17,10 +17,11 @@ from registry.deletion.deletions import Deleted
 from registry.deletion.erasure import blank_missing_answers
 from registry.deletion.retraining import list_retrainings, step_state, why_stopped
 from registry.gates.gate import GateTerms, compare
+from registry.job_params import TrainTrigger, TrainWeaver
 from registry.models import Job, Retraining, Schedule, Trajectory, Version
 from registry.promotion import retry_of
 from registry.schedules.cron import Cron
-from registry.schedules.schedules import Lesson, create_schedule
+from registry.schedules.schedules import TrainingRequest, create_schedule
 from registry.tasks import get_task
 from registry.versions.lineage import version_lineage
 from registry.versions.records import register_version
@@ -173,7 +174,7 @@ def test_whatever_waits_for_a_job_waits_for_the_one_that_replaces_it(
             adapter=adapter,
             task=task,
             when=Cron("0 3 * * *"),
-            lesson=Lesson({}),
+            request=TrainingRequest({}),
             actor="test",
         )
         schedule.last_job_id = job_id
@@ -269,7 +270,7 @@ def test_a_training_that_may_not_go_on_from_its_parent_is_not_begun_anew(
 
 
 def test_a_trigger_is_not_trained_without_a_version(rows: Rows, line: tuple[Trajectory, Trajectory]) -> None:
-    job_id = queue_training(rows, kind="train_trigger", parent=2, tasks=["a"])
+    job_id = queue_training(rows, TrainTrigger(("a",), 2))
     assert delete(rows, "session", "s1", "withdraw").started == ()
     with transaction(rows.services.sessions) as session:
         assert session.get_one(Job, job_id).state == "cancelled"
@@ -278,7 +279,7 @@ def test_a_trigger_is_not_trained_without_a_version(rows: Rows, line: tuple[Traj
 def test_a_job_that_ends_while_its_data_goes_is_not_begun_anew(
     rows: Rows, line: tuple[Trajectory, Trajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = queue_training(rows, parent=2)
+    job_id = queue_training(rows, TrainWeaver("a", 2))
     _begin(rows, job_id)
 
     def end(*arguments: Any) -> None:

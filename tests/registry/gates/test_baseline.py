@@ -14,6 +14,7 @@ from registry.datasets.suites import freeze_suite
 from registry.gates.baseline import baseline_of, not_judged, tasks_at_stake, tasks_to_judge
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, judge, record_gate
+from registry.job_params import TrainWeaver
 from registry.models import Gate, Version, VersionState
 from registry.promotion import decide, follow_up, retry_of
 from registry.retention.policy import purge
@@ -114,7 +115,7 @@ def test_no_replay_share_mends_what_was_never_learned(rows: Rows, branches: list
         adapter = get_adapter(session, rows.project_id, "bot", lock=True)
         adapter.retry_replay_share = 0.5
         version, best = session.get_one(Version, third.id), champion(session, adapter)
-        job = jobs.create_job(session, rows.project_id, "train_weaver", {"task": "c"}, adapter)
+        job = jobs.create_job(session, rows.project_id, TrainWeaver("c"), adapter)
         suites = {}
         for name in "abc":
             task = get_task(session, rows.project_id, name)
@@ -193,7 +194,7 @@ def test_what_mends_a_stranded_adapter_becomes_the_champion_under_every_policy(
     gate = _gate(rows, clean, "a")
     with transaction(rows.services.sessions) as session:
         adapter, version = get_adapter(session, rows.project_id, "bot", lock=True), session.get_one(Version, clean.id)
-        job = jobs.create_job(session, rows.project_id, "train_weaver", {}, adapter)
+        job = jobs.create_job(session, rows.project_id, TrainWeaver("c"), adapter)
         outcome = follow_up(session, adapter, version, session.get_one(Gate, gate.id), job)
         if policy == "manual":
             assert outcome.startswith("passed; waits")

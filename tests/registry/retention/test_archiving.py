@@ -8,6 +8,7 @@ from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import VersionNeeded, VersionNotServable
+from registry.job_params import TrainWeaver
 from registry.models import Adapter, Version
 from registry.retention.archiving import archive, unarchive
 from registry.serving.resolution import resolve
@@ -58,6 +59,6 @@ def test_what_is_needed_is_not_archived(rows: Rows) -> None:
         _archive(rows, child)
     read = rows.version("a")
     with transaction(rows.services.sessions) as session:
-        job = jobs.create_job(session, rows.project_id, "train_weaver", {"parent": 3}, _adapter(session, rows))
+        job = jobs.create_job(session, rows.project_id, TrainWeaver("a", parent=3), _adapter(session, rows))
     with pytest.raises(VersionNeeded, match=f"job {job.id} is queued and reads it"):
         _archive(rows, read)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from registry import jobs
 from registry.clock import utc_now
 from registry.database import transaction
+from registry.job_params import TrainWeaver
 from registry.models import Dataset
 from registry.object_store import StoredObject
 from registry.retention.garbage import collect_garbage, find_garbage
@@ -36,7 +37,7 @@ def test_garbage_is_old_and_unnamed_and_nothing_else(rows: Rows) -> None:
     store.put(f"{project}/notes.txt", b"not ours to judge")
     store.put(f"projects/{uuid.uuid4()}/datasets/x.jsonl", b"another project's")
     with transaction(rows.services.sessions) as session:
-        live = jobs.create_job(session, rows.project_id, "train_weaver", {}).id
+        live = jobs.create_job(session, rows.project_id, TrainWeaver("a")).id
     store.put(f"jobs/{live}/checkpoint.safetensors", b"x")
     store.put(f"jobs/{uuid.uuid4()}/checkpoint.safetensors", b"nobody's job")
     expected = orphans | {f"jobs/{version.job_id}/checkpoint.safetensors"}

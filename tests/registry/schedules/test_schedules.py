@@ -24,8 +24,8 @@ from registry.schedules.cron import Cron
 from registry.schedules.schedules import (
     Change,
     Idle,
-    Lesson,
     NewTrajectories,
+    TrainingRequest,
     When,
     change_schedule,
     create_schedule,
@@ -52,7 +52,7 @@ def _create(rows: Rows, when: When, name: str = "nightly", task: str = "a") -> u
             adapter=get_adapter(session, rows.project_id, "bot"),
             task=get_task(session, rows.project_id, task),
             when=when,
-            lesson=Lesson({"steps": 5}),
+            request=TrainingRequest({"steps": 5}),
             actor="test",
         ).id
 

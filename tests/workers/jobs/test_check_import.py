@@ -13,6 +13,7 @@ from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
 from registry.errors import GateNotPassed
 from registry.gates.verdict import gate_of
+from registry.job_params import TrainWeaver
 from registry.models import Adapter, Job, Project, Version
 from registry.serving.aliases import promote
 from registry.transfer.admission import import_version
@@ -143,15 +144,14 @@ def test_an_isolated_version_is_checked_with_every_part_and_trained_on_from(work
     store.put(file, whole)
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, project.id, "bot")
-        again = jobs.create_job(session, project.id, "check_import", dict(check.params), adapter)
+        again = jobs.create_job(session, project.id, jobs.request_of(check), adapter)
     assert _check(workshop, again, model)["version"] == 1
 
     there = Workshop(services, project.id, {"train_weaver": partial(train, model=model)})
     there.add_task("okay", answers("okay", 60))
     with transaction(services.sessions) as session:
-        params = {"task": "okay", "parent": 1, "training": {**TRAINING, "steps": 2}}
         adapter = get_adapter(session, project.id, "bot")
-        more = jobs.create_job(session, project.id, "train_weaver", params, adapter)
+        more = jobs.create_job(session, project.id, TrainWeaver("okay", 1, training={**TRAINING, "steps": 2}), adapter)
     trained = there.work(more.id)
     assert trained.state == "succeeded", trained.error
     with transaction(services.sessions) as session:

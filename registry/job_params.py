@@ -1,0 +1,234 @@
+"""What a job is asked to do: its kind, and one typed request for each kind, as `Job.params` stores it.
+
+A new kind of job is registered here: a member of `JobKind`, and a frozen dataclass with that `kind` in `REQUESTS`.
+What runs it is a module of `workers/jobs` with the kind's name, listed in the table of `workers.main`; a test fails as
+long as a kind has no handler there. This module knows no table and no session: `registry.jobs` reads a job's request.
+
+Stored JSON stays as it was written. A row that was made before a field was known lacks its key: it is read with the
+field's default, and written again it still lacks the key. Keys that no field has are not read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+GOOD_REWARD = 0.5
+"""Least reward that counts as a success, where `success` is absent and no other threshold is named."""
+
+
+class JobKind(StrEnum):
+    TRAIN_WEAVER = "train_weaver"
+    TRAIN_TRIGGER = "train_trigger"
+    EVALUATE = "evaluate"
+    CHECK_IMPORT = "check_import"
+    IMPORT = "import"
+
+
+BOOKKEEPING = (JobKind.IMPORT,)
+"""Kinds whose jobs are finished when they are made: no worker runs them."""
+
+
+class Method(StrEnum):
+    """How a weaver is trained."""
+
+    SFT = "sft"
+    """By imitating demonstrations."""
+    GRPO = "grpo"
+    """By the grader's reward for answers of its own."""
+    GRPO_RECORDED = "grpo_recorded"
+    """By comparing uploaded answers to the same prompts that got different rewards."""
+
+
+@dataclass(frozen=True)
+class StoredJson:
+    """A dataclass that is stored as a JSON object with a key for each field.
+
+    With a field `b: int = 0`, `{"a": 1}` is read with `b == 0` and written as `{"a": 1}` again; with `b` replaced by 2
+    it is written as `{"a": 1, "b": 2}`.
+    """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Keys that a new object leaves out as long as their field has its default."""
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    """How the value of a field is made of the stored one, for fields that are no plain JSON."""
+
+    absent: frozenset[str] | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """Keys that are left out as long as their field has its default: those that the stored object lacked. None for a
+    new object, which leaves out `OPTIONAL`."""
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Raises ValueError: a key that has no default is missing, or a value is none of the field's."""
+        names = {each.name for each in fields(cls)} - {"absent"}
+        read = {name: cls.READERS[name](value) if name in cls.READERS else value for name, value in stored.items()}
+        try:
+            return cls(**{name: read[name] for name in names & read.keys()}, absent=frozenset(names - read.keys()))
+        except TypeError as error:
+            raise ValueError(f"a stored {cls.__name__} has the keys {sorted(stored)}: {error}") from error
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with other values of these fields, which are written even where they have their default."""
+        absent = self.OPTIONAL if self.absent is None else self.absent
+        return replace(self, **values, absent=absent - values.keys())
+
+    def to_json(self) -> dict[str, Any]:
+        absent = self.OPTIONAL if self.absent is None else self.absent
+        return {
+            each.name: _plain(getattr(self, each.name))
+            for each in fields(self)
+            if each.name != "absent" and not (each.name in absent and getattr(self, each.name) == _default(each))
+        }
+
+
+@dataclass(frozen=True)
+class PlayedEnvironment(StoredJson):
+    """Where items to play come from, if not from a task's trajectories."""
+
+    name: str
+    """For example `textworld`, or `reasoning-gym:<dataset>`."""
+    options: dict[str, Any]
+    items: int
+    """Number of items to draw."""
+
+
+def _environment(stored: Mapping[str, Any] | None) -> PlayedEnvironment | None:
+    return None if stored is None else PlayedEnvironment.from_json(stored)
+
+
+@dataclass(frozen=True)
+class TrainWeaver(StoredJson):
+    """Train the weaver on a task, going on from a version."""
+
+    kind: ClassVar[JobKind] = JobKind.TRAIN_WEAVER
+    OPTIONAL = frozenset({"replay_share", "environment", "insights", "replaces", "retry_of"})
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "method": Method,
+        "environment": _environment,
+        "insights": tuple,
+    }
+
+    task: str
+    parent: int | None = None
+    """Number of the version to go on from; None or 0 for none."""
+    method: Method = Method.SFT
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of the method's config in memgen; opaque here. A field that is missing has its default."""
+    min_reward: float = GOOD_REWARD
+    promote: bool = True
+    """Whether passing the gate may move an alias or start a canary."""
+    replay_share: float | None = None
+    """None for the adapter's."""
+    environment: PlayedEnvironment | None = None
+    insights: tuple[str, ...] = ()
+    """Rules in words that somebody wrote for the weaver's cues."""
+    replaces: int | None = None
+    """Number of the version that this one is trained anew for, without deleted data."""
+    retry_of: int | None = None
+    """Number of the version that forgot, which this training tries again with a larger replay share."""
+
+    @property
+    def reads(self) -> int | None:
+        """Number of the version that the job needs."""
+        return self.parent
+
+
+@dataclass(frozen=True)
+class TrainTrigger(StoredJson):
+    """Teach the trigger of a version when to weave."""
+
+    kind: ClassVar[JobKind] = JobKind.TRAIN_TRIGGER
+    OPTIONAL = frozenset({"environment", "task", "replaces"})
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"tasks": tuple, "environment": _environment}
+
+    tasks: tuple[str, ...]
+    """Names of the tasks to play."""
+    parent: int | None = None
+    """Number of the version whose trigger is trained. Only a step of a retraining that has not begun has none yet."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of memgen's TriggerConfig; opaque here. A field that is missing has its default."""
+    min_reward: float = GOOD_REWARD
+    promote: bool = True
+    environment: PlayedEnvironment | None = None
+    task: str | None = None
+    """For readers: the task that the memory was trained for, noted by a retraining. The worker asks the parent."""
+    replaces: int | None = None
+    """As for `TrainWeaver`."""
+
+    @property
+    def reads(self) -> int | None:
+        return self.parent
+
+
+@dataclass(frozen=True)
+class Evaluate(StoredJson):
+    """Score a version on the suites of what it has learned."""
+
+    kind: ClassVar[JobKind] = JobKind.EVALUATE
+
+    version: int
+
+    @property
+    def reads(self) -> int | None:
+        return self.version
+
+
+@dataclass(frozen=True)
+class CheckImport(StoredJson):
+    """Let this installation's gate judge a version that another one trained."""
+
+    kind: ClassVar[JobKind] = JobKind.CHECK_IMPORT
+
+    version: int
+    promote: bool = True
+
+    @property
+    def reads(self) -> int | None:
+        return self.version
+
+
+@dataclass(frozen=True)
+class RecordImport(StoredJson):
+    """Stand for the training of an imported version, which happened elsewhere."""
+
+    kind: ClassVar[JobKind] = JobKind.IMPORT
+
+    origin: str
+    """`support-bot@7`, as it was called there."""
+
+    @property
+    def reads(self) -> int | None:
+        return None
+
+
+Training = TrainWeaver | TrainTrigger
+"""Requests that read a dataset and register a version trained on it."""
+JobRequest = Training | Evaluate | CheckImport | RecordImport
+
+REQUESTS: Mapping[JobKind, type[JobRequest]] = {
+    request.kind: request for request in (TrainWeaver, TrainTrigger, Evaluate, CheckImport, RecordImport)
+}
+
+TRAININGS = (JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER)
+"""Kinds of `Training`."""
+
+
+def read_request(kind: str, params: Mapping[str, Any]) -> JobRequest:
+    """Raises ValueError: an unknown kind, or as `from_json`."""
+    return REQUESTS[JobKind(kind)].from_json(params)
+
+
+def _default(each: "Field[Any]") -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, StoredJson):
+        return value.to_json()
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value
