@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint unit format bench bench-recipe bench-trigger bench-learning lock clean
+.PHONY: help setup demo test lint unit format bench bench-recipe bench-trigger bench-learning results lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ bench-trigger: setup  ## What a trained trigger skips, and what it costs (goes o
 
 bench-learning: setup  ## What memories learn and forget over four tasks, against baselines (hours; goes on where it was)
 	$(BIN)/python -m bench.learning
+
+results: setup  ## docs/results.md and research/learning.md anew, from the results there are
+	$(BIN)/python -m bench.learning.report
 
 lock: setup  ## Resolve the dependencies anew
 	$(BIN)/python -m pip install --quiet pip-tools

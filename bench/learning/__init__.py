@@ -14,5 +14,7 @@ cells       finished pieces of work, all of a plan in one pack
 schedule    which pieces, in what order; a killed run goes on
 metrics     ACC, BWT, FWT, forgetting, intervals, paired comparisons
 outcome     `learning.json`
-report      `docs/results.md`, of `sections` and `plots`
+page        `docs/results.md`
+sections    `research/learning.md`
+report      both pages, with `plots`
 """

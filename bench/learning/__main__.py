@@ -1,7 +1,7 @@
-"""`python -m bench.learning`: run what is not done yet, and write `learning.json` and `docs/results.md`.
+"""`python -m bench.learning`: run what is not done yet, and write `learning.json` and the pages of results.
 
-Stop it whenever you like: what is finished is kept in a file under `bench/results/learning`, a training goes on from its last
-checkpoint.
+Stop it whenever you like: what is finished is kept in a file under `bench/results/learning`, a training goes on from
+its last checkpoint.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from bench.learning.cells import RESULTS, Cells
 from bench.learning.material import Material
 from bench.learning.outcome import write_outcome
 from bench.learning.plan import CHOICES, DEFAULT_TASKS, Plan
-from bench.learning.report import PAGE, write_page
+from bench.learning.report import LAB_BOOK, PAGE, write_pages
 from bench.learning.schedule import Unit, pending, run, seconds_left, units
 from bench.learning.serving import Serving
 from bench.learning.systems import METHODS
@@ -65,8 +65,9 @@ def main() -> None:
         on_unit=show,
     )
     cells.pack.compact()
-    write_page(cells, write_outcome(cells, seeds.stop), arguments.page)
-    console.print(f"{left} units left; results in {arguments.results.parent}, the page is {arguments.page}")
+    write_pages(cells, write_outcome(cells, seeds.stop), arguments.page, arguments.lab_book)
+    pages = f"{arguments.page} and {arguments.lab_book}"
+    console.print(f"{left} units left; results in {arguments.results.parent}, the pages are {pages}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -75,7 +76,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=Path.home() / ".memgen" / "models", help="converted models")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".memgen" / "bench-learning", help="weights, games")
     parser.add_argument("--results", type=Path, default=RESULTS, help="cells; learning.json is written beside it")
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--page", type=Path, default=PAGE, help="written whole")
+    parser.add_argument("--lab-book", type=Path, default=LAB_BOOK, help="every table; its notes by hand are kept")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--tasks", nargs="+", choices=list(CHOICES), default=list(DEFAULT_TASKS), help="in this order")
     parser.add_argument("--seeds", type=int, default=3, help="how many")

@@ -1,4 +1,4 @@
-"""The figures of `docs/results.md`, as SVG that comes out equal for equal numbers."""
+"""The figures of the pages of results, as SVG that comes out equal for equal numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ from matplotlib import pyplot as plt
 
 from bench.learning.systems import is_ours
 
+OF_THE_PAGE = ("acc",)
+OF_THE_LAB_BOOK = ("cost", "matrices", "first_task")
 _OURS, _THEIRS = "#1f6f8b", "#b0a18f"
 
 
-def draw(document: dict[str, Any], folder: Path) -> list[str]:
-    """Write the figures into `folder`; returns their names."""
+def draw(document: dict[str, Any], folder: Path, names: Sequence[str]) -> list[str]:
+    """Write the figures of these names into `folder`; returns their files' names."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "learning", "svg.fonttype": "none", "font.size": 9}):
-        _accuracy(document, folder / "acc.svg")
-        _matrices(document, folder / "matrices.svg")
-        _first_task(document, folder / "first_task.svg")
-        _cost(document, folder / "cost.svg")
-    return ["acc.svg", "cost.svg", "matrices.svg", "first_task.svg"]
+        for name in names:
+            _FIGURES[name](document, folder / f"{name}.svg")
+    return [f"{name}.svg" for name in names]
 
 
 def _accuracy(document: dict[str, Any], path: Path) -> None:
@@ -105,3 +105,6 @@ def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+_FIGURES = {"acc": _accuracy, "cost": _cost, "matrices": _matrices, "first_task": _first_task}

@@ -1,10 +1,11 @@
-"""The sections of `docs/results.md`, in Markdown: numbers, and sentences that follow from them."""
+"""The sections of `research/learning.md`, in Markdown: long tables, and sentences that follow from them."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.learning.cells import Cells
+from bench.learning.markdown import interval, points, share, table
 from bench.learning.outcome import LEAST_BWT, text_of_base
 from bench.learning.systems import METHODS, is_ours
 from bench.plain_lora import SHAPE
@@ -18,7 +19,8 @@ def heading(cells: Cells, document: dict[str, Any]) -> str:
     incomplete = ", ".join(document["incomplete"])
     missing = f" Not complete for any seed, and left out: {incomplete}." if incomplete else ""
     return (
-        "# What a memory learns and forgets\n\n"
+        "# What a memory learns and forgets: every table\n\n"
+        "The lab book behind [docs/results.md](../docs/results.md).\n\n"
         f"{cells.plan.model} in {cells.plan.dtype}, tasks in the order {tasks}; "
         f"{cells.plan.items} held-out items a task, {cells.plan.steps} optimizer steps of "
         f"{cells.plan.batch_size} examples on each. {state}{missing} Numbers in "
@@ -39,8 +41,8 @@ def claims(document: dict[str, Any]) -> str:
     for name, found in claims["ours"].items():
         method = document["methods"][name]
         lines.append(
-            f"- **{name}**: BWT {_points(method['bwt'])} ({_holds(found['bwt_at_least_minus_1_point'])}; bar "
-            f"{_points(LEAST_BWT)}); ACC {_share(method['acc'])}, {_above(found, claims['missing_baselines'])}."
+            f"- **{name}**: BWT {points(method['bwt'])} ({_holds(found['bwt_at_least_minus_1_point'])}; bar "
+            f"{points(LEAST_BWT)}); ACC {share(method['acc'])}, {_above(found, claims['missing_baselines'])}."
         )
     both = [
         name
@@ -72,8 +74,8 @@ def _pairs(document: dict[str, Any]) -> list[str]:
         (
             name,
             other,
-            _points(one["difference"]),
-            _interval(one["interval"], _points),
+            points(one["difference"]),
+            interval(one["interval"], points),
             f"{one['better']} / {one['worse']}",
             f"{one['p_value']:.2g}",
             f"{seconds[name]:.0f} / {seconds[other]:.0f}",
@@ -95,7 +97,7 @@ def _pairs(document: dict[str, Any]) -> list[str]:
         "The counts are of items of the first such seed that only one side solved wholly. P values are not corrected "
         "for the number of comparisons. Training: seconds of ours and of the baseline, means over each one's seeds."
     )
-    return [_table(head, rows), note]
+    return [table(head, rows), note]
 
 
 def all_methods(document: dict[str, Any]) -> str:
@@ -104,13 +106,13 @@ def all_methods(document: dict[str, Any]) -> str:
         rows.append(
             (
                 f"**{name}**" if is_ours(name) else name,
-                _share(found["acc"]),
-                _interval(found["acc_interval_over_items"], _share),
-                _interval(found["acc_interval_over_seeds"], _share),
-                _points(found["bwt"]),
-                _interval(found["bwt_interval_over_seeds"], _points),
-                _points(found["fwt"]),
-                _share(found["in_domain"]),
+                share(found["acc"]),
+                interval(found["acc_interval_over_items"], share),
+                interval(found["acc_interval_over_seeds"], share),
+                points(found["bwt"]),
+                interval(found["bwt_interval_over_seeds"], points),
+                points(found["fwt"]),
+                share(found["in_domain"]),
                 str(len(found["seeds"])),
             )
         )
@@ -118,7 +120,7 @@ def all_methods(document: dict[str, Any]) -> str:
     listing = "\n".join(f"- {name}: {METHODS[name].what}" for name in document["methods"])
     return (
         "## All methods\n\n"
-        f"{_table(head, rows)}\n\n"
+        f"{table(head, rows)}\n\n"
         "ACC is the mean over tasks at the end, BWT the mean change of earlier tasks since they were learned, FWT the "
         "mean gain over the bare base on a task just before it is learned, in-domain the mean just after. Intervals "
         "are of 95%: bootstrap over items, Student's t over seeds. A method that is told the task answers tasks to "
@@ -135,37 +137,37 @@ def by_task(document: dict[str, Any]) -> str:
     ]
     head = ("method", *labels, *(f"forgotten: {label}" for label in labels[:-1]))
     woven = [
-        (name, *(_share(found["invocation_rate"][label]) for label in labels))
+        (name, *(share(found["invocation_rate"][label]) for label in labels))
         for name, found in document["methods"].items()
         if is_ours(name)
     ]
     routed = [
-        (name, *(_share(found["routed_right"][label]) for label in labels))
+        (name, *(share(found["routed_right"][label]) for label in labels))
         for name, found in document["methods"].items()
         if found["routed_right"]
     ]
     routing = (
-        f"\n\nShare of items that were routed to the memory of their task:\n\n{_table(('method', *labels), routed)}"
+        f"\n\nShare of items that were routed to the memory of their task:\n\n{table(('method', *labels), routed)}"
         if routed
         else ""
     )
     return (
-        f"## At the end, by task\n\n{_table(head, rows)}\n\n"
+        f"## At the end, by task\n\n{table(head, rows)}\n\n"
         "In brackets 95% over items (Wilson, of means over seeds). Forgotten is the best score since the task was "
         "learned less the last, in points.\n\n"
-        f"Share of decision points at which memory was woven:\n\n{_table(('method', *labels), woven)}"
+        f"Share of decision points at which memory was woven:\n\n{table(('method', *labels), woven)}"
         f"{routing}"
     )
 
 
 def _with_interval(found: dict[str, Any], label: str) -> str:
     low, high = found["by_task_intervals"][label]
-    return f"{_share(found['by_task'][label])} [{100 * low:.0f}-{100 * high:.0f}]"
+    return f"{share(found['by_task'][label])} [{100 * low:.0f}-{100 * high:.0f}]"
 
 
 def _forgotten(found: dict[str, Any], labels: Sequence[str]) -> list[str]:
     by_task = found["forgetting"] or {}
-    return [_points(by_task.get(label)) for label in labels[:-1]]
+    return [points(by_task.get(label)) for label in labels[:-1]]
 
 
 def matrices(document: dict[str, Any]) -> str:
@@ -176,10 +178,10 @@ def matrices(document: dict[str, Any]) -> str:
         if name in ("base", "majority"):
             continue
         rows = [
-            (label, *(_share(value) for value in row))
+            (label, *(share(value) for value in row))
             for label, row in zip(document["tasks"], found["matrix"], strict=True)
         ]
-        parts += ["", f"### {name}", "", _table(head, rows)]
+        parts += ["", f"### {name}", "", table(head, rows)]
     return "\n".join(parts)
 
 
@@ -212,7 +214,7 @@ def costs(cells: Cells, document: dict[str, Any]) -> str:
     )
     return (
         "## What it costs, and what it does to ordinary text\n\n"
-        f"{_table(head, rows)}\n\n"
+        f"{table(head, rows)}\n\n"
         "Training is the sum over all tasks, without evaluation and without the runs that chose the rate of LoRA SFT; "
         "tokens/s are prompt and answer tokens of SFT. Text loss is the mean token loss of the system as it is served, "
         f"asked to continue {cells.plan.texts} pieces of ordinary text: conversation, Python's documentation, "
@@ -233,7 +235,7 @@ def failures(document: dict[str, Any]) -> str:
         if unlearned:
             lines.append(f"- {name}: at the end no better than the bare base on {', '.join(unlearned)}.")
         if found["bwt"] is not None and found["bwt"] < LEAST_BWT:
-            lines.append(f"- {name}: forgets, BWT {_points(found['bwt'])}.")
+            lines.append(f"- {name}: forgets, BWT {points(found['bwt'])}.")
     noted = sorted({flag for found in document["methods"].values() for flag in found["flags"]})
     lines += ["", "What trainings reported of themselves:", "", *(f"- {flag}" for flag in noted)] if noted else []
     return "\n".join(lines if len(lines) > 2 else [*lines, "Nothing that these numbers show."])
@@ -255,39 +257,22 @@ def how(cells: Cells, document: dict[str, Any]) -> str:
     ]
     return (
         "## How it was measured\n\n"
-        f"{_table(('task', 'domain', 'of the catalogue', 'options', 'training items'), tasks)}\n\n"
+        f"{table(('task', 'domain', 'of the catalogue', 'options', 'training items'), tasks)}\n\n"
         f"LoRA SFT of the base (PEFT) and the memory's weaver take the same examples in the same batches and order: "
         f"{plan.steps} steps of {plan.batch_size} a task, the same schedule and clipping; LoRA of rank "
         f"{SHAPE.rank}, the base's on {', '.join(SHAPE.target_modules)}, the weaver's on "
         f"{', '.join(plan.memory_config().target_modules)}. Where a weaver reads the prompt "
         f"again (`reread_tokens`), the last {plan.reread_tokens} tokens of it. The "
         f"learning rate of LoRA SFT is {lora_rate}. The memory's is the default, chosen on other "
-        f"tasks (docs/method.md). With replay, {plan.replay_share:.0%} of the examples of a later task are of earlier "
-        f"ones, {plan.replay_examples} kept of each. Weaver GRPO: {plan.grpo_steps} steps of {plan.grpo_items} items x "
-        f"{plan.group_size} rollouts a task, on top of SFT. Trigger GRPO: {plan.trigger_steps} steps of "
-        f"{plan.trigger_items} x {plan.group_size}, on the memory's task"
+        f"tasks ([method.md](method.md)). With replay, {plan.replay_share:.0%} of the examples of a later task are "
+        f"of earlier ones, {plan.replay_examples} kept of each. Weaver GRPO: {plan.grpo_steps} steps of "
+        f"{plan.grpo_items} items x {plan.group_size} rollouts a task, on top of SFT. Trigger GRPO: "
+        f"{plan.trigger_steps} steps of {plan.trigger_items} x {plan.group_size}, on the memory's task"
         f"{f' and on {plan.outside.label}, which nobody learns' if plan.outside else ''}. Prompts take "
         f"{plan.demonstrations} demonstrations and {plan.demonstration_tokens} tokens of them at most. A seed changes "
         "the training items, their order and the start of every weight; held-out items stay. Answers are greedy. LoRA "
         "SFT is served by the same engine, its factors in float32 beside the weights."
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}%"
-
-
-def _points(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:+.1f}"
-
-
-def _interval(interval: Sequence[float] | None, show: Any) -> str:
-    return "" if interval is None else f"{show(interval[0])} to {show(interval[1])}"
 
 
 def _holds(yes: bool) -> str:

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
-from bench.learning.cells import RESULTS, Cells, stored_plans
-from bench.learning.outcome import outcome
+import pytest
+
+from bench.learning.cells import RESULTS
 from bench.learning.pack import Pack
+from bench.learning.report import LAB_BOOK, PAGE, main
 
 CARRIED_OVER = 656
 """Cells of plan c3eb62638e1b that were one file each until d5fcae9, with the recipe. They come first, in the order of
@@ -35,11 +39,39 @@ def test_so_were_the_commands_that_ran() -> None:
     assert _digest(noted["commands"][:COMMANDS]) == COMMANDS_DIGEST
 
 
-def test_the_summary_follows_from_the_cells() -> None:
-    """Every figure of `learning.json`, byte for byte as `write_outcome` writes it."""
-    [plan] = stored_plans().values()
-    document = outcome(Cells(plan), 3)
-    assert json.dumps(document, indent=1) + "\n" == (RESULTS.parent / "learning.json").read_text()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the report command writes from the committed cells, where a copy of the notes stands already."""
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(RESULTS, folder / "results" / "learning")
+    (folder / "research").mkdir()
+    shutil.copy(LAB_BOOK, folder / "research" / "learning.md")
+    with pytest.MonkeyPatch.context() as patched:
+        pages = f"--page {folder}/docs/results.md --lab-book {folder}/research/learning.md"
+        patched.setattr("sys.argv", f"report --results {folder}/results/learning {pages}".split())
+        main()
+    return folder
+
+
+def test_the_summary_follows_from_the_cells(written: Path) -> None:
+    """Every figure of `learning.json`, byte for byte."""
+    assert (written / "results" / "learning.json").read_text() == (RESULTS.parent / "learning.json").read_text()
+
+
+@pytest.mark.parametrize("page", [PAGE, LAB_BOOK], ids=["results.md", "learning.md"])
+def test_the_pages_are_what_the_command_writes(written: Path, page: Path) -> None:
+    made = written / page.parent.name
+    assert (made / page.name).read_text() == page.read_text()
+    figures = {path.name: path.read_bytes() for path in page.with_suffix("").iterdir()}
+    assert {path.name: path.read_bytes() for path in (made / page.stem).iterdir()} == figures
+
+
+def test_the_page_is_short_and_its_links_lead_somewhere() -> None:
+    text = PAGE.read_text()
+    assert len(text.splitlines()) <= 70
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert len(links) >= 5
+    assert [link for link in links if not (PAGE.parent / link).exists()] == []
 
 
 def test_results_are_few_files() -> None:

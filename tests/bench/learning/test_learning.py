@@ -38,6 +38,7 @@ from bench.learning.systems import (
 )
 from bench.learning.training import Workplace, ensure_trained, load_adapter
 from bench.plain_lora import SHAPE, WIDE_SHAPE, PlainLora
+from bench.report import commit
 from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig
 from memgen.generation.engine import generate
@@ -343,7 +344,8 @@ def test_the_command_runs_goes_on_and_reports(
 ) -> None:
     results, page = tmp_path / "results" / "learning", tmp_path / "docs" / "results.md"
     command = f"bench.learning --model {tiny_base} --models {tmp_path} --cache {tmp_path / 'cache'} --results {results}"
-    command += f" --page {page} --methods base memgen-sequential --tasks family number-filtering"
+    command += f" --page {page} --lab-book {tmp_path / 'learning.md'} --methods base memgen-sequential"
+    command += " --tasks family number-filtering"
     command += " --seeds 1 --steps 1 --items 4"
     monkeypatch.setattr("sys.argv", f"{command} --budget-minutes 0".split())
     main()
@@ -354,7 +356,11 @@ def test_the_command_runs_goes_on_and_reports(
     assert set(document["methods"]) == {"base", "memgen-sequential"}
     assert len(document["commands"]) == 2
     first = page.read_text()
-    monkeypatch.setattr("sys.argv", f"report --seeds 1 --results {results} --page {page}".split())
+    assert page.read_text().rstrip().endswith(f"commit {commit() or 'unknown'}.")
+    lab_book = tmp_path / "learning.md"
+    assert "--budget-minutes 0" in lab_book.read_text()
+    pages = f"--page {page} --lab-book {lab_book}"
+    monkeypatch.setattr("sys.argv", f"report --seeds 1 --results {results} {pages}".split())
     report_main()
     assert page.read_text() == first
     monkeypatch.setattr("sys.argv", f"{command} --status".split())
@@ -366,8 +372,8 @@ def test_a_process_may_begin_at_any_seed(tiny_base: Path, tmp_path: Path, monkey
     """And does no other; whichever ends last, the page tells of all."""
     results, told = tmp_path / "results" / "learning", []
     command = f"bench.learning --model {tiny_base} --models {tmp_path} --cache {tmp_path / 'cache'} --results {results}"
-    command += f" --page {tmp_path / 'results.md'} --methods memgen-sequential --tasks family number-filtering"
-    command += " --seeds 1 --steps 1 --items 4"
+    command += f" --page {tmp_path / 'results.md'} --lab-book {tmp_path / 'learning.md'}"
+    command += " --methods memgen-sequential --tasks family number-filtering --seeds 1 --steps 1 --items 4"
     for first in (1, 0):
         monkeypatch.setattr("sys.argv", f"{command} --first-seed {first}".split())
         main()

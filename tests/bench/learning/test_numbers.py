@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ import torch
 from bench.learning import schedule
 from bench.learning.metrics import compare, item_interval, seed_interval, seed_result
 from bench.learning.outcome import write_outcome
-from bench.learning.report import write_page
+from bench.learning.page import best_of_ours, strongest_baseline
+from bench.learning.report import write_lab_book, write_page
 from bench.learning.schedule import Unit, pending, seconds_left
-from bench.learning.systems import LORA, MEMORY, SFT, Base, Link, Majority, Trained
+from bench.learning.systems import LORA, MEMORY, METHODS, SFT, Base, Link, Majority, Trained
 from bench.learning.training import Workplace
+from tests.bench.learning.tiny_plan import PLAN
 
 
 def test_the_rate_of_lora_is_the_best_on_validation_items(workplace: Callable[..., Workplace]) -> None:
@@ -67,25 +70,25 @@ def test_intervals_by_hand() -> None:
     assert item_interval([ones, 0 * ones]) == (0.5, 0.5)
 
 
-def test_the_page_keeps_what_a_person_wrote(finished: tuple[Workplace, list[Unit]], tmp_path: Path) -> None:
+def test_the_lab_book_keeps_what_a_person_wrote(finished: tuple[Workplace, list[Unit]], tmp_path: Path) -> None:
     work, _ = finished
-    page = tmp_path / "results.md"
+    page = tmp_path / "learning.md"
     document = write_outcome(work.cells, 1)
-    write_page(work.cells, document, page)
+    write_lab_book(work.cells, document, page)
     text = page.read_text()
     assert "Both hold for:" in text
     assert "a command" in text
     for name in document["methods"]:
         assert name in text
-    for figure in ("acc", "cost", "first_task", "matrices"):
-        assert (tmp_path / "results" / f"{figure}.svg").read_text().startswith("<?xml")
-        assert f"results/{figure}.svg" in text
-    assert "memgen-isolated" in (tmp_path / "results" / "cost.svg").read_text()
-    drawn = (tmp_path / "results" / "matrices.svg").read_bytes()
+    for figure in ("cost", "first_task", "matrices"):
+        assert (tmp_path / "learning" / f"{figure}.svg").read_text().startswith("<?xml")
+        assert f"learning/{figure}.svg" in text
+    assert "memgen-isolated" in (tmp_path / "learning" / "cost.svg").read_text()
+    drawn = (tmp_path / "learning" / "matrices.svg").read_bytes()
     page.write_text(text.replace("_Nothing was said about these numbers yet._", "Mind the seeds."))
-    write_page(work.cells, document, page)
+    write_lab_book(work.cells, document, page)
     assert page.read_text().count("Mind the seeds.") == 1
-    assert (tmp_path / "results" / "matrices.svg").read_bytes() == drawn
+    assert (tmp_path / "learning" / "matrices.svg").read_bytes() == drawn
 
 
 def test_claims_follow_the_numbers(workplace: Callable[..., Workplace], tmp_path: Path) -> None:
@@ -103,8 +106,8 @@ def test_claims_follow_the_numbers(workplace: Callable[..., Workplace], tmp_path
     assert not claim["bwt_at_least_minus_1_point"]
     assert not claim["acc_above_every_baseline"]
     assert "lora" in document["claims"]["missing_baselines"]
-    write_page(cells, document, tmp_path / "results.md")
-    text = (tmp_path / "results.md").read_text()
+    write_lab_book(cells, document, tmp_path / "learning.md")
+    text = (tmp_path / "learning.md").read_text()
     assert "Both hold for: none of ours." in text
     assert "memgen-sequential: forgets, BWT -100.0" in text
     assert "not above base (does not hold)" in text
@@ -123,5 +126,93 @@ def test_nothing_is_above_baselines_that_were_not_measured(workplace: Callable[.
     assert claim["bwt_at_least_minus_1_point"]
     assert claim["against"]["base"]["difference"] == 1.0
     assert not claim["acc_above_every_baseline"]
+    write_lab_book(cells, document, tmp_path / "learning.md")
+    assert "Both hold for: none of ours." in (tmp_path / "learning.md").read_text()
+    assert best_of_ours(document) is None
     write_page(cells, document, tmp_path / "results.md")
-    assert "Both hold for: none of ours." in (tmp_path / "results.md").read_text()
+    assert "**It holds for none of ours**" in (tmp_path / "results.md").read_text()
+
+
+def test_the_page_is_written_whole(finished: tuple[Workplace, list[Unit]], tmp_path: Path) -> None:
+    work, _ = finished
+    page = tmp_path / "results.md"
+    page.write_text("<!-- by hand: begin -->\nMind the seeds.\n<!-- by hand: end -->")
+    document = write_outcome(work.cells, 1)
+    write_page(work.cells, document, page)
+    text = page.read_text()
+    assert "Mind the seeds." not in text
+    for name, found in document["methods"].items():
+        assert f"{name}" in text
+        assert found["what"] in text
+    assert (tmp_path / "results" / "acc.svg").read_text().startswith("<?xml")
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["acc.svg"]
+    # The runs outside the plan are of another plan.
+    assert "chosen by the same router; that is none of these methods, and was not measured." in text
+
+
+def test_the_sentences_follow_the_numbers(workplace: Callable[..., Workplace], tmp_path: Path) -> None:
+    """Two methods hold the claims, the one with more seeds is named first; the strongest baseline differs least."""
+    cells = workplace().cells
+
+    def method(acc: float, bwt: float, seeds: int) -> dict[str, Any]:
+        return {
+            "acc": acc,
+            "bwt": bwt,
+            "seeds": list(range(seeds)),
+            "what": "...",
+            "train_seconds": 1000.0,
+            "acc_interval_over_items": (acc, acc),
+            "acc_interval_over_seeds": None,
+            "bwt_interval_over_seeds": None,
+            "answer_seconds": 1.0,
+            "text_nll": 3.0,
+            "acc_by_seed": [acc] * seeds,
+        }
+
+    def claim(little: bool, above: bool) -> dict[str, Any]:
+        against = {
+            "base": {"difference": 0.9, "interval": (0.8, 1.0), "seeds": [0, 1]},
+            "lora-replay": {"difference": 0.2, "interval": (0.1, 0.3), "seeds": [0, 1]},
+        }
+        return {"bwt_at_least_minus_1_point": little, "acc_above_every_baseline": above, "against": against}
+
+    document = {
+        **write_outcome(cells, 1),
+        "methods": {
+            "memgen-isolated": method(0.9, 0.0, 2),
+            "memgen-isolated-long": method(0.95, 0.0, 1),
+            "memgen-replay": method(0.95, -0.03, 2),
+            "memgen-trigger": method(0.5, 0.0, 2),
+            "memgen-sequential": method(0.3, -0.5, 2),
+            "lora": method(0.3, -0.6, 2),
+            "lora-replay": method(0.7, -0.04, 2),
+            "base": method(0.0, 0.0, 2),
+        },
+    }
+    document["claims"] = {
+        "missing_baselines": [],
+        "ours": {
+            "memgen-isolated": claim(True, True),
+            "memgen-isolated-long": claim(True, True),
+            "memgen-replay": claim(False, True),
+            "memgen-trigger": claim(True, False),
+            "memgen-sequential": claim(False, False),
+        },
+    }
+    for seed, score in ((0, 0.9), (1, 0.9)):
+        for task, label in enumerate(PLAN.labels):
+            for name, value in (("memgen-isolated", score), ("lora-replay", 0.7 - 0.1 * seed)):
+                system = METHODS[name].system(1, task, seed, PLAN.lora_rates[0])
+                cells.note_scores(system, label, {"score": value, "scores": [value] * 4})
+    cells.note_text(Base(), {"nll": 2.5})
+    assert best_of_ours(document) == "memgen-isolated"
+    assert strongest_baseline(document, "memgen-isolated") == "lora-replay"
+    write_page(cells, document, tmp_path / "results.md")
+    text = (tmp_path / "results.md").read_text()
+    assert "**It holds for `memgen-isolated`**, and for `memgen-isolated-long` (95.0%), that" in text
+    assert "+20.0 points [+10.0 to +30.0 over items]; by seed: +20.0, +30.0, over seeds -38.5 to +88.5" in text
+    assert "so these seeds alone do not settle it" in text
+    assert "do not stand above every baseline: `memgen-trigger` (50.0%)" in text
+    assert "lose more than one point of BWT: `memgen-replay` (-3.0) and `memgen-sequential` (-50.0)" in text
+    assert "One memory trained on task after task has BWT -50.0, one LoRA of the base -60.0" in text
+    assert "costs +0.50 nats a token with `memgen-isolated`" in text
