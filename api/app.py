@@ -7,7 +7,6 @@ from fastapi import FastAPI
 
 from api.endpoints import (
     adapters,
-    archives,
     chat,
     deletions,
     feedback,
@@ -19,6 +18,7 @@ from api.endpoints import (
     schedules,
     tasks,
     trajectories,
+    transfer,
     versions,
 )
 from api.http import problems
@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
         gates,
         schedules,
         versions,
-        archives,
+        transfer,
         deletions,
     ):
         app.include_router(module.router)

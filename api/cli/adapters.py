@@ -229,7 +229,7 @@ def history(
     """Show every move of an alias: when, from, to, by whom and why. With --at, what it named at a time."""
     with connect(context) as client:
         if at is not None:
-            _print_standing(adapter, client.aliases.get(adapter, alias, at=read_moment(at, "--at")), as_json)
+            _print_snapshot(adapter, client.aliases.get(adapter, alias, at=read_moment(at, "--at")), as_json)
             return
         moves = client.aliases.history(adapter, alias)
     if as_json:
@@ -244,19 +244,23 @@ def history(
     )
 
 
-def _print_standing(adapter: str, stood: dict[str, Any], as_json: bool) -> None:
+def _print_snapshot(adapter: str, snapshot: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(stood)
+        print_json(snapshot)
         return
-    since, until = stood["since"], stood["until"]
+    since, until = snapshot["since"], snapshot["until"]
     print_line(
-        f"{adapter}@{stood['alias']} was version {stood['version']} at {moment(stood['at'])}: moved there "
+        f"{adapter}@{snapshot['alias']} was version {snapshot['version']} at {moment(snapshot['at'])}: moved there "
         f"{moment(since['at'])} by {since['actor']} ({since['kind']}), "
         + (f"moved on {moment(until)}." if until else "where it is still.")
     )
-    if stood["route"]:
-        shares = ", ".join(f"version {number} {percent(share)}" for number, share in stood["route"]["weights"].items())
-        print_line(f"Route {stood['route']['number']} ({stood['route']['kind']}) shared the traffic then: {shares}.")
+    if snapshot["route"]:
+        shares = ", ".join(
+            f"version {number} {percent(share)}" for number, share in snapshot["route"]["weights"].items()
+        )
+        print_line(
+            f"Route {snapshot['route']['number']} ({snapshot['route']['kind']}) shared the traffic then: {shares}."
+        )
 
 
 def _print_move(adapter: str, move: dict[str, Any], as_json: bool) -> None:

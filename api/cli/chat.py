@@ -52,19 +52,19 @@ def chat(
 
 
 def _print_answer(client: Client, model: str, messages: list[JsonObject], options: JsonObject) -> str:
-    """Its text, printed as it comes, and its stamp behind it."""
+    """Print an answer as it is written, then its stamp; return its text."""
     pieces: list[str] = []
-    told: JsonObject = {}
+    completion: JsonObject = {}
     try:
         for chunk in client.stream_chat(model, messages, **options):
-            told |= {name: value for name, value in chunk.items() if value}
+            completion |= {name: value for name, value in chunk.items() if value}
             for choice in chunk["choices"]:
                 pieces.append(choice["delta"].get("content") or "")
                 print_piece(pieces[-1])
     finally:
-        if told:  # also where an answer breaks off, what follows begins its own line
+        if completion:  # also where an answer breaks off, what follows begins its own line
             print_piece("\n")
-    print_note(_stamp(told))
+    print_note(_stamp(completion))
     return "".join(pieces)
 
 

@@ -1,4 +1,4 @@
-"""`memgen trace`, `delete-data`, `deletions` and `gc`: what becomes of data, from where it went to how it goes."""
+"""`memgen trace`, `delete-data`, `deletions` and `gc`: where data went, and how it is deleted."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _print_retrainings(steps: list[JsonObject]) -> None:
         return
     rows = [
         (
-            step["line"],
+            step["chain"],
             f"{step['adapter']}@{step['replaces']}",
             step["task"],
             step["state"],
@@ -168,7 +168,7 @@ def _print_retrainings(steps: list[JsonObject]) -> None:
         )
         for step in steps
     ]
-    print_table(("line", "replaces", "task", "state", "new version", "job", "stopped because"), rows)
+    print_table(("chain", "replaces", "task", "state", "new version", "job", "stopped because"), rows)
 
 
 def _summary(steps: list[JsonObject]) -> str:

@@ -1,4 +1,4 @@
-"""`memgen gate`: why a version passed or not, item by item, and a person's word on it."""
+"""`memgen gate`: why a version passed or not, item by item, and a person's decision on one that waits."""
 
 from typing import Annotated, Any
 
@@ -33,8 +33,8 @@ def show(
     for reason in gate["reasons"]:
         print_line(f"  {reason}")
     if gate["decision"]:
-        said = "approved" if gate["decision"]["approved"] else "rejected"
-        print_line(f"  {said} by {gate['decision']['actor']}: {gate['decision']['reason'] or 'no reason given'}")
+        decided = "approved" if gate["decision"]["approved"] else "rejected"
+        print_line(f"  {decided} by {gate['decision']['actor']}: {gate['decision']['reason'] or 'no reason given'}")
     elif gate["verdict"] == "waiting":
         print_note(f"Next: memgen gate approve {adapter} {version}, or memgen gate reject {adapter} {version}")
 
@@ -60,14 +60,14 @@ def items(
         return
     rows = [
         (
-            pair["place"],
-            pair["flipped"] or "",
-            f"{pair['champion']['score']:g}",
-            f"{pair['candidate']['score']:g}",
-            first_line(pair["champion"]["answer"]),
-            first_line(pair["candidate"]["answer"]),
+            item["place"],
+            item["flipped"] or "",
+            f"{item['champion']['score']:g}",
+            f"{item['candidate']['score']:g}",
+            first_line(item["champion"]["answer"]),
+            first_line(item["candidate"]["answer"]),
         )
-        for pair in page["data"]
+        for item in page["data"]
     ]
     print_table(
         ("#item", "flipped", "#before", "#after", "answered before", "answers now"), rows, empty="No such item."

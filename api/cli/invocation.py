@@ -1,6 +1,6 @@
-"""What one call of `memgen` was told globally, and the settings and client that follow from it.
+"""The global options of one call of `memgen`, and the settings and client that follow from them.
 
-Knows no command. What is heavy is imported when it is asked for: `memgen --help` must not wait.
+Knows no command. Heavy modules are imported where they are first used: `memgen --help` must not wait for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class CommandFailed(Exception):
-    """A command could not do what it was asked. The message says why and what to do."""
+    """A command could not do its work. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Invocation:
 
         from registry.settings import load_settings
 
-        given = {"home": self.home, "api_url": self.api_url, **overrides}
-        chosen = {name: value for name, value in given.items() if value is not None}
+        options = {"home": self.home, "api_url": self.api_url, **overrides}
+        chosen = {name: value for name, value in options.items() if value is not None}
         try:
             return load_settings(service_env=service_env, **chosen)
         except ValidationError as error:
@@ -41,7 +41,7 @@ class Invocation:
 
 
 def invocation(context: typer.Context) -> Invocation:
-    """That of the running command; the plain one where a command is called without the main callback."""
+    """The invocation of the running command; one without options where the main callback was not called."""
     found = context.find_root().obj
     return found if isinstance(found, Invocation) else Invocation()
 

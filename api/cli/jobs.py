@@ -37,7 +37,7 @@ def list_(context: typer.Context, limit: LimitOption = 20, as_json: JsonOption =
 
 @app.command(epilog="Example: `memgen jobs show 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
 def show(context: typer.Context, job_id: JobArgument, as_json: JsonOption = False) -> None:
-    """Show one job: what it was asked, how far it is, how it ended."""
+    """Show one job: its request, how far it is, how it ended."""
     with connect(context) as client:
         job = client.jobs.get(job_id)
     if as_json:
@@ -50,7 +50,7 @@ def show(context: typer.Context, job_id: JobArgument, as_json: JsonOption = Fals
         ("kind", job["kind"]),
         ("adapter", job["adapter"]),
         ("state", job["state"] + (" (waits for the broker)" if job["waits_for_broker"] else "")),
-        ("asked", _pairs(job["params"])),
+        ("request", _pairs(job["params"])),
         ("progress", f"{job['progress'].get('phase', '')} {describe(job['progress'])}".strip()),
         ("attempt", job["attempt"]),
         ("created", moment(job["created_at"])),
@@ -70,7 +70,7 @@ def cancel(context: typer.Context, job_id: JobArgument, as_json: JsonOption = Fa
     if as_json:
         print_json(job)
     else:
-        print_line(f"Job {job_id} {'is cancelled' if job['state'] == 'cancelled' else 'was asked to stop'}.")
+        print_line(f"Job {job_id} {'is cancelled' if job['state'] == 'cancelled' else 'is being stopped'}.")
 
 
 @app.command(epilog="Example: `memgen jobs events 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11 --follow`")

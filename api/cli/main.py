@@ -1,7 +1,7 @@
 """The command line `memgen`: its commands, global options, and how errors end it.
 
-Knows no command's inside. What a user can cause ends with one clear line on stderr and exit code 1, misuse with
-usage and exit code 2; a traceback means a bug.
+Knows nothing of what a command does. What a user can cause ends with one clear line on stderr and exit code 1, misuse
+with usage and exit code 2; a traceback means a bug.
 """
 
 import sys
@@ -40,7 +40,7 @@ _HINTS = {
     "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
     "unknown_key": "The key came from MEMGEN_API_KEY, or else from service.env in MEMGEN_HOME.",
 }
-"""By the API's error code: the same advice in commands."""
+"""The error's advice as commands, by the API's error code."""
 
 app = typer.Typer(
     name="memgen",
@@ -100,8 +100,8 @@ app.command(epilog="Example: `memgen feedback chatcmpl-0f9c 1 --source user`", r
 app.add_typer(keys.app, name="keys", rich_help_panel=_USE)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"memgen {version('memgen-service')}")
@@ -138,7 +138,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _expected(error: Exception) -> str | None:
-    """What to say of an error that a user can cause; None for a bug."""
+    """Message for an error that a user can cause; None for a bug."""
     from api.client.connection import ApiError, ClientError
     from api.local.errors import LocalStackError
     from memgen.errors import MemgenError

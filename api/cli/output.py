@@ -1,4 +1,4 @@
-"""How commands speak: tables and lines for people on stdout, or one JSON document; the rest on stderr.
+"""What commands print: tables and lines for people on stdout, or one JSON document; notes and progress on stderr.
 
 Knows nothing of what it prints. Text from outside is never read as markup.
 """
@@ -49,7 +49,7 @@ def print_piece(text: str) -> None:
 
 
 def print_note(text: str, *, style: str = "dim") -> None:
-    """On stderr: what is worth knowing, and no part of the result."""
+    """Print on stderr what is worth knowing and no part of the result."""
     notes().print(Text(text, style=style), soft_wrap=True)
 
 
@@ -58,7 +58,7 @@ def print_warning(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "None yet.") -> None:
-    """Columns whose name begins with `#` are numbers, set to the right. `empty` is said where there are no rows."""
+    """Columns whose name begins with `#` are numbers, set to the right. `empty` is printed where there are no rows."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for name in columns:
         table.add_column(name.removeprefix("#"), justify="right" if name[:1] == "#" else "left", overflow="fold")
@@ -85,13 +85,13 @@ def points(change: float | None) -> str:
 
 
 def first_line(text: str) -> str:
-    """Of an error that may carry a whole log; cut where it would fill the screen."""
+    """The first line of a text that may be a whole log, cut where it would fill the screen."""
     line = text.partition("\n")[0]
     return line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}..."
 
 
 def moment(iso: str | None) -> str:
-    """In local time, to the minute."""
+    """A time in the local zone, to the minute."""
     return "-" if iso is None else datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")
 
 

@@ -94,6 +94,6 @@ def _speed(progress: dict[str, Any]) -> list[str]:
 
 
 def _print_event(console: Console, event: JsonObject) -> None:
-    # One line each: what a failure had to say in full is in `memgen jobs show`.
+    # One line each: the full text of a failure is in `memgen jobs show`.
     text = event_line(event).partition("\n")[0]
     console.print(Text(text, style=_STYLES.get(event["level"], "dim")), soft_wrap=True)

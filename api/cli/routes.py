@@ -197,15 +197,15 @@ def feedback(
 ) -> None:
     """Report what an answer was worth; it is attributed to the version that gave it."""
     with connect(context) as client:
-        given = client.give_feedback(completion_id, reward, source=source, comment=comment)
+        reply = client.give_feedback(completion_id, reward, source=source, comment=comment)
     if as_json:
-        print_json(given)
+        print_json(reply)
         return
-    print_line(f"{given['reward']:g} for {given['model']}.")
-    if given["stopped"]:
-        print_note(f"This stopped the canary: route {given['route']} has ended.", style="yellow")
-    if given["promoted"]:
-        print_note(f"This promoted the canary: it is the champion, and route {given['route']} has ended.")
+    print_line(f"{reply['reward']:g} for {reply['model']}.")
+    if reply["stopped"]:
+        print_note(f"This stopped the canary: route {reply['route']} has ended.", style="yellow")
+    if reply["promoted"]:
+        print_note(f"This promoted the canary: it is the champion, and route {reply['route']} has ended.")
 
 
 def _terms(level: float, effect: float, source: str | None, replace: bool, reason: str) -> dict[str, Any]:

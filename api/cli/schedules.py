@@ -162,7 +162,7 @@ def _options(
     min_reward: float | None,
     promote: bool | None,
 ) -> dict[str, Any]:
-    given = {
+    options = {
         "cron": cron,
         "time_zone": zone,
         "new_trajectories": after,
@@ -171,7 +171,7 @@ def _options(
         "min_reward": min_reward,
         "promote": promote,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _print(schedule: JsonObject, as_json: bool) -> None:
@@ -205,7 +205,7 @@ def _last(schedule: JsonObject) -> str:
 
 
 def _local(iso: str, zone: str) -> str:
-    """In the schedule's own zone, with its offset: `2026-03-29 03:00 +0200`."""
+    """A time in the schedule's own zone, with its offset: `2026-03-29 03:00 +0200`."""
     from zoneinfo import ZoneInfo
 
     return datetime.fromisoformat(iso).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M %z")

@@ -131,7 +131,7 @@ def train_trigger(
 
 
 def _lines(path: Path) -> list[str]:
-    """What stands in each line that is not empty."""
+    """The lines of a file that are not empty."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

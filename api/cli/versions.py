@@ -102,7 +102,7 @@ def tag(
 ) -> None:
     """Put a free label on a version; retention keeps labelled ones."""
     with connect(context) as client:
-        _print_standing(adapter, client.versions.tag(adapter, version, label), as_json)
+        _print_state(adapter, client.versions.tag(adapter, version, label), as_json)
 
 
 @app.command(epilog="Example: `memgen versions untag support-bot 7 before-holidays`")
@@ -115,7 +115,7 @@ def untag(
 ) -> None:
     """Take a label off a version."""
     with connect(context) as client:
-        _print_standing(adapter, client.versions.untag(adapter, version, label), as_json)
+        _print_state(adapter, client.versions.untag(adapter, version, label), as_json)
 
 
 @app.command(epilog="Example: `memgen versions archive support-bot 3 --reason 'superseded'`")
@@ -126,9 +126,9 @@ def archive(
     reason: ReasonOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Hide a version that nothing needs; it does not serve until it is taken out again."""
+    """Hide a version that nothing refers to; it does not serve until it is taken out of the archive again."""
     with connect(context) as client:
-        _print_standing(adapter, client.versions.archive(adapter, version, reason=reason), as_json)
+        _print_state(adapter, client.versions.archive(adapter, version, reason=reason), as_json)
 
 
 @app.command(epilog="Example: `memgen versions unarchive support-bot 3`")
@@ -141,11 +141,11 @@ def unarchive(
 ) -> None:
     """Take a version out of the archive."""
     with connect(context) as client:
-        _print_standing(adapter, client.versions.unarchive(adapter, version, reason=reason), as_json)
+        _print_state(adapter, client.versions.unarchive(adapter, version, reason=reason), as_json)
 
 
-@app.command(epilog="Example: `memgen versions standings support-bot`")
-def standings(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption = False) -> None:
+@app.command(epilog="Example: `memgen versions states support-bot`")
+def states(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption = False) -> None:
     """List tags, and which versions are archived, withdrawn or purged."""
     with connect(context) as client:
         found = client.versions.states(adapter)
@@ -154,6 +154,9 @@ def standings(context: typer.Context, adapter: AdapterArgument, as_json: JsonOpt
         return
     rows = [(s["number"], ", ".join(s["tags"]), _state(s), "yes" if s["learned_deleted"] else "") for s in found]
     print_table(("#version", "tags", "state", "learned deleted data"), rows)
+
+
+app.command("standings", hidden=True, deprecated=True, help="The former name of `states`.")(states)
 
 
 @app.command(epilog="Example: `memgen versions prune support-bot --keep-last 5 --apply`")
@@ -166,7 +169,7 @@ def prune(
     apply: ApplyOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove the bytes of versions that no alias, route, child, job or tag needs."""
+    """Remove the bytes of versions that no alias, route, child, job or tag refers to."""
     with connect(context) as client:
         found = client.retention.apply(adapter, keep_last=keep_last, dry_run=not apply)
     _print_retention(found, as_json)
@@ -190,10 +193,10 @@ def export(
     context: typer.Context,
     adapter: AdapterArgument,
     version: VersionArgument,
-    file: Annotated[Path, typer.Argument(help="Where to write the archive.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Where to write the file.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Write a version with its lineage as one archive."""
+    """Write a version with its lineage to one file."""
     with connect(context) as client:
         size = client.versions.export_file(adapter, version, file)
     if as_json:
@@ -206,7 +209,7 @@ def export(
 def import_(
     context: typer.Context,
     adapter: AdapterArgument,
-    file: Annotated[Path, typer.Argument(help="An archive of `memgen versions export`.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="A file of `memgen versions export`.", exists=True, dir_okay=False)],
     as_json: JsonOption = False,
 ) -> None:
     """Register a version that another installation trained, and let this one's gate check it."""
@@ -221,12 +224,12 @@ def import_(
         print_note(f"Job {found['check_job']} checks it; `memgen promote {adapter} {found['number']}` if it passes.")
 
 
-def _print_standing(adapter: str, standing: JsonObject, as_json: bool) -> None:
+def _print_state(adapter: str, state: JsonObject, as_json: bool) -> None:
     if as_json:
-        print_json(standing)
+        print_json(state)
     else:
-        tags = f", tagged {', '.join(standing['tags'])}" if standing["tags"] else ""
-        print_line(f"{adapter}@{standing['number']}: {_state(standing) or 'in use'}{tags}.")
+        tags = f", tagged {', '.join(state['tags'])}" if state["tags"] else ""
+        print_line(f"{adapter}@{state['number']}: {_state(state) or 'in use'}{tags}.")
 
 
 def _print_retention(found: JsonObject, as_json: bool) -> None:
@@ -235,14 +238,14 @@ def _print_retention(found: JsonObject, as_json: bool) -> None:
         return
     verb = "would go" if found["dry_run"] else "are gone"
     rows = [(row["number"], "kept", "; ".join(row["reasons"])) for row in found["kept"]]
-    rows += [(number, "bytes " + verb, "nothing needs it") for number in found["purged"]]
+    rows += [(number, "bytes " + verb, "nothing refers to it") for number in found["purged"]]
     print_table(("#version", "", "why"), sorted(rows), empty="No version has bytes to remove.")
     if found["dry_run"] and found["purged"]:
         print_note("Nothing was removed. `memgen versions prune ADAPTER --apply` removes it.")
 
 
-def _state(standing: JsonObject) -> str:
-    states = [name for name in ("archived", "withdrawn", "purged") if standing[f"{name}_at"] is not None]
+def _state(state: JsonObject) -> str:
+    states = [name for name in ("archived", "withdrawn", "purged") if state[f"{name}_at"] is not None]
     return ", ".join(states)
 
 
@@ -250,7 +253,7 @@ def _curve(losses: list[float]) -> str:
     """`2.31 > 0.84 > 0.52 (150 steps)`: first, middle, last."""
     if not losses:
         return ""
-    shown = " > ".join(f"{losses[place]:.3g}" for place in (0, len(losses) // 2, -1))
+    shown = " > ".join(f"{losses[step]:.3g}" for step in (0, len(losses) // 2, -1))
     return f"{shown} ({len(losses)} steps)"
 
 

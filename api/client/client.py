@@ -1,4 +1,4 @@
-"""The Python client: a noun of the API each, with a method for each thing it does; JSON objects in and out.
+"""The Python client: an object for each noun of the API, with its calls as methods; JSON objects in and out.
 
 Knows nothing of what stands behind the API: no database, no model, no rendering.
 
@@ -172,8 +172,13 @@ class Client(FlatNames):
         expected: int | None = None,
         reason: str = "",
     ) -> JsonObject:
-        """Back to the last version that served before and still may, to version `to` of the alias's history, or to
-        where it stood `at` a time (ISO 8601 with its zone). `evidence.skipped` says what was passed over and why."""
+        """Move the alias back; `evidence.skipped` in the reply says what was passed over and why.
+
+        Args:
+            to: a version of the alias's history; by default the last that served before and still may.
+            at: or a time (ISO 8601 with its zone), to go back to the version that the alias named then.
+            expected: as for `promote`.
+        """
         body = {"to_version": to, "to_time": at, "expected_version": expected, "reason": reason}
         return self._connection.send("POST", f"{alias_path(adapter, alias)}/rollback", body)
 

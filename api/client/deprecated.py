@@ -1,4 +1,4 @@
-"""The client's method names of before its nouns, accepted for one release: `client.list_tasks()`.
+"""The client's method names from before it had nouns, accepted for one release: `client.list_tasks()`.
 
 The next release drops this module, the two classes where they are inherited, and `tests/api/client/test_deprecated.py`.
 """
@@ -67,11 +67,11 @@ NEW_NAMES = {
 }
 """A method of `Client` as it was called before, and the same method now."""
 
-# Type checkers see none of this, so that typed code uses the new names.
+# Type checkers do not see the classes' methods, so that typed code uses the new names.
 
 
 class FlatNames:
-    """`Client` with its old names that no noun bears today."""
+    """The old names of `Client` that are not the name of a noun today."""
 
     if not TYPE_CHECKING:
 

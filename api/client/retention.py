@@ -1,4 +1,4 @@
-"""`client.retention` and `client.garbage`: which bytes are kept, and the removal of those that nothing needs."""
+"""`client.retention` and `client.garbage`: which bytes are kept, and the removal of those that nothing refers to."""
 
 from api.client.deprecated import CalledAsMethod
 from api.client.noun import Noun
@@ -18,7 +18,7 @@ class Retention(Noun, CalledAsMethod):
         return self._connection.send("PUT", f"{adapter_path(adapter)}/retention", {"keep_last": keep_last})
 
     def apply(self, adapter: str, *, keep_last: int | None = None, dry_run: bool = True) -> JsonObject:
-        """Remove the bytes of versions that nothing needs. By default a dry run."""
+        """Remove the bytes of versions that nothing refers to. By default a dry run."""
         body = {"keep_last": keep_last, "dry_run": dry_run}
         path = f"{adapter_path(adapter)}/retention/runs"
         return self._connection.send("POST", path, body, timeout=_REMOVAL_SECONDS)

@@ -22,7 +22,7 @@ class Versions(Noun, CalledAsMethod):
 
     def states(self, adapter: str) -> JsonObjects:
         """Tags of every version, and whether it is archived, withdrawn or purged; oldest first."""
-        return [*self._connection.all_pages(f"{adapter_path(adapter)}/standings")]
+        return [*self._connection.all_pages(f"{adapter_path(adapter)}/states")]
 
     def lineage(self, adapter: str, number: int) -> JsonObject:
         """What the version was made from, and what was made from it."""
@@ -43,7 +43,7 @@ class Versions(Noun, CalledAsMethod):
         return self._connection.send("DELETE", tag_path(adapter, number, label))
 
     def archive(self, adapter: str, number: int, *, reason: str = "") -> JsonObject:
-        """Hide a version that nothing needs."""
+        """Hide a version that nothing refers to."""
         return self._connection.send("POST", f"{version_path(adapter, number)}/archive", {"reason": reason})
 
     def unarchive(self, adapter: str, number: int, *, reason: str = "") -> JsonObject:

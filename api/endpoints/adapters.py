@@ -55,7 +55,7 @@ class AdapterChangeIn(Strict):
 
 class AdapterChangeOut(BaseModel):
     changes: dict[str, Any]
-    """By setting, `from` and `to`."""
+    """Old and new value, `from` and `to`, by setting."""
     actor: str
     reason: str
     at: datetime
@@ -80,19 +80,19 @@ class AliasAt(BaseModel):
     since: AliasMoveOut
     """The move that made it so."""
     until: datetime | None
-    """When it was moved on; null if it stands there still."""
+    """When the alias was moved on; null if it has not been."""
     route: dict[str, Any] | None
-    """Number, kind and weights of the route that requests for the bare adapter name went by, for `champion` only."""
+    """Number, kind and weights of the route that shared requests for the bare adapter name; for `champion` only."""
 
     @classmethod
-    def of(cls, stood: AliasSnapshot) -> "AliasAt":
-        route = stood.route
+    def of(cls, snapshot: AliasSnapshot) -> "AliasAt":
+        route = snapshot.route
         return cls(
-            alias=stood.move.alias,
-            at=stood.at,
-            version=stood.move.to_version.number,
-            since=AliasMoveOut.of(stood.move),
-            until=stood.until,
+            alias=snapshot.move.alias,
+            at=snapshot.at,
+            version=snapshot.move.to_version.number,
+            since=AliasMoveOut.of(snapshot.move),
+            until=snapshot.until,
             route={"number": route.number, "kind": route.kind, "weights": weights_of(route)} if route else None,
         )
 

@@ -48,14 +48,14 @@ async def complete(
 
     The model `adapter` goes by the adapter's live route, if it has one; then a session always gets the same version.
     The session's id is the header `X-Session-Id`, else `metadata.session_id`, else `user`; a request without one is
-    drawn by itself.
+    assigned to a version by itself.
     """
     samplings = body.samplings(services.settings.max_new_tokens)
     session_id = x_session_id or body.session_id
     serving = ServingRequest(new_completion_id(), check_session_id(session_id) if session_id else None)
     resolution = await run_in_threadpool(_route, services, caller, body, serving)
-    asked = ChatRequest(body.messages, body.callable_tools, samplings, source_of(services, resolution.version))
-    reply = Reply(resolution, asked.tools is not None, body.include_usage, serving.completion_id)
+    chat_request = ChatRequest(body.messages, body.callable_tools, samplings, source_of(services, resolution.version))
+    reply = Reply(resolution, chat_request.tools is not None, body.include_usage, serving.completion_id)
     inference: Inference = request.app.state.inference
 
     def on_answered(answers: Sequence[Finished]) -> None:
@@ -63,13 +63,13 @@ async def complete(
         if shadow is not None and resolution.route is not None:
             shadows: Shadows = request.app.state.shadows
             first = next(answer for answer in answers if answer.choice == 0)
-            shadows.offer(reply.id, resolution.route, asked, shadow, first)
+            shadows.offer(reply.id, resolution.route, chat_request, shadow, first)
 
     if body.stream:
-        stream = await open_stream(request, reply, inference.stream(asked), len(samplings), on_answered)
+        stream = await open_stream(request, reply, inference.stream(chat_request), len(samplings), on_answered)
         await run_in_threadpool(_expose, services, caller, serving, resolution)
         return stream
-    answers = await while_connected(request, inference.answer(asked))
+    answers = await while_connected(request, inference.answer(chat_request))
     await run_in_threadpool(_expose, services, caller, serving, resolution)
     on_answered(answers)
     return JSONResponse(reply.completion(answers), headers={"X-Memgen-Version": resolution.label})
@@ -101,14 +101,14 @@ def model(model: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
 
 
 def _route(services: Services, caller: Principal, body: ChatIn, serving: ServingRequest) -> Resolution:
-    """Decided once: an alias that moves now, or a route that ends, is for the next request."""
+    """Decide once which version answers: an alias or a route that changes later counts for the next request."""
     check_prompt(body.messages, body.tools)
     with transaction(services.sessions) as session:
         return resolve(session, caller.project_id, body.model, serving)
 
 
 def _expose(services: Services, caller: Principal, serving: ServingRequest, resolution: Resolution) -> None:
-    """Before the answer is sent: whoever has an answer can report on it, even if this process dies now."""
+    """Recorded before the answer is sent, so that feedback on it finds its version even if this process dies."""
     try:
         with transaction(services.sessions) as session:
             record_exposure(session, caller.project_id, serving.completion_id, resolution, serving.session_id)

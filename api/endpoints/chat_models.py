@@ -18,7 +18,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatIn(BaseModel):
-    """OpenAI's request. A field that is not served is accepted at its neutral value only."""
+    """OpenAI's request. A field that this service does not support is accepted at its neutral value only."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,22 +68,22 @@ class ChatIn(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def samplings(self, most_tokens: int) -> tuple[Sampling, ...]:
-        """How each of the `n` answers is drawn.
+        """How each of the `n` answers is sampled.
 
         Raises:
-            InvalidTrajectory: more than `most_tokens` were asked for.
+            InvalidTrajectory: more than `most_tokens` were requested.
             ConfigError: a stop string is empty.
         """
-        asked = self.max_completion_tokens or self.max_tokens or min(_DEFAULT_TOKENS, most_tokens)
-        if asked > most_tokens:
+        requested = self.max_completion_tokens or self.max_tokens or min(_DEFAULT_TOKENS, most_tokens)
+        if requested > most_tokens:
             raise InvalidTrajectory(
                 "max_tokens_too_large",
-                f"max_tokens is {asked}; this service allows up to {most_tokens} (MEMGEN_MAX_NEW_TOKENS)",
+                f"max_tokens is {requested}; this service allows up to {most_tokens} (MEMGEN_MAX_NEW_TOKENS)",
             )
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return tuple(
             Sampling(
-                asked,
+                requested,
                 self.temperature,
                 self.top_p,
                 stop,

@@ -20,18 +20,18 @@ class Reply:
     tools: bool
     """Whether the answer may be calls of tools."""
     include_usage: bool = False
-    """Of a stream: every chunk has `usage`, which is null in all but the last."""
+    """In a stream, every chunk then has `usage`, which is null in all but the last."""
     id: str = field(default_factory=lambda: new_completion_id())
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, answers: Sequence[Finished]) -> JsonObject:
         choices = []
         for answer in answers:
-            said, finish_reason = self._said(answer)
+            message, finish_reason = self._message(answer)
             choices.append(
                 {
                     "index": answer.choice,
-                    "message": {"role": "assistant", **said},
+                    "message": {"role": "assistant", **message},
                     "finish_reason": finish_reason,
                     "logprobs": _logprobs(answer),
                 }
@@ -47,11 +47,11 @@ class Reply:
 
     def ending(self, answer: Finished) -> list[JsonObject]:
         """The last chunks of a choice. Whether an answer calls tools is known only now, so with tools all of it is."""
-        said, finish_reason = self._said(answer)
+        message, finish_reason = self._message(answer)
         last = self._chunk(answer.choice, {}, finish_reason=finish_reason, logprobs=_logprobs(answer))
         if not self.tools:
             return [last]
-        delta = {name: value for name, value in said.items() if value}
+        delta = {name: value for name, value in message.items() if value}
         if "tool_calls" in delta:
             delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
         return [self._chunk(answer.choice, delta), last] if delta else [last]
@@ -61,7 +61,7 @@ class Reply:
         return {**chunk, "memgen": _stamp(self.resolution, answers)}
 
     def usage(self, answers: Sequence[Finished]) -> JsonObject:
-        """The chunk behind the last choice's."""
+        """The chunk after the last choice's."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answers)}
 
     def _head(self, kind: str) -> JsonObject:
@@ -74,7 +74,7 @@ class Reply:
         usage = {"usage": None} if self.include_usage else {}
         return {**self._head("chat.completion.chunk"), "choices": [shown], **usage}
 
-    def _said(self, answer: Finished) -> tuple[JsonObject, str]:
+    def _message(self, answer: Finished) -> tuple[JsonObject, str]:
         """Content and tool calls, and why the answer ended."""
         generation = answer.generation
         parsed = parse_answer(generation.text) if self.tools else None

@@ -20,7 +20,7 @@ OnAnswered = Callable[[Sequence[Finished]], None]
 async def open_stream(
     request: Request, reply: Reply, events: Events, choices: int, on_answered: OnAnswered | None = None
 ) -> StreamingResponse:
-    """The response, begun once there is something to say: what fails before is an error with its own status.
+    """The response, begun once there is something to send: what fails before is an error with its own status.
 
     Args:
         on_answered: called with all answers when they are whole.
@@ -75,7 +75,7 @@ async def _chunks(
             event = await _next(events)
         if on_answered is not None:
             on_answered(answers)
-    except Exception as error:  # the status is sent already: what went wrong can only be told as an event
+    except Exception as error:  # the status is sent already: what went wrong can only be reported as an event
         yield _event(streamed_problem(request, error))
         return
     if reply.include_usage:

@@ -1,4 +1,4 @@
-"""Deleting data, and what a trajectory went into; garbage in the object store."""
+"""Deleting data for good, where a trajectory went, and garbage in the object store."""
 
 import uuid
 from collections.abc import Sequence
@@ -45,24 +45,26 @@ class DeletionIn(Strict):
 
 
 class RetrainingOut(BaseModel):
-    """One version that is trained anew without the data; the steps of a line run one after another."""
+    """One version that is trained anew without the data; the steps of a chain run one after another."""
 
-    line: int
+    chain: int
+    line: Annotated[int, Field(deprecated=True, description="The former name of `chain`")]
     adapter: str
     task: str
     replaces: int
     """Number of the version in whose place the new one is trained."""
     job: uuid.UUID | None
     state: str
-    """The job's; `waiting` for the step before, or `stopped` before there was one."""
+    """The job's state; before there is a job `waiting` for the step before, or `stopped`."""
     version: int | None
-    """Number of the new one; its gate judges it like any other."""
+    """Number of the new version, which its gate judges like any other."""
     stopped: str | None
-    """Why the line ended here."""
+    """Why the chain ended here."""
 
     @classmethod
     def of(cls, row: Retraining, version: Version | None) -> "RetrainingOut":
         return cls(
+            chain=row.line,
             line=row.line,
             adapter=row.adapter.name,
             task=row.task.name,
@@ -76,7 +78,7 @@ class RetrainingOut(BaseModel):
 
 class DeletionOut(BaseModel):
     id: uuid.UUID | None
-    """Null for a dry run."""
+    """Id of the deletion; null for a dry run."""
     scope: str
     policy: str
     actor: str
@@ -127,7 +129,7 @@ class TrajectoryLineageOut(BaseModel):
     datasets: list[dict[str, Any]]
     jobs: list[uuid.UUID]
     versions: list[dict[str, Any]]
-    """Whose weights it touched, with the aliases and live routes that serve them and the answers they gave."""
+    """Versions that learned from it, with the aliases and live routes that serve them and their number of answers."""
 
 
 @router.post("/deletions")
@@ -197,7 +199,7 @@ def show_deletion(deletion_id: uuid.UUID, services: ServicesDep, caller: Admin) 
 
 
 def _retrainings(session: Session, rows: Sequence[Deletion]) -> dict[uuid.UUID, list[RetrainingOut]]:
-    """By deletion."""
+    """Steps of retraining, by deletion."""
     found = list_retrainings(session, [row.id for row in rows])
     made = versions_of_jobs(session, [step.job_id for steps in found.values() for step in steps if step.job_id])
     return {

@@ -1,4 +1,4 @@
-"""Feedback on served answers, by completion id."""
+"""Feedback on answers, by completion id."""
 
 from datetime import datetime
 from typing import Annotated
@@ -32,7 +32,7 @@ class FeedbackOut(BaseModel):
     route: int | None
     """The route that had chosen the version."""
     counted: bool
-    """Whether the route's comparison reads it: of each session the first feedback does."""
+    """Whether the route's comparison counts it; only the first feedback of a session does."""
     stopped: bool
     """Whether it stopped a canary, which is worse than the champion."""
     promoted: bool

@@ -1,4 +1,4 @@
-"""Gates: what a verdict rests on, item by item, and what people say to it."""
+"""Gates: the evidence of a verdict, item by item, and what people decide about a version that waits."""
 
 import uuid
 from typing import Annotated, Any, Literal
@@ -26,12 +26,12 @@ class GateAudit(GateOut):
     version: int
     verdict: str
     suites: dict[str, int]
-    """By task, the number of the suite that both were scored on."""
+    """Number of the suite that both were scored on, by task."""
 
 
 class PairOut(BaseModel):
     place: int
-    """In the suite."""
+    """Position of the item in the suite."""
     trajectory_id: uuid.UUID | None
     """Null if it was deleted since."""
     champion: dict[str, Any]
@@ -65,7 +65,7 @@ class RejectIn(Strict):
 class Decided(BaseModel):
     decision: GateDecisionOut
     move: AliasMoveOut | None
-    """Of `champion`; null if the version was rejected."""
+    """The move of `champion`; null if the version was rejected."""
 
 
 @router.get("")
@@ -96,7 +96,7 @@ def items(
     cursor: Cursor = None,
     limit: PageLimit = 50,
 ) -> Page[PairOut]:
-    """What champion and candidate answered to each held-out item, by place in the suite."""
+    """What champion and candidate answered to each held-out item, in the order of the suite."""
     after = decode_cursor(cursor)
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)

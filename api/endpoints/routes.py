@@ -71,8 +71,8 @@ class RouteIn(Strict):
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
-class _Asked(BaseModel):
-    """What an Idempotency-Key stands for."""
+class _RouteRequest(BaseModel):
+    """What is the same request for an Idempotency-Key: the adapter of the path with the body."""
 
     adapter: str
     route: RouteIn
@@ -98,7 +98,7 @@ class RouteOut(BaseModel):
     state: str
     """`live`, `ended` by a person or a move of the champion, `stopped` or `promoted` by the canary's own test."""
     arms: list[Arm]
-    """The first is what the others are compared with; a shadow has weight 0."""
+    """The others are compared with the first; a shadow has weight 0."""
     shadow_share: float | None
     level: float
     smallest_effect: float
@@ -106,7 +106,7 @@ class RouteOut(BaseModel):
     promotion: str
     """What a canary's rewards must show for it to become the champion by itself: never, better or non_inferior."""
     margin: float | None
-    """Of non_inferior; null for others."""
+    """Margin of non_inferior; null for other promotions."""
     created_at: datetime
     ended_at: datetime | None
 
@@ -147,7 +147,7 @@ class DifferenceOut(BaseModel):
     verdict: Literal["better", "worse", "not yet"]
     estimate: float | None
     interval: IntervalOut
-    """Valid at all looks together."""
+    """Valid at all times at once, however often one looks."""
     non_inferior: bool | None
     """Whether the interval lies above minus the route's margin; null where the route has none."""
 
@@ -158,13 +158,13 @@ class ArmOut(BaseModel):
     exposures: int
     feedback: int
     sessions: int
-    """Rewarded ones: each counts once, by its first feedback."""
+    """Number of rewarded sessions; each counts once, by its first feedback."""
     mean: float | None
     interval: IntervalOut
     difference: DifferenceOut | None
-    """From the first arm."""
+    """Difference from the first arm; null for that arm itself."""
     sessions_needed: int
-    """Further rewarded ones until a verdict, or non-inferiority, can be expected."""
+    """Further rewarded sessions until a verdict, or non-inferiority, can be expected."""
 
     @classmethod
     def of(cls, arm: ArmResult) -> "ArmOut":
@@ -241,7 +241,7 @@ def create(name: str, body: RouteIn, services: ServicesDep, caller: Promoter, id
             session,
             caller.project_id,
             idempotency,
-            _Asked(adapter=name, route=body),
+            _RouteRequest(adapter=name, route=body),
             RouteOut,
             lambda: RouteOut.of(_start(session, adapter, body, caller.actor)),
         )

@@ -37,11 +37,15 @@ class WhenIn(Strict):
     idle_hours: Annotated[float | None, Field(description="After so long without trajectories and requests")] = None
 
     def read(self) -> schedules.When | None:
-        """None where nothing is given. Raises InvalidSchedule for more than one, or a zone without `cron`."""
-        given = [name for name in ("cron", "new_trajectories", "idle_hours") if getattr(self, name) is not None]
-        if len(given) > 1 or (self.time_zone is not None and self.cron is None):
+        """When it is due; None where the body has nothing of it.
+
+        Raises:
+            InvalidSchedule: more than one was sent, or a zone without `cron`.
+        """
+        triggers = [name for name in ("cron", "new_trajectories", "idle_hours") if getattr(self, name) is not None]
+        if len(triggers) > 1 or (self.time_zone is not None and self.cron is None):
             raise InvalidSchedule(
-                f"{given or 'time_zone alone'} given; expected one of cron (with time_zone), new_trajectories,"
+                f"{triggers or 'time_zone alone'} given; expected one of cron (with time_zone), new_trajectories,"
                 " idle_hours"
             )
         if self.cron is not None:
@@ -86,7 +90,7 @@ class ScheduleOut(BaseModel):
     promote: bool
     paused: bool
     next_runs: list[datetime]
-    """Of a cron expression."""
+    """Next times of a cron expression; empty for other schedules."""
     waiting: int
     """Trajectories that it counts as new."""
     last_job: LastJobOut | None
@@ -227,7 +231,7 @@ def history(name: str, services: ServicesDep, caller: Reader) -> ScheduleHistory
         return ScheduleHistory(data=[ScheduleChangeOut.of(row) for row in schedules.list_changes(session, schedule)])
 
 
-def _training(given: dict[str, Any]) -> dict[str, Any]:
-    """All fields, checked now and not in a job at night."""
-    checked: dict[str, Any] = json.loads(json.dumps(TrainingConfig.from_mapping(given).to_mapping()))
+def _training(fields: dict[str, Any]) -> dict[str, Any]:
+    """All fields of the training, checked now and not in a job at night."""
+    checked: dict[str, Any] = json.loads(json.dumps(TrainingConfig.from_mapping(fields).to_mapping()))
     return checked

@@ -1,4 +1,4 @@
-"""R of an adapter: what each version scored on each task, and what continual learning made of it."""
+"""The matrix R of an adapter: what each version scored on each task, with the metrics of continual learning."""
 
 import uuid
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Score(BaseModel):
 
 
 class Metrics(BaseModel):
-    """Over the lineage of one version, its tasks in the order they were learned."""
+    """Metrics over the lineage of one version, with its tasks in the order in which they were learned."""
 
     version: int
     acc: float
@@ -35,9 +35,9 @@ class ScoresOut(BaseModel):
     tasks: list[str]
     base: dict[str, Score]
     versions: dict[str, dict[str, Score]]
-    """By version number and task; a task is absent where it was not measured."""
+    """Scores by version number and task; a task is absent where it was not measured."""
     metrics: Metrics | None
-    """Of the newest version whose lineage was measured on all its tasks."""
+    """Metrics of the newest version whose lineage was measured on all its tasks."""
 
 
 def scores_of(session: Session, adapter: Adapter) -> ScoresOut:
@@ -69,7 +69,7 @@ def _metrics(
     rows: dict[uuid.UUID, dict[str, Evaluation]],
     base: dict[str, Evaluation],
 ) -> Metrics | None:
-    """Of a version, the last of its `chain` of ancestors."""
+    """Metrics of the last version of a `chain` of ancestors; None where a score is missing."""
     tasks = [task.name for task in learned[chain[-1].id]]
     learned_at = [
         next(n for n, version in enumerate(chain) if task in learned[version.id]) for task in learned[chain[-1].id]

@@ -1,4 +1,4 @@
-"""Tasks over REST."""
+"""Tasks: named domains with a grader and held-out items."""
 
 import uuid
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What is kept of versions: lineage, comparison, tags, the archive and retention."""
+"""Versions after their training: lineage, comparison, tags, archiving and retention."""
 
 import uuid
 from datetime import datetime
@@ -72,10 +72,10 @@ class VersionLineageOut(BaseModel):
     adapter: str
     number: int
     ancestors: list[int]
-    """The first one first, the parent last."""
+    """Numbers from the first version to the parent."""
     children: list[int]
     replaces: int | None
-    """The version that it was trained anew for, without deleted data."""
+    """The version in whose place it was trained, without deleted data."""
     job_id: uuid.UUID
     task: str
     dataset_hash: str
@@ -89,7 +89,7 @@ class VersionLineageOut(BaseModel):
     code_version: str
     artifact_hash: str
     imported: dict[str, Any] | None
-    """What the archive said of its origin."""
+    """Origin, as the imported file describes it."""
     aliases: list[str]
     routes: list[int]
     exposures: int
@@ -123,9 +123,9 @@ class ComparisonOut(BaseModel):
     left: SideOut
     right: SideOut
     changes: dict[str, float]
-    """Score of the right less the left, by task."""
+    """Score of the right version minus that of the left, by task."""
     different: dict[str, tuple[Any, Any]]
-    """Settings and data that differ, by dotted name: left, right."""
+    """Settings and data that differ, left and right, by dotted name."""
 
 
 class KeptOut(BaseModel):
@@ -149,16 +149,24 @@ class RetentionOut(BaseModel):
         )
 
 
-@router.get("/standings")
-def standing_list(
+@router.get("/states")
+def state_list(
     name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: PageLimit = 50
 ) -> Page[VersionStateOut]:
-    """Tags and state of every version, oldest first."""
+    """Tags of every version, and whether it is archived, withdrawn or purged; oldest first."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         rows = list_versions(session, adapter, after=decode_cursor(cursor), limit=limit + 1)
-        found = _standings(session, adapter, rows)
+        found = _states(session, adapter, rows)
         return make_page(found, limit, seq=lambda row: row.number, render=lambda row: row)
+
+
+@router.get("/standings", deprecated=True)
+def standing_list(
+    name: str, services: ServicesDep, caller: Reader, cursor: Cursor = None, limit: PageLimit = 50
+) -> Page[VersionStateOut]:
+    """The former name of `/states`."""
+    return state_list(name, services, caller, cursor, limit)
 
 
 @router.get("/comparison")
@@ -222,7 +230,7 @@ def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: P
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
         tag(session, version, label, actor=caller.actor)
-        return _standings(session, adapter, [version])[0]
+        return _states(session, adapter, [version])[0]
 
 
 @router.delete("/versions/{number}/tags/{label}")
@@ -231,17 +239,17 @@ def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
         untag(session, version, label, actor=caller.actor)
-        return _standings(session, adapter, [version])[0]
+        return _states(session, adapter, [version])[0]
 
 
 @router.post("/versions/{number}/archive")
 def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> VersionStateOut:
-    """Hide a version; 409 while an alias, the live route, a child or a job needs it."""
+    """Hide a version; 409 while an alias, the live route, a child or a job refers to it."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
         archive(session, adapter, version, actor=caller.actor, reason=body.reason)
-        return _standings(session, adapter, [version])[0]
+        return _states(session, adapter, [version])[0]
 
 
 @router.post("/versions/{number}/unarchive")
@@ -250,7 +258,7 @@ def take_out(name: str, number: int, body: ReasonIn, services: ServicesDep, call
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
         unarchive(session, version, actor=caller.actor, reason=body.reason)
-        return _standings(session, adapter, [version])[0]
+        return _states(session, adapter, [version])[0]
 
 
 @router.get("/retention")
@@ -273,7 +281,7 @@ def change_retention(name: str, body: RetentionIn, services: ServicesDep, caller
 
 @router.post("/retention/runs")
 def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Admin) -> RetentionOut:
-    """Remove the bytes of versions that nothing needs. By default a dry run."""
+    """Remove the bytes of versions that nothing refers to. By default a dry run."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         kept = body.keep_last
@@ -287,15 +295,15 @@ def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Adm
     try:
         for folder in folders:
             with transaction(services.sessions) as session:
-                needed = kept_artifacts(session, [folder])
-            if not needed:  # no import has brought it back meanwhile
+                referenced = kept_artifacts(session, [folder])
+            if not referenced:  # no import has brought it back meanwhile
                 services.store.delete_folder(folder)
     except StoreUnavailable:
         return out  # no row names the bytes any more: garbage collection removes them
     return out
 
 
-def _standings(session: Session, adapter: Adapter, rows: list[Version]) -> list[VersionStateOut]:
+def _states(session: Session, adapter: Adapter, rows: list[Version]) -> list[VersionStateOut]:
     ids = [row.id for row in rows]
     tags, states = tags_of(session, ids), states_of(session, ids)
     tainted = learned_deleted(session, [adapter.id])

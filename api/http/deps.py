@@ -1,4 +1,4 @@
-"""What endpoints ask for: the services, and who is calling."""
+"""Dependencies of the endpoints: the services, and the caller."""
 
 from collections.abc import Callable
 from typing import Annotated

@@ -34,7 +34,7 @@ def encode_cursor(seq: int) -> str:
 
 
 def decode_cursor(cursor: str | None) -> int:
-    """The `seq` after which the page begins: 0 for none.
+    """The `seq` after which the page begins; 0 without a cursor.
 
     Raises:
         InvalidCursor: not a cursor that a listing gave out; its checksum is wrong.

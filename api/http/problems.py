@@ -38,7 +38,7 @@ STATUS: dict[type[Exception], int] = {
 
 _BUG = "internal_error", "an unexpected error; it was logged on the server"
 _CLIENT_GONE = 499
-"""As nginx counts it."""
+"""Status in the log for a client that went away, as nginx has it."""
 _OPENAI_PATHS = ("/v1/chat/", "/v1/models")
 _OPENAI_TYPES = {
     401: "authentication_error",
@@ -111,7 +111,7 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    """Nobody reads it; the log does."""
+    """The client has gone; the status is for the log."""
     return Response(status_code=_CLIENT_GONE)
 
 

@@ -1,6 +1,6 @@
-"""One line a request, written when its last byte went out: of a stream, that is its end.
+"""One log line a request, written when its last byte went out; for a stream, that is at its end.
 
-Plain ASGI: Starlette's `BaseHTTPMiddleware` would stand between a stream and the client that leaves it.
+Plain ASGI: Starlette's `BaseHTTPMiddleware` would stand between a stream and a client that leaves it.
 """
 
 import time

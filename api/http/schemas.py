@@ -1,4 +1,4 @@
-"""How rows look over HTTP. One reading of each row, shared by the endpoints that return it."""
+"""How rows look over HTTP: one schema a row, shared by the endpoints that return it."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -87,7 +87,7 @@ class GateOut(BaseModel):
     level: float
     policy: str
     decision: GateDecisionOut | None
-    """Null unless somebody approved or rejected it."""
+    """Null unless a person approved or rejected it."""
     champion: int | None
     """Version compared with; null is the bare base."""
     comparisons: list[dict[str, Any]]

@@ -1,9 +1,11 @@
 """Answers for the chat endpoint: one thread owns the model, and waiting requests are answered together.
 
-The thread takes whatever is waiting, up to a batch; rows may ask for different versions or none. Which version serves
-is decided before, by the registry, for each request: moving an alias needs no restart and no message to this process.
+The thread takes what is waiting, up to a batch; its rows may be answered by different versions, or by the bare base.
+Which version serves is decided before, by the registry, for each request: moving an alias needs no restart and no
+message to this process.
 
-Who asked is a task of an event loop. The thread never waits for it, and computes nothing for one that has gone.
+The reader of an answer is a task of an event loop. The thread never waits for it, and computes nothing for one that has
+gone.
 """
 
 import asyncio
@@ -38,18 +40,18 @@ class InferenceUnavailable(Unavailable):
 
 
 class Preempted(InferenceUnavailable):
-    """An answer in the background made way for one that somebody waits for. Ask again."""
+    """A background answer was given up for a request that a client waits for. It can be sent again."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One answer of a batch in the making."""
+    """One answer of a batch that is being decoded."""
 
     ticket: Ticket
     choice: int
     request: GenerationRequest
     task: str | None
-    """That a router found the prompt to belong to."""
+    """Task that a router found the prompt to belong to."""
     cue: tuple[str, ...]
     """Ids of the past trajectories that the weaver is shown."""
 
@@ -90,10 +92,10 @@ class Inference:
         """All answers, in the order of `samplings`. Cancelling the task ends the generation.
 
         Args:
-            background: only while nobody else waits; whoever comes meanwhile waits for one token at most.
+            background: answer only while no other request waits; one that comes meanwhile waits for one token at most.
 
         Raises:
-            Preempted: somebody came.
+            Preempted: another request came, and this one was in the background.
             InferenceUnavailable: no model, or no answer in time.
             MemgenError: the prompt is too long, the template refuses it, or the artifact is broken.
         """
@@ -137,7 +139,9 @@ class Inference:
             if self._closed is not None:
                 raise InferenceUnavailable(self._closed)
             if not self._thread.is_alive():
-                raise InferenceUnavailable("this process was started without the model; ask one that serves it")
+                raise InferenceUnavailable(
+                    "this process was started without the model; send the request to one that serves it"
+                )
             (self._background if ticket.background else self._waiting).append(ticket)
             self._changed.notify()
 
@@ -218,7 +222,7 @@ class Inference:
         memories.trim()
 
     def _generate(self, host: AdapterHost, prompts: PromptCache, rows: list[_Row]) -> None:
-        """Each answer is sent when it ends, whatever the rest of the batch still needs."""
+        """Each answer is sent when it ends, also while others of the batch go on."""
 
         def on_text(number: int, text: str) -> None:
             if rows[number].ticket.wants_pieces:
@@ -229,7 +233,7 @@ class Inference:
             going = set(decoding.unfinished())
             while going:
                 for number in going:
-                    if rows[number].ticket.abandoned or self._stopping.is_set() or self._is_in_the_way(rows[number]):
+                    if rows[number].ticket.abandoned or self._stopping.is_set() or self._is_preempted(rows[number]):
                         decoding.cancel(number)
                 decoding.step()
                 left = set(decoding.unfinished())
@@ -239,7 +243,7 @@ class Inference:
                         rows[number].ticket.send(_ending(host, rows[number], results[number]))
                 going = left
 
-    def _is_in_the_way(self, row: _Row) -> bool:
+    def _is_preempted(self, row: _Row) -> bool:
         return row.ticket.background and bool(self._waiting)
 
 
@@ -270,8 +274,12 @@ def _choose(
 
 
 def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | Exception:
-    if generation.finish_reason == "cancelled":  # of cancelled ones only these are seen by someone who still reads
-        return Preempted("somebody waits for an answer") if row.ticket.background else InferenceUnavailable(_STOPPING)
-    asked = row.request.sampling.logprobs
-    tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if asked else ()
+    if generation.finish_reason == "cancelled":  # the ticket of an abandoned one drops what is sent
+        return (
+            Preempted("another request waits for an answer")
+            if row.ticket.background
+            else InferenceUnavailable(_STOPPING)
+        )
+    wants_logprobs = row.request.sampling.logprobs
+    tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if wants_logprobs else ()
     return Finished(row.choice, generation, row.task, row.cue, tokens)

@@ -1,7 +1,7 @@
-"""Shadow answers: asked for after the answer has been given, in the background, compared, discarded.
+"""Shadow answers: generated in the background after the answer has been returned, compared with it, discarded.
 
-They cost nobody an answer: they are given only while the model has nothing else to do, they make way for whoever
-comes, and there are never more than a few. What goes wrong with one is recorded as the shadow's failure.
+They delay no other answer: they are generated only while no request waits, they are given up as soon as one comes, and
+there are never more than a few. An error of one is recorded as the shadow's failure.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ _TRIES = 5
 
 
 class Shadows:
-    """Those of one process; lives in one event loop."""
+    """The shadow answers of one process; it lives in one event loop."""
 
     def __init__(self, inference: Inference, services: Services) -> None:
         self._inference, self._services = inference, services
         self._going: set[asyncio.Task[None]] = set()
 
     def offer(
-        self, completion_id: str, route: Route, asked: ChatRequest, shadow: MemorySource, returned: Finished
+        self, completion_id: str, route: Route, request: ChatRequest, shadow: MemorySource, returned: Finished
     ) -> None:
-        """Let `shadow` answer what was asked too, its first choice, when there is time. Returns at once.
+        """Let `shadow` answer the same request, its first choice, when there is time. Returns at once.
 
-        Dropped where enough are going on already: a sample is compared, not everything at any price.
+        The request is dropped where enough are pending already: a sample is enough to compare.
         """
         if len(self._going) >= self._services.settings.shadow_pending:
             log.info("no time for a shadow answer", completion=completion_id)
             return
-        again = replace(asked, samplings=asked.samplings[:1], memory=shadow)
-        task = asyncio.get_running_loop().create_task(self._compare(completion_id, route, again, returned))
+        shadowed = replace(request, samplings=request.samplings[:1], memory=shadow)
+        task = asyncio.get_running_loop().create_task(self._compare(completion_id, route, shadowed, returned))
         self._going.add(task)
         task.add_done_callback(self._going.discard)
 
@@ -50,19 +50,19 @@ class Shadows:
             task.cancel()
         await asyncio.gather(*going, return_exceptions=True)
 
-    async def _compare(self, completion_id: str, route: Route, asked: ChatRequest, returned: Finished) -> None:
+    async def _compare(self, completion_id: str, route: Route, request: ChatRequest, returned: Finished) -> None:
         try:
-            shadow = await self._answer(asked)
+            shadow = await self._answer(request)
             if shadow is not None:
                 await run_in_threadpool(self._record, completion_id, route, _measured(returned), shadow)
         except Exception:
             log.exception("a shadow answer was lost", completion=completion_id)
 
-    async def _answer(self, asked: ChatRequest) -> ShadowReply | str | None:
-        """Or why the version could not give it; None where there was no time for it."""
+    async def _answer(self, request: ChatRequest) -> ShadowReply | str | None:
+        """The answer, or the error that the version failed with; None where there was no time for it."""
         for _ in range(_TRIES):
             try:
-                [finished] = await self._inference.answer(asked, background=True)
+                [finished] = await self._inference.answer(request, background=True)
             except Preempted:
                 continue
             except InferenceUnavailable:

@@ -1,4 +1,4 @@
-"""Where a version's bytes come from: the store that the server's loader thread fetches an artifact's files of."""
+"""Where a version's bytes come from: the object store, from which the model's thread fetches an artifact's files."""
 
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from registry.wiring import Services
 
 
 def source_of(services: Services, version: Version | None) -> MemorySource | None:
+    """The source of a version's memory; None for the bare base. Nothing is fetched yet."""
     if version is None:
         return None
 

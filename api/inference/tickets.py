@@ -1,4 +1,4 @@
-"""A chat request on its way: asked by a task of an event loop, answered by the thread that owns the model."""
+"""A chat request on its way from a task of an event loop to the thread that owns the model, and its answers back."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from memgen.generation.sampling import Sampling
 
 @dataclass(frozen=True)
 class MemorySource:
-    """Where a version's artifact comes from."""
+    """Where a version's artifact comes from, called only by the model's thread."""
 
     name: str
     manifest_sha256: str
     fetch: Callable[[Path], None]
     fetch_other: Callable[[str, Path], None] | None = None
-    """Fills a folder with the artifact of a manifest hash that this one refers to, as one of a task among several."""
+    """Fills a folder with the memory of another task, by the manifest hash that this artifact refers to it by. None
+    where a version has one memory."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +49,30 @@ class Finished:
     choice: int
     generation: Generation
     task: str | None = None
-    """Whose memory the prompt was routed to, where a version has one for each; None also where it fits none."""
+    """Task that the prompt was routed to, where a version has a memory for each; None where it fits none of them."""
     cue: tuple[str, ...] = ()
     """Ids of the past trajectories that the weaver was shown."""
     tokens: tuple[TokenText, ...] = ()
-    """Of each of the generation's tokens, if logprobs were asked for."""
+    """Text and bytes of each of the generation's tokens, if logprobs were requested."""
 
 
 class Ticket:
     """Written by the model's thread, read by one task."""
 
     def __init__(self, request: ChatRequest, *, wants_pieces: bool, background: bool = False) -> None:
-        """Made in the reader's event loop."""
+        """To be called in the reader's event loop."""
         self.request = request
         self.wants_pieces = wants_pieces
         self.background = background
-        """Answered while no other waits, and given up as soon as one does."""
+        """Answered only while no other waits, and given up as soon as one does."""
         self.abandoned = False
-        """Nobody reads any more."""
+        """The reader has gone."""
         self._loop = asyncio.get_running_loop()
         # Unbounded: an answer is small, and a slow reader must not hold the model up.
         self._events: asyncio.Queue[Piece | Finished | Exception] = asyncio.Queue()
 
     def send(self, event: Piece | Finished | Exception) -> None:
-        """From any thread; returns at once. An exception is the end."""
+        """To be called from any thread; returns at once. An exception is the last event."""
         if self.abandoned:
             return
         try:

@@ -20,7 +20,7 @@ class TokenText:
     text: str
     """For people: a special token's name, and a replacement character for a part of one."""
     raw: tuple[int, ...] | None
-    """UTF-8; None for a special token, which is no part of the text, and where the tokenizer does not tell."""
+    """UTF-8 bytes; None for a special token, which is no part of the text, and where they are unknown."""
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> tuple[TokenText, ...]:

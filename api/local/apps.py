@@ -1,5 +1,4 @@
-"""The service's own processes as `memgen up` runs them: API, two workers, beat. Knows commands, not who
-runs them.
+"""The service's own processes as `memgen up` runs them: API, two workers, beat. Knows commands, not who runs them.
 
 Secrets never stand in a command: each process reads them from `<home>/service.env`.
 """
@@ -43,6 +42,6 @@ def _celery() -> tuple[str, ...]:
 
 
 def _celery_worker(name: str, queues: str) -> tuple[str, ...]:
-    # Workers on one machine have nothing to tell each other, and mingling costs a second at the start.
+    # Workers on one machine have no messages for each other, and mingling costs a second at the start.
     options = ("--pool", "prefork", "--concurrency", "1", "--without-mingle", "--without-gossip")
     return (*_celery(), "worker", "-n", f"{name}@%h", "-Q", queues, *options)

@@ -1,4 +1,4 @@
-"""`memgen up`, `down` and `status` as functions: they start, stop and ask a supervisor. They render nothing.
+"""`memgen up`, `down` and `status` as functions: they start, stop and look at a supervisor. They render nothing.
 
 Settings come from `load_settings(service_env=False)`, see `servers.py`.
 """
@@ -89,7 +89,7 @@ def down(settings: Settings, *, timeout_seconds: float = 45.0) -> bool:
 
 def status(settings: Settings) -> dict[str, object]:
     """What runs: `running`, `phase`, `home`, `pid`, `api_url`, `uptime_seconds`, `error`, and `processes`,
-    each with `name`, `pid`, `state`, `port`, `url`, `uptime_seconds`, `restarts`, `log`. Works when nothing
+    each with `name`, `pid`, `state`, `port`, `url`, `uptime_seconds`, `restarts`, `log`. Works also when nothing
     runs."""
     home = settings.home.expanduser().absolute()
     pid, state = lock_owner(home), read_state(home)
@@ -161,7 +161,7 @@ def _wait_until_ready(
 ) -> StackState:
     seen: set[Event] = set()
     while True:
-        living = is_alive(pid)  # asked first: what a dead one wrote last is then all there is
+        living = is_alive(pid)  # read first: what a dead one wrote last is then all there is
         state = read_state(home)
         if state is not None and state.pid == pid:
             for event in _events(state):
@@ -190,7 +190,7 @@ def _unready(state: StackState | None) -> str:
 
 
 def _failure(state: StackState | None, tail: str) -> LocalStackError:
-    """The supervisor's own error, by its class's name; without one, what its log says."""
+    """The supervisor's own error, by its class's name; without one, the end of its log."""
     if state is None or state.error is None:
         return ServerFailed(f"The supervisor ended before the stack was ready. Its log ends with:\n{tail}")
     kind = getattr(errors, state.error_class or "", LocalStackError)

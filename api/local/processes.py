@@ -1,5 +1,4 @@
-"""Child processes of the local stack: spawned, awaited, stopped with all their descendants. Knows no server
-by name.
+"""Child processes of the local stack: spawned, awaited, stopped with all their descendants. Knows no server by name.
 
 Every child leads a session of its own: a terminal's Ctrl-C does not reach it, and its descendants are found
 by that session. On Linux it also gets its stop signal from the kernel when its parent dies
@@ -70,7 +69,7 @@ def spawn(
         log.replace(log.with_name(f"{log.name}.1"))
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603  # our own command, no shell
-            [str(word) for word in command],
+            [str(argument) for argument in command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -112,8 +111,7 @@ def log_tail(log: Path, start: int = 0) -> str:
 
 
 def wait_until_ready(child: Child, is_ready: Callable[[], bool], timeout_seconds: float = 30.0) -> None:
-    """Returns once `is_ready()`; any exception of it means "not yet", save a LocalStackError, which passes
-    through.
+    """Returns once `is_ready()`; any exception of it means "not yet", save a LocalStackError, which passes through.
 
     Raises ServerFailed with the log's tail if the child ends or time runs out; the child is stopped first.
     """
@@ -149,7 +147,7 @@ def ended_message(child: Child) -> str:
 
 
 def stop(children: Sequence[Child]) -> None:
-    """Asks all of them at once, in the order given; after its grace each is killed with its descendants."""
+    """Sends all of them their stop signal in order; after its grace each is killed with its descendants."""
     started = time.monotonic()
     for child in children:
         if child.process.poll() is None:

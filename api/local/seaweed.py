@@ -48,8 +48,7 @@ def start_seaweed(
     port: int = 0,
     memory_limit: str = "200MiB",
 ) -> Server:
-    """A store with its data in `folder` and an empty or kept `bucket`; URL
-    `http://access:secret@127.0.0.1:port`.
+    """A store with its data in `folder` and an empty or kept `bucket`; URL `http://access:secret@127.0.0.1:port`.
 
     `port` 0 picks one and keeps it. `memory_limit` is Go's soft limit. Raises BinaryMissing, PortTaken,
     ServerFailed.
@@ -59,7 +58,7 @@ def start_seaweed(
     data = make_private_folder(folder / "data")
     requests = [PortRequest("s3.port", port, "MEMGEN_S3_PORT"), *map(PortRequest, _INNER_PORTS)]
     ports = pin_ports(folder / "ports.json", requests)
-    # Its own worker looks for the admin server there, whatever this option says, and never stops trying.
+    # Its own worker looks for the admin server at that port, whatever this option says, and never stops trying.
     ports["admin.port.grpc"] = ports["admin.port"] + 10_000
     credentials = folder / "credentials.json"
     write_private(credentials, _credentials(secrets))

@@ -1,5 +1,4 @@
-"""Passwords and keys of the local servers: generated once per home, kept in `<home>/secrets.json` (mode
-0600).
+"""Passwords and keys of the local servers: generated once per home, kept in `<home>/secrets.json` (mode 0600).
 
 Knows neither who uses them nor how.
 """

@@ -72,7 +72,7 @@ def plan_servers(settings: Settings, home: Path, secrets: Secrets) -> tuple[Serv
 
 
 def write_service_env(settings: Settings) -> None:
-    """What every process of this home, and every client beside it, needs to find the servers."""
+    """Writes what every process of this home, and every client on this machine, needs to find the servers."""
     lines = ["# Written by `memgen up` at every start. Environment variables win over this file."]
     for name in ("database_url", "broker_url", "s3_url", "api_url", "api_key"):
         value = getattr(settings, name)

@@ -1,4 +1,4 @@
-"""What a supervisor has in hand: its processes and how far it is. Knows not how to start or stop."""
+"""What a supervisor knows: its processes and how far it is. Starts and stops nothing."""
 
 import os
 import threading
@@ -48,7 +48,7 @@ class Stack:
 
 
 def record(stack: Stack, event: Event | None = None) -> None:
-    """Writes the state down for the others, then tells the caller."""
+    """Writes the state for other processes, then reports the event to the caller."""
     processes = tuple(
         ProcessState(
             name=each.name,

@@ -1,4 +1,4 @@
-"""What runs in a home: its lock, and `run/state.json`, written by the supervisor and read by everybody else.
+"""What runs in a home: its lock, and `run/state.json`, written by the supervisor and read by all others.
 
 The lock is the truth about *whether* a stack runs: the kernel drops it when the last process holding it is
 gone. The file only tells what runs. Knows no server.
@@ -52,7 +52,7 @@ class StackState:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that the person in front of `memgen up` may want to see."""
+    """A change of state that the person in front of `memgen up` may want to see."""
 
     name: str
     state: str
@@ -64,7 +64,7 @@ def write_state(home: Path, state: StackState) -> None:
 
 
 def read_state(home: Path) -> StackState | None:
-    """The last state written, or None. Of a stack that may be long gone: ask `lock_owner` too."""
+    """The last state written, or None. Its stack may be long gone: `lock_owner` says whether it lives."""
     try:
         stored: dict[str, Any] = json.loads((home / "run" / "state.json").read_text(encoding="utf-8"))
         processes = tuple(ProcessState(**each) for each in stored.pop("processes"))

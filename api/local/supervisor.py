@@ -1,8 +1,7 @@
-"""The process behind `memgen up`: starts servers and apps, restarts what dies, stops everything. One per
-home.
+"""The process behind `memgen up`: starts servers and apps, restarts what dies, stops everything. One per home.
 
-It knows no database schema and no key: migrating and preparing are handed in. A SIGKILL cannot be answered;
-then `watchdog.py` ends what is left.
+It knows no database schema and no key: migrating and preparing are arguments. A SIGKILL cannot be caught; then
+`watchdog.py` ends what is left.
 """
 
 import signal
@@ -50,11 +49,11 @@ def migrate_database(database_url: str) -> None:
 
 
 def prepare_nothing(settings: Settings) -> None:
-    """Stands for the caller's first steps on a migrated database, such as making the API key known."""
+    """The default `prepare`: nothing is done on the migrated database, such as making the API key known."""
 
 
 def ignore_event(event: Event) -> None:
-    """Stands for a caller who does not want to watch."""
+    """The default `on_event`: events are dropped."""
 
 
 def run_supervisor(
@@ -90,11 +89,11 @@ def run_supervisor(
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    asked = threading.Event()
+    stop_asked = threading.Event()
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: stop_asked.set()) for number in numbers}
     try:
-        yield asked
+        yield stop_asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -109,7 +108,7 @@ def _start_all(
 ) -> None:
     record(stack)
     secrets = load_or_create_secrets(stack.home)
-    # First of all: a taken port is the commonest mistake, and known at once.
+    # Checked first: a taken port is the commonest mistake, and found at once.
     request = PortRequest("the API", settings.api_port, "MEMGEN_API_PORT")
     api_port = pin_ports(stack.home / "api.ports.json", [request])["the API"]
     stack.api_url = f"http://{LOOPBACK}:{api_port}"
@@ -255,7 +254,7 @@ def _is_up(managed: Managed) -> bool:
 
 
 def _stop_all(stack: Stack) -> None:
-    """Apps first, then the servers that they use; in each group the last started is asked first."""
+    """Apps first, then the servers that they use; in each group the last started is stopped first."""
     failed = stack.error is not None
     stack.phase = "stopping"
     record(stack, Event("stack", "stopping"))

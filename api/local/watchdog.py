@@ -2,7 +2,7 @@
 
 PR_SET_PDEATHSIG reaches direct children only, and only on Linux: Celery's pool processes would train on. So
 the supervisor tells this process over a pipe which sessions it has opened (`+ pid signal`) and closed (`-
-pid`). When the pipe ends with sessions open, they are asked to end, and killed after a grace.
+pid`). When the pipe ends with sessions open, they get their stop signal, and are killed after a grace.
 
 It inherits the home's lock, so that no new supervisor starts before the old one's processes are gone. It
 imports nothing beyond the standard library, and knows no server.
@@ -31,13 +31,13 @@ class Watchdog:
     pipe: IO[bytes]
 
     def watch(self, child: Child) -> None:
-        self._tell(f"+ {child.process.pid} {int(child.ending.stop_signal)}")
+        self._send(f"+ {child.process.pid} {int(child.ending.stop_signal)}")
 
     def forget(self, child: Child) -> None:
-        self._tell(f"- {child.process.pid}")
+        self._send(f"- {child.process.pid}")
 
-    def _tell(self, line: str) -> None:
-        # Somebody killed the watchdog: the stack runs on with PR_SET_PDEATHSIG alone.
+    def _send(self, line: str) -> None:
+        # The watchdog was killed: the stack runs on with PR_SET_PDEATHSIG alone.
         with contextlib.suppress(BrokenPipeError):
             self.pipe.write(f"{line}\n".encode())
             self.pipe.flush()
@@ -85,7 +85,7 @@ def end_sessions(sessions: dict[int, int], grace_seconds: float = GRACE_SECONDS)
     waiting = list(sessions)
     while waiting:
         for leader in list(waiting):
-            # What outlives its leader waits for nobody.
+            # Without its leader the rest of a session has no reason to wait.
             if not is_alive(leader) or time.monotonic() > deadline:
                 kill_session(leader)
                 waiting.remove(leader)

@@ -1,4 +1,4 @@
-"""What the demo shows: tables and bars. Knows nothing of how it came about."""
+"""What the demo shows: tables and bars. Knows nothing of how the numbers were made."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

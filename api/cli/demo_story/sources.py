@@ -15,7 +15,7 @@ from memgen.tasks.reasoning import reasoning_trajectories
 
 _BFCL_CATEGORIES = ("simple_python", "live_simple", "multiple", "live_multiple")
 _BFCL_MAX_CHARACTERS = 800
-"""Of tools and question: longer calls take more minutes than a demo has."""
+"""Length of tools and question together; longer calls take more minutes than a demo has."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def tool_calls() -> list[JsonObject]:
 
 
 def names_in_haystacks() -> list[JsonObject]:
-    """Who of four to seven people likes what: short stories with one name as the answer."""
+    """Short stories of what four to seven people like, each with one name as the answer."""
     return list(
         reasoning_trajectories("needle_haystack", size=1000, seed=7, min_num_statements=4, max_num_statements=7)
     )

@@ -1,4 +1,4 @@
-"""`memgen demo`: the whole loop on a real model and real data, told as it happens. Every number comes from the run.
+"""`memgen demo`: the whole loop on a real model and real data, shown as it happens. Every number comes from the run.
 
 Upload expert trajectories of task A, train v1, upload task B, train v2 with replay, look at what was learned and
 forgotten, chat with both versions, roll back.
@@ -45,16 +45,16 @@ class HeldOut:
 
 
 def run_demo(settings: Settings, *, report_path: Path) -> int:
-    """Tell the story and write the report. Starts the local servers if they don't run, and stops what it started."""
+    """Run the story and write the report. Starts the local servers if they don't run, and stops what it started."""
     started = time.monotonic()
     with _running(settings) as connected, _client(connected) as client:
-        report = _tell(client, started)
+        report = _story(client, started)
     report_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     screen.say(f"\nWrote {report_path} after {report['seconds']:.0f} s.")
     return 0
 
 
-def _tell(client: Client, started: float) -> JsonObject:
+def _story(client: Client, started: float) -> JsonObject:
     task_a, task_b = DEMO_TASKS
     adapter = _new_adapter(client)
     _upload(client, task_a)
@@ -123,19 +123,19 @@ def _train(client: Client, adapter: str, task: DemoTask, number: int) -> None:
 def _held_out(client: Client, task: DemoTask) -> HeldOut:
     rows = {split: list(client.trajectories.list(task=task.name, held_out=split)) for split in (True, False)}
     grade = make_grader(task.grader)
-    common = Counter(_said(row) for row in rows[False]).most_common(1)[0][0]
+    common = Counter(_answer_key(row) for row in rows[False]).most_common(1)[0][0]
     majority = sum(_grade(grade, common, row) for row in rows[True]) / len(rows[True])
     return HeldOut(len(rows[True]), majority, rows[True][0])
 
 
-def _said(row: JsonObject) -> str:
+def _answer_key(row: JsonObject) -> str:
     """The expert's answer as comparable text."""
     answer = row["messages"][-1]
     return json.dumps([message_text(answer), message_calls(answer)], sort_keys=True)
 
 
-def _grade(grade: Grader, said: str, row: JsonObject) -> float:
-    text, calls = json.loads(said)
+def _grade(grade: Grader, answer_key: str, row: JsonObject) -> float:
+    text, calls = json.loads(answer_key)
     return grade(Answer(text or None, tuple(calls)), Reference(row["messages"][-1], row["metadata"]))
 
 

@@ -107,8 +107,12 @@ def test_compare_tag_archive_and_lineage(bot: Rows) -> None:
     assert "(409 version_needed)" in fail("versions", "archive", NAME, "1")
     assert "archived" in succeed("versions", "archive", NAME, "2", "--reason", "old").out
     assert "(403 version_not_servable)" in fail("promote", NAME, "2")
-    states = succeed("versions", "standings", NAME, "--json").document["data"]
+    states = succeed("versions", "states", NAME, "--json").document["data"]
     assert [(s["tags"], s["archived_at"] is not None) for s in states] == [(["good"], False), ([], True), ([], False)]
+    former = memgen("versions", "standings", NAME, "--json")
+    assert (former.code, former.document["data"]) == (0, states)
+    assert "deprecated" in former.err
+    assert "standings" not in succeed("versions", "--help").out
     shown = succeed("versions", "lineage", NAME, "2").out
     assert "archived by key bootstrap old" in shown
     assert "22 trajectories" in shown or "trajectories, 0 replayed" in shown

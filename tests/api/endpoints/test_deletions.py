@@ -72,7 +72,7 @@ def test_retrainings_are_told(api: httpx.Client, rows: Rows) -> None:
     assert [shown] == api.get("/v1/deletions").json()["data"]
     begun, waiting = shown["retrainings"]
     job = begun.pop("job")
-    same = {"line": 0, "adapter": "bot", "task": "a", "version": None, "stopped": None}
+    same = {"chain": 0, "line": 0, "adapter": "bot", "task": "a", "version": None, "stopped": None}
     assert begun == {**same, "replaces": 1, "state": "queued"}
     assert waiting == {**same, "replaces": 2, "state": "waiting", "job": None}
 

@@ -1,4 +1,4 @@
-"""Lists of versions, their standings and moves over HTTP: page by page, with as many queries for many as for few."""
+"""Lists of versions, their states and moves over HTTP: page by page, with as many queries for many as for few."""
 
 import uuid
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from registry.wiring import Services
 from tests.api.stored import make_adapter, make_gate, make_scores, make_task, make_version
 from tests.query_counts import record_queries
 
-LISTS = ("versions", "standings", "aliases/champion/history")
+LISTS = ("versions", "states", "aliases/champion/history")
 
 
 @pytest.fixture
@@ -77,6 +77,15 @@ def test_lists_come_page_by_page(
     assert found == client.get(url).json()["data"]
     assert [row["to_version" if "history" in path else "number"] for row in found] == [1, 2, 3, 4, 5]
     assert client.get(url, params={"cursor": "nonsense"}).json()["title"] == "invalid cursor"
+
+
+def test_the_former_name_of_states(client: TestClient, services: Services, project_id: uuid.UUID, bot: None) -> None:
+    _grow(services, project_id, 3)
+    former, states = (client.get(f"/v1/adapters/bot/{path}", params={"limit": 2}) for path in ("standings", "states"))
+    assert former.json() == states.json()
+    paths = client.app.openapi()["paths"]  # type: ignore[attr-defined]  # our own app
+    deprecated = {path.rpartition("/")[2] for path in paths if paths[path].get("get", {}).get("deprecated")}
+    assert deprecated == {"standings"}
 
 
 def test_scores_of_a_version_that_learned_several_tasks_elsewhere(

@@ -99,7 +99,7 @@ def test_a_socket_folder_laid_by_a_link_is_refused(tmp_path: Path) -> None:
     short.rmdir()
     short.symlink_to(tmp_path)
     try:
-        with pytest.raises(LocalStackError, match="belongs to somebody else"):
+        with pytest.raises(LocalStackError, match="belongs to another user"):
             socket_folder(folder)
     finally:
         short.unlink()

@@ -1,4 +1,4 @@
-"""Versions between installations: out as one archive, in from one."""
+"""Versions between installations: exported to one tar file, and imported from one."""
 
 import tempfile
 import uuid
@@ -40,7 +40,7 @@ class ImportedOut(BaseModel):
     """Retention had removed the bytes of that version, and they are back."""
     origin: str
     check_job: uuid.UUID | None
-    """Of this installation's gate; no alias moves to the version before it has passed."""
+    """The job that judges the version by this installation's gate; no alias moves to it before it has passed."""
 
 
 @router.get("/{number}/export", response_class=FileResponse)
@@ -48,8 +48,8 @@ def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> F
     """A tar: `version.json` with the lineage, `artifact/` with its manifest and, with strategy `isolated`, each other
     task's memory as `parts/<hash>/`.
 
-    Asks for scope `promote`: weights that have left can't be withdrawn, so whoever decides where a version serves
-    decides this too. The version's history names the key."""
+    Asks for scope `promote`: weights that have left can't be withdrawn, so the scope that decides where a version
+    serves decides this too. The version's history names the key."""
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
         check_exportable(session, version)
@@ -59,7 +59,7 @@ def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> F
         write_archive(services.store, description, key, path)
         with transaction(services.sessions) as session:
             version = get_version(session, get_adapter(session, caller.project_id, name), number)
-            # Asked again: a deletion may have withdrawn it while the archive was written.
+            # Checked again: a deletion may have withdrawn it while the file was written.
             check_exportable(session, version)
             record_change(session, version, "exported", actor=caller.actor)
     except BaseException:
@@ -77,7 +77,7 @@ def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> F
 async def import_(name: str, request: Request, services: ServicesDep, caller: Trainer) -> ImportedOut:
     """Send the tar itself: `curl --data-binary @version.tar`. Importing the same again is harmless.
 
-    What learned data that was deleted in this project is refused (403)."""
+    A version that learned data which was deleted in this project is refused (403)."""
     limit = services.settings.max_archive_bytes
     with tempfile.TemporaryDirectory(prefix="memgen-import-") as folder:
         path, size = Path(folder) / "archive.tar", 0
@@ -94,7 +94,7 @@ async def import_(name: str, request: Request, services: ServicesDep, caller: Tr
 
 
 def _import(services: Services, caller: Principal, name: str, path: Path, folder: Path) -> ImportedOut:
-    """Bytes first, then the row."""
+    """The bytes are stored first, then the row."""
     archive = read_archive(path, folder, max_bytes=services.settings.max_archive_bytes)
     description = archive.description
     origin = f"{description['adapter']}@{description['number']}"
@@ -111,7 +111,8 @@ def _import(services: Services, caller: Principal, name: str, path: Path, folder
     for part, files in archive.parts.items():
         services.store.put_folder(artifact_beside(key, part), files)
     with transaction(services.sessions) as session:
-        # Before the adapter, as a deletion does: it knows of this version, or this import of it.
+        # Locked before the adapter, as a deletion does: so either the deletion sees this version, or this import sees
+        # the deletion.
         lock_trajectories(session, caller.project_id)
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         found = admit(session, adapter, description, archive.report, key=key, actor=caller.actor)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from api.endpoints.archives import _import
+from api.endpoints.transfer import _import
 from api.http.problems import status_of
 from memgen.errors import MemgenError
 from registry.database import transaction
