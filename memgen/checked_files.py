@@ -64,8 +64,8 @@ def check_files(
     manifest: dict[str, str] = json.loads(manifest_path.read_text())
     for name, expected in manifest.items():
         path = folder / name
-        asked = name in only if only is not None else name not in may_lack or path.exists()
-        if not asked:
+        is_read = name in only if only is not None else name not in may_lack or path.exists()
+        if not is_read:
             continue
         if not path.is_file():
             raise ArtifactMissing(f"{path} is missing; manifest.json lists it")

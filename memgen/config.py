@@ -31,13 +31,13 @@ class MemoryConfig(FromMapping):
     trigger: str = "always"
     """Who decides at a decision point: `always`, `never`, `lora` (adapter and head), `head` (the base's state)."""
     latents: int = 16
-    """K of the insertion at the prompt's end."""
+    """K, the number of latents, of the insertion at the prompt's end."""
     inference_latents: int = 4
     """K of an insertion while generating; these have queries of their own."""
     reread_tokens: int = 0
-    """Of the tokens in front of the prompt's newest one the last, at most so many, that the weaver reads again with its
-    LoRA on, before its queries of the prompt's end. What it makes of them stays with the latents. 0 lets the queries
-    look at the bare base's reading only. Form `cache` only: form `embedding` reads the whole context for itself."""
+    """Number of tokens, the last in front of the prompt's newest one, that the weaver reads again with its LoRA on,
+    before its queries of the prompt's end. What it makes of them stays with the latents. 0 lets the queries look at the
+    bare base's reading only. Form `cache` only: form `embedding` reads the whole context for itself."""
     max_insertions: int = 5
     """How many insertions may follow the prompt's; 0 weaves at the prompt's end only."""
     delimiters: tuple[str, ...] = (",", ".", "\n")
@@ -50,21 +50,21 @@ class MemoryConfig(FromMapping):
     weaver_base: str = ""
     """Form `embedding` only: another base that the weaver runs on; empty is the reasoner's own."""
     cue_tokens: int = 0
-    """Tokens, at most, of what the weaver is shown of past experience beside the context
-    (`memgen.experience.recall`); 0 shows it nothing and keeps no experience."""
+    """Tokens, at most, of past experience that the weaver reads beside the context (`memgen.experience.recall`); 0 is
+    none, and keeps no experience."""
     cue_states: bool = False
     """Search past experience by the base's hidden states too, not by words (BM25) alone."""
     cue_insights: int = 0
     """Insights, at most, that stand in a cue in front of past trajectories; 0 keeps none."""
 
     def tokens_to_reread(self, prompt_ids: Sequence[int]) -> Sequence[int]:
-        """Those of a prompt that the weaver reads again: of all in front of the newest one, the last."""
+        """The tokens of a prompt that the weaver reads again: the last in front of the newest one."""
         before = len(prompt_ids) - 1
         return prompt_ids[max(0, before - self.reread_tokens) : before]
 
     @property
     def most_latents(self) -> int:
-        """Of one answer."""
+        """Latents of one answer, at most."""
         return self.latents + self.max_insertions * self.inference_latents
 
     @property
@@ -102,7 +102,7 @@ class MemoryConfig(FromMapping):
 
 @dataclass(frozen=True)
 class TrainingConfig(FromMapping):
-    """One run of weaver SFT. The defaults were measured on the 135M base (docs/method.md)."""
+    """One run of weaver SFT. The defaults suit a base of some hundred million parameters (docs/method.md)."""
 
     steps: int = 150
     """Optimizer steps."""
@@ -113,9 +113,9 @@ class TrainingConfig(FromMapping):
     devices: int = 1
     """Processes, each with a device of its own, that share the examples of an optimizer step."""
     learning_rate: float = 2e-3
-    """Of the LoRA factors."""
+    """Learning rate of the LoRA factors."""
     query_learning_rate: float = 2e-3
-    """Of the query latents and their scale."""
+    """Learning rate of the query latents and their scale."""
     warmup_steps: int = 3
     query_start: str = "answers"
     """What the prompt's queries of a weaver of form `cache` that was never trained start as: `answers`, tokens of the

@@ -14,7 +14,7 @@ MemgenError
 │   ├── NothingToTrain        no supervised token in the examples
 │   ├── TrainingDiverged      the loss is not finite
 │   └── DeviceFailed          a process of a job on several devices died
-├── Cancelled                 the caller asked to stop
+├── Cancelled                 the caller stopped the work
 ├── SandboxUnavailable        this system can't isolate the code that was to be run
 └── UnknownGrader
 """

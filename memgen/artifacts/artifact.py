@@ -5,7 +5,7 @@ memory.safetensors     query latents, norms, scales, projections, trigger head
 weaver/, trigger/      the LoRAs in PEFT's own format; trigger/ only if the trigger has one
 report.json            the training report
 optimizer.safetensors  the optimizer's moments at the end, to train on from here; serving needs none
-experience/            what its weaver is cued from (`memgen.experience.pool`), if its config shows it anything
+experience/            what its weaver is cued from (`memgen.experience.pool`), if its config has cues
 manifest.json          sha256 of every file above
 """
 
@@ -131,7 +131,7 @@ def load_lora(lora: Lora, folder: Path) -> None:
 
 
 def _check_description(host: AdapterHost, folder: Path, description: dict[str, Any]) -> MemoryConfig:
-    """The config, once it is clear that the memory was trained and for the bases at hand."""
+    """The config, once it is clear that the memory was trained, and for the loaded bases."""
     backbone, path = host.backbone, folder / "memory.json"
     if description.get("format") != FORMAT:
         raise ArtifactMismatch(f"{path}: format is {description.get('format')!r}; this version reads {FORMAT}")

@@ -10,7 +10,7 @@ Such a checkpoint is a memory of form `embedding` with the delimiters `,` `.` an
 the public code's training reads them: `max_prompt_aug_num` and LoRA dropout. Not done as there: a point or comma
 behind a digit is no sentence's end (`memgen.text.delimiters`).
 
-The public code saves both LoRAs whether they were trained or not, and its loader has been seen to go on without the
+The public code saves both LoRAs whether they were trained or not, and its loader can go on without the
 factors of a checkpoint. Their B, which starts at zero, tells what was trained; what was not is refused.
 """
 
@@ -53,7 +53,7 @@ def import_public(
     Args:
         trigger: `lora` uses the checkpoint's trigger, `always` leaves it out. None does what config.json says, but
             refuses to leave out a trigger that was trained.
-        weaver_base: name of the base at hand that the weaver runs on. None takes the one that fits; what the
+        weaver_base: name of the loaded base that the weaver runs on. None takes the one that fits; what the
             checkpoint calls it only decides between several.
         allow_untrained: take LoRAs that were never trained, too.
 
@@ -62,24 +62,24 @@ def import_public(
         ArtifactCorrupt: a file holds something else than it should, or values that are not finite.
         ArtifactMismatch: it was made for another base, or its parts don't fit together, or are more than plain LoRA,
             or were never trained.
-        ConfigError: `trigger` is neither of the two, or `weaver_base` is not at hand.
+        ConfigError: `trigger` is neither of the two, or `weaver_base` is not in the host.
     """
     public = read_json(folder / "config.json")
     _check_reasoner(folder / "config.json", public, host.backbone)
-    weaver, asked = read_lora(folder / "weaver" / "weaver"), _chosen_trigger(folder, public, trigger)
-    base = _find_weaver_base(host, weaver, asked, weaver_base)
-    for lora in (weaver, asked):
+    weaver, lora_trigger = read_lora(folder / "weaver" / "weaver"), _chosen_trigger(folder, public, trigger)
+    base = _find_weaver_base(host, weaver, lora_trigger, weaver_base)
+    for lora in (weaver, lora_trigger):
         if lora is not None and not lora.trained and not allow_untrained:
             raise ArtifactMismatch(
                 f"{lora.path}: never trained, every lora_B is zero. Import the checkpoint in which it was trained, or "
                 "pass allow_untrained=True; a trigger can be left out with trigger='always'"
             )
-    config = _read_config(folder, public, weaver, asked, "" if base is host.backbone else base.name)
+    config = _read_config(folder, public, weaver, lora_trigger, "" if base is host.backbone else base.name)
     memory = Memory(name, config, host.backbone, base, seed=0)
     memory.weaver.load_state_dict(weaver.fitted(base))
-    if memory.trigger is not None and asked is not None:
-        memory.trigger.load_state_dict(asked.fitted(host.backbone))
-    for file, expected in _layout(memory, memory.trigger_head if asked is not None else None).items():
+    if memory.trigger is not None and lora_trigger is not None:
+        memory.trigger.load_state_dict(lora_trigger.fitted(host.backbone))
+    for file, expected in _layout(memory, memory.trigger_head if lora_trigger is not None else None).items():
         got = read_bin(folder / file)
         check_tensors(folder / file, got, expected)
         for key, tensor in expected.items():
@@ -92,7 +92,7 @@ def import_report(trained_steps: int = 1) -> TrainingReport:
     """A report for `save_artifact`: a checkpoint of the public code says nothing of its training.
 
     Args:
-        trained_steps: optimizer steps; 1 stands for a number that nobody knows.
+        trained_steps: optimizer steps; 1 stands for an unknown number.
     """
     return TrainingReport(
         examples=0, skipped_long=0, skipped_weight=0, steps=trained_steps, tokens=0, seconds=0.0, losses=(), flags=()
@@ -176,13 +176,13 @@ def _find_weaver_base(host: AdapterHost, weaver: SavedLora, trigger: SavedLora |
             reasons.append(f"{base.name!r}: {error}")
     if not fitting:
         raise ArtifactMismatch(
-            f"the weaver was trained on {weaver.base_name!r} and fits no base at hand; give that one to the host. "
+            f"the weaver was trained on {weaver.base_name!r} and fits no loaded base; give that one to the host. "
             + "; ".join(reasons)
         )
     fitting = [base for base in fitting if base.name == weaver.base_name] or fitting
     if len(fitting) > 1:
         raise ArtifactMismatch(
-            f"{weaver.path}: trained on {weaver.base_name!r}, which none at hand is called, and fits "
+            f"{weaver.path}: trained on {weaver.base_name!r}, which no loaded base is called, and fits "
             f"{[base.name for base in fitting]}; name one of them as weaver_base"
         )
     [base] = fitting

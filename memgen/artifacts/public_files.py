@@ -37,7 +37,7 @@ class SavedLora:
     """A LoRA as PEFT saved it."""
 
     path: Path
-    """Of the file with its factors."""
+    """File with its factors."""
     base_name: str | None
     """What the base was called where it was trained."""
     rank: int
@@ -159,9 +159,9 @@ def _check_plain(path: Path, config: Mapping[str, Any]) -> None:
     if config.get("init_lora_weights") not in _STARTS:
         found["init_lora_weights"] = config["init_lora_weights"]
     if found:
-        said = ", ".join(f"{key}={value!r}" for key, value in sorted(found.items()))
+        fields = ", ".join(f"{key}={value!r}" for key, value in sorted(found.items()))
         raise ArtifactMismatch(
-            f"{path}: {said} is more than plain LoRA; only r, lora_alpha and target_modules are known"
+            f"{path}: {fields} is more than plain LoRA; only r, lora_alpha and target_modules are known"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a training says of itself: what an artifact needs of any report, and the report of supervised training."""
+"""Reports of a training: what an artifact needs of any, and the report of supervised training."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,7 +11,7 @@ class TrainingReport:
     skipped_long: int
     skipped_weight: int
     steps: int
-    """Optimizer steps taken: fewer than asked for if the run stopped early."""
+    """Optimizer steps taken: fewer than the config's if the run stopped early."""
     tokens: int
     seconds: float
     losses: tuple[float, ...]
@@ -27,7 +27,7 @@ class TrainingReport:
 
 
 class Report(Protocol):
-    """What a training says of itself: a dataclass of values that JSON can hold."""
+    """The report of a training: a dataclass of values that JSON can hold."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 

@@ -113,7 +113,7 @@ class LoraTokens:
 
     @classmethod
     def joined(cls, some: Sequence["LoraTokens | None"], counts: Sequence[int], device: torch.device) -> "LoraTokens":
-        """Those of several groups of tokens, of `counts` tokens each, where the groups follow one another."""
+        """The adapted tokens of several groups, of `counts` tokens each, where the groups follow one another."""
         parts, start = [], 0
         for lora_tokens, count in zip(some, counts, strict=True):
             for lora, index in lora_tokens.parts if lora_tokens is not None else ():

@@ -1,4 +1,4 @@
-"""Prompts that the frozen base has read, kept for whoever asks next.
+"""Prompts that the frozen base has read, kept for the next reader.
 
 The base reads without any adapter, so what it made of a prompt is the same for every memory, version, sample and
 request. A prompt that begins like a kept one is read from where they part: a conversation's next turn, a shared
@@ -91,7 +91,7 @@ def shared_starts(prompts: Sequence[Tokens]) -> list[Tokens]:
 
 
 def _shared_starts(prompts: Sequence[Tokens], known: int) -> list[Tokens]:
-    """Of sorted prompts, whose first `known` tokens are read already."""
+    """Shared starts of sorted prompts, whose first `known` tokens are read already."""
     if len(prompts) < 2:
         return []
     common = _common_tokens(prompts[0], prompts[-1])

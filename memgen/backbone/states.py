@@ -48,7 +48,7 @@ def text_states(backbone: Backbone, texts: Sequence[str], *, kind: str = "mean",
 
 @torch.no_grad()
 def prompt_states(backbone: Backbone, prompts: Sequence[Sequence[int]], *, batch_size: int = 16) -> Tensor:
-    """States `(N, H)`, float32 on the CPU, of prompts given as token ids, in their order.
+    """States `(N, H)`, float32 on the CPU, of prompts as token ids, in their order.
 
     For fitting. When serving they are already there, as `Prefix.state` of the prompt without its last token. The state
     of a prompt of one token is zero.

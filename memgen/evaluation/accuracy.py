@@ -22,7 +22,7 @@ from memgen.training.losses import mean_by_example
 
 @dataclass(frozen=True)
 class HeldOutItem:
-    """A held-out item: the prompt and tools of its last supervised turn, and what the expert said."""
+    """A held-out item: the prompt and tools of its last supervised turn, and the expert's answer."""
 
     messages: tuple[dict[str, Any], ...]
     tools: list[dict[str, Any]] | None

@@ -39,7 +39,7 @@ def forgetting(r: Matrix, learned_at: Sequence[int]) -> list[float | None]:
 
 
 def forward_transfer(r: Matrix, base: Sequence[float], learned_at: Sequence[int]) -> float | None:
-    """FWT: mean gain over the bare base on tasks just before they are learned, where that was measured.
+    """FWT: mean gain over the bare base on tasks just before they are learned, where that score is known.
 
     For rows `[[0.9, 0.3], [0.7, 0.8]]` and base `[0.1, 0.2]`: 0.3 - 0.2 = 0.1.
     """

@@ -1,4 +1,6 @@
-"""Scores where each item has its own memory, as where a router chose it. Wrong choices count as what they led to."""
+"""Scores where each item has its own memory, such as the one a router chose. A wrong choice counts by the score that
+it led to.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +17,7 @@ def score_routed(
     *,
     on_done: Callable[[int], None] | None = None,
 ) -> SuiteScore:
-    """As `score_suite`, with the memory of `memories` (None: the bare base) for the item at the same place."""
+    """Like `score_suite`, with the memory of `memories` (None: the bare base) for the item at the same place."""
     places: dict[str | None, list[int]] = {}
     for place, memory in enumerate(memories):
         places.setdefault(memory, []).append(place)

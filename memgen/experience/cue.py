@@ -1,7 +1,7 @@
 """The text of a cue: what was found in past experience, within a number of tokens.
 
 Insights stand first, for they are short and hold for many prompts; then past trajectories, the best hit first. An
-entry that does not fit is left out whole: half an example ends in something that nobody answered.
+entry that does not fit is left out whole: half an example ends in an unanswered question.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ class Cue:
     token_ids: tuple[int, ...]
     """Begun as the tokenizer begins any text, for the base reads a cue by itself; empty if nothing fits."""
     entry_ids: tuple[str, ...]
-    """Of the entries in it, as they stand."""
+    """Ids of the entries in it, in their order."""
 
 
 NO_CUE = Cue("", (), ())
 
 
 def render_cue(tokenizer: PreTrainedTokenizerBase, hits: Sequence[Hit], *, max_tokens: int) -> Cue:
-    """As many of the hits as fit into `max_tokens`; each that does not is passed over.
+    """A cue of as many of the hits as fit into `max_tokens`; each that does not is left out.
 
     Raises:
         ConfigError: `max_tokens` is less than 1.

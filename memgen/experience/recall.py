@@ -1,4 +1,4 @@
-"""What a memory remembers in words: the experience it was trained with, searched for a cue for its weaver.
+"""A memory's experience as text: what it was trained with, searched for a cue for its weaver.
 
 The pool is a part of the memory and lies in its artifact (`memgen.artifacts.artifact`), so a version is cued by the
 same experience for ever, whatever is uploaded later. Which entries there are is the caller's to say.
@@ -17,12 +17,11 @@ from memgen.experience.retrieval import Hit, Query, Retriever, with_states
 from memgen.text.chat import ChatMessage
 
 MOST_ENTRIES = 5_000
-"""Trajectories that a memory remembers, the last ones. A search of so many takes 14 ms of a busy core, of 20,000 76 ms,
-and requests wait for one another's."""
+"""Trajectories that a memory keeps at most, the last ones: requests wait for one another's searches."""
 MOST_INSIGHTS = 200
-"""That a memory remembers, the most important ones."""
+"""Insights that a memory keeps at most, the most important ones."""
 _TRAJECTORIES = 8
-"""Found at most; the cue's tokens usually end it before."""
+"""Trajectories found at most; the cue's tokens usually end it before."""
 _STATES = "mean"
 
 
@@ -43,10 +42,10 @@ class Recall:
         self._retriever = Retriever(pool, "fused" if config.cue_states else "bm25")
 
     def with_entries(self, trajectories: Sequence[PastTrajectory], insights: Sequence[Insight] = ()) -> "Recall":
-        """One that remembers these too: trajectories as the last ones, where one of a known id takes the place of what
-        had it, and insights merged with those at hand.
+        """A recall with further entries: trajectories as the last ones, each replacing one with the same id, and
+        insights merged with the present ones.
 
-        What no cue has room for is not remembered.
+        An entry that no cue has room for is left out.
         """
         known = {entry.entry_id: entry for entry in self.pool.trajectories}
         for entry in trajectories:
@@ -92,7 +91,7 @@ class Recall:
         return render_cue(self._backbone.tokenizer, hits, max_tokens=self._config.cue_tokens)
 
     def _states(self, questions: Sequence[str]) -> list[Tensor | None]:
-        """Of the questions that the base can read, if states are searched."""
+        """States of the questions that the base can read, if states are searched."""
         found: list[Tensor | None] = [None] * len(questions)
         if not self._config.cue_states or not self.pool.entries:
             return found

@@ -47,8 +47,8 @@ class Query:
     min_reward: float | None = None
     """Trajectories with less are left out; None takes failures too."""
     leave_one_out: bool = True
-    """Never find what tells of the very same prompt: no trajectory of it, no insight distilled from one. Off, a served
-    prompt may find its own earlier answer, which in training would give the target away."""
+    """Never find what stems from the very same prompt: no trajectory of it, no insight distilled from one. Off, a
+    prompt may find its own earlier answer, which in training would show the target."""
     without: Collection[str] = ()
     """Ids of further entries never to find."""
 
@@ -63,7 +63,7 @@ class Query:
 class Hit:
     entry: Entry
     score: float
-    """Of BM25, a cosine, or the fused sum; more is better, and comparable within one search only."""
+    """BM25's score, a cosine, or the fused sum; more is better, and comparable within one search only."""
 
 
 class Retriever:
@@ -88,27 +88,27 @@ class Retriever:
         """Trajectories, then insights, the best first. Equal scores keep the pool's order.
 
         A trajectory with a score of 0 or less is no hit: it shares no word with the prompt, or is less like it than the
-        mean of the pool. Insights are rules for whoever comes, and are hits all the same.
+        mean of the pool. Insights are rules for any prompt, and are hits all the same.
 
         Raises:
             ConfigError: the query lacks a state.
             ArtifactMismatch: its state is another base's.
         """
         allowed = self._allowed(query)
-        told = [n for n in allowed if isinstance(self._entries[n], PastTrajectory)]
-        ruled = [n for n in allowed if isinstance(self._entries[n], Insight)]
-        trajectories = [hit for hit in self._ranked(told, query) if hit.score > 0]
-        return (*trajectories[: query.trajectories], *self._ranked(ruled, query)[: query.insights])
+        cases = [n for n in allowed if isinstance(self._entries[n], PastTrajectory)]
+        rules = [n for n in allowed if isinstance(self._entries[n], Insight)]
+        trajectories = [hit for hit in self._ranked(cases, query) if hit.score > 0]
+        return (*trajectories[: query.trajectories], *self._ranked(rules, query)[: query.insights])
 
     def _allowed(self, query: Query) -> list[int]:
         """Numbers of the entries that may be found."""
-        asked = same_prompt(query.prompt) if query.leave_one_out else None
+        left_out = same_prompt(query.prompt) if query.leave_one_out else None
         least = -math.inf if query.min_reward is None else query.min_reward
         return [
             number
             for number, entry in enumerate(self._entries)
             if (query.task is None or entry.task == query.task)
-            and asked not in self._prompts[number]
+            and left_out not in self._prompts[number]
             and entry.entry_id not in query.without
             and (isinstance(entry, Insight) or entry.reward >= least)
         ]
@@ -142,8 +142,8 @@ class Retriever:
                 f"compute it with base {states.base_revision}"
             )
         mean = states.vectors.mean(dim=0)
-        asked = query.state.detach().float().cpu() - mean
-        found = torch.cosine_similarity(states.vectors[list(numbers)] - mean, asked[None], dim=1)
+        centred = query.state.detach().float().cpu() - mean
+        found = torch.cosine_similarity(states.vectors[list(numbers)] - mean, centred[None], dim=1)
         return [float(value) for value in found]
 
 
@@ -170,7 +170,7 @@ def with_states(pool: Experience, backbone: Backbone, *, kind: str = "mean") -> 
     """The pool with a state of each entry, so that it can be searched by `states` and `fused`.
 
     Raises:
-        ConfigError, PromptTooLong: as `text_states`.
+        ConfigError, PromptTooLong: raised by `text_states`.
     """
     vectors = text_states(backbone, [entry.searched_text for entry in pool.entries], kind=kind)
     return replace(pool, states=EntryStates(vectors, kind, backbone.revision))

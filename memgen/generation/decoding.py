@@ -77,7 +77,7 @@ class Decoding:
             self._leave()
 
     def step(self) -> None:
-        """One more token for every row, with memory woven in front of it where a trigger says so."""
+        """One more token for every row, with memory woven in front of it where a trigger decides so."""
         if self.done:
             return
         logits = self._advance(self._decide())
@@ -106,13 +106,13 @@ class Decoding:
 
     def _decide(self) -> list[int]:
         """Places of the rows that weave now; every decision is noted."""
-        asked = [place for place, row in enumerate(self._rows) if row.at_decision_point()]
-        if not asked:
+        deciding = [place for place, row in enumerate(self._rows) if row.at_decision_point()]
+        if not deciding:
             return []
         with self._timed("trigger"):
-            logits = self._trigger_logits(asked)
+            logits = self._trigger_logits(deciding)
             invoked = []
-            for place in asked:
+            for place in deciding:
                 row = self._rows[place]
                 if place in logits:
                     yes, probability = decide(logits[place], row.request.sampling.trigger_temperature, row.generator)
@@ -250,7 +250,7 @@ class Decoding:
     def _memory(self, place: int) -> Memory:
         memory = self._rows[place].memory
         if memory is None:
-            raise RuntimeError("a row without memory was asked to decide or weave")
+            raise RuntimeError("a row without memory can neither decide nor weave")
         return memory
 
     def _kind_of_trigger(self, place: int) -> tuple[str, str]:

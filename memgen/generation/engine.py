@@ -29,7 +29,7 @@ def generate(
     Args:
         prompts: prompts already read; None reads each distinct prompt of the batch once.
         on_text: called with a request's number and text as it becomes final.
-        is_cancelled: asked for each unfinished request before each token.
+        is_cancelled: called for each unfinished request before each token.
 
     Raises:
         PromptTooLong: prompt, memory and answer of a request exceed the model's context.

@@ -1,4 +1,4 @@
-"""What generation is asked for and what it gives: requests, decisions of the trigger, answers; whether they fit."""
+"""What goes into generation and what comes out: requests, decisions of the trigger, answers; whether they fit."""
 
 from dataclasses import dataclass, field
 
@@ -16,19 +16,19 @@ class GenerationRequest:
     memory: str | None = None
     """Name of a memory loaded in the host; None is the bare base."""
     return_latents: bool = False
-    """Give the insertions' latents with the answer."""
+    """Return the insertions' latents with the answer."""
     cue_ids: tuple[int, ...] = ()
     """Retrieved text that the weaver reads at every insertion and the reasoner never does; unread if nothing weaves."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the trigger said at one decision point."""
+    """What the trigger decided at one decision point."""
 
     position: int
     """How many tokens, of prompt and answer, stand in front of this point."""
     probability: float
-    """Of INVOKE."""
+    """Probability of INVOKE."""
     invoked: bool
     latents: int
     """Latent tokens inserted; 0 if it skipped."""
@@ -45,13 +45,13 @@ class Timings:
     prompt: float = 0.0
     trigger: float = 0.0
     weave: float = 0.0
-    """Of steps in which any row wove; the other rows' tokens are read in the same passes."""
+    """Steps in which any row wove; the other rows' tokens are read in the same passes."""
     decode: float = 0.0
-    """Of all other steps."""
+    """All other steps."""
     first_token: float = 0.0
-    """From the call to the first token of the batch."""
+    """Time from the call to the first token of the batch."""
     total: float = 0.0
-    """From the call to this row's end."""
+    """Time from the call to this row's end."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Generation:
     prompt_tokens: int
     timings: Timings
     logprobs: tuple[float, ...] | None = None
-    """On request, of each token under the model's raw distribution; like `token_ids`, with no end token."""
+    """On request: of each token, under the model's raw distribution; like `token_ids`, with no end token."""
     end_token: int | None = None
     """The token that ended the answer; None if none did."""
     end_logprob: float | None = None
-    """On request, of `end_token`."""
+    """On request: log probability of `end_token`."""
 
     @property
     def insertions(self) -> tuple[Decision, ...]:

@@ -30,10 +30,10 @@ class Insertion(NamedTuple):
 
 @dataclass
 class Row:
-    """What a request asks for and has so far."""
+    """A request and its answer so far."""
 
     number: int
-    """Of its request."""
+    """Number of its request."""
     request: GenerationRequest
     memory: Memory | None
     matcher: DelimiterMatcher | None

@@ -36,13 +36,13 @@ class Sampling:
     top_k: int = 0
     """0 is off."""
     repetition_penalty: float = 1.0
-    """Of tokens in the prompt and the answer so far; 1 is off, more than 1 makes them less likely."""
+    """Applies to tokens in the prompt and the answer so far; 1 is off, more than 1 makes them less likely."""
     logprobs: bool = False
     """Report the log probability of each token."""
     logprob_temperature: float = 1.0
-    """What those are of: `softmax(logits / logprob_temperature)`; 1 is the model itself."""
+    """Log probabilities are those of `softmax(logits / logprob_temperature)`; 1 is the model itself."""
     trigger_temperature: float = 0.0
-    """Of the decisions to weave memory; 0 takes the likelier one."""
+    """Temperature of the decisions to weave memory; 0 takes the likelier one."""
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")

@@ -1,4 +1,4 @@
-"""The memories at hand beside one frozen base."""
+"""The memories that are loaded beside one frozen base."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ class AdapterHost:
         """A new, untrained memory. Its LoRA starts as the identity (B = 0).
 
         Raises:
-            ConfigError: the base lacks a target module, or the weaver's base is not at hand, or the memory leaves
+            ConfigError: the base lacks a target module, or the weaver's base is not loaded, or the memory leaves
                 nothing of the base's context.
         """
         if config.most_woven >= self.backbone.max_tokens:
@@ -48,7 +48,7 @@ class AdapterHost:
             return self.backbone
         if config.weaver_base not in self._weaver_bases:
             raise ConfigError(
-                f"the memory's weaver runs on {config.weaver_base!r}; at hand are {self.backbone.name!r} and "
+                f"the memory's weaver runs on {config.weaver_base!r}; loaded are {self.backbone.name!r} and "
                 f"{sorted(self._weaver_bases)}. Give that base to the host."
             )
         return self._weaver_bases[config.weaver_base]
@@ -72,13 +72,13 @@ class AdapterHost:
     def cues(
         self, memory: str | None, conversations: Sequence[Sequence[ChatMessage]], *, leave_one_out: bool = False
     ) -> list[Cue]:
-        """What the weaver of `memory` is shown beside each conversation, as `Recall.cues`; empty ones if it is shown
-        nothing, as for the bare base."""
+        """What the weaver of `memory` reads beside each conversation (`Recall.cues`); empty ones if it reads nothing
+        there, and for the bare base."""
         recall = None if memory is None else self.memories[memory].recall
         if recall is None:
             return [NO_CUE] * len(conversations)
         return recall.cues(conversations, leave_one_out=leave_one_out)
 
     def remove(self, name: str) -> None:
-        """Forget a memory and free its tensors."""
+        """Drop a memory and free its tensors."""
         del self.memories[name]

@@ -181,5 +181,5 @@ def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:
 
 def _required(value: _T | None) -> _T:
     if value is None:
-        raise RuntimeError("a row without memory, or without a learned trigger, was asked to weave or decide")
+        raise RuntimeError("a row without memory, or without a learned trigger, can neither weave nor decide")
     return value

@@ -18,12 +18,12 @@ from memgen.experience.recall import Recall
 INVOKE = 1
 """Index of INVOKE among the trigger head's two outputs; 0 is SKIP."""
 _FIRST_WORDS = "\nAnswer in the right format:\n"
-"""What fresh queries of a prompt's end say: tokens that differ from one another learn faster than copies of one.
+"""Text that fresh queries of a prompt's end start as: tokens that differ learn faster than copies of one.
 Training starts them anew from its data (`memgen.training.weaver.query_start`)."""
 LINE_BREAK = "\n"
-"""What those inside an answer say, where a sentence would disturb."""
+"""Text that fresh queries inside an answer start as, where a sentence would disturb."""
 LATENT_SPREAD = 0.1
-"""Of fresh latents, as a share of the embedding table's."""
+"""Standard deviation of fresh latents, as a share of the embedding table's."""
 
 
 class QueryLatents(nn.Module):
@@ -41,7 +41,7 @@ class QueryLatents(nn.Module):
     def start_near(self, embeddings: Tensor, spread: float, generator: torch.Generator) -> None:
         """Copy the embeddings `(N, H)` of a text, with normal noise of the standard deviation `spread` on each.
 
-        Of a longer text the end; a shorter one is said again and again, and ends at the last latent.
+        A longer text is cut to its end; a shorter one is repeated, and ends at the last latent.
         """
         count = len(self.latents)
         copied = embeddings.detach().float().cpu()
@@ -88,9 +88,9 @@ class Memory(nn.Module):
         if config.trigger in ("lora", "head"):
             self.trigger_head = _undecided_head(base.hidden_size)
         self.recall = Recall(base, config) if config.cue_tokens else None
-        """Past experience that its weaver is shown; None if the config shows it none."""
+        """Past experience that its weaver reads of; None if the config has no cues."""
         self.decides = config.trigger
-        """Who decides at a decision point now: the config's trigger, unless `always` stands in for it."""
+        """What decides at a decision point now: the config's trigger, unless `always` stands in for it."""
         self.to(base.device)
 
     @property
@@ -100,7 +100,7 @@ class Memory(nn.Module):
 
     @property
     def has_untrained_trigger(self) -> bool:
-        """Whether the trigger is to be learned and was not yet: its head is still zero, so it says one half to all."""
+        """Whether the trigger is to be learned and was not yet: its head is zero, so every probability is one half."""
         if self.config.trigger not in ("lora", "head"):
             return False
         return not any(bool(parameter.any()) for parameter in self.trigger_head.parameters())
@@ -133,7 +133,7 @@ class Memory(nn.Module):
         return [*self.parameters(), *(p for lora in loras for p in lora.parameters())]
 
     def _start(self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator) -> None:
-        """Form `cache` starts as words that hardly disturb what the base says (docs/method.md)."""
+        """Form `cache` starts as words that hardly disturb the base's answers (docs/method.md)."""
         if self.config.form == "cache":
             start_as(queries, _tokens(weaver_base, words), weaver_base, generator)
         else:
@@ -143,8 +143,8 @@ class Memory(nn.Module):
     def _start_in_distribution(self, base: Backbone, weaver_base: Backbone) -> None:
         """Let latents start near the embedding of a line break, and moved from it by little.
 
-        The weaver's last hidden states are far larger than embeddings: fed back through an identity they give first
-        losses of 8 where the bare base has 1 to 3 (docs/method.md). A few line breaks hardly disturb it.
+        The weaver's last hidden states are far larger than embeddings: fed back through an identity they would disturb
+        the base's answers, as a few line breaks hardly do (docs/method.md).
         """
         ours, theirs = (_embeddings(b).float() for b in (base, weaver_base))
         self.reasoner_to_weaver.weight.mul_(theirs.std() / ours.std())
@@ -155,7 +155,7 @@ class Memory(nn.Module):
 
 
 def start_as(queries: QueryLatents, token_ids: Sequence[int], base: Backbone, generator: torch.Generator) -> None:
-    """Let queries of form `cache` say the tokens of `base`, each moved by `LATENT_SPREAD` of the table's spread."""
+    """Start queries of form `cache` as tokens of `base`, each moved by `LATENT_SPREAD` of the table's spread."""
     table = _embeddings(base)
     queries.start_near(table[list(token_ids)], LATENT_SPREAD * float(table.float().std()), generator)
 

@@ -1,6 +1,6 @@
 """A memory per task, routed by input: what an artifact of such a memory holds beside its own files.
 
-    router.safetensors   where the prompts of every task lie (`memgen.routing.router`)
+    router.safetensors   the region of every task's prompts (`memgen.routing.router`)
     isolated.json        the task of this artifact's own memory, and the artifacts, by manifest hash, of all others
 
 A version of this kind is one new memory; those of the other tasks are the very bytes of earlier artifacts, named and
@@ -42,10 +42,10 @@ class PromptedTurn(Protocol):
 
 @dataclass(frozen=True)
 class Isolated:
-    """The tasks of one version and what serves each."""
+    """The tasks of one version, and the memory of each."""
 
     task: str
-    """Of the artifact's own memory."""
+    """Task of the artifact's own memory."""
     others: Mapping[str, str]
     """By task, the sha256 of the manifest of its memory's artifact."""
     router: Router
@@ -59,7 +59,7 @@ class Isolated:
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone) -> Self | None:
-        """That of an artifact whose files were checked; None if the artifact is of a memory for everything.
+        """Read it from an artifact whose files were checked; None if the artifact's memory is for all tasks.
 
         Raises:
             ArtifactCorrupt, ArtifactMissing, ArtifactMismatch: one of the files is not what it should be.
@@ -82,7 +82,7 @@ class Isolated:
         return [route.task for route in self.router.route(states)]
 
 
-def served_prompts(examples: Sequence[PromptedTurn]) -> list[Tokens]:
+def region_prompts(examples: Sequence[PromptedTurn]) -> list[Tokens]:
     """Prompts to learn a task's region from: one a conversation, and not always the same turn of it; no prompt twice.
 
     Of conversations with turns `[a, b]`, `[c, d]` and `[e]` they are `a`, `d` and `e`.
@@ -101,7 +101,7 @@ def with_task(
     """What a version with a new memory for `task` holds, beside what its parent (None: nothing) has for the others.
 
     Args:
-        parent_hash: of the parent's own artifact.
+        parent_hash: manifest hash of the parent's own artifact.
 
     Raises:
         ConfigError: the task has too few different prompts to know them by.
@@ -111,5 +111,5 @@ def with_task(
     if parent is not None and parent_hash is not None:
         others[parent.task] = parent_hash
     others.pop(task, None)
-    states = prompt_states(backbone, served_prompts(examples))
+    states = prompt_states(backbone, region_prompts(examples))
     return Isolated(task, others, router.with_task(task, states))

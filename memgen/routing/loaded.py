@@ -1,4 +1,4 @@
-"""The memories held ready by a process: loaded on first use, the least recently used dropped first."""
+"""The memories that a process has loaded: each on its first use, the least recently used dropped first."""
 
 import tempfile
 from collections import OrderedDict
@@ -15,12 +15,12 @@ from memgen.routing.isolated import Isolated
 
 @dataclass(frozen=True)
 class Choice:
-    """What answers a prompt."""
+    """The memory that answers a prompt."""
 
     memory: str | None
     """Its name in the host; None is the bare base."""
     task: str | None = None
-    """That the prompt was found to belong to, where there is a memory per task."""
+    """Task that the prompt was found to belong to, where there is a memory per task."""
 
 
 class LoadedMemories:
@@ -54,18 +54,18 @@ class LoadedMemories:
         return name
 
     def isolated(self, name: str) -> Isolated | None:
-        """What the memory `name`, which is in the host, knows of other tasks; None if it serves everything."""
+        """What the memory `name`, which is in the host, knows of other tasks; None if it answers all prompts."""
         return self._isolated.get(name)
 
     def choose(self, name: str, state: Callable[[], Tensor], fetch_other: Callable[[str, Path], None]) -> Choice:
-        """What answers a prompt that was sent to `name`, which is in the host: itself, unless it is of one task only.
+        """The memory that answers a prompt sent to `name`, a memory in the host: itself, unless it is of one task only.
 
         Args:
-            state: of the prompt, `(H,)` (`memgen.routing.router`); asked for only where it decides.
+            state: returns the prompt's, `(H,)` (`memgen.routing.router`); called only where it decides.
             fetch_other: fills a folder with the artifact of a manifest hash.
 
         Raises:
-            ArtifactError: as `ensure`, of the other's artifact.
+            ArtifactError: raised by `ensure` for the other's artifact.
         """
         isolated = self._isolated.get(name)
         if isolated is None:

@@ -12,7 +12,7 @@ prompts alone,
 and a prompt goes to the bare base if d > r for every task; else, of the tasks it lies within, to the likeliest: the
 smallest d^2 + log det S, which prefers a narrow task to a broad one around it. No text from outside the tasks is
 needed, and no statistic is shared: a task that is added, replaced or removed leaves the regions of the others as they
-were, bit by bit, and asks for none of their prompts.
+were, bit by bit, and needs none of their prompts.
 
 It knows no memories, versions or aliases: tensors in, names out.
 """
@@ -36,13 +36,13 @@ FORMAT = 1
 STATE = "last hidden state of the last prompt token but one"
 """What a state is; a router made for another kind of state can't be used."""
 ACCEPTED_SHARE = 0.975
-"""Of a task's own prompts that its region should hold."""
+"""Share of a task's own prompts that its region should hold."""
 MIN_STATES = 20
 _RANK = 32
 _SHRINKAGE = 0.3
 _FOLDS = 5
 _FENCE = 2.0
-"""Largest radius, in medians of the task's own distances: one strange prompt among few must not open the region."""
+"""Largest radius, in medians of the task's own distances: one strange prompt among few must not widen the region."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ _OPENING = r"[\s*_(\[\"'`$]*(?:\\(?:boxed|text|mathrm|mathbf)\{)*"
 # "A" and "I" in front of a word are words themselves.
 _LETTER = r"(?:(?![AI]\s+[a-z])[A-Z](?![\w'’])|[a-z](?=\W*$))"
 _REASONED = r"[AI](?=\s+(?:because|since|as|is|due|right|correct)\b)"
-_SAID = re.compile(
+_STATED = re.compile(
     r"(?i:\b(?:answer|(?:option|choice)(?=\s+is)|(?:correct|right|best)\s+(?:option|choice|one))\b(?:\s+is)?"
     rf"(?:\s+(?:option|choice))?)\s*[:=]?{_OPENING}({_REASONED}|{_LETTER})",
     re.MULTILINE,
@@ -51,8 +51,8 @@ def choice_letter(text: str, choices: Sequence[str] | None = None) -> str | None
     def known(found: Sequence[str]) -> list[str]:
         return [letter.upper() for letter in found if letter.upper() in letters]
 
-    if said := known(_SAID.findall(text)) or known(_OPTION.findall(text)):
-        return said[-1]
+    if stated := known(_STATED.findall(text)) or known(_OPTION.findall(text)):
+        return stated[-1]
     if (leading := _LEADING.match(text)) and known([leading.group(1)]):
         return leading.group(1).upper()
     if named := _named_choices(text, choices or ()):
@@ -82,7 +82,7 @@ def answered_code(text: str, *, prompt: str = "", entry_point: str = "") -> str:
 
     Args:
         prompt: code that the answer completes, ending inside of `entry_point`; "" where the answer is the whole.
-        entry_point: the function or class asked for, or "". The last block that defines it is taken, else the last.
+        entry_point: the wanted function or class, or "". The last block that defines it is taken, else the last.
     """
     blocks = [str(block) for block in _FENCE.findall(text)]
     defines = (
@@ -96,7 +96,7 @@ def answered_code(text: str, *, prompt: str = "", entry_point: str = "") -> str:
     if not prompt:
         return code
     if defines and defines.search(code):
-        # What stands in front of the function may be needed: imports, and functions it is told to use.
+        # What stands in front of the function may be needed: imports, and functions that it uses.
         start = defines.search(prompt)
         return f"{prompt[: start.start()] if start else ''}\n{code}\n"
     return f"{prompt}{_function_body(code)}\n"

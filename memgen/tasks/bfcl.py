@@ -32,7 +32,7 @@ def bfcl(
 
     Args:
         max_characters: leave out items whose messages and tools are longer as JSON; None takes all.
-        one_in: one question in so many is held out, with whatever functions it is asked.
+        one_in: one question in so many is held out, whatever functions it offers.
 
     Raises:
         ConfigError: a category is not one of `CATEGORIES`.

@@ -1,7 +1,7 @@
 """Tasks by name: the built-in ones, those of installed packages, and any by its path.
 
 A package offers tasks as entry points of the group `memgen.tasks`. All three forms say where a task is as
-`package.module:attribute`; the module is imported when its task is asked for.
+`package.module:attribute`; the module is imported when its task is made.
 """
 
 import importlib

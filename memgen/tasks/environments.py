@@ -1,6 +1,6 @@
 """Tasks that may be named by a stranger: built-in ones that need no network, with the options that are harmless.
 
-`memgen.tasks.catalogue` imports whatever path it is given and passes any option on, which is right for a library and
+`memgen.tasks.catalogue` imports any path and passes any option on, which is right for a library and
 wrong for a service.
 """
 
@@ -17,7 +17,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "reasoning-gym": frozenset({"options"}),
     "textworld": frozenset({"level", "theme", "show_commands"}),
 }
-"""What may be said of each. `reasoning-gym:<dataset>` names its dataset behind a colon."""
+"""Options of each. `reasoning-gym:<dataset>` names its dataset behind a colon."""
 GAMES_FOLDER = "games"
 """A good name for a folder of generated games, beneath a service's own."""
 _PLACES = ("file", "folder", "path", "dir")

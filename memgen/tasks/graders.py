@@ -30,7 +30,7 @@ class Reference:
     message: dict[str, Any]
     """The expert's assistant message."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Of the trajectory; what a grader reads here is in its docstring."""
+    """Metadata of the trajectory; what a grader reads here is in its docstring."""
 
 
 Grader = Callable[[Answer, Reference], float]
@@ -52,7 +52,7 @@ def make_grader(spec: dict[str, Any]) -> Grader:
 
 
 class _Made:
-    """A grader that other processes can be given: they make it anew from its spec."""
+    """A grader that can be sent to other processes: they make it anew from its spec."""
 
     def __init__(self, spec: dict[str, Any], grade: Grader) -> None:
         self._spec, self._grade = dict(spec), grade
@@ -156,7 +156,7 @@ def code(*, timeout_seconds: float = 10.0, memory_mib: int = 1024) -> Grader:
     """1 if the answer's program passes `metadata.tests` in the sandbox (`memgen.tasks.sandbox`).
 
     `metadata.test_form` is `script` (default) or `pytest`; `metadata.prompt` is code that the answer completes, and
-    `metadata.entry_point` the function asked for, where given (`memgen.tasks.answer_text.answered_code`).
+    `metadata.entry_point` the function's name, where there is one (`memgen.tasks.answer_text.answered_code`).
 
     Raises, when grading:
         SandboxUnavailable: this system can't isolate the program.
@@ -193,7 +193,7 @@ def _metadata_text(reference: Reference, name: str) -> str:
 def function_call() -> Grader:
     """1 if the answer makes exactly the expected calls, in any order.
 
-    `metadata.possible_answers` (BFCL's form: a list of `{name: {argument: [accepted values]}}`) is used where given,
+    `metadata.possible_answers` (BFCL's form: a list of `{name: {argument: [accepted values]}}`) is used if present,
     else the expert's own calls.
     """
 

@@ -18,7 +18,7 @@ from memgen.tasks.sandbox import Limits, run_tests
 
 _EVALUATES = re.compile(r"\b(?:eval|exec|compile|sympy|sympify|parse_expr)\b")
 _LIMITS = Limits(seconds=20.0, memory_bytes=2 << 30)
-"""Of the import too."""
+"""Time that a start may take, with the import."""
 _UNFIT = {
     "composite": "is made of other datasets; name one of those",
     "game_of_life_halting": "has a scorer that compares the truth of texts, by which any answer is right or none",
@@ -44,7 +44,7 @@ class GymScorer:
 
     dataset: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the dataset's config, such as `min_words`."""
+    """Fields of the dataset's config, such as `min_words`."""
 
     def __post_init__(self) -> None:
         if self.dataset in _UNFIT:

@@ -56,7 +56,7 @@ def kodcode(
 
     Columns of this set and of `KodCode/KodCode-V1`: `question`; `solution`, Python source; `test`, a pytest module that
     begins `from solution import ...`; `test_info`, a list of `{function_name, parameter_list, function_declaration,
-    docstring}`, from which the question is told the names that the tests call. Only split `train` is read; one question
+    docstring}`, whose names that the tests call go into the question. Only split `train` is read; one question
     in `one_in` is held out. The sandbox's Python needs pytest, and whatever packages a question is about.
     """
     grade = make_grader({"kind": "code", "timeout_seconds": timeout_seconds})

@@ -36,7 +36,7 @@ class Reasoning:
 
     dataset: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the dataset's config, such as `min_words`."""
+    """Fields of the dataset's config, such as `min_words`."""
     max_new_tokens: int = 64
 
     def __post_init__(self) -> None:

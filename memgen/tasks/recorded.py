@@ -1,6 +1,6 @@
-"""Conversations that somebody recorded with an environment that is not at hand, as multi-turn items.
+"""Recorded conversations with an environment that is not there to be played, as multi-turn items.
 
-The replay knows what the environment said along the expert's path and nothing beside it, so it can only ask for the
+The replay knows the environment's messages along the expert's path and nothing beside it, so it can only ask for the
 expert's own actions: its reward is imitation, not success at the task.
 """
 

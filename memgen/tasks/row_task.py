@@ -30,7 +30,7 @@ class Side:
 
 @dataclass(frozen=True)
 class RowTask:
-    """Items are made when they are asked for, so a large table costs nothing until then."""
+    """Items are made when they are read, so a large table costs nothing until then."""
 
     name: str
     max_new_tokens: int

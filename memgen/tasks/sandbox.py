@@ -1,4 +1,4 @@
-"""Runs Python that nobody has read, with unit tests, in a process that can do no harm.
+"""Runs unread Python, with unit tests, in a process that can do no harm.
 
 Each run is a fresh `python -I` (`memgen.tasks.sandbox_child`) in an empty folder, with no environment, no open files of
 the caller's, and limits of time, memory, output and file size. The kernel takes from it the network, other processes

@@ -1,7 +1,7 @@
 """The process that runs an answer: gives up its rights, then executes source and tests.
 
 A script for `python -I`, started by `memgen.tasks.sandbox` with a job on stdin and a pipe for its verdict. Standard
-library only: nothing of memgen can be imported here. Linux only; elsewhere nothing is isolated, and it says so.
+library only: nothing of memgen can be imported here. Linux only: elsewhere its status is that nothing is isolated.
 """
 
 import ctypes
@@ -176,7 +176,7 @@ def _filter_code(architecture: int, numbers: Mapping[str, int], *, pid: int) -> 
         # all but F_SETOWN, F_SETSIG, F_SETOWN_EX and FIOSETOWN, SIOCSPGRP: whom a file signals
         only_if("fcntl", second, step(equal, 8, 2), step(equal, 10, 1), step(equal, 15, 0, 1)),
         only_if("ioctl", second, step(equal, 0x8901, 1), step(equal, 0x8902, 0, 1)),
-        # a stream pair reaches nobody; a datagram pair could be sent elsewhere
+        # a stream pair reaches no other process; a datagram pair could be sent elsewhere
         only_if("socketpair", second, step(mask, 0xF), step(equal, 1, 1, 0)),
     ]  # fmt: skip
     tested = {"clone3", "clone", "kill", "tgkill", "prlimit64", "sched_setaffinity", "fcntl", "ioctl", "socketpair"}
@@ -196,7 +196,7 @@ def _limit_resources(limits: Mapping[str, int]) -> None:
 
 def run_script(source: str, tests: str) -> str:
     """Execute the tests behind the source, in one namespace; the verdict."""
-    # Not "__main__": an answer's own main part is not asked for. Among the modules, where dataclasses look it up.
+    # Not "__main__": an answer's own main part must not run. Among the modules, where dataclasses look it up.
     sys.modules["answer"] = ModuleType("answer")
     namespace = vars(sys.modules["answer"])
     try:

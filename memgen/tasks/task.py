@@ -13,10 +13,10 @@ from memgen.text.chat import Answer, ChatMessage
 
 @dataclass(frozen=True)
 class Observation:
-    """What an environment says."""
+    """What an environment answers to a step."""
 
     messages: tuple[ChatMessage, ...]
-    """To be appended to the conversation, behind the assistant's turn if there was one."""
+    """Messages to append to the conversation, behind the assistant's turn if there was one."""
     reward: float = 0.0
     """Gained by the last step; an episode's reward is the sum over its steps."""
     done: bool = False
@@ -51,7 +51,7 @@ class TaskItem(Protocol):
 
     @property
     def expert(self) -> tuple[ChatMessage, ...] | None:
-        """A whole conversation that earns the full reward, for SFT; None where nobody knows one."""
+        """A whole conversation that earns the full reward, for SFT; None where none is known."""
         ...
 
     @property
@@ -68,7 +68,7 @@ class Task(Protocol):
 
     @property
     def max_new_tokens(self) -> int:
-        """Of one assistant turn."""
+        """Most tokens of one assistant turn."""
         ...
 
     def training_items(self, count: int, *, seed: int = 0) -> Sequence[TaskItem]:

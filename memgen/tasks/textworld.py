@@ -38,7 +38,7 @@ class Level:
     rooms: int
     objects: int
     commands: int
-    """That the shortest known way to win takes."""
+    """Steps that the shortest known way to win takes."""
 
 
 LEVELS = {1: Level(1, 3, 1), 2: Level(2, 4, 2), 3: Level(3, 6, 3), 4: Level(4, 8, 4), 5: Level(6, 10, 5)}
@@ -153,7 +153,7 @@ class Game:
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=".making-") as making:
                 _compile(self.task, self.number, Path(making, "game"))
                 try:
-                    # Whole or not at all, whoever is first: other processes may be making the same game.
+                    # Whole or not at all: another process may be making the same game, and may finish first.
                     Path(making, "game").rename(folder)
                 except OSError:
                     if not folder.exists():
@@ -272,7 +272,7 @@ def _compile(task: TextWorld, seed: int, folder: Path) -> None:
     options = _options(task, seed)
     options.path = str(folder / "game.z8")
     compile_game(_generate(options), options)
-    (folder / "game.ni").unlink()  # the source, which nobody reads again
+    (folder / "game.ni").unlink()  # the source, which is not read again
 
 
 @cache

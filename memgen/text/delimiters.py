@@ -36,7 +36,7 @@ class DelimiterMatcher:
     A delimiter may be several characters and span tokens. Special tokens never end a sentence, and what stands before
     one is not looked at: a line break behind `<|im_end|>` is not the second of two.
 
-    A `.` or `,` directly behind a decimal digit does not count. While generating, nobody knows whether "3." goes on
+    A `.` or `,` directly behind a decimal digit does not count. While generating, it is unknown whether "3." goes on
     "14" or ends a sentence, and a list of prices would spend the whole budget of insertions. The price is that
     "The answer is 42." is no sentence end at its point; a line break behind it is one.
 

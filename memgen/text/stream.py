@@ -22,7 +22,7 @@ class TextStream:
     complete first (of two that end together, the longer). So the text does not depend on how it came in tokens: with
     the stops "bc" and "abcd", "abcde" becomes "a".
 
-    Two exceptions: spaces are never cleaned up, since that changes text already given; and after bytes that are no
+    Two exceptions: spaces are never cleaned up, since that changes text already returned; and after bytes that are no
     UTF-8 a tokenizer with byte fallback (not byte-level BPE) may decode the whole to other replacement characters.
     """
 
@@ -35,8 +35,8 @@ class TextStream:
         self._beginnings = {text[:length] for text in stop for length in range(1, len(text))}
         self._longest_beginning = max(map(len, self._beginnings), default=0)
         self._window: list[int] = []
-        """The newest tokens. Some were given out already: the first token of a text may decode differently."""
-        self._given = 0
+        """The newest tokens. Part of their text was returned: the first token of a text may decode differently."""
+        self._released = 0
         """Characters of the window's text that were taken from it."""
         self._boundaries = (0, 0)
         """The last two places in the window at which a token with text ended and a character with it."""
@@ -48,7 +48,7 @@ class TextStream:
 
     @property
     def text(self) -> str:
-        """All text given out so far; after `finish` the whole text."""
+        """All text returned so far; after `finish` the whole text."""
         return "".join(self._pieces)
 
     def push(self, token_id: int) -> str:
@@ -59,8 +59,8 @@ class TextStream:
         """No token follows: returns what was held back. Once more returns ""."""
         if self.stopped:
             return ""
-        rest = self._release(self._decode(self._window)[self._given :])
-        self._window, self._given, self._boundaries = [], 0, (0, 0)
+        rest = self._release(self._decode(self._window)[self._released :])
+        self._window, self._released, self._boundaries = [], 0, (0, 0)
         if self.stopped:
             return rest
         held, self._held = self._held, ""
@@ -72,8 +72,8 @@ class TextStream:
         self._window.append(token_id)
         text = self._decode(self._window)
         certain = text.rstrip(_REPLACEMENT)
-        new = certain[self._given :]
-        self._given = max(self._given, len(certain))
+        new = certain[self._released :]
+        self._released = max(self._released, len(certain))
         whole = len(certain) == len(text)
         if whole and new:
             self._boundaries = (self._boundaries[1], len(self._window))
@@ -84,10 +84,10 @@ class TextStream:
         return new
 
     def _shrink(self) -> None:
-        """Forget tokens whose text was given out, all but the last with text: it shows that no text begins here."""
+        """Drop tokens whose text was returned, all but the last with text: it shows that no text begins here."""
         start, end = self._boundaries
         self._window = self._window[start:]
-        self._given = len(self._decode(self._window))
+        self._released = len(self._decode(self._window))
         self._boundaries = (0, end - start)
 
     def _give_up_waiting(self, text: str) -> str:
@@ -97,9 +97,9 @@ class TextStream:
         tokens that have text.
         """
         pending = text.endswith(_REPLACEMENT)
-        new = text[self._given : len(text) - pending]
+        new = text[self._released : len(text) - pending]
         self._window = [i for i in self._window if self._decode([i, i])][-_WINDOW // 2 :]
-        self._given = len(self._decode(self._window)) - pending
+        self._released = len(self._decode(self._window)) - pending
         self._boundaries = (0, 0)
         return new
 

@@ -15,7 +15,7 @@ from memgen.config import MemoryConfig
 
 @dataclass
 class Entries:
-    """Of one row, in the making. Places are indices into `ids`."""
+    """Entries of one row, as they are added. Places are indices into `ids`."""
 
     ids: list[int] = field(default_factory=list)
     """0 for a latent."""

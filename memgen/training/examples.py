@@ -1,4 +1,4 @@
-"""From trajectories to training examples: one example for each supervised assistant turn.
+"""Training examples made of trajectories: one example for each supervised assistant turn.
 
 A turn's prompt is everything before it, exactly as the engine would read it when serving, so memory is woven at the
 same place in training and in use. Turns with `weight` 0 are context only.
@@ -24,8 +24,8 @@ class Example:
     target_ids: tuple[int, ...]
     """The answer with its end-of-turn token: the supervised tokens."""
     insertions: tuple[int, ...] | None = None
-    """How many target tokens stand in front of each insertion, 0 being the prompt's end; None is where the memory's
-    config says (`memgen.training.layout`)."""
+    """How many target tokens stand in front of each insertion, 0 being the prompt's end; None follows the memory's
+    config (`memgen.training.layout`)."""
     cue_ids: tuple[int, ...] = ()
     """A text that only the weaver reads, in front of its stream; empty is none."""
     weight: float = 1.0

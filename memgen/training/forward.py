@@ -39,7 +39,7 @@ class PrefixSource(Protocol):
 class PrefixStore:
     """The base's caches of prompts without their last token, kept for all epochs within a number of bytes.
 
-    Which prompts are kept and which are encoded together follows from `groups` alone, never from what was asked
+    Which prompts are kept and which are encoded together follows from `groups` alone, never from what was read
     before: rounding depends on the company in a batch, and a resumed run must repeat an unbroken one bit for bit.
     """
 
@@ -58,7 +58,7 @@ class PrefixStore:
                     self._group_of[prefix] = members
 
     def read(self, prompts: Sequence[Tokens]) -> list[Prefix]:
-        """Prefixes of a batch of prompts, encoding those not at hand."""
+        """Prefixes of a batch of prompts, encoding those that are not kept."""
         passing = list(dict.fromkeys(p for p in prompts if p not in self._group_of))
         found = dict(zip(passing, read_sharing(self._decoder, passing), strict=True))
         for prompt in prompts:

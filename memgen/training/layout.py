@@ -31,7 +31,7 @@ class Layout:
     prompt_latents: Tensor
     """Flat indices into `B * N` of the latents woven at prompt ends, `(B * K,)`; empty without memory."""
     inference_latents: Tensor
-    """The same of those woven inside answers, row by row."""
+    """Flat indices of those woven inside answers, row by row."""
     insertions: tuple[tuple[int, ...], ...]
     """For each example, how many target tokens stand in front of each insertion, rising; 0 is the prompt's end."""
 
@@ -51,7 +51,7 @@ def insertion_points(example: Example, config: MemoryConfig, matcher: DelimiterM
 
 
 def insertions_of(example: Example, config: MemoryConfig, matcher: DelimiterMatcher) -> tuple[int, ...]:
-    """Those that the example says, else one at the prompt's end and those at its insertion points.
+    """The example's own insertions, else one at the prompt's end and those at its insertion points.
 
     Raises:
         ConfigError: the example names one at which nothing is left to predict.

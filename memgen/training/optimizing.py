@@ -33,14 +33,14 @@ class StepReport:
     step: int
     steps: int
     loss: float
-    """Of the whole step over all devices. In SFT: weighted mean over examples of the mean token loss, nats."""
+    """Loss of the whole step over all devices. In SFT: weighted mean over examples of the mean token loss, nats."""
     grad_norm: float
     """Before clipping."""
     tokens_per_second: float
     """Prompt and answer tokens of the batches, over the time since the run began or resumed."""
     seconds_left: float
     held_out_loss: float | None = None
-    """Of the weights after this step, if it was measured then."""
+    """Held-out loss of the weights after this step, if it was measured then."""
 
 
 class Trainable:
@@ -74,7 +74,7 @@ class Trainable:
         self.zero_gradients = 0
         """Steps in which the gradient of every parameter was zero."""
         self.start = self.weights()
-        """The parameters as this object was given them."""
+        """The parameters as they were when this object was made."""
         self._schedule = schedule
         self._max_grad_norm = max_grad_norm
         self.devices = devices

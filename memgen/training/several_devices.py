@@ -69,9 +69,9 @@ class _Job:
     decides: str
     """`Memory.decides`."""
     pool: Path | None
-    """Where what its weaver is cued from lies. A tensor of states is no thing to send to a process that is no fork."""
+    """Folder of the experience that its weaver is cued from; a file, because its states are too large for a pipe."""
     weights: Path
-    """The memory's tensors by number: as they are given, then as they are returned."""
+    """The memory's tensors by number: those to start from, then the trained ones."""
     train: Training[Any]
     control: RunControl[Any]
     """Without what is called: each process calls the one that started it instead."""

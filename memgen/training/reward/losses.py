@@ -21,7 +21,7 @@ _SPREAD_FLOOR = 1e-4
 
 
 def has_spread(rewards: Sequence[float]) -> bool:
-    """Whether a group can teach anything: not all of its rewards are equal."""
+    """Whether a group can be learned from: not all of its rewards are equal."""
     return len(set(rewards)) > 1
 
 

@@ -38,7 +38,7 @@ class RolledTurn:
     token_ids: tuple[int, ...]
     """The answer, with its end-of-turn token if the turn ended with one: that choice is learned too."""
     logprobs: tuple[float, ...]
-    """Of `token_ids` under the distribution they were drawn from, natural; empty if unknown."""
+    """Natural log probabilities of `token_ids` under the distribution they were drawn from; empty if unknown."""
     decisions: tuple[Decision, ...]
     """Every decision point, woven or not. Empty for a turn that was not played here."""
     cue_ids: tuple[int, ...] = ()
@@ -51,13 +51,13 @@ class Rollout:
 
     item_id: str
     task: str
-    """Name of the item's task; empty if nobody said it."""
+    """Name of the item's task; empty if unknown."""
     turns: tuple[RolledTurn, ...]
     reward: float
 
     @property
     def tokens(self) -> int:
-        """Drawn, over all turns."""
+        """Tokens drawn, over all turns."""
         return sum(len(turn.token_ids) for turn in self.turns)
 
 

@@ -1,4 +1,4 @@
-"""The trigger asked again at the decision points of recorded turns, differentiable in its own parameters alone.
+"""The trigger computed again at the decision points of recorded turns, differentiable in its own parameters alone.
 
 What the trigger reads is made by frozen parts: the base, and the weaver whose latents were woven before. So it is
 computed once without gradient (`read_points`), whatever the number of updates that learn from it (`trigger_logits`):
@@ -56,7 +56,7 @@ def read_points(
         raise ConfigError(f"the trigger of {memory!r} is {woven.config.trigger!r}; only 'lora' and 'head' are learned")
     wanted = [read_turn(turn, woven.config) for turn in turns if turn.decisions]
     if not wanted:
-        raise ConfigError("no turn has a decision; the trigger learns from turns that asked it")
+        raise ConfigError("no turn has a decision; the trigger learns from decisions alone")
     rows = list(dict.fromkeys(wanted))
     starts, total = {}, 0
     for row in rows:

@@ -127,25 +127,25 @@ class TriggerRun(Learner[TriggerBatch, TriggerStep]):
         """Take the step's optimizer steps."""
         groups, prompts = batch
         config, scored = self._config, penalise(groups, self._config.penalty)
-        able = [place for place, group in enumerate(scored) if group.can_teach]
-        teaching, share = [scored[place] for place in able], self._control.devices.share(len(groups))
+        able = [place for place, group in enumerate(scored) if group.can_be_learned_from]
+        learned_from, share = [scored[place] for place in able], self._control.devices.share(len(groups))
         updates: list[TriggerUpdate] = []
-        if teaching:
+        if learned_from:
             own = [number for number, place in enumerate(able) if place in share]
-            parts = make_parts(self._host, self._memory, teaching, prompts, config, own)
+            parts = make_parts(self._host, self._memory, learned_from, prompts, config, own)
             updates = [
                 update(self._host, self._memory, self.trainable, parts, config) for _ in range(config.iterations)
             ]
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        self.progress.note(rollouts, len(groups), len(groups) - len(teaching))
+        self.progress.note(rollouts, len(groups), len(groups) - len(learned_from))
         return TriggerStep(
             step=len(self.progress.rewards),
             steps=config.steps,
             reward=self.progress.rewards[-1],
             penalised_reward=fmean(reward for group in scored for reward in group.rewards),
             groups=len(groups),
-            groups_skipped=len(groups) - len(teaching),
-            asked=sum(asked for _, asked, _ in self.progress.counts[-1]),
+            groups_skipped=len(groups) - len(learned_from),
+            asked=sum(points for _, points, _ in self.progress.counts[-1]),
             invoked=self.progress.invoked[-1],
             entropy=self.progress.entropies[-1],
             loss=mean([one.loss for one in updates]),

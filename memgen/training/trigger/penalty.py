@@ -12,7 +12,7 @@ What the paper leaves open, and what is done here:
   SKIP: a price per insertion that all rollouts of a batch share. It vanishes only when the good ones always weave.
 - The sum over j is not divided by the number of decisions. An insertion costs K tokens wherever it stands, and a mean
   would let a rollout thin its price out by writing more sentences.
-- A rollout that was asked nothing pays nothing and says nothing about `p_bar`.
+- A rollout without a decision pays nothing and has no part in `p_bar`.
 - The median of an even number of rewards lies half-way between the middle two. Of rewards 0, 0, 1, 1 the good ones are
   those with 1; the lower middle would make all of them good.
 """
@@ -23,22 +23,22 @@ from collections.abc import Sequence
 from memgen.errors import ConfigError
 
 Decisions = Sequence[bool]
-"""Of one rollout, all its turns in order: true is INVOKE."""
+"""Decisions of one rollout, all its turns in order: true is INVOKE."""
 
 
 def mean_activation(decisions: Sequence[Decisions], rewards: Sequence[float]) -> float:
-    """`p_bar`: how often good rollouts weave when asked; the mean over those at or above the median reward.
+    """`p_bar`: how often good rollouts weave; the mean of their shares over those at or above the median reward.
 
     For decisions `[1, 1]`, `[1, 0]`, `[0, 0]` and rewards 1, 0.5, 0 the first two are good: (1 + 0.5) / 2 = 0.75.
-    0 if no good rollout was asked.
+    0 if no good rollout had a decision.
 
     Raises:
         ConfigError: not as many rewards as rollouts, or none.
     """
     _check(decisions, rewards)
     median = statistics.median(rewards)
-    good = [asked for asked, reward in zip(decisions, rewards, strict=True) if reward >= median and asked]
-    return statistics.fmean(sum(asked) / len(asked) for asked in good) if good else 0.0
+    good = [own for own, reward in zip(decisions, rewards, strict=True) if reward >= median and own]
+    return statistics.fmean(sum(own) / len(own) for own in good) if good else 0.0
 
 
 def penalised_rewards(decisions: Sequence[Decisions], rewards: Sequence[float], weight: float) -> list[float]:
@@ -56,8 +56,8 @@ def penalised_rewards(decisions: Sequence[Decisions], rewards: Sequence[float], 
         raise ConfigError(f"the penalty's weight is {weight}; expected 0 or more")
     p_bar = mean_activation(decisions, rewards)
     return [
-        reward - weight * sum(max(0.0, float(invoked) - p_bar) for invoked in asked)
-        for asked, reward in zip(decisions, rewards, strict=True)
+        reward - weight * sum(max(0.0, float(invoked) - p_bar) for invoked in own)
+        for own, reward in zip(decisions, rewards, strict=True)
     ]
 
 

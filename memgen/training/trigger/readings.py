@@ -30,7 +30,7 @@ class Reading(Protocol):
 
 @dataclass(frozen=True)
 class ReadTurn:
-    """What decides about the trigger's reading of a turn; equal rows are read once."""
+    """All that the trigger's reading of a turn depends on; equal rows are read once."""
 
     ids: tuple[int, ...]
     """Prompt and answer up to the newest token of the last point."""
@@ -39,7 +39,7 @@ class ReadTurn:
     points: tuple[int, ...]
     """Index of the newest token at each point, rising."""
     woven: frozenset[int]
-    """Those of `points`, but for the last, at which memory was woven."""
+    """Points, but for the last, at which memory was woven."""
     cue: tuple[int, ...]
     """What the weaver read beside them."""
 

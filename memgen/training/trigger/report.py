@@ -1,4 +1,4 @@
-"""What a run of trigger GRPO was like: its progress, what it says of each step, and signs that it did not learn."""
+"""What a run of trigger GRPO was like: its progress, the report of each step, and signs that it did not learn."""
 
 import math
 from collections.abc import Sequence
@@ -29,10 +29,11 @@ class TriggerStep:
     groups_skipped: int
     """Without a spread of penalised rewards."""
     asked: int
+    """Decision points of all rollouts."""
     invoked: float
     """Share of the decision points at which memory was woven; 0 if there was none."""
     entropy: float
-    """Mean of the decisions', nats; ln 2 = 0.693 is undecided."""
+    """Mean entropy of the decisions, nats; ln 2 = 0.693 is undecided."""
     loss: float
     """This and the following: means over the optimizer steps, 0 if there was none."""
     grad_norm: float
@@ -53,7 +54,7 @@ class TriggerReport:
     invoked: tuple[float, ...]
     """Share of each step's decisions."""
     by_task: dict[str, InvocationRate]
-    """Of the last fifth of the steps, as drawn."""
+    """Rates of the last fifth of the steps, as drawn."""
     flags: tuple[str, ...]
     """Signs that it did not learn, in plain words; empty if none."""
 
@@ -66,19 +67,19 @@ class Progress:
     invoked: list[float]
     entropies: list[float]
     counts: list[list[tuple[str, int, int]]]
-    """Of each step's rollouts: task, asked, invoked."""
+    """For each step, (task, decision points, decisions to INVOKE) of its rollouts."""
     groups: int = 0
     groups_skipped: int = 0
     seconds: float = 0.0
 
     def note(self, rollouts: Sequence[Rollout], groups: int, skipped: int) -> None:
-        """Take in the rollouts of a step, `skipped` of whose groups taught nothing."""
+        """Add the rollouts of a step, `skipped` of whose groups were not learned from."""
         decisions = [decision for rollout in rollouts for decision in decisions_of(rollout)]
         self.rewards.append(fmean(rollout.reward for rollout in rollouts))
         self.invoked.append(mean([decision.invoked for decision in decisions]))
         self.entropies.append(mean([entropy(decision.probability) for decision in decisions]))
         self.counts.append(
-            [(r.task, len(asked), sum(d.invoked for d in asked)) for r in rollouts for asked in [decisions_of(r)]]
+            [(r.task, len(points), sum(d.invoked for d in points)) for r in rollouts for points in [decisions_of(r)]]
         )
         self.groups += groups
         self.groups_skipped += skipped
@@ -87,7 +88,7 @@ class Progress:
         counts = [one for step in self.counts[-_window(len(self.counts)) :] for one in step]
         tasks = dict.fromkeys(task for task, _, _ in counts)
         by_task = {
-            name: rate_of_counts([(asked, invoked) for task, asked, invoked in counts if task == name])
+            name: rate_of_counts([(points, invoked) for task, points, invoked in counts if task == name])
             for name in tasks
         }
         return TriggerReport(
@@ -100,7 +101,7 @@ class Progress:
             rewards=tuple(self.rewards),
             invoked=tuple(self.invoked),
             by_task=by_task,
-            flags=self._flags(trainable, rate_of_counts([(asked, invoked) for _, asked, invoked in counts])),
+            flags=self._flags(trainable, rate_of_counts([(points, invoked) for _, points, invoked in counts])),
         )
 
     def _flags(self, trainable: Trainable, last: InvocationRate) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ class Progress:
 
 
 def entropy(probability: float) -> float:
-    """Of one decision, nats. For 0.5: ln 2 = 0.6931; for 0 and 1: 0."""
+    """Entropy of one decision, nats. For 0.5: ln 2 = 0.6931; for 0 and 1: 0."""
     return -sum(p * math.log(p) for p in (probability, 1.0 - probability) if p > 0.0)
 
 

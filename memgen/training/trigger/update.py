@@ -30,14 +30,14 @@ class ScoredGroup:
     rewards: tuple[float, ...]
 
     @property
-    def can_teach(self) -> bool:
-        """Whether rewards differ, some rollout was asked, and some earned anything.
+    def can_be_learned_from(self) -> bool:
+        """Whether rewards differ, some rollout has a decision, and some earned anything.
 
-        Where all failed, what was woven made no difference that anybody saw. The price alone would teach to skip, at
+        Where all failed, what was woven made no difference to any reward. The price alone would teach to skip, at
         full strength, and on a hard task most groups are so.
         """
-        asked = any(decisions_of(rollout) for rollout in self.rollouts)
-        return has_spread(self.rewards) and asked and any(rollout.reward > 0 for rollout in self.rollouts)
+        decided = any(decisions_of(rollout) for rollout in self.rollouts)
+        return has_spread(self.rewards) and decided and any(rollout.reward > 0 for rollout in self.rollouts)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def make_parts(
     """Everything about a batch of groups that stays the same over its optimizer steps.
 
     Args:
-        groups: of the whole step, that can teach, each.
+        groups: those of the whole step that can be learned from.
         own: places of those that are differentiated here; None is all. The others count in the weights of decisions.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -163,6 +163,6 @@ def _part(
 
 
 def _logprob(decision: Decision) -> float:
-    """Of what was decided, at temperature 1."""
+    """Log probability of what was decided, at temperature 1."""
     chosen = decision.probability if decision.invoked else 1.0 - decision.probability
     return math.log(max(chosen, 1e-30))

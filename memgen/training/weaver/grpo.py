@@ -1,11 +1,11 @@
 """Training of a weaver from reward by GRPO (MemGen, arXiv 2509.24704, section 3.3; the algorithm: arXiv 2402.03300).
 
 Every step draws rollouts from the memory as it is, compares each with the others of its item, and takes one or more
-optimizer steps on them. The trigger decides as it would when serving and is not trained. Groups may also be given:
+optimizer steps on them. The trigger decides as it would when serving and is not trained. Groups may also be
 recorded ones, which another policy has drawn.
 
 Items and seeds depend only on the step, so a run killed at any step goes on from its checkpoint as if it had not been.
-Groups whose rewards are all equal teach nothing and are skipped, also from the losses' denominators and the KL term.
+Groups whose rewards are all equal are skipped, also from the losses' denominators and the KL term.
 """
 
 from collections.abc import Sequence

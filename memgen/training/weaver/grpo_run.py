@@ -35,7 +35,7 @@ class GrpoStep:
     groups_skipped: int
     """Without a spread of rewards."""
     tokens: int
-    """Of answers, over all rollouts."""
+    """Tokens of answers, over all rollouts."""
     invoked: float
     """Share of the decision points at which memory was woven; 0 if there was none."""
     loss: float
@@ -252,7 +252,7 @@ class GrpoRun(Learner[GrpoBatch, GrpoStep]):
         return report
 
     def _kept(self) -> dict[str, Tensor]:
-        """The start's weights: a run that goes on must not take those at hand for them."""
+        """The start's weights: a run that goes on must not take the present ones for them."""
         if self._start is None:
             return {}
         parameters = self._host.memories[self._start].weaver_parameters()

@@ -1,6 +1,6 @@
 """Where the prompt's queries of a weaver that was never trained start: as answers of its own training data.
 
-Tokens of the very answers that are to be learned tell the base what is asked for before a single step, as a few
+Tokens of the very answers that are to be learned show the base the form of an answer before a single step, as a few
 demonstrations in the prompt would, in K tokens (docs/method.md has what it gains).
 """
 
@@ -15,7 +15,7 @@ from memgen.training.examples import Example
 
 
 def start_from_answers(memory: Memory, base: Backbone, examples: Sequence[Example], seed: int) -> None:
-    """Let the prompt's queries of a memory of form `cache` say answers of `examples`, which the seed draws.
+    """Start the prompt's queries of a memory of form `cache` as answers of `examples`, which the seed draws.
 
     Nothing changes if no answer has a token beside special ones.
     """
@@ -23,12 +23,14 @@ def start_from_answers(memory: Memory, base: Backbone, examples: Sequence[Exampl
     order = torch.randperm(len(examples), generator=generator).tolist()
     answers = (examples[number].target_ids for number in order)
     special = frozenset(int(token) for token in base.tokenizer.all_special_ids)
-    token_ids = said(answers, memory.config.latents, tokenize(base.tokenizer, LINE_BREAK), special)
+    token_ids = answer_tokens(answers, memory.config.latents, tokenize(base.tokenizer, LINE_BREAK), special)
     if token_ids:
         start_as(memory.prompt_queries, token_ids, base, generator)
 
 
-def said(answers: Iterable[Sequence[int]], count: int, separator: Sequence[int], special: Collection[int]) -> list[int]:
+def answer_tokens(
+    answers: Iterable[Sequence[int]], count: int, separator: Sequence[int], special: Collection[int]
+) -> list[int]:
     """Up to `count` tokens of answers that differ, without special tokens, each behind the `separator`.
 
     Of the answers `1 2`, `3`, `1 2` and `4 5` with the separator 0, five tokens are `0 1 2 0 3`.

@@ -408,12 +408,12 @@ def test_sizes_decide_on_which_base_the_weaver_runs(
     edit_json(folder / "weaver/weaver/adapter_config.json", base_model_name_or_path="Hub/Narrow")
     assert import_public(host, "m", folder).config.weaver_base == narrow.name
     with pytest.raises(
-        ArtifactMismatch, match=r"trained on 'Hub/Narrow' and fits no base at hand; .*/talker': .* needs"
+        ArtifactMismatch, match=r"trained on 'Hub/Narrow' and fits no loaded base; .*/talker': .* needs"
     ):
         import_public(AdapterHost(talker), "m", folder)
     with pytest.raises(ArtifactMismatch, match=r"adapter_model.safetensors: \S+ is \(\d+, \d+\), the config needs"):
         import_public(host, "m", folder, weaver_base=talker.name)
-    with pytest.raises(ConfigError, match="runs on 'elsewhere'; at hand are"):
+    with pytest.raises(ConfigError, match="runs on 'elsewhere'; loaded are"):
         import_public(host, "m", folder, weaver_base="elsewhere")
 
 

@@ -100,7 +100,7 @@ def test_a_weaver_on_another_base_equals_reference(backbone: Backbone, tmp_path:
             literal, backbone.model, list(prompt), 24, backbone.stop_token_ids, backbone.tokenizer
         )
         assert list(answer.token_ids) == expected.tokens
-    with pytest.raises(ConfigError, match="the memory's weaver runs on .*small.*at hand are"):
+    with pytest.raises(ConfigError, match="the memory's weaver runs on .*small.*loaded are"):
         AdapterHost(backbone).create("m", config)
 
 

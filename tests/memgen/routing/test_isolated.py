@@ -16,7 +16,7 @@ from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, Co
 from memgen.evaluation.accuracy import item_of, score_suite
 from memgen.evaluation.routed import score_routed
 from memgen.memory.host import AdapterHost
-from memgen.routing.isolated import Isolated, served_prompts, with_task
+from memgen.routing.isolated import Isolated, region_prompts, with_task
 from memgen.routing.loaded import Choice, LoadedMemories
 from memgen.training.examples import Example, build_examples
 from tests.memgen.conftest import CONFIG, conversations
@@ -61,7 +61,7 @@ def test_one_prompt_a_conversation_and_none_twice() -> None:
         return Example((token,), (9,), trajectory=trajectory)
 
     turns = [turn(1, 0), turn(2, 0), turn(3, 1), turn(4, 1), turn(5, 2), turn(6, None), turn(6, None)]
-    assert served_prompts(turns) == [(1,), (4,), (5,), (6,)]
+    assert region_prompts(turns) == [(1,), (4,), (5,), (6,)]
 
 
 def test_a_task_too_small_to_be_recognised_is_refused(backbone: Backbone) -> None:

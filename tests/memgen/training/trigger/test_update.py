@@ -33,15 +33,15 @@ def test_the_price_is_that_of_the_whole_batch() -> None:
     """The median of 1, 1, 0, 0 is 0.5, the good ones weave at half of their points: an insertion costs 0.05."""
     right = Group((rollout(1.0, "x"), rollout(1.0, ".")))
     wrong = Group((rollout(0.0, "x"), rollout(0.0, ".", "x")))
-    unasked = Group((rollout(1.0, ""), rollout(0.0)))
+    undecided = Group((rollout(1.0, ""), rollout(0.0)))
     scored = penalise([right, wrong], 0.1)
     assert scored[0].rewards == pytest.approx((0.95, 1.0))
     assert scored[1].rewards == pytest.approx((-0.05, -0.05))
-    assert [group.can_teach for group in scored] == [True, False]
-    assert not penalise([unasked], 0.1)[0].can_teach
+    assert [group.can_be_learned_from for group in scored] == [True, False]
+    assert not penalise([undecided], 0.1)[0].can_be_learned_from
     failed = Group((rollout(0.0, "xx"), rollout(0.0, ".")))
     assert penalise([failed, right], 0.1)[0].rewards == pytest.approx((-0.1, 0.0))
-    assert not penalise([failed, right], 0.1)[0].can_teach, "no rollout shows that memory was needless"
+    assert not penalise([failed, right], 0.1)[0].can_be_learned_from, "no rollout shows that memory was needless"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from memgen.config import TrainingConfig
 from memgen.memory.host import AdapterHost
 from memgen.text.chat import tokenize
 from memgen.training.examples import Example, ExampleSet
-from memgen.training.weaver.query_start import said, start_from_answers
+from memgen.training.weaver.query_start import answer_tokens, start_from_answers
 from memgen.training.weaver.sft import train_weaver
 from tests.memgen.conftest import CONFIG
 
@@ -25,9 +25,9 @@ def _nearest(backbone: Backbone, latents: torch.Tensor) -> list[int]:
 
 def test_answers_that_differ_are_said_without_special_tokens_until_the_count_is_reached() -> None:
     answers = [(1, 2, 99), (3,), (1, 2), (99,), (4, 5)]
-    assert said(answers, 20, [0], {99}) == [0, 1, 2, 0, 3, 0, 4, 5]
-    assert said(answers, 5, [0], {99}) == [0, 1, 2, 0, 3]
-    assert said([(99,)], 5, [0], {99}) == []
+    assert answer_tokens(answers, 20, [0], {99}) == [0, 1, 2, 0, 3, 0, 4, 5]
+    assert answer_tokens(answers, 5, [0], {99}) == [0, 1, 2, 0, 3]
+    assert answer_tokens([(99,)], 5, [0], {99}) == []
 
 
 def test_queries_start_as_an_answer_said_again_and_again(backbone: Backbone) -> None:
