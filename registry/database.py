@@ -31,12 +31,13 @@ def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
 
 @contextmanager
 def take_turn(sessions: sessionmaker[Session], name: str) -> Iterator[bool]:
-    """Whether nobody else has the turn `name`; if so it is the caller's until the block ends, or its process does.
+    """A lock by `name`. Yields whether the caller has it; if so, it holds until the block or the process ends.
 
-    For work on what is no row and takes long: the lock is its connection's, not a transaction's, and none is open.
+    It is for long work outside the database: the lock belongs to a connection and needs no open transaction.
 
     Raises:
-        OperationalError: at the end of the block, if the connection broke, so that somebody else may have had the turn.
+        OperationalError: at the end of the block, if the connection broke, so that another process may have had the
+            lock meanwhile.
     """
     engine: Engine = sessions.kw["bind"]
     key = func.hashtextextended(name, 0)

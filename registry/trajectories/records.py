@@ -96,8 +96,8 @@ def find_stored(session: Session, keys: Iterable[Key]) -> dict[Key, uuid.UUID]:
     found: dict[Key, uuid.UUID] = {}
     for task_id, contents in wanted.items():
         sent = func.unnest(literal(contents, ARRAY(Text))).table_valued("content", name="sent").render_derived()
-        # The limit makes it one look into the unique index for each. Without it, a table not yet analyzed, as it is
-        # during its first import, is planned as a walk through all rows of the task: ten times slower at 10,000.
+        # The limit makes it one look into the unique index for each key. Without it, a table not yet analyzed, as it is
+        # during its first import, is planned as a walk through all rows of the task.
         match = (
             select(Trajectory.id)
             .where(Trajectory.task_id == task_id, Trajectory.content_hash == sent.c.content)
