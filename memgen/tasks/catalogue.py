@@ -40,9 +40,9 @@ def make_task(name: str, **options: Any) -> Task:
     places = _places()
     known, _, argument = name.partition(":")
     if known in places:
-        return _make(name, _load(places[known]), [argument] if argument else [], options)
+        return _make(name, load(places[known]), [argument] if argument else [], options)
     if argument:
-        return _make(name, _load(name), [], options)
+        return _make(name, load(name), [], options)
     raise ConfigError(
         f"task {name!r} is not known; expected one of {', '.join(sorted(places))}, or the path of your own as "
         "'package.module:attribute'"
@@ -59,7 +59,8 @@ def _places() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | BUILT_IN
 
 
-def _load(place: str) -> Any:
+def load(place: str) -> Any:
+    """The attribute of a module at `package.module:attribute`. Raises ConfigError if there is none."""
     module, _, attribute = place.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

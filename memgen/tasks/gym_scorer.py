@@ -17,8 +17,8 @@ from memgen.errors import ConfigError
 from memgen.tasks.sandbox import Limits, run_tests
 
 _EVALUATES = re.compile(r"\b(?:eval|exec|compile|sympy|sympify|parse_expr)\b")
-_LIMITS = Limits(seconds=20.0, memory_bytes=2 << 30)
-"""Time that a start may take, with the import."""
+LIMITS = Limits(seconds=20.0, memory_bytes=2 << 30)
+"""Enough for the import too."""
 _UNFIT = {
     "composite": "is made of other datasets; name one of those",
     "game_of_life_halting": "has a scorer that compares the truth of texts, by which any answer is right or none",
@@ -45,6 +45,8 @@ class GymScorer:
     dataset: str
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the dataset's config, such as `min_words`."""
+    limits: Limits = LIMITS
+    """Limits of one scoring in the sandbox."""
 
     def __post_init__(self) -> None:
         if self.dataset in _UNFIT:
@@ -65,7 +67,7 @@ class GymScorer:
     @cached_property
     def sandboxed(self) -> bool:
         """Whether its scorer could run what is answered: whether the modules that it is made of know how to."""
-        from reasoning_gym.dataset import ProceduralDataset
+        from reasoning_gym.dataset import ProceduralDataset  # optional, and slow to import
 
         own = type(self._made)
         if own.score_answer is ProceduralDataset.score_answer:  # which compares texts
@@ -76,7 +78,7 @@ class GymScorer:
     def _sandboxed_score(self, answer: str, entry: Mapping[str, Any]) -> float:
         job = {"dataset": self.dataset, "options": dict(self.options), "answer": answer, "entry": entry}
         source = _SCORE.format(job=json.dumps(job))
-        result = run_tests(source, "print(f'\\n{score}')", limits=_LIMITS)
+        result = run_tests(source, "print(f'\\n{score}')", limits=self.limits)
         return float(result.output.split()[-1]) if result.passed else 0.0
 
     @cached_property
@@ -95,12 +97,12 @@ class GymScorer:
 
 def dataset_names() -> list[str]:
     """The datasets that reasoning-gym has, but for those that can't be played."""
-    from reasoning_gym.factory import DATASETS  # slow to import
+    from reasoning_gym.factory import DATASETS  # optional, and slow to import
 
     return sorted(set(DATASETS) - set(_UNFIT))
 
 
 def _create(name: str, *, size: int, seed: int, **options: Any) -> Any:
-    import reasoning_gym as gym  # slow to import
+    import reasoning_gym as gym  # optional, and slow to import
 
     return gym.create_dataset(name, size=size, seed=seed, **options)

@@ -197,7 +197,7 @@ def _load(source: str, config: str | None, split: str, columns: tuple[str, ...],
         ConfigError: a column is missing.
     """
     try:
-        import datasets
+        import datasets  # optional: an extra of this package
     except ImportError as error:
         raise ModelNotFound(
             f"dataset {source!r} needs the package datasets; run `pip install 'memgen-service[hub]'`"

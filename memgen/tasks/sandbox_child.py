@@ -229,7 +229,7 @@ class _Counted:
 
 def run_pytest(source: str, tests: str) -> str:
     """Run the tests with pytest, the source importable as `solution`; the verdict."""
-    import pytest
+    import pytest  # optional: only tests of this form need it
 
     Path("solution.py").write_text(source, encoding="utf-8")
     Path("test_solution.py").write_text(tests, encoding="utf-8")

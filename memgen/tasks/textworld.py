@@ -13,7 +13,7 @@ import random
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -146,12 +146,16 @@ class Game:
     def open(self) -> "GameEnvironment":
         return GameEnvironment(self)
 
-    def compiled(self) -> Path:
-        """The game's file for the interpreter, made now if it is not there."""
+    def compiled(self, write_game: Callable[[TextWorld, int, Path], None] | None = None) -> Path:
+        """The game's file for the interpreter, made now if it is not there.
+
+        Args:
+            write_game: writes `game.z8` of a task's game number into a new folder; None is TextWorld's compiler.
+        """
         folder = self._folder / str(self.number)
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=".making-") as making:
-                _compile(self.task, self.number, Path(making, "game"))
+                (write_game or _compile)(self.task, self.number, Path(making, "game"))
                 try:
                     # Whole or not at all: another process may be making the same game, and may finish first.
                     Path(making, "game").rename(folder)
@@ -193,7 +197,7 @@ class GameEnvironment:
         self._verbs: frozenset[str] = frozenset()
 
     def reset(self) -> Observation:
-        import textworld  # slow to import
+        import textworld  # optional, as in all functions of this module, and slow to import
         from jericho import UnsupportedGameWarning
 
         self.close()
@@ -250,7 +254,7 @@ def _tidy(text: str) -> str:
 
 
 def _options(task: TextWorld, seed: int) -> Any:
-    import textworld
+    import textworld  # optional
 
     options, level = textworld.GameOptions(), LEVELS[task.level]
     options.seeds = seed
@@ -261,13 +265,13 @@ def _options(task: TextWorld, seed: int) -> Any:
 
 
 def _generate(options: Any) -> Any:
-    from textworld.generator import make_game
+    from textworld.generator import make_game  # optional
 
     return make_game(options)
 
 
 def _compile(task: TextWorld, seed: int, folder: Path) -> None:
-    from textworld.generator import compile_game
+    from textworld.generator import compile_game  # optional
 
     options = _options(task, seed)
     options.path = str(folder / "game.z8")
@@ -278,6 +282,6 @@ def _compile(task: TextWorld, seed: int, folder: Path) -> None:
 @cache
 def _knowledge() -> Any:
     """TextWorld's rules of what can be done with what: parsing them takes most of a game's generation."""
-    from textworld.generator.data import KnowledgeBase
+    from textworld.generator.data import KnowledgeBase  # optional
 
     return KnowledgeBase.default()

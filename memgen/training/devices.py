@@ -68,17 +68,19 @@ ALONE = Devices()
 
 
 class _Together(Devices):
-    """Processes that `accelerate` has joined."""
+    """Processes that `accelerate` has joined.
+
+    It is imported in functions, for it takes seconds, and only processes of a job on several devices need it.
+    """
 
     def __init__(self) -> None:
-        # Imported here, at the start of such a process: it takes seconds, and no other process needs it.
-        from accelerate import PartialState
+        from accelerate import PartialState  # at the start of such a process, as below
 
         self._state = PartialState()
         self.rank, self.count = self._state.process_index, self._state.num_processes
 
     def total(self, tensor: Tensor) -> Tensor:
-        from accelerate.utils import reduce
+        from accelerate.utils import reduce  # known by now
 
         summed: Tensor = reduce(tensor.to(self._state.device), reduction="sum")
         return summed.to(tensor.device)
@@ -87,7 +89,7 @@ class _Together(Devices):
         return bool(self.total(torch.tensor(float(flag))))
 
     def gathered(self, own: Sequence[ItemT]) -> list[ItemT]:
-        from accelerate.utils import gather_object
+        from accelerate.utils import gather_object  # known by now
 
         everyone: list[ItemT] = gather_object(list(own))
         return everyone
@@ -279,7 +281,7 @@ def serve(descriptor: int) -> None:
 @contextlib.contextmanager
 def _joined(assignment: _Assignment) -> Iterator[tuple[Devices, torch.device]]:
     """Meet the other processes; accelerate reads its rank from variables of this process's environment."""
-    from accelerate import PartialState
+    from accelerate import PartialState  # at the start of such a process: see `_Together`
     from accelerate.utils import patch_environment
 
     torch.set_num_threads(assignment.threads)

@@ -21,7 +21,7 @@ def test_built_in_tasks_are_made_with_options(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_each_name_is_that_of_something_callable(name: str) -> None:
-    assert callable(catalogue._load(BUILT_IN[name]))
+    assert callable(catalogue.load(BUILT_IN[name]))
 
 
 def test_a_task_is_found_by_its_path() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from memgen.errors import ConfigError
-from memgen.tasks import gym_scorer
 from memgen.tasks.gym_scorer import GymScorer, dataset_names
+from memgen.tasks.sandbox import Limits
 
 SANDBOXED = [
     "advanced_geometry",
@@ -78,9 +78,9 @@ def test_the_others_score_anything_and_run_nothing(monkeypatch: pytest.MonkeyPat
             assert 0.0 <= scorer(answer, entry) <= 1.0, (scorer.dataset, answer)
 
 
-def test_a_scorer_that_takes_too_long_scores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gym_scorer, "_LIMITS", gym_scorer.Limits(seconds=4.0, memory_bytes=2 << 30))
-    assert GymScorer("string_insertion")("__import__('time').sleep(60)", _entry("string_insertion")) == 0.0
+def test_a_scorer_that_takes_too_long_scores_nothing() -> None:
+    scorer = GymScorer("string_insertion", limits=Limits(seconds=4.0, memory_bytes=2 << 30))
+    assert scorer("__import__('time').sleep(60)", _entry("string_insertion")) == 0.0
 
 
 def test_what_can_not_be_played_is_refused() -> None:
