@@ -29,7 +29,7 @@ from api.client.deprecated import FlatNames
 from api.client.gates import Gates
 from api.client.jobs import Jobs
 from api.client.keys import Keys
-from api.client.paths import alias_path, job_path
+from api.client.paths import CHAMPION, alias_path, job_path
 from api.client.retention import Garbage, Retention
 from api.client.routes import Routes
 from api.client.schedules import Schedules
@@ -156,7 +156,7 @@ class Client(FlatNames):
             time.sleep(_RETRY_SECONDS)
 
     def promote(
-        self, adapter: str, version: int, *, alias: str = "champion", expected: int | None = None, reason: str = ""
+        self, adapter: str, version: int, *, alias: str = CHAMPION, expected: int | None = None, reason: str = ""
     ) -> JsonObject:
         """`expected`: the version that you believe is current, 0 for none; ApiError 409 if it is not."""
         body = {"version": version, "expected_version": expected, "reason": reason}
@@ -166,7 +166,7 @@ class Client(FlatNames):
         self,
         adapter: str,
         *,
-        alias: str = "champion",
+        alias: str = CHAMPION,
         to: int | None = None,
         at: str | None = None,
         expected: int | None = None,

@@ -2,6 +2,9 @@
 
 from urllib.parse import quote
 
+CHAMPION = "champion"
+"""The alias that calls are about unless they name another. The client imports no registry, which has its own."""
+
 
 def adapter_path(name: str) -> str:
     return f"/v1/adapters/{_quoted(name)}"
