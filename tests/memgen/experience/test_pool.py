@@ -39,18 +39,18 @@ def test_a_changed_byte_is_found(backbone: Backbone, tmp_path: Path, name: str) 
     content = bytearray((tmp_path / name).read_bytes())
     content[-3] ^= 1
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ArtifactCorrupt, match=f"{name}: sha256 is .*, manifest.json says"):
+    with pytest.raises(ArtifactCorrupt, match=name):
         Experience.load(tmp_path)
 
 
 def test_another_manifest_and_a_missing_file_are_found(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactMissing, match="has no manifest.json"):
+    with pytest.raises(ArtifactMissing, match="manifest.json"):
         Experience.load(tmp_path)
     POOL.save(tmp_path)
-    with pytest.raises(ArtifactCorrupt, match="the registry recorded 00"):
+    with pytest.raises(ArtifactCorrupt, match="registry"):
         Experience.load(tmp_path, manifest_sha256="00")
     (tmp_path / "entries.json").unlink()
-    with pytest.raises(ArtifactMissing, match=r"entries.json is missing; manifest.json lists it"):
+    with pytest.raises(ArtifactMissing, match="^[^ ]*entries.json"):
         Experience.load(tmp_path)
 
 

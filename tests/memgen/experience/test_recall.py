@@ -192,9 +192,9 @@ def test_examples_and_recorded_turns_take_their_trajectorys_cue(backbone: Backbo
 
 def test_the_tokens_and_insights_of_a_cue_have_bounds() -> None:
     for wrong in (-1, 5000):
-        with pytest.raises(ConfigError, match=f"cue_tokens is {wrong}; expected 0 to 4096"):
+        with pytest.raises(ConfigError, match=f"^cue_tokens is {wrong}"):
             replace(CONFIG, cue_tokens=wrong)
-    with pytest.raises(ConfigError, match="cue_insights is 33; expected 0 to 32"):
+    with pytest.raises(ConfigError, match="^cue_insights is 33"):
         replace(CUED, cue_insights=33)
     with pytest.raises(ConfigError, match="cue_insights is 1, but cue_tokens is 0"):
         replace(CONFIG, cue_insights=1)

@@ -260,7 +260,7 @@ def test_a_draw_passes_over_impossible_tokens() -> None:
 def test_sampling_needs_a_generator() -> None:
     with pytest.raises(ConfigError, match="no generator; expected one from make_generator"):
         next_token(torch.zeros(2), Sampling(temperature=1.0), None)
-    with pytest.raises(ConfigError, match="no generator"):
+    with pytest.raises(ConfigError, match="generator"):
         decide(torch.zeros(2), 1.0, None)
 
 

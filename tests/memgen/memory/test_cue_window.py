@@ -136,7 +136,7 @@ def test_too_long_a_cue_is_refused(host: AdapterHost, random_artifact: Callable[
     generate(host, [ask("cache", 1024), ask("embedding", 1024 - 16)])
     with pytest.raises(PromptTooLong, match=r"the cue has 1025 tokens, and 0 may follow it.*model takes 1024"):
         generate(host, [ask("cache", 1025)])
-    with pytest.raises(PromptTooLong, match=r"the cue has 1009 tokens, and 16 may follow it"):
+    with pytest.raises(PromptTooLong, match="^the cue has 1009"):
         generate(host, [ask("embedding", 1009)])
 
 

@@ -107,7 +107,7 @@ def test_moments_may_be_left_behind_but_not_be_wrong(host: AdapterHost, tmp_path
     check_files(folder, manifest, only=[MOMENTS_FILE])
     (folder / MOMENTS_FILE).write_bytes(b"forged")
     for only in (None, [MOMENTS_FILE]):
-        with pytest.raises(ArtifactCorrupt, match="optimizer.safetensors: sha256 is"):
+        with pytest.raises(ArtifactCorrupt, match="optimizer.safetensors"):
             check_files(folder, manifest, only=only)
     (folder / MOMENTS_FILE).unlink()
     check_files(folder, manifest, may_lack=[MOMENTS_FILE])

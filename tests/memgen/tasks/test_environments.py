@@ -29,7 +29,7 @@ def test_a_known_one_is_opened_with_its_options(tmp_path: Path) -> None:
         ("reasoning-gym:spell_backward", {"options": "abc"}, "expected names and values"),
         ("reasoning-gym:spell_backward", {"options": {"min_word_len": 90, "max_word_len": 99}}, "makes no dataset"),
         ("reasoning-gym:chain_sum", {"options": {"min_terms": 2.5}}, "makes no dataset 'chain_sum' with the options"),
-        ("reasoning-gym:composite", {}, "made of other datasets"),
+        ("reasoning-gym:composite", {}, "composite"),
         ("reasoning-gym:pool_matrix", {}, "takes no seed as great as"),
         ("textworld", {"folder": "/etc"}, r"got the options \['folder'\]"),
         ("textworld", {"level": 99}, "level 99"),

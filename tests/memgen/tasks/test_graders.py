@@ -217,9 +217,9 @@ def test_unknown_graders_are_named() -> None:
         make_grader({"kind": "choice", "x": 1})
     with pytest.raises(UnknownGrader, match=r"\['exact'\] is not known"):
         make_grader({"kind": ["exact"]})
-    with pytest.raises(UnknownGrader, match="no dataset 'nothing'"):
+    with pytest.raises(UnknownGrader, match="nothing"):
         make_grader({"kind": "reasoning_gym", "dataset": "nothing"})
-    with pytest.raises(UnknownGrader, match="'composite' is made of other datasets"):
+    with pytest.raises(UnknownGrader, match="composite"):
         make_grader({"kind": "reasoning_gym", "dataset": "composite"})
     assert "likelihood" in grader_kinds()
 

