@@ -28,10 +28,10 @@ def machine_of(backbone: Backbone) -> str:
 def commit() -> str | None:
     """Short name of the commit that is checked out, with `+` if files differ from it; None without git."""
     try:
-        said = subprocess.run(  # a fixed command
+        described = subprocess.run(  # a fixed command
             ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"],  # noqa: S607  # whichever git there is
             cwd=RESULTS.parent, capture_output=True, text=True, check=True,
         )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.stdout.strip()
+    return described.stdout.strip()

@@ -20,10 +20,10 @@ from rich.table import Table
 from bench.learning.cells import RESULTS, Cells
 from bench.learning.material import Material
 from bench.learning.outcome import write_outcome
-from bench.learning.plan import CHOICES, DEFAULT_TASKS, Plan
+from bench.learning.plan import CHOICES, DEFAULT_TASKS, LearningPlan
 from bench.learning.report import LAB_BOOK, PAGE, write_pages
 from bench.learning.schedule import Unit, pending, run, seconds_left, units
-from bench.learning.serving import Serving
+from bench.learning.serving import SystemServing
 from bench.learning.systems import METHODS
 from bench.learning.training import Workplace
 from bench.report import machine_of
@@ -58,7 +58,7 @@ def main() -> None:
 
     budget = arguments.budget_minutes
     left = run(
-        Serving(work, arguments.prompt_bytes),
+        SystemServing(work, arguments.prompt_bytes),
         arguments.methods,
         seeds,
         budget_seconds=None if budget is None else 60 * budget,
@@ -72,7 +72,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=Plan.model)
+    parser.add_argument("--model", default=LearningPlan.model)
     parser.add_argument("--models", type=Path, default=Path.home() / ".memgen" / "models", help="converted models")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".memgen" / "bench-learning", help="weights, games")
     parser.add_argument("--results", type=Path, default=RESULTS, help="cells; learning.json is written beside it")
@@ -82,11 +82,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=list(CHOICES), default=list(DEFAULT_TASKS), help="in this order")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0, help="so that several processes may each do some")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=Plan.dtype, help="of the base's weights")
-    parser.add_argument("--steps", type=int, default=Plan.steps, help="optimizer steps of SFT on each task")
-    parser.add_argument("--items", type=int, default=Plan.items, help="held-out items of each task")
-    parser.add_argument("--lora-rates", type=float, nargs="+", default=list(Plan.lora_rates), help="one: not tuned")
-    parser.add_argument("--replay-share", type=float, default=Plan.replay_share)
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default=LearningPlan.dtype, help="of the base's weights"
+    )
+    parser.add_argument("--steps", type=int, default=LearningPlan.steps, help="optimizer steps of SFT on each task")
+    parser.add_argument("--items", type=int, default=LearningPlan.items, help="held-out items of each task")
+    parser.add_argument(
+        "--lora-rates", type=float, nargs="+", default=list(LearningPlan.lora_rates), help="one: not tuned"
+    )
+    parser.add_argument("--replay-share", type=float, default=LearningPlan.replay_share)
     parser.add_argument("--budget-minutes", type=float, help="begin no further piece of work after so long")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 is its own choice")
     parser.add_argument("--prompt-bytes", type=int, default=2 * 2**30, help="memory for prompts already read")
@@ -94,9 +98,9 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _plan(arguments: argparse.Namespace) -> Plan:
+def _plan(arguments: argparse.Namespace) -> LearningPlan:
     return replace(
-        Plan(),
+        LearningPlan(),
         model=arguments.model,
         dtype=arguments.dtype,
         tasks=tuple(CHOICES[label] for label in arguments.tasks),

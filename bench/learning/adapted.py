@@ -17,7 +17,7 @@ from memgen.backbone.lora import Lora, LoraTokens
 
 
 class AdaptedDecoder:
-    """A `memgen.backbone.decoder.Decoder`."""
+    """A `memgen.backbone.decoder.Decoder` that adds the LoRA for every token."""
 
     def __init__(self, decoder: Decoder, lora: Lora) -> None:
         self.kv_shape: KVShape = decoder.kv_shape
@@ -36,7 +36,11 @@ class AdaptedDecoder:
         present: Tensor | None = None,
         checkpointing: bool = False,
     ) -> Tensor:
-        """As the base's, adapted. `lora` would be a memory's; none is woven into an adapted base."""
+        """Run the base's forward pass with the adapter on.
+
+        Raises:
+            ValueError: `lora` is given, which would be a memory's; none is woven into an adapted base.
+        """
         if lora is not None:
             raise ValueError("an adapted base serves without memories; got the adapters of one")
         return self._decoder.forward(embeds, window, self._lora, present=present, checkpointing=checkpointing)

@@ -5,7 +5,7 @@
     trained/<system>                how a system's last link was trained
     scores/<system>/<label>         what a system scored on a task's held-out items
     text/<system>                   what a system's loss on ordinary text is
-    recipe-<digest>/                the last three of memories, whose recipe (`Plan.recipe`) changes nothing of others
+    recipe-<digest>/                the last three of memories: their recipe (`LearningPlan.recipe`) changes no others
 
 Weights are not here but in a cache folder (`Workplace.weights`).
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from bench import report
 from bench.learning.pack import Pack
-from bench.learning.plan import Plan, plan_from
+from bench.learning.plan import LearningPlan, plan_from
 from bench.learning.systems import System, has_memory
 from memgen.errors import ArtifactMismatch
 
@@ -33,7 +33,7 @@ Cell = dict[str, Any]
 class Cells:
     """The results of one plan."""
 
-    def __init__(self, plan: Plan, results: Path = RESULTS) -> None:
+    def __init__(self, plan: LearningPlan, results: Path = RESULTS) -> None:
         self.plan = plan
         self.pack = Pack(results / f"{plan.digest}{_SUFFIX}")
 
@@ -41,7 +41,7 @@ class Cells:
         """Note what is about to run: the base's revision, the command, and the machine and code.
 
         Raises:
-            ArtifactMismatch: the results at hand are of another base.
+            ArtifactMismatch: the stored results are of another base.
         """
 
         def noted(known: Cell | None) -> Cell:
@@ -63,7 +63,7 @@ class Cells:
 
     @property
     def heading(self) -> Cell:
-        """What `begin` noted."""
+        """The plan, revision, commands and machines that `begin` noted."""
         return self.pack.get("plan") or {"commands": [], "revision": None, "where": []}
 
     @property
@@ -114,7 +114,7 @@ class Cells:
         self.pack.put("made", {"date": datetime.now(UTC).date().isoformat(), "commit": report.commit()})
 
 
-def stored_plans(results: Path = RESULTS) -> dict[str, Plan]:
+def stored_plans(results: Path = RESULTS) -> dict[str, LearningPlan]:
     """Plans with results by digest, the one with most scores first."""
     packs = {path.name.removesuffix(_SUFFIX): Pack(path) for path in results.glob(f"*{_SUFFIX}")}
     found = {digest: noted["plan"] for digest, pack in packs.items() if (noted := pack.get("plan")) is not None}
@@ -123,7 +123,7 @@ def stored_plans(results: Path = RESULTS) -> dict[str, Plan]:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
-    """Whole or not at all, also if the process is killed."""
+    """Write the file whole or not at all, also if the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, staging = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     with os.fdopen(handle, "w") as file:

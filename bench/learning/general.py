@@ -42,8 +42,12 @@ def note_text(work: Workplace, system: System) -> None:
         host, memory = host_of(work, part)
         for number, loss in zip(numbers, _losses(host, memory, [examples[n] for n in numbers]), strict=True):
             losses[number] = loss
-    served = {part.name: list(parts).count(part) for part in dict.fromkeys(parts)}
-    cell: Cell = {"nll": sum(losses) / len(losses), "served_by": served, "losses": [round(loss, 5) for loss in losses]}
+    served_by = {part.name: list(parts).count(part) for part in dict.fromkeys(parts)}
+    cell: Cell = {
+        "nll": sum(losses) / len(losses),
+        "served_by": served_by,
+        "losses": [round(loss, 5) for loss in losses],
+    }
     work.cells.note_text(system, cell)
 
 

@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from bench.learning.plan import Plan, TaskChoice
+from bench.learning.plan import LearningPlan, TaskChoice
 from bench.learning.systems import Link
 from bench.router.prompts import ordinary_text
 from memgen.backbone.loading import Backbone
@@ -29,7 +29,7 @@ VALIDATION = "validation"
 class Material:
     """Made once a run; what is slow to make is kept."""
 
-    def __init__(self, plan: Plan, backbone: Backbone, games: Path) -> None:
+    def __init__(self, plan: LearningPlan, backbone: Backbone, games: Path) -> None:
         """`games` is a folder where TextWorld keeps its compiled games."""
         self.plan = plan
         self.backbone = backbone
@@ -43,7 +43,7 @@ class Material:
         return [self._task(choice) for choice in self.plan.tasks]
 
     def validation_items(self) -> Sequence[TaskItem]:
-        """Of the first task and seed 0: training items beyond those trained on."""
+        """Training items of the first task, seed 0, beyond those trained on."""
         trained = self.plan.tasks[0].training_items
         found = self.tasks[0].training_items(trained + self.plan.validation_items, seed=0)[trained:]
         if not found:
@@ -54,7 +54,7 @@ class Material:
         return found
 
     def sft_examples(self, link: Link, seed: int) -> ExampleSet:
-        """Of the link's task and, with replay, of all tasks before it in equal parts."""
+        """Examples of the link's task and, with replay, of all tasks before it in equal parts."""
         own = self.examples(link.task, seed)
         old = [self.examples(task, seed).examples[: self.plan.replay_examples] for task in range(link.task)]
         mixed = (*own.examples, *_in_turns(old, self._replayed(len(own.examples), link)))

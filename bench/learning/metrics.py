@@ -1,4 +1,4 @@
-"""What the cells say: the matrix R of a method and seed, what follows from it, and how sure that is.
+"""Metrics of a method from its cells: the matrix R of each seed, ACC, BWT and FWT, intervals and comparisons.
 
 R[i, j] is the mean reward on the held-out items of task j once the tasks up to i were learned (docs of
 `memgen.evaluation.forgetting`). Items are the same for every method and seed, so methods are compared item by item.
@@ -15,18 +15,18 @@ from scipy import stats
 
 from bench.learning.cells import Cells
 from bench.learning.schedule import chosen_rate
-from bench.learning.systems import METHODS, Base, System
+from bench.learning.systems import METHODS, BareBase, System
 from memgen.evaluation.forgetting import average_accuracy, backward_transfer, forgetting, forward_transfer
 from memgen.generation.intervals import wilson_interval
 
-Interval = tuple[float, float]
+ConfidenceInterval = tuple[float, float]
 _DRAWS = 4000
 _SURE = 0.95
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """Of one method and seed."""
+    """Metrics of one method and seed."""
 
     matrix: list[list[float | None]]
     acc: float
@@ -36,23 +36,23 @@ class SeedResult:
     in_domain: float
     """Mean over the tasks of the score just after each was learned."""
     forgotten: list[float | None] | None
-    """By task; None while the matrix below its diagonal has gaps."""
+    """Forgetting by task; None while the matrix below its diagonal has gaps."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodComparison:
     """One method less another at the end of training, on the same items, means over seeds."""
 
     difference: float
-    """Of ACC."""
-    interval: Interval
-    """95%, bootstrap over items within each task."""
+    """Difference of ACC."""
+    interval: ConfidenceInterval
+    """95% interval of the difference, bootstrapped over items within each task."""
     better: int
-    """Items of seed 0 that only the one solved wholly."""
+    """Items of the first seed that only `one` solved wholly."""
     worse: int
-    """That only the other solved."""
+    """Items of the first seed that only `other` solved wholly."""
     p_value: float
-    """Of these two numbers, if none were better (exact McNemar test)."""
+    """Probability of such counts if neither were better (exact McNemar test)."""
 
 
 def system_at(cells: Cells, method: str, stage: int, task: int, seed: int) -> System:
@@ -67,12 +67,12 @@ def score(cells: Cells, method: str, stage: int, task: int, seed: int) -> float 
 
 
 def base_row(cells: Cells) -> list[float | None]:
-    cells_of_base = [cells.scored(Base(), label) for label in cells.plan.labels]
+    cells_of_base = [cells.scored(BareBase(), label) for label in cells.plan.labels]
     return [None if cell is None else float(cell["score"]) for cell in cells_of_base]
 
 
 def seed_result(cells: Cells, method: str, seed: int) -> SeedResult | None:
-    """None while ACC, BWT or FWT can't be told."""
+    """Metrics of one seed; None while a score that ACC, BWT or FWT needs is missing."""
     count = len(cells.plan.tasks)
     matrix = [[score(cells, method, stage, task, seed) for task in range(count)] for stage in range(count)]
     base, learned_at = base_row(cells), range(count)
@@ -94,13 +94,13 @@ def seed_result(cells: Cells, method: str, seed: int) -> SeedResult | None:
 
 
 def seed_results(cells: Cells, method: str, seeds: int) -> dict[int, SeedResult]:
-    """By seed, those that are complete."""
+    """Metrics by seed, of the seeds that are complete."""
     found = {seed: seed_result(cells, method, seed) for seed in range(seeds)}
     return {seed: result for seed, result in found.items() if result is not None}
 
 
 def last_scores(cells: Cells, method: str, seed: int, task: int) -> NDArray[np.float64]:
-    """Of each held-out item at the end of training, `(N,)`."""
+    """Score of each held-out item at the end of training, `(N,)`."""
     last = len(cells.plan.tasks) - 1
     cell = cells.scored(system_at(cells, method, last, task, seed), cells.plan.labels[task])
     if cell is None:
@@ -109,12 +109,12 @@ def last_scores(cells: Cells, method: str, seed: int, task: int) -> NDArray[np.f
 
 
 def mean_scores(cells: Cells, method: str, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
-    """Of each task's items at the end of training, means over the seeds."""
+    """Scores of each task's items at the end of training, means over the seeds."""
     tasks = range(len(cells.plan.tasks))
     return [np.mean([last_scores(cells, method, seed, task) for seed in seeds], axis=0) for task in tasks]
 
 
-def item_interval(by_task: Sequence[NDArray[np.float64]]) -> Interval:
+def item_interval(by_task: Sequence[NDArray[np.float64]]) -> ConfidenceInterval:
     """95% of the mean over tasks of the mean over items, bootstrapped over items within each task.
 
     A task whose items are all alike adds nothing to the width: for `[[1, 1], [0, 0]]` it is (0.5, 0.5).
@@ -125,7 +125,7 @@ def item_interval(by_task: Sequence[NDArray[np.float64]]) -> Interval:
     return float(low), float(high)
 
 
-def seed_interval(values: Sequence[float]) -> Interval | None:
+def seed_interval(values: Sequence[float]) -> ConfidenceInterval | None:
     """95% of the mean over seeds by Student's t; None of fewer than two. For `[0, 2]`: 1 plus and minus 12.7062."""
     if len(values) < 2:
         return None
@@ -134,8 +134,8 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
     return mean - half, mean + half
 
 
-def compare(cells: Cells, one: str, other: str, seeds: Sequence[int]) -> Comparison:
-    """`one` less `other`."""
+def compare(cells: Cells, one: str, other: str, seeds: Sequence[int]) -> MethodComparison:
+    """Compare two methods at the end of training: `one` less `other`."""
     ours, theirs = mean_scores(cells, one, seeds), mean_scores(cells, other, seeds)
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     tasks = range(len(cells.plan.tasks))
@@ -143,9 +143,9 @@ def compare(cells: Cells, one: str, other: str, seeds: Sequence[int]) -> Compari
     better, worse = int((solved[0] & ~solved[1]).sum()), int((solved[1] & ~solved[0]).sum())
     p_value = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
     mean = float(np.mean([scores.mean() for scores in differences]))
-    return Comparison(mean, item_interval(differences), better, worse, p_value)
+    return MethodComparison(mean, item_interval(differences), better, worse, p_value)
 
 
-def share_interval(scores: NDArray[np.float64]) -> Interval:
+def share_interval(scores: NDArray[np.float64]) -> ConfidenceInterval:
     """95% (Wilson) of the mean of items' scores `(N,)`, each 0 to 1; too wide where scores are not 0 or 1."""
     return wilson_interval(float(scores.sum()), len(scores))

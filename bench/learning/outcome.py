@@ -18,7 +18,7 @@ from bench.learning.metrics import (
     system_at,
 )
 from bench.learning.schedule import chosen_rate, pending
-from bench.learning.systems import METHODS, Base, Routed, System, Trained, is_ours
+from bench.learning.systems import METHODS, BareBase, Routed, System, Trained, is_ours
 
 LEAST_BWT = -0.01
 """The claim: forgetting of no more than a point."""
@@ -26,14 +26,16 @@ LEAST_BWT = -0.01
 
 @dataclass(frozen=True)
 class Cost:
+    """What training and answering took, for one method and seed."""
+
     train_seconds: float
     added_parameters: int
     tokens_per_second: float | None
-    """Of training by examples, prompt and answer tokens; None without."""
+    """Prompt and answer tokens of SFT in a second; None without such training."""
     answer_seconds: float
-    """For an item, at the end of training."""
+    """Seconds of an item at the end of training."""
     prompt_tokens: float
-    """Of an item, all turns."""
+    """Prompt tokens of an item, all turns together."""
 
 
 def outcome(cells: Cells, seeds: int) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def _method(cells: Cells, name: str, found: dict[int, SeedResult]) -> dict[str, 
 
 
 def cost(cells: Cells, method: str, seed: int) -> Cost:
-    """What it took to come to the end of training, and what an item costs then."""
+    """Cost of training to the end, and of an item after it."""
     last = len(cells.plan.tasks) - 1
     ends = {system_at(cells, method, last, task, seed) for task in range(last + 1)}
     trained = [cell for end in ends for cell in _trainings(cells, end)]
@@ -204,7 +206,7 @@ def _text(cells: Cells, method: str, seed: int) -> Cell | None:
 
 
 def text_of_base(cells: Cells) -> float | None:
-    cell = cells.text(Base())
+    cell = cells.text(BareBase())
     return None if cell is None else float(cell["nll"])
 
 

@@ -2,7 +2,7 @@
 
 The file is a row of gzip members, each of one or more lines `{"key": ..., "value": ...}`; `zcat` shows it. Of the lines
 of one key the last holds, and `null` means that there is none. An append is one member, written under an exclusive
-lock of the file and synced to disk before the lock is given up. What a process left half written is a torn last member:
+lock of the file and synced to disk before the lock is released. What a process left half written is a torn last member:
 readers pass over it and say so, the next append cuts it off.
 
 Knows nothing of plans, systems or scores. Locks are `flock`s: all processes must be on one machine.

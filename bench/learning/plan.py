@@ -18,10 +18,10 @@ class TaskChoice:
     """A task of the catalogue with its options."""
 
     label: str
-    """Short; names files."""
+    """Short name; it is part of keys of cells."""
     domain: str
     name: str
-    """As `memgen.tasks.catalogue.make_task` takes it."""
+    """Name in the catalogue, for `memgen.tasks.catalogue.make_task`."""
     options: Mapping[str, Any] = field(default_factory=dict)
     training_items: int = 400
 
@@ -87,15 +87,15 @@ _RECIPE = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class LearningPlan:
     """Steps, batch, data and order of examples are the same for the memory and for LoRA SFT of the base."""
 
     tasks: tuple[TaskChoice, ...] = tuple(CHOICES[label] for label in DEFAULT_TASKS)
     """In the order in which they are learned."""
     model: str = "smollm2-135m-instruct"
     dtype: str = "bfloat16"
-    """Of the base, `bfloat16` or `float32`: said here rather than left to the machine, so that a result stands beside
-    those of its own number format only."""
+    """Type of the base's weights, `bfloat16` or `float32`; a part of the plan and not the machine's choice, so that
+    results of two number formats never stand together."""
     items: int = 200
     """Held-out items of a task."""
     steps: int = 60
@@ -103,36 +103,35 @@ class Plan:
     batch_size: int = 8
     max_example_tokens: int = 640
     replay_share: float = 0.5
-    """Of the examples of a stage, those of earlier tasks, where a method replays."""
+    """Share of a stage's examples that are of earlier tasks, where a method replays."""
     replay_examples: int = 200
-    """Kept of each earlier task."""
+    """Examples kept of each earlier task."""
     lora_rates: tuple[float, ...] = (2e-3,)
-    """Learning rates of LoRA SFT; of several, the best on validation items of the first task is used. Both sides' were
-    chosen on another task: this is the best of three there (learning_speed.json), and the memory's is the default of
-    `TrainingConfig` (docs/method.md)."""
+    """Learning rates of LoRA SFT; of several, the best on validation items of the first task is used. Both sides'
+    rates were chosen on another task: this one in learning_speed.json; the memory's is `TrainingConfig`'s default."""
     validation_items: int = 60
     demonstrations: int = 4
-    """At most, in a prompt of few-shot and of retrieval."""
+    """Most demonstrations in a prompt of few-shot and of retrieval."""
     demonstration_tokens: int = 400
-    """At most, all demonstrations of a prompt together."""
+    """Most tokens of all demonstrations of a prompt together."""
     router_prompts: int = 100
-    """Of a task, that its region is learned from."""
+    """Prompts of a task that the router learns its region from."""
     reread_tokens: int = 512
-    """Of a memory whose weaver reads the prompt again. Training prompts of the default tasks have 309 at most."""
+    """Tokens of the prompt that a weaver reads again, where it does; the default tasks' training prompts have fewer."""
     grpo_steps: int = 24
     grpo_items: int = 8
-    """Of a step."""
+    """Items of one GRPO step."""
     group_size: int = 8
-    """Rollouts of an item, for weaver and trigger."""
+    """Rollouts of an item, in GRPO of weaver and trigger."""
     trigger: str = "lora"
     trigger_steps: int = 24
     trigger_items: int = 8
     outside: TaskChoice | None = CHOICES["number-format"]
     """A task that nobody learns, on which the trigger may see where memory does not help."""
     texts: int = 60
-    """Pieces of ordinary text."""
+    """Pieces of ordinary text whose loss is measured."""
     text_tokens: int = 192
-    """Of a piece: the first half is read, the second predicted."""
+    """Tokens of a piece: the first half is read, the second predicted."""
     memory: Mapping[str, Any] = field(default_factory=lambda: MemoryConfig().to_mapping())
     """This and the following: a config's fields as they are where the plan does not say them itself. They stand here in
     full, so that a plan with other defaults is another plan."""
@@ -177,7 +176,7 @@ class Plan:
         return MemoryConfig.from_mapping(fields)
 
     def sft_config(self, seed: int, times: int = 1) -> TrainingConfig:
-        """`times` the steps."""
+        """The config of SFT in `times` the plan's steps."""
         return replace(
             TrainingConfig.from_mapping(dict(self.weaver_sft)),
             steps=times * self.steps,
@@ -216,8 +215,8 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def plan_from(values: Mapping[str, Any]) -> Plan:
+def plan_from(values: Mapping[str, Any]) -> LearningPlan:
     """The plan that `asdict` gave, also through JSON."""
     tasks = tuple(TaskChoice(**task) for task in values["tasks"])
     outside = TaskChoice(**values["outside"]) if values["outside"] else None
-    return Plan(**{**values, "tasks": tasks, "outside": outside, "lora_rates": tuple(values["lora_rates"])})
+    return LearningPlan(**{**values, "tasks": tasks, "outside": outside, "lora_rates": tuple(values["lora_rates"])})

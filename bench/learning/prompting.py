@@ -13,7 +13,7 @@ from memgen.text.chat import Answer, ChatMessage
 
 Messages = Sequence[ChatMessage]
 Prompting = Callable[[Messages], list[ChatMessage]]
-"""From the opening of a conversation to the opening with demonstrations in it."""
+"""Takes the opening of a conversation, returns it with demonstrations in it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Prompted:
 
 
 def prompting_of(material: Material, system: FewShot | Retrieval, task: int | None) -> Prompting:
-    """How a system writes its prompts; `task` is the task at hand, None if there is none."""
+    """How a system writes its prompts; `task` is the item's task, None for ordinary text."""
     if isinstance(system, Retrieval):
         return _retrieving(material, system)
     shown = [] if task is None else _fitting(material, material.demonstrations(task, system.seed))

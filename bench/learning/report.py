@@ -22,7 +22,7 @@ PAGE = _ROOT / "docs" / "results.md"
 LAB_BOOK = _ROOT / "research" / "learning.md"
 _SEPARATE_LORAS = report.RESULTS / "lora_a_task.json"
 _BEGIN, _END = "<!-- by hand: begin -->", "<!-- by hand: end -->"
-_NO_NOTES = "_Nothing was said about these numbers yet._"
+_NO_NOTES = "_No notes on these numbers yet._"
 
 
 def write_pages(cells: Cells, document: dict[str, Any], page: Path, lab_book: Path) -> None:

@@ -1,7 +1,7 @@
 """Which of a routed system's parts serves a prompt, or the bare base (`memgen.routing.router`).
 
-The router is learned from training prompts of the tasks up to the system's stage, and never told a task. A game goes
-where its first prompt is sent.
+The router is learned from training prompts of the tasks up to the system's stage, and never gets
+the name of a task. A game goes where its first prompt is sent.
 """
 
 import tempfile
@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.learning.systems import Base, Routed, Trained
+from bench.learning.systems import BareBase, Routed, Trained
 from bench.learning.training import Workplace
 from memgen.backbone.states import prompt_states
 from memgen.routing.router import Router
@@ -19,12 +19,12 @@ from memgen.routing.router import Router
 _BATCH = 16
 
 
-def parts_for(work: Workplace, system: Routed, states: Tensor) -> list[Base | Trained]:
+def parts_for(work: Workplace, system: Routed, states: Tensor) -> list[BareBase | Trained]:
     """What serves each of the prompts with states `(N, H)`."""
     known = {work.plan.labels[task]: _training_states(work, task, system.seed) for task in range(system.stage + 1)}
     router = Router.fit(work.backbone, known)
     parts = dict(zip(known, system.parts, strict=True))
-    return [Base() if route.task is None else parts[route.task] for route in router.route(states)]
+    return [BareBase() if route.task is None else parts[route.task] for route in router.route(states)]
 
 
 def held_out_states(work: Workplace, task: int) -> Tensor:

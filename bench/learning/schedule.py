@@ -2,7 +2,7 @@
 
 The end of training and each task just after it was learned come first, for all methods and seed after seed: ACC and
 BWT. Then the task before it is learned (FWT) and ordinary text, then the rest of the matrix. Cheap methods come before
-dear ones (`systems.METHODS`).
+expensive ones (`systems.METHODS`).
 """
 
 import statistics
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from bench.learning.cells import Cell, Cells
 from bench.learning.general import note_text
 from bench.learning.material import VALIDATION
-from bench.learning.plan import Plan
-from bench.learning.serving import Serving
-from bench.learning.systems import METHODS, Base, Routed, System, Trained, tuning_candidates
+from bench.learning.plan import LearningPlan
+from bench.learning.serving import SystemServing
+from bench.learning.systems import METHODS, BareBase, Routed, System, Trained, tuning_candidates
 from bench.learning.training import ensure_trained
 
 TRAIN, SCORE, VALIDATE, TEXT = "train", "score", "validate", "text"
@@ -29,10 +29,10 @@ class Unit:
     """`train`, `score`, `validate` or `text`."""
     system: System
     task: int = 0
-    """That is scored; 0 otherwise."""
+    """Task that is scored; 0 for other actions."""
 
     def cell(self, cells: Cells) -> Cell | None:
-        """Its result, None if it is not done."""
+        """The result, None if the unit is not done."""
         if self.action == TRAIN:
             return cells.trained(self.system)
         if self.action == TEXT:
@@ -72,15 +72,15 @@ def units(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> list[Un
 def _units(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> Iterator[Unit]:
     plan = cells.plan
     rate = chosen_rate(cells) or plan.lora_rates[0]
-    # FWT, the router and the loss of text are told beside the bare base, whichever methods are asked for.
-    yield from (Unit(SCORE, Base(), task) for task in range(len(plan.tasks)))
-    yield Unit(TEXT, Base())
+    # FWT, the router and the loss of text are compared with the bare base, whichever methods are chosen.
+    yield from (Unit(SCORE, BareBase(), task) for task in range(len(plan.tasks)))
+    yield Unit(TEXT, BareBase())
     for seed in seeds:
         for name in methods:
             if len(plan.lora_rates) > 1 and name.startswith("lora"):
                 for candidate in tuning_candidates(plan):
                     yield from (Unit(TRAIN, candidate), Unit(VALIDATE, candidate))
-            for stage, task in _telling(plan):
+            for stage, task in _deciding(plan):
                 yield from _scored(METHODS[name].system(stage, task, seed, rate), task)
         for name in methods:
             for task in range(1, len(plan.tasks)):
@@ -94,15 +94,15 @@ def _units(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> Iterat
                     yield from _scored(METHODS[name].system(stage, task, seed, rate), task)
 
 
-def _telling(plan: Plan) -> Iterator[tuple[int, int]]:
-    """(stage, task): what ACC and BWT are made of. The diagonal first, for it trains from stage to stage."""
+def _deciding(plan: LearningPlan) -> Iterator[tuple[int, int]]:
+    """(stage, task) of the scores that ACC and BWT need; the diagonal first, for it trains from stage to stage."""
     last = len(plan.tasks) - 1
     yield from ((task, task) for task in range(last))
     yield from ((last, task) for task in range(len(plan.tasks)))
 
 
 def _scored(system: System, task: int) -> Iterator[Unit]:
-    """The scoring, behind the trainings that it needs."""
+    """The units of a score: the trainings that it needs come first."""
     if isinstance(system, Trained):
         yield from (Unit(TRAIN, one) for one in system.lineage)
     if isinstance(system, Routed):
@@ -113,7 +113,7 @@ def _scored(system: System, task: int) -> Iterator[Unit]:
 
 
 def run(
-    serving: Serving,
+    serving: SystemServing,
     methods: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -143,7 +143,7 @@ def pending(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> list[
     return [unit for unit in units(cells, methods, seeds) if unit.cell(cells) is None]
 
 
-def _do(serving: Serving, unit: Unit) -> None:
+def _do(serving: SystemServing, unit: Unit) -> None:
     if unit.action == TRAIN and isinstance(unit.system, Trained):
         ensure_trained(serving.work, unit.system)
     elif unit.action == VALIDATE and isinstance(unit.system, Trained):

@@ -9,7 +9,7 @@ from bench.learning.cells import Cell
 from bench.learning.material import VALIDATION
 from bench.learning.prompting import PromptedItem, prompting_of
 from bench.learning.routing import held_out_states, parts_for
-from bench.learning.systems import LORAS, Base, FewShot, Majority, Retrieval, Routed, System, Trained
+from bench.learning.systems import LORAS, BareBase, FewShot, Majority, Retrieval, Routed, System, Trained
 from bench.learning.training import MEMORY_NAME, Workplace, ensure_trained, load_adapter, load_memory
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.evaluation.episodes import score_task
@@ -23,22 +23,22 @@ _PROMPT_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of some items, in their order."""
+class SystemScores:
+    """What a system scored on some items, in their order."""
 
     scores: tuple[float, ...]
     answers: tuple[str, ...]
     """Fewer than items where they come from a cell."""
     seconds: float
     prompt_tokens: int = 0
-    """Of all turns."""
+    """Tokens of the prompts of all turns."""
     new_tokens: int = 0
     asked: int = 0
     """Decision points."""
     invoked: int = 0
 
     def cell(self) -> Cell:
-        """As it is kept; of the answers only a few, to be looked at."""
+        """The cell that is stored; only a few of the answers are kept, for a look at them."""
         return {
             "score": sum(self.scores) / len(self.scores),
             "seconds": round(self.seconds, 2),
@@ -51,7 +51,7 @@ class Scores:
         }
 
 
-class Serving:
+class SystemServing:
     """Answers items. Prompts that the bare base has read are kept for all memories."""
 
     def __init__(self, work: Workplace, prompt_bytes: int) -> None:
@@ -72,7 +72,7 @@ class Serving:
         scores = self.score(system, 0, self.work.material.validation_items())
         self.work.cells.note_scores(system, VALIDATION, scores.cell())
 
-    def score(self, system: System, task: int, items: Sequence[TaskItem]) -> Scores:
+    def score(self, system: System, task: int, items: Sequence[TaskItem]) -> SystemScores:
         """Let one system answer; a routed one has `note_scores` only."""
         material = self.work.material
         if isinstance(system, Majority):
@@ -87,7 +87,7 @@ class Serving:
         found = score_task(host, memory, items, max_new_tokens=new_tokens, batch_size=BATCH, prompts=prompts)
         turns = [turn for episode in found.episodes for turn in episode.turns]
         decisions = [decision for turn in turns for decision in turn.generation.decisions]
-        return Scores(
+        return SystemScores(
             tuple(item.score for item in found.suite.items),
             tuple(item.answer for item in found.suite.items),
             found.suite.seconds,
@@ -108,21 +108,24 @@ class Serving:
         for part in dict.fromkeys(parts):
             numbers = [number for number, one in enumerate(parts) if one == part]
             whole = self.work.cells.scored(part, self.work.plan.labels[task])
-            if whole is None and (isinstance(part, Base) or part.chain[-1].task == task):
+            if whole is None and (isinstance(part, BareBase) or part.chain[-1].task == task):
                 whole = self.note_scores(part, task)
             if whole is None:
-                cell, places, share = self.score(part, task, [items[n] for n in numbers]).cell(), None, 1.0
+                cell, positions, share = self.score(part, task, [items[n] for n in numbers]).cell(), None, 1.0
             else:
-                cell, places, share = whole, numbers, len(numbers) / len(items)
+                cell, positions, share = whole, numbers, len(numbers) / len(items)
             for order, number in enumerate(numbers):
-                place = order if places is None else number
-                scores[number] = cell["scores"][place]
-                answers[number] = cell["answers"][place] if place < len(cell["answers"]) else ""
+                position = order if positions is None else number
+                scores[number] = cell["scores"][position]
+                answers[number] = cell["answers"][position] if position < len(cell["answers"]) else ""
             for key in totals:
                 totals[key] += share * cell[key]
         counts = {key: round(value) for key, value in totals.items() if key != "seconds"}
-        served = {part.name: parts.count(part) for part in dict.fromkeys(parts)}
-        return {**Scores(tuple(scores), tuple(answers), totals["seconds"], **counts).cell(), "served_by": served}
+        served_by = {part.name: parts.count(part) for part in dict.fromkeys(parts)}
+        return {
+            **SystemScores(tuple(scores), tuple(answers), totals["seconds"], **counts).cell(),
+            "served_by": served_by,
+        }
 
 
 def host_of(work: Workplace, system: System) -> tuple[AdapterHost, str | None]:
@@ -137,7 +140,7 @@ def host_of(work: Workplace, system: System) -> tuple[AdapterHost, str | None]:
     return host, MEMORY_NAME
 
 
-def _constant(answer: Answer, items: Sequence[TaskItem]) -> Scores:
+def _constant(answer: Answer, items: Sequence[TaskItem]) -> SystemScores:
     """The same answer at every turn of every item."""
     started = time.perf_counter()
     scores = []
@@ -153,4 +156,4 @@ def _constant(answer: Answer, items: Sequence[TaskItem]) -> Scores:
             environment.close()
         scores.append(reward)
     text = answer.content or str(list(answer.tool_calls))
-    return Scores(tuple(scores), (text,) * len(scores), time.perf_counter() - started)
+    return SystemScores(tuple(scores), (text,) * len(scores), time.perf_counter() - started)

@@ -8,7 +8,7 @@ what a system scored is kept under its name.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.learning.plan import Plan
+from bench.learning.plan import LearningPlan
 
 SFT, GRPO, TRIGGER = "sft", "grpo", "trigger"
 LORA, WIDE_LORA = "lora", "lora-wide"
@@ -35,7 +35,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Base:
+class BareBase:
     """The bare base."""
 
     name: str = "base"
@@ -43,7 +43,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Majority:
-    """The most frequent expert answer of the task at hand, whatever is asked."""
+    """The most frequent expert answer of the item's task, whatever the question."""
 
     seed: int
 
@@ -54,7 +54,7 @@ class Majority:
 
 @dataclass(frozen=True)
 class FewShot:
-    """The base behind fixed training examples of the task at hand. It is told which task that is."""
+    """The base behind fixed training examples of the item's task, whose name it gets."""
 
     seed: int
 
@@ -97,12 +97,12 @@ class Trained:
 
     @property
     def tasks(self) -> list[int]:
-        """That it was trained on, ascending."""
+        """Tasks that it was trained on, ascending."""
         return sorted({link.task for link in self.chain})
 
     @property
     def parent(self) -> "Trained | None":
-        """What the last link started from; None is nothing."""
+        """The system that the last link started from; None if it started afresh."""
         return Trained(self.family, self.seed, self.chain[:-1], self.rate) if len(self.chain) > 1 else None
 
     @property
@@ -118,7 +118,7 @@ class Routed:
     seed: int
     stage: int
     times: int = 1
-    """Of the SFT of each memory."""
+    """Factor on the plan's steps of SFT, for each memory."""
     then: str | None = None
     """What each memory is trained by after SFT: `grpo`, `trigger` or nothing."""
     family: str = MEMORY
@@ -143,7 +143,7 @@ class Routed:
         return Trained(self.family, self.seed, (*learned, *then))
 
 
-System = Base | Majority | FewShot | Retrieval | Trained | Routed
+System = BareBase | Majority | FewShot | Retrieval | Trained | Routed
 
 
 def has_memory(system: System) -> bool:
@@ -152,19 +152,19 @@ def has_memory(system: System) -> bool:
 
 
 @dataclass(frozen=True)
-class Method:
+class LearningMethod:
     """A way to go from task to task."""
 
     what: str
     after: Callable[[int, int, float], System]
     """The system after (stage, seed), with the learning rate of LoRA."""
     knows_task: bool = False
-    """Whether it is told which task an item is of; then it answers tasks to come as the bare base."""
+    """Whether it gets the name of an item's task; then it answers tasks to come as the bare base."""
 
     def system(self, stage: int, task: int, seed: int, rate: float) -> System:
         """What answers items of `task` once the tasks up to `stage` were learned; stage -1 is before all."""
         if stage < 0 or (self.knows_task and task > stage):
-            return Base()
+            return BareBase()
         return self.after(stage, seed, rate)
 
 
@@ -187,44 +187,46 @@ def _routed(
 
 
 METHODS = {
-    "base": Method("the bare base", lambda *_: Base()),
-    "majority": Method(
+    "base": LearningMethod("the bare base", lambda *_: BareBase()),
+    "majority": LearningMethod(
         "the most frequent expert answer of the task; told the task",
         lambda _, seed, __: Majority(seed),
         knows_task=True,
     ),
-    "memgen-isolated": Method(
+    "memgen-isolated": LearningMethod(
         "a memory a task, weaver SFT, chosen from the prompt by the router; not told the task", _routed()
     ),
-    "memgen-isolated-long": Method("memgen-isolated in twice the steps", _routed(times=2)),
-    "memgen-isolated-longer": Method("memgen-isolated in four times the steps", _routed(times=4)),
-    "memgen-isolated-longest": Method("memgen-isolated in eight times the steps", _routed(times=8)),
-    "memgen-rereading": Method(
+    "memgen-isolated-long": LearningMethod("memgen-isolated in twice the steps", _routed(times=2)),
+    "memgen-isolated-longer": LearningMethod("memgen-isolated in four times the steps", _routed(times=4)),
+    "memgen-isolated-longest": LearningMethod("memgen-isolated in eight times the steps", _routed(times=8)),
+    "memgen-rereading": LearningMethod(
         "memgen-isolated with weavers that read the prompt again (`reread_tokens`)", _routed(family=REREADING)
     ),
-    "memgen-rereading-long": Method("memgen-rereading in twice the steps", _routed(times=2, family=REREADING)),
-    "memgen-rereading-longer": Method("memgen-rereading in four times the steps", _routed(times=4, family=REREADING)),
-    "memgen-rereading-warm-long": Method(
+    "memgen-rereading-long": LearningMethod("memgen-rereading in twice the steps", _routed(times=2, family=REREADING)),
+    "memgen-rereading-longer": LearningMethod(
+        "memgen-rereading in four times the steps", _routed(times=4, family=REREADING)
+    ),
+    "memgen-rereading-warm-long": LearningMethod(
         "memgen-rereading-long, each memory started from the one of the task before",
         _routed(times=2, family=REREADING, warm=True),
     ),
-    "memgen-replay": Method("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
-    "lora-replay": Method("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
-    "lora-replay-long": Method("lora-replay in twice the steps", _lora(replay=True, times=2)),
-    "lora-wide-replay-long": Method(
+    "memgen-replay": LearningMethod("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
+    "lora-replay": LearningMethod("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
+    "lora-replay-long": LearningMethod("lora-replay in twice the steps", _lora(replay=True, times=2)),
+    "lora-wide-replay-long": LearningMethod(
         "lora-replay-long with LoRA on all linear layers", _lora(replay=True, times=2, family=WIDE_LORA)
     ),
-    "lora": Method("LoRA SFT of the base, task after task", _lora(replay=False)),
-    "memgen-sequential": Method("one memory, weaver SFT, task after task", _memory(replay=False)),
-    "few-shot": Method(
+    "lora": LearningMethod("LoRA SFT of the base, task after task", _lora(replay=False)),
+    "memgen-sequential": LearningMethod("one memory, weaver SFT, task after task", _memory(replay=False)),
+    "few-shot": LearningMethod(
         "fixed training examples in the prompt; told the task", lambda _, seed, __: FewShot(seed), knows_task=True
     ),
-    "expel": Method(
+    "expel": LearningMethod(
         "training examples retrieved into the prompt by BM25; not told the task",
         lambda stage, seed, _: Retrieval(seed, stage),
     ),
-    "memgen-grpo": Method("memgen-isolated, then weaver GRPO of each memory on its task", _routed(then=GRPO)),
-    "memgen-trigger": Method("memgen-isolated, then a trained trigger in each memory", _routed(then=TRIGGER)),
+    "memgen-grpo": LearningMethod("memgen-isolated, then weaver GRPO of each memory on its task", _routed(then=GRPO)),
+    "memgen-trigger": LearningMethod("memgen-isolated, then a trained trigger in each memory", _routed(then=TRIGGER)),
 }
 """By name, in the order in which they are run."""
 
@@ -233,6 +235,6 @@ def is_ours(method: str) -> bool:
     return method.startswith("memgen-")
 
 
-def tuning_candidates(plan: Plan) -> list[Trained]:
+def tuning_candidates(plan: LearningPlan) -> list[Trained]:
     """LoRA SFT of the first task at each rate; the best goes on as the first stage of seed 0."""
     return [Trained(LORA, 0, (Link(SFT, 0),), rate) for rate in plan.lora_rates]

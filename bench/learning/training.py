@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.learning.cells import Cell, Cells, write_json
 from bench.learning.material import Material
-from bench.learning.plan import Plan
+from bench.learning.plan import LearningPlan
 from bench.learning.systems import GRPO, LORAS, SFT, WIDE_LORA, Trained
 from bench.plain_lora import SHAPE, WIDE_SHAPE, PlainLora
 from memgen.artifacts.artifact import LORA_FILE, load_artifact, save_artifact
@@ -48,7 +48,7 @@ _NOTE = "trained.json"
 class Workplace:
     """What every piece of work needs."""
 
-    plan: Plan
+    plan: LearningPlan
     backbone: Backbone
     material: Material
     cells: Cells
@@ -202,7 +202,7 @@ def _trigger_grpo(work: Workplace, host: AdapterHost, system: Trained, checkpoin
     return cell, _artifact_report(cell, config.steps)
 
 
-def _grown(host: AdapterHost, plan: Plan, system: Trained) -> None:
+def _grown(host: AdapterHost, plan: LearningPlan, system: Trained) -> None:
     """A memory to train: the parent's weights if there is one, else a fresh one's."""
     host.create(MEMORY_NAME, plan.memory_config(rereads=system.rereads), seed=system.seed)
     if _PARENT in host.memories:

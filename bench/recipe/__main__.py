@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.plain_lora import SHAPE, PlainLora
+from bench.plain_lora import PlainLora
 from bench.recipe.first_loss import shuffled_calls, start_queries
-from bench.report import RESULTS
-from bench.speed.learning_speed import answer_with
+from bench.recipe.variants import RESULTS_FILE, VARIANTS, Variant
+from bench.speed.learning_speed import Answering, answer_with
 from bench.tool_calls import tool_calls
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig, TrainingConfig
@@ -39,92 +39,9 @@ from memgen.training.losses import mean_by_example
 from memgen.training.run_control import RunControl
 from memgen.training.weaver.sft import train_weaver
 
-RESULTS_FILE = RESULTS / "recipe.json"
-Answering = Callable[[list[tuple[int, ...]]], list[str]]
-
-
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-QUERY_VALUE = SHAPE.target_modules
-
 
 @dataclass(frozen=True)
-class Variant:
-    memory: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    start: str | None = None
-    """Of the queries, form `cache` (`first_loss.start_queries`); None is as a fresh memory starts."""
-    lora_rate: float | None = None
-    """Learning rate of LoRA SFT of the base instead of a memory."""
-    lora_modules: tuple[str, ...] = QUERY_VALUE
-    """Layers that LoRA SFT adapts."""
-
-
-_EIGHT = {"latents": 8, "inference_latents": 8}
-"""K of all recipes before the present one."""
-
-
-def _first(insertions: int, memory: dict[str, Any] | None = None, **training: Any) -> Variant:
-    """What else is given, and the first recipe: queries from random tokens, LoRA on q and v, 10 steps of warmup."""
-    shape: dict[str, Any] = {**_EIGHT, "max_insertions": insertions, "target_modules": QUERY_VALUE, **(memory or {})}
-    rates: dict[str, Any] = {"learning_rate": 4e-3, "query_learning_rate": 4e-3, "warmup_steps": 10}
-    return Variant(shape, {**rates, "query_start": "words", **training}, start="random tokens")
-
-
-def _second(memory: dict[str, Any] | None = None, **training: Any) -> Variant:
-    """What else is given, and the second recipe: all queries are line breaks, LoRA on q and v."""
-    rates = {"learning_rate": 4e-3, "query_learning_rate": 4e-3}
-    shape = {**_EIGHT, "target_modules": QUERY_VALUE, **(memory or {})}
-    return Variant(shape, {**rates, "query_start": "words", **training}, start="line breaks")
-
-
-def _third(memory: dict[str, Any] | None = None, **training: Any) -> Variant:
-    """What else is given, and the third recipe: the prompt's queries are a sentence, LoRA on all linear layers."""
-    shape = {**_EIGHT, "target_modules": LINEAR, **(memory or {})}
-    return Variant(shape, {**_LOWER, "query_start": "words", **training})
-
-
-_LOWER: dict[str, Any] = {"learning_rate": 2e-3, "query_learning_rate": 2e-3}
-
-VARIANTS = {
-    "defaults": Variant(),
-    "defaults, prompt only": Variant({"max_insertions": 0}),
-    "defaults, K 32": Variant({"latents": 32}),
-    "defaults, K 8 inside": Variant({"inference_latents": 8}),
-    "defaults, twice the steps": Variant(training={"steps": 120}),
-    "a sentence": _third(),
-    "a sentence, prompt only": _third({"max_insertions": 0}),
-    "a sentence, rank 32": _third({"rank": 32, "alpha": 64}),
-    "a sentence, K 16": _third({"latents": 16}),
-    "prompt only": _first(0),
-    "prompt only, rates 2e-3": _first(0, **_LOWER),
-    "prompt only, rates 8e-3": _first(0, learning_rate=8e-3, query_learning_rate=8e-3),
-    "prompt only, K 2": _first(0, {"latents": 2}),
-    "prompt only, K 32": _first(0, {"latents": 32}),
-    "prompt only, q k v o": _first(0, {"target_modules": LINEAR[:4]}),
-    "prompt only, all linear": _first(0, {"target_modules": LINEAR}),
-    "prompt only, all linear, alpha 128": _first(0, {"target_modules": LINEAR, "alpha": 128}),
-    "interleaved": _first(5),
-    "interleaved, all linear": _first(5, {"target_modules": LINEAR}),
-    "interleaved, rates 8e-3": _first(5, learning_rate=8e-3, query_learning_rate=8e-3),
-    "interleaved, warmup 3": _first(5, warmup_steps=3),
-    "interleaved, K 2 inside": _first(5, {"inference_latents": 2}),
-    "interleaved, embedding": _first(5, {"form": "embedding"}),
-    "line breaks": _second(),
-    "line breaks, K 32": _second({"latents": 32}),
-    "line breaks, all linear": _second({"target_modules": LINEAR}),
-    "line breaks, all linear, rates 2e-3": _second({"target_modules": LINEAR}, **_LOWER),
-    "line breaks, rates 2e-3": _second(**_LOWER),
-    "line breaks, rates 8e-3": _second(learning_rate=8e-3, query_learning_rate=8e-3),
-    "line breaks, twice the steps": _second(steps=120),
-    "LoRA SFT 1e-3": Variant(training={"warmup_steps": 10}, lora_rate=1e-3),
-    "LoRA SFT 2e-3": Variant(training={"warmup_steps": 10}, lora_rate=2e-3),
-    "LoRA SFT 2e-3, warmup 3": Variant(lora_rate=2e-3),
-    "LoRA SFT 1e-3, all linear": Variant(lora_rate=1e-3, lora_modules=LINEAR),
-}
-
-
-@dataclass(frozen=True)
-class Task:
+class RecipeTask:
     name: str
     examples: tuple[Example, ...]
     held_out: tuple[Example, ...]
@@ -136,11 +53,11 @@ class Task:
     every: int
 
 
-def easy_task(backbone: Backbone, steps: int) -> Task:
+def easy_task(backbone: Backbone, steps: int) -> RecipeTask:
     held_out = tool_calls(50, seed=1_000_000)
     items = tool_calls(640, seed=0, without=frozenset(item.request for item in held_out))
     prompts = [tokenize(backbone.tokenizer, render_prompt(backbone.tokenizer, i.messages[:1], None)) for i in held_out]
-    return Task(
+    return RecipeTask(
         "easy",
         _examples(backbone, [{"messages": item.messages} for item in items]),
         _examples(backbone, [{"messages": item.messages} for item in held_out]),
@@ -152,7 +69,7 @@ def easy_task(backbone: Backbone, steps: int) -> Task:
     )
 
 
-def hard_task(backbone: Backbone, steps: int) -> Task:
+def hard_task(backbone: Backbone, steps: int) -> RecipeTask:
     """BFCL's single calls; 120 held out."""
     fitting = [row for row in shuffled_calls() if len(_examples(backbone, [row])) == 1]
     held_out, training = fitting[:120], fitting[120:]
@@ -165,14 +82,16 @@ def hard_task(backbone: Backbone, steps: int) -> Task:
         return grader(parse_answer(text), Reference(item.reference.message, item.reference.metadata))
 
     prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
-    return Task("hard", _examples(backbone, training), _examples(backbone, held_out), prompts, grade, 90, steps, 20)
+    return RecipeTask(
+        "hard", _examples(backbone, training), _examples(backbone, held_out), prompts, grade, 90, steps, 20
+    )
 
 
 def _examples(backbone: Backbone, trajectories: Sequence[dict[str, Any]]) -> tuple[Example, ...]:
     return build_examples(backbone.tokenizer, trajectories, max_tokens=400).examples
 
 
-def run(backbone: Backbone, task: Task, variant: Variant) -> dict[str, Any]:
+def run(backbone: Backbone, task: RecipeTask, variant: Variant) -> dict[str, Any]:
     """Train one variant; its curve of training loss, held-out loss and accuracy. Seconds are of training alone."""
     config = TrainingConfig(**{"steps": task.steps, **variant.training})
     curve: list[dict[str, float]] = []
@@ -208,7 +127,7 @@ Look = Callable[[int, Callable[[], float], Answering], None]
 
 def _run_memory(
     backbone: Backbone,
-    task: Task,
+    task: RecipeTask,
     variant: Variant,
     config: TrainingConfig,
     look: Look,
@@ -237,7 +156,7 @@ def _run_memory(
 
 
 def _run_lora(
-    lora: PlainLora, backbone: Backbone, task: Task, config: TrainingConfig, look: Look, losses: list[float]
+    lora: PlainLora, backbone: Backbone, task: RecipeTask, config: TrainingConfig, look: Look, losses: list[float]
 ) -> None:
     for step in range(config.steps):
         losses.append(lora.step(batch_of_step(task.examples, config, step), schedule=config))
@@ -254,7 +173,7 @@ def _run_lora(
 
 @torch.no_grad()
 def _held_out_loss(
-    nll_of: Callable[[Sequence[Example]], tuple[torch.Tensor, torch.Tensor | None]], task: Task
+    nll_of: Callable[[Sequence[Example]], tuple[torch.Tensor, torch.Tensor | None]], task: RecipeTask
 ) -> float:
     total, size = 0.0, 20
     for start in range(0, len(task.held_out), size):

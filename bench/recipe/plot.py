@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.recipe.__main__ import RESULTS_FILE
+from bench.recipe.variants import RESULTS_FILE
 
 PICTURE = Path(__file__).parents[2] / "docs" / "recipe.svg"
 _SHOWN = ("LoRA SFT 2e-3", "prompt only", "line breaks", "defaults")

@@ -1,8 +1,8 @@
 """`python -m bench.router`: does each prompt reach its task's memory, and the rest the bare base?
 
 The real base reads prompts of six tasks, of five foreign kinds, and of kinds in between (`bench.router.prompts`), each
-once. Then, for each seed, every task's prompts are split anew: a router is fitted on some and asked about the others
-and about all foreign ones. Shares are means over the seeds; their 95% Wilson intervals count each prompt once. Prints
+once. Then, for each seed, every task's prompts are split anew: a router is fitted on some and routes the others
+and all foreign ones. Shares are means over the seeds; their 95% Wilson intervals count each prompt once. Prints
 tables and writes `bench/results/router.json`.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bench.report import RESULTS
 from bench.router import prompts as router_prompts
-from bench.router.prompts import Prompt
+from bench.router.prompts import RouterPrompt
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.backbone.prompt_cache import read_prompts
 from memgen.backbone.states import prompt_states
@@ -36,13 +36,13 @@ from memgen.text.chat import render_prompt, tokenize
 from workers.code_version import code_version
 
 BASE = "bare base"
-TAUGHT = f"{router_prompts.BEHIND} that a fifth of the fitted prompts had"
+LEARNED_BEHIND = f"{router_prompts.BEHIND} that a fifth of the fitted prompts had"
 BARS = {"accuracy": 0.95, "foreign_rejected": 0.9}
 
 
 @dataclass
 class Share:
-    """Of some prompts, those that went where they should; one count for each seed."""
+    """How many of some prompts went where they should; one count for each seed."""
 
     items: int = 0
     right: list[int] = field(default_factory=list)
@@ -90,17 +90,17 @@ class States:
         self._backbone = backbone
         self._known: dict[tuple[int, ...], Tensor] = {}
 
-    def read(self, groups: Sequence[Sequence[Prompt]]) -> None:
+    def read(self, groups: Sequence[Sequence[RouterPrompt]]) -> None:
         new = dict.fromkeys(ids for group in groups for ids in map(self.ids, group) if ids not in self._known)
         prompts = sorted(new, key=len)
         for start in track(range(0, len(prompts), 32), "reading prompts", transient=True):
             batch = prompts[start : start + 32]
             self._known.update(zip(batch, prompt_states(self._backbone, batch), strict=True))
 
-    def of(self, prompts: Sequence[Prompt]) -> Tensor:
+    def of(self, prompts: Sequence[RouterPrompt]) -> Tensor:
         return torch.stack([self._known[self.ids(prompt)] for prompt in prompts])
 
-    def ids(self, prompt: Prompt) -> tuple[int, ...]:
+    def ids(self, prompt: RouterPrompt) -> tuple[int, ...]:
         tokenizer = self._backbone.tokenizer
         return tokenize(tokenizer, render_prompt(tokenizer, prompt.messages, prompt.tools))
 
@@ -134,27 +134,27 @@ def measure(backbone: Backbone, states: States, *, fit: int, held_out: int, seed
         fitted = {task: pool[:fit] for task, pool in mixed.items()}
         router = Router.fit(backbone, fitted)
         for task, pool in mixed.items():
-            _ask(shares.tasks[task], router, {task: pool[fit:]})
+            _route(shares.tasks[task], router, {task: pool[fit:]})
         for kind, pool in foreign.items():
-            _ask(shares.foreign[kind], router, {BASE: pool})
+            _route(shares.foreign[kind], router, {BASE: pool})
         for kind, pool in similar.items():
-            _ask(shares.similar[kind], router, {BASE: pool})
+            _route(shares.similar[kind], router, {BASE: pool})
         for kind, by_task in read.items():
-            _ask(shares.unusual[kind], router, by_task)
+            _route(shares.unusual[kind], router, by_task)
         behind = {task: pool.chunk(2) for task, pool in read[router_prompts.BEHIND].items()}
         router = Router.fit(backbone, {task: torch.cat([fitted[task], half]) for task, (half, _) in behind.items()})
-        _ask(shares.unusual[TAUGHT], router, {task: half for task, (_, half) in behind.items()})
+        _route(shares.unusual[LEARNED_BEHIND], router, {task: half for task, (_, half) in behind.items()})
     return shares
 
 
-def _ask(share: Share, router: Router, states: dict[str, Tensor]) -> None:
+def _route(share: Share, router: Router, states: dict[str, Tensor]) -> None:
     """Route states that stand under the target they should go to."""
     expected = [target for target, pool in states.items() for _ in range(len(pool))]
     share.add(router.route(torch.cat(list(states.values()))), expected)
 
 
 def latency(backbone: Backbone, states: States, fit: int) -> dict[str, float]:
-    """Routing one prompt among six tasks, beside reading it, which serving does anyway."""
+    """Time of routing one prompt among six tasks, beside that of reading it, which serving does anyway."""
     served = router_prompts.served_tasks(fit)
     router = Router.fit(backbone, {task: states.of(prompts) for task, prompts in served.items()})
     prompt = served["tool-calls"][0]
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
     parser.add_argument("--fit", type=int, default=60, help="prompts a task that a router is fitted on")
-    parser.add_argument("--held-out", type=int, default=100, help="prompts a task that it is asked about")
+    parser.add_argument("--held-out", type=int, default=100, help="prompts a task that it routes")
     parser.add_argument("--seeds", type=int, default=5, help="splits into fitted and held-out prompts")
     arguments = parser.parse_args()
     prepare_process(arguments.threads)

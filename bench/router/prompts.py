@@ -50,26 +50,26 @@ _SYSTEM_MESSAGE = "You are a careful assistant. Answer in as few words as possib
 
 
 @dataclass(frozen=True)
-class Prompt:
+class RouterPrompt:
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...] | None = None
 
-    def behind(self, system_message: str) -> "Prompt":
+    def behind(self, system_message: str) -> "RouterPrompt":
         own = [m for m in self.messages if m["role"] != "system"]
-        return Prompt(({"role": "system", "content": system_message}, *own), self.tools)
+        return RouterPrompt(({"role": "system", "content": system_message}, *own), self.tools)
 
-    def as_second_turn(self) -> "Prompt":
+    def as_second_turn(self) -> "RouterPrompt":
         first = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello! How can I help you?"}]
-        return Prompt((*first, *self.messages), self.tools)
+        return RouterPrompt((*first, *self.messages), self.tools)
 
 
-def served_tasks(count: int) -> dict[str, list[Prompt]]:
+def served_tasks(count: int) -> dict[str, list[RouterPrompt]]:
     """`count` prompts of each of six tasks: function calls, four procedural puzzles, word problems."""
     puzzles = {task: _puzzles(name, count, **options) for task, (name, options) in _PUZZLES.items()}
     return {"tool-calls": _calls()[:count], **puzzles}
 
 
-def foreign() -> dict[str, list[Prompt]]:
+def foreign() -> dict[str, list[RouterPrompt]]:
     """Prompts of no served task, by kind."""
     puzzles = [p for name in _OTHER_PUZZLES.split() for p in _puzzles(name, 4) if len(p.messages[0]["content"]) < 900]
     return {
@@ -79,7 +79,7 @@ def foreign() -> dict[str, list[Prompt]]:
     }
 
 
-def ordinary_text() -> dict[str, list[Prompt]]:
+def ordinary_text() -> dict[str, list[RouterPrompt]]:
     """The foreign prompts that are mostly prose."""
     return {
         "conversation": _some(_conversation(), 60),
@@ -88,18 +88,18 @@ def ordinary_text() -> dict[str, list[Prompt]]:
     }
 
 
-def similar() -> dict[str, list[Prompt]]:
+def similar() -> dict[str, list[RouterPrompt]]:
     """Foreign prompts that look like a served task: near puzzles, and BFCL's questions with their tools taken away."""
     return {
         "similar puzzles": [p for name in _SIMILAR_PUZZLES.split() for p in _puzzles(name, 6)],
-        "questions without their tools": [Prompt(p.messages) for p in _some(_long_calls(), 60)],
+        "questions without their tools": [RouterPrompt(p.messages) for p in _some(_long_calls(), 60)],
     }
 
 
-def unusual() -> dict[str, dict[str, list[Prompt]]]:
+def unusual() -> dict[str, dict[str, list[RouterPrompt]]]:
     """Prompts of served tasks that differ from those they were learned from: kind -> task -> prompts."""
     calls = _calls()[-40:]
-    swapped = [Prompt(one.messages, other.tools) for one, other in zip(calls, calls[1:] + calls[:1], strict=True)]
+    swapped = [RouterPrompt(one.messages, other.tools) for one, other in zip(calls, calls[1:] + calls[:1], strict=True)]
     fresh = {task: prompts[-30:] for task, prompts in served_tasks(190).items()}
     return {
         "10 to 15 statements in place of 4 to 7": {
@@ -111,29 +111,29 @@ def unusual() -> dict[str, dict[str, list[Prompt]]]:
     }
 
 
-def _puzzles(name: str, count: int, **options: Any) -> list[Prompt]:
+def _puzzles(name: str, count: int, **options: Any) -> list[RouterPrompt]:
     import reasoning_gym as gym  # slow to import
 
     return [_user(entry["question"]) for entry in gym.create_dataset(name, size=count, seed=SEED, **options)]
 
 
-def _calls() -> list[Prompt]:
-    return _unseen(Prompt(tuple(row["messages"][:-1]), tuple(row["tools"])) for row in tool_calls())
+def _calls() -> list[RouterPrompt]:
+    return _unseen(RouterPrompt(tuple(row["messages"][:-1]), tuple(row["tools"])) for row in tool_calls())
 
 
-def _long_calls() -> list[Prompt]:
-    """Those that are too long for the demo's task, and so for the served one."""
+def _long_calls() -> list[RouterPrompt]:
+    """Calls that are too long for the demo's task, and so for the task that the router learns."""
     rows = [row for row in single_calls("live_multiple") if len(json.dumps(row["tools"])) > 800]
-    return _unseen(Prompt(tuple(row["messages"][:-1]), tuple(row["tools"])) for row in rows)
+    return _unseen(RouterPrompt(tuple(row["messages"][:-1]), tuple(row["tools"])) for row in rows)
 
 
-def _questions() -> list[Prompt]:
+def _questions() -> list[RouterPrompt]:
     """First turns of BFCL's agents, which bring no tools of their own."""
     names = ("BFCL_v4_memory.json", "BFCL_v4_web_search.json", "BFCL_v4_multi_turn_base.json")
     return _unseen(_user(row["question"][0][0]["content"]) for name in names for row in _bfcl_rows(name))
 
 
-def _conversation() -> list[Prompt]:
+def _conversation() -> list[RouterPrompt]:
     """People who tell an assistant about themselves, some hundred words at a time."""
     names = [f"memory_prereq_conversation/memory_{who}.json" for who in ("customer", "finance", "healthcare")]
     names += [f"memory_prereq_conversation/memory_{who}.json" for who in ("notetaker", "student")]
@@ -149,7 +149,7 @@ def _bfcl_rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _descriptions() -> list[Prompt]:
+def _descriptions() -> list[RouterPrompt]:
     """Paragraphs of the installed packages' descriptions, every second one with a request."""
     packages = sorted(importlib.metadata.distributions(), key=lambda package: package.name.lower())
     prompts = []
@@ -160,7 +160,7 @@ def _descriptions() -> list[Prompt]:
     return prompts
 
 
-def _docstrings() -> list[Prompt]:
+def _docstrings() -> list[RouterPrompt]:
     prompts = []
     for module in _MODULES.split():
         functions = sorted(vars(importlib.import_module(module)).items())
@@ -170,8 +170,8 @@ def _docstrings() -> list[Prompt]:
     return prompts
 
 
-def _user(text: str) -> Prompt:
-    return Prompt(({"role": "user", "content": text},))
+def _user(text: str) -> RouterPrompt:
+    return RouterPrompt(({"role": "user", "content": text},))
 
 
 def _unseen(items: Iterable[T]) -> list[T]:

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from bench.report import RESULTS
 from bench.speed import generation, learning_speed, published, training
-from bench.speed.engine_report import Report
+from bench.speed.engine_report import EngineReport
 from bench.speed.ratios import Bench, Findings, NotHere
 from memgen.backbone.loading import load_backbone, prepare_process
 
@@ -78,7 +78,7 @@ def main() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     backbone = load_backbone(arguments.model, cache_dir=arguments.models, device=arguments.device)
     bench = Bench(backbone, quick=arguments.quick, results=results)
-    report = Report(backbone, results / "engine.json" if results is not None else None)
+    report = EngineReport(backbone, results / "engine.json" if results is not None else None)
     console = Console()
     for section in chosen:
         console.print(f"{section.name} ...")

@@ -38,7 +38,7 @@ MOONSHOTS: dict[str, tuple[str, float]] = {
 }
 
 
-class Report:
+class EngineReport:
     """Collects sections and writes the file after each, so that a killed run keeps what it has.
 
     Each section says where it was measured: ratios of several machines may stand in one file.

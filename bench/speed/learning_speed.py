@@ -1,6 +1,6 @@
 """How fast a memory learns a task, in steps and in seconds of training, against LoRA SFT of the base.
 
-Both learn the same tool calls in the same order (`bench.tool_calls`) and are asked every few steps for the same
+Both learn the same tool calls in the same order (`bench.tool_calls`) and answer every few steps the same
 held-out items. LoRA SFT runs at its best learning rate of three, found on the first seed; the memory at the defaults of
 `MemoryConfig` and `TrainingConfig`, which are also both sides' batch, warmup and decay. Asking is not counted.
 """
@@ -39,12 +39,12 @@ _HELD_OUT_SEED = 1_000_000
 _CHUNK = 25
 _NEW_TOKENS = 40
 
-Prompt = tuple[int, ...]
-Answering = Callable[[list[Prompt]], list[str]]
+PromptIds = tuple[int, ...]
+Answering = Callable[[list[PromptIds]], list[str]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class SpeedPlan:
     seeds: tuple[int, ...] = (0, 1, 2)
     items: int = 100
     examples: int = 640
@@ -58,10 +58,10 @@ class Plan:
 class Point:
     step: int
     seconds: float
-    """Of training so far."""
+    """Seconds of training so far."""
     accuracy: float
     items: int
-    """Held-out items asked: all, or fewer where the goal was already out of reach."""
+    """Held-out items that were answered: all, or fewer where the goal was already out of reach."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Run:
 class _Exam:
     """The held-out items, and when the next look at them is due. Keeps the clock of training."""
 
-    def __init__(self, backbone: Backbone, items: Sequence[ToolCall], plan: Plan) -> None:
+    def __init__(self, backbone: Backbone, items: Sequence[ToolCall], plan: SpeedPlan) -> None:
         tokenizer = backbone.tokenizer
         self._prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages[:1], None)) for item in items]
         self._calls = [item.call for item in items]
@@ -101,31 +101,31 @@ class _Exam:
     def after_step(self, step: int, answering: Answering) -> None:
         self.seconds += time.perf_counter() - self._started
         if step % self._plan.every == 0:
-            right, asked = self.ask(answering)
-            self.curve.append(Point(step, round(self.seconds, 2), right / asked, asked))
+            right, answered = self.exam(answering)
+            self.curve.append(Point(step, round(self.seconds, 2), right / answered, answered))
         self.start()
 
     @property
     def passed(self) -> bool:
         return bool(self.curve) and self.curve[-1].accuracy >= GOAL
 
-    def ask(self, answering: Answering) -> tuple[int, int]:
-        """(right, asked) by exact match; stops once so many are wrong that the goal is out of reach."""
+    def exam(self, answering: Answering) -> tuple[int, int]:
+        """(right, answered) by exact match; stops once so many are wrong that the goal is out of reach."""
         allowed = round((1 - GOAL) * len(self._calls))
-        right = asked = 0
+        right = answered = 0
         for start in range(0, len(self._calls), _CHUNK):
             calls = self._calls[start : start + _CHUNK]
             texts = answering(self._prompts[start : start + _CHUNK])
             right += sum(text.strip() == call for text, call in zip(texts, calls, strict=True))
-            asked += len(calls)
-            if asked - right > allowed:
+            answered += len(calls)
+            if answered - right > allowed:
                 break
-        return right, asked
+        return right, answered
 
 
-def learning_speed(bench: Bench, plan: Plan | None = None) -> Findings:
+def learning_speed(bench: Bench, plan: SpeedPlan | None = None) -> Findings:
     """Keys `steps_to_90_over_lora` and `seconds_to_90_over_lora`; every run goes to `learning_speed.json`."""
-    plan = plan or (Plan((0,), 4, 16, 2, 2) if bench.quick else Plan())
+    plan = plan or (SpeedPlan((0,), 4, 16, 2, 2) if bench.quick else SpeedPlan())
     held_out = tool_calls(plan.items, seed=_HELD_OUT_SEED)
     rates = LORA_RATES[:1] if bench.quick else LORA_RATES
     first = plan.seeds[0]
@@ -164,7 +164,7 @@ def _ratio_of_medians(key: str, what: str, ours: Sequence[Run], theirs: Sequence
 
 @dataclass(frozen=True)
 class MedianRatio(Ratio):
-    """Of the two sides' medians; infinite if a run of ours missed the goal."""
+    """Ratio of the two sides' medians; infinite if a run of ours missed the goal."""
 
     of_medians: float = float("nan")
 
@@ -173,12 +173,12 @@ class MedianRatio(Ratio):
         return self.of_medians
 
 
-def _train_memory(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], seed: int) -> Run:
+def _train_memory(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], seed: int) -> Run:
     host = AdapterHost(backbone)
     host.create("memory", MemoryConfig(), seed=seed)
     exam = _Exam(backbone, held_out, plan)
 
-    def answering(prompts: list[Prompt]) -> list[str]:
+    def answering(prompts: list[PromptIds]) -> list[str]:
         requests = [GenerationRequest(prompt, Sampling(_NEW_TOKENS), "memory") for prompt in prompts]
         return [answer.text for answer in generate_all(host, requests, batch_size=_CHUNK)]
 
@@ -196,7 +196,7 @@ def _train_memory(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], 
     return Run("memory", config.learning_rate, seed, tuple(exam.curve))
 
 
-def _tune_lora(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], rates: Sequence[float]) -> list[Run]:
+def _tune_lora(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], rates: Sequence[float]) -> list[Run]:
     """A run of the first seed at each rate; one that is already slower than the best so far ends there."""
     runs: list[Run] = []
     for rate in rates:
@@ -206,13 +206,13 @@ def _tune_lora(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], rat
     return runs
 
 
-def _train_lora(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], rate: float, seed: int) -> Run:
+def _train_lora(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], rate: float, seed: int) -> Run:
     lora = PlainLora(backbone, learning_rate=rate, seed=seed)
     exam = _Exam(backbone, held_out, plan)
     config = TrainingConfig(seed=seed)
     data = _training_data(backbone, plan, held_out, seed)
 
-    def answering(prompts: list[Prompt]) -> list[str]:
+    def answering(prompts: list[PromptIds]) -> list[str]:
         return answer_with(lora, backbone, prompts, _NEW_TOKENS)
 
     exam.start()
@@ -224,13 +224,13 @@ def _train_lora(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], ra
     return Run("lora", rate, seed, tuple(exam.curve))
 
 
-def _training_data(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall], seed: int) -> ExampleSet:
+def _training_data(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], seed: int) -> ExampleSet:
     items = tool_calls(plan.examples, seed=seed, without=frozenset(item.request for item in held_out))
     return build_examples(backbone.tokenizer, [{"messages": item.messages} for item in items], max_tokens=512)
 
 
 @torch.inference_mode()
-def answer_with(lora: PlainLora, backbone: Backbone, prompts: Sequence[Prompt], new_tokens: int) -> list[str]:
+def answer_with(lora: PlainLora, backbone: Backbone, prompts: Sequence[PromptIds], new_tokens: int) -> list[str]:
     """Greedy answers of the adapted base through transformers, left-padded."""
     width = max(map(len, prompts))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -247,20 +247,20 @@ def answer_with(lora: PlainLora, backbone: Backbone, prompts: Sequence[Prompt], 
     return [str(backbone.tokenizer.decode(row[width:], skip_special_tokens=True)) for row in whole]
 
 
-def _task(backbone: Backbone, plan: Plan, held_out: Sequence[ToolCall]) -> dict[str, Any]:
+def _task(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall]) -> dict[str, Any]:
     """What the numbers are to be compared with."""
     host, exam = AdapterHost(backbone), _Exam(backbone, held_out, plan)
 
-    def answering(prompts: list[Prompt]) -> list[str]:
+    def answering(prompts: list[PromptIds]) -> list[str]:
         requests = [GenerationRequest(prompt, Sampling(_NEW_TOKENS)) for prompt in prompts]
         return [answer.text for answer in generate_all(host, requests, batch_size=_CHUNK)]
 
-    right, asked = exam.ask(answering)
+    right, answered = exam.exam(answering)
     [(answer, count)] = Counter(item.call for item in held_out).most_common(1)
     return {
         "memory_config": MemoryConfig().to_mapping(),
         "training_config": TrainingConfig().to_mapping(),
-        "bare_base_accuracy": right / asked,
+        "bare_base_accuracy": right / answered,
         "most_frequent_answer": {"answer": answer, "share": count / len(held_out)},
         "example": asdict(held_out[0]),
     }

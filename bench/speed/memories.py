@@ -29,7 +29,7 @@ GENERATING = MemoryConfig(
     delimiters=(*MemoryConfig().delimiters, ":"),
 )
 TRAINING = replace(GENERATING, trigger="always", delimiters=MemoryConfig().delimiters)
-"""The trigger is not asked in weaver training."""
+"""A shape without a trigger, which weaver training does not use."""
 _SPREAD = 0.01
 """Standard deviation of what training would have changed: B of the LoRAs, and the head."""
 _MARGIN = 4.0

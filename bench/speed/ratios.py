@@ -31,7 +31,7 @@ class Ratio:
     key: str
     what: str
     values: tuple[float, ...]
-    """Of each pair."""
+    """Ratio of each pair."""
 
     @property
     def value(self) -> float:

@@ -25,7 +25,7 @@ PROMPT_ONLY = replace(TRAINING, max_insertions=0)
 _TOKENS = 250
 _PROMPTS, _ANSWERS = range(150, 191), range(60, 101)
 _RATE = 1e-5
-"""Of the timed steps: small, so that the weights stay where they are."""
+"""Learning rate of the timed steps; so small that the weights hardly move."""
 
 
 class WeaverStep:

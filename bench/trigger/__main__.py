@@ -2,8 +2,8 @@
 
 For each seed a memory learns tool calls, woven at the prompt's end and at sentence ends. Triggers of both kinds are
 trained over it by GRPO, with the penalty on needless insertions and without, on tool calls of two of four types and on
-foreign questions, which memory spoils (with `--harmless`: to which any answer is right). Then each is asked, greedily,
-about held-out items of these tasks and of tasks it never saw, against the same memory woven always and never. Each run
+foreign questions, which memory spoils (with `--harmless`: to which any answer is right). Then each answers held-out
+items of these tasks and of tasks it never saw, greedily, against the same memory woven always and never. Each run
 goes to `bench/results/trigger.json` as soon as it is done, and one already there is not run again. A seed's memory is
 kept in a folder, so that all its triggers stand over the same one.
 """
@@ -42,11 +42,11 @@ WOVEN = "woven"
 FIXED = ("never", "always")
 _HEAD, _LORA = "head", "lora"
 _SHAPE = ("sizes", "memory", "weaver", "trigger")
-"""Of a plan, what must agree for runs to stand in one file."""
+"""Fields of a plan that must agree for runs to stand in one file."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class TriggerPlan:
     seeds: tuple[int, ...] = (0, 1, 2)
     kinds: tuple[str, ...] = (_HEAD, _LORA)
     lora_rates: tuple[float, ...] = (TriggerConfig.learning_rate,)
@@ -60,7 +60,7 @@ class Plan:
     trigger: TriggerConfig = field(default_factory=lambda: TriggerConfig(max_new_tokens=NEW_TOKENS))
 
 
-QUICK = Plan(
+QUICK = TriggerPlan(
     seeds=(0,),
     penalties=(0.1,),
     sizes=Sizes(weaver=8, training=2, held_out=2),
@@ -70,7 +70,7 @@ QUICK = Plan(
 )
 
 
-def measure(backbone: Backbone, plan: Plan, memories: Path, results: Path, console: Console) -> dict[str, Any]:
+def measure(backbone: Backbone, plan: TriggerPlan, memories: Path, results: Path, console: Console) -> dict[str, Any]:
     """All runs that are not in `results` yet; the whole document."""
     document: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
     method = _method(backbone, plan)
@@ -90,7 +90,7 @@ def measure(backbone: Backbone, plan: Plan, memories: Path, results: Path, conso
     return document
 
 
-def _names(plan: Plan) -> Iterator[tuple[str, int, str, TriggerConfig]]:
+def _names(plan: TriggerPlan) -> Iterator[tuple[str, int, str, TriggerConfig]]:
     """(name, seed, kind of trigger, how it is trained) of each run."""
     for seed in plan.seeds:
         of = f"seed {seed}{', harmless' if plan.harmless else ''}"
@@ -104,7 +104,7 @@ def _names(plan: Plan) -> Iterator[tuple[str, int, str, TriggerConfig]]:
                     yield f"{of}, {named}, penalty {penalty:g}", seed, kind, config
 
 
-def _host(backbone: Backbone, plan: Plan, folder: Path, seed: int) -> AdapterHost:
+def _host(backbone: Backbone, plan: TriggerPlan, folder: Path, seed: int) -> AdapterHost:
     """A host with the seed's memory, trained now if that was not done before."""
     host = AdapterHost(backbone)
     if (folder / "manifest.json").is_file():
@@ -119,7 +119,7 @@ def _host(backbone: Backbone, plan: Plan, folder: Path, seed: int) -> AdapterHos
 
 def _run(
     host: AdapterHost,
-    plan: Plan,
+    plan: TriggerPlan,
     tasks: Sequence[BenchTask],
     seed: int,
     kind: str,
@@ -174,13 +174,13 @@ def _scores(host: AdapterHost, memory: str | None, tasks: Sequence[BenchTask]) -
             "reward_interval": wilson_interval(sum(rewards), len(rewards)),
             "rewards": rewards,
             **{name: value for name, value in asdict(rate).items() if name != "answers"},
-            "invoked_at_prompt_end": sum(asked[0].invoked for asked in decisions if asked) / len(decisions),
+            "invoked_at_prompt_end": sum(answer[0].invoked for answer in decisions if answer) / len(decisions),
             "insertions_per_answer": rate.insertions_per_answer,
         }
     return found
 
 
-def _method(backbone: Backbone, plan: Plan) -> dict[str, Any]:
+def _method(backbone: Backbone, plan: TriggerPlan) -> dict[str, Any]:
     parts = asdict(plan)
     method = {
         "model": backbone.name,
@@ -215,9 +215,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path.home() / ".memgen" / "models")
     parser.add_argument("--memories", type=Path, default=Path.home() / ".memgen" / "bench" / "trigger")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--seeds", type=int, nargs="*", default=list(Plan.seeds))
-    parser.add_argument("--kinds", nargs="*", choices=Plan.kinds, default=list(Plan.kinds))
-    parser.add_argument("--lora-rates", type=float, nargs="*", default=list(Plan.lora_rates))
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(TriggerPlan.seeds))
+    parser.add_argument("--kinds", nargs="*", choices=TriggerPlan.kinds, default=list(TriggerPlan.kinds))
+    parser.add_argument("--lora-rates", type=float, nargs="*", default=list(TriggerPlan.lora_rates))
     parser.add_argument("--harmless", action="store_true", help="memory changes nothing where it does not help")
     parser.add_argument("--quick", action="store_true", help="a smoke test; its numbers mean nothing, nothing is kept")
     arguments = parser.parse_args()
@@ -228,7 +228,7 @@ def main() -> None:
             measure(backbone, QUICK, Path(folder) / "memories", Path(folder) / "trigger.json", console)
         return
     plan = replace(
-        Plan(),
+        TriggerPlan(),
         seeds=tuple(arguments.seeds),
         kinds=tuple(arguments.kinds),
         lora_rates=tuple(arguments.lora_rates),

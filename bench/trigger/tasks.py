@@ -4,7 +4,7 @@ Helped: tool calls (`bench.tool_calls`), of which the bare base gets none right.
 answer is by construction the bare base's own, scored by how far an answer goes along with it; and copying a list of
 words, which the base can do some of and which is scored by exact match. A trigger learns from the `seen` ones.
 
-Where memory is to be of no consequence instead, the foreign questions are `small talk`: whatever is said is right.
+Where memory is to be of no consequence instead, the foreign questions are `small talk`: every answer is right.
 """
 
 import re
@@ -81,7 +81,7 @@ def make_tasks(host: AdapterHost, sizes: Sizes, *, harmless: bool = False) -> li
 
 
 def anything(answer: Answer, reference: Reference) -> float:
-    """1: whatever is said is right."""
+    """1: every answer is right."""
     return 1.0
 
 
@@ -97,13 +97,13 @@ def same_words(answer: Answer, reference: Reference) -> float:
 
 def along(answer: Answer, reference: Reference) -> float:
     """Share of the reference's words that the answer begins with."""
-    said, wanted = (answer.content or "").split(), message_text(reference.message).split()
+    words, wanted = (answer.content or "").split(), message_text(reference.message).split()
     alike = 0
-    for one, other in zip(said, wanted, strict=False):
+    for one, other in zip(words, wanted, strict=False):
         if one != other:
             break
         alike += 1
-    return alike / len(wanted) if wanted else float(not said)
+    return alike / len(wanted) if wanted else float(not words)
 
 
 def _held_out_calls(sizes: Sizes) -> list[ToolCall]:
@@ -127,7 +127,7 @@ def _call_items(calls: Sequence[ToolCall]) -> tuple[SingleTurn, ...]:
     return tuple(SingleTurn(c.request, (c.messages[0],), exact, Reference(c.messages[1])) for c in calls)
 
 
-def _kept(host: AdapterHost, prompts: Sequence[router_prompts.Prompt]) -> tuple[SingleTurn, ...]:
+def _kept(host: AdapterHost, prompts: Sequence[router_prompts.RouterPrompt]) -> tuple[SingleTurn, ...]:
     """Prompts whose right answer is the bare base's."""
     tokenizer = host.backbone.tokenizer
     requests = [
@@ -148,8 +148,8 @@ def _copying(count: int) -> tuple[SingleTurn, ...]:
     for _ in range(count):
         chosen = torch.randperm(len(_WORDS), generator=generator)[:4].tolist()
         text = ", ".join(_WORDS[n] for n in chosen)
-        asked = {"role": "user", "content": f"Repeat these words and say nothing else: {text}"}
-        items.append(SingleTurn(text, (asked,), same_words, Reference({"role": "assistant", "content": text})))
+        question = {"role": "user", "content": f"Repeat these words and say nothing else: {text}"}
+        items.append(SingleTurn(text, (question,), same_words, Reference({"role": "assistant", "content": text})))
     return tuple(items)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.learning.cells import Cells
-from bench.learning.systems import LORA, MEMORY, SFT, Base, Link, Trained
+from bench.learning.systems import LORA, MEMORY, SFT, BareBase, Link, Trained
 from bench.learning.training import Workplace
 from memgen.errors import ArtifactMismatch
 from tests.bench.learning.tiny_plan import PLAN
@@ -66,7 +66,7 @@ def test_results_of_another_base_are_refused(workplace: Callable[..., Workplace]
 def test_the_largest_seed_is_read_from_scores_of_this_recipe(tmp_path: Path) -> None:
     cells = Cells(PLAN, tmp_path)
     assert cells.seeds() == 0
-    cells.note_scores(Base(), "yes-no", {"score": 0.5})
+    cells.note_scores(BareBase(), "yes-no", {"score": 0.5})
     assert cells.seeds() == 0
     cells.note_training(Trained(LORA, 7, (Link(SFT, 0),), 1e-3), {"seconds": 1.0})
     cells.note_scores(Trained(LORA, 2, (Link(SFT, 0),), 1e-3), "yes-no", {"score": 0.5})
@@ -80,6 +80,6 @@ def test_the_largest_seed_is_read_from_scores_of_this_recipe(tmp_path: Path) -> 
 def test_a_note_says_when_and_by_which_code(tmp_path: Path) -> None:
     cells = Cells(PLAN, tmp_path)
     assert cells.made == {"date": None, "commit": None}
-    cells.note_scores(Base(), "yes-no", {"score": 0.5})
+    cells.note_scores(BareBase(), "yes-no", {"score": 0.5})
     assert set(cells.made) == {"date", "commit"}
     assert len(cells.made["date"]) == len("2026-01-31")

@@ -16,11 +16,11 @@ from bench.learning.__main__ import main
 from bench.learning.adapted import adapted
 from bench.learning.cells import Cells, stored_plans
 from bench.learning.outcome import cost, write_outcome
-from bench.learning.plan import Plan, TaskChoice, plan_from
+from bench.learning.plan import LearningPlan, TaskChoice, plan_from
 from bench.learning.prompting import prompting_of
 from bench.learning.report import main as report_main
 from bench.learning.schedule import SCORE, TRAIN, Unit, pending, run, units
-from bench.learning.serving import Serving
+from bench.learning.serving import SystemServing
 from bench.learning.systems import (
     LORA,
     MEMORY,
@@ -28,7 +28,7 @@ from bench.learning.systems import (
     REREADING,
     SFT,
     WIDE_LORA,
-    Base,
+    BareBase,
     FewShot,
     Link,
     Majority,
@@ -114,13 +114,13 @@ def test_what_is_done_is_not_done_again(
     def note(unit: Unit, _: float, __: int) -> None:
         did.append(unit)
 
-    run(Serving(work, 10**8), list(METHODS), [0], on_unit=note)
+    run(SystemServing(work, 10**8), list(METHODS), [0], on_unit=note)
     assert did == []
     lost = Unit(SCORE, Trained(MEMORY, 0, (Link(SFT, 0),)), 0)
     kept = dict(lost.cell(work.cells) or {})
     work.cells.pack.put(work.cells.key_of_scores(lost.system, "yes-no"), None)
     monkeypatch.setattr("bench.learning.training._train_memory", _must_not_train)
-    run(Serving(work, 10**8), list(METHODS), [0], on_unit=note)
+    run(SystemServing(work, 10**8), list(METHODS), [0], on_unit=note)
     assert did == [lost]
     assert {**kept, "seconds": 0} == {**(lost.cell(work.cells) or {}), "seconds": 0}
 
@@ -133,12 +133,12 @@ def test_a_budget_ends_after_the_unit_in_work(workplace: Callable[..., Workplace
     work = workplace()
     methods = ["base", "majority"]
     every = units(work.cells, methods, [0])
-    assert run(Serving(work, 0), methods, [0], budget_seconds=0) == len(every)
+    assert run(SystemServing(work, 0), methods, [0], budget_seconds=0) == len(every)
     did: list[Unit] = []
     with pytest.raises(KeyboardInterrupt):
-        run(Serving(work, 0), methods, [0], on_unit=lambda unit, *_: _interrupt_at(unit, did, 2))
+        run(SystemServing(work, 0), methods, [0], on_unit=lambda unit, *_: _interrupt_at(unit, did, 2))
     assert pending(work.cells, methods, [0]) == every[2:]
-    assert run(Serving(work, 0), methods, [0]) == 0
+    assert run(SystemServing(work, 0), methods, [0]) == 0
 
 
 def _interrupt_at(unit: Unit, did: list[Unit], count: int) -> None:
@@ -276,7 +276,7 @@ def test_a_plan_survives_its_file(workplace: Callable[..., Workplace]) -> None:
     work = workplace()
     [(digest, plan)] = stored_plans(work.cells.pack.path.parent).items()
     assert digest == PLAN.digest == plan.digest
-    assert plan_from(json.loads(json.dumps(asdict(Plan())))).digest == Plan().digest
+    assert plan_from(json.loads(json.dumps(asdict(LearningPlan())))).digest == LearningPlan().digest
     for other in (replace(PLAN, steps=3), replace(PLAN, dtype="bfloat16")):
         assert other.digest != PLAN.digest
     rewarded = replace(PLAN, grpo_steps=1 + PLAN.grpo_steps, outside=None)
@@ -302,13 +302,13 @@ def test_a_routed_system_sends_items_to_their_own_memory(
 ) -> None:
     work, _ = finished
     first, second = Trained(MEMORY, 0, (Link(SFT, 0),)), Trained(MEMORY, 0, (Link(SFT, 1),))
-    monkeypatch.setattr("bench.learning.serving.parts_for", lambda *_: [Base(), second, second, first])
-    scores = {Base(): [0.1, 0.2, 0.3, 0.4], second: [0.5, 0.6, 0.7, 0.8]}
+    monkeypatch.setattr("bench.learning.serving.parts_for", lambda *_: [BareBase(), second, second, first])
+    scores = {BareBase(): [0.1, 0.2, 0.3, 0.4], second: [0.5, 0.6, 0.7, 0.8]}
     cells = Cells(replace(PLAN, texts=2), work.cells.pack.path.parent)
     for system, some in scores.items():
         totals = {"seconds": 4.0, "prompt_tokens": 40, "new_tokens": 8, "asked": 4, "invoked": 4}
         cells.note_scores(system, "left-right", {"scores": some, "answers": list("abcd"), **totals})
-    serving = Serving(replace(work, cells=cells), 0)
+    serving = SystemServing(replace(work, cells=cells), 0)
     cell = serving.note_scores(Routed(0, 1), 1)
     assert cell["scores"][:3] == [0.1, 0.6, 0.7]
     assert cell["answers"][:3] == ["a", "b", "c"]
@@ -335,7 +335,7 @@ def test_the_majority_answer_is_given_at_every_turn(workplace: Callable[..., Wor
 
         def close(self) -> None: ...
 
-    scores = Serving(workplace(), 0).score(Majority(0), 0, [Game()])
+    scores = SystemServing(workplace(), 0).score(Majority(0), 0, [Game()])
     assert scores.scores == (0.75,)
 
 

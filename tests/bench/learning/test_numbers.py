@@ -13,7 +13,7 @@ from bench.learning.outcome import write_outcome
 from bench.learning.page import best_of_ours, strongest_baseline
 from bench.learning.report import write_lab_book, write_page
 from bench.learning.schedule import Unit, pending, seconds_left
-from bench.learning.systems import LORA, MEMORY, METHODS, SFT, Base, Link, Majority, Trained
+from bench.learning.systems import LORA, MEMORY, METHODS, SFT, BareBase, Link, Majority, Trained
 from bench.learning.training import Workplace
 from tests.bench.learning.tiny_plan import PLAN
 
@@ -41,7 +41,7 @@ def test_the_estimate_counts_kinds_that_were_timed(workplace: Callable[..., Work
 def test_matrix_and_comparison_by_hand(workplace: Callable[..., Workplace]) -> None:
     cells = workplace().cells
     seen = {
-        Base(): ([0, 0, 0, 0], [0, 0, 0, 1]),
+        BareBase(): ([0, 0, 0, 0], [0, 0, 0, 1]),
         Trained(MEMORY, 0, (Link(SFT, 0),)): ([1, 1, 1, 0], [0, 0, 1, 1]),
         Trained(MEMORY, 0, (Link(SFT, 0), Link(SFT, 1))): ([1, 0, 0, 0], [1, 1, 1, 1]),
     }
@@ -85,7 +85,7 @@ def test_the_lab_book_keeps_what_a_person_wrote(finished: tuple[Workplace, list[
         assert f"learning/{figure}.svg" in text
     assert "memgen-isolated" in (tmp_path / "learning" / "cost.svg").read_text()
     drawn = (tmp_path / "learning" / "matrices.svg").read_bytes()
-    page.write_text(text.replace("_Nothing was said about these numbers yet._", "Mind the seeds."))
+    page.write_text(text.replace("_No notes on these numbers yet._", "Mind the seeds."))
     write_lab_book(work.cells, document, page)
     assert page.read_text().count("Mind the seeds.") == 1
     assert (tmp_path / "learning" / "matrices.svg").read_bytes() == drawn
@@ -97,7 +97,12 @@ def test_claims_follow_the_numbers(workplace: Callable[..., Workplace], tmp_path
     good, bad = {"score": 1.0, "scores": [1] * 4}, {"score": 0.0, "scores": [0] * 4}
     common = {"seconds": 1.0, "prompt_tokens": 4, "asked": 2, "invoked": 1}
     first, last = Trained(MEMORY, 0, (Link(SFT, 0),)), Trained(MEMORY, 0, (Link(SFT, 0), Link(SFT, 1)))
-    known = {(Base(), "yes-no"): good, (Base(), "left-right"): bad, (first, "yes-no"): good, (first, "left-right"): bad}
+    known = {
+        (BareBase(), "yes-no"): good,
+        (BareBase(), "left-right"): bad,
+        (first, "yes-no"): good,
+        (first, "left-right"): bad,
+    }
     known |= {(last, "yes-no"): bad, (last, "left-right"): good}
     for (system, label), cell in known.items():
         cells.note_scores(system, label, {**cell, **common})
@@ -118,7 +123,7 @@ def test_nothing_is_above_baselines_that_were_not_measured(workplace: Callable[.
     cells = workplace().cells
     common = {"seconds": 1.0, "prompt_tokens": 4, "asked": 0, "invoked": 0}
     first, last = Trained(MEMORY, 0, (Link(SFT, 0),)), Trained(MEMORY, 0, (Link(SFT, 0), Link(SFT, 1)))
-    for system, score in ((Base(), 0), (first, 1), (last, 1)):
+    for system, score in ((BareBase(), 0), (first, 1), (last, 1)):
         for label in ("yes-no", "left-right"):
             cells.note_scores(system, label, {"score": score, "scores": [score] * 4, **common})
     document = write_outcome(cells, 1)
@@ -204,7 +209,7 @@ def test_the_sentences_follow_the_numbers(workplace: Callable[..., Workplace], t
             for name, value in (("memgen-isolated", score), ("lora-replay", 0.7 - 0.1 * seed)):
                 system = METHODS[name].system(1, task, seed, PLAN.lora_rates[0])
                 cells.note_scores(system, label, {"score": value, "scores": [value] * 4})
-    cells.note_text(Base(), {"nll": 2.5})
+    cells.note_text(BareBase(), {"nll": 2.5})
     assert best_of_ours(document) == "memgen-isolated"
     assert strongest_baseline(document, "memgen-isolated") == "lora-replay"
     write_page(cells, document, tmp_path / "results.md")

@@ -1,12 +1,12 @@
 """A plan that a tiny model runs through in seconds."""
 
-from bench.learning.plan import Plan, TaskChoice
+from bench.learning.plan import LearningPlan, TaskChoice
 
 TASKS = tuple(
     TaskChoice(label, "words", "tests.bench.learning.tiny_tasks:Echo", {"words": words}, training_items=24)
     for label, words in (("yes-no", ["yes", "no"]), ("left-right", ["left", "right"]))
 )
-PLAN = Plan(
+PLAN = LearningPlan(
     tasks=TASKS,
     model="tiny",
     dtype="float32",
