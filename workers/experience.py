@@ -15,7 +15,7 @@ MOST_PAIRS = 200
 """That insights are distilled from in one training, the last ones: the base writes some 48 tokens for each."""
 
 
-def remember(
+def update_experience(
     running: Running,
     host: AdapterHost,
     memory: str,
@@ -47,10 +47,10 @@ def remember(
             level="warning",
         )
     known = [line for line in answered if line["task"] not in open_alike]
-    good = [_told(line) for line in known if not _failed(line, min_reward)]
+    good = [_past_trajectory(line) for line in known if not _failed(line, min_reward)]
     insights: list[Insight] = []
     if trained.config.cue_insights:
-        bad = [_told(line) for line in known if _failed(line, min_reward)]
+        bad = [_past_trajectory(line) for line in known if _failed(line, min_reward)]
         insights = [*written, *_distilled(running, host, pairs_of(bad, good), trained.recall.pool.insights)]
     trained.recall = trained.recall.with_entries(good, insights)
     pool = trained.recall.pool
@@ -74,7 +74,7 @@ def _failed(line: dict[str, Any], min_reward: float) -> bool:
     return line.get("success") is False or (line["reward"] is not None and line["reward"] < min_reward)
 
 
-def _told(line: dict[str, Any]) -> PastTrajectory:
+def _past_trajectory(line: dict[str, Any]) -> PastTrajectory:
     reward = 1.0 if line["reward"] is None else line["reward"]
     return past_trajectory(line["id"], line["task"], line["messages"], reward)
 

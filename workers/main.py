@@ -6,20 +6,25 @@ Each process builds its own services after fork; the base model is loaded on the
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery.signals import worker_process_init, worker_process_shutdown
 
 from registry import jobs
 from registry.database import transaction
+from registry.job_params import JobKind
 from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
 from workers.beat import tick_all
 from workers.queue import REAP, RUN_JOB, TICK, make_queue, send_jobs
 from workers.runner import Handler, run
+
+if TYPE_CHECKING:
+    from workers.model import Model
 
 log = structlog.get_logger()
 settings = load_settings()
@@ -30,7 +35,7 @@ class _Process:
     """What a worker process holds; filled after fork."""
 
     services: Services | None = None
-    handlers: dict[str, Handler] | None = None
+    handlers: Mapping[JobKind, Handler] | None = None
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # celery is untyped
@@ -51,24 +56,29 @@ def _services() -> Services:
     return _Process.services
 
 
-def _handlers() -> dict[str, Handler]:
-    """Job kinds by name. Loads torch and the base on first use: the housekeeping worker never pays for them."""
+def make_handlers(model: "Model") -> Mapping[JobKind, Handler]:
+    """What runs each kind of job, on a model that is loaded."""
+    from workers.jobs.check_import import check_import
+    from workers.jobs.evaluate import evaluate_version
+    from workers.jobs.train_trigger import train_trigger_of_version
+    from workers.jobs.train_weaver import train
+
+    return {
+        JobKind.TRAIN_WEAVER: partial(train, model=model, send=_send),
+        JobKind.TRAIN_TRIGGER: partial(train_trigger_of_version, model=model),
+        JobKind.EVALUATE: partial(evaluate_version, model=model),
+        JobKind.CHECK_IMPORT: partial(check_import, model=model),
+    }
+
+
+def _handlers() -> Mapping[JobKind, Handler]:
+    """Loads torch and the base on first use: the housekeeping worker never pays for them."""
     if _Process.handlers is None:
         from memgen.backbone.loading import prepare_process
-        from workers.jobs.check_import import check_import
-        from workers.jobs.evaluate import evaluate_version
-        from workers.jobs.train_trigger import train_trigger_of_version
-        from workers.jobs.train_weaver import train
         from workers.model import Model
 
         prepare_process(settings.torch_threads)
-        model = Model(_services())
-        _Process.handlers = {
-            "train_weaver": partial(train, model=model, send=_send),
-            "train_trigger": partial(train_trigger_of_version, model=model),
-            "evaluate": partial(evaluate_version, model=model),
-            "check_import": partial(check_import, model=model),
-        }
+        _Process.handlers = make_handlers(Model(_services()))
     return _Process.handlers
 
 

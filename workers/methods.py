@@ -1,43 +1,92 @@
-"""What a dataset teaches by one method, ready to be trained: the seam between a job and the ways to train a weaver."""
+"""The seam between a job and the ways to train a weaver: what is trained, how, and a training that is ready to run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from memgen.artifacts.report import Report
+from memgen.config import GrpoConfig, TrainingConfig
+from memgen.experience.insights import written_insights
+from memgen.experience.pool import Insight
 from memgen.training.examples import Example
 from memgen.training.run_control import RunControl
 from memgen.training.several_devices import Training, train_on_devices
+from registry.job_params import Method, PlayedEnvironment, TrainWeaver
+from registry.models import Adapter, Task, Version
 from workers.checkpoints import Checkpoint
 from workers.model import Model
 from workers.runner import Running
+from workers.workspace import Workspace
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class WeaverTarget:
+    """What a job trains: by its row and the lineage of its parent."""
+
+    adapter: Adapter
+    task: Task
+    parent: Version | None
+    start: Version | None
+    """The version whose weights and optimizer the training goes on from: the parent or, with strategy `isolated`, the
+    newest ancestor that learned this very task."""
+    earlier_tasks: tuple[Task, ...]
+    """Tasks whose items may be replayed."""
+
+
+@dataclass(frozen=True)
+class WeaverRecipe:
+    """How a job trains: method, settings, and which data the dataset is made of."""
+
+    method: Method
+    config: TrainingConfig | GrpoConfig
+    replay_share: float
+    min_reward: float
+    environment: PlayedEnvironment | None
+    insights: tuple[Insight, ...]
+    """Insights that a person wrote, for the weaver's cues."""
+
+    @classmethod
+    def of(cls, request: TrainWeaver, adapter: Adapter) -> "WeaverRecipe":
+        """Raises ConfigError: an unknown field of the config, or a value out of range."""
+        config = TrainingConfig if request.method == Method.SFT else GrpoConfig
+        return cls(
+            method=request.method,
+            config=config.from_mapping(request.training),
+            replay_share=adapter.replay_share if request.replay_share is None else request.replay_share,
+            min_reward=request.min_reward,
+            environment=request.environment,
+            insights=written_insights(request.task, request.insights),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingMethod:
+    """One method with a dataset, ready to be trained."""
+
     examples: tuple[Example, ...]
-    """Of the dataset's turns: their prompts say where in the base's states the task lies."""
-    train: Callable[[str, Checkpoint, Path], Report]
-    """Trains the memory of that name in the host; may leave files in the artifact's folder."""
+    """Turns of the dataset: their prompts say where in the base's states the task lies."""
+    train: Callable[[Workspace, Checkpoint], Report]
+    """Trains the workspace's memory, for hours; may leave files in the folder of the artifact."""
 
 
 def train_watched(
     running: Running,
     model: Model,
-    name: str,
+    memory: str,
     train: Training[Found],
     checkpoint: Checkpoint,
     *,
     devices: int,
     on_step: Callable[[Any], None],
 ) -> Found:
-    """Train the memory `name` of the model's host on so many devices: checkpoints go to the store, the job may stop it.
+    """Train a memory of the model's host. Checkpoints go to the store; a cancelled job stops the training.
 
     Args:
+        memory: the memory's name.
         train: as `train_on_devices` takes it.
+        devices: number of devices to train on.
     """
     settings = running.services.settings
     control: RunControl[Any] = RunControl(
@@ -47,4 +96,4 @@ def train_watched(
         on_step=on_step,
         should_stop=running.stop.is_set,
     )
-    return train_on_devices(train, devices, model.host, name, cache_dir=settings.models_dir, control=control)
+    return train_on_devices(train, devices, model.host, memory, cache_dir=settings.models_dir, control=control)

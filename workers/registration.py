@@ -3,7 +3,6 @@
 import json
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from memgen.artifacts.artifact import save_artifact, trained_parts
@@ -18,25 +17,26 @@ from workers.code_version import code_version
 from workers.model import Model
 from workers.runner import Running
 from workers.scoring import score_and_judge
+from workers.workspace import Workspace
 
 Send = Callable[[uuid.UUID], None]
 """Sends a committed job to the workers."""
 
 
 def register(
-    running: Running, model: Model, adapter: Adapter, parent: Version | None, name: str, folder: Path, report: Report
+    running: Running, model: Model, adapter: Adapter, parent: Version | None, workspace: Workspace, report: Report
 ) -> Version:
-    """Store the memory `name` of the host, with what is in `folder` already, as the job's version: bytes, then the row.
+    """Store the workspace's memory, with what its artifact has already, as the job's version: bytes, then the row.
 
     Raises:
         Cancelled: the job was, or another worker has it now.
     """
-    artifact_hash = save_artifact(model.host, name, folder, report)
+    artifact_hash = save_artifact(model.host, workspace.memory, workspace.artifact, report)
     prefix = artifact_key(adapter.project_id, artifact_hash)
-    running.services.store.put_folder(prefix, folder)
+    running.services.store.put_folder(prefix, workspace.artifact)
     running.check()
-    memory = model.host.memories[name]
-    told = json.loads((folder / "report.json").read_text()) | {"trained": trained_parts(memory)}
+    memory = model.host.memories[workspace.memory]
+    stored_report = json.loads((workspace.artifact / "report.json").read_text()) | {"trained": trained_parts(memory)}
     with transaction(running.services.sessions) as session:
         locked = get_adapter(session, adapter.project_id, adapter.name, lock=True)
         job = session.get_one(Job, running.job_id)
@@ -50,20 +50,20 @@ def register(
             artifact_key=prefix,
             artifact_hash=artifact_hash,
             code_version=code_version(),
-            report=told,
+            report=stored_report,
         )
     running.event(f"registered {adapter.name}@{version.number}", {"flags": list(report.flags)})
     if memory.has_untrained_trigger:
         running.event(
             f"the trigger of {adapter.name}@{version.number} is not trained yet: until a train_trigger job has done "
             "it, evaluation and serving weave at every decision point",
-            {"trained": told["trained"]},
+            {"trained": stored_report["trained"]},
             level="warning",
         )
     return version
 
 
-def conclude(running: Running, model: Model, version: Version, send: Send | None = None) -> dict[str, Any]:
+def judge(running: Running, model: Model, version: Version, send: Send | None = None) -> dict[str, Any]:
     """Evaluate and judge a version: `{"version", "gate", "scores"}`, and `retry`, a job that trains once more.
 
     Args:

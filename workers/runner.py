@@ -14,6 +14,7 @@ from memgen.errors import Cancelled, MemgenError
 from registry import jobs
 from registry.database import transaction
 from registry.errors import RegistryError, Unavailable
+from registry.job_params import JobKind
 from registry.models import Job
 from registry.wiring import Services
 
@@ -57,7 +58,7 @@ class Running:
                 jobs.add_event(session, self.job_id, "progress", phase, data)
 
 
-def run(services: Services, handlers: Mapping[str, Handler], job_id: uuid.UUID, worker: str) -> None:
+def run(services: Services, handlers: Mapping[JobKind, Handler], job_id: uuid.UUID, worker: str) -> None:
     """Run a job to its end, or return at once if it is not to be had (done, or another worker has it)."""
     settings = services.settings
     with transaction(services.sessions) as session:
@@ -65,7 +66,7 @@ def run(services: Services, handlers: Mapping[str, Handler], job_id: uuid.UUID, 
         if attempt is None:
             return
         job = session.get_one(Job, job_id)
-        kind = job.kind
+        kind = JobKind(job.kind)
         jobs.add_event(session, job_id, "info", "started", {"worker": worker, "attempt": attempt})
     with structlog.contextvars.bound_contextvars(job=str(job_id), attempt=attempt):
         stop = threading.Event()
@@ -97,8 +98,8 @@ def _work(running: Running, handler: Handler) -> None:
     except Exception as error:
         log.exception("job failed unexpectedly")
         # The first line only: the rest can be a query with its parameters, and is in the log.
-        told = str(error).partition("\n")[0]
-        _end(running, "failed", error=f"unexpected {type(error).__name__}: {told}; see the worker's log")
+        first_line = str(error).partition("\n")[0]
+        _end(running, "failed", error=f"unexpected {type(error).__name__}: {first_line}; see the worker's log")
     else:
         _end(running, "succeeded", result=result)
 

@@ -3,15 +3,13 @@
 What surrounds a training (the job, its parent, registering, the gate) is `workers.jobs.train_weaver`'s.
 """
 
-import uuid
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from memgen.config import GrpoConfig, TrainingConfig
+from memgen.config import GrpoConfig
 from memgen.errors import ConfigError
 from memgen.training.examples import build_examples
 from memgen.training.reward.recorded_groups import groups_of_trajectories
@@ -20,33 +18,19 @@ from memgen.training.weaver.grpo_run import GrpoReport, GrpoStep
 from registry.datasets import reward_snapshots
 from registry.datasets.manifest import Learner, manifest_of
 from registry.datasets.snapshots import Snapshot
-from registry.job_params import Method, PlayedEnvironment
-from registry.models import Dataset, JsonObject, Task
+from registry.job_params import Method
+from registry.models import Dataset, Task
 from workers.checkpoints import Checkpoint
 from workers.experience import training_cues
-from workers.methods import Lesson, train_watched
+from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched
 from workers.model import Model
 from workers.reward_items import games_folder, gives_reward, items_of
 from workers.runner import Running
+from workers.workspace import Workspace
 
 
-def config_of(method: Method, training: JsonObject) -> TrainingConfig | GrpoConfig:
-    """Raises ConfigError: an unknown field, or a value out of range."""
-    return (TrainingConfig if method == Method.SFT else GrpoConfig).from_mapping(training)
-
-
-def snapshot_of(
-    session: Session,
-    method: Method,
-    project_id: uuid.UUID,
-    task: Task,
-    *,
-    environment: PlayedEnvironment | None,
-    earlier_tasks: Sequence[Task],
-    judged_by: Sequence[Task],
-    replay_share: float,
-    min_reward: float,
-    seed: int,
+def reward_snapshot(
+    session: Session, target: WeaverTarget, recipe: WeaverRecipe, judged_by: Sequence[Task]
 ) -> Snapshot:
     """The dataset of a training by `grpo` or `grpo_recorded`.
 
@@ -57,13 +41,19 @@ def snapshot_of(
         EmptyDataset: the task has nothing to play, or to compare.
         ConfigError: the task's grader gives no reward.
     """
-    if method == Method.GRPO_RECORDED:
+    project_id, task, seed = target.adapter.project_id, target.task, recipe.config.seed
+    if recipe.method == Method.GRPO_RECORDED:
         return reward_snapshots.recorded_snapshot(
-            session, project_id, task, earlier_tasks=earlier_tasks, replay_share=replay_share, seed=seed
+            session,
+            project_id,
+            task,
+            earlier_tasks=target.earlier_tasks,
+            replay_share=recipe.replay_share,
+            seed=seed,
         )
-    if environment is not None:
+    if recipe.environment is not None:
         return reward_snapshots.environment_snapshot(
-            project_id, task, environment, judged_by=judged_by, trains=Learner.WEAVER, seed=seed
+            project_id, task, recipe.environment, judged_by=judged_by, trains=Learner.WEAVER, seed=seed
         )
     if not gives_reward(task):
         raise ConfigError(f"task {task.name!r} has grader 'likelihood', which gives no reward; expected another")
@@ -71,14 +61,14 @@ def snapshot_of(
         session,
         project_id,
         task,
-        earlier_tasks=[earlier for earlier in earlier_tasks if gives_reward(earlier)],
-        replay_share=replay_share,
-        min_reward=min_reward,
+        earlier_tasks=[earlier for earlier in target.earlier_tasks if gives_reward(earlier)],
+        replay_share=recipe.replay_share,
+        min_reward=recipe.min_reward,
         seed=seed,
     )
 
 
-def reward_lesson(
+def reward_method(
     running: Running,
     model: Model,
     memory: str,
@@ -86,13 +76,13 @@ def reward_lesson(
     config: GrpoConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
-) -> Lesson:
+) -> TrainingMethod:
     """What the dataset teaches by `grpo` or `grpo_recorded`."""
     longest = model.host.longest_example(memory)
     examples = build_examples(model.host.backbone.tokenizer, lines, max_tokens=longest).examples
     if method == Method.GRPO_RECORDED:
-        return Lesson(examples, partial(_train_recorded, running, model, config, dataset, lines))
-    return Lesson(examples, partial(_train_played, running, model, config, dataset, lines))
+        return TrainingMethod(examples, partial(_train_recorded, running, model, config, dataset, lines))
+    return TrainingMethod(examples, partial(_train_played, running, model, config, dataset, lines))
 
 
 def _train_played(
@@ -101,9 +91,8 @@ def _train_played(
     config: GrpoConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
-    name: str,
+    workspace: Workspace,
     checkpoint: Checkpoint,
-    _: Path,
 ) -> GrpoReport:
     manifest = manifest_of(dataset)
     by_task = items_of(manifest, lines, games_folder(running), should_stop=running.stop.is_set)
@@ -111,10 +100,17 @@ def _train_played(
     counts = {task: len(found) for task, found in by_task.items()}
     running.event(f"playing {len(items)} items", {**dataset.manifest, "items": counts})
     # The weaver learns where it will be woven: at every point, as long as no trigger knows better.
-    model.host.memories[name].weave_until_trigger_is_trained()
+    model.host.memories[workspace.memory].weave_until_trigger_is_trained()
     training = partial(train_weaver_grpo, items=items, config=config, task=manifest.task)
-    told = partial(on_step, running)
-    return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
+    return train_watched(
+        running,
+        model,
+        workspace.memory,
+        training,
+        checkpoint,
+        devices=config.devices,
+        on_step=partial(on_step, running),
+    )
 
 
 def _train_recorded(
@@ -123,16 +119,15 @@ def _train_recorded(
     config: GrpoConfig,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
-    name: str,
+    workspace: Workspace,
     checkpoint: Checkpoint,
-    _: Path,
 ) -> GrpoReport:
     backbone = model.host.backbone
-    cues = training_cues(model.host, name, lines)
+    cues = training_cues(model.host, workspace.memory, lines)
     recorded = groups_of_trajectories(
         backbone.tokenizer,
         lines,
-        max_tokens=model.host.longest_example(name),
+        max_tokens=model.host.longest_example(workspace.memory),
         cues=cues,
         shared_turns=manifest_of(dataset).shared_turns,
     )
@@ -148,12 +143,19 @@ def _train_recorded(
         },
     )
     training = partial(train_weaver_on_groups, groups=recorded.groups, config=config)
-    told = partial(on_step, running)
-    return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
+    return train_watched(
+        running,
+        model,
+        workspace.memory,
+        training,
+        checkpoint,
+        devices=config.devices,
+        on_step=partial(on_step, running),
+    )
 
 
 def on_step(running: Running, step: GrpoStep) -> None:
-    """Tell how a step went."""
+    """Report a step as the job's progress."""
     running.progress(
         "train",
         {

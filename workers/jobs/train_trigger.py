@@ -4,7 +4,6 @@ Like `workers.jobs.train_weaver`, every stage looks first whether it was done.
 """
 
 import contextlib
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from memgen.artifacts.artifact import MOMENTS_FILE
-from memgen.config import MemoryConfig, TriggerConfig
+from memgen.config import TriggerConfig
+from memgen.tasks.task import TaskItem
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerReport, TriggerStep
 from registry import jobs
@@ -32,104 +32,119 @@ from workers.checkpoints import Checkpoint
 from workers.datasets import dataset_of, lines_of
 from workers.methods import train_watched
 from workers.model import Model
-from workers.registration import conclude, register
+from workers.registration import judge, register
 from workers.reward_items import games_folder, items_of, with_reward
 from workers.runner import Running
+from workers.workspace import Workspace, open_workspace
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What the job's row and lineage say."""
+class TriggerTarget:
+    """What a job trains: by its row and its parent."""
 
     adapter: Adapter
     parent: Version
     task: Task
-    """What the parent was trained for, and so the new version."""
-    tasks: tuple[Task, ...]
-    """To play; more than the memory was made for are welcome."""
-    environment: PlayedEnvironment | None
+    """The task that the parent was trained for, and so the new version."""
+
+
+@dataclass(frozen=True)
+class TriggerRecipe:
+    """How a job trains: settings, and which items are played."""
+
     config: TriggerConfig
+    tasks: tuple[Task, ...]
+    """Tasks to play; more than the memory was made for are welcome."""
+    environment: PlayedEnvironment | None
     min_reward: float
-    trained: Version | None
-    """The version, if an earlier attempt registered it."""
 
 
 def train_trigger_of_version(running: Running, model: Model) -> dict[str, Any]:
     """Returns `{"version", "gate", "scores"}`."""
-    plan = _plan(running)
-    model.check_base(plan.adapter)
-    return conclude(running, model, plan.trained or _train_version(running, model, plan))
+    target, recipe, version = _read(running)
+    model.check_base(target.adapter)
+    if version is None:
+        items = _items(running, target, recipe)
+        with open_workspace(running, model, target.adapter, seed=recipe.config.seed, start=target.parent) as workspace:
+            _keep_what_stays(running, model, target, workspace.artifact)
+            checkpoint = Checkpoint(running, workspace.checkpoint)
+            report = _train(running, model, recipe.config, items, workspace, checkpoint)
+            version = register(running, model, target.adapter, target.parent, workspace, report)
+            checkpoint.delete()
+    return judge(running, model, version)
 
 
-def _plan(running: Running) -> _Plan:
+def _read(running: Running) -> tuple[TriggerTarget, TriggerRecipe, Version | None]:
+    """What to train, how, and the version, if an earlier attempt registered it."""
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
         adapter, request = jobs.adapter_of(job), jobs.request_as(job, TrainTrigger)
-        parent, trained = get_version(session, adapter, request.parent or 0), version_of_job(session, job.id)
-        if trained is None:  # it was fit when the job was made; data may have been deleted since
+        parent, version = get_version(session, adapter, request.parent or 0), version_of_job(session, job.id)
+        if version is None:  # it was fit when the job was made; data may have been deleted since
             check_parent(session, parent)
-        return _Plan(
-            adapter=adapter,
-            parent=parent,
-            task=parent.dataset.task,
+        recipe = TriggerRecipe(
+            config=TriggerConfig.from_mapping(request.training),
             tasks=tuple(get_task(session, job.project_id, name) for name in request.tasks),
             environment=request.environment,
-            config=TriggerConfig.from_mapping(request.training),
             min_reward=request.min_reward,
-            trained=trained,
         )
+        return TriggerTarget(adapter=adapter, parent=parent, task=parent.dataset.task), recipe, version
 
 
-def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
-    tasks = with_reward(running, plan.tasks)
-    dataset = dataset_of(running, lambda session: _snapshot(session, plan, tasks))
+def _items(running: Running, target: TriggerTarget, recipe: TriggerRecipe) -> dict[str, list[TaskItem]]:
+    """Items to play by task, of the job's dataset."""
+    tasks = with_reward(running, recipe.tasks)
+    dataset = dataset_of(running, lambda session: _snapshot(session, target, recipe, tasks))
     lines = lines_of(running, dataset)
     items = items_of(manifest_of(dataset), lines, games_folder(running), should_stop=running.stop.is_set)
     counts = {task: len(found) for task, found in items.items()}
     running.event(f"playing {sum(counts.values())} items", {**dataset.manifest, "items": counts})
-    with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
-        name = f"job_{running.job_id.hex}"
-        artifact = Path(folder) / "artifact"
-        artifact.mkdir()
-        _keep_what_stays(running, model, plan, artifact)
-        model.host.create(name, MemoryConfig.from_mapping(plan.adapter.memory), seed=plan.config.seed)
-        try:
-            model.host.copy(model.memory_of(plan.parent), name)
-            checkpoint = Checkpoint(running, Path(folder) / "checkpoint.safetensors")
-            training, told = partial(train_trigger, items=items, config=plan.config), partial(on_step, running)
-            report = train_watched(
-                running, model, name, training, checkpoint, devices=plan.config.devices, on_step=told
-            )
-            _tell_rates(running, report)
-            version = register(running, model, plan.adapter, plan.parent, name, artifact, report)
-            checkpoint.delete()
-        finally:
-            model.host.remove(name)
-    return version
+    return items
 
 
-def _snapshot(session: Session, plan: _Plan, tasks: tuple[Task, ...]) -> Snapshot:
-    project_id, seed = plan.adapter.project_id, plan.config.seed
-    if plan.environment is not None:
-        judges = tasks_at_stake(session, plan.adapter, plan.parent, plan.task)
+def _train(
+    running: Running,
+    model: Model,
+    config: TriggerConfig,
+    items: dict[str, list[TaskItem]],
+    workspace: Workspace,
+    checkpoint: Checkpoint,
+) -> TriggerReport:
+    report = train_watched(
+        running,
+        model,
+        workspace.memory,
+        partial(train_trigger, items=items, config=config),
+        checkpoint,
+        devices=config.devices,
+        on_step=partial(on_step, running),
+    )
+    _report_rates(running, report)
+    return report
+
+
+def _snapshot(session: Session, target: TriggerTarget, recipe: TriggerRecipe, tasks: tuple[Task, ...]) -> Snapshot:
+    project_id, seed = target.adapter.project_id, recipe.config.seed
+    if recipe.environment is not None:
+        judges = tasks_at_stake(session, target.adapter, target.parent, target.task)
         return reward_snapshots.environment_snapshot(
-            project_id, plan.task, plan.environment, judged_by=judges, trains=Learner.TRIGGER, seed=seed
+            project_id, target.task, recipe.environment, judged_by=judges, trains=Learner.TRIGGER, seed=seed
         )
     return reward_snapshots.trigger_snapshot(
-        session, project_id, plan.task, tasks, min_reward=plan.min_reward, seed=seed
+        session, project_id, target.task, tasks, min_reward=recipe.min_reward, seed=seed
     )
 
 
-def _keep_what_stays(running: Running, model: Model, plan: _Plan, artifact: Path) -> None:
+def _keep_what_stays(running: Running, model: Model, target: TriggerTarget, artifact: Path) -> None:
     """The parent's memories of other tasks, and its weaver's optimizer: the weaver's next training goes on with it."""
-    isolated = model.isolated_of(plan.parent)
+    isolated = model.isolated_of(target.parent)
     if isolated is not None:
         isolated.save(artifact)
     with contextlib.suppress(ObjectNotFound):  # versions of trainings from reward have none
-        running.services.store.get_file(f"{plan.parent.artifact_key}/{MOMENTS_FILE}", artifact / MOMENTS_FILE)
+        running.services.store.get_file(f"{target.parent.artifact_key}/{MOMENTS_FILE}", artifact / MOMENTS_FILE)
 
 
-def _tell_rates(running: Running, report: TriggerReport) -> None:
+def _report_rates(running: Running, report: TriggerReport) -> None:
     for task, found in report.by_task.items():
         rate = "was never asked" if found.rate is None else f"wove at {100 * found.rate:.1f}% of the decision points"
         data: JsonObject = {"asked": found.asked, "invoked": found.invoked, "interval": list(found.interval)}
@@ -137,7 +152,7 @@ def _tell_rates(running: Running, report: TriggerReport) -> None:
 
 
 def on_step(running: Running, step: TriggerStep) -> None:
-    """Tell how a step went."""
+    """Report a step as the job's progress."""
     running.progress(
         "train",
         {

@@ -4,10 +4,7 @@ Every stage looks first whether it was done, so a job that is delivered twice or
 where the last attempt was.
 """
 
-import tempfile
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,8 @@ from sqlalchemy.orm import Session
 from memgen.artifacts.artifact import MOMENTS_FILE
 from memgen.artifacts.report import TrainingReport
 from memgen.checked_files import check_files
-from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig
+from memgen.config import TrainingConfig
 from memgen.errors import ArtifactMismatch
-from memgen.experience.insights import written_insights
-from memgen.experience.pool import Insight
 from memgen.routing.isolated import Isolated, with_task
 from memgen.training.checkpoint import read_moments
 from memgen.training.examples import Example, build_examples
@@ -32,8 +27,8 @@ from registry.datasets import snapshots
 from registry.datasets.snapshots import Snapshot
 from registry.errors import ObjectNotFound
 from registry.gates.baseline import tasks_at_stake
-from registry.job_params import Method, PlayedEnvironment, TrainWeaver
-from registry.models import Adapter, Dataset, Job, Task, Version
+from registry.job_params import Method, TrainWeaver
+from registry.models import Dataset, Job, Task, Version
 from registry.tasks import get_task
 from registry.trajectories.holdout import find_shared_prefix_group
 from registry.versions.ancestry import learned_tasks, lineage
@@ -41,37 +36,13 @@ from registry.versions.records import get_version, version_of_job
 from registry.versions.state import check_parent
 from workers.checkpoints import Checkpoint
 from workers.datasets import dataset_of, lines_of
-from workers.experience import remember, training_cues
-from workers.methods import Lesson, train_watched
+from workers.experience import training_cues, update_experience
+from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched
 from workers.model import Model
-from workers.registration import Send, conclude, register
+from workers.registration import Send, judge, register
 from workers.runner import Running
-from workers.weaver_reward import config_of, reward_lesson, snapshot_of
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What the job's row and lineage say."""
-
-    project_id: uuid.UUID
-    adapter: Adapter
-    task: Task
-    parent: Version | None
-    start: Version | None
-    """Whose weights and optimizer it goes on from: the parent or, with strategy `isolated`, the newest ancestor that
-    learned this very task."""
-    earlier_tasks: tuple[Task, ...]
-    """Whose items may be replayed."""
-    replay_share: float
-    method: Method
-    config: TrainingConfig | GrpoConfig
-    environment: PlayedEnvironment | None
-    """Where items to play come from, if not from the task's trajectories."""
-    min_reward: float
-    insights: tuple[Insight, ...]
-    """That somebody wrote, for the weaver's cues."""
-    trained: Version | None
-    """The version, if an earlier attempt registered it."""
+from workers.weaver_reward import reward_method, reward_snapshot
+from workers.workspace import Workspace, open_workspace
 
 
 def train(running: Running, model: Model, send: Send | None = None) -> dict[str, Any]:
@@ -80,12 +51,22 @@ def train(running: Running, model: Model, send: Send | None = None) -> dict[str,
     Args:
         send: sends a job to the workers; without it the reaper does.
     """
-    plan = _plan(running)
-    model.check_base(plan.adapter)
-    return conclude(running, model, plan.trained or _train_version(running, model, plan), send)
+    target, recipe, version = _read(running)
+    model.check_base(target.adapter)
+    if version is None:
+        _warn_of_shared_prefix(running, target.task)
+        dataset = dataset_of(running, lambda session: _snapshot(session, target, recipe))
+        with open_workspace(running, model, target.adapter, seed=recipe.config.seed, start=target.start) as workspace:
+            method = _prepare(running, model, target, recipe, workspace, dataset)
+            checkpoint = Checkpoint(running, workspace.checkpoint)
+            report = method.train(workspace, checkpoint)
+            version = register(running, model, target.adapter, target.parent, workspace, report)
+            checkpoint.delete()
+    return judge(running, model, version, send)
 
 
-def _plan(running: Running) -> _Plan:
+def _read(running: Running) -> tuple[WeaverTarget, WeaverRecipe, Version | None]:
+    """What to train, how, and the version, if an earlier attempt registered it."""
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
         adapter, request = jobs.adapter_of(job), jobs.request_as(job, TrainWeaver)
@@ -93,60 +74,41 @@ def _plan(running: Running) -> _Plan:
         task = get_task(session, job.project_id, request.task)
         isolated = adapter.strategy == "isolated"
         earlier = () if isolated else tuple(t for t in learned_tasks(session, parent) if t.id != task.id)
-        taught = [v for v in lineage(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
-        start, trained = taught[-1] if taught else None, version_of_job(session, job.id)
-        if trained is None:  # its parent was fit when the job was made; data may have been deleted since
-            for version in (parent, start):
-                check_parent(session, version)
-        return _Plan(
-            project_id=job.project_id,
-            adapter=adapter,
-            task=task,
-            parent=parent,
-            start=start,
-            earlier_tasks=earlier,
-            replay_share=adapter.replay_share if request.replay_share is None else request.replay_share,
-            method=request.method,
-            config=config_of(request.method, request.training),
-            environment=request.environment,
-            min_reward=request.min_reward,
-            insights=written_insights(task.name, request.insights),
-            trained=trained,
-        )
+        starts = [v for v in lineage(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
+        start, version = starts[-1] if starts else None, version_of_job(session, job.id)
+        if version is None:  # its parent was fit when the job was made; data may have been deleted since
+            for needed in (parent, start):
+                check_parent(session, needed)
+        target = WeaverTarget(adapter=adapter, task=task, parent=parent, start=start, earlier_tasks=earlier)
+        return target, WeaverRecipe.of(request, adapter), version
 
 
-def _train_version(running: Running, model: Model, plan: _Plan) -> Version:
-    _warn_of_shared_prefix(running, plan.task)
-    dataset = dataset_of(running, lambda session: _snapshot(session, plan))
+def _prepare(
+    running: Running,
+    model: Model,
+    target: WeaverTarget,
+    recipe: WeaverRecipe,
+    workspace: Workspace,
+    dataset: Dataset,
+) -> TrainingMethod:
+    """Everything in front of the training itself: the cues' experience, the examples, memories of other tasks."""
     lines = lines_of(running, dataset)
-    with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
-        name = f"job_{running.job_id.hex}"
-        artifact = Path(folder) / "artifact"
-        artifact.mkdir()
-        _new_memory(model, plan, name)
-        try:
-            remember(
-                running,
-                model.host,
-                name,
-                lines,
-                min_reward=plan.min_reward,
-                open_alike=[task.name for task in (plan.task, *plan.earlier_tasks) if task.shared_turns],
-                written=plan.insights,
-            )
-            if isinstance(plan.config, TrainingConfig):
-                lesson = _sft_lesson(running, model, plan, name, plan.config, dataset, lines)
-            else:
-                lesson = reward_lesson(running, model, name, plan.method, plan.config, dataset, lines)
-            if plan.adapter.strategy == "isolated":
-                _isolated(model, plan, lesson.examples).save(artifact)
-            checkpoint = Checkpoint(running, Path(folder) / "checkpoint.safetensors")
-            report = lesson.train(name, checkpoint, artifact)
-            version = register(running, model, plan.adapter, plan.parent, name, artifact, report)
-            checkpoint.delete()
-        finally:
-            model.host.remove(name)
-    return version
+    update_experience(
+        running,
+        model.host,
+        workspace.memory,
+        lines,
+        min_reward=recipe.min_reward,
+        open_alike=[task.name for task in (target.task, *target.earlier_tasks) if task.shared_turns],
+        written=recipe.insights,
+    )
+    if isinstance(recipe.config, TrainingConfig):
+        method = _demonstrations(running, model, target, recipe.config, workspace.memory, dataset, lines)
+    else:
+        method = reward_method(running, model, workspace.memory, recipe.method, recipe.config, dataset, lines)
+    if target.adapter.strategy == "isolated":
+        _isolated(model, target, method.examples).save(workspace.artifact)
+    return method
 
 
 def _warn_of_shared_prefix(running: Running, task: Task) -> None:
@@ -157,15 +119,15 @@ def _warn_of_shared_prefix(running: Running, task: Task) -> None:
         running.event(str(group), {"task": task.name, "alike": group.count, "of": group.total}, level="warning")
 
 
-def _sft_lesson(
+def _demonstrations(
     running: Running,
     model: Model,
-    plan: _Plan,
-    memory: str,
+    target: WeaverTarget,
     config: TrainingConfig,
+    memory: str,
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
-) -> Lesson:
+) -> TrainingMethod:
     """Demonstrations to imitate, beside what the memory remembers of others."""
     data = build_examples(
         model.host.backbone.tokenizer,
@@ -184,76 +146,62 @@ def _sft_lesson(
         },
     )
 
-    def train(name: str, checkpoint: Checkpoint, artifact: Path) -> TrainingReport:
-        moments = _moments(running, model, plan, name, artifact.parent / "moments")
-        training = partial(train_weaver, data=data, config=config, moments=moments, moments_out=artifact / MOMENTS_FILE)
-        told = partial(_on_step, running)
-        return train_watched(running, model, name, training, checkpoint, devices=config.devices, on_step=told)
+    def train(workspace: Workspace, checkpoint: Checkpoint) -> TrainingReport:
+        moments = _moments(running, model, target, workspace)
+        training = partial(
+            train_weaver, data=data, config=config, moments=moments, moments_out=workspace.artifact / MOMENTS_FILE
+        )
+        on_step = partial(_on_step, running)
+        return train_watched(running, model, memory, training, checkpoint, devices=config.devices, on_step=on_step)
 
-    return Lesson(data.examples, train)
+    return TrainingMethod(data.examples, train)
 
 
-def _snapshot(session: Session, plan: _Plan) -> Snapshot:
-    if plan.method == Method.SFT:
+def _snapshot(session: Session, target: WeaverTarget, recipe: WeaverRecipe) -> Snapshot:
+    if recipe.method == Method.SFT:
         return snapshots.snapshot(
             session,
-            plan.project_id,
-            plan.task,
-            earlier_tasks=plan.earlier_tasks,
-            replay_share=plan.replay_share,
-            min_reward=plan.min_reward,
-            seed=plan.config.seed,
+            target.adapter.project_id,
+            target.task,
+            earlier_tasks=target.earlier_tasks,
+            replay_share=recipe.replay_share,
+            min_reward=recipe.min_reward,
+            seed=recipe.config.seed,
         )
-    return snapshot_of(
-        session,
-        plan.method,
-        plan.project_id,
-        plan.task,
-        environment=plan.environment,
-        earlier_tasks=plan.earlier_tasks,
-        judged_by=tasks_at_stake(session, plan.adapter, plan.parent, plan.task),
-        replay_share=plan.replay_share,
-        min_reward=plan.min_reward,
-        seed=plan.config.seed,
-    )
+    judged_by = tasks_at_stake(session, target.adapter, target.parent, target.task)
+    return reward_snapshot(session, target, recipe, judged_by)
 
 
-def _isolated(model: Model, plan: _Plan, examples: Sequence[Example]) -> Isolated:
+def _isolated(model: Model, target: WeaverTarget, examples: Sequence[Example]) -> Isolated:
     """What the version will hold for each task: before training, because a task may be too small to be recognised."""
-    parent = plan.parent
+    parent = target.parent
     known = model.isolated_of(parent) if parent else None
     if parent is not None and known is None:
         raise ArtifactMismatch(
-            f"{plan.adapter.name}@{parent.number} has no memories by task, as strategy 'isolated' needs of a parent; "
+            f"{target.adapter.name}@{parent.number} has no memories by task, as strategy 'isolated' needs of a parent; "
             "train with parent 0"
         )
     artifact_hash = parent.artifact_hash if parent else None
-    return with_task(known, artifact_hash, model.host.backbone, plan.task.name, examples)
+    return with_task(known, artifact_hash, model.host.backbone, target.task.name, examples)
 
 
-def _new_memory(model: Model, plan: _Plan, name: str) -> None:
-    """A fresh memory, or earlier weights to go on from."""
-    memory = model.host.create(name, MemoryConfig.from_mapping(plan.adapter.memory), seed=plan.config.seed)
-    if plan.start is not None:
-        model.host.copy(model.memory_of(plan.start), memory.name)
-
-
-def _moments(running: Running, model: Model, plan: _Plan, name: str, folder: Path) -> Path | None:
+def _moments(running: Running, model: Model, target: WeaverTarget, workspace: Workspace) -> Path | None:
     """The optimizer's state that belongs to the weights which training starts with, if it was kept and fits."""
-    start, store = plan.start, running.services.store
+    start, store = target.start, running.services.store
     if start is None:
         return None
+    folder = workspace.folder / "moments"
     folder.mkdir()
     path = folder / MOMENTS_FILE
     try:
         for file in (MOMENTS_FILE, "manifest.json"):
             store.get_file(f"{start.artifact_key}/{file}", folder / file)
         check_files(folder, start.artifact_hash, only=[MOMENTS_FILE])
-        read_moments(path, model.host.memories[name].weaver_parameters())
+        read_moments(path, model.host.memories[workspace.memory].weaver_parameters())
     except (ObjectNotFound, ArtifactMismatch) as error:
         running.event(f"the optimizer begins anew: {error}", {"version": start.number})
         return None
-    running.event(f"weights and optimizer go on from {plan.adapter.name}@{start.number}", {"version": start.number})
+    running.event(f"weights and optimizer go on from {target.adapter.name}@{start.number}", {"version": start.number})
     return path
 
 
