@@ -12,7 +12,7 @@ import structlog
 from registry.clock import utc_now
 from registry.database import transaction
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
-from registry.deletion.retraining import advance_line, lines_to_advance
+from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
 from registry.schedules.ticks import schedules_to_ask, tick
 from registry.wiring import Services
@@ -54,14 +54,14 @@ def _tick_schedules(services: Services) -> list[uuid.UUID]:
 
 def _advance_retrainings(services: Services) -> list[uuid.UUID]:
     with transaction(services.sessions) as session:
-        waiting = lines_to_advance(session)
+        waiting = chains_to_advance(session)
     created = []
-    for line in waiting:
+    for chain in waiting:
         try:
             with transaction(services.sessions) as session:
-                created += advance_line(session, line)
+                created += advance_chain(session, chain)
         except Exception:
-            log.exception("a retraining could not go on", deletion=str(line[0]), line=line[1])
+            log.exception("a retraining could not go on", deletion=str(chain[0]), chain=chain[1])
     return created
 
 

@@ -64,8 +64,8 @@ class RetrainingOut(BaseModel):
     @classmethod
     def of(cls, row: Retraining, version: Version | None) -> "RetrainingOut":
         return cls(
-            chain=row.line,
-            line=row.line,
+            chain=row.chain,
+            line=row.chain,
             adapter=row.adapter.name,
             task=row.task.name,
             replaces=row.replaces.number,

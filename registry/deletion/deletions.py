@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from registry import jobs
 from registry.database import one_of
 from registry.deletion.erasure import blank_missing_answers, may_erase
-from registry.deletion.retraining import start_retrainings, stop_line
+from registry.deletion.retraining import start_retrainings, stop_chain
 from registry.deletion.scope import Affected, DeletionSubject, find_affected, lock_subject
 from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
@@ -228,7 +228,7 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
     refusal = _refusal(session, job, request)
     if refusal is not None:
         jobs.add_event(session, job.id, "warning", f"its data was deleted; it does not begin anew: {refusal}")
-        stop_line(session, job, refusal)
+        stop_chain(session, job, refusal)
         return None
     replacement = jobs.replace_job(session, job, request)
     jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")

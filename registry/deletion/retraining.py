@@ -1,11 +1,12 @@
-"""Training versions anew without deleted data: a line of ordinary jobs, one for each version that has to be redone.
+"""Training versions anew without deleted data: a chain of ordinary jobs, one step for each version to be replaced.
 
-A line goes from the nearest ancestor that did not learn the data up to a version that serves; each step learns what
-the version in its place learned, with that version's own settings, and goes on from the step before. The lineage of
-what comes out names the version that it replaces. The gate judges it like any other.
+A chain goes from the nearest ancestor that did not learn the data up to a version that serves. Each step learns what
+the version that it replaces learned, with that version's own settings, and goes on from the version of the step
+before. The lineage of a new version names the version that it replaces. The gate judges it like any other; where it
+forgot and a retry follows, the step is the retry's from then on (`registry.jobs.replace_job`).
 
-A line stops, and says why, when a job of it does not succeed, or when what came of the step before, or the ancestor
-that it begins with, was withdrawn or purged meanwhile.
+A chain stops, and records why, when one of its jobs does not succeed, or when the version that the next step would go
+on from was withdrawn or purged in the meantime.
 """
 
 import uuid
@@ -23,28 +24,28 @@ from registry.versions.lineage import serving_of
 from registry.versions.records import version_of_job
 from registry.versions.state import why_not_parent
 
-Line = tuple[uuid.UUID, int]
-"""(deletion, number of the line)"""
+Chain = tuple[uuid.UUID, int]
+"""(deletion, number of the chain)"""
 
 
 def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[Version]) -> list[uuid.UUID]:
-    """Plan the lines and create the first job of each. Jobs to enqueue after the commit."""
+    """Plan the chains and create the first job of each. Returns the jobs to enqueue after the commit."""
     touched = {version.id for version in affected}
     started = []
-    for number, chain in enumerate(_lines(session, affected, touched)):
-        clean = [ancestor for ancestor in lineage(session, chain[0]) if ancestor.id not in touched]
+    for chain, versions in enumerate(_chains(session, affected, touched)):
+        clean = [ancestor for ancestor in lineage(session, versions[0]) if ancestor.id not in touched]
         steps = [
             Retraining(
                 deletion_id=deletion.id,
-                line=number,
-                place=place,
+                chain=chain,
+                step=step,
                 adapter_id=version.adapter_id,
                 task_id=version.dataset.task_id,
                 replaces_id=version.id,
-                parent_id=clean[-1].id if place == 0 and clean else None,
+                parent_id=clean[-1].id if step == 0 and clean else None,
                 params=_params(session, version),
             )
-            for place, version in enumerate(chain)
+            for step, version in enumerate(versions)
         ]
         session.add_all(steps)
         session.flush()
@@ -52,23 +53,26 @@ def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[V
     return started
 
 
-def lines_to_advance(session: Session) -> list[Line]:
-    """Lines with steps that wait for the one before."""
-    waiting = select(Retraining.deletion_id, Retraining.line).where(*_waits()).distinct()
-    rows = session.execute(waiting.order_by(Retraining.deletion_id, Retraining.line))
-    return [(deletion_id, line) for deletion_id, line in rows]
+def chains_to_advance(session: Session) -> list[Chain]:
+    """Chains with steps that wait for the one before."""
+    waiting = select(Retraining.deletion_id, Retraining.chain).where(*_waits()).distinct()
+    rows = session.execute(waiting.order_by(Retraining.deletion_id, Retraining.chain))
+    return [(deletion_id, chain) for deletion_id, chain in rows]
 
 
-def advance_line(session: Session, line: Line) -> list[uuid.UUID]:
-    """Create the job of the step whose predecessor is done; end the line if that failed. Jobs to enqueue."""
-    mine = Retraining.deletion_id == line[0], Retraining.line == line[1]
-    # Taken first, as a deletion does, which may move a step to another job: the two take turns.
+def advance_chain(session: Session, chain: Chain) -> list[uuid.UUID]:
+    """Create the job of the step whose predecessor is done, or stop the chain if that failed.
+
+    Returns the jobs to enqueue after the commit.
+    """
+    mine = Retraining.deletion_id == chain[0], Retraining.chain == chain[1]
+    # The adapter is locked first, as by a deletion or a gate, which may move a step to another job: they take turns.
     adapter = select(Adapter.id).where(Adapter.id.in_(select(Retraining.adapter_id).where(*mine)))
     session.scalars(adapter.order_by(Adapter.id).with_for_update()).all()
-    waiting = select(Retraining).where(*mine, *_waits()).order_by(Retraining.place)
+    waiting = select(Retraining).where(*mine, *_waits()).order_by(Retraining.step)
     started: list[uuid.UUID] = []
     for step in session.scalars(waiting.with_for_update()).all():
-        before = session.get_one(Retraining, (*line, step.place - 1))
+        before = session.get_one(Retraining, (*chain, step.step - 1))
         if before.stopped is not None:
             step.stopped = before.stopped
         elif before.job is None or before.job.state in jobs.LIVE:
@@ -81,31 +85,31 @@ def advance_line(session: Session, line: Line) -> list[uuid.UUID]:
     return started
 
 
-def stop_line(session: Session, job: Job, why: str) -> None:
-    """The step that `job` was to do, if it was one, is not done, and none after it."""
+def stop_chain(session: Session, job: Job, why: str) -> None:
+    """Stop the chain at the step that `job` was to do, if it was to do one."""
     session.execute(update(Retraining).where(Retraining.job_id == job.id).values(stopped=why))
 
 
 def list_retrainings(session: Session, deletion_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, list[Retraining]]:
-    """By deletion, its steps in order; every one of the ids has an entry."""
+    """The steps of each deletion, in order; every one of the ids has an entry."""
     query = select(Retraining).where(Retraining.deletion_id.in_(deletion_ids))
     query = query.options(*(joinedload(part) for part in (Retraining.adapter, Retraining.task)))
     query = query.options(*(joinedload(part) for part in (Retraining.replaces, Retraining.job)))
     found: dict[uuid.UUID, list[Retraining]] = {deletion_id: [] for deletion_id in deletion_ids}
-    for row in session.scalars(query.order_by(Retraining.line, Retraining.place)):
+    for row in session.scalars(query.order_by(Retraining.chain, Retraining.step)):
         found[row.deletion_id].append(row)
     return found
 
 
 def step_state(step: Retraining) -> str:
-    """`stopped`, `waiting` for the step before, or its job's."""
+    """`stopped`, `waiting` for the step before, or the state of its job."""
     if step.stopped is not None:
         return "stopped"
     return "waiting" if step.job is None else step.job.state
 
 
 def why_stopped(step: Retraining) -> str | None:
-    """None unless the line ended with this step, or before."""
+    """Why the chain ended with this step or before it; None if it did not."""
     if step.stopped is not None or step.job is None or step.job.state not in ("failed", "cancelled"):
         return step.stopped
     return f"job {step.job.id} {step.job.state}" + (f": {step.job.error}" if step.job.error else "")
@@ -115,7 +119,7 @@ def _waits() -> tuple[ColumnElement[bool], ...]:
     return Retraining.job_id.is_(None), Retraining.stopped.is_(None)
 
 
-def _lines(session: Session, affected: Sequence[Version], touched: set[uuid.UUID]) -> list[list[Version]]:
+def _chains(session: Session, affected: Sequence[Version], touched: set[uuid.UUID]) -> list[list[Version]]:
     """Affected ancestors, in order, of each version that serves; of an adapter that serves none, of its newest."""
     serving = serving_of(session, touched)
     ends = [version for version in affected if serving[version.id].aliases or serving[version.id].routes]
@@ -130,14 +134,15 @@ def _lines(session: Session, affected: Sequence[Version], touched: set[uuid.UUID
 
 
 def _params(session: Session, version: Version) -> JsonObject:
-    """What the version's own job was asked. `champion` moves only for a version that had it."""
+    """The request of the version's own job. `champion` moves only for a version that had it."""
     task = version.dataset.task.name
-    asked = jobs.request_of(session.get_one(Job, version.job_id))
-    # What another installation trained is trained here by the defaults.
-    original = asked if isinstance(asked, Training) else TrainWeaver.from_json({"task": task})
-    served = CHAMPION in serving_of(session, [version.id])[version.id].aliases
-    request = original.changed(task=task, promote=served, replaces=version.number)
-    return {key: value for key, value in request.to_json().items() if key != "parent"}
+    original = jobs.request_of(session.get_one(Job, version.job_id))
+    if not isinstance(original, Training):
+        # Another installation trained the version: here it is trained by the defaults.
+        original = TrainWeaver.from_json({"task": task})
+    promote = CHAMPION in serving_of(session, [version.id])[version.id].aliases
+    request = original.changed(task=task, promote=promote, replaces=version.number)
+    return {key: value for key, value in request.to_json().items() if key != "parent"}  # known when the step begins
 
 
 def _start(session: Session, step: Retraining, parent: Version | None) -> list[uuid.UUID]:

@@ -77,8 +77,9 @@ class Retraining(Base):
 
     __tablename__ = "retrainings"
     deletion_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("deletions.id", ondelete="CASCADE"), primary_key=True)
-    line: Mapped[int] = mapped_column(primary_key=True)
-    place: Mapped[int] = mapped_column(primary_key=True)
+    chain: Mapped[int] = mapped_column("line", primary_key=True)
+    step: Mapped[int] = mapped_column("place", primary_key=True)
+    """0 for the first step of the chain."""
     adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
     task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     replaces_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id"))

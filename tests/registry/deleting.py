@@ -8,7 +8,7 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.deletion.deletions import Deleted, DeletionPolicy, delete_data
 from registry.deletion.erasure import finish_erasure
-from registry.deletion.retraining import advance_line, lines_to_advance
+from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.deletion.scope import DeletionScope, DeletionSubject
 from registry.job_params import Training, TrainWeaver
 from registry.models import Version
@@ -49,11 +49,11 @@ def promote_version(rows: Rows, version: Version, alias: str = "champion") -> No
 def advance(rows: Rows) -> list[uuid.UUID]:
     """Advance all chains of retrainings, as the beat does."""
     with transaction(rows.services.sessions) as session:
-        waiting = lines_to_advance(session)
+        waiting = chains_to_advance(session)
     started = []
-    for line in waiting:
+    for chain in waiting:
         with transaction(rows.services.sessions) as session:
-            started += advance_line(session, line)
+            started += advance_chain(session, chain)
     return started
 
 

@@ -107,8 +107,8 @@ def test_a_retraining_that_fails_does_not_keep_deletions(
         asked.append(line)
         raise RuntimeError("a row that nobody expected")
 
-    monkeypatch.setattr(beat, "lines_to_advance", lambda session: [(deleted, 0), (deleted, 1)])
-    monkeypatch.setattr(beat, "advance_line", fail)
+    monkeypatch.setattr(beat, "chains_to_advance", lambda session: [(deleted, 0), (deleted, 1)])
+    monkeypatch.setattr(beat, "advance_chain", fail)
     tick_all(services, lambda _: None)
     assert asked == [(deleted, 0), (deleted, 1)]
     with transaction(services.sessions) as session:

@@ -185,7 +185,7 @@ def test_without_a_good_version_an_alias_stays_and_its_answers_are_refused(rows:
             resolve(session, rows.project_id, "bot")
 
 
-def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows: Rows) -> None:
+def test_retraining_redoes_the_chain_of_what_serves_one_job_after_the_other(rows: Rows) -> None:
     rows.task("a", chats(40))
     clean = make_stored_version(rows, "a")
     rows.task("b", chats(60, word=SECRET, session_id="s1") + chats(40, word="fine"))
@@ -206,7 +206,7 @@ def test_retraining_redoes_the_line_of_what_serves_one_job_after_the_other(rows:
     with transaction(rows.services.sessions) as session:
         # The job that ran is the one that registered the version.
         session.get_one(Job, new.job_id).params = session.get_one(Job, first).params
-        session.execute(sa.update(Retraining).where(Retraining.place == 0).values(job_id=new.job_id))
+        session.execute(sa.update(Retraining).where(Retraining.step == 0).values(job_id=new.job_id))
     [second] = advance(rows)
     assert advance(rows) == []
     with transaction(rows.services.sessions) as session:
@@ -239,7 +239,7 @@ def test_a_version_trained_anew_need_not_gain(rows: Rows) -> None:
     assert judged == [(0.0, False), (0.0, True)]
 
 
-def test_a_line_whose_job_fails_stops_and_says_why(rows: Rows) -> None:
+def test_a_chain_whose_job_fails_stops_and_says_why(rows: Rows) -> None:
     with_secrets(rows)
     first = make_stored_version(rows, "a")
     promote_version(rows, make_stored_version(rows, "a", parent=first))
@@ -248,7 +248,7 @@ def test_a_line_whose_job_fails_stops_and_says_why(rows: Rows) -> None:
         session.execute(sa.update(Job).where(Job.id == started).values(state="failed", error="no data left"))
     assert advance(rows) == []
     with transaction(rows.services.sessions) as session:
-        last = session.scalars(sa.select(Retraining).where(Retraining.place == 1)).one()
+        last = session.scalars(sa.select(Retraining).where(Retraining.step == 1)).one()
         assert last.stopped == f"job {started} failed: no data left"
 
 

@@ -1,4 +1,4 @@
-"""Lines of retrainings: what keeps them going, what ends them, and that they say so."""
+"""Chains of retrainings: what keeps them going, what ends them, and that they say so."""
 
 import hashlib
 import uuid
@@ -34,7 +34,7 @@ Steps = list[tuple[int, uuid.UUID | None, str, str | None]]
 
 
 @pytest.fixture
-def line(rows: Rows) -> tuple[Trajectory, Trajectory]:
+def chain(rows: Rows) -> tuple[Trajectory, Trajectory]:
     """Versions 1 and 2 of `bot`, 2 the champion, both on two trajectories: these."""
     with_secrets(rows)
     first = make_stored_version(rows, "a")
@@ -116,9 +116,9 @@ def _replaced(rows: Rows, version: Version) -> int | None:
 
 
 def test_the_next_step_waits_for_a_retry_and_goes_on_from_its_version(
-    rows: Rows, line: tuple[Trajectory, Trajectory]
+    rows: Rows, chain: tuple[Trajectory, Trajectory]
 ) -> None:
-    deleted = delete(rows, "trajectory", str(line[0].id), "retrain")
+    deleted = delete(rows, "trajectory", str(chain[0].id), "retrain")
     forgetful, retry = _work_and_forget(rows, deleted.started[0])
     assert advance(rows) == [], "not from the version that forgot"
     assert _steps(rows, deleted.deletion.id) == [(1, retry, "queued", None), (2, None, "waiting", None)]
@@ -147,8 +147,8 @@ def test_the_only_step_is_done_by_its_retry(rows: Rows) -> None:
     assert (_replaced(rows, made), _replaced(rows, forgetful)) == (1, 1)
 
 
-def test_a_retry_that_fails_ends_its_line(rows: Rows, line: tuple[Trajectory, Trajectory]) -> None:
-    deleted = delete(rows, "trajectory", str(line[0].id), "retrain")
+def test_a_retry_that_fails_ends_its_chain(rows: Rows, chain: tuple[Trajectory, Trajectory]) -> None:
+    deleted = delete(rows, "trajectory", str(chain[0].id), "retrain")
     _, retry = _work_and_forget(rows, deleted.started[0])
     _begin(rows, retry)
     with transaction(rows.services.sessions) as session:
@@ -160,10 +160,10 @@ def test_a_retry_that_fails_ends_its_line(rows: Rows, line: tuple[Trajectory, Tr
 
 @pytest.mark.parametrize("how", ["retry", "restart"])
 def test_whatever_waits_for_a_job_waits_for_the_one_that_replaces_it(
-    rows: Rows, line: tuple[Trajectory, Trajectory], how: str
+    rows: Rows, chain: tuple[Trajectory, Trajectory], how: str
 ) -> None:
     """A schedule and a step of a retraining at once."""
-    deleted = delete(rows, "trajectory", str(line[0].id), "retrain")
+    deleted = delete(rows, "trajectory", str(chain[0].id), "retrain")
     [job_id] = deleted.started
     with transaction(rows.services.sessions) as session:
         adapter, task = get_adapter(session, rows.project_id, "bot"), get_task(session, rows.project_id, "a")
@@ -182,17 +182,17 @@ def test_whatever_waits_for_a_job_waits_for_the_one_that_replaces_it(
         _, following = _work_and_forget(rows, job_id)
     else:
         _begin(rows, job_id)
-        [following] = delete(rows, "trajectory", str(line[1].id)).started
+        [following] = delete(rows, "trajectory", str(chain[1].id)).started
     with transaction(rows.services.sessions) as session:
         assert session.get_one(Schedule, schedule.id).last_job_id == following
     assert _steps(rows, deleted.deletion.id)[0] == (1, following, "queued", None)
 
 
 def test_a_second_deletion_moves_the_step_to_the_job_that_begins_anew(
-    rows: Rows, line: tuple[Trajectory, Trajectory]
+    rows: Rows, chain: tuple[Trajectory, Trajectory]
 ) -> None:
-    first, job_id = _begun_retraining(rows, line[0])
-    second = delete(rows, "trajectory", str(line[1].id))
+    first, job_id = _begun_retraining(rows, chain[0])
+    second = delete(rows, "trajectory", str(chain[1].id))
     [anew] = second.started
     assert second.deletion.affected["restarted"] == {str(job_id): str(anew)}
     with transaction(rows.services.sessions) as session:
@@ -210,10 +210,10 @@ def test_a_second_deletion_moves_the_step_to_the_job_that_begins_anew(
         assert replaced.number == 1
 
 
-def test_a_line_ends_where_the_step_before_was_withdrawn(rows: Rows, line: tuple[Trajectory, Trajectory]) -> None:
-    first = delete(rows, "trajectory", str(line[0].id), "retrain")
+def test_a_chain_ends_where_the_step_before_was_withdrawn(rows: Rows, chain: tuple[Trajectory, Trajectory]) -> None:
+    first = delete(rows, "trajectory", str(chain[0].id), "retrain")
     made = _work(rows, first.started[0])
-    delete(rows, "trajectory", str(line[1].id), "withdraw")
+    delete(rows, "trajectory", str(chain[1].id), "withdraw")
     with transaction(rows.services.sessions) as session:
         assert states_of(session, [made.id])[made.id].withdrawn_at is not None
     assert advance(rows) == []
@@ -223,7 +223,7 @@ def test_a_line_ends_where_the_step_before_was_withdrawn(rows: Rows, line: tuple
     assert "bot@3 was withdrawn" in (stopped[3] or "")
 
 
-def test_a_line_whose_first_ancestor_is_gone_begins_nothing(rows: Rows) -> None:
+def test_a_chain_whose_first_ancestor_is_gone_begins_nothing(rows: Rows) -> None:
     rows.task("b")
     clean = make_stored_version(rows, "b")
     with_secrets(rows)
@@ -250,16 +250,16 @@ def test_the_last_steps_failure_is_told(rows: Rows) -> None:
 
 
 def test_a_training_that_may_not_go_on_from_its_parent_is_not_begun_anew(
-    rows: Rows, line: tuple[Trajectory, Trajectory]
+    rows: Rows, chain: tuple[Trajectory, Trajectory]
 ) -> None:
-    first, job_id = _begun_retraining(rows, line[0])
+    first, job_id = _begun_retraining(rows, chain[0])
     with transaction(rows.services.sessions) as session:
         job = session.get_one(Job, job_id)
         job.params = {**job.params, "parent": 1}
         locked_state(
             session, session.scalars(sa.select(Version).where(Version.number == 1)).one()
         ).purged_at = utc_now()
-    second = delete(rows, "trajectory", str(line[1].id))
+    second = delete(rows, "trajectory", str(chain[1].id))
     assert (second.started, second.deletion.affected["restarted"]) == ((), {})
     with transaction(rows.services.sessions) as session:
         assert session.get_one(Job, job_id).cancel_requested
@@ -269,7 +269,7 @@ def test_a_training_that_may_not_go_on_from_its_parent_is_not_begun_anew(
     assert [step[2] for step in _steps(rows, first.deletion.id)] == ["stopped", "stopped"]
 
 
-def test_a_trigger_is_not_trained_without_a_version(rows: Rows, line: tuple[Trajectory, Trajectory]) -> None:
+def test_a_trigger_is_not_trained_without_a_version(rows: Rows, chain: tuple[Trajectory, Trajectory]) -> None:
     job_id = queue_training(rows, TrainTrigger(("a",), 2))
     assert delete(rows, "session", "s1", "withdraw").started == ()
     with transaction(rows.services.sessions) as session:
@@ -277,7 +277,7 @@ def test_a_trigger_is_not_trained_without_a_version(rows: Rows, line: tuple[Traj
 
 
 def test_a_job_that_ends_while_its_data_goes_is_not_begun_anew(
-    rows: Rows, line: tuple[Trajectory, Trajectory], monkeypatch: pytest.MonkeyPatch
+    rows: Rows, chain: tuple[Trajectory, Trajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = queue_training(rows, TrainWeaver("a", 2))
     _begin(rows, job_id)
