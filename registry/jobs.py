@@ -83,7 +83,11 @@ def get_job(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -> Job:
 
 
 def list_jobs(session: Session, project_id: uuid.UUID, *, before: int | None, limit: int) -> list[Job]:
-    """Newest first; `before` is the `seq` of the last job already seen."""
+    """Newest first.
+
+    Args:
+        before: the `seq` of the last job already seen.
+    """
     query = select(Job).where(Job.project_id == project_id)
     if before is not None:
         query = query.where(Job.seq < before)
@@ -95,18 +99,22 @@ def mark_enqueued(session: Session, job_id: uuid.UUID) -> None:
 
 
 def record_unsent(session: Session, job_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """An event for each of the jobs that waits for the broker and did not say so yet. Returns those that wait."""
+    """Record once, as an event of each job that still waits for the broker, that it waits. Returns those jobs."""
     waiting = session.scalars(
         select(Job.id).where(Job.id.in_(job_ids), Job.state == "queued", Job.enqueued_at.is_(None)).order_by(Job.seq)
     ).all()
-    told = session.scalars(select(JobEvent.job_id).where(JobEvent.job_id.in_(waiting), JobEvent.message == UNSENT))
-    for job_id in set(waiting) - set(told):
+    known = session.scalars(select(JobEvent.job_id).where(JobEvent.job_id.in_(waiting), JobEvent.message == UNSENT))
+    for job_id in set(waiting) - set(known):
         add_event(session, job_id, "warning", UNSENT)
     return list(waiting)
 
 
 def claim(session: Session, job_id: uuid.UUID, worker: str, lease_seconds: int) -> int | None:
-    """Take a queued job, or one whose lease ran out. The attempt number, or None if it is not to be had."""
+    """Take a queued job, or one whose lease ran out.
+
+    Returns:
+        The number of the attempt; None if the job has ended or another worker has it.
+    """
     takeable = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_until < func.now()))
     return session.scalar(
         update(Job)
@@ -123,7 +131,7 @@ def claim(session: Session, job_id: uuid.UUID, worker: str, lease_seconds: int) 
 
 
 def heartbeat(session: Session, job_id: uuid.UUID, attempt: int, lease_seconds: int) -> bool:
-    """Extend the lease. False when the worker must stop: cancelled, or the job is no longer its own."""
+    """Extend the lease. False when the worker must stop: the job was cancelled, or is no longer this attempt's."""
     cancel_requested = session.scalar(
         _own(job_id, attempt)
         .values(lease_until=func.now() + timedelta(seconds=lease_seconds))
@@ -178,7 +186,7 @@ def request_cancel(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -
         JobStateConflict: the job has ended.
     """
     query = select(Job).where(Job.id == job_id, Job.project_id == project_id).with_for_update()
-    # As it is behind the lock: the session may know it as queued while a worker has begun it.
+    # Read again behind the lock: the session may know the job as queued while a worker has begun it.
     job = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if job is None:
         raise JobNotFound(f"no job {job_id} in this project; `memgen jobs` lists them")
@@ -198,7 +206,7 @@ def reap(session: Session, *, max_attempts: int, redeliver_after_seconds: float)
     """Return expired leases to the queue and fail jobs that used up their attempts.
 
     Returns:
-        Ids to enqueue: those just returned, and queued ones whose message was never sent or seems lost. Sending one
+        Ids to enqueue: jobs just returned, and queued ones whose message was never sent or seems lost. Sending a job
         twice is harmless, because a claim succeeds once.
     """
     expired = session.scalars(
@@ -234,7 +242,7 @@ def add_event(
 
 
 def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) -> list[JobEvent]:
-    """Oldest first, beginning behind the `seq` given."""
+    """Oldest first, beginning after the event with the `seq` `after`."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
     return list(session.scalars(query.order_by(JobEvent.seq).limit(limit)))
 

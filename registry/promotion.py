@@ -1,6 +1,6 @@
 """What follows from a gate: promotion, a person's decision, a canary, or one more training with a larger replay share.
 
-The gate's row says what was found; the decision on it is a row of its own, made once, by somebody, for a reason.
+The gate's row records what was found; a decision on it is a row of its own, made once, with an actor and a reason.
 """
 
 from collections.abc import Sequence
@@ -43,10 +43,13 @@ def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, 
 def retry_of(
     session: Session, adapter: Adapter, version: Version, job: Job, comparisons: Sequence[Comparison]
 ) -> Job | None:
-    """The one training with a larger replay share that a version which forgot may be followed by.
+    """Create the one training with a larger replay share that follows a version which forgot.
 
-    None if the adapter does not ask for it, forgetting was not the reason, the share is no larger, or `job` is such a
-    training itself: there is never a second.
+    It takes the place of `job` for all that waits for `job` (`registry.jobs.replace_job`).
+
+    Returns:
+        None if the adapter does not ask for a retry, forgetting was not the reason, the share is no larger, or `job` is
+        a retry itself: there is never a second one.
     """
     share = adapter.retry_replay_share
     if share is None or adapter.strategy != "replay" or not forgot(comparisons):
@@ -72,7 +75,7 @@ def decide(
     """Approve a version that waits, which makes it the champion, or reject it for good.
 
     Args:
-        adapter: locked by the caller.
+        adapter: its row is locked by the caller.
         expected: number of the version that the caller believes is the champion, 0 for none; None expects the one
             that the gate compared with, because what it found holds for no other. After one with the bare base, that
             is none, or one that may not serve.

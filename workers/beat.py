@@ -1,11 +1,10 @@
-"""The beat's tick: starts what schedules are due, goes on with retrainings, finishes deletions of data.
+"""The beat's tick: it starts the schedules that are due, advances retrainings, and finishes deletions of data.
 
-May run twice at once, or not for a day: each piece of work is taken under a lock and done once. One piece's fault,
-even one that nobody foresaw, must not keep the others from running, or a deletion would wait for somebody else's row.
+It may run twice at once, or not for a day: each piece of work is taken under a lock and done once. A fault in one
+piece, even an unforeseen one, must not keep the others from running: a deletion would wait for an unrelated row.
 """
 
 import uuid
-from collections.abc import Callable
 
 import structlog
 
@@ -16,14 +15,13 @@ from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
 from registry.schedules.ticks import schedules_to_ask, tick
 from registry.wiring import Services
+from workers.queue import Send
 
 log = structlog.get_logger()
-Send = Callable[[uuid.UUID], None]
-"""Sends a committed job to the workers, and does not fail: what is not sent, the reaper sends later."""
 
 
 def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
-    """One tick. Returns the jobs that it created and sent."""
+    """Run one tick. Returns the jobs that it created and sent."""
     created = [*_tick_schedules(services), *_advance_retrainings(services)]
     for job_id in created:
         send(job_id)

@@ -10,7 +10,7 @@ class Checkpoint:
     """The file that a training saves to and goes on from."""
 
     def __init__(self, running: Running, path: Path) -> None:
-        """Fetches what an earlier attempt has left, if anything, to `path`."""
+        """Fetch the state that an earlier attempt left, if there is one, to `path`."""
         self._running = running
         self._key = f"jobs/{running.job_id}/checkpoint.safetensors"
         self.path = path

@@ -10,7 +10,7 @@ import memgen
 
 @functools.cache
 def code_version() -> str:
-    """For example `0.1.0+src.3fa2c1d09b7e`; equal only for equal sources of `memgen/`."""
+    """A text such as `0.1.0+src.3fa2c1d09b7e`, equal only for equal sources of `memgen/`."""
     root = Path(memgen.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):

@@ -1,7 +1,7 @@
-"""The dataset of a training: snapshot taken, bytes stored, row recorded, job bound to it.
+"""The dataset of a training: the snapshot is taken, its bytes are stored, its row is recorded and bound to the job.
 
-Knows nothing of what a snapshot holds. Data may be deleted between the snapshot and its row, for reasons that have
-nothing to do with this training: it is taken anew then.
+This module knows nothing of what a snapshot holds. Data may be deleted between the snapshot and its row, for reasons
+that have nothing to do with this training: the snapshot is taken anew then.
 """
 
 import json
@@ -19,7 +19,7 @@ from registry.models import Dataset, Job
 from workers.runner import Running
 
 _ATTEMPTS = 5
-"""Each is lost to a deletion within seconds; as many in a row are more than chance."""
+"""Most snapshots taken: one is lost only to a deletion within seconds, and five in a row are more than chance."""
 
 
 def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset:
@@ -27,7 +27,7 @@ def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset
 
     Raises:
         SnapshotOutdated: each snapshot lost trajectories before it was recorded.
-        Cancelled: the job was, or another worker has it now.
+        Cancelled: the job was cancelled, or another worker has it now.
     """
     services, lost = running.services, 0
     while True:
@@ -51,7 +51,7 @@ def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset
 
 
 def lines_of(running: Running, dataset: Dataset) -> list[dict[str, Any]]:
-    """What the dataset holds, in its order."""
+    """The lines that the dataset holds, in order."""
     return [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
 
 
@@ -63,8 +63,8 @@ def _record(running: Running, snapshot: Snapshot) -> Dataset:
 
 
 def _remove(running: Running, snapshot: Snapshot) -> None:
-    """No row can name the bytes any more. Where one does from before, other jobs read them: there the deletion, which
-    waits for this job, drops the lines."""
+    """Remove the bytes of a snapshot that has no row. If an earlier row names the same bytes, other jobs read them:
+    they stay, and the deletion, which waits for this job, drops the lines."""
     with transaction(running.services.sessions) as session:
         recorded = snapshots.find_dataset(session, snapshot) is not None
     if not recorded:

@@ -12,7 +12,7 @@ from memgen.memory.host import AdapterHost
 from workers.runner import Running
 
 MOST_PAIRS = 200
-"""That insights are distilled from in one training, the last ones: the base writes some 48 tokens for each."""
+"""Most pairs that insights are distilled from in one training, the last ones: the base writes some 48 tokens each."""
 
 
 def update_experience(
@@ -25,17 +25,16 @@ def update_experience(
     open_alike: Collection[str] = (),
     written: Sequence[Insight] = (),
 ) -> None:
-    """Let the memory remember the dataset's answered trajectories, beside what its parent did; nothing if its weaver
-    is shown no experience.
+    """Add the dataset's answered trajectories to the experience that the memory has from its parent.
 
-    Those that failed are left out: a cue is to show what went well. Beside a success of the same prompt they teach
-    insights, if the memory keeps any.
+    Nothing is added if the memory's weaver is shown no experience. Trajectories that failed are left out, because a
+    cue shows what went well; together with a success of the same prompt they yield insights, if the memory has any.
 
     Args:
-        min_reward: with less, a trajectory failed. One without a reward is a demonstration.
-        open_alike: tasks whose conversations share their first turns. What stands in front of the first answer tells
-            nothing of their questions, so they are neither found nor remembered.
-        written: insights that somebody wrote.
+        min_reward: a trajectory with less has failed. One without a reward is a demonstration.
+        open_alike: tasks whose conversations share their first turns. The turns in front of their first answer do not
+            tell their questions apart, so their trajectories are neither searched for nor added.
+        written: insights that a person wrote.
     """
     trained = host.memories[memory]
     if trained.recall is None:
@@ -66,7 +65,7 @@ def update_experience(
 
 
 def training_cues(host: AdapterHost, memory: str, lines: Sequence[dict[str, Any]]) -> list[Cue]:
-    """What the weaver of `memory` is shown beside each line that it is trained on: never the line's own answer."""
+    """The cue that the weaver of `memory` is shown with each line that it is trained on, without the line's answer."""
     return host.cues(memory, [line["messages"] for line in lines], leave_one_out=True)
 
 
@@ -82,7 +81,7 @@ def _past_trajectory(line: dict[str, Any]) -> PastTrajectory:
 def _distilled(
     running: Running, host: AdapterHost, pairs: Sequence[Pair], known: Sequence[Insight]
 ) -> tuple[Insight, ...]:
-    """What the base makes of prompts that were answered badly and well, unless an insight is known from them."""
+    """Insights that the base writes from prompts answered badly and well, if no known insight is from the prompt."""
     seen = {(insight.task, same_prompt(prompt)) for insight in known for prompt in insight.prompts}
     new = [pair for pair in pairs if (pair.success.task, same_prompt(pair.success.prompt)) not in seen][-MOST_PAIRS:]
     if not new:

@@ -1,4 +1,4 @@
-"""The base model of a worker process, loaded once and kept warm between jobs, with the memories it has at hand."""
+"""The base model of a worker process, loaded once and kept between jobs, with the memories that are loaded into it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ class Model:
         return name
 
     def isolated_of(self, version: Version) -> Isolated | None:
-        """What the version has for each task; None if it has one memory for all."""
+        """The version's memory of each task; None if it has one memory for all."""
         return self._loaded.isolated(self._ensure(version))
 
     def check_memories(self, version: Version) -> None:
@@ -59,7 +59,7 @@ class Model:
             self._loaded.trim()
 
     def choices(self, version: Version | None, prompts: Sequence[Tokens]) -> list[Choice]:
-        """What answers each prompt sent to a version, or with None to the bare base; fetched and checked.
+        """The memory that answers each prompt sent to a version, fetched and checked; for None the bare base.
 
         Raises:
             PromptTooLong: a prompt exceeds the model's context.

@@ -1,11 +1,11 @@
-"""The queue: how a job's id reaches a worker. All that the API may know of the workers.
+"""The queue: how a job's id reaches a worker. The API may know no other module of the workers.
 
-Messages carry ids only, are short, and may arrive twice; the job row decides (`registry.jobs`). A broker that is down
-loses nothing: its jobs stay queued in the database until the reaper sends them.
+Messages carry ids only, are short, and may arrive twice; the job's row decides (`registry.jobs`). Nothing is lost while
+the broker is down: jobs stay queued in the database until the reaper sends them.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -24,6 +24,9 @@ DEFAULT_QUEUE = "default"
 RUN_JOB = "workers.run_job"
 REAP = "workers.reap"
 TICK = "workers.tick"
+
+Send = Callable[[uuid.UUID], None]
+"""Sends a committed job to the workers, and does not fail: what is not sent, the reaper sends later."""
 
 log = structlog.get_logger()
 
@@ -72,9 +75,9 @@ def send_jobs(app: Celery, sessions: sessionmaker[Session], job_ids: Sequence[uu
     """Send jobs to the GPU workers, after the transactions that created them have committed.
 
     Returns:
-        Those that wait for a broker that is down. None of its faults is raised: what is not sent stays queued with an
-        event that says so, and the reaper sends it. After the first, no other is tried, so that a broker that does not
-        answer is waited for once.
+        The jobs that wait for a broker that is down. Its faults are not raised: a job that is not sent stays queued
+        with an event that says so, and the reaper sends it. After the first failure no other job is tried, so that a
+        broker that does not answer is waited for once.
     """
     for place, job_id in enumerate(job_ids):
         try:

@@ -1,8 +1,6 @@
 """From a trained memory to a version: artifact stored, row registered, evaluated, judged."""
 
 import json
-import uuid
-from collections.abc import Callable
 from typing import Any
 
 from memgen.artifacts.artifact import save_artifact, trained_parts
@@ -15,12 +13,10 @@ from registry.versions.artifacts import artifact_key
 from registry.versions.records import register_version
 from workers.code_version import code_version
 from workers.model import Model
+from workers.queue import Send
 from workers.runner import Running
 from workers.scoring import score_and_judge
 from workers.workspace import Workspace
-
-Send = Callable[[uuid.UUID], None]
-"""Sends a committed job to the workers."""
 
 
 def register(
@@ -29,7 +25,7 @@ def register(
     """Store the workspace's memory, with what its artifact has already, as the job's version: bytes, then the row.
 
     Raises:
-        Cancelled: the job was, or another worker has it now.
+        Cancelled: the job was cancelled, or another worker has it now.
     """
     artifact_hash = save_artifact(model.host, workspace.memory, workspace.artifact, report)
     prefix = artifact_key(adapter.project_id, artifact_hash)
@@ -40,7 +36,7 @@ def register(
     with transaction(running.services.sessions) as session:
         locked = get_adapter(session, adapter.project_id, adapter.name, lock=True)
         job = session.get_one(Job, running.job_id)
-        if job.cancel_requested:  # by a deletion that held the lock, say: what learned its data must not appear now
+        if job.cancel_requested:  # for example by a deletion that held the lock: no version may learn its data now
             raise Cancelled(f"job {job.id} was cancelled")
         version = register_version(
             session,
@@ -64,10 +60,13 @@ def register(
 
 
 def judge(running: Running, model: Model, version: Version, send: Send | None = None) -> dict[str, Any]:
-    """Evaluate and judge a version: `{"version", "gate", "scores"}`, and `retry`, a job that trains once more.
+    """Evaluate a version and let the gate judge it.
 
     Args:
-        send: sends that job; without it the reaper does.
+        send: sends the job that trains once more, if there is one; without it the reaper does.
+
+    Returns:
+        `{"version", "gate", "scores"}`, and `retry` with the id of the job that trains once more.
     """
     judged = score_and_judge(running, model, version.id)
     if judged.retry is not None and send is not None:

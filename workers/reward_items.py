@@ -1,4 +1,4 @@
-"""What a training from reward reads of a dataset: items to play, by task."""
+"""Items to play, by task: what a training from reward reads of a dataset."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def gives_reward(task: Task) -> bool:
 
 
 def with_reward(running: Running, tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """Those whose answers can be rewarded; the others are told."""
+    """The tasks whose answers can be rewarded; an event of the job names each of the others."""
     for task in tasks:
         if not gives_reward(task):
             running.event(
@@ -43,17 +43,17 @@ def items_of(
     *,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, list[TaskItem]]:
-    """By task, the environment's items that the gate does not ask, or one for each different question of the lines
-    with its task's grader.
+    """Items by task: the environment's, without those that the gate asks, or one for each different question of the
+    lines, with its task's grader.
 
     Args:
         folder: where an environment keeps what it generates.
-        should_stop: asked before each of the environment's items is looked at, which may have to be generated first.
+        should_stop: called before each of the environment's items is read, which may have to be generated first.
 
     Raises:
-        Cancelled: `should_stop` said so.
-        ConfigError: no item came of it, or the environment is unknown.
-        UnknownGrader: a task's grader is.
+        Cancelled: `should_stop` returned True.
+        ConfigError: the dataset has no item to play, or the environment is unknown.
+        UnknownGrader: a task's grader is unknown.
     """
     environment = manifest.environment
     if environment is not None:
@@ -86,7 +86,7 @@ def _is_asked(item: TaskItem, judges: Sequence[JudgingTask]) -> bool:
 
 
 def _opening(item: TaskItem) -> Sequence[Any]:
-    """What is said in front of the first answer."""
+    """The messages in front of the first answer."""
     environment = item.open()
     try:
         return environment.reset().messages
@@ -95,7 +95,8 @@ def _opening(item: TaskItem) -> Sequence[Any]:
 
 
 def _stored_items(graders: Mapping[str, dict[str, Any]], lines: Sequence[dict[str, Any]]) -> dict[str, list[TaskItem]]:
-    """Of several answers to a question the best is the reference: one without a reward was sent as a demonstration."""
+    """One item for each question. The best of several answers is its reference, and an answer without a reward is the
+    best: it was sent as a demonstration."""
     made = {task: make_grader(spec) for task, spec in graders.items()}
     items: dict[str, dict[str, TaskItem]] = {}
     for line in sorted(lines, key=lambda line: -math.inf if line["reward"] is None else -line["reward"]):

@@ -27,13 +27,13 @@ _EVENT_SECONDS = 10.0
 
 @dataclass
 class Running:
-    """A claimed job, as its handler sees it."""
+    """A claimed job, as its handler uses it."""
 
     services: Services
     job_id: uuid.UUID
     attempt: int
     stop: threading.Event
-    """Set when the job was cancelled or lost; `check` raises then."""
+    """Set when the job was cancelled or lost; `check` raises from then on."""
     _progress_at: float = field(default=0.0)
     _event_at: float = field(default=0.0)
 
@@ -59,7 +59,7 @@ class Running:
 
 
 def run(services: Services, handlers: Mapping[JobKind, Handler], job_id: uuid.UUID, worker: str) -> None:
-    """Run a job to its end, or return at once if it is not to be had (done, or another worker has it)."""
+    """Run a job to its end. Returns at once if the job has ended or another worker has it."""
     settings = services.settings
     with transaction(services.sessions) as session:
         attempt = jobs.claim(session, job_id, worker, settings.job_lease_seconds)
@@ -111,7 +111,7 @@ def _end(running: Running, state: str, *, result: dict[str, Any] | None = None, 
 
 
 def _beat(services: Services, job_id: uuid.UUID, attempt: int, stop: threading.Event) -> None:
-    """Extend the lease until told to stop, or tell the handler to stop when the job is cancelled or lost."""
+    """Extend the lease until `stop` is set; set it when the job is cancelled or lost, so that the handler stops."""
     lease = services.settings.job_lease_seconds
     last_success = time.monotonic()
     while not stop.wait(min(lease / 4, 5.0)):

@@ -1,4 +1,4 @@
-"""Scoring: fill in the entries of R that a gate or a reader needs, and judge a version by them."""
+"""Scoring: fill in the entries of the matrix R (version by task) that a gate or a reader needs, and judge by them."""
 
 import uuid
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from workers.runner import Running
 
 
 @dataclass(frozen=True)
-class Scores:
+class SuiteScores:
     by_subject: dict[str, dict[str, float]]
     """Mean score by subject (`base`, `v1`, ...) and task."""
     suites: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
-    """By task, the suite that every subject was scored on."""
+    """Id of the suite that every subject was scored on, by task."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Judgement:
     passed: bool
     scores: dict[str, dict[str, float]]
     retry: uuid.UUID | None = None
-    """A job to send to the workers."""
+    """Id of the job that trains once more, which is to be sent to the workers."""
 
 
 def score_tasks(
@@ -44,12 +44,12 @@ def score_tasks(
     adapter: Adapter,
     subjects: Sequence[Version | None],
     tasks: Sequence[Task],
-) -> Scores:
-    """Score subjects on the tasks' suites as they are now.
+) -> SuiteScores:
+    """Score subjects on the tasks' suites as they are now. Tasks without a suite are left out.
 
-    What was evaluated before is read, not computed again. Tasks without a suite are left out.
+    Evaluations that exist are read, not computed again.
     """
-    scores = Scores({_label(subject): {} for subject in subjects})
+    scores = SuiteScores({_label(subject): {} for subject in subjects})
     for task in tasks:
         with transaction(running.services.sessions) as session:
             suite = suites.freeze_suite(session, session.get_one(Task, task.id))
@@ -70,8 +70,8 @@ def score_tasks(
 def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Judgement:
     """Evaluate a version beside the bare base and the champion, and let the gate judge it.
 
-    The tasks are those that it or the champion has learned. When another job moves the champion meanwhile, the version
-    is compared again, with the new one and on its tasks.
+    It is evaluated on the tasks that it or the champion has learned. If another job moves the champion in the meantime,
+    the version is compared again, with the new champion and on its tasks.
     """
     while True:
         with transaction(running.services.sessions) as session:
@@ -86,11 +86,11 @@ def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Ju
             return judged
 
 
-def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Scores) -> Judgement | None:
-    """Record the gate of a version and do what follows from it: one transaction.
+def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: SuiteScores) -> Judgement | None:
+    """Record the gate of a version and do what follows from it, in one transaction.
 
-    None if the rival is no longer the one that was scored. Its and the candidate's scores are on the same suites,
-    because one call of `score_tasks` made them.
+    Returns None if the baseline is no longer the one that was scored. The scores of baseline and candidate are on the
+    same suites, because one call of `score_tasks` made them.
     """
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
@@ -114,13 +114,13 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Sc
             flags=version.report["flags"],
             remarks=not_judged(session, version, baseline, scores.suites),
         )
-        told = follow_up(session, adapter, version, gate, job)
+        outcome = follow_up(session, adapter, version, gate, job)
         retry = retry_of(session, adapter, version, job, comparisons)
         if retry is not None:
             share = jobs.request_as(retry, TrainWeaver).replay_share
-            told += f"; job {retry.id} trains once more with a replay share of {share:g}"
+            outcome += f"; job {retry.id} trains once more with a replay share of {share:g}"
         data = {"version": version.number, "reasons": gate.reasons, "retry": str(retry.id) if retry else None}
-        jobs.add_event(session, job.id, "info", told, data)
+        jobs.add_event(session, job.id, "info", outcome, data)
         return Judgement(gate.passed, scores.by_subject, retry.id if retry else None)
 
 

@@ -1,6 +1,6 @@
 """Weavers trained from reward: `grpo` plays the dataset's questions, `grpo_recorded` compares recorded answers.
 
-What surrounds a training (the job, its parent, registering, the gate) is `workers.jobs.train_weaver`'s.
+What surrounds a training (the job, its parent, registering, the gate) is in `workers.jobs.train_weaver`.
 """
 
 from collections.abc import Sequence
@@ -34,8 +34,11 @@ def reward_snapshot(
 ) -> Snapshot:
     """The dataset of a training by `grpo` or `grpo_recorded`.
 
-    `min_reward` says which answers are good enough to be references; recorded answers are all taken. An environment
-    has items of its own, and nothing is replayed beside them.
+    The recipe's `min_reward` decides which answers are good enough to be references; recorded answers are all taken.
+    An environment has items of its own, and nothing is replayed beside them.
+
+    Args:
+        judged_by: tasks whose held-out items the gate asks.
 
     Raises:
         EmptyDataset: the task has nothing to play, or to compare.
@@ -77,7 +80,7 @@ def reward_method(
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
 ) -> TrainingMethod:
-    """What the dataset teaches by `grpo` or `grpo_recorded`."""
+    """The method `grpo` or `grpo_recorded` with a dataset, ready to be trained."""
     longest = model.host.longest_example(memory)
     examples = build_examples(model.host.backbone.tokenizer, lines, max_tokens=longest).examples
     if method == Method.GRPO_RECORDED:

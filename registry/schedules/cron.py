@@ -1,8 +1,8 @@
 """When a cron expression is due, in its time zone. Pure; cronsim reads the expression.
 
-Daylight saving as Debian's cron has it, for expressions that name their hours and minutes: a time that the change to
-summer skips runs right after the gap, a time that the change back repeats runs once, the first time. An expression
-with a star in its hours or minutes runs by the clock on the wall, so in the repeated hour it runs in both.
+Daylight saving is handled as in Debian's cron. For expressions that name their hours and minutes, a time that the
+change to summer skips runs right after the gap, and a time that the change back repeats runs once, the first time. An
+expression with a star in its hours or minutes follows the clock on the wall, so it runs in both repeated hours.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from registry.errors import InvalidSchedule
 from registry.json_text import show
 
 MOST_COUNTED = 1_000
-"""Due times that `missed_until` counts at most: a cron of every minute, found after a year, must not stop the beat."""
+"""Most due times that `missed_until` counts: a cron of every minute, found after a year, must not stop the beat."""
 
 
 @dataclass(frozen=True)
 class Cron:
-    """Five fields: minute, hour, day of month, month, day of week; read in an IANA time zone."""
+    """An expression of five fields (minute, hour, day of month, month, day of week), read in an IANA time zone."""
 
     expression: str
     time_zone: str = "UTC"
 
     def check(self, now: datetime) -> "Cron":
-        """Raises InvalidSchedule: an unknown zone, no cron expression, or one that is never due."""
+        """Raises InvalidSchedule: the zone is unknown, or the expression is none or is never due."""
         if len(self.expression.split()) != 5:
             raise InvalidSchedule(
                 f"cron {show(self.expression)} has {len(self.expression.split())} fields; expected five: minute, hour, "

@@ -26,14 +26,14 @@ MOST_HOURS = 24 * 366
 
 @dataclass(frozen=True)
 class NewTrajectories:
-    """Due when so many trajectories of the task wait that the adapter has not learned from."""
+    """Due when `count` trajectories of the task wait that the adapter has not learned from."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Idle:
-    """Due when something new waits, and the project got neither trajectories nor requests for so many hours."""
+    """Due when something new waits, and the project got neither trajectories nor requests for `hours` hours."""
 
     hours: float
 
@@ -56,7 +56,7 @@ class TrainingRequest(StoredJson):
 
 @dataclass(frozen=True)
 class Change:
-    """What to change; None leaves a part as it is."""
+    """A change of a schedule; a field that is None stays as it is."""
 
     when: When | None = None
     training: JsonObject | None = None
@@ -104,14 +104,14 @@ def get_schedule(session: Session, project_id: uuid.UUID, name: str, *, lock: bo
 
 
 def list_schedules(session: Session, project_id: uuid.UUID) -> list[Schedule]:
-    """By name."""
+    """Sorted by name."""
     query = select(Schedule).where(Schedule.project_id == project_id, Schedule.deleted_at.is_(None))
     loaded = query.options(joinedload(Schedule.adapter), joinedload(Schedule.task), joinedload(Schedule.last_job))
     return list(session.scalars(loaded.order_by(Schedule.name)))
 
 
 def change_schedule(session: Session, project_id: uuid.UUID, name: str, change: Change, *, actor: str) -> Schedule:
-    """Change what is given. A schedule that is resumed does not make up for what it missed while it was paused.
+    """Apply a change. A schedule that is resumed does not make up for what it missed while it was paused.
 
     Raises:
         ScheduleNotFound, InvalidSchedule.
@@ -146,7 +146,11 @@ def delete_schedule(session: Session, project_id: uuid.UUID, name: str, *, actor
 
 
 def list_runs(session: Session, schedule: Schedule, *, before: int | None, limit: int) -> list[ScheduleRun]:
-    """Newest first; `before` is the `seq` of the last run already seen."""
+    """Newest first.
+
+    Args:
+        before: the `seq` of the last run already seen.
+    """
     query = select(ScheduleRun).where(ScheduleRun.schedule_id == schedule.id)
     if before is not None:
         query = query.where(ScheduleRun.seq < before)
@@ -160,7 +164,7 @@ def list_changes(session: Session, schedule: Schedule) -> list[ScheduleChange]:
 
 
 def next_runs(schedule: Schedule, now: datetime, count: int = SHOWN_RUNS) -> list[datetime]:
-    """Of a cron expression that is not paused; the other kinds depend on what will be sent."""
+    """Due times of a cron expression that is not paused; none for other kinds, which depend on what will be sent."""
     when = when_of(schedule)
     if not isinstance(when, Cron) or schedule.paused_at is not None or schedule.next_run_at is None:
         return []
@@ -182,7 +186,7 @@ def training_request(schedule: Schedule) -> TrainingRequest:
 
 
 def describe(schedule: Schedule) -> dict[str, Any]:
-    """Its settings as JSON, for the history."""
+    """The schedule's settings as JSON, for its history."""
     fields = ("kind", "cron", "time_zone", "new_trajectories", "idle_hours", "params")
     return {field: getattr(schedule, field) for field in fields} | {"paused": schedule.paused_at is not None}
 

@@ -1,7 +1,7 @@
 """The tick of a schedule: is it due, is there something to learn, may a job start? What came of it is a row.
 
-Any number of beats may tick at the same time: a schedule is taken under its row's lock, and whoever comes second
-finds it done. Due times that passed while no beat ran are made up for once.
+Any number of beats may tick at the same time: a schedule is taken under its row's lock, and the second beat finds it
+done. Due times that passed while no beat ran are made up for once.
 """
 
 import uuid
@@ -23,7 +23,7 @@ from registry.versions.state import why_not_parent
 
 @dataclass(frozen=True)
 class Waiting:
-    """Trajectories that may be learned from and were not yet."""
+    """The trajectories that may be learned from and were not yet."""
 
     count: int
     up_to_seq: int
@@ -38,7 +38,7 @@ class _Due:
 
 
 def schedules_to_ask(session: Session, now: datetime) -> list[uuid.UUID]:
-    """Those that may be due: a cron expression whose time has come, and all of the other kinds."""
+    """Schedules that may be due: cron expressions whose time has come, and all of the other kinds."""
     query = select(Schedule.id).where(
         Schedule.paused_at.is_(None),
         Schedule.deleted_at.is_(None),
@@ -48,7 +48,7 @@ def schedules_to_ask(session: Session, now: datetime) -> list[uuid.UUID]:
 
 
 def tick(session: Session, schedule_id: uuid.UUID, now: datetime) -> uuid.UUID | None:
-    """Start the schedule's job if it is due. The job to enqueue after the commit, or None."""
+    """Start the schedule's job if it is due. Returns the job to enqueue after the commit, or None."""
     schedule = session.scalars(
         select(Schedule)
         .where(Schedule.id == schedule_id, Schedule.paused_at.is_(None), Schedule.deleted_at.is_(None))
@@ -71,7 +71,8 @@ def tick(session: Session, schedule_id: uuid.UUID, now: datetime) -> uuid.UUID |
 def waiting_for(session: Session, schedule: Schedule) -> Waiting:
     """What the schedule counts: learnable trajectories that came after the newest one that the adapter has learned.
 
-    Not cron: after those of its last job, too, so that a job that fails is not started again at every tick.
+    Kinds other than cron count only those that came after the ones of the last job as well, so that a job that fails
+    is not started again at every tick.
     """
     mark = _learned_up_to(session, schedule)
     if schedule.kind != "cron":
@@ -85,7 +86,7 @@ def waiting_for(session: Session, schedule: Schedule) -> Waiting:
 
 
 def quiet_since(session: Session, schedule: Schedule) -> datetime:
-    """When the project last got a trajectory or answered a request; the schedule's own beginning at least."""
+    """When the project last got a trajectory or answered a request, but not before the schedule was created."""
     project = schedule.project_id
     trajectory = session.scalar(
         select(Trajectory.created_at).where(Trajectory.project_id == project).order_by(Trajectory.seq.desc()).limit(1)
@@ -128,7 +129,7 @@ def _refusal(session: Session, schedule: Schedule, due: _Due) -> str | None:
 
 
 def _start(session: Session, schedule: Schedule) -> uuid.UUID:
-    """An ordinary training, decided now: it goes on from the champion of this moment."""
+    """Create an ordinary training that goes on from the champion of this moment."""
     request = training_request(schedule).job_request(schedule.task, champion(session, schedule.adapter))
     job = jobs.create_job(session, schedule.project_id, request, schedule.adapter)
     jobs.add_event(session, job.id, "info", f"started by schedule {schedule.name}", {"schedule": schedule.name})
@@ -137,7 +138,7 @@ def _start(session: Session, schedule: Schedule) -> uuid.UUID:
 
 
 def _skip(session: Session, schedule: Schedule, due: _Due, now: datetime, reason: str) -> None:
-    """Recorded once for each due time of a cron expression; a condition that holds on and on is one."""
+    """Record a skip: each due time of a cron expression, but a condition that goes on to hold only once."""
     newest = session.scalars(
         select(ScheduleRun).where(ScheduleRun.schedule_id == schedule.id).order_by(ScheduleRun.seq.desc()).limit(1)
     ).one_or_none()
@@ -165,7 +166,8 @@ def _record(
 
 
 def _learned_up_to(session: Session, schedule: Schedule) -> int:
-    """Of the adapter's newest version whose weaver was trained on the task, whatever its gate said."""
+    """Arrival number of the newest trajectory in the dataset of the adapter's newest version whose weaver was trained
+    on the task, whatever its gate decided; 0 for none."""
     newest = (
         select(Version.dataset_id)
         .join(Dataset, Dataset.id == Version.dataset_id)

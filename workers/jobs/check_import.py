@@ -21,7 +21,7 @@ def check_import(running: Running, model: Model) -> dict[str, Any]:
         version = get_version(session, adapter, request.version)
         checkable = can_be_checked(session, version)
     model.check_base(adapter)
-    # Read once, so that an artifact that this base can't use is found now, and not by a user.
+    # Loaded once, so that an artifact which this base can't use is found now, and not by a user.
     model.check_memories(version)
     if checkable:
         judgement = score_and_judge(running, model, version.id)

@@ -14,7 +14,7 @@ from workers.scoring import score_tasks
 
 
 def evaluate_version(running: Running, model: Model) -> dict[str, Any]:
-    """The job `evaluate`: a version and the bare base on the suites of all tasks of its lineage."""
+    """Returns `{"version", "scores"}`."""
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)
         adapter, request = jobs.adapter_of(job), jobs.request_as(job, Evaluate)

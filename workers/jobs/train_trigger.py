@@ -1,6 +1,6 @@
 """The job `train_trigger`: teach the trigger of a version when to weave; its weaver stays as it is, to the byte.
 
-Like `workers.jobs.train_weaver`, every stage looks first whether it was done.
+As in `workers.jobs.train_weaver`, every stage first looks whether it was done.
 """
 
 import contextlib
@@ -136,7 +136,7 @@ def _snapshot(session: Session, target: TriggerTarget, recipe: TriggerRecipe, ta
 
 
 def _keep_what_stays(running: Running, model: Model, target: TriggerTarget, artifact: Path) -> None:
-    """The parent's memories of other tasks, and its weaver's optimizer: the weaver's next training goes on with it."""
+    """Copy the parent's memories of other tasks, and its weaver's optimizer, which the weaver's next training needs."""
     isolated = model.isolated_of(target.parent)
     if isolated is not None:
         isolated.save(artifact)

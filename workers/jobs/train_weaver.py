@@ -1,7 +1,7 @@
 """The job `train_weaver`: snapshot the data, train, store the artifact, register the version, evaluate, judge.
 
-Every stage looks first whether it was done, so a job that is delivered twice or taken up by another worker goes on
-where the last attempt was.
+Every stage first looks whether it was done, so that a job which is delivered twice, or which another worker takes up,
+goes on where the last attempt was.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,8 @@ from workers.datasets import dataset_of, lines_of
 from workers.experience import training_cues, update_experience
 from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched
 from workers.model import Model
-from workers.registration import Send, judge, register
+from workers.queue import Send
+from workers.registration import judge, register
 from workers.runner import Running
 from workers.weaver_reward import reward_method, reward_snapshot
 from workers.workspace import Workspace, open_workspace
@@ -112,7 +113,8 @@ def _prepare(
 
 
 def _warn_of_shared_prefix(running: Running, task: Task) -> None:
-    """Most of a task on one side: scores of the gate, or what is learned, say little."""
+    """Record a warning if most of a task shares one prefix and so fell on one side of the held-out split: the gate's
+    scores, or what is learned, mean little then."""
     with transaction(running.services.sessions) as session:
         group = find_shared_prefix_group(session, task)
     if group is not None:
@@ -128,7 +130,7 @@ def _demonstrations(
     dataset: Dataset,
     lines: Sequence[dict[str, Any]],
 ) -> TrainingMethod:
-    """Demonstrations to imitate, beside what the memory remembers of others."""
+    """The method `sft` with a dataset: demonstrations to imitate, with cues from the memory's experience."""
     data = build_examples(
         model.host.backbone.tokenizer,
         lines,
@@ -173,7 +175,7 @@ def _snapshot(session: Session, target: WeaverTarget, recipe: WeaverRecipe) -> S
 
 
 def _isolated(model: Model, target: WeaverTarget, examples: Sequence[Example]) -> Isolated:
-    """What the version will hold for each task: before training, because a task may be too small to be recognised."""
+    """The version's memory of each task; made before training, because a task may be too small to be recognised."""
     parent = target.parent
     known = model.isolated_of(parent) if parent else None
     if parent is not None and known is None:
