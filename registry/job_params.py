@@ -201,16 +201,16 @@ class RecordImport(StoredJson):
         return None
 
 
-Training = TrainWeaver | TrainTrigger
+AnyTraining = TrainWeaver | TrainTrigger
 """Requests that read a dataset and register a version trained on it."""
-JobRequest = Training | Evaluate | CheckImport | RecordImport
+JobRequest = AnyTraining | Evaluate | CheckImport | RecordImport
 
 REQUESTS: Mapping[JobKind, type[JobRequest]] = {
     request.kind: request for request in (TrainWeaver, TrainTrigger, Evaluate, CheckImport, RecordImport)
 }
 
 TRAININGS = (JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER)
-"""Kinds of `Training`."""
+"""Kinds of `AnyTraining`."""
 
 
 def read_request(kind: str, params: Mapping[str, Any]) -> JobRequest:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.errors import JobNotFound, JobStateConflict
-from registry.job_params import JobRequest, Training, read_request
+from registry.job_params import AnyTraining, JobRequest, read_request
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 
 LIVE = ("queued", "running")
@@ -53,7 +53,7 @@ def adapter_of(job: Job) -> Adapter:
 def replaced_number(job: Job) -> int | None:
     """Number of the version that the job's version is trained anew for, without deleted data."""
     request = request_of(job)
-    return request.replaces if isinstance(request, Training) else None
+    return request.replaces if isinstance(request, AnyTraining) else None
 
 
 def may_promote() -> ColumnElement[bool]:

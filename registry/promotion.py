@@ -13,7 +13,7 @@ from registry.errors import NothingToDecide, RouteRunning
 from registry.gates.baseline import baseline_of
 from registry.gates.gate import Comparison, forgot
 from registry.gates.verdict import gate_of, verdict
-from registry.job_params import CheckImport, Training, TrainWeaver
+from registry.job_params import AnyTraining, CheckImport, TrainWeaver
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
 from registry.names import CHAMPION
 from registry.serving.aliases import promote
@@ -31,7 +31,7 @@ def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, 
     if gate.policy == "manual":
         return "passed; waits for somebody to approve or reject it"
     request = jobs.request_of(job)
-    if isinstance(request, Training | CheckImport) and not request.promote:
+    if isinstance(request, AnyTraining | CheckImport) and not request.promote:
         return "passed; the job was told to promote nothing"
     actor = f"job {job.id}"
     if gate.policy == "canary" and baseline_of(session, adapter).version is not None:

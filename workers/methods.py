@@ -18,7 +18,7 @@ from workers.model import Model
 from workers.runner import Running
 from workers.workspace import Workspace
 
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ def train_watched(
     running: Running,
     model: Model,
     memory: str,
-    train: Training[Found],
+    train: Training[_Found],
     checkpoint: Checkpoint,
     *,
     devices: int,
     on_step: Callable[[Any], None],
-) -> Found:
+) -> _Found:
     """Train a memory of the model's host. Checkpoints go to the store; a cancelled job stops the training.
 
     Args:

@@ -16,7 +16,7 @@ from memgen.training.reward.recorded_groups import groups_of_trajectories
 from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
 from memgen.training.weaver.grpo_run import GrpoReport, GrpoStep
 from registry.datasets import reward_snapshots
-from registry.datasets.manifest import Learner, manifest_of
+from registry.datasets.manifest import TrainedPart, manifest_of
 from registry.datasets.snapshots import Snapshot
 from registry.job_params import Method
 from registry.models import Dataset, Task
@@ -56,7 +56,7 @@ def reward_snapshot(
         )
     if recipe.environment is not None:
         return reward_snapshots.environment_snapshot(
-            project_id, task, recipe.environment, judged_by=judged_by, trains=Learner.WEAVER, seed=seed
+            project_id, task, recipe.environment, judged_by=judged_by, trains=TrainedPart.WEAVER, seed=seed
         )
     if not gives_reward(task):
         raise ConfigError(f"task {task.name!r} has grader 'likelihood', which gives no reward; expected another")

@@ -2,7 +2,7 @@
 
 A manifest is part of what the dataset's hash is made of, so that it is written with the very keys that it always had:
 each kind of snapshot leaves out what it has no use for. One that came with an imported version is its origin's, and
-only `learner_of` is read of it.
+only `trained_part` is read of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from registry.job_params import PlayedEnvironment, StoredJson
 from registry.models import Dataset
 
 
-class Learner(StrEnum):
+class TrainedPart(StrEnum):
     """The part of a memory that a training changes."""
 
     WEAVER = "weaver"
@@ -40,7 +40,7 @@ def _judging_tasks(stored: list[dict[str, Any]]) -> tuple[JudgingTask, ...]:
 class Manifest(StoredJson):
     OPTIONAL = frozenset({"trains", "buffer", "min_reward", "graders", "shared_turns", "environment", "held_out"})
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
-        "trains": Learner,
+        "trains": TrainedPart,
         "environment": PlayedEnvironment.from_json,
         "held_out": _judging_tasks,
     }
@@ -52,7 +52,7 @@ class Manifest(StoredJson):
     """Number of trajectories by earlier task."""
     replay_share: float
     seed: int
-    trains: Learner = Learner.WEAVER
+    trains: TrainedPart = TrainedPart.WEAVER
     """Left out by a training on demonstrations."""
     buffer: dict[str, dict[str, Any]] | None = None
     """By earlier task, what the replayed items were chosen from: `pool`, `items`, `content_hash`."""
@@ -72,10 +72,10 @@ def manifest_of(dataset: Dataset) -> Manifest:
     return Manifest.from_json(dataset.manifest)
 
 
-def learner_of(dataset: Dataset) -> Learner:
-    return Learner.TRIGGER if dataset.manifest.get("trains") == Learner.TRIGGER else Learner.WEAVER
+def trained_part(dataset: Dataset) -> TrainedPart:
+    return TrainedPart.TRIGGER if dataset.manifest.get("trains") == TrainedPart.TRIGGER else TrainedPart.WEAVER
 
 
 def teaches_weaver() -> ColumnElement[bool]:
-    """Whether `learner_of` is the weaver, in a query on datasets."""
-    return func.coalesce(Dataset.manifest["trains"].astext, Learner.WEAVER.value) == Learner.WEAVER.value
+    """Whether `trained_part` is the weaver, in a query on datasets."""
+    return func.coalesce(Dataset.manifest["trains"].astext, TrainedPart.WEAVER.value) == TrainedPart.WEAVER.value

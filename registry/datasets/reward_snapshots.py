@@ -18,7 +18,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from registry.datasets import snapshots
-from registry.datasets.manifest import JudgingTask, Learner, Manifest
+from registry.datasets.manifest import JudgingTask, Manifest, TrainedPart
 from registry.datasets.snapshots import Snapshot, make_snapshot
 from registry.errors import EmptyDataset
 from registry.job_params import PlayedEnvironment
@@ -51,7 +51,7 @@ def question_snapshot(
         min_reward=min_reward,
         seed=seed,
     )
-    manifest = chosen.manifest.changed(trains=Learner.WEAVER, graders=_graders([task, *earlier_tasks]))
+    manifest = chosen.manifest.changed(trains=TrainedPart.WEAVER, graders=_graders([task, *earlier_tasks]))
     return _with_lines(session, project_id, task, chosen.items, manifest)
 
 
@@ -78,7 +78,7 @@ def trigger_snapshot(
         counts[task.name] = len(found.items)
     manifest = Manifest(
         task=of.name,
-        trains=Learner.TRIGGER,
+        trains=TrainedPart.TRIGGER,
         new=0,
         replayed=counts,
         replay_share=0.0,
@@ -123,7 +123,7 @@ def recorded_snapshot(
         replay_share=replay_share,
         seed=seed,
         shared_turns=shared,
-    ).changed(trains=Learner.WEAVER)
+    ).changed(trains=TrainedPart.WEAVER)
     return _with_lines(session, project_id, task, items, manifest)
 
 
@@ -133,7 +133,7 @@ def environment_snapshot(
     environment: PlayedEnvironment,
     *,
     judged_by: Sequence[Task],
-    trains: Learner,
+    trains: TrainedPart,
     seed: int,
 ) -> Snapshot:
     """A dataset without trajectories: the environment's items follow from its name, options, number and seed.

@@ -27,7 +27,7 @@ from registry.deletion.retraining import start_retrainings, stop_chain
 from registry.deletion.scope import Affected, DeletionSubject, find_affected, lock_subject
 from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
-from registry.job_params import Training, TrainTrigger
+from registry.job_params import AnyTraining, TrainTrigger
 from registry.models import (
     Adapter,
     Deletion,
@@ -221,7 +221,7 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
     except JobStateConflict:
         return None
     request = jobs.request_of(job)
-    if not isinstance(request, Training):
+    if not isinstance(request, AnyTraining):
         raise RuntimeError(f"job {job.id} of kind {job.kind} begins anew; expected a training")
     if policy != "keep" and job.adapter_id is not None:
         request = request.changed(parent=_unaffected(session, affected, job.adapter_id, request.parent))
@@ -236,7 +236,7 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
     return replacement.id
 
 
-def _refusal(session: Session, job: Job, request: Training) -> str | None:
+def _refusal(session: Session, job: Job, request: AnyTraining) -> str | None:
     """Why the training can't go on from its parent, or from nothing."""
     if job.adapter is None or not request.parent:
         return "no version is left whose trigger it could train" if isinstance(request, TrainTrigger) else None

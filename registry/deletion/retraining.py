@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from registry import jobs
-from registry.job_params import JobKind, Training, TrainTrigger, TrainWeaver
+from registry.job_params import AnyTraining, JobKind, TrainTrigger, TrainWeaver
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
 from registry.names import CHAMPION
 from registry.versions.ancestry import lineage
@@ -137,7 +137,7 @@ def _params(session: Session, version: Version) -> JsonObject:
     """The request of the version's own job. `champion` moves only for a version that had it."""
     task = version.dataset.task.name
     original = jobs.request_of(session.get_one(Job, version.job_id))
-    if not isinstance(original, Training):
+    if not isinstance(original, AnyTraining):
         # Another installation trained the version: here it is trained by the defaults.
         original = TrainWeaver.from_json({"task": task})
     promote = CHAMPION in serving_of(session, [version.id])[version.id].aliases
@@ -153,7 +153,7 @@ def _start(session: Session, step: Retraining, parent: Version | None) -> list[u
     adapter = session.get_one(Adapter, step.adapter_id)
     replaced = session.get_one(Version, step.replaces_id)
     of_trigger = session.get_one(Job, replaced.job_id).kind == JobKind.TRAIN_TRIGGER
-    request: Training = (TrainTrigger if of_trigger else TrainWeaver).from_json(step.params)
+    request: AnyTraining = (TrainTrigger if of_trigger else TrainWeaver).from_json(step.params)
     request = request.changed(parent=parent.number if parent else None)
     job = jobs.create_job(session, adapter.project_id, request, adapter)
     step.job_id = job.id

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy.orm import Session
 
-from registry.datasets.manifest import Learner, learner_of
+from registry.datasets.manifest import TrainedPart, trained_part
 from registry.gates.baseline import is_imported, tasks_to_judge
 from registry.gates.evaluations import find_evaluation, subject_of
 from registry.gates.paired import Paired, compare_pairs
@@ -201,7 +201,7 @@ def record_gate(
 
 def _of_trigger(version: Version) -> bool:
     """Whether only the trigger was trained: its aim is to weave less at no lower score, not to gain on a task."""
-    return learner_of(version.dataset) == Learner.TRIGGER
+    return trained_part(version.dataset) == TrainedPart.TRIGGER
 
 
 def forgot(comparisons: Sequence[Comparison]) -> bool:

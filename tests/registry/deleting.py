@@ -10,7 +10,7 @@ from registry.deletion.deletions import Deleted, DeletionPolicy, delete_data
 from registry.deletion.erasure import finish_erasure
 from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.deletion.scope import DeletionScope, DeletionSubject
-from registry.job_params import Training, TrainWeaver
+from registry.job_params import AnyTraining, TrainWeaver
 from registry.models import Version
 from registry.serving.aliases import promote
 from tests.registry.conftest import Rows, chats
@@ -57,7 +57,7 @@ def advance(rows: Rows) -> list[uuid.UUID]:
     return started
 
 
-def queue_training(rows: Rows, request: Training | None = None) -> uuid.UUID:
+def queue_training(rows: Rows, request: AnyTraining | None = None) -> uuid.UUID:
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot")
         return jobs.create_job(session, rows.project_id, request or TrainWeaver("a"), adapter).id

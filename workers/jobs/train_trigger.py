@@ -19,7 +19,7 @@ from memgen.training.trigger.report import TriggerReport, TriggerStep
 from registry import jobs
 from registry.database import transaction
 from registry.datasets import reward_snapshots
-from registry.datasets.manifest import Learner, manifest_of
+from registry.datasets.manifest import TrainedPart, manifest_of
 from registry.datasets.snapshots import Snapshot
 from registry.errors import ObjectNotFound
 from registry.gates.baseline import tasks_at_stake
@@ -128,7 +128,7 @@ def _snapshot(session: Session, target: TriggerTarget, recipe: TriggerRecipe, ta
     if recipe.environment is not None:
         judges = tasks_at_stake(session, target.adapter, target.parent, target.task)
         return reward_snapshots.environment_snapshot(
-            project_id, target.task, recipe.environment, judged_by=judges, trains=Learner.TRIGGER, seed=seed
+            project_id, target.task, recipe.environment, judged_by=judges, trains=TrainedPart.TRIGGER, seed=seed
         )
     return reward_snapshots.trigger_snapshot(
         session, project_id, target.task, tasks, min_reward=recipe.min_reward, seed=seed

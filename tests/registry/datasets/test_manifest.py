@@ -7,7 +7,7 @@ import pytest
 
 from registry.database import transaction
 from registry.datasets import reward_snapshots
-from registry.datasets.manifest import JudgingTask, Learner, Manifest, learner_of
+from registry.datasets.manifest import JudgingTask, Manifest, TrainedPart, trained_part
 from registry.job_params import PlayedEnvironment
 from registry.models import Dataset
 from registry.tasks import get_task
@@ -32,7 +32,7 @@ def test_each_kind_of_snapshot_writes_its_own_keys(rows: Rows) -> None:
         recorded = reward_snapshots.recorded_snapshot(session, project, task, **options).manifest
         trigger = reward_snapshots.trigger_snapshot(session, project, task, [task], min_reward=0.5, seed=3).manifest
         played = reward_snapshots.environment_snapshot(
-            project, task, environment, judged_by=[task], trains=Learner.TRIGGER, seed=3
+            project, task, environment, judged_by=[task], trains=TrainedPart.TRIGGER, seed=3
         ).manifest
     assert set(shown.to_json()) == COUNTED | {"buffer", "min_reward"}
     assert set(questions.to_json()) == COUNTED | {"buffer", "min_reward", "trains", "graders"}
@@ -60,6 +60,6 @@ def test_what_a_stored_manifest_lacks_it_lacks_again(more: dict[str, Any]) -> No
 
 
 def test_which_part_a_dataset_teaches() -> None:
-    assert learner_of(_dataset({"trains": "trigger"})) == Learner.TRIGGER
+    assert trained_part(_dataset({"trains": "trigger"})) == TrainedPart.TRIGGER
     for foreign in ({}, {"trains": "weaver"}, {"trains": "something newer"}):
-        assert learner_of(_dataset(foreign)) == Learner.WEAVER
+        assert trained_part(_dataset(foreign)) == TrainedPart.WEAVER
