@@ -13,7 +13,7 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
-from registry.deletion.retraining import Line
+from registry.deletion.retraining import Chain
 from registry.deletion.scope import DeletionSubject
 from registry.models import Job, Schedule, Trajectory
 from registry.schedules.cron import Cron
@@ -101,10 +101,10 @@ def test_a_retraining_that_fails_does_not_keep_deletions(
         deleted = delete_data(
             session, project_id, DeletionSubject("session", "s"), "keep", actor="test", reason=""
         ).deletion.id
-    asked: list[Line] = []
+    asked: list[Chain] = []
 
-    def fail(session: Session, line: Line) -> list[uuid.UUID]:
-        asked.append(line)
+    def fail(session: Session, chain: Chain) -> list[uuid.UUID]:
+        asked.append(chain)
         raise RuntimeError("a row that nobody expected")
 
     monkeypatch.setattr(beat, "chains_to_advance", lambda session: [(deleted, 0), (deleted, 1)])
