@@ -18,7 +18,7 @@ from registry.versions.ancestry import learned_tasks
 from registry.versions.state import withdraw
 from registry.wiring import Services
 from tests.workers.conftest import TRAINING, Workshop, answers
-from workers import registration
+from workers import registration, scoring
 from workers.jobs import train_weaver
 from workers.runner import Running
 
@@ -176,7 +176,6 @@ def test_a_champion_that_moves_meanwhile_is_compared_with(workshop: Workshop, mo
     """Between the evaluation and the verdict another version becomes champion."""
     from registry.adapters import get_adapter
     from registry.serving.aliases import promote
-    from workers.jobs import evaluate
 
     workshop.add_task("yes")
     first = workshop.queue("yes")
@@ -185,7 +184,7 @@ def test_a_champion_that_moves_meanwhile_is_compared_with(workshop: Workshop, mo
             sa.text("update jobs set params = params || '{\"promote\": false}' where id = :id"), {"id": first}
         )
     workshop.work(first)
-    judged = evaluate._judge
+    judged = scoring._judge
 
     def move_first(*arguments: object) -> bool | None:
         if workshop.champion() is None:
@@ -194,7 +193,7 @@ def test_a_champion_that_moves_meanwhile_is_compared_with(workshop: Workshop, mo
                 promote(session, adapter, "champion", workshop.versions()[0], actor="somebody", reason="")
         return judged(*arguments)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(evaluate, "_judge", move_first)
+    monkeypatch.setattr(scoring, "_judge", move_first)
     done = workshop.work(workshop.queue("yes"))
     assert done.state == "succeeded", done.error
     v1, v2 = workshop.versions()

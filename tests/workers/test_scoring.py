@@ -16,7 +16,7 @@ from registry.serving.aliases import promote
 from registry.versions.records import get_version
 from registry.versions.state import withdraw
 from tests.workers.conftest import TRAINING, Workshop
-from workers.jobs import evaluate
+from workers import scoring
 from workers.model import Model
 from workers.runner import Running
 
@@ -45,15 +45,15 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> R:
             record_evaluation(session, who, suite_id, score=score, items=answers, seconds=0.0)
         return score
 
-    monkeypatch.setattr(evaluate, "_score", look_up)
+    monkeypatch.setattr(scoring, "_score", look_up)
     return table
 
 
 def _before_the_first_verdict(monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], None]) -> None:
     """Between the scores of version `number` and its verdict."""
-    judge, seen = evaluate._judge, []
+    judge, seen = scoring._judge, []
 
-    def judge_late(running: Running, version_id: uuid.UUID, *more: Any) -> evaluate.Judgement | None:
+    def judge_late(running: Running, version_id: uuid.UUID, *more: Any) -> scoring.Judgement | None:
         with transaction(running.services.sessions) as session:
             mine = session.get_one(Version, version_id).number == number
         if mine and not seen:
@@ -61,7 +61,7 @@ def _before_the_first_verdict(monkeypatch: pytest.MonkeyPatch, number: int, happ
             happens()
         return judge(running, version_id, *more)
 
-    monkeypatch.setattr(evaluate, "_judge", judge_late)
+    monkeypatch.setattr(scoring, "_judge", judge_late)
 
 
 def _train(workshop: Workshop, task: str, parent: int | None = None, *, moves: bool = True) -> dict[str, Any]:
