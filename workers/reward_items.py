@@ -59,7 +59,7 @@ def items_of(
     if environment is not None:
         made = open_environment(environment.name, environment.options, folder=folder)
         drawn = made.training_items(environment.items, seed=manifest.seed)
-        found: dict[str, list[TaskItem]] = {made.name: _unasked(drawn, manifest.held_out, should_stop)}
+        found: dict[str, list[TaskItem]] = {made.name: _not_judged_on(drawn, manifest.held_out, should_stop)}
     else:
         found = _stored_items(manifest.graders or {}, lines)
     if not any(found.values()):
@@ -67,19 +67,19 @@ def items_of(
     return found
 
 
-def _unasked(
+def _not_judged_on(
     items: Sequence[TaskItem], judges: Sequence[JudgingTask], should_stop: Callable[[], bool]
 ) -> list[TaskItem]:
     kept = []
     for item in items:
         if should_stop():
             raise Cancelled("stopped while items were drawn")
-        if not _is_asked(item, judges):
+        if not _is_judged_on(item, judges):
             kept.append(item)
     return kept
 
 
-def _is_asked(item: TaskItem, judges: Sequence[JudgingTask]) -> bool:
+def _is_judged_on(item: TaskItem, judges: Sequence[JudgingTask]) -> bool:
     """Whether the item's conversation is held out of a task that judges what is trained, if it was uploaded there."""
     messages = list(item.expert or (*_opening(item), {"role": "assistant", "content": ""}))
     return any(held_out(judge.task, beginning_hash(messages, judge.shared_turns), judge.share) for judge in judges)

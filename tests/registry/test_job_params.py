@@ -160,3 +160,17 @@ def test_nobody_reads_stored_requests_and_manifests_by_key() -> None:
         ("registry/datasets/manifest.py", "Dataset.manifest['trains']"),
         ("registry/datasets/manifest.py", "dataset.manifest.get('trains')"),
     }
+
+
+def test_nobody_spells_a_kind_or_a_method_as_text() -> None:
+    """The client is another program and may not import the registry."""
+    root = Path(__file__).parents[2]
+    spelled = {member.value for member in (*JobKind, *Method)}
+    rooms = [root / "registry", root / "workers", root / "api" / "endpoints"]
+    found = [
+        f"{path.relative_to(root)}:{node.lineno}"
+        for path in (path for room in rooms for path in room.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in spelled and path != root / "registry" / "job_params.py"
+    ]
+    assert found == []
