@@ -29,7 +29,7 @@ class MemoryConfig(FromMapping):
     form: str = "cache"
     """What an insertion leaves in the reasoner's context: `cache`, keys and values; `embedding`, input embeddings."""
     trigger: str = "always"
-    """Who decides at a decision point: `always`, `never`, `lora` (adapter and head), `head` (the base's state)."""
+    """The trigger at a decision point: `always`, `never`, `lora` (adapter and head), `head` (the base's state)."""
     latents: int = 16
     """K, the number of latents, of the insertion at the prompt's end."""
     inference_latents: int = 4

@@ -39,7 +39,7 @@ class SavedLora:
     path: Path
     """File with its factors."""
     base_name: str | None
-    """What the base was called where it was trained."""
+    """Name of the base where it was trained."""
     rank: int
     alpha: int
     target_modules: tuple[str, ...]

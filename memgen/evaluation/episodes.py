@@ -41,7 +41,7 @@ def score_task(
     An episode that outgrows the model's context keeps what reward it has.
 
     Args:
-        max_new_tokens: of one turn; the task's.
+        max_new_tokens: most tokens of one turn; the task's.
         batch_size, prompts, should_stop: the fields of `memgen.generation.episodes.PlaySettings`.
 
     Raises:

@@ -206,5 +206,5 @@ class Experience:
 
 
 def _with_tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    """What JSON made of the fields of an entry."""
+    """Fields of an entry as JSON has them, with tuples for lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}

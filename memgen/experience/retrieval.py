@@ -30,7 +30,7 @@ _WORDS = r"(?u)\b\w+\b"
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What entries are looked for.
+    """A search for entries.
 
     Raises:
         ConfigError: a number is negative.

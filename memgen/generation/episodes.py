@@ -33,14 +33,14 @@ class Turn:
     prompt_ids: tuple[int, ...]
     generation: Generation
     cue_ids: tuple[int, ...] = ()
-    """What the weaver was shown beside the prompt."""
+    """What the weaver read beside the prompt."""
 
 
 @dataclass(frozen=True)
 class Episode:
     item_id: str
     turns: tuple[Turn, ...]
-    """None at all if the first prompt did not fit the context."""
+    """Empty if the first prompt did not fit the context."""
     reward: float
     """Sum over the steps."""
     finish: str

@@ -14,7 +14,7 @@ from torch import Tensor
 from memgen.errors import ConfigError
 
 _SEEDS = range(-(2**63), 2**64)
-"""What `torch.Generator.manual_seed` takes."""
+"""Seeds that `torch.Generator.manual_seed` takes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
     seed: int | None = None
-    """None draws anew each time."""
+    """Seed of all draws; None draws anew each time."""
     _: KW_ONLY
     top_k: int = 0
     """0 is off."""
@@ -89,7 +89,7 @@ def next_tokens(
 
     Args:
         logits: `(B, V)`, any float type.
-        generators: of each row, from `make_generator`.
+        generators: one for each row, from `make_generator`.
         seen: token ids of each row's prompt and answer so far; read only for rows with a repetition penalty.
 
     Returns:
@@ -221,7 +221,7 @@ def _choose(
 
 
 def _probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
-    """What rows draw from, `(B, V)`: temperature, top-k and top-p applied to the logits `(B, V)`."""
+    """Distributions that rows draw from, `(B, V)`: temperature, top-k and top-p applied to the logits `(B, V)`."""
     smallest = torch.finfo(logits.dtype).tiny
     temperatures = logits.new_tensor([max(s.temperature, smallest) for s in samplings])
     # The largest logit becomes 0 first: divided by a tiny temperature it would be infinite, and softmax NaN.

@@ -34,7 +34,7 @@ from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, Co
 
 FORMAT = 1
 STATE = "last hidden state of the last prompt token but one"
-"""What a state is; a router made for another kind of state can't be used."""
+"""The kind of state; a router made for another kind can't be used."""
 ACCEPTED_SHARE = 0.975
 """Share of a task's own prompts that its region should hold."""
 MIN_STATES = 20
@@ -47,7 +47,7 @@ _FENCE = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Where one task's prompts lie."""
+    """The region of the base's states in which one task's prompts lie."""
 
     mean: Tensor
     """`(H,)` float32."""
@@ -78,10 +78,10 @@ class Region:
 
 @dataclass(frozen=True)
 class RoutedPrompt:
-    """Where a prompt goes."""
+    """A prompt with the task that it was routed to."""
 
     task: str | None
-    """None is the bare base."""
+    """The task whose memory answers; None is the bare base."""
     fits: dict[str, float]
     """By task, the distance over the radius: 1 and less is inside."""
 

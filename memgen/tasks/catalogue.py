@@ -25,7 +25,7 @@ BUILT_IN = {
     "textworld": "memgen.tasks.textworld:TextWorld",
     "trivia-qa": "memgen.tasks.hub_datasets:trivia_qa",
 }
-"""Where each is. A name may be followed by `:` and the task's first argument: `reasoning-gym:spell_backward`."""
+"""Path of each. A name may be followed by `:` and the task's first argument: `reasoning-gym:spell_backward`."""
 
 
 def make_task(name: str, **options: Any) -> Task:

@@ -21,11 +21,11 @@ OPTIONS: dict[str, frozenset[str]] = {
 GAMES_FOLDER = "games"
 """A good name for a folder of generated games, beneath a service's own."""
 _PLACES = ("file", "folder", "path", "dir")
-"""What the name of a dataset's option ends in if it says where something is read."""
+"""Endings of a dataset's option names that are paths of files to read."""
 
 
 def open_environment(name: str, options: Mapping[str, Any], *, folder: Path) -> Task:
-    """The task of a name and options that somebody sent.
+    """The task of a name and options that a client sent.
 
     Args:
         folder: where generated games are kept.

@@ -55,7 +55,7 @@ class TextWorld:
     """
 
     folder: Path
-    """Where made games are kept and looked for."""
+    """Folder in which made games are kept and looked for."""
     level: int = 2
     theme: str = "house"
     """`house` has rooms and things with names and prose, `basic` terse ones: `box7`, `K-key`."""

@@ -22,7 +22,7 @@ _UTF8_BYTES = 4
 
 
 class _Token(Enum):
-    """What a token alone tells."""
+    """What is known of a token alone."""
 
     NEVER = "no delimiter's last character at its end"
     ALWAYS = "ends in a delimiter whatever stands before it"

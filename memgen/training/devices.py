@@ -171,7 +171,7 @@ def run_distributed(
 
     Args:
         work: a function of a module; `args` and what it returns can be pickled.
-        kind: of device: `cuda` (process n has device n) or `cpu` (they share the cores of this process).
+        kind: kind of device, `cuda` (process n has device n) or `cpu` (they share the cores of this process).
         on_event: called here with everything that a process passes to `link.send`, in order for each process.
         should_stop: called here now and then; once true, `link.should_stop` is true in every process.
 

@@ -22,7 +22,7 @@ class ParameterGroup:
     """Trained tensors (float32) that share a learning rate."""
 
     name: str
-    """What a report calls them."""
+    """Their name in a report."""
     parameters: tuple[Tensor, ...]
     learning_rate: float
     """At the schedule's factor 1."""

@@ -81,8 +81,8 @@ def random_artifact(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory
     @functools.cache
     def make(seed: int = 0, **config: Any) -> Path:
         host = AdapterHost(backbone)
-        given = {"latents": 4, "inference_latents": 3, "rank": 4, "alpha": 8, "delimiters": LETTERS}
-        randomise(host.create("m", MemoryConfig(**{**given, **config}), seed=seed), seed)
+        usual = {"latents": 4, "inference_latents": 3, "rank": 4, "alpha": 8, "delimiters": LETTERS}
+        randomise(host.create("m", MemoryConfig(**{**usual, **config}), seed=seed), seed)
         folder = tmp_path_factory.mktemp("random") / "m"
         save_artifact(host, "m", folder, TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ()))
         return folder

@@ -88,7 +88,7 @@ def play_step(
     """Play the `items` of a step. Each device plays its share, and learns what the others played.
 
     Args:
-        items: those of the step (`places_of_step`).
+        items: the items of the step (`places_of_step`).
 
     Returns:
         (a group for each item, in order; where the prompts of those that were played here were read).
@@ -160,7 +160,7 @@ def roll_out(
     """Play each item `group_size` times.
 
     Args:
-        sampling: of every turn; its seed is not used. `trigger_temperature` above 0 draws the trigger's decisions.
+        sampling: how every turn is drawn; its seed is not used. A `trigger_temperature` above 0 draws decisions too.
         seed: each (place in `items`, sample, turn) draws with a seed of its own that follows from this one.
         first: place of the first item, where these are a part of some others.
         settings: without prompts, up to 1 GiB are kept for this call, so that a group's prompt is read once.

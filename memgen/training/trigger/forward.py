@@ -114,7 +114,7 @@ def _replay(
     """Let the reasoner read the rows again, with latents where they were woven, up to the last point's newest token.
 
     Args:
-        cues: what the base has read of rows' cues, of form `cache`.
+        cues: the base's prefixes of rows' cues, for form `cache`.
 
     Returns:
         (its cache; its last hidden states `(R, N, H)` behind the prefixes; for each row's points, how many of the N

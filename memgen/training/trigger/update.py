@@ -89,8 +89,8 @@ def make_parts(
     """Everything about a batch of groups that stays the same over its optimizer steps.
 
     Args:
-        groups: those of the whole step that can be learned from.
-        own: places of those that are differentiated here; None is all. The others count in the weights of decisions.
+        groups: the groups of the whole step that can be learned from.
+        own: places of the groups that are differentiated here; None is all. The others count in the weights.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     mine = [own is None or place in own for place, group in enumerate(groups) for _ in group.rollouts]

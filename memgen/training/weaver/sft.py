@@ -245,10 +245,10 @@ def did_not_learn(
     """Reasons to doubt that a run learned anything; empty if there are none.
 
     Args:
-        losses: of each step.
+        losses: the loss of each step.
         before, after: the trained tensors.
         zero_gradients: steps in which every gradient was zero.
-        held_out_losses: of each look, the first before training.
+        held_out_losses: the loss of each look, the first before training.
     """
     flags = []
     if all(torch.equal(old, new) for old, new in zip(before, after, strict=True)):

@@ -73,8 +73,8 @@ def make_parts(
 
     Args:
         start: name of the memory as it was at the start. Turns without logprobs are taken as drawn from it.
-        groups: of the whole step, with a spread of rewards each.
-        own: places of those that are differentiated here; None is all. The others count in the weights of tokens.
+        groups: the groups of the whole step, each with a spread of rewards.
+        own: places of the groups that are differentiated here; None is all. The others count in the weights of tokens.
 
     Returns:
         Parts of `config.batch_size` turns at most; none if memory was woven into no turn.

@@ -22,11 +22,11 @@ def test_exact_scores_are_the_share_of_right_answers(host: AdapterHost) -> None:
     assert all(item.answer for item in first.items)
 
     # With its own answers as references, the base is always right.
-    said = [
+    echoed = [
         item_of([*item.messages, {"role": "assistant", "content": scored.answer}], None, {})
         for item, scored in zip(items, first.items, strict=True)
     ]
-    echoes = score_suite(host, None, said, {"kind": "likelihood"})
+    echoes = score_suite(host, None, echoed, {"kind": "likelihood"})
     assert 0 < echoes.score < 1
 
 

@@ -13,7 +13,7 @@ from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
 from memgen.tasks.task import SingleTurn
 from tests.memgen.conftest import conversations
-from tests.memgen.generation.test_episodes import Told
+from tests.memgen.generation.test_episodes import ScriptedItem
 
 
 def test_single_turns_score_as_in_a_suite(host: AdapterHost, artifacts: dict[str, Path]) -> None:
@@ -31,7 +31,7 @@ def test_single_turns_score_as_in_a_suite(host: AdapterHost, artifacts: dict[str
 
 def test_turns_are_one_answer_and_their_decisions_counted(host: AdapterHost, artifacts: dict[str, Path]) -> None:
     load_artifact(host, "m", artifacts["yes"])
-    scored = score_task(host, "m", [Told("a", steps=2), Told("b", steps=4)], max_new_tokens=3)
+    scored = score_task(host, "m", [ScriptedItem("a", steps=2), ScriptedItem("b", steps=4)], max_new_tokens=3)
     assert [item.score for item in scored.suite.items] == [0.5, 1.0]
     assert scored.suite.score == 0.75
     assert [len(episode.turns) for episode in scored.episodes] == [2, 4]
@@ -39,7 +39,7 @@ def test_turns_are_one_answer_and_their_decisions_counted(host: AdapterHost, art
     assert len(decisions) >= 6  # each prompt's end is one
     assert scored.invocations.invoked == sum(d.invoked for d in decisions) > 0
     assert scored.invocations.asked == len(decisions)
-    assert score_task(host, None, [Told("a")], max_new_tokens=3).invocations.rate is None
+    assert score_task(host, None, [ScriptedItem("a")], max_new_tokens=3).invocations.rate is None
 
 
 def test_no_items_are_refused(host: AdapterHost) -> None:

@@ -206,11 +206,11 @@ def test_text_arrives_as_it_is_written(loaded: AdapterHost) -> None:
 def test_a_cancelled_row_stops_and_the_others_go_on(loaded: AdapterHost) -> None:
     requests = [GenerationRequest(prompt, GREEDY, memory) for prompt in PROMPTS[2:] for memory in ("yes", None)]
     whole = generate(loaded, requests)
-    asked: list[int] = []
+    calls: list[int] = []
 
     def is_cancelled(number: int) -> bool:
-        asked.append(number)
-        return number == 1 and asked.count(1) > 5
+        calls.append(number)
+        return number == 1 and calls.count(1) > 5
 
     answers = generate(loaded, requests, is_cancelled=is_cancelled)
     assert answers[1].finish_reason == "cancelled"

@@ -17,7 +17,7 @@ from memgen.text.chat import Answer, ChatMessage, parse_answer, render_prompt, t
 
 
 @dataclass
-class Told:
+class ScriptedItem:
     """An item whose environment says `hello`, then counts; ends after `steps` steps."""
 
     item_id: str
@@ -29,7 +29,7 @@ class Told:
     answers: list[Answer] = field(default_factory=list)
     open_now: int = 0
 
-    def open(self) -> "Told":
+    def open(self) -> "ScriptedItem":
         self.open_now += 1
         self.answers.clear()
         return self
@@ -55,7 +55,7 @@ def texts(episodes: Sequence[Episode]) -> list[list[str]]:
 
 
 def test_the_conversation_grows_by_answer_and_observation(host: AdapterHost) -> None:
-    item = Told("a", steps=3)
+    item = ScriptedItem("a", steps=3)
     [episode] = play(host, None, [item], drawn)
     assert (episode.item_id, episode.finish, episode.reward, len(episode.turns)) == ("a", "done", 0.75, 3)
     messages = [{"role": "user", "content": "hello a"}]
@@ -70,13 +70,13 @@ def test_the_conversation_grows_by_answer_and_observation(host: AdapterHost) -> 
 
 
 def test_max_turns_end_an_episode(host: AdapterHost) -> None:
-    [episode] = play(host, None, [Told("a", steps=5, max_turns=2)], drawn)
+    [episode] = play(host, None, [ScriptedItem("a", steps=5, max_turns=2)], drawn)
     assert (episode.finish, len(episode.turns), episode.reward) == ("turns", 2, 0.5)
 
 
 def test_episodes_do_not_depend_on_their_batches(host: AdapterHost, artifacts: dict[str, Path]) -> None:
     load_artifact(host, "m", artifacts["yes"])
-    items = [Told(str(n), steps=1 + n % 3, hello="hi " * (1 + 7 * (n % 2))) for n in range(11)]
+    items = [ScriptedItem(str(n), steps=1 + n % 3, hello="hi " * (1 + 7 * (n % 2))) for n in range(11)]
     together = play(host, "m", items, drawn, settings=PlaySettings(batch_size=16))
     alone = play(host, "m", items, drawn, settings=PlaySettings(batch_size=1))  # four at a time, the others wait
     assert texts(together) == texts(alone)
@@ -86,7 +86,7 @@ def test_episodes_do_not_depend_on_their_batches(host: AdapterHost, artifacts: d
 
 
 def test_no_more_than_four_batches_of_environments_are_open(host: AdapterHost) -> None:
-    items = [Told(str(n), steps=1 + n % 2) for n in range(12)]
+    items = [ScriptedItem(str(n), steps=1 + n % 2) for n in range(12)]
     open_at_once: set[int] = set()
 
     def counted(index: int, turn: int) -> Sampling:
@@ -98,9 +98,9 @@ def test_no_more_than_four_batches_of_environments_are_open(host: AdapterHost) -
 
 
 def test_an_item_may_be_played_several_times(host: AdapterHost) -> None:
-    class Fresh(Told):
-        def open(self) -> Told:
-            return Told(self.item_id, self.steps)
+    class Fresh(ScriptedItem):
+        def open(self) -> ScriptedItem:
+            return ScriptedItem(self.item_id, self.steps)
 
     episodes = play(host, None, [Fresh("a")] * 3, drawn)
     assert len({tuple(t) for t in texts(episodes)}) == 3
@@ -108,14 +108,14 @@ def test_an_item_may_be_played_several_times(host: AdapterHost) -> None:
 
 
 def test_an_episode_that_outgrows_the_context_ends(host: AdapterHost) -> None:
-    long, short = Told("a", hello="x" * 2000), Told("b")
+    long, short = ScriptedItem("a", hello="x" * 2000), ScriptedItem("b")
     first, second = play(host, None, [long, short], drawn)
     assert (first.finish, first.turns, first.reward) == ("context", (), 0.0)
     assert second.finish == "done"
 
 
 def test_environments_are_closed_when_asked_to_stop(host: AdapterHost) -> None:
-    items = [Told(str(n)) for n in range(3)]
+    items = [ScriptedItem(str(n)) for n in range(3)]
     with pytest.raises(Cancelled):
         play(host, None, items, drawn, settings=PlaySettings(should_stop=lambda: items[0].open_now == 1))
     assert [item.open_now for item in items] == [0, 0, 0]

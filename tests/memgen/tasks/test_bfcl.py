@@ -19,10 +19,10 @@ def test_experts_earn_the_reward_and_the_sides_share_no_question() -> None:
     train, test = task.training_items(10_000), task.held_out_items(10_000)
     assert len(train) > 1200
     assert 300 < len(test) < 500
-    asked = [
+    questions = [
         {json.dumps([m["content"] for m in i.expert if m["role"] == "user"]) for i in side} for side in (train, test)
     ]
-    assert asked[0].isdisjoint(asked[1])
+    assert questions[0].isdisjoint(questions[1])
     assert len({item.item_id for item in [*train, *test]}) == len(train) + len(test)
     for item in test:
         call = message_calls(item.expert[-1])[0]

@@ -126,10 +126,10 @@ def test_the_solution_decides_the_side(folder: Path) -> None:
 def test_commands_need_not_be_shown(game: Game, folder: Path) -> None:
     silent = TextWorld(folder, level=2, theme="basic", show_commands=False).held_out_items(1)[0]
     assert (silent.item_id, silent.compiled()) == (game.item_id, game.compiled())
-    expert, told = silent.expert, game.expert
+    expert, with_commands = silent.expert, game.expert
     assert expert is not None
-    assert told is not None
-    assert [m["content"].partition("\n\nCommands:")[0] for m in told] == [m["content"] for m in expert]
+    assert with_commands is not None
+    assert [m["content"].partition("\n\nCommands:")[0] for m in with_commands] == [m["content"] for m in expert]
 
 
 @pytest.mark.parametrize("options", [{"level": 9}, {"theme": "space"}])

@@ -244,15 +244,15 @@ def work(devices: Devices, device: torch.device, link: ParentLink, how: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("how", "error", "told"),
+    ("how", "error", "message"),
     [
         ("fails", DeviceFailed, "process 1 of 2: .*RuntimeError: out of luck"),
         ("dies", DeviceFailed, "process . of 2: "),
         ("diverges", TrainingDiverged, "both say so"),
     ],
 )
-def test_a_process_that_fails_ends_all(how: str, error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=f"(?s){told}"):
+def test_a_process_that_fails_ends_all(how: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"(?s){message}"):
         run_distributed(work, how, kind="cpu", count=2)
 
 

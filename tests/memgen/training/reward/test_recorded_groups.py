@@ -14,7 +14,7 @@ def tokenizer(backbone: Backbone) -> PreTrainedTokenizerBase:
     return backbone.tokenizer
 
 
-def said(question: str, *answers: str, reward: float | None = 1.0, **rest: Any) -> dict[str, Any]:
+def conversation(question: str, *answers: str, reward: float | None = 1.0, **rest: Any) -> dict[str, Any]:
     messages = []
     for answer in answers:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -25,10 +25,10 @@ def test_trajectories_of_one_prompt_become_a_group(tokenizer: PreTrainedTokenize
     found = groups_of_trajectories(
         tokenizer,
         [
-            said("a", "one", reward=1.0, trajectory_id="t1", task="letters"),
-            said("b", "two", reward=0.5),
-            said("a", "three", "four", reward=0.0, task="letters"),
-            said("b", "five", reward=0.25),
+            conversation("a", "one", reward=1.0, trajectory_id="t1", task="letters"),
+            conversation("b", "two", reward=0.5),
+            conversation("a", "three", "four", reward=0.0, task="letters"),
+            conversation("b", "five", reward=0.25),
         ],
         max_tokens=500,
     )
@@ -46,7 +46,7 @@ def test_trajectories_of_one_prompt_become_a_group(tokenizer: PreTrainedTokenize
 def test_other_tools_are_another_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     found = groups_of_trajectories(
-        tokenizer, [said("a", "one"), {**said("a", "two", reward=0.0), "tools": [tool]}], max_tokens=500
+        tokenizer, [conversation("a", "one"), {**conversation("a", "two", reward=0.0), "tools": [tool]}], max_tokens=500
     )
     assert found.groups == ()
     assert found.skipped_alone == 2
@@ -57,22 +57,30 @@ def test_other_tasks_and_other_questions_behind_a_shared_opening_are_other_promp
 ) -> None:
     def opened(question: str, reward: float) -> dict[str, Any]:
         opening = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi", "weight": 0}]
-        return {**said(question, "x", reward=reward), "messages": [*opening, *said(question, "x")["messages"]]}
+        return {
+            **conversation(question, "x", reward=reward),
+            "messages": [*opening, *conversation(question, "x")["messages"]],
+        }
 
     lines = [{**opened(question, reward), "task": "t"} for question in "ab" for reward in (1.0, 0.0)]
     found = groups_of_trajectories(tokenizer, lines, max_tokens=500, shared_turns={"t": 1})
     assert [group.rewards for group in found.groups] == [(1.0, 0.0)] * 2
-    two = [said("a", "x", reward=reward, task=task) for task in ("essay", "brief") for reward in (1.0, 0.2)]
+    two = [conversation("a", "x", reward=reward, task=task) for task in ("essay", "brief") for reward in (1.0, 0.2)]
     found = groups_of_trajectories(tokenizer, two, max_tokens=500)
     assert [{rollout.task for rollout in group.rollouts} for group in found.groups] == [{"essay"}, {"brief"}]
 
 
 def test_what_is_left_out_is_counted(tokenizer: PreTrainedTokenizerBase) -> None:
-    unweighted = said("a", "one", "two")
+    unweighted = conversation("a", "one", "two")
     unweighted["messages"][1]["weight"] = 0
     found = groups_of_trajectories(
         tokenizer,
-        [said("a", "no reward", reward=None), unweighted, said("a", "x" * 500), said("a", "two", reward=0.0)],
+        [
+            conversation("a", "no reward", reward=None),
+            unweighted,
+            conversation("a", "x" * 500),
+            conversation("a", "two", reward=0.0),
+        ],
         max_tokens=300,
     )
     [group] = found.groups
@@ -99,7 +107,7 @@ def test_logprobs_count_if_they_are_one_for_each_token(
     tokenizer: PreTrainedTokenizerBase, logprobs: object, kept: list[tuple[float, ...]], unfit: int
 ) -> None:
     """`one` and `no` are three and two tokens, and an end."""
-    logged = said("a", "one", "no", metadata={"logprobs": logprobs})
-    found = groups_of_trajectories(tokenizer, [logged, said("a", "no", reward=0.0)], max_tokens=500)
+    logged = conversation("a", "one", "no", metadata={"logprobs": logprobs})
+    found = groups_of_trajectories(tokenizer, [logged, conversation("a", "no", reward=0.0)], max_tokens=500)
     assert [turn.logprobs for turn in found.groups[0].rollouts[0].turns] == kept
     assert found.unfit_logprobs == unfit

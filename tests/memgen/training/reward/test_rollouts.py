@@ -129,9 +129,9 @@ def test_given_insertions_equal_the_usual_ones_if_they_are_the_same(
     memory = load_artifact(host, "m", random_artifact(**shape, max_insertions=2))
     prompts = PromptCache(host.backbone.decoder, 0)
     usual = [Example((5, 6, 7, 8), (68, 11, 69, 12, 70, 2)), Example((9,), (71, 2))]
-    given = [replace(usual[0], insertions=(3, 0, 1)), replace(usual[1], insertions=(0, 1))]
+    placed = [replace(usual[0], insertions=(3, 0, 1)), replace(usual[1], insertions=(0, 1))]
     one, _ = supervised_nll(host, "m", usual, prompts)
-    other, _ = supervised_nll(host, "m", given, prompts)
+    other, _ = supervised_nll(host, "m", placed, prompts)
     torch.testing.assert_close(one, other)
     with pytest.raises(ConfigError, match=r"insertions at \[2\]; an answer of 2 tokens has room from 0 on"):
         insertions_of(replace(usual[1], insertions=(0, 2)), memory.config, None)

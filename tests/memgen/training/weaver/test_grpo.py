@@ -201,13 +201,13 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(backbone: Backbone, tmp_
 
 
 def test_stopping_while_rollouts_are_drawn_leaves_a_whole_step(backbone: Backbone, tmp_path: Path) -> None:
-    asked: list[int] = []
+    calls: list[int] = []
     host = created(backbone)
     start = weights(host)
 
     def stop() -> bool:
-        asked.append(1)
-        return len(asked) == 2
+        calls.append(1)
+        return len(calls) == 2
 
     with pytest.raises(Cancelled):
         train_weaver_grpo(
