@@ -26,12 +26,17 @@ def machine_of(backbone: Backbone) -> str:
 
 @functools.cache
 def commit() -> str | None:
-    """Short name of the commit that is checked out, with `+` if files differ from it; None without git."""
+    """Short name of the commit that is checked out, with `+` if the method or the benchmarks differ from it; None
+    without git."""
+    name = _git("rev-parse", "--short=7", "HEAD")
+    changed = _git("status", "--porcelain", "--", "memgen", "bench", ":!bench/results")
+    return f"{name}{'+' if changed else ''}" if name else None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers in this repository; None if it can't."""
     try:
-        described = subprocess.run(  # a fixed command
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"],  # noqa: S607  # whichever git there is
-            cwd=RESULTS.parent, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        ran = subprocess.run(["git", *arguments], cwd=RESULTS.parent.parent, capture_output=True, text=True, check=True)  # noqa: S603, S607  # fixed commands of whichever git there is
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+    return ran.stdout.strip()

@@ -24,6 +24,8 @@ _PHRASINGS = {
 
 @dataclass(frozen=True)
 class ToolCall:
+    """A request and the one call that answers it."""
+
     request: str
     call: str
 

@@ -65,6 +65,7 @@ class AdaptedBackbone(Backbone):
 
 
 def adapted(bare: Backbone, lora: Lora) -> AdaptedBackbone:
+    """`bare` with `lora` on for every token."""
     return AdaptedBackbone(
         bare.name, bare.revision, bare.model, bare.tokenizer, bare.pack_weights, bare=bare, lora=lora
     )

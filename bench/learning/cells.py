@@ -68,22 +68,25 @@ class Cells:
 
     @property
     def made(self) -> Cell:
-        """`date` of the newest result and `commit` of the code that made it, None where they are not known."""
+        """`date` of the newest result and the `commit` that was checked out then; None where they are not known."""
         return self.pack.get("made") or {"date": None, "commit": None}
 
     def trained(self, system: System) -> Cell | None:
+        """How the last link of a system was trained; None if it was not yet."""
         return self.pack.get(self.key_of_training(system))
 
     def note_training(self, system: System, cell: Cell) -> None:
         self._note(self.key_of_training(system), cell)
 
     def scored(self, system: System, label: str) -> Cell | None:
+        """What a system scored on a task; None if it did not yet."""
         return self.pack.get(self.key_of_scores(system, label))
 
     def note_scores(self, system: System, label: str, cell: Cell) -> None:
         self._note(self.key_of_scores(system, label), cell)
 
     def text(self, system: System) -> Cell | None:
+        """The loss of a system on ordinary text; None if it was not measured yet."""
         return self.pack.get(self._key(system, "text"))
 
     def note_text(self, system: System, cell: Cell) -> None:
@@ -101,9 +104,11 @@ class Cells:
         return Path(f"recipe-{self.plan.recipe_digest}") if has_memory(system) else Path()
 
     def key_of_training(self, system: System) -> str:
+        """The key of `trained` in the pack."""
         return self._key(system, "trained")
 
     def key_of_scores(self, system: System, label: str) -> str:
+        """The key of `scored` in the pack."""
         return f"{self._key(system, 'scores')}/{label}"
 
     def _key(self, system: System, kind: str) -> str:

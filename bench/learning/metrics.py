@@ -67,6 +67,7 @@ def score(cells: Cells, method: str, stage: int, task: int, seed: int) -> float 
 
 
 def base_row(cells: Cells) -> list[float | None]:
+    """Scores of the bare base by task; None where it has none yet."""
     cells_of_base = [cells.scored(BareBase(), label) for label in cells.plan.labels]
     return [None if cell is None else float(cell["score"]) for cell in cells_of_base]
 

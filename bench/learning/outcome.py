@@ -206,6 +206,7 @@ def _text(cells: Cells, method: str, seed: int) -> Cell | None:
 
 
 def text_of_base(cells: Cells) -> float | None:
+    """The bare base's loss on ordinary text, nats; None if it was not measured yet."""
     cell = cells.text(BareBase())
     return None if cell is None else float(cell["nll"])
 

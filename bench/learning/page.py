@@ -30,6 +30,7 @@ class SeparateLoras:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "SeparateLoras":
+        """Read the document of `bench/results/lora_a_task.json`."""
         scores = {int(seed): by_task for seed, by_task in document["scores_by_seed"].items()}
         return cls(document["plan"], document["method"], scores)
 

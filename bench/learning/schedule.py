@@ -50,6 +50,7 @@ class Unit:
         return (self.action, what, cells.plan.labels[task])
 
     def describe(self, cells: Cells) -> str:
+        """The unit in words, for whoever watches the run."""
         where = f" on {cells.plan.labels[self.task]}" if self.action == SCORE else ""
         return f"{self.action} {self.system.name}{where}"
 
@@ -140,6 +141,7 @@ def run(
 
 
 def pending(cells: Cells, methods: Sequence[str], seeds: Sequence[int]) -> list[Unit]:
+    """The units that are not done, in order."""
     return [unit for unit in units(cells, methods, seeds) if unit.cell(cells) is None]
 
 

@@ -12,6 +12,7 @@ from bench.plain_lora import SHAPE
 
 
 def heading(cells: Cells, document: dict[str, Any]) -> str:
+    """What was run, how much of it is done, and by which commands."""
     tasks = ", ".join(f"{task.label} ({task.domain})" for task in cells.plan.tasks)
     commands = "\n".join(document["commands"]) or "python -m bench.learning"
     left = document["units_left"]
@@ -101,6 +102,7 @@ def _pairs(document: dict[str, Any]) -> list[str]:
 
 
 def all_methods(document: dict[str, Any]) -> str:
+    """ACC, BWT and FWT of every method with their intervals."""
     rows = []
     for name, found in sorted(document["methods"].items(), key=lambda pair: -pair[1]["acc"]):
         rows.append(
@@ -130,6 +132,7 @@ def all_methods(document: dict[str, Any]) -> str:
 
 
 def by_task(document: dict[str, Any]) -> str:
+    """Scores, forgetting, insertions and routing by task."""
     labels = document["tasks"]
     rows = [
         (name, *(_with_interval(found, label) for label in labels), *_forgotten(found, labels))
@@ -186,6 +189,7 @@ def matrices(document: dict[str, Any]) -> str:
 
 
 def costs(cells: Cells, document: dict[str, Any]) -> str:
+    """Training, parameters, prompts and ordinary text of every method."""
     base = text_of_base(cells)
     rows = []
     for name, found in document["methods"].items():
@@ -223,6 +227,7 @@ def costs(cells: Cells, document: dict[str, Any]) -> str:
 
 
 def failures(document: dict[str, Any]) -> str:
+    """What was not learned or was forgotten, and the flags of trainings."""
     lines = ["## What failed", ""]
     for name, found in document["methods"].items():
         labels = document["tasks"]
@@ -242,6 +247,7 @@ def failures(document: dict[str, Any]) -> str:
 
 
 def how(cells: Cells, document: dict[str, Any]) -> str:
+    """Tasks, steps and rates behind the figures."""
     plan = cells.plan
     rates = ", ".join(f"{rate:g}" for rate in plan.lora_rates)
     chosen = "not chosen yet" if document["lora_rate"] is None else f"{document['lora_rate']:g}"

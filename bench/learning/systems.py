@@ -232,6 +232,7 @@ METHODS = {
 
 
 def is_ours(method: str) -> bool:
+    """Whether a method trains memories; the others are baselines."""
     return method.startswith("memgen-")
 
 

@@ -42,6 +42,8 @@ from memgen.training.weaver.sft import train_weaver
 
 @dataclass(frozen=True)
 class RecipeTask:
+    """A task with its examples, its held-out prompts and how their answers are graded."""
+
     name: str
     examples: tuple[Example, ...]
     held_out: tuple[Example, ...]
@@ -54,6 +56,7 @@ class RecipeTask:
 
 
 def easy_task(backbone: Backbone, steps: int) -> RecipeTask:
+    """Synthetic tool calls: a format, and slots to copy."""
     held_out = tool_calls(50, seed=1_000_000)
     items = tool_calls(640, seed=0, without=frozenset(item.request for item in held_out))
     prompts = [tokenize(backbone.tokenizer, render_prompt(backbone.tokenizer, i.messages[:1], None)) for i in held_out]

@@ -111,6 +111,8 @@ class States:
 
 @dataclass(frozen=True)
 class Measured:
+    """Shares that went right, by task or by kind of prompts."""
+
     tasks: dict[str, Share]
     foreign: dict[str, Share]
     similar: dict[str, Share]
@@ -118,6 +120,7 @@ class Measured:
 
 
 def measure(backbone: Backbone, states: States, *, fit: int, held_out: int, seeds: int) -> Measured:
+    """Fit a router on each split and route everything else with it."""
     prompts = {
         "served": router_prompts.served_tasks(fit + held_out),
         "foreign": router_prompts.foreign(),
@@ -177,6 +180,7 @@ def _median_seconds(work: Callable[[], object], times: int) -> float:
 
 
 def document(backbone: Backbone, measured: Measured, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The JSON document of what was measured."""
     accuracy, rejected = pooled(measured.tasks.values()), pooled(measured.foreign.values())
     return {
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",

@@ -51,14 +51,18 @@ _SYSTEM_MESSAGE = "You are a careful assistant. Answer in as few words as possib
 
 @dataclass(frozen=True)
 class RouterPrompt:
+    """Messages of a prompt, and its tools if it has any."""
+
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...] | None = None
 
     def behind(self, system_message: str) -> "RouterPrompt":
+        """The same prompt behind this system message instead of its own."""
         own = [m for m in self.messages if m["role"] != "system"]
         return RouterPrompt(({"role": "system", "content": system_message}, *own), self.tools)
 
     def as_second_turn(self) -> "RouterPrompt":
+        """The same prompt behind a greeting and its answer."""
         first = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello! How can I help you?"}]
         return RouterPrompt((*first, *self.messages), self.tools)
 

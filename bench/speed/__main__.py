@@ -25,6 +25,8 @@ from memgen.backbone.loading import load_backbone, prepare_process
 
 @dataclass(frozen=True)
 class Section:
+    """What is measured together, and the keys of its ratios."""
+
     name: str
     measure: Callable[[Bench], Findings]
     keys: tuple[str, ...]

@@ -59,6 +59,7 @@ class EngineReport:
         self._document["moonshots"] = {key: list(bar) for key, bar in MOONSHOTS.items()}
 
     def add(self, section: str, findings: Findings, seconds: float) -> None:
+        """Note a section and write the file."""
         for ratio in findings.ratios:
             self._document[ratio.key] = _rounded(ratio.value)
             self._nested("spread")[ratio.key] = [_rounded(min(ratio.values)), _rounded(max(ratio.values))]

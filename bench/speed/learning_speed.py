@@ -45,6 +45,8 @@ Answering = Callable[[list[PromptIds]], list[str]]
 
 @dataclass(frozen=True)
 class SpeedPlan:
+    """How many examples, held-out items and steps there are."""
+
     seeds: tuple[int, ...] = (0, 1, 2)
     items: int = 100
     examples: int = 640
@@ -56,6 +58,8 @@ class SpeedPlan:
 
 @dataclass(frozen=True)
 class Point:
+    """Accuracy on held-out items after some steps."""
+
     step: int
     seconds: float
     """Seconds of training so far."""
@@ -66,6 +70,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
+    """One training of one side, with its curve."""
+
     method: str
     learning_rate: float
     seed: int

@@ -28,6 +28,8 @@ class InvalidRun(RuntimeError):
 
 @dataclass(frozen=True)
 class Ratio:
+    """Time or memory of one side over the other, pair by pair."""
+
     key: str
     what: str
     values: tuple[float, ...]
@@ -58,6 +60,7 @@ class Bench:
     """Folder for what a section writes beside its ratios."""
 
     def pairs(self, wanted: int) -> int:
+        """The number of pairs that are timed: as wanted, or one in a smoke test."""
         return 1 if self.quick else wanted
 
     def ratio(self, key: str, what: str, one: Work, other: Work, *, pairs: int) -> Ratio:

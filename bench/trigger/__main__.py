@@ -47,6 +47,8 @@ _SHAPE = ("sizes", "memory", "weaver", "trigger")
 
 @dataclass(frozen=True)
 class TriggerPlan:
+    """What is trained and measured: seeds, kinds of triggers, rates and sizes."""
+
     seeds: tuple[int, ...] = (0, 1, 2)
     kinds: tuple[str, ...] = (_HEAD, _LORA)
     lora_rates: tuple[float, ...] = (TriggerConfig.learning_rate,)

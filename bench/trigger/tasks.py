@@ -33,6 +33,8 @@ _WORDS = ("apple", "river", "stone", "window", "garden", "silver", "music", "pap
 
 @dataclass(frozen=True)
 class BenchTask:
+    """Items of one task, to learn from and to measure on."""
+
     name: str
     seen: bool
     """Whether the trigger learns from it."""
@@ -42,6 +44,8 @@ class BenchTask:
 
 @dataclass(frozen=True)
 class Sizes:
+    """How many items there are of each sort."""
+
     weaver: int = 640
     """Tool calls for the weaver, none of them a request that a trigger learns from or is measured on."""
     training: int = 32

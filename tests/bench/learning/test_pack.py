@@ -103,7 +103,7 @@ def test_compaction_keeps_every_value_in_order_and_readers_follow(tmp_path: Path
 
 
 def test_processes_append_and_compact_at_once(tmp_path: Path) -> None:
-    path, count = tmp_path / "pack.gz", 40
+    path, count = tmp_path / "pack.gz", 25
     processes = [_start(_APPEND, str(path), name, str(count)) for name in "abcd"]
     for process in processes:
         process.communicate()
