@@ -10,10 +10,10 @@ import typer
 
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, print_json, print_note, print_piece
+from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.http.json_object import JsonObject
 
 
 def chat(

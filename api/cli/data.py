@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from api.cli.arguments import ApplyOption
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table
-
-if TYPE_CHECKING:
-    from api.http.json_object import JsonObject
+from api.http.json_object import JsonObject
 
 
 class ScopeArgument(str, Enum):  # noqa: UP042 - typer reads the values of a plain enum

@@ -8,10 +8,10 @@ import typer
 
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, first_line, moment, print_json, print_line, print_table
+from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Jobs: trainings and evaluations. Without a subcommand, the newest are listed.")
 JobArgument = Annotated[str, typer.Argument(help="Id of the job, see `memgen jobs`.", show_default=False)]

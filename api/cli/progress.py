@@ -10,10 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from api.cli.output import notes, print_note
+from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.http.json_object import JsonObject
 
 _STYLES = {"warning": "yellow", "error": "red"}
 

@@ -9,10 +9,10 @@ import typer
 from api.cli.arguments import AdapterArgument, ReasonOption, read_pairs
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
+from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Share an adapter's traffic among versions: A/B, canary, shadow.", no_args_is_help=True)
 

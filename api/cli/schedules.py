@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from api.cli.arguments import read_pairs
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import JsonOption, moment, print_json, print_line, print_table
-
-if TYPE_CHECKING:
-    from api.http.json_object import JsonObject
+from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Schedules: an adapter learns a task by itself.", no_args_is_help=True)
 

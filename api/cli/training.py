@@ -20,12 +20,12 @@ from api.cli.output import (
     print_table,
     print_warning,
 )
+from api.http.json_object import JsonObject
 from registry.job_params import Method
 from registry.names import CHAMPION
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.http.json_object import JsonObject
 
 
 PromoteOption = Annotated[

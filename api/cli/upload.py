@@ -11,10 +11,10 @@ import typer
 
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import JsonOption, notes, print_json, print_line, print_table, print_warning
+from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
     from api.client.client import Client
-    from api.http.json_object import JsonObject
 
 _COUNTS = ("accepted", "duplicate", "refused", "held_out")
 _SHOWN_REFUSALS = 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,9 +12,7 @@ from api.cli import adapters
 from api.cli.arguments import AdapterArgument, ApplyOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
-
-if TYPE_CHECKING:
-    from api.http.json_object import JsonObject
+from api.http.json_object import JsonObject
 
 
 class _ListByDefault(TyperGroup):

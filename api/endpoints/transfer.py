@@ -87,14 +87,18 @@ async def import_(name: str, request: Request, services: ServicesDep, caller: Tr
                 if size > limit:
                     raise InvalidArchive(f"the archive exceeds {limit} bytes (MEMGEN_MAX_ARCHIVE_BYTES)")
                 await file.write(chunk)
-        out = await run_in_threadpool(_import, services, caller, name, path, Path(folder) / "artifact")
+        out = await run_in_threadpool(import_version, services, caller, name, path, Path(folder) / "artifact")
     if out.check_job is not None:
         await run_in_threadpool(send_job, request, services, out.check_job)
     return out
 
 
-def _import(services: Services, caller: Principal, name: str, path: Path, folder: Path) -> ImportedOut:
-    """The bytes are stored first, then the row."""
+def import_version(services: Services, caller: Principal, name: str, path: Path, folder: Path) -> ImportedOut:
+    """Register the version of a file as the adapter's next. Its bytes are stored first, then its row.
+
+    Args:
+        folder: where the file is unpacked; empty or absent.
+    """
     archive = read_archive(path, folder, max_bytes=services.settings.max_archive_bytes)
     description = archive.description
     origin = f"{description['adapter']}@{description['number']}"

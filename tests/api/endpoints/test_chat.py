@@ -218,13 +218,14 @@ def test_what_is_not_served_is_refused_and_named(http: httpx.Client) -> None:
 
 
 def test_an_unknown_model_is_refused_before_the_stream(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="nobody"):
+    with pytest.raises(openai.NotFoundError) as error:
         client.chat.completions.create(model="nobody", messages=HI, stream=True)
+    assert error.value.code == "adapter_not_found"
 
 
 def test_a_failure_in_the_middle_is_an_error_event(client: openai.OpenAI, http: httpx.Client, watch: Watch) -> None:
     watch.fail_at = 5
-    with complete(client, stream=True) as stream, pytest.raises(openai.APIError, match="logged on the server") as error:
+    with complete(client, stream=True) as stream, pytest.raises(openai.APIError) as error:
         list(stream)
     assert (error.value.code, error.value.type) == ("internal_error", "server_error")
     watch.fail_at = watch.steps + 5
@@ -248,7 +249,7 @@ def test_a_stream_beyond_its_time_says_so(settings: Settings, tiny_base: Path, a
         serve(short, serve_model=True) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=0) as client,
         complete(client, max_tokens=900, stream=True) as stream,
-        pytest.raises(openai.APIError, match="no answer within 2 s") as error,
+        pytest.raises(openai.APIError) as error,
     ):
         list(stream)
     assert error.value.code == "inference_unavailable"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from api.endpoints.transfer import _import
+from api.endpoints.transfer import import_version
 from api.http.problems import status_of
 from memgen.errors import MemgenError
 from registry.database import transaction
@@ -241,7 +241,7 @@ def test_no_description_crashes_the_import(bot: Rows, archive: Path, data: st.Da
         broken = retar(archive, Path(name) / "broken.tar", replace)
         refused: RegistryError | MemgenError | None = None
         try:
-            _import(there.services, caller, "bot", broken, Path(name) / "read")
+            import_version(there.services, caller, "bot", broken, Path(name) / "read")
         except (RegistryError, MemgenError) as error:
             refused = error
     if refused is not None:

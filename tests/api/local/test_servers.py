@@ -15,7 +15,7 @@ import pytest
 import redis
 from minio.error import S3Error
 
-from api.local import postgres, valkey
+from api.local import postgres
 from api.local.errors import BinaryMissing, PortTaken, ServerFailed
 from api.local.health import check_broker, check_database, check_s3, libpq_url, s3_client, without_password
 from api.local.ports import pick_free_port
@@ -107,12 +107,11 @@ def test_valkey_keeps_keys_on_a_path_too_long_for_a_socket(tmp_path: Path) -> No
 
 
 def test_a_missing_valkey_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(valkey, "_from_wheel", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BinaryMissing, match="MEMGEN_BROKER_URL"):
-        find_valkey()
+        find_valkey(in_wheel=lambda: None)
     (tmp_path / "redis-server").touch(mode=0o755)
-    assert find_valkey() == tmp_path / "redis-server"
+    assert find_valkey(in_wheel=lambda: None) == tmp_path / "redis-server"
 
 
 def test_missing_postgres_and_weed_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
