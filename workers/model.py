@@ -5,7 +5,7 @@ from pathlib import Path
 
 from memgen.artifacts.artifact import MOMENTS_FILE
 from memgen.backbone.loading import load_backbone, named_dtype
-from memgen.backbone.prompt_cache import Tokens
+from memgen.backbone.prompt_cache import TokenIds
 from memgen.backbone.states import prompt_states
 from memgen.errors import ArtifactMismatch
 from memgen.memory.host import AdapterHost
@@ -58,7 +58,7 @@ class Model:
             self._loaded.ensure(other, other, lambda folder, key=key: self._fetch(key, folder))  # type: ignore[misc]  # mypy can't infer a lambda's default
             self._loaded.trim()
 
-    def choices(self, version: Version | None, prompts: Sequence[Tokens]) -> list[Choice]:
+    def choices(self, version: Version | None, prompts: Sequence[TokenIds]) -> list[Choice]:
         """The memory that answers each prompt sent to a version, fetched and checked; for None the bare base.
 
         Raises:

@@ -1,7 +1,7 @@
 """Keys and values of a frozen base, as slots per row.
 
 A row's token at position `p` stands in its slot `p`, whatever the other rows do: a row that weaves takes K slots and
-its neighbours take none. What lies behind a row's length is garbage, masked and written over; so dropping temporary
+its neighbours take none. What is behind a row's length is garbage, masked and written over; so dropping temporary
 tokens is not counting them. It knows no weaver and no sampling.
 """
 

@@ -14,7 +14,7 @@ import torch
 from memgen.backbone.decoder import Decoder
 from memgen.backbone.kv_cache import Prefix, SlotCache
 
-Tokens = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 _WORTH_A_PASS = 32
 """Tokens that sharing must save to pay for a pass of its own; a pass over one costs about as much as 12 more tokens
@@ -27,14 +27,14 @@ class PromptCache:
     def __init__(self, decoder: Decoder, max_bytes: int) -> None:
         self._decoder = decoder
         self._max_tokens = max_bytes // decoder.kv_shape.bytes_per_token
-        self._kept: OrderedDict[Tokens, Prefix] = OrderedDict()
+        self._kept: OrderedDict[TokenIds, Prefix] = OrderedDict()
         self.reused_tokens = 0
         """Prompt tokens that did not need to be read, since the cache was made."""
 
     @torch.no_grad()
-    def read(self, prompts: Sequence[Tokens]) -> list[Prefix]:
+    def read(self, prompts: Sequence[TokenIds]) -> list[Prefix]:
         """Each prompt's prefix, reading only what is not known. An empty prompt is an empty prefix."""
-        missing: dict[Tokens, Prefix | None] = {}
+        missing: dict[TokenIds, Prefix | None] = {}
         for prompt in prompts:
             if prompt in self._kept:
                 self._kept.move_to_end(prompt)
@@ -49,7 +49,7 @@ class PromptCache:
         self._drop()
         return answers
 
-    def _longest_start(self, prompt: Tokens) -> Prefix | None:
+    def _longest_start(self, prompt: TokenIds) -> Prefix | None:
         """The kept prompt that begins most alike, cut where they part; at least one token is left to read."""
         best, shared = None, 0
         for kept in self._kept:
@@ -68,13 +68,13 @@ class PromptCache:
             total -= self._kept.popitem(last=False)[1].tokens
 
 
-def read_sharing(decoder: Decoder, prompts: Sequence[Tokens]) -> list[Prefix]:
+def read_sharing(decoder: Decoder, prompts: Sequence[TokenIds]) -> list[Prefix]:
     """Let the bare base read prompts that differ, reading what several of them begin with once.
 
     The examples of one batch often share a system prompt and tools, the turns of one conversation all of its past.
     What is read together follows from `prompts` alone.
     """
-    known: dict[Tokens, Prefix] = {}
+    known: dict[TokenIds, Prefix] = {}
     for together in (*_by_depth(shared_starts(prompts)), prompts):
         starts = [max((s for s in known if text[: len(s)] == s), key=len, default=()) for text in together]
         read = read_prompts(decoder, together, [known.get(start) for start in starts])
@@ -82,7 +82,7 @@ def read_sharing(decoder: Decoder, prompts: Sequence[Tokens]) -> list[Prefix]:
     return [known[prompt] for prompt in prompts]
 
 
-def shared_starts(prompts: Sequence[Tokens]) -> list[Tokens]:
+def shared_starts(prompts: Sequence[TokenIds]) -> list[TokenIds]:
     """What several prompts begin with and is worth reading once for them all; none stands behind a longer one of it.
 
     Of many prompts `sys one`, `sys one two` and `sys three` it is `sys ` and `sys one`, if these are long.
@@ -90,7 +90,7 @@ def shared_starts(prompts: Sequence[Tokens]) -> list[Tokens]:
     return _shared_starts(sorted(set(prompts)), 0)
 
 
-def _shared_starts(prompts: Sequence[Tokens], known: int) -> list[Tokens]:
+def _shared_starts(prompts: Sequence[TokenIds], known: int) -> list[TokenIds]:
     """Shared starts of sorted prompts, whose first `known` tokens are read already."""
     if len(prompts) < 2:
         return []
@@ -103,9 +103,9 @@ def _shared_starts(prompts: Sequence[Tokens], known: int) -> list[Tokens]:
     return here + [start for _, branch in branches for start in _shared_starts(list(branch), known)]
 
 
-def _by_depth(starts: Sequence[Tokens]) -> list[list[Tokens]]:
+def _by_depth(starts: Sequence[TokenIds]) -> list[list[TokenIds]]:
     """Starts of nothing but themselves first, then those that begin with one of these, and so on."""
-    levels: defaultdict[int, list[Tokens]] = defaultdict(list)
+    levels: defaultdict[int, list[TokenIds]] = defaultdict(list)
     for start in starts:
         levels[sum(start[: len(other)] == other for other in starts)].append(start)
     return [levels[depth] for depth in sorted(levels)]
@@ -113,7 +113,7 @@ def _by_depth(starts: Sequence[Tokens]) -> list[list[Tokens]]:
 
 @torch.no_grad()
 def read_prompts(
-    decoder: Decoder, prompts: Sequence[Tokens], starts: Sequence[Prefix | None] | None = None
+    decoder: Decoder, prompts: Sequence[TokenIds], starts: Sequence[Prefix | None] | None = None
 ) -> list[Prefix]:
     """Let the bare base read `prompts`, each from behind the start that is already known of it."""
     known = [_empty_prefix(decoder) if start is None else start for start in starts or [None] * len(prompts)]
@@ -133,7 +133,7 @@ def read_prompts(
     return results
 
 
-def _common_tokens(one: Tokens, other: Tokens) -> int:
+def _common_tokens(one: TokenIds, other: TokenIds) -> int:
     """How many tokens they begin with alike."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 

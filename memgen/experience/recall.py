@@ -1,6 +1,6 @@
 """A memory's experience as text: what it was trained with, searched for a cue for its weaver.
 
-The pool is a part of the memory and lies in its artifact (`memgen.artifacts.artifact`), so a version is cued by the
+The pool is a part of the memory and is saved in its artifact (`memgen.artifacts.artifact`), so a version is cued by the
 same experience for ever, whatever is uploaded later. Which entries there are is the caller's to say.
 """
 

@@ -16,7 +16,7 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from memgen.backbone.loading import Backbone
-from memgen.backbone.prompt_cache import Tokens
+from memgen.backbone.prompt_cache import TokenIds
 from memgen.backbone.states import prompt_states
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch
 from memgen.routing.router import Router
@@ -30,7 +30,7 @@ class PromptedTurn(Protocol):
     """What a router learns from one supervised turn: `memgen.training.examples.Example` is one."""
 
     @property
-    def prompt_ids(self) -> Tokens:
+    def prompt_ids(self) -> TokenIds:
         """What the base reads in front of the answer."""
         ...
 
@@ -82,12 +82,12 @@ class Isolated:
         return [route.task for route in self.router.route(states)]
 
 
-def region_prompts(examples: Sequence[PromptedTurn]) -> list[Tokens]:
+def region_prompts(examples: Sequence[PromptedTurn]) -> list[TokenIds]:
     """Prompts to learn a task's region from: one a conversation, and not always the same turn of it; no prompt twice.
 
     Of conversations with turns `[a, b]`, `[c, d]` and `[e]` they are `a`, `d` and `e`.
     """
-    conversations: dict[object, list[Tokens]] = {}
+    conversations: dict[object, list[TokenIds]] = {}
     for number, example in enumerate(examples):
         source = ("alone", number) if example.trajectory is None else example.trajectory
         conversations.setdefault(source, []).append(example.prompt_ids)

@@ -15,7 +15,7 @@ from torch import Tensor
 from memgen.backbone.kv_cache import Prefix, Tape, Window
 from memgen.backbone.loading import Backbone
 from memgen.backbone.lora import LoraTokens
-from memgen.backbone.prompt_cache import Tokens, read_sharing
+from memgen.backbone.prompt_cache import TokenIds, read_sharing
 from memgen.config import MemoryConfig
 from memgen.memory.cue_window import CuedWindow
 from memgen.memory.host import AdapterHost
@@ -33,7 +33,7 @@ READ_AHEAD = 2048
 class PrefixSource(Protocol):
     """Where the base's caches of prompts come from: a `PrefixStore`, or a `PromptCache`."""
 
-    def read(self, prompts: Sequence[Tokens]) -> list[Prefix]: ...
+    def read(self, prompts: Sequence[TokenIds]) -> list[Prefix]: ...
 
 
 class PrefixStore:
@@ -43,21 +43,21 @@ class PrefixStore:
     before: rounding depends on the company in a batch, and a resumed run must repeat an unbroken one bit for bit.
     """
 
-    def __init__(self, backbone: Backbone, max_bytes: int, groups: Iterable[Sequence[Tokens]] = ()) -> None:
+    def __init__(self, backbone: Backbone, max_bytes: int, groups: Iterable[Sequence[TokenIds]] = ()) -> None:
         """`groups` are the prompts in the order of their first use, batch by batch; the first that fit are kept."""
         self._decoder = backbone.decoder
-        self._group_of: dict[Tokens, list[Tokens]] = {}
-        self._kept: dict[Tokens, Prefix] = {}
+        self._group_of: dict[TokenIds, list[TokenIds]] = {}
+        self._kept: dict[TokenIds, Prefix] = {}
         left = max_bytes // self._decoder.kv_shape.bytes_per_token
         for group in groups:
-            members: list[Tokens] = []
+            members: list[TokenIds] = []
             for prefix in group:
                 if prefix not in self._group_of and len(prefix) <= left:
                     left -= len(prefix)
                     members.append(prefix)
                     self._group_of[prefix] = members
 
-    def read(self, prompts: Sequence[Tokens]) -> list[Prefix]:
+    def read(self, prompts: Sequence[TokenIds]) -> list[Prefix]:
         """Prefixes of a batch of prompts, encoding those that are not kept."""
         passing = list(dict.fromkeys(p for p in prompts if p not in self._group_of))
         found = dict(zip(passing, read_sharing(self._decoder, passing), strict=True))
@@ -68,21 +68,21 @@ class PrefixStore:
         return [self._kept[p] if p in self._kept else found[p] for p in prompts]
 
 
-def texts_read(examples: Sequence[Example], config: MemoryConfig | None) -> list[Tokens]:
+def texts_read(examples: Sequence[Example], config: MemoryConfig | None) -> list[TokenIds]:
     """What the bare base reads before a batch is trained on: prompts without their last token, then, if the memory is
     of form `cache`, the cues of those examples that have one."""
     cued = config is not None and config.form == "cache"
     return [*(e.prompt_ids[:-1] for e in examples), *(e.cue_ids for e in examples if cued and e.cue_ids)]
 
 
-def gathered(passes: Iterable[Sequence[list[Tokens]]]) -> Iterator[list[Tokens]]:
+def gathered(passes: Iterable[Sequence[list[TokenIds]]]) -> Iterator[list[TokenIds]]:
     """Groups for a `PrefixStore`, of several passes each: prompts of many share what they begin with, and one large
     product takes less time than several small ones.
 
     Args:
         passes: prompts by pass, then by device. No group has prompts of two devices, so none reads another's.
     """
-    ahead: list[list[Tokens]] = []
+    ahead: list[list[TokenIds]] = []
     for by_device in passes:
         ahead = ahead or [[] for _ in by_device]
         for texts, more in zip(ahead, by_device, strict=True):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memgen.artifacts.report import TrainingReport
-from memgen.backbone.prompt_cache import Tokens
+from memgen.backbone.prompt_cache import TokenIds
 from memgen.config import TrainingConfig
 from memgen.errors import ConfigError, NothingToTrain
 from memgen.memory.host import AdapterHost
@@ -141,7 +141,7 @@ class SftRun(Learner[list[Example], StepReport]):
         for start in range(0, len(self.held_out), size):
             yield from parts_of_batch(self.held_out[start : start + size], 1, self.devices.count)
 
-    def _prompts(self) -> Iterator[list[Tokens]]:
+    def _prompts(self) -> Iterator[list[TokenIds]]:
         """What the base reads in front of held-out examples, then of some steps' at once, until every one was seen."""
         steps = min(self.config.steps, math.ceil(len(self.examples) / self.config.batch_size))
         read = self.host.memories[self.memory].config

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from memgen.backbone.decoder import Decoder
 from memgen.backbone.kv_cache import Prefix
 from memgen.backbone.loading import Backbone
-from memgen.backbone.prompt_cache import Tokens, read_prompts, read_sharing, shared_starts
+from memgen.backbone.prompt_cache import TokenIds, read_prompts, read_sharing, shared_starts
 
 SYSTEM = tuple(range(5, 45))
 TURN = tuple(range(60, 100))
@@ -56,7 +56,7 @@ def test_what_a_pass_would_cost_more_than_it_saves_is_not_shared(backbone: Backb
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=60).map(tuple), max_size=12))
-def test_starts_are_shared_and_pay_for_themselves(prompts: list[Tokens]) -> None:
+def test_starts_are_shared_and_pay_for_themselves(prompts: list[TokenIds]) -> None:
     prompts = list(dict.fromkeys(prompts))
     starts = shared_starts(prompts)
     assert len(set(starts)) == len(starts)
