@@ -53,9 +53,28 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _figures(value: Any) -> tuple[list[Any], list[float]]:
+    """(everything but numbers, in order; the numbers)."""
+    if isinstance(value, dict):
+        parts = [(key, *_figures(inner)) for key, inner in value.items()]
+    elif isinstance(value, list):
+        parts = [(None, *_figures(inner)) for inner in value]
+    elif isinstance(value, float):
+        return [], [value]
+    else:
+        return [value], []
+    return [[key, shape] for key, shape, _ in parts], [number for *_, numbers in parts for number in numbers]
+
+
 def test_the_summary_follows_from_the_cells(written: Path) -> None:
-    """Every figure of `learning.json`, byte for byte."""
-    assert (written / "results" / "learning.json").read_text() == (RESULTS.parent / "learning.json").read_text()
+    """Every figure of `learning.json`, in the same order; another processor may add floats up in another order."""
+    made, committed = (
+        _figures(json.loads(path.read_text()))
+        for path in (written / "results" / "learning.json", RESULTS.parent / "learning.json")
+    )
+    assert made[0] == committed[0]
+    assert len(committed[1]) > 500
+    assert made[1] == pytest.approx(committed[1], rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("page", [PAGE, LAB_BOOK], ids=["results.md", "learning.md"])
