@@ -89,7 +89,7 @@ def import_public(
 
 
 def import_report(trained_steps: int = 1) -> TrainingReport:
-    """A report for `save_artifact`: a checkpoint of the public code says nothing of its training.
+    """A report for `save_artifact`: a checkpoint of the public code has none of its training.
 
     Args:
         trained_steps: optimizer steps; 1 stands for an unknown number.
@@ -112,8 +112,8 @@ def export_public(
     The public code has a trigger in any case: a memory without a learned one gets a fresh one, which is not active.
 
     Args:
-        dtype: of all tensors: float32, or bfloat16, which is exact if the memory came from bfloat16.
-        trigger_active: whether the public code shall ask the trigger; None is as the memory does.
+        dtype: type of all tensors: float32, or bfloat16, which is exact if the memory came from bfloat16.
+        trigger_active: whether the public code shall use the trigger; None follows the memory.
 
     Raises:
         ConfigError: the public code has no such memory.

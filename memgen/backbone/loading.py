@@ -47,7 +47,7 @@ class Backbone:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     pack_weights: bool = False
-    """Hold the weights a second time, as a CPU reads them fastest: a third less time a token."""
+    """Hold the weights a second time, in the layout that a CPU reads fastest: less time a token."""
 
     @functools.cached_property
     def decoder(self) -> Decoder:
@@ -124,8 +124,7 @@ def load_backbone(
 def fastest_dtype(device: str) -> torch.dtype:
     """bfloat16 where the device multiplies it in hardware, else float32.
 
-    A CPU without such instructions falls back to a scalar kernel: a seventh of float32's speed on an EPYC of the third
-    generation, where one with avx512_bf16 is ten times faster in bfloat16.
+    A CPU without such instructions falls back to a scalar kernel, which is far slower than float32.
     """
     if torch.device(device).type != "cpu":
         return torch.bfloat16
@@ -144,7 +143,7 @@ def find_revision(name: str, *, cache_dir: Path, revision: str = "main") -> str:
     """The exact revision that `load_backbone` would report, without loading weights.
 
     Raises:
-        ModelNotFound: as `load_backbone`.
+        ModelNotFound: raised as by `load_backbone`.
     """
     folder, exact_revision = _resolve(name, cache_dir, revision)
     if folder is not None and exact_revision is not None:
@@ -160,7 +159,7 @@ def load_tokenizer(name: str, *, cache_dir: Path, revision: str = "main") -> tup
     """Only the tokenizer and the longest context in tokens: what checking a trajectory needs.
 
     Raises:
-        ModelNotFound: as `load_backbone`.
+        ModelNotFound: raised as by `load_backbone`.
     """
     folder, _ = _resolve(name, cache_dir, revision)
     source = str(folder) if folder else name

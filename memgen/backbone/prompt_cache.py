@@ -17,8 +17,7 @@ from memgen.backbone.kv_cache import Prefix, SlotCache
 TokenIds = tuple[int, ...]
 
 _WORTH_A_PASS = 32
-"""Tokens that sharing must save to pay for a pass of its own; a pass over one costs about as much as 12 more tokens
-on a CPU."""
+"""Tokens that sharing must save to pay for a pass of its own, whose cost on a CPU is that of some tokens more."""
 
 
 class PromptCache:

@@ -1,7 +1,7 @@
 """A dataset of reasoning-gym with its own scorer, whatever is answered.
 
 Some of its scorers evaluate the answer, or the entry, as Python (`eval`, or sympy's parser). Those run in the sandbox,
-which takes about a second an answer, for the process imports reasoning-gym anew; the others run here.
+which is slow, for each process imports reasoning-gym anew; the others run here.
 """
 
 import inspect

@@ -51,7 +51,7 @@ class RecordedConversation:
 
 
 class ReplayedEnvironment:
-    """Goes on as recorded while the assistant acts as the expert did, and ends where it does not.
+    """An environment that goes on as recorded while the assistant acts as the expert did, and ends where it does not.
 
     Each right action of n earns 1/n. An action is the line `Action: ...` if there is one (ReAct's form), else the whole
     text; case and white space do not count.

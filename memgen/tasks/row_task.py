@@ -30,7 +30,7 @@ class Side:
 
 @dataclass(frozen=True)
 class RowTask:
-    """Items are made when they are read, so a large table costs nothing until then."""
+    """A task over tables of rows. Items are made when they are read, so a large table costs nothing until then."""
 
     name: str
     max_new_tokens: int
@@ -68,5 +68,5 @@ def keep_split(
 
 
 def _order(questions: Sequence[str]) -> tuple[int, ...]:
-    """By digest: tables are often sorted by subject, and the first held-out items should be a fair sample."""
+    """Indices by digest: tables are often sorted by subject, and the first held-out items should be a fair sample."""
     return tuple(sorted(range(len(questions)), key=lambda index: (question_digest(questions[index]), index)))

@@ -43,7 +43,7 @@ class DelimiterMatcher:
     With the delimiters `.` `,` and line break (here ⏎) and a token per character, | marks the ends:
     `Yes,| 1,000 or 3.14.⏎| 2. No.|`. Where `."` is one token, the point in it is no end: no token ends there.
 
-    What a token alone tells is kept, so that asking costs a dictionary look-up for nearly all tokens.
+    What is known of a token alone is kept, so that nearly all tokens cost one dictionary look-up.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, delimiters: tuple[str, ...]) -> None:

@@ -14,10 +14,10 @@ BatchT = TypeVar("BatchT")
 
 
 class Learner(Protocol[BatchT, StepReportT]):
-    """What one kind of training does in a step. What it draws at random follows from the step's number alone."""
+    """One kind of training, step by step. What it draws at random follows from the step's number alone."""
 
     seconds: float
-    """Spent on the steps done."""
+    """Seconds spent on the steps done."""
     stop_note: str = ""
     """Words behind "stopped before step 3 of 9" when the run is stopped."""
 
