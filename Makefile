@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint unit format bench bench-recipe bench-trigger bench-learning results lock clean
+.PHONY: help setup demo test lint unit format bench bench-recipe bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ bench-learning: setup  ## What memories learn and forget over four tasks, agains
 
 results: setup  ## docs/results.md and research/learning.md anew, from the results there are
 	$(BIN)/python -m bench.learning.report
+
+architecture: setup  ## Draw docs/architecture.svg from the import graph
+	$(BIN)/python docs/architecture_picture.py
 
 lock: setup  ## Resolve the dependencies anew
 	$(BIN)/python -m pip install --quiet pip-tools

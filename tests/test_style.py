@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = sorted(
-    path for package in ("api", "workers", "registry", "memgen") for path in (ROOT / package).rglob("*.py")
-)
+PACKAGES = ("api", "workers", "registry", "memgen")
+PRODUCT = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 def _attributes(tree: ast.AST) -> Iterator[str]:
@@ -45,9 +44,105 @@ def test_every_module_says_what_it_is(trees: dict[str, ast.Module]) -> None:
     assert silent == []
 
 
-def test_modules_and_functions_stay_small() -> None:
-    long_modules = {p.name: n for p in PRODUCT if (n := len(p.read_text().splitlines())) > 320}
-    assert long_modules == {}
+MODULE_LINES, FUNCTION_LINES, ARGUMENTS = 320, 60, 8
+TYPER_COMMANDS = {
+    "api/cli/adapters.py:create",
+    "api/cli/chat.py:chat",
+    "api/cli/routes.py:ab",
+    "api/cli/routes.py:canary",
+    "api/cli/schedules.py:change",
+    "api/cli/schedules.py:create",
+    "api/cli/training.py:train",
+    "api/cli/training.py:train_trigger",
+}
+"""Commands with more options than a function should have arguments: to typer each option is one."""
+
+
+def _functions(trees: dict[str, ast.Module]) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{name}:{node.name}", node
+
+
+def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many it takes, without `self` and `cls`."""
+    every = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+    return len(every) - (bool(every) and every[0].arg in ("self", "cls"))
+
+
+def test_modules_stay_small() -> None:
+    lines = {p.relative_to(ROOT).as_posix(): len(p.read_text().splitlines()) for p in PRODUCT}
+    assert {name: count for name, count in lines.items() if count > MODULE_LINES} == {}
+
+
+def test_functions_stay_short(trees: dict[str, ast.Module]) -> None:
+    lengths = {name: (node.end_lineno or 0) - node.lineno + 1 for name, node in _functions(trees)}
+    assert {name: length for name, length in lengths.items() if length > FUNCTION_LINES} == {}
+
+
+def test_functions_take_few_arguments(trees: dict[str, ast.Module]) -> None:
+    found = {name: count for name, node in _functions(trees) if (count := _arguments(node)) > ARGUMENTS}
+    assert found.keys() == TYPER_COMMANDS, "the exceptions are these, and each still needs to be one"
+
+
+def test_the_counts_count() -> None:
+    """The two tests above on functions of known size."""
+    source = "class A:\n    def f(self, a, /, b, *, c):\n        pass\n\nasync def g():\n    x = 1\n    return x\n"
+    found = dict(_functions({"m.py": ast.parse(source)}))
+    assert {name: _arguments(node) for name, node in found.items()} == {"m.py:f": 3, "m.py:g": 0}
+    assert {name: (node.end_lineno or 0) - node.lineno + 1 for name, node in found.items()} == {
+        "m.py:f": 2,
+        "m.py:g": 3,
+    }
+
+
+SHARED_NAMES = {
+    # The row, and the protocol of what a library user brings: both are the glossary's task.
+    "Task",
+}
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    places: dict[str, list[str]] = {}
+    for package in (*PACKAGES, "bench"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name for name, found in places.items() if len(found) > 1} == SHARED_NAMES
+
+
+FRAGMENTS = ("Of ", "That ", "Those ", "From where ", "As above")
+
+
+def test_docstrings_are_sentences_with_a_subject(trees: dict[str, ast.Module]) -> None:
+    """A docstring that begins so hangs on a word that stands elsewhere."""
+    texts = [
+        (name, node.value.value)
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ]
+    assert [(name, text[:60]) for name, text in texts if text.startswith(FRAGMENTS)] == []
+
+
+LAZY = {
+    "api/local/supervisor.py:migrate_database",  # the servers are up before SQLAlchemy is needed
+    "workers/main.py:_handlers",  # torch comes with the first job: a worker of the queue `default` never pays for it
+}
+
+
+def test_no_import_of_ours_hides_in_a_function(trees: dict[str, ast.Module]) -> None:
+    """A circle could hide there. The command line imports late, because it must start fast."""
+    late = {
+        name
+        for name, node in _functions(trees)
+        for inner in ast.walk(node)
+        if (isinstance(inner, ast.ImportFrom) and (inner.module or "").startswith(PACKAGES))
+        or (isinstance(inner, ast.Import) and any(alias.name.startswith(PACKAGES) for alias in inner.names))
+    }
+    assert {name for name in late if not name.startswith("api/cli/")} == LAZY
 
 
 def test_nothing_is_called_by_what_it_is_not() -> None:

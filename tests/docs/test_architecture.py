@@ -1,0 +1,46 @@
+"""The architecture page and its picture against the tree."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "research").rglob("*.md")])
+
+
+@pytest.fixture(scope="module")
+def picture() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("architecture_picture", ROOT / "docs" / "architecture_picture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_is_that_of_the_import_graph(picture: ModuleType) -> None:
+    house = picture.packages((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    drawn = picture.draw(house, picture.arrows(list(house)))
+    committed = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == committed, "make architecture"
+
+
+def test_every_room_is_in_the_picture(picture: ModuleType) -> None:
+    house = picture.packages((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for name, package in house.items():
+        folder = ROOT / name
+        rooms = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+        assert {room for layer in package.layers for room in layer} == rooms - {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_name_files_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    missing = [link for link in links if link and not (page.parent / link).exists()]
+    paths = re.findall(r"`((?:api|workers|registry|memgen|bench|tests|migrations|docs|research)/[\w./-]*)`", text)
+    missing += [path for path in paths if not (ROOT / path).exists()]
+    assert missing == []
