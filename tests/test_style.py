@@ -129,7 +129,9 @@ def test_docstrings_are_sentences_with_a_subject(trees: dict[str, ast.Module]) -
 
 LAZY = {
     "api/local/supervisor.py:migrate_database",  # the servers are up before SQLAlchemy is needed
-    "workers/main.py:_handlers",  # torch comes with the first job: a worker of the queue `default` never pays for it
+    # torch comes with the first job: a worker of the queue `default` never pays for it
+    "workers/main.py:_handlers",
+    "workers/main.py:make_handlers",
 }
 
 

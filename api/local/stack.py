@@ -39,7 +39,7 @@ class Stack:
     home: Path
     watchdog: Watchdog
     on_event: Callable[[Event], None]
-    stop_asked: threading.Event
+    stop_requested: threading.Event
     started_at: float = field(default_factory=time.time)
     phase: Phase = "starting"
     api_url: str | None = None

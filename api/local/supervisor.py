@@ -74,9 +74,9 @@ def run_supervisor(
     home = make_home(settings.home)
     with ExitStack() as resources:
         lock = resources.enter_context(hold_lock(home))
-        stop_asked = resources.enter_context(_stop_signals())
+        stop_requested = resources.enter_context(_stop_signals())
         watchdog = resources.enter_context(start_watchdog(lock, home / "logs" / "watchdog.log"))
-        stack = Stack(home, watchdog, on_event, stop_asked)
+        stack = Stack(home, watchdog, on_event, stop_requested)
         try:
             _start_all(stack, settings, apps, migrate, prepare)
             _supervise(stack, restarts)
@@ -89,11 +89,11 @@ def run_supervisor(
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    stop_asked = threading.Event()
+    stop_requested = threading.Event()
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: stop_asked.set()) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: stop_requested.set()) for number in numbers}
     try:
-        yield stop_asked
+        yield stop_requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -114,7 +114,7 @@ def _start_all(
     stack.api_url = f"http://{LOOPBACK}:{api_port}"
     urls: dict[str, SecretStr] = {}
     for plan in plan_servers(settings, stack.home, secrets):
-        if stack.stop_asked.is_set():
+        if stack.stop_requested.is_set():
             return
         urls[plan.setting] = SecretStr(_start_or_check(stack, plan))
     api_key = settings.api_key or SecretStr(secrets.api_key)
@@ -132,12 +132,12 @@ def _start_all(
         ("migrations", lambda: migrate(urls["database_url"].get_secret_value())),
         ("preparation", lambda: prepare(complete)),
     ):
-        if stack.stop_asked.is_set():
+        if stack.stop_requested.is_set():
             return
         _do_once(stack, name, step)
     environment = child_environment(settings)
     for spec in apps(stack.home, api_port):
-        if stack.stop_asked.is_set():
+        if stack.stop_requested.is_set():
             return
         managed = Managed(spec.name, _starter(stack.home, spec, environment), spec=spec)
         _start(stack, managed)
@@ -202,7 +202,7 @@ def _start(stack: Stack, managed: Managed) -> Server:
 
 
 def _supervise(stack: Stack, policy: RestartPolicy) -> None:
-    while not stack.stop_asked.wait(_POLL_SECONDS):
+    while not stack.stop_requested.wait(_POLL_SECONDS):
         for managed in stack.processes:
             if managed.server is None:
                 continue

@@ -21,7 +21,7 @@ class Baseline:
     version: Version | None
     """The champion; None for the bare base."""
     unservable: Version | None = None
-    """The champion, if it may not serve."""
+    """The unservable champion: the one that may not serve any more; None if there is none."""
     reason: str = ""
     """Why the champion may not serve; empty if it may."""
 

@@ -1,4 +1,4 @@
-"""Archives: one version as one file, which another installation can verify and import.
+"""Portable archives: one version as one file, which another installation can verify and import.
 
 An archive is a tar of `version.json`, which says what the version is and where it comes from, and `artifact/`, the
 version's files with their `manifest.json`. A version of strategy isolated answers with the memories of other tasks too:

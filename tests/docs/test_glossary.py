@@ -15,8 +15,12 @@ SOURCES = {
     for package in ("api", "workers", "registry", "memgen")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-PUBLIC_FOR_ONE_RELEASE = {"standings"}
-"""Old names of commands, paths and client calls that still work, and say what took their place."""
+KEPT = {
+    "standings",  # the old name of a call, a command and a path, which is told for one release
+    "standing_list",
+    "asked",  # a field of the reports of trained triggers, which are stored
+}
+"""Names with retired words that outlive them, because something outside the code has them."""
 
 
 def _rows(page: str) -> Iterator[list[str]]:
@@ -71,6 +75,6 @@ def test_a_retired_word_is_no_name(word: str) -> None:
         f"{path}: {name}"
         for path, source in SOURCES.items()
         for name in _names(source)
-        if f" {word} " in _words(name) and name not in PUBLIC_FOR_ONE_RELEASE
+        if f" {word} " in _words(name) and name not in KEPT
     }
     assert found == set()
