@@ -154,7 +154,13 @@ def states(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption
     print_table(("#version", "tags", "state", "learned deleted data"), rows)
 
 
-app.command("standings", hidden=True, deprecated=True, help="The former name of `states`.")(states)
+app.command(
+    "standings",
+    hidden=True,
+    deprecated=True,
+    help="The former name of `states`.",
+    epilog="Example: `memgen versions standings support-bot`",
+)(states)
 
 
 @app.command(epilog="Example: `memgen versions prune support-bot --keep-last 5 --apply`")
