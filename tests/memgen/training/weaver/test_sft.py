@@ -1,11 +1,13 @@
 """The loop of weaver SFT: weights of examples, accumulation, early stopping, and going on after a kill."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from memgen.artifacts.report import TrainingReport
 from memgen.backbone.loading import Backbone, load_backbone
@@ -167,6 +169,20 @@ def test_a_run_killed_at_any_step_goes_on_bit_for_bit(
         assert seen == list(range(killed_at + 1, expected.steps + 1))
         assert replace(report, seconds=0.0) == replace(expected, seconds=0.0)
         assert all(torch.equal(one, other) for one, other in zip(weights, resumed, strict=True))
+
+
+def test_a_run_stopped_before_its_first_step_has_saved_its_first_look(
+    backbone: Backbone, data: ExampleSet, contrary: tuple[Example, ...], tmp_path: Path
+) -> None:
+    expected, _ = _run(backbone, data, RUN, held_out=contrary)
+    control: RunControl[StepReport] = RunControl(checkpoint=tmp_path / "state.safetensors", should_stop=lambda: True)
+    with pytest.raises(Cancelled):
+        _run(backbone, data, RUN, held_out=contrary, control=control)
+    with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    assert (state["looks"], state["losses"]) == ([list(expected.held_out_losses[0])], [])
+    report, _ = _run(backbone, data, RUN, seed=9, held_out=contrary, control=replace(control, should_stop=None))
+    assert replace(report, seconds=0.0) == replace(expected, seconds=0.0)
 
 
 def test_a_base_in_bfloat16_trains_float32(tiny_base: Path, data: ExampleSet) -> None:
