@@ -102,7 +102,7 @@ class MemoryConfig(FromMapping):
 
 @dataclass(frozen=True)
 class TrainingConfig(FromMapping):
-    """One run of weaver SFT. The defaults suit a base of some hundred million parameters (docs/method.md)."""
+    """One run of weaver SFT. The defaults suit a base of some hundred million parameters (research/method.md)."""
 
     steps: int = 150
     """Optimizer steps."""
@@ -239,7 +239,7 @@ class GrpoConfig(RewardConfig):
     """One run of weaver GRPO. Defaults of the algorithm are those of TRL's `GRPOConfig`.
 
     The learning rates are a twentieth of SFT's, because a reward is a noisier teacher than a demonstration
-    (docs/method.md).
+    (research/method.md).
     """
 
     kl_coefficient: float = 0.0
@@ -274,8 +274,8 @@ class TriggerConfig(RewardConfig):
     rewards."""
     batch_size: int = 32
     learning_rate: float = 2e-4
-    """Learning rate of the LoRA factors (trigger `lora`). A much higher one overshoots, and the trigger never fires
-    again (docs/method.md)."""
+    """Learning rate of the LoRA factors (trigger `lora`). A much higher one may end in a trigger that
+    never fires (research/method.md)."""
     head_learning_rate: float = 5e-4
     """Learning rate of the two-way head. A step may move the logits of all points together by twice this rate times the
     sum of the absolute values of a hidden state. With much more, a few early rewards settle it for good: a trigger that

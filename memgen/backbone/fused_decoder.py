@@ -234,7 +234,7 @@ class FusedDecoder:
             bias = forbidden.masked_fill_(~window.mask, -torch.inf)
             if bias.shape[2] > 1:
                 bias = bias.repeat(1, 1, self._group, 1)
-        # On a CPU, plain products beat the flash kernel unless there is one query or very many (docs/method.md).
+        # On a CPU, plain products beat the flash kernel unless there is one query or very many (research/method.md).
         scores = self._query_heads * (0 if window.mask is None else window.mask.numel())
         single = len(embeds) == 1 and embeds.shape[1] == 1
         plain = embeds.device.type == "cpu" and not single and scores <= _PLAIN_SCORES

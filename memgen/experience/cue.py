@@ -1,7 +1,7 @@
 """The text of a cue: what was found in past experience, within a number of tokens.
 
 Insights stand first, for they are short and hold for many prompts; then past trajectories, the best hit first. An
-entry that does not fit is left out whole: half an example ends in an unanswered question.
+entry that does not fit is left out whole: a cut example would end without its answer.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from memgen.backbone.kv_cache import SlotCache
 from memgen.backbone.lora import LoraTokens
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.generation.requests import Decision, Generation, GenerationRequest, Timings, check_fits
-from memgen.generation.row import Insertion, Row
+from memgen.generation.row import InsertionKind, Row
 from memgen.generation.sampling import decide, make_generator, next_tokens
 from memgen.memory.host import AdapterHost
 from memgen.memory.weaving import Streams, grouped, weave_into_cache
@@ -175,7 +175,7 @@ class Decoding:
             self._streams.add_latents(place, part)
         return latents
 
-    def _part(self, kind: Insertion | None, places: Sequence[int], woven: dict[int, Tensor]) -> DecoderPart:
+    def _part(self, kind: InsertionKind | None, places: Sequence[int], woven: dict[int, Tensor]) -> DecoderPart:
         """What rows read that make the same kind of insertion, or none: their newest tokens last with form `cache`,
         and first with form `embedding`."""
         newest = self._newest(places)
@@ -190,7 +190,7 @@ class Decoding:
         latents = torch.stack([woven[place] for place in places])
         return DecoderPart(torch.cat([newest, latents], dim=1), self._slots.window(places, kind.woven + 1))
 
-    def _note_insertions(self, kind: Insertion, places: Sequence[int], latents: Sequence[Tensor]) -> None:
+    def _note_insertions(self, kind: InsertionKind, places: Sequence[int], latents: Sequence[Tensor]) -> None:
         for place, states in zip(places, latents, strict=True):
             row = self._rows[place]
             kept = states.clone() if row.request.return_latents else None
@@ -257,11 +257,11 @@ class Decoding:
         memory = self._memory(place)
         return memory.decides, memory.config.form
 
-    def _kind_of_insertion(self, place: int) -> Insertion:
+    def _kind_of_insertion(self, place: int) -> InsertionKind:
         config, row = self._memory(place).config, self._rows[place]
         at_prompt_end = row.new_tokens == 0
         latents = config.latents if at_prompt_end else config.inference_latents
-        return Insertion(config.form, at_prompt_end, len(row.reread), latents)
+        return InsertionKind(config.form, at_prompt_end, len(row.reread), latents)
 
     def _newest(self, places: Sequence[int]) -> Tensor:
         return self._embed([[self._rows[place].context[-1]] for place in places])

@@ -13,7 +13,7 @@ from memgen.text.delimiters import DelimiterMatcher
 from memgen.text.stream import TextStream
 
 
-class Insertion(NamedTuple):
+class InsertionKind(NamedTuple):
     """What rows have in common that can weave in one part of a pass."""
 
     form: str

@@ -15,6 +15,11 @@ stand at the start of the weaver's stream. No trigger sees it.
 
 Rows that weave as many tokens at the same time weave together, whatever memory each of them has. Prompts of unequal
 lengths that are read again whole are parts of one pass.
+
+The parts that this module makes are computed by `Decoder.forward_together`, which writes keys and values through
+`memgen.backbone.kv_cache`. Training computes the same latents elsewhere, in one causal pass: `memgen.training.forward`,
+for triggers `memgen.training.trigger.forward`, for form `embedding` `memgen.training.embedding_latents`. The golden
+tests hold them to one another.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence

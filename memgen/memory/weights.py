@@ -133,7 +133,7 @@ class Memory(nn.Module):
         return [*self.parameters(), *(p for lora in loras for p in lora.parameters())]
 
     def _start(self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator) -> None:
-        """Form `cache` starts as words that hardly disturb the base's answers (docs/method.md)."""
+        """Form `cache` starts as words that hardly disturb the base's answers (research/method.md)."""
         if self.config.form == "cache":
             start_as(queries, _tokens(weaver_base, words), weaver_base, generator)
         else:
@@ -144,7 +144,7 @@ class Memory(nn.Module):
         """Let latents start near the embedding of a line break, and moved from it by little.
 
         The weaver's last hidden states are far larger than embeddings: fed back through an identity they would disturb
-        the base's answers, as a few line breaks hardly do (docs/method.md).
+        the base's answers, as a few line breaks hardly do (research/method.md).
         """
         ours, theirs = (_embeddings(b).float() for b in (base, weaver_base))
         self.reasoner_to_weaver.weight.mul_(theirs.std() / ours.std())

@@ -41,7 +41,7 @@ MIN_STATES = 20
 _RANK = 32
 _SHRINKAGE = 0.3
 _FOLDS = 5
-_FENCE = 2.0
+_MOST_MEDIANS = 2.0
 """Largest radius, in medians of the task's own distances: one strange prompt among few must not widen the region."""
 
 
@@ -139,8 +139,8 @@ class Router:
     def _route(self, distances: dict[str, float]) -> RoutedPrompt:
         fits = {task: distance / self.regions[task].radius for task, distance in distances.items()}
         # A state that is not a number is inside of nothing.
-        surprise = {t: distances[t] ** 2 + self.regions[t].log_volume for t, fit in fits.items() if fit <= 1}
-        return RoutedPrompt(min(surprise, key=lambda task: surprise[task], default=None), fits)
+        cost = {t: distances[t] ** 2 + self.regions[t].log_volume for t, fit in fits.items() if fit <= 1}
+        return RoutedPrompt(min(cost, key=lambda task: cost[task], default=None), fits)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, with everything that is not a tensor as JSON in its header."""
@@ -252,7 +252,7 @@ def _radius(scores: Tensor, share: float) -> float:
     """
     count = len(scores)
     rank = min(count, math.ceil((count + 1) * share))
-    return min(float(scores.sort().values[rank - 1]), _FENCE * float(scores.median()))
+    return min(float(scores.sort().values[rank - 1]), _MOST_MEDIANS * float(scores.median()))
 
 
 def _check_shapes(tensors: dict[str, Tensor], size: int) -> None:

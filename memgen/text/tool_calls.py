@@ -7,7 +7,7 @@ and description where each value goes:
     {"name": "area", "arguments": {"base": <integer: Length of the base>, "unit": <optional "cm"|"m", default "cm">}}
 
 What the answer must copy stands there in the same characters, hence the same tokens, which plain signatures,
-`area(base: integer)`, do not give. How far that helps is in docs/method.md.
+`area(base: integer)`, do not give. How far that helps is in research/method.md.
 """
 
 import json

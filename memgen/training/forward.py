@@ -40,7 +40,7 @@ class PrefixStore:
     """The base's caches of prompts without their last token, kept for all epochs within a number of bytes.
 
     Which prompts are kept and which are encoded together follows from `groups` alone, never from what was read
-    before: rounding depends on the company in a batch, and a resumed run must repeat an unbroken one bit for bit.
+    before: rounding depends on which prompts share a batch, and a resumed run must repeat an unbroken one bit for bit.
     """
 
     def __init__(self, backbone: Backbone, max_bytes: int, groups: Iterable[Sequence[TokenIds]] = ()) -> None:

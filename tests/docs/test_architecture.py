@@ -36,6 +36,17 @@ def test_every_room_is_in_the_picture(picture: ModuleType) -> None:
         assert {room for layer in package.layers for room in layer} == rooms - {"__init__", "__main__"}
 
 
+def test_the_code_names_pages_that_exist() -> None:
+    sources = [
+        path for package in ("api", "workers", "registry", "memgen", "bench") for path in (ROOT / package).rglob("*.py")
+    ]
+    named = {
+        (path.name, page) for path in sources for page in re.findall(r"(?:docs|research)/[\w/-]+\.md", path.read_text())
+    }
+    assert named
+    assert {(name, page) for name, page in named if not (ROOT / page).exists()} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_pages_name_files_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

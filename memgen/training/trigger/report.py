@@ -107,9 +107,9 @@ class Progress:
     def _flags(self, trainable: Trainable, last: InvocationRate) -> tuple[str, ...]:
         found = [f"no weight changed: {name}" for name in trainable.unchanged()]
         if self.groups_skipped == self.groups:
-            found.append("no group taught anything: each had equal penalised rewards, or earned nothing")
+            found.append("no group was learned from: each had equal penalised rewards, or earned nothing")
         if last.rate is None:
-            found.append("the trigger was never asked")
+            found.append("the trigger made no decision")
         elif last.rate >= _SETTLED:
             found.append(f"the trigger always fires: {last.rate:.1%} of the last {last.asked} decisions")
         elif last.rate <= 1 - _SETTLED:

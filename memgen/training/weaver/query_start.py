@@ -1,7 +1,7 @@
 """Where the prompt's queries of a weaver that was never trained start: as answers of its own training data.
 
 Tokens of the very answers that are to be learned show the base the form of an answer before a single step, as a few
-demonstrations in the prompt would, in K tokens (docs/method.md has what it gains).
+demonstrations in the prompt would, in K tokens (research/method.md has what it gains).
 """
 
 from collections.abc import Collection, Iterable, Sequence

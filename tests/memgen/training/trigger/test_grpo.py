@@ -136,7 +136,7 @@ def test_needless_insertions_vanish_at_a_price_alone(backbone: Backbone, kind: s
     parts = ["trigger", "trigger head"] if kind == "lora" else ["trigger head"]
     assert report.flags[:-1] == (
         *(f"no weight changed: {part}" for part in parts),
-        "no group taught anything: each had equal penalised rewards, or earned nothing",
+        "no group was learned from: each had equal penalised rewards, or earned nothing",
     )
     assert report.flags[-1].startswith("the trigger is undecided: 0.693 of 0.693")
 
