@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.errors import JobNotFound, JobStateConflict
-from registry.job_params import AnyTraining, JobRequest, read_request
+from registry.job_requests import AnyTraining, JobRequest, read_request
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 
 LIVE = ("queued", "running")

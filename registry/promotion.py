@@ -13,7 +13,7 @@ from registry.errors import NothingToDecide, RouteRunning
 from registry.gates.baseline import baseline_of
 from registry.gates.gate import Comparison, forgot
 from registry.gates.verdict import gate_of, verdict
-from registry.job_params import AnyTraining, CheckImport, TrainWeaver
+from registry.job_requests import AnyTraining, CheckImport, TrainWeaver
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
 from registry.names import CHAMPION
 from registry.serving.aliases import promote

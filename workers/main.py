@@ -15,7 +15,7 @@ from celery.signals import worker_process_init, worker_process_shutdown
 
 from registry import jobs
 from registry.database import transaction
-from registry.job_params import JobKind
+from registry.job_requests import JobKind
 from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
@@ -58,16 +58,13 @@ def _services() -> Services:
 
 def make_handlers(model: "Model") -> Mapping[JobKind, Handler]:
     """What runs each kind of job, on a model that is loaded."""
-    from workers.jobs.check_import import check_import
-    from workers.jobs.evaluate import evaluate_version
-    from workers.jobs.train_trigger import train_trigger_of_version
-    from workers.jobs.train_weaver import train
+    from workers.jobs import check_import, evaluate, train_trigger, train_weaver
 
     return {
-        JobKind.TRAIN_WEAVER: partial(train, model=model, send=_send),
-        JobKind.TRAIN_TRIGGER: partial(train_trigger_of_version, model=model),
-        JobKind.EVALUATE: partial(evaluate_version, model=model),
-        JobKind.CHECK_IMPORT: partial(check_import, model=model),
+        JobKind.TRAIN_WEAVER: partial(train_weaver.run, model=model, send=_send),
+        JobKind.TRAIN_TRIGGER: partial(train_trigger.run, model=model),
+        JobKind.EVALUATE: partial(evaluate.run, model=model),
+        JobKind.CHECK_IMPORT: partial(check_import.run, model=model),
     }
 
 

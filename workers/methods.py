@@ -1,6 +1,6 @@
 """The seam between a job and the ways to train a weaver: what is trained, how, and a training that is ready to run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,14 +11,21 @@ from memgen.experience.pool import Insight
 from memgen.training.examples import Example
 from memgen.training.run_control import RunControl
 from memgen.training.several_devices import Training, train_on_devices
-from registry.job_params import Method, PlayedEnvironment, TrainWeaver
+from registry.job_requests import Method, PlayedEnvironment, TrainWeaver
 from registry.models import Adapter, Task, Version
 from workers.checkpoints import Checkpoint
 from workers.model import Model
 from workers.runner import Running
 from workers.workspace import Workspace
 
-_Found = TypeVar("_Found")
+CONFIGS: Mapping[Method, type[TrainingConfig | GrpoConfig]] = {
+    Method.SFT: TrainingConfig,
+    Method.GRPO: GrpoConfig,
+    Method.GRPO_RECORDED: GrpoConfig,
+}
+"""What reads the settings of a training, by its method."""
+
+_Report = TypeVar("_Report")
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,9 @@ class WeaverRecipe:
     @classmethod
     def of(cls, request: TrainWeaver, adapter: Adapter) -> "WeaverRecipe":
         """Raises ConfigError: an unknown field of the config, or a value out of range."""
-        config = TrainingConfig if request.method == Method.SFT else GrpoConfig
         return cls(
             method=request.method,
-            config=config.from_mapping(request.training),
+            config=CONFIGS[request.method].from_mapping(request.training),
             replay_share=adapter.replay_share if request.replay_share is None else request.replay_share,
             min_reward=request.min_reward,
             environment=request.environment,
@@ -75,12 +81,12 @@ def train_watched(
     running: Running,
     model: Model,
     memory: str,
-    train: Training[_Found],
+    train: Training[_Report],
     checkpoint: Checkpoint,
     *,
     devices: int,
     on_step: Callable[[Any], None],
-) -> _Found:
+) -> _Report:
     """Train a memory of the model's host. Checkpoints go to the store; a cancelled job stops the training.
 
     Args:

@@ -14,7 +14,7 @@ from memgen.errors import Cancelled, MemgenError
 from registry import jobs
 from registry.database import transaction
 from registry.errors import RegistryError, Unavailable
-from registry.job_params import JobKind
+from registry.job_requests import JobKind
 from registry.models import Job
 from registry.wiring import Services
 

@@ -15,7 +15,7 @@ from registry.gates import evaluations
 from registry.gates import gate as gates
 from registry.gates.baseline import Baseline, baseline_of, not_judged, tasks_to_judge
 from registry.gates.verdict import gate_of
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Adapter, Job, Task, Version
 from registry.promotion import follow_up, retry_of
 from workers.model import Model

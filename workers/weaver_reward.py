@@ -18,7 +18,7 @@ from memgen.training.weaver.grpo_run import GrpoReport, GrpoStep
 from registry.datasets import reward_snapshots
 from registry.datasets.manifest import TrainedPart, manifest_of
 from registry.datasets.snapshots import Snapshot
-from registry.job_params import Method
+from registry.job_requests import Method
 from registry.models import Dataset, Task
 from workers.checkpoints import Checkpoint
 from workers.experience import training_cues

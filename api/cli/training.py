@@ -21,7 +21,7 @@ from api.cli.output import (
     print_warning,
 )
 from api.http.json_object import JsonObject
-from registry.job_params import Method
+from registry.job_requests import Method
 from registry.names import CHAMPION
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from api.endpoints.job_params import JobIn, request_of
+from api.endpoints.job_bodies import JobIn, job_request
 from api.http.deps import Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import decode_cursor, encode_cursor
@@ -131,7 +131,7 @@ def _read(services: Services, caller: Principal, job_id: uuid.UUID, after: int) 
 
 
 def _create(session: Session, services: Services, caller: Principal, body: JobIn) -> JobOut:
-    adapter, request = request_of(session, caller, body, services.settings.models_dir / GAMES_FOLDER)
+    adapter, request = job_request(session, caller, body, services.settings.models_dir / GAMES_FOLDER)
     return JobOut.of(jobs.create_job(session, caller.project_id, request, adapter))
 
 

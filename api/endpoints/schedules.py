@@ -18,7 +18,7 @@ from registry.adapters import get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
 from registry.errors import InvalidSchedule
-from registry.job_params import GOOD_REWARD
+from registry.job_requests import GOOD_REWARD
 from registry.models import Schedule, ScheduleChange, ScheduleRun
 from registry.schedules import schedules
 from registry.schedules.cron import Cron

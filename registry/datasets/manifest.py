@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, func
 
-from registry.job_params import PlayedEnvironment, StoredJson
+from registry.job_requests import PlayedEnvironment, StoredJson
 from registry.models import Dataset
 
 

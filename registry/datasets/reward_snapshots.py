@@ -21,7 +21,7 @@ from registry.datasets import snapshots
 from registry.datasets.manifest import JudgingTask, Manifest, TrainedPart
 from registry.datasets.snapshots import Snapshot, make_snapshot
 from registry.errors import EmptyDataset
-from registry.job_params import PlayedEnvironment
+from registry.job_requests import PlayedEnvironment
 from registry.json_text import canonical_json
 from registry.models import JsonObject, Task, Trajectory
 from registry.trajectories.holdout import first_answer

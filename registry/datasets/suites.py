@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from registry.job_params import GOOD_REWARD
+from registry.job_requests import GOOD_REWARD
 from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 
 MAX_ITEMS = 500

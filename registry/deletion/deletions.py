@@ -27,7 +27,7 @@ from registry.deletion.retraining import start_retrainings, stop_chain
 from registry.deletion.scope import Affected, DeletionSubject, find_affected, lock_subject
 from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
-from registry.job_params import AnyTraining, TrainTrigger
+from registry.job_requests import AnyTraining, TrainTrigger
 from registry.models import (
     Adapter,
     Deletion,

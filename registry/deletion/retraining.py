@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from registry import jobs
-from registry.job_params import AnyTraining, JobKind, TrainTrigger, TrainWeaver
+from registry.job_requests import AnyTraining, JobKind, TrainTrigger, TrainWeaver
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
 from registry.names import CHAMPION
 from registry.versions.ancestry import lineage

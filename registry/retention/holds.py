@@ -75,7 +75,7 @@ def _of_jobs(session: Session, adapter: Adapter, holds: Holds) -> None:
     by_number = {version.number: version.id for version in list_versions(session, adapter)}
     live = session.scalars(select(Job).where(Job.adapter_id == adapter.id, Job.state.in_(LIVE)))
     for job in live:
-        number = request_of(job).reads
+        number = request_of(job).version_needed
         if number in by_number:
             _add(holds, by_number[number], "job", f"job {job.id} is {job.state} and reads it")
     waiting = select(Retraining).where(

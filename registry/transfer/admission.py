@@ -21,7 +21,7 @@ from registry.errors import InvalidArchive
 from registry.gates.baseline import baseline_of, tasks_to_judge
 from registry.gates.gate import GateTerms, origin_verdict, record_gate
 from registry.gates.verdict import gate_of
-from registry.job_params import CheckImport, RecordImport
+from registry.job_requests import CheckImport, RecordImport
 from registry.models import (
     Adapter,
     Dataset,

@@ -9,7 +9,7 @@ from registry import jobs
 from registry.adapters import create_adapter
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, compare, record_gate
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Adapter, Dataset, Gate, Job, Suite, Task, Version
 from registry.tasks import create_task
 from registry.versions.champion import champion

@@ -22,7 +22,7 @@ from tests.e2e.test_switching import ready
 from tests.fixtures_database import clone_database
 from tests.services import Servers
 from tests.workers.conftest import Workshop, answers, settings, workshop
-from workers.jobs.check_import import check_import
+from workers.jobs import check_import
 from workers.model import Model
 from workers.runner import run
 
@@ -103,7 +103,7 @@ def test_it_answers_there_as_at_home(
         found = client.versions.import_file("desk", file)
         assert (found["number"], found["origin"]) == (1, "bot@2")
         check = uuid.UUID(found["check_job"])
-        run(elsewhere, {"check_import": partial(check_import, model=Model(elsewhere))}, check, "test-worker")
+        run(elsewhere, {"check_import": partial(check_import.run, model=Model(elsewhere))}, check, "test-worker")
         with transaction(elsewhere.sessions) as session:
             job = session.get_one(Job, check)
             assert job.state == "succeeded", job.error

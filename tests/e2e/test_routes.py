@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Exposure, ShadowAnswer, Version
 from registry.serving.aliases import promote
 from registry.settings import Settings

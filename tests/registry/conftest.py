@@ -13,7 +13,7 @@ from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
 from registry.datasets import snapshots
 from registry.gates.gate import GateTerms, compare, record_gate
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Adapter, Version
 from registry.tasks import create_task, get_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item

@@ -10,7 +10,7 @@ from registry.deletion.deletions import Deleted, DeletionPolicy, delete_data
 from registry.deletion.erasure import finish_erasure
 from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.deletion.scope import DeletionScope, DeletionSubject
-from registry.job_params import AnyTraining, TrainWeaver
+from registry.job_requests import AnyTraining, TrainWeaver
 from registry.models import Version
 from registry.serving.aliases import promote
 from tests.registry.conftest import Rows, chats

@@ -18,7 +18,7 @@ from registry.datasets import snapshots
 from registry.datasets.suites import freeze_suite, suite_trajectories
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, compare, record_gate
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Project, Trajectory, Version
 from registry.retention.policy import purge
 from registry.tasks import get_task

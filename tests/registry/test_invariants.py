@@ -29,7 +29,7 @@ from registry.deletion.deletions import DeletionPolicy, delete_data
 from registry.deletion.scope import DeletionSubject
 from registry.errors import RegistryError
 from registry.gates.gate import GateTerms, compare, record_gate
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Adapter, Alias, AliasMove, Project, Route, RouteChange, Task, Trajectory, Version
 from registry.promotion import decide
 from registry.retention.archiving import archive, unarchive

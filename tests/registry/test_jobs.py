@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from registry import jobs
 from registry.database import transaction
 from registry.errors import JobNotFound, JobStateConflict
-from registry.job_params import Evaluate, TrainWeaver
+from registry.job_requests import Evaluate, TrainWeaver
 from registry.models import Job
 from registry.wiring import Services
 

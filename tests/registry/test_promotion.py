@@ -13,7 +13,7 @@ from registry.database import transaction
 from registry.errors import GateNotPassed, NothingToDecide, StaleAlias
 from registry.gates.gate import GateTerms, compare
 from registry.gates.verdict import gate_of, verdict
-from registry.job_params import CheckImport, JobRequest, TrainWeaver
+from registry.job_requests import CheckImport, JobRequest, TrainWeaver
 from registry.models import GateDecision, Job, Version
 from registry.promotion import decide, follow_up, retry_of
 from registry.serving.aliases import history, promote

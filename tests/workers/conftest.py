@@ -13,16 +13,14 @@ from memgen.backbone.loading import find_revision
 from registry import jobs
 from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
-from registry.job_params import Evaluate, read_request
+from registry.job_requests import Evaluate, read_request
 from registry.models import Job, JobEvent, Version
 from registry.settings import Settings
 from registry.tasks import create_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
 from registry.versions.champion import champion
 from registry.wiring import Services, open_services
-from workers.jobs.evaluate import evaluate_version
-from workers.jobs.train_trigger import train_trigger_of_version
-from workers.jobs.train_weaver import train
+from workers.jobs import evaluate, train_trigger, train_weaver
 from workers.model import Model
 from workers.runner import Handler, run
 
@@ -111,9 +109,9 @@ def workshop(settings: Settings, services: Services, project_id: uuid.UUID, tiny
     with open_services(settings) as own:
         model = Model(own)
         handlers: dict[str, Handler] = {
-            "train_weaver": partial(train, model=model),
-            "train_trigger": partial(train_trigger_of_version, model=model),
-            "evaluate": partial(evaluate_version, model=model),
+            "train_weaver": partial(train_weaver.run, model=model),
+            "train_trigger": partial(train_trigger.run, model=model),
+            "evaluate": partial(evaluate.run, model=model),
         }
         with transaction(own.sessions) as session:
             create_adapter(

@@ -19,7 +19,7 @@ from registry.deletion.deletions import Deleted, delete_data
 from registry.deletion.erasure import finish_erasure
 from registry.deletion.scope import DeletionSubject
 from registry.errors import SnapshotOutdated
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Dataset, Trajectory
 from registry.object_store import ObjectStore
 from registry.tasks import create_task, get_task

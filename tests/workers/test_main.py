@@ -1,11 +1,13 @@
-"""The table of what runs each kind of job."""
+"""The tables of what runs each kind of job, and of what reads the settings of each method."""
 
 import importlib
 from typing import Any
 
 import pytest
 
-from registry.job_params import BOOKKEEPING, JobKind
+from api.endpoints import job_bodies
+from registry.job_requests import BOOKKEEPING, JobKind, Method
+from workers import methods
 
 
 def test_every_kind_of_job_has_a_handler_with_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,3 +18,8 @@ def test_every_kind_of_job_has_a_handler_with_its_module(monkeypatch: pytest.Mon
     assert set(handlers) == set(JobKind) - set(BOOKKEEPING)
     modules = {kind: handler.func.__module__ for kind, handler in handlers.items()}
     assert modules == {kind: f"workers.jobs.{kind}" for kind in handlers}
+
+
+def test_a_method_means_the_same_settings_to_the_api_and_to_the_workers() -> None:
+    assert set(methods.CONFIGS) == set(Method)
+    assert dict(job_bodies.CONFIGS) == dict(methods.CONFIGS)

@@ -21,7 +21,7 @@ from registry.database import transaction
 from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.scope import DeletionSubject
-from registry.job_params import Evaluate
+from registry.job_requests import Evaluate
 from registry.models import Job, Trajectory
 from registry.settings import Settings
 from registry.wiring import Services

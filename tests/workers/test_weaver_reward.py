@@ -16,7 +16,7 @@ from memgen.text.chat import Answer
 from registry import jobs
 from registry.database import transaction
 from registry.datasets.manifest import JudgingTask, Manifest
-from registry.job_params import PlayedEnvironment
+from registry.job_requests import PlayedEnvironment
 from registry.models import Dataset, Job, Trajectory
 from registry.trajectories.holdout import beginning_hash, held_out
 from tests.workers.conftest import Workshop, answers

@@ -4,7 +4,7 @@ from typing import Any
 
 from registry import jobs
 from registry.database import transaction
-from registry.job_params import CheckImport
+from registry.job_requests import CheckImport
 from registry.models import Job, Version
 from registry.transfer.admission import accept_origin_verdict, can_be_checked
 from registry.versions.records import get_version
@@ -13,7 +13,7 @@ from workers.runner import Running
 from workers.scoring import score_and_judge
 
 
-def check_import(running: Running, model: Model) -> dict[str, Any]:
+def run(running: Running, model: Model) -> dict[str, Any]:
     """Returns `{"version", "gate", "scores"}`."""
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)

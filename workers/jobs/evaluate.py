@@ -4,7 +4,7 @@ from typing import Any
 
 from registry import jobs
 from registry.database import transaction
-from registry.job_params import Evaluate
+from registry.job_requests import Evaluate
 from registry.models import Job
 from registry.versions.ancestry import learned_tasks
 from registry.versions.records import get_version
@@ -13,7 +13,7 @@ from workers.runner import Running
 from workers.scoring import score_tasks
 
 
-def evaluate_version(running: Running, model: Model) -> dict[str, Any]:
+def run(running: Running, model: Model) -> dict[str, Any]:
     """Returns `{"version", "scores"}`."""
     with transaction(running.services.sessions) as session:
         job = session.get_one(Job, running.job_id)

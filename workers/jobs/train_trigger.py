@@ -23,7 +23,7 @@ from registry.datasets.manifest import TrainedPart, manifest_of
 from registry.datasets.snapshots import Snapshot
 from registry.errors import ObjectNotFound
 from registry.gates.baseline import tasks_at_stake
-from registry.job_params import PlayedEnvironment, TrainTrigger
+from registry.job_requests import PlayedEnvironment, TrainTrigger
 from registry.models import Adapter, Job, JsonObject, Task, Version
 from registry.tasks import get_task
 from registry.versions.records import get_version, version_of_job
@@ -59,7 +59,7 @@ class TriggerRecipe:
     min_reward: float
 
 
-def train_trigger_of_version(running: Running, model: Model) -> dict[str, Any]:
+def run(running: Running, model: Model) -> dict[str, Any]:
     """Returns `{"version", "gate", "scores"}`."""
     target, recipe, version = _read(running)
     model.check_base(target.adapter)

@@ -27,7 +27,7 @@ from registry.datasets import snapshots
 from registry.datasets.snapshots import Snapshot
 from registry.errors import ObjectNotFound
 from registry.gates.baseline import tasks_at_stake
-from registry.job_params import Method, TrainWeaver
+from registry.job_requests import Method, TrainWeaver
 from registry.models import Dataset, Job, Task, Version
 from registry.tasks import get_task
 from registry.trajectories.holdout import find_shared_prefix_group
@@ -46,7 +46,7 @@ from workers.weaver_reward import reward_method, reward_snapshot
 from workers.workspace import Workspace, open_workspace
 
 
-def train(running: Running, model: Model, send: Send | None = None) -> dict[str, Any]:
+def run(running: Running, model: Model, send: Send | None = None) -> dict[str, Any]:
     """Returns `{"version", "gate", "scores", "retry"}`; `retry` is the job that trains once more, if there is one.
 
     Args:

@@ -17,7 +17,7 @@ from api.client.connection import ApiError, ApiUnreachable
 from api.local.ports import pick_free_port
 from registry import jobs
 from registry.database import transaction
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.settings import Settings
 from registry.wiring import Services
 from tests.api.live_api import serve

@@ -14,7 +14,7 @@ from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.datasets import snapshots
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Job
 from registry.settings import Settings
 from tests.registry.conftest import Rows, chats, rows

@@ -4,14 +4,18 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 
+from api.endpoints import job_bodies
+from api.endpoints.job_bodies import JobIn
 from registry import jobs
 from registry.adapters import get_adapter
 from registry.clock import utc_now
 from registry.database import transaction
+from registry.job_requests import JobKind
 from registry.models import Version
 from registry.serving.aliases import promote
 from registry.settings import Settings
@@ -54,6 +58,12 @@ def test_a_request_that_can_not_run_is_refused_at_once(
     assert refused.status_code == status
     assert detail in refused.json()["detail"]
     assert api.get("/v1/jobs").json()["data"] == []
+
+
+def test_every_kind_that_a_body_may_name_has_a_reader() -> None:
+    offered = set(get_args(JobIn.model_fields["kind"].annotation))
+    assert set(job_bodies.READERS) == offered
+    assert offered == set(JobKind) - {JobKind.CHECK_IMPORT, JobKind.IMPORT}, "those two are made by an import"
 
 
 def test_everything_is_decided_when_the_job_is_made(api: httpx.Client) -> None:

@@ -8,7 +8,7 @@ import pytest
 from registry.database import transaction
 from registry.datasets import reward_snapshots
 from registry.datasets.manifest import JudgingTask, Manifest, TrainedPart, trained_part
-from registry.job_params import PlayedEnvironment
+from registry.job_requests import PlayedEnvironment
 from registry.models import Dataset
 from registry.tasks import get_task
 from tests.registry.conftest import Rows, chats

@@ -14,7 +14,7 @@ from registry.datasets.suites import freeze_suite
 from registry.errors import EmptyDataset
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, judge
-from registry.job_params import TrainTrigger
+from registry.job_requests import TrainTrigger
 from registry.models import Dataset, Trajectory, Version
 from registry.tasks import get_task
 from registry.versions.records import register_version

@@ -17,7 +17,7 @@ from registry.deletion.erasure import may_erase, unfinished_erasures
 from registry.deletion.scope import DeletionSubject, find_affected
 from registry.errors import DeletionChanged, Invalid, SnapshotOutdated, TrajectoryNotFound, VersionNotServable
 from registry.gates.gate import GateTerms, judge
-from registry.job_params import Evaluate, TrainWeaver
+from registry.job_requests import Evaluate, TrainWeaver
 from registry.models import (
     Adapter,
     AliasMove,

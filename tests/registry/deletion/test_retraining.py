@@ -17,7 +17,7 @@ from registry.deletion.deletions import Deleted
 from registry.deletion.erasure import blank_missing_answers
 from registry.deletion.retraining import list_retrainings, step_state, why_stopped
 from registry.gates.gate import GateTerms, compare
-from registry.job_params import TrainTrigger, TrainWeaver
+from registry.job_requests import TrainTrigger, TrainWeaver
 from registry.models import Job, Retraining, Schedule, Trajectory, Version
 from registry.promotion import retry_of
 from registry.schedules.cron import Cron

@@ -14,7 +14,7 @@ from registry.datasets.suites import freeze_suite
 from registry.gates.baseline import baseline_of, not_judged, tasks_at_stake, tasks_to_judge
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, judge, record_gate
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Gate, Version, VersionState
 from registry.promotion import decide, follow_up, retry_of
 from registry.retention.policy import purge

@@ -8,7 +8,7 @@ from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import VersionNeeded, VersionNotServable
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Adapter, Version
 from registry.retention.archiving import archive, unarchive
 from registry.serving.resolution import resolve

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from registry import jobs
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Dataset
 from registry.object_store import StoredObject
 from registry.retention.garbage import collect_garbage, find_garbage

@@ -13,7 +13,7 @@ from registry.adapters import create_adapter, get_adapter
 from registry.database import transaction
 from registry.errors import GateNotPassed
 from registry.gates.verdict import gate_of
-from registry.job_params import TrainWeaver
+from registry.job_requests import TrainWeaver
 from registry.models import Adapter, Job, Project, Version
 from registry.serving.aliases import promote
 from registry.transfer.admission import import_version
@@ -22,8 +22,7 @@ from registry.versions.ancestry import learned_tasks
 from registry.versions.artifacts import artifact_beside
 from registry.versions.records import get_version
 from tests.workers.conftest import TRAINING, Workshop, answers
-from workers.jobs.check_import import check_import
-from workers.jobs.train_weaver import train
+from workers.jobs import check_import, train_weaver
 from workers.model import Model
 from workers.runner import run
 
@@ -57,7 +56,7 @@ def _import(workshop: Workshop, folder: Path, project_id: uuid.UUID, name: str, 
 
 def _check(workshop: Workshop, job: Job, model: Model | None = None) -> dict[str, Any]:
     model = model or workshop.handlers["train_weaver"].keywords["model"]  # type: ignore[attr-defined]  # a partial
-    run(workshop.services, {"check_import": partial(check_import, model=model)}, job.id, "test-worker")
+    run(workshop.services, {"check_import": partial(check_import.run, model=model)}, job.id, "test-worker")
     done = workshop.job(job.id)
     assert done.state == "succeeded", done.error
     assert done.result is not None
@@ -135,7 +134,7 @@ def test_an_isolated_version_is_checked_with_every_part_and_trained_on_from(work
     model, file = Model(services), f"{artifact_beside(imported.artifact_key, first.artifact_hash)}/memory.safetensors"
     whole = store.get(file)
     store.put(file, b"rotten")
-    run(services, {"check_import": partial(check_import, model=model)}, check.id, "test-worker")
+    run(services, {"check_import": partial(check_import.run, model=model)}, check.id, "test-worker")
     refused = workshop.job(check.id)
     assert refused.state == "failed"
     assert refused.error is not None
@@ -147,7 +146,7 @@ def test_an_isolated_version_is_checked_with_every_part_and_trained_on_from(work
         again = jobs.create_job(session, project.id, jobs.request_of(check), adapter)
     assert _check(workshop, again, model)["version"] == 1
 
-    there = Workshop(services, project.id, {"train_weaver": partial(train, model=model)})
+    there = Workshop(services, project.id, {"train_weaver": partial(train_weaver.run, model=model)})
     there.add_task("okay", answers("okay", 60))
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, project.id, "bot")

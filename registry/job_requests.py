@@ -1,8 +1,15 @@
 """What a job is asked to do: its kind, and one typed request for each kind, as `Job.params` stores it.
 
-A new kind of job is registered here: a member of `JobKind`, and a frozen dataclass with that `kind` in `REQUESTS`.
-What runs it is a module of `workers/jobs` with the kind's name, listed in the table of `workers.main`; a test fails as
-long as a kind has no handler there. This module knows no table and no session: `registry.jobs` reads a job's request.
+A new kind of job touches these places, and needs no migration:
+
+    here                          a member of `JobKind`; a frozen dataclass with that `kind`, named in `JobRequest` and
+                                  `REQUESTS`, and for a training in `AnyTraining` and `TRAININGS`
+    workers/jobs/<kind>.py        `run`, which does the work; listed in `make_handlers` of `workers.main`
+    api/endpoints/job_bodies.py   over REST: the kind in `JobIn.kind`, and what reads its body in `READERS`
+    api/client, api/cli           the call and the command that make such a job
+
+Tests fail as long as a kind lacks its request or its handler. This module knows no table and no session:
+`registry.jobs` reads a job's request.
 
 Stored JSON stays as it was written. A row that was made before a field was known lacks its key: it is read with the
 field's default, and written again it still lacks the key. Keys that no field has are not read.
@@ -128,7 +135,7 @@ class TrainWeaver(StoredJson):
     """Number of the version that forgot, which this training tries again with a larger replay share."""
 
     @property
-    def reads(self) -> int | None:
+    def version_needed(self) -> int | None:
         """Number of the version that the job needs."""
         return self.parent
 
@@ -151,12 +158,13 @@ class TrainTrigger(StoredJson):
     promote: bool = True
     environment: PlayedEnvironment | None = None
     task: str | None = None
-    """For readers: the task that the memory was trained for, noted by a retraining. The worker asks the parent."""
+    """The task that the memory was trained for, noted by a retraining for those who look at the job. The worker does
+    not read it: it takes the task of the parent."""
     replaces: int | None = None
     """As for `TrainWeaver`."""
 
     @property
-    def reads(self) -> int | None:
+    def version_needed(self) -> int | None:
         return self.parent
 
 
@@ -169,7 +177,7 @@ class Evaluate(StoredJson):
     version: int
 
     @property
-    def reads(self) -> int | None:
+    def version_needed(self) -> int | None:
         return self.version
 
 
@@ -183,7 +191,7 @@ class CheckImport(StoredJson):
     promote: bool = True
 
     @property
-    def reads(self) -> int | None:
+    def version_needed(self) -> int | None:
         return self.version
 
 
@@ -197,7 +205,7 @@ class RecordImport(StoredJson):
     """`support-bot@7`, as it was called there."""
 
     @property
-    def reads(self) -> int | None:
+    def version_needed(self) -> int | None:
         return None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.job_params import (
+from registry.job_requests import (
     BOOKKEEPING,
     REQUESTS,
     TRAININGS,
@@ -127,9 +127,9 @@ def test_every_kind_has_its_request() -> None:
     assert set(REQUESTS) == set(JobKind)
     assert {kind for kind, request in REQUESTS.items() if issubclass(request, AnyTraining)} == set(TRAININGS)
     assert set(BOOKKEEPING) == {JobKind.IMPORT}
-    reads: list[JobRequest] = [TrainWeaver("a", 2), TrainTrigger(("a",), 2), Evaluate(2), CheckImport(2)]
-    assert [request.reads for request in reads] == [2, 2, 2, 2]
-    assert (TrainWeaver("a").reads, RecordImport("bot@7").reads) == (None, None)
+    requests: list[JobRequest] = [TrainWeaver("a", 2), TrainTrigger(("a",), 2), Evaluate(2), CheckImport(2)]
+    assert [request.version_needed for request in requests] == [2, 2, 2, 2]
+    assert (TrainWeaver("a").version_needed, RecordImport("bot@7").version_needed) == (None, None)
 
 
 def _reads_by_key(node: ast.AST) -> bool:
@@ -171,6 +171,6 @@ def test_nobody_spells_a_kind_or_a_method_as_text() -> None:
         f"{path.relative_to(root)}:{node.lineno}"
         for path in (path for room in rooms for path in room.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value in spelled and path != root / "registry" / "job_params.py"
+        if isinstance(node, ast.Constant) and node.value in spelled and path != root / "registry" / "job_requests.py"
     ]
     assert found == []

@@ -1,8 +1,9 @@
-"""Requests for jobs, and what they mean: everything is decided when a job is made, so that it means the same whenever
-it runs, and what could not run is refused at once.
+"""Bodies that ask for a job, and the typed request that each becomes. Everything is decided when a job is made, so that
+it means the same whenever it runs, and what could not run is refused at once.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from memgen.tasks.graders import LIKELIHOOD
 from registry.adapters import get_adapter
 from registry.datasets.reward_snapshots import has_comparison, no_comparison
 from registry.errors import Invalid
-from registry.job_params import (
+from registry.job_requests import (
     GOOD_REWARD,
     Evaluate,
     JobKind,
@@ -87,7 +88,7 @@ class JobIn(Strict):
     promote: Annotated[bool, Field(description="Move `champion` to the version if it passes its gate")] = True
 
 
-def request_of(session: Session, caller: Principal, body: JobIn, games_folder: Path) -> tuple[Adapter, JobRequest]:
+def job_request(session: Session, caller: Principal, body: JobIn, games_folder: Path) -> tuple[Adapter, JobRequest]:
     """The adapter of a job, and what the job is to do.
 
     Args:
@@ -100,14 +101,14 @@ def request_of(session: Session, caller: Principal, body: JobIn, games_folder: P
         EmptyDataset: there is nothing to compare.
     """
     adapter = get_adapter(session, caller.project_id, body.adapter)
-    if body.kind == JobKind.EVALUATE:
-        if body.version is None:
-            raise Invalid("an evaluate job needs `version`, the number of the version to evaluate")
-        return adapter, Evaluate(get_version(session, adapter, body.version).number)
     _check_environment(adapter, body, games_folder)
-    if body.kind == JobKind.TRAIN_WEAVER:
-        return adapter, _weaver_request(session, caller, adapter, body)
-    return adapter, _trigger_request(session, caller, adapter, body)
+    return adapter, READERS[body.kind](session, caller, adapter, body)
+
+
+def _evaluate_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> Evaluate:
+    if body.version is None:
+        raise Invalid("an evaluate job needs `version`, the number of the version to evaluate")
+    return Evaluate(get_version(session, adapter, body.version).number)
 
 
 def _weaver_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> TrainWeaver:
@@ -119,11 +120,7 @@ def _weaver_request(session: Session, caller: Principal, adapter: Adapter, body:
             "and cue_insights, or leave `insights` out"
         )
     task = get_task(session, caller.project_id, body.task)
-    config: TrainingConfig | GrpoConfig
-    if body.method == Method.SFT:
-        config = TrainingConfig.from_mapping(body.training)
-    else:
-        config = GrpoConfig.from_mapping(body.training)
+    config = CONFIGS[body.method].from_mapping(body.training)
     if body.method == Method.GRPO and body.environment is None:
         _check_rewards(task)
     if body.method == Method.GRPO_RECORDED and not has_comparison(session, task):
@@ -182,12 +179,26 @@ def _trigger_request(session: Session, caller: Principal, adapter: Adapter, body
     )
 
 
+READERS: Mapping[JobKind, Callable[[Session, Principal, Adapter, JobIn], JobRequest]] = {
+    JobKind.TRAIN_WEAVER: _weaver_request,
+    JobKind.TRAIN_TRIGGER: _trigger_request,
+    JobKind.EVALUATE: _evaluate_request,
+}
+"""What reads the body of each kind that may be asked for over REST."""
+CONFIGS: Mapping[Method, type[TrainingConfig | GrpoConfig]] = {
+    Method.SFT: TrainingConfig,
+    Method.GRPO: GrpoConfig,
+    Method.GRPO_RECORDED: GrpoConfig,
+}
+"""What reads the fields of `training`, by method of train_weaver."""
+
+
 def _environment(body: JobIn) -> PlayedEnvironment | None:
     return PlayedEnvironment(**body.environment.model_dump()) if body.environment else None
 
 
 def _check_environment(adapter: Adapter, body: JobIn, folder: Path) -> None:
-    if body.environment is None:
+    if body.environment is None or body.kind == JobKind.EVALUATE:
         return
     if body.kind == JobKind.TRAIN_WEAVER and body.method != Method.GRPO:
         raise Invalid(
