@@ -4,6 +4,11 @@ import copy
 import json
 from typing import Any
 
+from registry.errors import InvalidTrajectory
+from registry.trajectories.draft import Draft
+from registry.trajectories.formats import openai
+from registry.trajectories.formats.formats import TrajectoryFormat
+
 LOOKUP = {
     "type": "function",
     "function": {
@@ -183,3 +188,13 @@ def tiny_tokenizer() -> Any:
     wrapped = build(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<|im_end|>")
     wrapped.chat_template = CHATML
     return wrapped
+
+
+def _read_pair(item: object) -> Draft:
+    if not isinstance(item, dict) or set(item) != {"question", "answer"}:
+        raise InvalidTrajectory("invalid_pair", "expected `question` and `answer`")
+    return openai.read(chat(item["question"], item["answer"]))
+
+
+PAIRS = TrajectoryFormat(_read_pair, {"type": "object", "required": ["question", "answer"]})
+"""A second format for tests that add one to `FORMATS`: `{"question": "2+2?", "answer": "4"}`."""

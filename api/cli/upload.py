@@ -34,6 +34,9 @@ def upload(
         ),
     ],
     task: Annotated[str | None, typer.Option(help="Task of the trajectories that name none themselves.")] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", show_default="openai", help="Format of each trajectory.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 if a line was refused.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +46,7 @@ def upload(
     stored stays, and the exit code is 1.
     """
     with connect(context) as client:
-        reports = _send(client, files, task)
+        reports = _send(client, files, task, format_name)
     totals = {name: sum(report[name] for report in reports) for name in _COUNTS}
     if as_json:
         complete = all(report["complete"] for report in reports)
@@ -63,7 +66,7 @@ def upload(
         print_warning(message)
 
 
-def _send(client: Client, files: Sequence[Path], task: str | None) -> list[JsonObject]:
+def _send(client: Client, files: Sequence[Path], task: str | None, format_name: str | None) -> list[JsonObject]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
@@ -78,7 +81,7 @@ def _send(client: Client, files: Sequence[Path], task: str | None) -> list[JsonO
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for file in files:
             bar = progress.add_task(file.name, total=file.stat().st_size)
-            report = client.upload(file, task=task, on_bytes=partial(progress.advance, bar))
+            report = client.upload(file, task=task, format=format_name, on_bytes=partial(progress.advance, bar))
             reports.append({"file": str(file), **report})
     return reports
 

@@ -97,6 +97,7 @@ class Client(FlatNames):
         source: str | Path | Iterable[JsonObject],
         *,
         task: str | None = None,
+        format: str | None = None,  # noqa: A002 - the name of the API's own parameter
         on_bytes: Callable[[int], None] | None = None,
     ) -> JsonObject:
         """Stream trajectories: a JSONL file, plain or gzip, or any iterable of them. Returns the import's report.
@@ -105,6 +106,7 @@ class Client(FlatNames):
 
         Args:
             task: the task of the trajectories that name none themselves.
+            format: name of the trajectories' format; None for `openai`.
             on_bytes: called with the size of each block as it is sent.
         """
         blocks = _file_blocks(Path(source)) if isinstance(source, str | Path) else _json_blocks(source)
@@ -112,7 +114,7 @@ class Client(FlatNames):
             "POST",
             "/v1/trajectories/import",
             content=_counted(blocks, on_bytes),
-            params={"task": task} if task is not None else None,
+            params={name: value for name, value in (("task", task), ("format", format)) if value is not None},
             headers={"Content-Type": "application/x-ndjson"},
             timeout=_UPLOAD_SECONDS,
         )

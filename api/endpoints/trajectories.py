@@ -25,6 +25,7 @@ from registry.errors import Invalid, InvalidTrajectory
 from registry.json_text import parse_json, show
 from registry.keys import Principal
 from registry.tasks import get_task
+from registry.trajectories.formats.formats import DEFAULT_FORMAT, FORMATS, check_format
 from registry.trajectories.imports import (
     ImportReport,
     LineResult,
@@ -52,6 +53,24 @@ TaskName = Annotated[
 ]
 
 
+def format_name(
+    sent: Annotated[
+        str,
+        Query(
+            alias="format",
+            description="Format of each trajectory",
+            max_length=256,
+            json_schema_extra={"enum": sorted(FORMATS)},
+        ),
+    ] = DEFAULT_FORMAT,
+) -> str:
+    """The query parameter `format`. Raises Invalid: no format has this name."""
+    return check_format(sent)
+
+
+FormatName = Annotated[str, Depends(format_name)]
+
+
 async def json_body(request: Request, services: ServicesDep) -> object:
     """The body, read by the registry's strict parser: repeated keys and NaN are refused, not guessed at."""
     limit = services.settings.max_trajectory_bytes
@@ -69,13 +88,14 @@ def post_trajectories(
     body: Annotated[object, Depends(json_body)],
     services: ServicesDep,
     tokens: Tokens,
+    format_name: FormatName,
     task: TaskName = None,
 ) -> ImportReportOut:
     """Store one trajectory or up to 1,000. Sending the same again is harmless.
 
     A refused trajectory that was sent alone answers 422 with its code; in a list, each has its own line in the report.
     """
-    importing = _Import(services, principal, tokens, task, ImportReport(every_line=True))
+    importing = _Import(services, principal, tokens, task, format_name, ImportReport(every_line=True))
     importing.check_task()
     wrapped = isinstance(body, dict) and set(body) == {"trajectories"}
     alone = not wrapped and not isinstance(body, list)
@@ -86,7 +106,8 @@ def post_trajectories(
         raise Invalid(f"{len(items)} trajectories; expected at most {MAX_ITEMS}. Use POST /v1/trajectories/import.")
     size = services.settings.import_batch_lines
     for start in range(0, len(items), size):
-        importing.store([read_item(n, item) for n, item in enumerate(items[start : start + size], start + 1)])
+        batch = enumerate(items[start : start + size], start + 1)
+        importing.store([read_item(n, item, format_name) for n, item in batch])
     importing.warn()
     results = importing.report.lines
     if alone and results[0].code is not None:
@@ -96,7 +117,12 @@ def post_trajectories(
 
 @router.post("/trajectories/import", openapi_extra={"requestBody": IMPORT_BODY})
 async def import_trajectories(
-    request: Request, services: ServicesDep, principal: Writer, tokens: Tokens, task: TaskName = None
+    request: Request,
+    services: ServicesDep,
+    principal: Writer,
+    tokens: Tokens,
+    format_name: FormatName,
+    task: TaskName = None,
 ) -> ImportReportOut:
     """Stream a JSONL file of any size, plain or gzip: `curl --data-binary @file.jsonl.gz`.
 
@@ -108,7 +134,7 @@ async def import_trajectories(
         raise HTTPException(415, "a form was sent; send the file itself: curl --data-binary @file.jsonl")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) not in _ENCODINGS:
         raise HTTPException(415, f"Content-Encoding {encoding!r} is not known; send plain JSONL or gzip")
-    importing = _Import(services, principal, tokens, task, ImportReport())
+    importing = _Import(services, principal, tokens, task, format_name, ImportReport())
     await run_in_threadpool(importing.check_task)
     reader = LineReader(services.settings.max_trajectory_bytes)
     try:
@@ -165,6 +191,7 @@ class _Import:
     principal: Principal
     tokens: TokenLimit
     task: str | None
+    format_name: str
     report: ImportReport
     waiting: list[JsonLine] = field(default_factory=list)
     waiting_bytes: int = 0
@@ -204,5 +231,6 @@ class _Import:
     def _flush(self) -> None:
         if self.waiting:
             limit = self.services.settings.max_trajectory_bytes
-            self.store([read_line(line, max_bytes=limit) for line in self.waiting])
+            lines = [read_line(line, max_bytes=limit, format_name=self.format_name) for line in self.waiting]
+            self.store(lines)
         self.waiting, self.waiting_bytes = [], 0

@@ -5,16 +5,19 @@ To add a format, write a module beside `openai.py` with
     SCHEMA: JsonObject                   JSON Schema of one sent trajectory, shown at /docs
     def read(item: object) -> Draft      from a parsed JSON value; raises InvalidTrajectory with a stable code
 
-and name it in `FORMATS`; `read_item` and `read_line` of `registry.trajectories.imports` take that name. A reader is
-pure: whether the task exists, or the trajectory is already stored, is for the import. What a reader returns has passed
-`check_conversation`, so that training can learn from it, and `content_hash`, so that it can be stored.
+and name it in `FORMATS`. Then `?format=NAME` of POST /v1/trajectories and /v1/trajectories/import takes it, and so do
+`client.upload(..., format=NAME)` and `memgen upload --format NAME`; OpenAPI lists the name and shows the schema. All
+trajectories of one request have one format.
+
+A reader is pure: whether the task exists, or the trajectory is already stored, is for the import. What a reader returns
+has passed `check_conversation`, so that training can learn from it, and `content_hash`, so that it can be stored.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from registry.errors import InvalidJson, InvalidTrajectory
-from registry.json_text import parse_json
+from registry.errors import Invalid, InvalidJson, InvalidTrajectory
+from registry.json_text import parse_json, show
 from registry.models import JsonObject
 from registry.trajectories.draft import Draft
 from registry.trajectories.formats import openai
@@ -28,6 +31,13 @@ class TrajectoryFormat:
 
 DEFAULT_FORMAT = "openai"
 FORMATS = {DEFAULT_FORMAT: TrajectoryFormat(openai.read, openai.SCHEMA)}
+
+
+def check_format(format_name: str) -> str:
+    """The name itself. Raises Invalid: no format has it."""
+    if format_name not in FORMATS:
+        raise Invalid(f"format: got {show(format_name)}; expected one of: {', '.join(sorted(FORMATS))}")
+    return format_name
 
 
 def read_trajectory(item: object, format_name: str = DEFAULT_FORMAT) -> Draft:

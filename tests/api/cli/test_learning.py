@@ -21,10 +21,11 @@ from registry import jobs
 from registry.database import transaction
 from registry.models import Adapter, Job, Task
 from registry.serving.aliases import promote
+from registry.trajectories.formats.formats import FORMATS
 from registry.wiring import Services
 from tests.api.cli.invoking import fail, memgen, succeed
 from tests.api.stored import make_adapter, make_gate, make_task, make_version
-from tests.trajectory_samples import chat
+from tests.trajectory_samples import PAIRS, chat
 
 OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 
@@ -66,6 +67,16 @@ def test_upload_warns_of_conversations_that_open_alike(api_url: str, tmp_path: P
     file.write_text("\n".join(json.dumps({"messages": [*opening, *chat(f"q{n}")["messages"]]}) for n in range(30)))
     told = succeed("upload", str(file), "--task", "t").err
     assert "30 of 30 trajectories of task 't' begin alike" in " ".join(told.split())
+
+
+def test_upload_names_the_format(api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "pairs", PAIRS)
+    succeed("task", "create", "t")
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"question": "2+2?", "answer": "4"}\n')
+    sent = succeed("upload", str(file), "--task", "t", "--format", "pairs", "--json")
+    assert sent.document["accepted"] == 1
+    assert "expected one of: openai, pairs" in fail("upload", str(file), "--task", "t", "--format", "atif")
 
 
 def test_upload_reports_every_line(api_url: str, tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from registry import jobs
 from registry.database import transaction
 from registry.job_requests import TrainWeaver
 from registry.settings import Settings
+from registry.trajectories.formats.formats import FORMATS
 from registry.wiring import Services
 from tests.api.live_api import serve
 from tests.api.stored import make_adapter, make_gate, make_task, make_version
 from tests.api.watched import Watch, watch
-from tests.trajectory_samples import chat
+from tests.trajectory_samples import PAIRS, chat
 
 __all__ = ["watch"]
 
@@ -70,6 +71,17 @@ def test_tasks_and_uploads(client: Client, tmp_path: Path) -> None:
     report = client.upload(str(packed), task="support")
     assert (report["accepted"], report["duplicate"], report["refused"]) == (0, 8, 1)
     assert client.tasks.list()[0]["trajectories"] == 8
+
+
+def test_an_upload_names_its_format(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "pairs", PAIRS)
+    client.tasks.create("t")
+    pairs = [{"question": f"{n}+0?", "answer": str(n)} for n in range(3)]
+    assert client.upload(pairs, task="t", format="pairs")["accepted"] == 3
+    assert client.upload(pairs, task="t", format="openai")["refused"] == 3
+    with pytest.raises(ApiError, match="expected one of: openai, pairs") as error:
+        client.upload(pairs, task="t", format="atif")
+    assert refused(error) == (422, "invalid")
 
 
 def test_trajectories_are_read_back_page_by_page(client: Client) -> None:

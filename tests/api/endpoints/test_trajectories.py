@@ -18,9 +18,10 @@ from registry.database import transaction
 from registry.errors import InvalidCursor
 from registry.models import Trajectory
 from registry.settings import Settings
+from registry.trajectories.formats.formats import FORMATS
 from registry.trajectories.imports import TokenLimit
 from registry.wiring import Services
-from tests.trajectory_samples import BROKEN, chat, line, tiny_tokenizer, tool_chat
+from tests.trajectory_samples import BROKEN, PAIRS, chat, line, tiny_tokenizer, tool_chat
 
 
 @pytest.fixture
@@ -59,6 +60,38 @@ def outcome(report: dict[str, Any]) -> tuple[int, int, int]:
 
 
 # Bulk import
+
+
+def test_a_format_that_is_added_is_read_both_ways_and_an_unknown_one_is_refused(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "pairs", PAIRS)
+    pair, other = {"question": "2+2?", "answer": "4"}, {"question": "3+3?", "answer": "6"}
+    params = {"task": "t", "format": "pairs"}
+    assert outcome(client.post("/v1/trajectories", json=pair, params=params).json()) == (1, 0, 0)
+    assert outcome(client.post("/v1/trajectories", json=[pair, chat()], params=params).json()) == (0, 1, 1)
+    lines = [json.dumps(each).encode() for each in (pair, other, chat())]
+    report = send(client, jsonl(*lines), format="pairs")
+    assert (outcome(report), report["refused_by_code"]) == ((1, 1, 1), {"invalid_pair": 1})
+    stored = client.get("/v1/trajectories", params={"include_messages": True}).json()["data"]
+    assert [[each["content"] for each in row["messages"]] for row in stored] == [["2+2?", "4"], ["3+3?", "6"]]
+    assert client.post("/v1/trajectories", json=pair, params={"task": "t"}).status_code == 422, "openai is the default"
+    for path in ("/v1/trajectories", "/v1/trajectories/import"):
+        refused = client.post(path, json=chat("new"), params={"task": "t", "format": "atif"})
+        assert (refused.status_code, refused.json()["type"]) == (422, "urn:memgen:problem:invalid")
+        assert "'atif'; expected one of: openai, pairs" in refused.json()["detail"]
+    assert len(client.get("/v1/trajectories").json()["data"]) == 2
+
+
+def test_the_schema_lists_the_formats(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ("/v1/trajectories", "/v1/trajectories/import"):
+        [shown] = [each for each in paths[path]["post"]["parameters"] if each["name"] == "format"]
+        assert (shown["required"], shown["schema"]["enum"], shown["schema"]["default"]) == (
+            False,
+            sorted(FORMATS),
+            "openai",
+        )
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
