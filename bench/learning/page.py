@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.learning.cells import Cells
-from bench.learning.markdown import interval, points, share, table
+from bench.learning.markdown import FEWEST_SEEDS, interval, interval_over_seeds, points, share, table
 from bench.learning.metrics import last_scores, seed_interval
 from bench.learning.outcome import text_of_base
 from bench.learning.systems import is_ours
@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class SeparateLoras:
-    """Scores of a LoRA that was trained on one task alone, beside one of our methods; runs outside the plan."""
+    """Scores of a LoRA that was trained on one task alone, beside one of our methods. No method has them."""
 
     plan: str
     """Digest of the plan whose items were answered."""
@@ -73,13 +73,14 @@ def _opening(cells: Cells, document: Document) -> str:
     tasks = ", ".join(f"{task.label} ({task.domain})" for task in plan.tasks)
     machines = "; ".join(sorted({where["machine"] for where in document["where"]}))
     left = document["units_left"]
-    state = "" if not left else f" {left} pieces of planned work are not done yet."
+    state = "" if not left else f" {left} trainings and evaluations that the plan lists have not been run."
     return (
         "# Results: what a memory learns and forgets\n\n"
         f"{plan.model} in {plan.dtype} learns {len(plan.tasks)} tasks one after the other: {tasks}. Each is answered "
         f"on {plan.items} held-out items, the same for every method. ACC is the mean score over the tasks at the end, "
         "BWT the mean change of earlier tasks since they were learned. Intervals are of 95%: in brackets over items "
-        "(bootstrap), and over seeds (Student's t) where there are several. Training is the seconds of all tasks, on "
+        "(bootstrap), and over seeds (Student's t, cut at the ends of the scale) where there are three. "
+        "Training is the seconds of all tasks, on "
         f"{machines}, which was shared, so seconds are rough.{state}"
     )
 
@@ -89,9 +90,9 @@ def _methods(document: Document) -> str:
         (
             f"**{name}**" if is_ours(name) else name,
             f"{share(found['acc'])} {_brackets(found['acc_interval_over_items'], share)}",
-            interval(found["acc_interval_over_seeds"], share),
+            interval_over_seeds(found["acc_interval_over_seeds"], len(found["seeds"]), share, (0, 1)),
             points(found["bwt"]),
-            interval(found["bwt_interval_over_seeds"], points),
+            interval_over_seeds(found["bwt_interval_over_seeds"], len(found["seeds"]), points, (-1, 1)),
             f"{found['train_seconds']:,.0f}",
             str(len(found["seeds"])),
             found["what"],
@@ -108,7 +109,8 @@ def _claim(cells: Cells, document: Document) -> str:
     other = strongest_baseline(document, best) if best else None
     if best is None or other is None:
         return (
-            "**It holds for none of ours** that it forgets at most one point and stands above every planned baseline."
+            "**No method of ours meets both claims**, that it forgets at most one point and stands above every "
+            "baseline of the plan."
         )
     ours, theirs = document["methods"][best], document["methods"][other]
     against = document["claims"]["ours"][best]["against"][other]
@@ -116,8 +118,8 @@ def _claim(cells: Cells, document: Document) -> str:
     by_seed = ", ".join(points(one) for one in differences)
     also = [f"`{name}` ({share(document['methods'][name]['acc'])})" for name in _held(document) if name != best]
     return (
-        f"**It holds for `{best}`**{f', and for {_listed(also)},' if also else ''} that it forgets at most one point "
-        f"and stands above every planned baseline. `{best}` ends at "
+        f"**`{best}` meets both claims:** it forgets at most one point and stands above every baseline of the plan"
+        f"{f'; so do {_listed(also)}' if len(also) > 1 else f'; so does {also[0]}' if also else ''}. `{best}` ends at "
         f"ACC {share(ours['acc'])} with BWT {points(ours['bwt'])} after {ours['train_seconds']:,.0f} s of training; "
         f"the strongest baseline, `{other}`, ends at {share(theirs['acc'])} with BWT {points(theirs['bwt'])} after "
         f"{theirs['train_seconds']:,.0f} s. The difference is {points(against['difference'])} points "
@@ -128,7 +130,7 @@ def _claim(cells: Cells, document: Document) -> str:
 def _over_seeds(differences: Sequence[float]) -> str:
     """How sure the mean of a few seeds' differences is."""
     limits = seed_interval(differences)
-    if limits is None:
+    if limits is None or len(differences) < FEWEST_SEEDS:
         return ", which is too few for an interval"
     doubt = ", so these seeds alone do not settle it" if limits[0] <= 0 <= limits[1] else ""
     return f", over seeds {interval(limits, points)}{doubt}"
@@ -146,7 +148,7 @@ def _other_methods(document: Document) -> str:
     if forgetting:
         listed = _listed([f"`{name}` ({points(methods[name]['bwt'])})" for name in forgetting])
         parts.append(f"lose more than one point of BWT: {listed}")
-    return f"**It does not hold for the other memories.** These {'; these '.join(parts)}." if parts else ""
+    return f"**The other memories meet one of the claims, or none.** These {'; these '.join(parts)}." if parts else ""
 
 
 def _isolation(document: Document) -> str:
@@ -177,7 +179,7 @@ def _price(cells: Cells, document: Document) -> str:
         return ""
     plain = min((name for name in methods if is_ours(name)), key=lambda name: float(methods[name]["answer_seconds"]))
     return (
-        f"**The price is paid when answering.** An item takes {ours['answer_seconds']:.2f} s with `{best}`, "
+        f"**Answering is slower.** An item takes {ours['answer_seconds']:.2f} s with `{best}`, "
         f"{theirs['answer_seconds']:.2f} s with `{other}` and {methods[plain]['answer_seconds']:.2f} s with `{plain}`, "
         "the fastest of ours. "
         f"Ordinary text, which the router sends to the bare base, costs {ours['text_nll'] - base:+.2f} nats a token "
@@ -203,9 +205,11 @@ def _separate_loras(cells: Cells, document: Document, separate: SeparateLoras | 
         if widest in by_task
     )
     return (
-        f"{opening}. It would have more: alone on a task, in as many steps, LoRA on all linear layers scores "
+        f"{opening}. Such LoRAs would score higher: trained on one task alone, in as many steps, LoRA on all linear "
+        f"layers scores "
         f"{share(_mean(scores[label] for label in labels))} on average where the memories of `{method}` score "
-        f"{share(_mean(ours.values()))} (seed {seed}; runs outside the plan). The widest gap is on {widest}: {gaps}."
+        f"{share(_mean(ours.values()))} (seed {seed}; these LoRAs were trained and scored apart from the methods "
+        f"above). The widest gap is on {widest}: {gaps}."
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.learning.cells import Cells
-from bench.learning.markdown import interval, points, share, table
+from bench.learning.markdown import interval, interval_over_seeds, points, share, table
 from bench.learning.outcome import LEAST_BWT, text_of_base
 from bench.learning.systems import METHODS, is_ours
 from bench.plain_lora import SHAPE
@@ -16,7 +16,11 @@ def heading(cells: Cells, document: dict[str, Any]) -> str:
     tasks = ", ".join(f"{task.label} ({task.domain})" for task in cells.plan.tasks)
     commands = "\n".join(document["commands"]) or "python -m bench.learning"
     left = document["units_left"]
-    state = "All planned work is done." if not left else f"**Not finished: {left} pieces of planned work are left.**"
+    state = (
+        "All trainings and evaluations of the plan are done."
+        if not left
+        else f"**Not finished: {left} trainings and evaluations that the plan lists have not been run.**"
+    )
     incomplete = ", ".join(document["incomplete"])
     missing = f" Not complete for any seed, and left out: {incomplete}." if incomplete else ""
     return (
@@ -110,9 +114,9 @@ def all_methods(document: dict[str, Any]) -> str:
                 f"**{name}**" if is_ours(name) else name,
                 share(found["acc"]),
                 interval(found["acc_interval_over_items"], share),
-                interval(found["acc_interval_over_seeds"], share),
+                interval_over_seeds(found["acc_interval_over_seeds"], len(found["seeds"]), share, (0, 1)),
                 points(found["bwt"]),
-                interval(found["bwt_interval_over_seeds"], points),
+                interval_over_seeds(found["bwt_interval_over_seeds"], len(found["seeds"]), points, (-1, 1)),
                 points(found["fwt"]),
                 share(found["in_domain"]),
                 str(len(found["seeds"])),
@@ -125,7 +129,8 @@ def all_methods(document: dict[str, Any]) -> str:
         f"{table(head, rows)}\n\n"
         "ACC is the mean over tasks at the end, BWT the mean change of earlier tasks since they were learned, FWT the "
         "mean gain over the bare base on a task just before it is learned, in-domain the mean just after. Intervals "
-        "are of 95%: bootstrap over items, Student's t over seeds. A method that is told the task answers tasks to "
+        "are of 95%: bootstrap over items, Student's t over at least three seeds, cut at the ends of the scale. "
+        "A method that knows the task's name answers tasks to "
         "come as the bare base, so its BWT and FWT are 0 by construction.\n\n"
         f"{listing}"
     )

@@ -186,47 +186,49 @@ def _routed(
     return lambda stage, seed, _: Routed(seed, stage, times, then, family, warm)
 
 
+_ISOLATED = "a memory a task, weaver SFT, chosen from the prompt by the router"
+_REREADING = f"{_ISOLATED}; weavers read the prompt again (`reread_tokens`)"
+_LORA_REPLAY = "LoRA SFT of the base, earlier examples replayed"
+
 METHODS = {
     "base": LearningMethod("the bare base", lambda *_: BareBase()),
     "majority": LearningMethod(
-        "the most frequent expert answer of the task; told the task",
+        "the most frequent expert answer of the task; it knows the task's name",
         lambda _, seed, __: Majority(seed),
         knows_task=True,
     ),
-    "memgen-isolated": LearningMethod(
-        "a memory a task, weaver SFT, chosen from the prompt by the router; not told the task", _routed()
-    ),
-    "memgen-isolated-long": LearningMethod("memgen-isolated in twice the steps", _routed(times=2)),
-    "memgen-isolated-longer": LearningMethod("memgen-isolated in four times the steps", _routed(times=4)),
-    "memgen-isolated-longest": LearningMethod("memgen-isolated in eight times the steps", _routed(times=8)),
-    "memgen-rereading": LearningMethod(
-        "memgen-isolated with weavers that read the prompt again (`reread_tokens`)", _routed(family=REREADING)
-    ),
-    "memgen-rereading-long": LearningMethod("memgen-rereading in twice the steps", _routed(times=2, family=REREADING)),
+    "memgen-isolated": LearningMethod(_ISOLATED, _routed()),
+    "memgen-isolated-long": LearningMethod(f"{_ISOLATED}; twice the steps", _routed(times=2)),
+    "memgen-isolated-longer": LearningMethod(f"{_ISOLATED}; four times the steps", _routed(times=4)),
+    "memgen-isolated-longest": LearningMethod(f"{_ISOLATED}; eight times the steps", _routed(times=8)),
+    "memgen-rereading": LearningMethod(_REREADING, _routed(family=REREADING)),
+    "memgen-rereading-long": LearningMethod(f"{_REREADING}; twice the steps", _routed(times=2, family=REREADING)),
     "memgen-rereading-longer": LearningMethod(
-        "memgen-rereading in four times the steps", _routed(times=4, family=REREADING)
+        f"{_REREADING}; four times the steps", _routed(times=4, family=REREADING)
     ),
     "memgen-rereading-warm-long": LearningMethod(
-        "memgen-rereading-long, each memory started from the one of the task before",
+        f"{_REREADING}; twice the steps, each memory started from the one of the task before",
         _routed(times=2, family=REREADING, warm=True),
     ),
     "memgen-replay": LearningMethod("one memory, weaver SFT, earlier examples replayed", _memory(replay=True)),
-    "lora-replay": LearningMethod("LoRA SFT of the base, earlier examples replayed", _lora(replay=True)),
-    "lora-replay-long": LearningMethod("lora-replay in twice the steps", _lora(replay=True, times=2)),
+    "lora-replay": LearningMethod(_LORA_REPLAY, _lora(replay=True)),
+    "lora-replay-long": LearningMethod(f"{_LORA_REPLAY}; twice the steps", _lora(replay=True, times=2)),
     "lora-wide-replay-long": LearningMethod(
-        "lora-replay-long with LoRA on all linear layers", _lora(replay=True, times=2, family=WIDE_LORA)
+        f"{_LORA_REPLAY}; on all linear layers, twice the steps", _lora(replay=True, times=2, family=WIDE_LORA)
     ),
     "lora": LearningMethod("LoRA SFT of the base, task after task", _lora(replay=False)),
     "memgen-sequential": LearningMethod("one memory, weaver SFT, task after task", _memory(replay=False)),
     "few-shot": LearningMethod(
-        "fixed training examples in the prompt; told the task", lambda _, seed, __: FewShot(seed), knows_task=True
+        "fixed training examples in the prompt; it knows the task's name",
+        lambda _, seed, __: FewShot(seed),
+        knows_task=True,
     ),
     "expel": LearningMethod(
-        "training examples retrieved into the prompt by BM25; not told the task",
+        "training examples retrieved into the prompt by BM25",
         lambda stage, seed, _: Retrieval(seed, stage),
     ),
-    "memgen-grpo": LearningMethod("memgen-isolated, then weaver GRPO of each memory on its task", _routed(then=GRPO)),
-    "memgen-trigger": LearningMethod("memgen-isolated, then a trained trigger in each memory", _routed(then=TRIGGER)),
+    "memgen-grpo": LearningMethod(f"{_ISOLATED}; then weaver GRPO of each memory on its task", _routed(then=GRPO)),
+    "memgen-trigger": LearningMethod(f"{_ISOLATED}; then a trained trigger in each memory", _routed(then=TRIGGER)),
 }
 """By name, in the order in which they are run."""
 

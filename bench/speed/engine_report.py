@@ -97,7 +97,7 @@ def _row(ratio: Ratio) -> Sequence[str]:
     if bar is not None:
         mark = "[green]pass[/]" if meets(ratio.value, bar) else "[red]fail[/]"
     if moonshot is not None and meets(ratio.value, moonshot):
-        mark = "[green]moonshot[/]"
+        mark = "[green]stretch goal[/]"
     spread = f"{min(ratio.values):.2f}-{max(ratio.values):.2f}"
     return (ratio.key, ratio.what, f"{ratio.value:.2f}", spread, f"{bar[0]} {bar[1]:g}" if bar else "", mark)
 
