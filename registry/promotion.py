@@ -32,7 +32,7 @@ def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, 
         return "passed; waits for somebody to approve or reject it"
     request = jobs.request_of(job)
     if isinstance(request, AnyTraining | CheckImport) and not request.promote:
-        return "passed; the job was told to promote nothing"
+        return "passed; the job was made with `promote` false, so that no alias moves"
     actor = f"job {job.id}"
     if gate.policy == "canary" and baseline_of(session, adapter).version is not None:
         return _start_canary(session, adapter, version, actor)

@@ -22,7 +22,7 @@ def update_experience(
     lines: Sequence[dict[str, Any]],
     *,
     min_reward: float,
-    open_alike: Collection[str] = (),
+    tasks_with_shared_turns: Collection[str] = (),
     written: Sequence[Insight] = (),
 ) -> None:
     """Add the dataset's answered trajectories to the experience that the memory has from its parent.
@@ -32,20 +32,20 @@ def update_experience(
 
     Args:
         min_reward: a trajectory with less has failed. One without a reward is a demonstration.
-        open_alike: tasks whose conversations share their first turns. The turns in front of their first answer do not
-            tell their questions apart, so their trajectories are neither searched for nor added.
+        tasks_with_shared_turns: tasks whose conversations share their first turns. The turns in front of their first
+            answer do not tell their questions apart, so their trajectories are neither searched for nor added.
         written: insights that a person wrote.
     """
     trained = host.memories[memory]
     if trained.recall is None:
         return
     answered = [line for line in lines if any(message["role"] == "assistant" for message in line["messages"])]
-    if left_out := sorted({line["task"] for line in answered} & set(open_alike)):
+    if left_out := sorted({line["task"] for line in answered} & set(tasks_with_shared_turns)):
         running.event(
             f"not remembered for cues: trajectories of {', '.join(left_out)}, which all begin with the same turns",
             level="warning",
         )
-    known = [line for line in answered if line["task"] not in open_alike]
+    known = [line for line in answered if line["task"] not in tasks_with_shared_turns]
     good = [_past_trajectory(line) for line in known if not _failed(line, min_reward)]
     insights: list[Insight] = []
     if trained.config.cue_insights:

@@ -70,7 +70,9 @@ def run(services: Services, handlers: Mapping[JobKind, Handler], job_id: uuid.UU
         jobs.add_event(session, job_id, "info", "started", {"worker": worker, "attempt": attempt})
     with structlog.contextvars.bound_contextvars(job=str(job_id), attempt=attempt):
         stop = threading.Event()
-        heart = threading.Thread(target=_beat, args=(services, job_id, attempt, stop), daemon=True, name="heartbeat")
+        heart = threading.Thread(
+            target=_heartbeat, args=(services, job_id, attempt, stop), daemon=True, name="heartbeat"
+        )
         heart.start()
         try:
             _work(Running(services, job_id, attempt, stop), handlers[kind])
@@ -110,7 +112,7 @@ def _end(running: Running, state: str, *, result: dict[str, Any] | None = None, 
             log.warning("the job was taken over; this attempt's end is not recorded", state=state)
 
 
-def _beat(services: Services, job_id: uuid.UUID, attempt: int, stop: threading.Event) -> None:
+def _heartbeat(services: Services, job_id: uuid.UUID, attempt: int, stop: threading.Event) -> None:
     """Extend the lease until `stop` is set; set it when the job is cancelled or lost, so that the handler stops."""
     lease = services.settings.job_lease_seconds
     last_success = time.monotonic()

@@ -103,11 +103,11 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Su
         if baseline.version_id != scored.version_id:
             return None
         terms = gates.GateTerms.of(adapter)
-        comparisons = gates.judge(session, version, champion=baseline.version, terms=terms, suites=scores.suites)
+        comparisons = gates.judge(session, version, baseline=baseline.version, terms=terms, suites=scores.suites)
         gate = gates.record_gate(
             session,
             version,
-            champion=baseline.version,
+            baseline=baseline.version,
             comparisons=comparisons,
             terms=terms,
             policy=adapter.gate_policy,
@@ -133,9 +133,9 @@ def _score(
     suite_id: uuid.UUID,
     items: Sequence[HeldOutItem],
 ) -> float:
-    who = evaluations.subject_of(adapter, subject)
+    evaluated = evaluations.subject_of(adapter, subject)
     with transaction(running.services.sessions) as session:
-        known = evaluations.find_evaluation(session, who, suite_id)
+        known = evaluations.find_evaluation(session, evaluated, suite_id)
         if known is not None:
             return known.score
     phase = f"evaluate {_label(subject)} on {task.name}"
@@ -152,12 +152,12 @@ def _score(
     with transaction(running.services.sessions) as session:
         evaluations.record_evaluation(
             session,
-            who,
+            evaluated,
             suite_id,
             score=result.score,
             items=[
-                {"score": item.score, "answer": item.answer, **where}
-                for item, where in zip(result.items, routed, strict=True)
+                {"score": item.score, "answer": item.answer, **routing}
+                for item, routing in zip(result.items, routed, strict=True)
             ],
             seconds=result.seconds,
         )

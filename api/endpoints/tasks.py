@@ -48,7 +48,7 @@ class TaskIn(BaseModel):
         ge=0,
         le=MAX_SHARED_TURNS,
         description="Assistant turns that every conversation of the task opens with, such as examples in the prompt; "
-        "what begins alike is told from there on",
+        "the side of a conversation is decided by what follows these turns",
     )
 
 

@@ -14,7 +14,7 @@ from api.http.schemas import Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import StoreUnavailable
-from registry.gates.comparison import ComparedVersion, compare_versions
+from registry.gates.side_by_side import ComparedVersion, compare_versions
 from registry.gates.verdict import verdict
 from registry.models import Adapter, Version, VersionChange
 from registry.retention.archiving import archive, unarchive

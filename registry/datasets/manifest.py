@@ -1,7 +1,7 @@
 """What a dataset's manifest says: how the snapshot was taken, and what a training has to know beside its lines.
 
-A manifest is part of what the dataset's hash is made of, so that it is written with the very keys that it always had:
-each kind of snapshot leaves out what it has no use for. One that came with an imported version is its origin's, and
+The dataset's hash includes the manifest, so that a change of its keys changes the hash: each kind of snapshot writes
+the keys that it uses and leaves out the others. One that came with an imported version is its origin's, and
 only `trained_part` is read of it.
 """
 
@@ -76,6 +76,6 @@ def trained_part(dataset: Dataset) -> TrainedPart:
     return TrainedPart.TRIGGER if dataset.manifest.get("trains") == TrainedPart.TRIGGER else TrainedPart.WEAVER
 
 
-def teaches_weaver() -> ColumnElement[bool]:
+def trains_weaver() -> ColumnElement[bool]:
     """Whether `trained_part` is the weaver, in a query on datasets."""
     return func.coalesce(Dataset.manifest["trains"].astext, TrainedPart.WEAVER.value) == TrainedPart.WEAVER.value

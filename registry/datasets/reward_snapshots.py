@@ -56,14 +56,14 @@ def question_snapshot(
 
 
 def trigger_snapshot(
-    session: Session, project_id: uuid.UUID, of: Task, tasks: Sequence[Task], *, min_reward: float, seed: int
+    session: Session, project_id: uuid.UUID, memory_task: Task, tasks: Sequence[Task], *, min_reward: float, seed: int
 ) -> Snapshot:
     """Questions of several tasks for a trigger.
 
-    They count as replayed, because no weaver learns from them: they still wait to be learned.
+    They are marked as replayed, so that schedules still count them as new: no weaver learns from them.
 
     Args:
-        of: the task of the memory whose trigger it is.
+        memory_task: the task of the memory whose trigger it is.
 
     Raises:
         EmptyDataset: a task has none.
@@ -77,7 +77,7 @@ def trigger_snapshot(
         items += [(trajectory_id, True) for trajectory_id, _ in found.items]
         counts[task.name] = len(found.items)
     manifest = Manifest(
-        task=of.name,
+        task=memory_task.name,
         trains=TrainedPart.TRIGGER,
         new=0,
         replayed=counts,
@@ -86,7 +86,7 @@ def trigger_snapshot(
         seed=seed,
         graders=_graders(tasks),
     )
-    return _with_lines(session, project_id, of, items, manifest)
+    return _with_lines(session, project_id, memory_task, items, manifest)
 
 
 def recorded_snapshot(

@@ -17,8 +17,8 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     """The suite of the task's held-out trajectories as they are now; None if there is none.
 
     The newest suite is returned again while nothing was added. Failed trajectories are held out too, but are no
-    reference for an answer, and so no items. A trajectory that begins like a trained one is no item either; there may
-    be such rows from before migration 0007, which changed how sides are chosen.
+    reference for an answer, and so no items. A trajectory that begins like a trained one is no item either: rows from
+    before migration 0007 may be held out and begin so.
     """
     session.execute(select(Task.id).where(Task.id == task.id).with_for_update())
     rows = session.execute(
@@ -56,8 +56,10 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
 
 def is_reference() -> ColumnElement[bool]:
     """Whether a trajectory is held out, and its last answer a right one to compare others with."""
-    unsaid = and_(Trajectory.success.is_(None), or_(Trajectory.reward.is_(None), Trajectory.reward >= GOOD_REWARD))
-    return and_(Trajectory.held_out, or_(Trajectory.success.is_(True), unsaid))
+    unmarked_success = and_(
+        Trajectory.success.is_(None), or_(Trajectory.reward.is_(None), Trajectory.reward >= GOOD_REWARD)
+    )
+    return and_(Trajectory.held_out, or_(Trajectory.success.is_(True), unmarked_success))
 
 
 def _learned_beginnings(task: Task) -> Select[str | None]:

@@ -42,7 +42,7 @@ from registry.models import (
 from registry.serving.aliases import history, list_aliases, promote, roll_back
 from registry.serving.routes import end_live_route, live_route
 from registry.trajectories.records import lock_trajectories
-from registry.versions.ancestry import lineage
+from registry.versions.ancestry import ancestors_and_self
 from registry.versions.records import get_version, list_versions
 from registry.versions.state import why_not_parent, why_not_servable, withdraw
 
@@ -173,31 +173,31 @@ def _withdraw(
     Returns what changed: `{"moved": [...], "stranded": [...], "ended_routes": [...]}`; `stranded` are aliases for which
     no unaffected version is left.
     """
-    touched = {version.id for version in affected.versions}
+    affected_ids = {version.id for version in affected.versions}
     for version in affected.versions:
         withdraw(session, version, actor=actor, reason=reason, evidence=evidence)
     changed: dict[str, list[Any]] = {"moved": [], "stranded": [], "ended_routes": []}
     for adapter in {version.adapter_id: version.adapter for version in affected.versions}.values():
         route = live_route(session, adapter)
-        if route is not None and any(arm.version_id in touched for arm in route.arms):
+        if route is not None and any(arm.version_id in affected_ids for arm in route.arms):
             end_live_route(session, adapter, actor=actor, reason=reason, evidence=evidence)
             changed["ended_routes"].append(f"{adapter.name}: route {route.number}")
-        refuge = _newest_good(session, adapter, touched)
+        fallback = _newest_good(session, adapter, affected_ids)
         for alias in list_aliases(session, adapter):
-            if alias.version_id not in touched:
+            if alias.version_id not in affected_ids:
                 continue
             name = f"{adapter.name}@{alias.name}"
-            if refuge is None:
+            if fallback is None:
                 changed["stranded"].append(name)
                 continue
-            changed["moved"].append({"alias": name, "from": alias.version.number, "to": refuge.number})
-            _move(session, adapter, alias.name, refuge, actor=actor, reason=f"trained on deleted data: {reason}")
+            changed["moved"].append({"alias": name, "from": alias.version.number, "to": fallback.number})
+            _move(session, adapter, alias.name, fallback, actor=actor, reason=f"trained on deleted data: {reason}")
     return changed
 
 
-def _newest_good(session: Session, adapter: Adapter, touched: set[uuid.UUID]) -> Version | None:
+def _newest_good(session: Session, adapter: Adapter, affected_ids: set[uuid.UUID]) -> Version | None:
     for version in reversed(list_versions(session, adapter)):
-        if version.id in touched or verdict(gate_of(session, version)) != "passed":
+        if version.id in affected_ids or verdict(gate_of(session, version)) != "passed":
             continue
         if why_not_servable(session, version) is None:
             return version
@@ -245,10 +245,11 @@ def _refusal(session: Session, job: Job, request: AnyTraining) -> str | None:
 
 def _unaffected(session: Session, affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:
     """The version itself, or its nearest ancestor that did not learn the data; None for the bare base."""
-    touched = {version.number: version for version in affected.versions if version.adapter_id == adapter_id}
-    if number not in touched:
+    learned_it = {version.number: version for version in affected.versions if version.adapter_id == adapter_id}
+    if number not in learned_it:
         return number
-    clean = [ancestor for ancestor in lineage(session, touched[number]) if ancestor.number not in touched]
+    chain = ancestors_and_self(session, learned_it[number])
+    clean = [ancestor for ancestor in chain if ancestor.number not in learned_it]
     return clean[-1].number if clean else None
 
 

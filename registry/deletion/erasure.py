@@ -170,9 +170,9 @@ def _sweep(store: ObjectStore, work: _Work) -> None:
 
 def _untouched(session: Session, project_id: uuid.UUID, dataset_ids: Collection[uuid.UUID]) -> frozenset[str]:
     """Artifacts of the project's versions that learned none of the datasets."""
-    touched = [version.id for version in versions_touched(session, dataset_ids)]
+    learned = [version.id for version in versions_touched(session, dataset_ids)]
     rest = select(Version.artifact_key).join(Adapter).where(Adapter.project_id == project_id)
-    return frozenset(session.scalars(rest.where(Version.id.not_in(touched))))
+    return frozenset(session.scalars(rest.where(Version.id.not_in(learned))))
 
 
 def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:

@@ -19,7 +19,7 @@ from registry import jobs
 from registry.job_requests import AnyTraining, JobKind, TrainTrigger, TrainWeaver
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
 from registry.names import CHAMPION
-from registry.versions.ancestry import lineage
+from registry.versions.ancestry import ancestors_and_self
 from registry.versions.lineage import serving_of
 from registry.versions.records import version_of_job
 from registry.versions.state import why_not_parent
@@ -30,10 +30,10 @@ Chain = tuple[uuid.UUID, int]
 
 def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[Version]) -> list[uuid.UUID]:
     """Plan the chains and create the first job of each. Returns the jobs to enqueue after the commit."""
-    touched = {version.id for version in affected}
+    affected_ids = {version.id for version in affected}
     started = []
-    for chain, versions in enumerate(_chains(session, affected, touched)):
-        clean = [ancestor for ancestor in lineage(session, versions[0]) if ancestor.id not in touched]
+    for chain, versions in enumerate(_chains(session, affected, affected_ids)):
+        clean = [ancestor for ancestor in ancestors_and_self(session, versions[0]) if ancestor.id not in affected_ids]
         steps = [
             Retraining(
                 deletion_id=deletion.id,
@@ -119,13 +119,16 @@ def _waits() -> tuple[ColumnElement[bool], ...]:
     return Retraining.job_id.is_(None), Retraining.stopped.is_(None)
 
 
-def _chains(session: Session, affected: Sequence[Version], touched: set[uuid.UUID]) -> list[list[Version]]:
+def _chains(session: Session, affected: Sequence[Version], affected_ids: set[uuid.UUID]) -> list[list[Version]]:
     """Affected ancestors, in order, of each version that serves; of an adapter that serves none, of its newest."""
-    serving = serving_of(session, touched)
+    serving = serving_of(session, affected_ids)
     ends = [version for version in affected if serving[version.id].aliases or serving[version.id].routes]
     covered = {version.adapter_id for version in ends}
     newest = {version.adapter_id: version for version in affected if version.adapter_id not in covered}
-    chains = [[each for each in lineage(session, end) if each.id in touched] for end in (*ends, *newest.values())]
+    chains = [
+        [each for each in ancestors_and_self(session, end) if each.id in affected_ids]
+        for end in (*ends, *newest.values())
+    ]
     return [
         chain
         for chain in chains

@@ -61,7 +61,7 @@ def not_judged(session: Session, version: Version, baseline: Baseline, suites: C
         remarks.append(f"compared with the bare base, because the champion may not serve: {baseline.reason}")
         own = {task.id for task in learned_tasks(session, version)}
         remarks += [
-            f"{task.name}: not compared; only {name} has learned it, and what may not serve is nothing to be worse than"
+            f"{task.name}: not compared; only {name}, the unservable champion, has learned it"
             for task in learned_tasks(session, baseline.unservable)
             if task.id not in own
         ]

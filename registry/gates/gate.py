@@ -1,8 +1,10 @@
 """The gate: may an alias move to this version?
 
-It compares the version with the champion (the bare base if there is none that may serve) item by item on the same
+It compares the version with the champion (the bare base if there is none that may serve), item by item, on the same
 suites: no task that either has learned may drop by more than the adapter's margin, and the newly trained task must gain
-(`registry.gates.baseline`). What counts as a drop on a suite of finite size is the adapter's rule:
+(`registry.gates.baseline`). A version whose trigger alone was trained, or that replaces one without its deleted data,
+need not gain on a task that the baseline knows: there it may not drop, as on the others. What counts as a drop on a
+suite of finite size is the adapter's rule:
 
     point             the measured drop is more than the margin
     significant_drop  it is, and chance is not to blame: two-sided p at or below the level
@@ -11,6 +13,8 @@ suites: no task that either has learned may drop by more than the adapter's marg
 The first is the default. On suites of a few dozen items the second lets real forgetting through and the third refuses
 nearly everything: 40 items that all stay right leave an interval of nearly 9 points. The new task must gain by its
 point estimate whatever the rule; the interval of the gain is recorded beside it.
+
+What is compared with is called the baseline. Stored rows and the API call it `champion`: nearly always it is.
 
 Verdict, evidence and reasons are recorded once and never changed; a person's decision on them is a row of its own
 (`registry.promotion`).
@@ -48,13 +52,13 @@ class GateTerms:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Champion and candidate on one task's suite; None if there is no suite to compare on."""
+    """Baseline and candidate on one task's suite. Stored as JSON with these fields' names as keys."""
 
     task: str
     new: bool
-    """Whether the candidate's weaver was trained for this task. If not, its lineage or the champion's learned it."""
+    """Whether the candidate must gain on this task, as its weaver was trained for it. On others it may not drop."""
     champion: float | None
-    """Mean score, in [0, 1]."""
+    """Mean score of the baseline, in [0, 1]; None if there is no suite. The key is older than the word."""
     candidate: float | None
     passed: bool
     reason: str
@@ -62,7 +66,7 @@ class Comparison:
     """Id of the suite of both evaluations, which keep every answer."""
     evidence: Paired | None = None
     learned: bool = True
-    """Whether the candidate's lineage learned the task; else only the champion's did."""
+    """Whether the candidate's lineage learned the task; else only the baseline's did."""
 
     @property
     def change(self) -> float | None:
@@ -75,7 +79,7 @@ def compare(
     task: str,
     *,
     new: bool,
-    champion: Sequence[float] | None,
+    baseline: Sequence[float] | None,
     candidate: Sequence[float] | None,
     terms: GateTerms,
     suite: uuid.UUID | None = None,
@@ -86,11 +90,11 @@ def compare(
     With a margin of 0.05 and rule `point`, 90% to 86% passes on an earlier task, and 90% to 90% fails on the new one.
     A task that can't be measured fails: a gate that saw nothing must not let a version pass.
     """
-    if not champion or not candidate:
+    if not baseline or not candidate:
         reason = f"{task}: no held-out items to check; upload more trajectories of this task"
         return Comparison(task, new, None, None, passed=False, reason=reason, learned=learned)
-    evidence = compare_pairs(champion, candidate, level=terms.level)
-    before, after = sum(champion) / len(champion), sum(candidate) / len(candidate)
+    evidence = compare_pairs(baseline, candidate, level=terms.level)
+    before, after = sum(baseline) / len(baseline), sum(candidate) / len(candidate)
     if new:
         passed = after > before
         verdict = f"{'a gain' if passed else 'no gain'} on the new task"
@@ -109,31 +113,31 @@ def judge(
     session: Session,
     version: Version,
     *,
-    champion: Version | None,
+    baseline: Version | None,
     terms: GateTerms,
     suites: Mapping[uuid.UUID, uuid.UUID],
 ) -> list[Comparison]:
-    """Compare a version with the champion, or the bare base, on every task that either has learned.
+    """Compare a version with the baseline on every task that either has learned.
 
     A task without a suite fails, except for an imported version: that is judged on the suites that are here, and by
     its origin's verdict where none of its own tasks has one.
 
     Args:
-        champion: the baseline, which may serve (`registry.gates.baseline`); None for the bare base.
+        baseline: a version that may serve (`registry.gates.baseline`); None for the bare base.
         suites: the suite that both were evaluated on, by task; a task without one was not measured.
     """
-    baseline, own = subject_of(version.adapter, champion), subject_of(version.adapter, version)
-    ours, theirs = learned_tasks(session, version), learned_tasks(session, champion)
+    subjects = subject_of(version.adapter, baseline), subject_of(version.adapter, version)
+    ours, theirs = learned_tasks(session, version), learned_tasks(session, baseline)
     imported = is_imported(session, version)
     found = []
     if imported and not any(task.id in suites for task in ours):
         found.append(origin_verdict(session, version))
-    for task in tasks_to_judge(session, version, champion):
+    for task in tasks_to_judge(session, version, baseline):
         suite = suites.get(task.id)
         if imported and suite is None:
             continue
         scores: list[list[float] | None] = []
-        for subject in (baseline, own):
+        for subject in subjects:
             evaluation = find_evaluation(session, subject, suite) if suite else None
             scores.append([item["score"] for item in evaluation.items] if evaluation else None)
         known = task in theirs and (_of_trigger(version) or _replaces(session, version))
@@ -141,7 +145,7 @@ def judge(
             compare(
                 task.name,
                 new=task.id == version.dataset.task_id and not known,
-                champion=scores[0],
+                baseline=scores[0],
                 candidate=scores[1],
                 terms=terms,
                 suite=suite,
@@ -171,7 +175,7 @@ def record_gate(
     session: Session,
     version: Version,
     *,
-    champion: Version | None,
+    baseline: Version | None,
     comparisons: Sequence[Comparison],
     terms: GateTerms,
     policy: str = "automatic",
@@ -185,7 +189,7 @@ def record_gate(
     """
     gate = Gate(
         version_id=version.id,
-        champion_id=champion.id if champion else None,
+        champion_id=baseline.id if baseline else None,
         passed=bool(comparisons) and all(c.passed for c in comparisons) and not flags,
         margin=terms.margin,
         rule=terms.rule,

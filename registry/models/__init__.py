@@ -1,7 +1,8 @@
 """The rows. Every noun of the registry as a table; rules live in the module of each noun.
 
 Datasets, suites, versions, evaluations and alias moves are immutable: a trigger in the database refuses to update
-them. Everything that belongs to someone carries a `project_id`, and every query filters by it.
+them. Roots (task, adapter, trajectory, job, API key, ...) carry a `project_id`; all other rows have none and are
+reached only through a root. So a query filters by the project, or begins at a root that was found by it.
 """
 
 from registry.models.adapters import (

@@ -77,6 +77,7 @@ class Retraining(Base):
 
     __tablename__ = "retrainings"
     deletion_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("deletions.id", ondelete="CASCADE"), primary_key=True)
+    # The columns of the next two are called otherwise: renaming them would take a migration and gain nothing.
     chain: Mapped[int] = mapped_column("line", primary_key=True)
     step: Mapped[int] = mapped_column("place", primary_key=True)
     """0 for the first step of the chain."""

@@ -45,7 +45,7 @@ class Gate(Base):
     id: Mapped[uuid.UUID] = primary_id()
     version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), unique=True)
     champion_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"))
-    """The version that it was compared with; null is the bare base."""
+    """The baseline, which it was compared with; null is the bare base. The column keeps its first name."""
     passed: Mapped[bool]
     margin: Mapped[float]
     rule: Mapped[str]

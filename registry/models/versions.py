@@ -16,7 +16,7 @@ VERSION_CHANGES = (
 class VersionState(Base):
     """State of a version after its registration; a version without a row is an ordinary one."""
 
-    __tablename__ = "version_standings"
+    __tablename__ = "version_standings"  # the table keeps its first name
     version_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True)
     archived_at: Mapped[datetime | None]
     """When it was hidden. It is not servable until it is taken out of the archive again."""

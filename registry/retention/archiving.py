@@ -1,4 +1,4 @@
-"""Archiving hides a version, so that nothing can serve it or train from it until it is taken out again."""
+"""Archiving hides a version: nothing can serve it until it is taken out again. A training may still go on from it."""
 
 from sqlalchemy.orm import Session
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
-from registry.datasets.manifest import teaches_weaver
+from registry.datasets.manifest import trains_weaver
 from registry.datasets.snapshots import learnable
 from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
 from registry.schedules.cron import Cron
@@ -174,7 +174,7 @@ def _learned_up_to(session: Session, schedule: Schedule) -> int:
         .where(
             Version.adapter_id == schedule.adapter_id,
             Dataset.task_id == schedule.task_id,
-            teaches_weaver(),
+            trains_weaver(),
         )
         .order_by(Version.number.desc())
         .limit(1)

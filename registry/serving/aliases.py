@@ -64,8 +64,8 @@ def promote(
         raise GateNotPassed(refusal)
     check_servable(session, version)
     _check_expected(session, adapter, alias, expected)
-    grounds = {"gate": str(gate.id), **(evidence or {})}
-    return _move(session, adapter, alias, version, kind="promotion", actor=actor, reason=reason, evidence=grounds)
+    full_evidence = {"gate": str(gate.id), **(evidence or {})}
+    return _move(session, adapter, alias, version, kind="promotion", actor=actor, reason=reason, evidence=full_evidence)
 
 
 def why_not_promotable(
@@ -108,12 +108,13 @@ def roll_back(
     _check_expected(session, adapter, alias, expected)
     evidence: dict[str, Any] = {"undoes": moves[-1].seq}
     if to_time is not None:
-        stood = last_move_before(moves, to_time)
-        if stood is None or stood.to_version_id == current.version_id:
-            where = "did not exist" if stood is None else f"stood at version {current.version.number}, as it does now,"
-            raise NothingToRollBackTo(f"{adapter.name}@{alias} {where} at {to_time.isoformat()}; see its history")
-        target = stood.to_version
-        evidence |= {"as_of": to_time.isoformat(), "restores": stood.seq}
+        earlier = last_move_before(moves, to_time)
+        if earlier is None or earlier.to_version_id == current.version_id:
+            as_now = f"stood at version {current.version.number}, as it does now,"
+            state = "did not exist" if earlier is None else as_now
+            raise NothingToRollBackTo(f"{adapter.name}@{alias} {state} at {to_time.isoformat()}; see its history")
+        target = earlier.to_version
+        evidence |= {"as_of": to_time.isoformat(), "restores": earlier.seq}
     elif to_number is None:
         back = rollback_target(session, moves)
         if back.target is None:
@@ -229,7 +230,7 @@ def _why_not_passed(version: Version, gate: Gate | None) -> str | None:
     if gate is None:
         why = "It was not evaluated yet."
     elif gate.decision is not None:
-        why = f"{gate.decision.actor} said no: {gate.decision.reason}"
+        why = f"{gate.decision.actor} rejected it: {gate.decision.reason}"
     else:
         why = "Approve it first." if gate.passed else f"Reasons: {'; '.join(gate.reasons)}"
     name = f"{version.adapter.name}@{version.number}"

@@ -40,7 +40,7 @@ def beginning_hash(messages: list[dict[str, Any]], shared_turns: int = 0) -> str
     if first is None or last_supervised(messages) < first:
         return None
     beginning = [_read_by_model(message) for message in messages[:first]]
-    # The null keeps the hashes of stored rows valid, which were made of the messages and the tools.
+    # Do not remove the null: the hashes of stored rows include it.
     return hashlib.sha256(canonical_json([beginning, None])).hexdigest()
 
 
@@ -91,8 +91,8 @@ class SharedPrefixGroup:
         begin = f"{self.count} of {self.total} trajectories of task {self.task!r} "
         if self.within:
             return (
-                begin + f"end within the first {self.shared_turns} assistant turns, which all of its conversations are "
-                "said to share; they are trained on and never held out"
+                begin + f"end within the first {self.shared_turns} assistant turns, which all of its conversations "
+                "share by its `shared_turns`; they are trained on and never held out"
             )
         side = "held out, and not trained on" if self.held_out else "trained on, and not held out"
         return (

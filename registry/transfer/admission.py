@@ -167,7 +167,7 @@ def accept_origin_verdict(session: Session, version: Version) -> Gate:
     return record_gate(
         session,
         version,
-        champion=champion(session, version.adapter),
+        baseline=champion(session, version.adapter),
         comparisons=[origin_verdict(session, version)],
         terms=GateTerms.of(version.adapter),
         policy=version.adapter.gate_policy,

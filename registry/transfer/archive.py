@@ -25,7 +25,7 @@ from registry.json_text import show
 from registry.models import Version, VersionImport
 from registry.object_store import ObjectStore
 from registry.transfer.description import DESCRIPTION, FORMAT, read_description, read_object, read_report
-from registry.versions.ancestry import learned_tasks, lineage
+from registry.versions.ancestry import ancestors_and_self, learned_tasks
 from registry.versions.artifacts import artifact_beside
 
 _FOLDER = "artifact"
@@ -185,7 +185,7 @@ def _check_parts(folder: Path, description: dict[str, Any]) -> dict[str, Path]:
 
 def _lineage(session: Session, version: Version) -> list[dict[str, Any]]:
     """The ancestors from the first on; those that an imported version had at its origin come before it."""
-    versions = lineage(session, version)
+    versions = ancestors_and_self(session, version)
     imported = select(VersionImport).where(VersionImport.version_id.in_([each.id for each in versions]))
     before = {row.version_id: row.origin["lineage"][:-1] for row in session.scalars(imported)}
     return [ancestor for each in versions for ancestor in (*before.get(each.id, ()), _ancestor(each))]

@@ -21,7 +21,7 @@ from registry.models import (
     VersionImportDataset,
     VersionState,
 )
-from registry.versions.ancestry import lineage
+from registry.versions.ancestry import ancestors_and_self
 
 _ADVICE = "Train a version without that data and export it"
 
@@ -76,7 +76,7 @@ def datasets_learned(session: Session, project_id: uuid.UUID, description: dict[
         .join(Adapter, Adapter.id == Version.adapter_id)
         .where(Adapter.project_id == project_id, Version.artifact_hash.in_(_artifacts(description)))
     ).all()
-    ancestors = {version.id: version for twin in twins for version in lineage(session, twin)}
+    ancestors = {version.id: version for twin in twins for version in ancestors_and_self(session, twin)}
     imported = select(VersionImportDataset.dataset_id).where(VersionImportDataset.version_id.in_(ancestors))
     return found | {version.dataset_id for version in ancestors.values()} | set(session.scalars(imported))
 

@@ -37,7 +37,7 @@ def tasks_by_version(session: Session, versions: Collection[Version]) -> dict[uu
     return {version.id: list(found[version.id].values()) for version in versions}
 
 
-def lineage(session: Session, version: Version | None) -> list[Version]:
+def ancestors_and_self(session: Session, version: Version | None) -> list[Version]:
     """The versions from the first ancestor to the version itself; empty for the bare base."""
     if version is None:
         return []

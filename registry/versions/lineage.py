@@ -29,7 +29,7 @@ from registry.models import (
     VersionImport,
     VersionImportDataset,
 )
-from registry.versions.ancestry import lineage
+from registry.versions.ancestry import ancestors_and_self
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
     children = select(Version).where(Version.parent_id == version.id).order_by(Version.number)
     return VersionLineage(
         version=version,
-        ancestors=tuple(lineage(session, version)[:-1]),
+        ancestors=tuple(ancestors_and_self(session, version)[:-1]),
         children=tuple(session.scalars(children)),
         job=session.get_one(Job, version.job_id),
         trajectories=sum(distinct for distinct, _ in counts.values()),
@@ -143,9 +143,9 @@ def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> li
 
     An imported version goes on from its ancestors at its origin as well.
     """
-    touched = select(Version.id).where(_trained_on(dataset_ids)).cte("touched", recursive=True)
-    touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
-    query = select(Version).join(touched, touched.c.id == Version.id).join(Adapter, Adapter.id == Version.adapter_id)
+    learned = select(Version.id).where(_trained_on(dataset_ids)).cte("learned", recursive=True)
+    learned = learned.union(select(Version.id).join(learned, Version.parent_id == learned.c.id))
+    query = select(Version).join(learned, learned.c.id == Version.id).join(Adapter, Adapter.id == Version.adapter_id)
     loaded = query.options(joinedload(Version.adapter), joinedload(Version.dataset).joinedload(Dataset.task))
     return list(session.scalars(loaded.order_by(Adapter.name, Version.number)))
 
@@ -153,13 +153,13 @@ def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> li
 def learned_deleted(session: Session, adapter_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Versions of the adapters that were trained on data that was deleted since, or go on from one that was."""
     deleted = select(DeletionDataset.dataset_id)
-    touched = (
+    learned = (
         select(Version.id)
         .where(Version.adapter_id.in_(adapter_ids), _trained_on(deleted))
-        .cte("touched", recursive=True)
+        .cte("learned", recursive=True)
     )
-    touched = touched.union(select(Version.id).join(touched, Version.parent_id == touched.c.id))
-    return set(session.scalars(select(touched.c.id)))
+    learned = learned.union(select(Version.id).join(learned, Version.parent_id == learned.c.id))
+    return set(session.scalars(select(learned.c.id)))
 
 
 def _trained_on(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> ColumnElement[bool]:

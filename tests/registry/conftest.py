@@ -89,9 +89,9 @@ class Rows:
             if passed is not None:
                 terms = GateTerms(margin=0.05)
                 after = [1.0 if passed else 0.0]
-                comparison = compare(task, new=True, champion=[0.0], candidate=after, terms=terms)
+                comparison = compare(task, new=True, baseline=[0.0], candidate=after, terms=terms)
                 policy = adapter.gate_policy
-                record_gate(session, version, champion=None, comparisons=[comparison], terms=terms, policy=policy)
+                record_gate(session, version, baseline=None, comparisons=[comparison], terms=terms, policy=policy)
             return version
 
 

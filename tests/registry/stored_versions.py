@@ -87,8 +87,8 @@ def make_stored_version(
         ]
         record_evaluation(session, subject_of(adapter, version), suite.id, score=1.0, items=items, seconds=0.1)
         terms, after = GateTerms(margin=0.05), [1.0 if passed else 0.0]
-        comparison = compare(task, new=True, champion=[0.0], candidate=after, terms=terms)
-        record_gate(session, version, champion=None, comparisons=[comparison], terms=terms, policy=adapter.gate_policy)
+        comparison = compare(task, new=True, baseline=[0.0], candidate=after, terms=terms)
+        record_gate(session, version, baseline=None, comparisons=[comparison], terms=terms, policy=adapter.gate_policy)
     services.store.put(f"jobs/{job.id}/checkpoint.safetensors", b"weights and order of data")
     return version
 

@@ -160,9 +160,9 @@ class AdapterMachine(RuleBasedStateMachine):
             )
             if gate != "unchecked":
                 after, terms = [float(gate != "failed")], GateTerms(margin=0.05)
-                comparison = compare(task, new=True, champion=[0.0], candidate=after, terms=terms)
+                comparison = compare(task, new=True, baseline=[0.0], candidate=after, terms=terms)
                 policy = "manual" if gate == "waiting" else "automatic"
-                record_gate(session, version, champion=None, comparisons=[comparison], terms=terms, policy=policy)
+                record_gate(session, version, baseline=None, comparisons=[comparison], terms=terms, policy=policy)
 
         self._try(act, name)
 

@@ -78,7 +78,10 @@ def asked(rows: Rows) -> Rows:
 def test_a_pass_promotes_by_itself(rows: Rows) -> None:
     rows.task("a")
     assert _follow(rows, rows.version("a", passed=False)) == "rejected; every alias stays where it is"
-    assert _follow(rows, rows.version("a"), promote=False) == "passed; the job was told to promote nothing"
+    assert (
+        _follow(rows, rows.version("a"), promote=False)
+        == "passed; the job was made with `promote` false, so that no alias moves"
+    )
     assert _champion(rows) is None
     assert _follow(rows, rows.version("a")) == "passed; it is the champion now"
     assert _champion(rows) == 3
@@ -105,7 +108,7 @@ def test_a_rejection_is_final(asked: Rows) -> None:
     for number, state in ((1, "rejected"), (3, "rejected")):
         with pytest.raises(NothingToDecide, match=f"bot@{number} is {state}"):
             _decide(asked, number, approved=True)
-    with pytest.raises(GateNotPassed, match="anna said no: read it"):
+    with pytest.raises(GateNotPassed, match="anna rejected it: read it"):
         _promote(asked, 1)
     with (
         pytest.raises(DBAPIError, match="rows of gate_decisions are immutable"),
@@ -170,8 +173,8 @@ def test_a_pass_beside_another_route_says_that_its_canary_is_left_to_a_person(ro
 def test_forgetting_is_followed_by_one_training_with_more_replay(rows: Rows) -> None:
     rows.task("a")
     version = rows.version("a", passed=False)
-    forgotten = compare("b", new=False, champion=[1.0], candidate=[0.0], terms=GateTerms(0.05))
-    learned = compare("a", new=True, champion=[0.0], candidate=[0.0], terms=GateTerms(0.05))
+    forgotten = compare("b", new=False, baseline=[1.0], candidate=[0.0], terms=GateTerms(0.05))
+    learned = compare("a", new=True, baseline=[0.0], candidate=[0.0], terms=GateTerms(0.05))
 
     def retry(comparisons: list[Any], request: JobRequest | None = None) -> Job | None:
         with transaction(rows.services.sessions) as session:

@@ -97,7 +97,7 @@ def _items(running: Running, target: TriggerTarget, recipe: TriggerRecipe) -> di
     dataset = dataset_of(running, lambda session: _snapshot(session, target, recipe, tasks))
     lines = lines_of(running, dataset)
     items = items_of(manifest_of(dataset), lines, games_folder(running), should_stop=running.stop.is_set)
-    counts = {task: len(found) for task, found in items.items()}
+    counts = {task: len(played) for task, played in items.items()}
     running.event(f"playing {sum(counts.values())} items", {**dataset.manifest, "items": counts})
     return items
 
@@ -145,9 +145,17 @@ def _keep_what_stays(running: Running, model: Model, target: TriggerTarget, arti
 
 
 def _report_rates(running: Running, report: TriggerReport) -> None:
-    for task, found in report.by_task.items():
-        rate = "was never asked" if found.rate is None else f"wove at {100 * found.rate:.1f}% of the decision points"
-        data: JsonObject = {"asked": found.asked, "invoked": found.invoked, "interval": list(found.interval)}
+    for task, decisions in report.by_task.items():
+        rate = (
+            "had no decision to make"
+            if decisions.rate is None
+            else f"wove at {100 * decisions.rate:.1f}% of the decision points"
+        )
+        data: JsonObject = {
+            "asked": decisions.asked,
+            "invoked": decisions.invoked,
+            "interval": list(decisions.interval),
+        }
         running.event(f"{task}: the trigger {rate} at last", data)
 
 

@@ -31,7 +31,7 @@ from registry.job_requests import Method, TrainWeaver
 from registry.models import Dataset, Job, Task, Version
 from registry.tasks import get_task
 from registry.trajectories.holdout import find_shared_prefix_group
-from registry.versions.ancestry import learned_tasks, lineage
+from registry.versions.ancestry import ancestors_and_self, learned_tasks
 from registry.versions.records import get_version, version_of_job
 from registry.versions.state import check_parent
 from workers.checkpoints import Checkpoint
@@ -75,7 +75,9 @@ def _read(running: Running) -> tuple[WeaverTarget, WeaverRecipe, Version | None]
         task = get_task(session, job.project_id, request.task)
         isolated = adapter.strategy == "isolated"
         earlier = () if isolated else tuple(t for t in learned_tasks(session, parent) if t.id != task.id)
-        starts = [v for v in lineage(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
+        starts = (
+            [v for v in ancestors_and_self(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
+        )
         start, version = starts[-1] if starts else None, version_of_job(session, job.id)
         if version is None:  # its parent was fit when the job was made; data may have been deleted since
             for needed in (parent, start):
@@ -100,7 +102,7 @@ def _prepare(
         workspace.memory,
         lines,
         min_reward=recipe.min_reward,
-        open_alike=[task.name for task in (target.task, *target.earlier_tasks) if task.shared_turns],
+        tasks_with_shared_turns=[task.name for task in (target.task, *target.earlier_tasks) if task.shared_turns],
         written=recipe.insights,
     )
     if isinstance(recipe.config, TrainingConfig):

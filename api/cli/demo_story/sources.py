@@ -1,7 +1,7 @@
 """The demo's two tasks: real data of two domains that the base fails and a small memory can learn in minutes.
 
 Both come from wheels: function calls of the Berkeley leaderboard, and needles in haystacks of reasoning-gym. Which
-tasks serve was measured (docs/method.md).
+tasks serve was measured (research/method.md).
 """
 
 import json

@@ -25,7 +25,7 @@ from registry.settings import Settings, load_settings
 from registry.wiring import configured
 
 REPLAY_SHARE = 0.4
-"""More than the default quarter. That it forgets less is not shown: see docs/method.md."""
+"""More than the default quarter; whether that helps is in research/method.md."""
 GATE_MARGIN = 0.1
 """Ten points: on some 110 items a smaller drop can't be told from chance (the 95% interval is 18 points wide)."""
 

@@ -151,6 +151,6 @@ def test_a_trigger_has_to_hold_what_serves_but_gain_on_what_does_not(rows: Rows,
             who = subject_of(second.adapter, version)
             scores = [{"score": float(n % 2), "answer": ""} for n in range(suite.items)]
             record_evaluation(session, who, suite.id, score=0.5, items=scores, seconds=0.0)
-        [found] = judge(session, second, champion=baseline, terms=GateTerms(0.05), suites={suite.task_id: suite.id})
+        [found] = judge(session, second, baseline=baseline, terms=GateTerms(0.05), suites={suite.task_id: suite.id})
         assert (found.new, found.passed) == (not champion, passes)
         assert session.get_one(Dataset, second.dataset_id).manifest["trains"] == "trigger"

@@ -234,7 +234,7 @@ def test_a_version_trained_anew_need_not_gain(rows: Rows) -> None:
             session.flush()
             champion, version = session.get_one(Version, old.id), session.get_one(Version, new.id)
             terms, suites = GateTerms(margin=0.05), {suite.task_id: suite.id}
-            [comparison] = judge(session, version, champion=champion, terms=terms, suites=suites)
+            [comparison] = judge(session, version, baseline=champion, terms=terms, suites=suites)
             judged.append((comparison.change, comparison.passed))
     assert judged == [(0.0, False), (0.0, True)]
 

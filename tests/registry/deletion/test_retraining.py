@@ -82,7 +82,7 @@ def _work_and_forget(rows: Rows, job_id: uuid.UUID) -> tuple[Version, uuid.UUID]
     """
     _begin(rows, job_id)
     version = _register(rows, job_id)
-    forgotten = compare("b", new=False, champion=[1.0], candidate=[0.0], terms=GateTerms(0.05))
+    forgotten = compare("b", new=False, baseline=[1.0], candidate=[0.0], terms=GateTerms(0.05))
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot", lock=True)
         adapter.retry_replay_share = 0.6

@@ -55,8 +55,8 @@ def _gate(rows: Rows, version: Version, *tasks: str) -> Gate:
         gate = record_gate(
             session,
             version,
-            champion=baseline.version,
-            comparisons=judge(session, version, champion=baseline.version, terms=TERMS, suites=suites),
+            baseline=baseline.version,
+            comparisons=judge(session, version, baseline=baseline.version, terms=TERMS, suites=suites),
             terms=TERMS,
             policy=version.adapter.gate_policy,
             remarks=not_judged(session, version, baseline, suites),
@@ -122,7 +122,7 @@ def test_no_replay_share_mends_what_was_never_learned(rows: Rows, branches: list
             suite = freeze_suite(session, task)
             assert suite is not None
             suites[task.id] = suite.id
-        found = judge(session, version, champion=best, terms=TERMS, suites=suites)
+        found = judge(session, version, baseline=best, terms=TERMS, suites=suites)
         assert [c.task for c in found if not c.passed] == ["b"]
         assert retry_of(session, adapter, version, job, found) is None
 
@@ -143,7 +143,7 @@ def unservable(rows: Rows) -> Version:
     return second
 
 
-def test_a_champion_that_may_not_serve_is_nobodys_rival(rows: Rows, unservable: Version) -> None:
+def test_a_champion_that_may_not_serve_is_no_baseline(rows: Rows, unservable: Version) -> None:
     """A clean version that knows as much as the withdrawn one passes: over the bare base it gains."""
     clean = rows.version("a", passed=None)
     _score(rows, None, {"a": 0.25})
@@ -157,7 +157,7 @@ def test_a_champion_that_may_not_serve_is_nobodys_rival(rows: Rows, unservable: 
     assert _compared(gate) == {"a": (True, True)}
     _, why, lost = gate.reasons
     assert why == f"compared with the bare base, because the champion may not serve: {found.reason}"
-    assert lost == ("b: not compared; only bot@2 has learned it, and what may not serve is nothing to be worse than")
+    assert lost == "b: not compared; only bot@2, the unservable champion, has learned it"
 
 
 def test_beside_a_champion_that_may_not_serve_the_new_task_must_still_gain(rows: Rows, unservable: Version) -> None:

@@ -27,17 +27,17 @@ def _right(count: int, of: int = 100) -> list[float]:
     ],
 )
 def test_one_task_by_its_point_estimate(new: bool, champion: int, candidate: int, passed: bool, reason: str) -> None:
-    judged = compare("a", new=new, champion=_right(champion), candidate=_right(candidate), terms=TERMS)
+    judged = compare("a", new=new, baseline=_right(champion), candidate=_right(candidate), terms=TERMS)
     assert judged.passed is passed
     assert judged.reason.startswith(reason)
 
 
 def test_reasons_carry_the_evidence() -> None:
-    judged = compare("a", new=False, champion=_right(90), candidate=_right(84), terms=TERMS)
+    judged = compare("a", new=False, baseline=_right(90), candidate=_right(84), terms=TERMS)
     assert judged.reason.endswith(
         "; 95% interval -12.1 to -0.8 points, 0 better and 6 worse of 100 items, p = 0.0312 (exact McNemar)"
     )
-    graded = compare("a", new=True, champion=[0.5, 0.25] * 9, candidate=[0.6, 0.2] * 9, terms=TERMS)
+    graded = compare("a", new=True, baseline=[0.5, 0.25] * 9, candidate=[0.6, 0.2] * 9, terms=TERMS)
     assert "9 better and 9 worse of 18 items" in graded.reason
     assert graded.reason.endswith("(paired permutation)")
 
@@ -45,7 +45,7 @@ def test_reasons_carry_the_evidence() -> None:
 @pytest.mark.parametrize("missing", [None, []])
 def test_what_was_not_measured_fails(missing: list[float] | None) -> None:
     for sides in ((missing, [1.0]), ([1.0], missing)):
-        judged = compare("a", new=False, champion=sides[0], candidate=sides[1], terms=TERMS)
+        judged = compare("a", new=False, baseline=sides[0], candidate=sides[1], terms=TERMS)
         assert (judged.passed, judged.evidence, judged.change) == (False, None, None)
         assert judged.reason == "a: no held-out items to check; upload more trajectories of this task"
 
@@ -70,28 +70,28 @@ def test_what_was_not_measured_fails(missing: list[float] | None) -> None:
 )
 def test_rules(rule: str, champion: list[float], candidate: list[float], passed: bool) -> None:
     terms = GateTerms(margin=0.05, rule=rule)
-    judged = compare("a", new=False, champion=champion, candidate=candidate, terms=terms)
+    judged = compare("a", new=False, baseline=champion, candidate=candidate, terms=terms)
     assert judged.passed is passed, judged.reason
 
 
 def test_the_new_task_must_gain_under_every_rule() -> None:
     for rule in ("point", "significant_drop", "non_inferior"):
         terms = GateTerms(margin=0.05, rule=rule)
-        assert compare("a", new=True, champion=_right(10), candidate=_right(11), terms=terms).passed
-        assert not compare("a", new=True, champion=_right(10), candidate=_right(10), terms=terms).passed
+        assert compare("a", new=True, baseline=_right(10), candidate=_right(11), terms=terms).passed
+        assert not compare("a", new=True, baseline=_right(10), candidate=_right(10), terms=terms).passed
 
 
 def test_a_verdict_needs_every_task_and_a_training_that_learned(rows: Rows) -> None:
     rows.task("a")
-    good = compare("a", new=True, champion=_right(10), candidate=_right(90), terms=TERMS)
-    bad = compare("b", new=False, champion=_right(90), candidate=_right(10), terms=TERMS)
+    good = compare("a", new=True, baseline=_right(10), candidate=_right(90), terms=TERMS)
+    bad = compare("b", new=False, baseline=_right(90), candidate=_right(10), terms=TERMS)
 
     def verdict(comparisons: list[Comparison], flags: tuple[str, ...] = ()) -> bool:
         version = rows.version("a", passed=None)
         with transaction(rows.services.sessions) as session:
             version = session.get_one(Version, version.id)
             gate = record_gate(
-                session, version, champion=None, comparisons=comparisons, terms=TERMS, policy="manual", flags=flags
+                session, version, baseline=None, comparisons=comparisons, terms=TERMS, policy="manual", flags=flags
             )
             assert (gate.rule, gate.level, gate.policy) == ("point", 0.05, "manual")
             return gate.passed
@@ -101,7 +101,7 @@ def test_a_verdict_needs_every_task_and_a_training_that_learned(rows: Rows) -> N
     assert not verdict([good], ("no weight changed",))
     assert not verdict([])
     assert (forgot([good]), forgot([good, bad])) == (False, True)
-    assert not forgot([compare("b", new=False, champion=None, candidate=None, terms=TERMS)])
+    assert not forgot([compare("b", new=False, baseline=None, candidate=None, terms=TERMS)])
     with (
         refused_as_immutable("gates"),
         transaction(rows.services.sessions) as session,

@@ -298,7 +298,7 @@ def test_no_job_beside_the_retry_of_its_last_one(rows: Rows) -> None:
     [job_id] = _tick(rows, now + timedelta(hours=1))
     version = rows.version("a", passed=False)
     _send(rows, 20, "parcel")
-    forgotten = compare("b", new=False, champion=[1.0], candidate=[0.0], terms=GateTerms(0.05))
+    forgotten = compare("b", new=False, baseline=[1.0], candidate=[0.0], terms=GateTerms(0.05))
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot", lock=True)
         job, trained = session.get_one(Job, job_id), session.get_one(Version, version.id)

@@ -265,9 +265,9 @@ def _passes(routed: Routed, **params: Any) -> tuple[Version, str]:
         version, best = session.get_one(Version, version.id), champion(session, adapter)
         job, terms = jobs.get_job(session, routed.rows.project_id, version.job_id), GateTerms(margin=0.05)
         job.params = {**job.params, **params}
-        compared = [compare("a", new=True, champion=[0.0], candidate=[1.0], terms=terms)]
+        compared = [compare("a", new=True, baseline=[0.0], candidate=[1.0], terms=terms)]
         gate = record_gate(
-            session, version, champion=best, comparisons=compared, terms=terms, policy=adapter.gate_policy
+            session, version, baseline=best, comparisons=compared, terms=terms, policy=adapter.gate_policy
         )
         return version, follow_up(session, adapter, version, gate, job)
 

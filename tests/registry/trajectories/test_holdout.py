@@ -247,7 +247,7 @@ def test_a_task_that_begins_alike_is_told(rows: Rows) -> None:
     rows.task("short", talks(30, "Begin.", "What?"), shared_turns=9)
     assert _shared_prefix(rows, "short") == (
         "30 of 30 trajectories of task 'short' end within the first 9 assistant turns, which all of its "
-        "conversations are said to share; they are trained on and never held out"
+        "conversations share by its `shared_turns`; they are trained on and never held out"
     )
 
 

@@ -10,7 +10,7 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.gates.verdict import gates_of
 from registry.models import Version
-from registry.versions.ancestry import learned_tasks, lineage, tasks_by_version
+from registry.versions.ancestry import ancestors_and_self, learned_tasks, tasks_by_version
 from registry.versions.records import list_versions
 from tests.query_counts import record_queries
 from tests.registry.conftest import Rows, chats
@@ -36,8 +36,12 @@ def test_tasks_come_in_the_order_they_were_first_learned(rows: Rows) -> None:
         named = {id_: [task.name for task in tasks] for id_, tasks in found.items()}
         assert named == {last.id: ["b", "a", "c"], other.id: ["b", "c"], first.id: ["b"]}
         assert learned_tasks(session, last) == found[last.id]
-        assert [version.number for version in lineage(session, last)] == [1, 2, 4, 5]
-        assert (learned_tasks(session, None), lineage(session, None), tasks_by_version(session, [])) == ([], [], {})
+        assert [version.number for version in ancestors_and_self(session, last)] == [1, 2, 4, 5]
+        assert (learned_tasks(session, None), ancestors_and_self(session, None), tasks_by_version(session, [])) == (
+            [],
+            [],
+            {},
+        )
 
 
 def test_what_goes_on_from_an_imported_version_has_learned_what_that_had(rows: Rows, tmp_path: Path) -> None:
@@ -55,7 +59,7 @@ def test_what_goes_on_from_an_imported_version_has_learned_what_that_had(rows: R
 
 def test_a_long_line_takes_as_many_queries_as_a_short_one(rows: Rows) -> None:
     def read_line(session: Session, version: Version) -> None:
-        for ancestor in lineage(session, version):
+        for ancestor in ancestors_and_self(session, version):
             assert ancestor.dataset.task.name
 
     rows.task("a")

@@ -1,7 +1,7 @@
 """Comparison of two versions."""
 
 from registry.database import transaction
-from registry.gates.comparison import compare_versions, differences
+from registry.gates.side_by_side import compare_versions, differences
 from registry.models import Version
 from tests.registry.conftest import Rows, chats
 from tests.registry.stored_versions import make_stored_version
