@@ -43,6 +43,7 @@ RegistryError
 │   ├── VersionNotServable    archived, withdrawn, or its bytes were purged
 │   ├── LearnedDeleted        an archive of what learned data that was deleted here
 │   └── GateNotPassed         only a version that passed its gate may be promoted
+├── UnreadableRow             stored JSON of a job or a dataset that this release can't read
 └── Unavailable
     ├── NotConfigured         a server URL is missing from the settings
     └── StoreUnavailable      the object store did not answer
@@ -187,6 +188,9 @@ class LearnedDeleted(Forbidden): ...
 
 
 class GateNotPassed(Forbidden): ...
+
+
+class UnreadableRow(RegistryError): ...
 
 
 class Unavailable(RegistryError): ...

@@ -12,7 +12,7 @@ Tests fail as long as a kind lacks its request or its handler. This module knows
 `registry.jobs` reads a job's request.
 
 Stored JSON stays as it was written. A row that was made before a field was known lacks its key: it is read with the
-field's default, and written again it still lacks the key. Keys that no field has are not read.
+field's default, and written again it still lacks the key. Keys that no field has are kept and not read.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,11 +20,20 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
+from registry.errors import UnreadableRow
+
 GOOD_REWARD = 0.5
 """Least reward that counts as a success, where `success` is absent and no other threshold is named."""
 
 
-class JobKind(StrEnum):
+class _StoredText(StrEnum):
+    """Members are shown as their text, also where a validator lists what it expected."""
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class JobKind(_StoredText):
     TRAIN_WEAVER = "train_weaver"
     TRAIN_TRIGGER = "train_trigger"
     EVALUATE = "evaluate"
@@ -36,7 +45,7 @@ BOOKKEEPING = (JobKind.IMPORT,)
 """Kinds whose jobs are finished when they are made: no worker runs them."""
 
 
-class Method(StrEnum):
+class Method(_StoredText):
     """How a weaver is trained."""
 
     SFT = "sft"
@@ -64,15 +73,24 @@ class StoredJson:
     """Keys that are left out as long as their field has its default: those that the stored object lacked. None for a
     new object, which leaves out `OPTIONAL`."""
 
+    unknown: Mapping[str, Any] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
+    """What stands under keys that no field has, as another release may have written: it is kept, and not read."""
+
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Raises ValueError: a key that has no default is missing, or a value is none of the field's."""
-        names = {each.name for each in fields(cls)} - {"absent"}
-        read = {name: cls.READERS[name](value) if name in cls.READERS else value for name, value in stored.items()}
+        """Raises UnreadableRow: a key that has no default is missing, or a value is none of the field's."""
+        names = {each.name for each in fields(cls)} - _OF_STORAGE
+        read: dict[str, Any] = {}
+        for name in names & stored.keys():
+            try:
+                read[name] = cls.READERS[name](stored[name]) if name in cls.READERS else stored[name]
+            except (TypeError, ValueError, AttributeError) as error:
+                raise UnreadableRow(f"{cls.__name__}: {name} is {stored[name]!r}: {error}") from error
+        unknown = {name: value for name, value in stored.items() if name not in names}
         try:
-            return cls(**{name: read[name] for name in names & read.keys()}, absent=frozenset(names - read.keys()))
+            return cls(**read, absent=frozenset(names - read.keys()), unknown=unknown)
         except TypeError as error:
-            raise ValueError(f"a stored {cls.__name__} has the keys {sorted(stored)}: {error}") from error
+            raise UnreadableRow(f"{cls.__name__}: the keys are {sorted(stored)}: {error}") from error
 
     def changed(self, **values: Any) -> Self:
         """A copy with other values of these fields, which are written even where they have their default."""
@@ -84,8 +102,12 @@ class StoredJson:
         return {
             each.name: _plain(getattr(self, each.name))
             for each in fields(self)
-            if each.name != "absent" and not (each.name in absent and getattr(self, each.name) == _default(each))
-        }
+            if each.name not in _OF_STORAGE and not (each.name in absent and getattr(self, each.name) == _default(each))
+        } | dict(self.unknown)
+
+
+_OF_STORAGE = frozenset({"absent", "unknown"})
+"""Fields of a stored object that are no keys of its own."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +119,22 @@ class PlayedEnvironment(StoredJson):
     options: dict[str, Any]
     items: int
     """Number of items to draw."""
+
+
+def _number(stored: Any) -> int:
+    if not isinstance(stored, int) or isinstance(stored, bool):
+        raise ValueError("expected a whole number")
+    return stored
+
+
+def _number_or_none(stored: Any) -> int | None:
+    return None if stored is None else _number(stored)
+
+
+def _texts(stored: Any) -> tuple[str, ...]:
+    if not isinstance(stored, list) or not all(isinstance(text, str) for text in stored):
+        raise ValueError("expected a list of texts")
+    return tuple(stored)
 
 
 def _environment(stored: Mapping[str, Any] | None) -> PlayedEnvironment | None:
@@ -112,7 +150,10 @@ class TrainWeaver(StoredJson):
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
         "method": Method,
         "environment": _environment,
-        "insights": tuple,
+        "insights": _texts,
+        "parent": _number_or_none,
+        "replaces": _number_or_none,
+        "retry_of": _number_or_none,
     }
 
     task: str
@@ -146,7 +187,12 @@ class TrainTrigger(StoredJson):
 
     kind: ClassVar[JobKind] = JobKind.TRAIN_TRIGGER
     OPTIONAL = frozenset({"environment", "task", "replaces"})
-    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"tasks": tuple, "environment": _environment}
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "tasks": _texts,
+        "environment": _environment,
+        "parent": _number_or_none,
+        "replaces": _number_or_none,
+    }
 
     tasks: tuple[str, ...]
     """Names of the tasks to play."""
@@ -173,6 +219,7 @@ class Evaluate(StoredJson):
     """Score a version on the suites of what it has learned."""
 
     kind: ClassVar[JobKind] = JobKind.EVALUATE
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"version": _number}
 
     version: int
 
@@ -186,6 +233,7 @@ class CheckImport(StoredJson):
     """Let this installation's gate judge a version that another one trained."""
 
     kind: ClassVar[JobKind] = JobKind.CHECK_IMPORT
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"version": _number}
 
     version: int
     promote: bool = True
@@ -222,8 +270,28 @@ TRAININGS = (JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER)
 
 
 def read_request(kind: str, params: Mapping[str, Any]) -> JobRequest:
-    """Raises ValueError: an unknown kind, or as `from_json`."""
+    """Raises UnreadableRow: an unknown kind, or as `from_json`."""
+    if kind not in REQUESTS:
+        raise UnreadableRow(f"the kind is {kind!r}; expected one of {', '.join(sorted(REQUESTS))}")
     return REQUESTS[JobKind(kind)].from_json(params)
+
+
+def version_named(kind: str, params: Mapping[str, Any]) -> int | None:
+    """Number of the version that a job needs, also of one that this release can't read, which may still hold it.
+
+    So that a job of another release stops neither a deletion nor retention.
+    """
+    try:
+        return read_request(kind, params).version_needed
+    except UnreadableRow:
+        named = params.get("parent", params.get("version"))
+        return named if isinstance(named, int) else None
+
+
+def replaced_named(params: Mapping[str, Any]) -> int | None:
+    """Number of the version that the job's version is trained anew for, without deleted data; None if for none."""
+    named = params.get("replaces")
+    return named if isinstance(named, int) else None
 
 
 def _default(each: "Field[Any]") -> Any:

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from registry.errors import JobNotFound, JobStateConflict
-from registry.job_requests import AnyTraining, JobRequest, read_request
+from registry.errors import JobNotFound, JobStateConflict, UnreadableRow
+from registry.job_requests import AnyTraining, JobRequest, read_request, replaced_named, version_named
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 
 LIVE = ("queued", "running")
@@ -43,6 +43,15 @@ def request_as(job: Job, expected: type[RequestT]) -> RequestT:
     return request
 
 
+def training_of(job: Job) -> AnyTraining | None:
+    """The request of a training; None for a job of another kind, or one that this release can't read."""
+    try:
+        request = request_of(job)
+    except UnreadableRow:
+        return None
+    return request if isinstance(request, AnyTraining) else None
+
+
 def adapter_of(job: Job) -> Adapter:
     """The adapter of a job of a kind that needs one."""
     if job.adapter is None:
@@ -52,8 +61,12 @@ def adapter_of(job: Job) -> Adapter:
 
 def replaced_number(job: Job) -> int | None:
     """Number of the version that the job's version is trained anew for, without deleted data."""
-    request = request_of(job)
-    return request.replaces if isinstance(request, AnyTraining) else None
+    return replaced_named(job.params)
+
+
+def version_needed(job: Job) -> int | None:
+    """Number of the version that the job reads, also of a job that this release can't read otherwise."""
+    return version_named(job.kind, job.params)
 
 
 def may_promote() -> ColumnElement[bool]:

@@ -66,7 +66,8 @@ def run(services: Services, handlers: Mapping[JobKind, Handler], job_id: uuid.UU
         if attempt is None:
             return
         job = session.get_one(Job, job_id)
-        kind = JobKind(job.kind)
+        kind = job.kind
+        handler = next((handler for known, handler in handlers.items() if known == kind), None)
         jobs.add_event(session, job_id, "info", "started", {"worker": worker, "attempt": attempt})
     with structlog.contextvars.bound_contextvars(job=str(job_id), attempt=attempt):
         stop = threading.Event()
@@ -75,7 +76,12 @@ def run(services: Services, handlers: Mapping[JobKind, Handler], job_id: uuid.UU
         )
         heart.start()
         try:
-            _work(Running(services, job_id, attempt, stop), handlers[kind])
+            running = Running(services, job_id, attempt, stop)
+            if handler is None:
+                expected = ", ".join(sorted(handlers))
+                _end(running, "failed", error=f"this worker knows no job of kind {kind!r}; expected one of {expected}")
+            else:
+                _work(running, handler)
         finally:
             stop.set()
             heart.join()

@@ -35,10 +35,15 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 
 
 @with_settings
-class AdapterIn(Strict):
+class _NewAdapter(Strict):
+    """What stands in front of the settings: the hash that knows a repeated request by its body has this order."""
+
     name: str
     description: Annotated[str, Field(max_length=2000)] = ""
     strategy: str = "replay"
+
+
+class AdapterIn(_NewAdapter):
     memory: Annotated[dict[str, Any], Field(default_factory=dict, description="Fields of MemoryConfig: latents, ...")]
 
 

@@ -21,6 +21,7 @@ STATUS: dict[type[Exception], int] = {
     registry_errors.Invalid: 422,
     registry_errors.Forbidden: 403,
     registry_errors.UnknownKey: 401,
+    registry_errors.UnreadableRow: 500,
     registry_errors.Unavailable: 503,
     memgen_errors.MemgenError: 500,
     memgen_errors.ModelError: 500,

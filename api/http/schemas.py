@@ -27,6 +27,11 @@ def with_settings(model: type[ModelT]) -> type[ModelT]:
     return _with_settings(model, lambda setting: (setting.type, setting.default))
 
 
+def with_required_settings(model: type[ModelT]) -> type[ModelT]:
+    """Class decorator: as `with_settings`, but without defaults, for a reply, which always has them all."""
+    return _with_settings(model, lambda setting: (setting.type, ...))
+
+
 def with_optional_settings(model: type[ModelT]) -> type[ModelT]:
     """Class decorator: as `with_settings`, but every setting may be left out or null, for a change of some of them."""
     return _with_settings(model, lambda setting: (setting.type | None, None))
@@ -40,7 +45,7 @@ def _with_settings(model: type[ModelT], typed: Callable[[Any], tuple[Any, Any]])
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=model.__module__, **added)
 
 
-@with_settings
+@with_required_settings
 class AdapterOut(BaseModel):
     name: str
     description: str

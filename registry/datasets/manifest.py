@@ -68,7 +68,7 @@ class Manifest(StoredJson):
 
 
 def manifest_of(dataset: Dataset) -> Manifest:
-    """Raises ValueError for the manifest of an imported version, if another kind of installation wrote it."""
+    """Raises UnreadableRow for the manifest of an imported version, if another kind of installation wrote it."""
     return Manifest.from_json(dataset.manifest)
 
 

@@ -220,15 +220,13 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
         jobs.request_cancel(session, job.project_id, job.id)
     except JobStateConflict:
         return None
-    request = jobs.request_of(job)
-    if not isinstance(request, AnyTraining):
-        raise RuntimeError(f"job {job.id} of kind {job.kind} begins anew; expected a training")
-    if policy != "keep" and job.adapter_id is not None:
+    request = jobs.training_of(job)
+    if request is not None and policy != "keep" and job.adapter_id is not None:
         request = request.changed(parent=_unaffected(session, affected, job.adapter_id, request.parent))
     refusal = _refusal(session, job, request)
-    if refusal is not None:
+    if request is None or refusal is not None:
         jobs.add_event(session, job.id, "warning", f"its data was deleted; it does not begin anew: {refusal}")
-        stop_chain(session, job, refusal)
+        stop_chain(session, job, str(refusal))
         return None
     replacement = jobs.replace_job(session, job, request)
     jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")
@@ -236,8 +234,10 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
     return replacement.id
 
 
-def _refusal(session: Session, job: Job, request: AnyTraining) -> str | None:
+def _refusal(session: Session, job: Job, request: AnyTraining | None) -> str | None:
     """Why the training can't go on from its parent, or from nothing."""
+    if request is None:
+        return "this release can't read what it was to train"
     if job.adapter is None or not request.parent:
         return "no version is left whose trigger it could train" if isinstance(request, TrainTrigger) else None
     return why_not_parent(session, get_version(session, job.adapter, request.parent))

@@ -178,10 +178,16 @@ def _untouched(session: Session, project_id: uuid.UUID, dataset_ids: Collection[
 def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
     """Blank answers to deleted prompts, and withdraw versions, that running jobs have recorded since the deletion."""
     deletion = session.get_one(Deletion, deletion_id)
+    datasets = session.scalars(
+        select(DeletionDataset.dataset_id).where(DeletionDataset.deletion_id == deletion_id)
+    ).all()
+    if deletion.policy == "withdraw":
+        # Whoever promotes asks first, under this lock, whether a version may serve.
+        adapters = {version.adapter_id for version in versions_touched(session, datasets)}
+        session.scalars(select(Adapter).where(Adapter.id.in_(adapters)).order_by(Adapter.id).with_for_update()).all()
     blank_missing_answers(session, deletion.project_id)
     if deletion.policy == "withdraw":
-        datasets = select(DeletionDataset.dataset_id).where(DeletionDataset.deletion_id == deletion_id)
-        for version in versions_touched(session, session.scalars(datasets).all()):
+        for version in versions_touched(session, datasets):
             evidence = {"deletion": str(deletion.id)}
             withdraw(session, version, actor=deletion.actor, reason=deletion.reason, evidence=evidence)
 

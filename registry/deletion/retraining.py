@@ -139,9 +139,9 @@ def _chains(session: Session, affected: Sequence[Version], affected_ids: set[uui
 def _params(session: Session, version: Version) -> JsonObject:
     """The request of the version's own job. `champion` moves only for a version that had it."""
     task = version.dataset.task.name
-    original = jobs.request_of(session.get_one(Job, version.job_id))
-    if not isinstance(original, AnyTraining):
-        # Another installation trained the version: here it is trained by the defaults.
+    original = jobs.training_of(session.get_one(Job, version.job_id))
+    if original is None:
+        # Another installation or release trained the version: here it is trained by the defaults.
         original = TrainWeaver.from_json({"task": task})
     promote = CHAMPION in serving_of(session, [version.id])[version.id].aliases
     request = original.changed(task=task, promote=promote, replaces=version.number)

@@ -22,6 +22,7 @@ from sqlalchemy import Text, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import canonical_json, parse_json
 from registry.models import Task, Trajectory
 from registry.trajectories.conversations import last_supervised
@@ -41,7 +42,10 @@ def beginning_hash(messages: list[dict[str, Any]], shared_turns: int = 0) -> str
         return None
     beginning = [_read_by_model(message) for message in messages[:first]]
     # Do not remove the null: the hashes of stored rows include it.
-    return hashlib.sha256(canonical_json([beginning, None])).hexdigest()
+    try:
+        return hashlib.sha256(canonical_json([beginning, None])).hexdigest()
+    except InvalidJson as error:  # calls' arguments that are just deep enough to be stored are too deep in here
+        raise InvalidTrajectory(error.code, str(error)) from error
 
 
 def first_answer(messages: Sequence[Mapping[str, Any]], shared_turns: int) -> int | None:

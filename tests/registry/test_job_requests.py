@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from registry.errors import UnreadableRow
 from registry.job_requests import (
     BOOKKEEPING,
     REQUESTS,
@@ -21,6 +22,8 @@ from registry.job_requests import (
     TrainTrigger,
     TrainWeaver,
     read_request,
+    replaced_named,
+    version_named,
 )
 
 ENVIRONMENT = {"name": "textworld", "options": {"level": 1}, "items": 8}
@@ -113,14 +116,42 @@ def test_what_is_changed_is_written_even_as_the_default() -> None:
 @pytest.mark.parametrize(
     ("kind", "params", "message"),
     [
-        ("train_weaver", {"parent": 1}, r"a stored TrainWeaver has the keys \['parent'\].*'task'"),
-        ("train_weaver", {"task": "a", "method": "dpo"}, "'dpo' is not a valid Method"),
-        ("bake", {}, "'bake' is not a valid JobKind"),
+        ("train_weaver", {"parent": 1}, r"TrainWeaver: the keys are \['parent'\].*'task'"),
+        ("train_weaver", {"task": "a", "method": "dpo"}, "method is 'dpo'"),
+        ("train_weaver", {"task": "a", "insights": None}, "insights is None"),
+        ("train_weaver", {"task": "a", "insights": "Be brief."}, "insights is 'Be brief.'"),
+        ("train_weaver", {"task": "a", "parent": "1"}, "parent is '1'"),
+        ("train_weaver", {"task": "a", "environment": "textworld"}, "environment is 'textworld'"),
+        ("train_weaver", {"task": "a", "environment": {"name": "textworld"}}, "PlayedEnvironment: the keys are"),
+        ("train_trigger", {"tasks": None}, "tasks is None"),
+        ("evaluate", {"version": None}, "version is None"),
+        ("bake", {}, "the kind is 'bake'; expected one of check_import"),
     ],
 )
 def test_what_was_never_stored_so_is_refused(kind: str, params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UnreadableRow, match=message):
         read_request(kind, params)
+
+
+def test_a_key_of_another_release_is_kept_and_not_read() -> None:
+    old = read_request("train_weaver", {"task": "a", "start_from": "b"})
+    assert old == TrainWeaver("a")
+    assert isinstance(old, TrainWeaver)
+    assert old.changed(replay_share=0.6).to_json() == {"task": "a", "start_from": "b", "replay_share": 0.6}
+
+
+def test_a_null_is_no_number() -> None:
+    stored = {"task": "a", "replaces": None, "retry_of": None, "replay_share": None}
+    read = read_request("train_weaver", stored)
+    assert isinstance(read, TrainWeaver)
+    assert (read.replaces, read.retry_of, read.replay_share, read.to_json()) == (None, None, None, stored)
+
+
+def test_what_a_job_holds_is_known_also_if_it_can_not_be_read() -> None:
+    assert version_named("bake", {"parent": 2}) == version_named("bake", {"version": 2}) == 2
+    assert version_named("train_weaver", {"task": "a", "method": "dpo", "parent": 3}) == 3
+    assert version_named("bake", {}) is version_named("bake", {"parent": "x"}) is None
+    assert (replaced_named({"replaces": 4}), replaced_named({"replaces": None}), replaced_named({})) == (4, None, None)
 
 
 def test_every_kind_has_its_request() -> None:

@@ -402,3 +402,24 @@ def test_an_import_of_conversations_that_open_alike_warns(client: TestClient) ->
     assert 0 < report["held_out"] < 20
     for wrong in (-1, 1001, "1", None):
         assert client.post("/v1/tasks", json={"name": "wrong", "shared_turns": wrong}).status_code == 422
+
+
+def test_arguments_that_are_too_deep_beside_their_beginning_refuse_one_line_and_not_the_file(
+    client: TestClient,
+) -> None:
+    """What is stored is deep enough already; the hash of a beginning puts it five levels deeper."""
+    assert (
+        client.post("/v1/tasks", json={"name": "deep", "grader": {"kind": "exact"}, "shared_turns": 1}).status_code
+        == 201
+    )
+    arguments = json.loads("[" * 96 + "]" * 96)
+    call = {"id": "c", "type": "function", "function": {"name": "go", "arguments": json.dumps({"to": arguments})}}
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "there"},
+        {"role": "assistant", "content": "b"},
+    ]
+    report = send(client, jsonl(*good(2), line({"messages": messages})), task="deep")
+    assert outcome(report) == (2, 0, 1)
+    assert report["refused_by_code"] == {"too_deep": 1}

@@ -1,5 +1,6 @@
 """Idempotency-Keys belong to a route, whatever its schemas are called; replies of the release before still count."""
 
+import json
 import uuid
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.endpoints.adapters import AdapterIn
 from api.http.idempotency import FORMER_NAMES
 from registry.database import transaction
 from registry.models import IdempotentReply, Job
@@ -77,3 +79,12 @@ def test_the_names_of_routes_in_stored_replies(client: TestClient) -> None:
         "POST /v1/schedules",
     }
     assert set(FORMER_NAMES) == taking
+
+
+def test_the_hash_of_a_new_adapter_is_that_of_the_release_before() -> None:
+    """A reply that it stored is returned only to the same hash, which is made of the body's fields in this order."""
+    body = AdapterIn.model_validate({"name": "bot", "memory": {"latents": 4}})
+    assert list(json.loads(body.model_dump_json())) == [
+        *("name", "description", "strategy", "replay_share", "gate_margin", "gate_rule", "gate_level", "gate_policy"),
+        *("canary_share", "canary_promotion", "canary_margin", "retry_replay_share", "memory"),
+    ]
