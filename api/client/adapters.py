@@ -28,6 +28,6 @@ class Adapters(Noun):
         """Who changed which settings, oldest first."""
         return self._connection.data(f"{adapter_path(name)}/changes")
 
-    def scores(self, name: str) -> JsonObject:
+    def scores(self, adapter: str) -> JsonObject:
         """R with ACC, BWT, FWT and forgetting."""
-        return self._connection.send("GET", f"{adapter_path(name)}/scores")
+        return self._connection.send("GET", f"{adapter_path(adapter)}/scores")

@@ -76,7 +76,8 @@ class FlatNames:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name not in NEW_NAMES:
+            # A noun of the same name is set when the client is made: before that there is nothing to lead to.
+            if name not in NEW_NAMES or NEW_NAMES[name].partition(".")[0] == name:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             _warn(name)
             return attrgetter(NEW_NAMES[name])(self)

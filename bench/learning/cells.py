@@ -120,7 +120,16 @@ class Cells:
 
 
 def stored_plans(results: Path = RESULTS) -> dict[str, LearningPlan]:
-    """Plans with results by digest, the one with most scores first."""
+    """Plans with results by digest, the one with most scores first.
+
+    Raises:
+        ArtifactMismatch: a plan's results are in a folder with a file a cell, as releases before this one wrote them.
+    """
+    if former := sorted(path.parent.name for path in results.glob("*/plan.json")):
+        raise ArtifactMismatch(
+            f"{results} has results of {', '.join(former)} with a file a cell, as an older release wrote; expected "
+            "one packed file a plan. Write their report with that release, or move the folders away"
+        )
     packs = {path.name.removesuffix(_SUFFIX): Pack(path) for path in results.glob(f"*{_SUFFIX}")}
     found = {digest: noted["plan"] for digest, pack in packs.items() if (noted := pack.get("plan")) is not None}
     scores = {digest: sum("scores/" in key for key in packs[digest]) for digest in found}

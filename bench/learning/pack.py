@@ -5,7 +5,8 @@ of one key the last holds, and `null` means that there is none. An append is one
 lock of the file and synced to disk before the lock is released. What a process left half written is a torn last member:
 readers pass over it and say so, the next append cuts it off.
 
-Knows nothing of plans, systems or scores. Locks are `flock`s: all processes must be on one machine.
+Knows nothing of plans, systems or scores. Locks are `flock`s: all processes must be on one machine. Two branches that
+both append conflict in git; `cat ours theirs` is a file that holds what both have, for members may follow each other.
 """
 
 import fcntl
@@ -27,7 +28,7 @@ _Stamp = tuple[int, int, int, int]
 
 
 class DamagedPack(RuntimeError):
-    """A member that is not the last can't be read."""
+    """Something can't be read, and it is more than what one append may leave half written."""
 
 
 class Pack:
@@ -191,7 +192,7 @@ def _members(data: bytes, path: Path) -> tuple[list[bytes], int]:
     """(contents of the whole members, the byte behind the last of them).
 
     Raises:
-        DamagedPack: what follows them is not only the rest of a torn append, for behind it stands a whole member.
+        DamagedPack: what follows them is not only the rest of one torn append.
     """
     contents, end = [], 0
     while end < len(data) and (found := _member(data, end)) is not None:
@@ -205,7 +206,27 @@ def _members(data: bytes, path: Path) -> tuple[list[bytes], int]:
                 "file from git, or cut those bytes out"
             )
         at = data.find(_MAGIC, at + 1)
+    if end < len(data) and not _is_torn(data[end:]):
+        raise DamagedPack(
+            f"{path} can't be read from byte {end} on, and that is more than one append may leave half written. Take "
+            "the file from git; nothing was cut off"
+        )
     return contents, end
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether it is what a killed append or a lost power supply leaves: zeros, or the beginning of one line's member.
+
+    What stands in a compacted file, many lines in one member, is never taken for it.
+    """
+    begun = rest.rstrip(b"\0")
+    if not begun.startswith(_MAGIC[: len(begun)]):
+        return False
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        return unpacker.decompress(begun).count(b"\n") <= 1 and not unpacker.unused_data
+    except zlib.error:
+        return False
 
 
 def _member(data: bytes, start: int) -> tuple[bytes, int] | None:

@@ -62,7 +62,7 @@ def run_steps(learner: Learner[BatchT, StepReportT], steps: int, control: RunCon
     Raises:
         Cancelled: `control.should_stop` returned true, or `collect` raised it. The state of the last whole step is
             saved.
-        ArtifactCorrupt: the saved state is of another kind of run.
+        ArtifactCorrupt: the saved state can't be read.
     """
     if state := control.saved_state:
         learner.resume(state)

@@ -52,9 +52,9 @@ def make_version(session: Session, adapter: Adapter, task: Task, job: Job | None
 
 def make_gate(session: Session, version: Version, task: Task, *, before: float, after: float) -> Gate:
     terms = GateTerms(margin=0.05)
-    comparison = compare(task.name, new=True, champion=[before], candidate=[after], terms=terms)
+    comparison = compare(task.name, new=True, baseline=[before], candidate=[after], terms=terms)
     return record_gate(
-        session, version, champion=None, comparisons=[comparison], terms=terms, policy=version.adapter.gate_policy
+        session, version, baseline=None, comparisons=[comparison], terms=terms, policy=version.adapter.gate_policy
     )
 
 

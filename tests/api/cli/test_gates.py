@@ -57,10 +57,10 @@ def bot(api_url: str, services: Services, project_id: uuid.UUID) -> None:
             who = subject_of(adapter, subject)
             record_evaluation(session, who, suite.id, score=right / suite.items, items=answers, seconds=0.1)
         terms = GateTerms.of(adapter)
-        found = judge(session, version, champion=best, terms=terms, suites={task.id: suite.id})
-        record_gate(session, version, champion=best, comparisons=found, terms=terms, policy="manual")
+        found = judge(session, version, baseline=best, terms=terms, suites={task.id: suite.id})
+        record_gate(session, version, baseline=best, comparisons=found, terms=terms, policy="manual")
         last = make_version(session, adapter, task)
-        record_gate(session, last, champion=best, comparisons=found, terms=terms, policy="manual")
+        record_gate(session, last, baseline=best, comparisons=found, terms=terms, policy="manual")
 
 
 def test_a_verdict_is_audited_item_by_item(bot: None) -> None:

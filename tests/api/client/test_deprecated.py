@@ -76,3 +76,8 @@ def test_the_class_of_updates_has_its_old_name() -> None:
         found = getattr(api.client, "Update")  # noqa: B009 - typed code does not see it
     assert found is api.client.JobUpdate
     assert len(warned) == 1
+
+
+@pytest.mark.parametrize("name", ["versions", "jobs", "list_tasks_"])
+def test_a_client_that_is_not_made_yet_has_no_nouns(name: str) -> None:
+    assert not hasattr(Client.__new__(Client), name)

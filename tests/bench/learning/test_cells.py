@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.learning.cells import Cells
+from bench.learning.cells import Cells, stored_plans
 from bench.learning.systems import LORA, MEMORY, SFT, BareBase, Link, Trained
 from bench.learning.training import Workplace
 from memgen.errors import ArtifactMismatch
@@ -83,3 +83,10 @@ def test_a_note_says_when_and_by_which_code(tmp_path: Path) -> None:
     cells.note_scores(BareBase(), "yes-no", {"score": 0.5})
     assert set(cells.made) == {"date", "commit"}
     assert len(cells.made["date"]) == len("2026-01-31")
+
+
+def test_results_of_the_layout_before_are_refused_with_words(tmp_path: Path) -> None:
+    (tmp_path / "c0ffee").mkdir()
+    (tmp_path / "c0ffee" / "plan.json").write_text("{}")
+    with pytest.raises(ArtifactMismatch, match="c0ffee with a file a cell"):
+        stored_plans(tmp_path)

@@ -183,3 +183,24 @@ def test_damage_before_the_end_is_an_error_and_nothing_is_cut(tmp_path: Path) ->
         with pytest.raises(DamagedPack, match="can't be read at byte"):
             use()
     assert pack.path.read_bytes() == data
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut short", "no gzip", "flipped at its first line"])
+def test_a_compacted_file_that_is_damaged_is_an_error_and_nothing_is_cut(tmp_path: Path, damage: str) -> None:
+    """Its lines are one member: taken for a torn append, all of them would be cut off by the next one."""
+    pack = Pack(tmp_path / "pack.gz")
+    for number in range(50):
+        pack.put(str(number), [number / 7])
+    pack.compact()
+    data = bytearray(pack.path.read_bytes())
+    if damage == "cut short":
+        del data[-10:]
+    elif damage == "no gzip":
+        data[:] = b"version https://git-lfs.github.com/spec/v1"
+    else:
+        data[20 if "first" in damage else len(data) // 2] ^= 0x10
+    pack.path.write_bytes(data)
+    for use in (Pack(pack.path), pack):
+        with pytest.raises(DamagedPack, match=r"can't be read from byte 0"):
+            use.put("new", 1)
+    assert pack.path.read_bytes() == data
