@@ -13,6 +13,7 @@ from memgen.config import GrpoConfig
 from memgen.errors import ConfigError
 from memgen.training.examples import build_examples
 from memgen.training.reward.recorded_groups import groups_of_trajectories
+from memgen.training.several_devices import Training
 from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
 from memgen.training.weaver.grpo_run import GrpoReport, GrpoStep
 from registry.datasets import reward_snapshots
@@ -105,15 +106,7 @@ def _train_played(
     # The weaver learns where it will be woven: at every point, as long as no trigger knows better.
     model.host.memories[workspace.memory].weave_until_trigger_is_trained()
     training = partial(train_weaver_grpo, items=items, config=config, task=manifest.task)
-    return train_watched(
-        running,
-        model,
-        workspace.memory,
-        training,
-        checkpoint,
-        devices=config.devices,
-        on_step=partial(on_step, running),
-    )
+    return _watched(running, model, config, training, workspace, checkpoint)
 
 
 def _train_recorded(
@@ -146,6 +139,17 @@ def _train_recorded(
         },
     )
     training = partial(train_weaver_on_groups, groups=recorded.groups, config=config)
+    return _watched(running, model, config, training, workspace, checkpoint)
+
+
+def _watched(
+    running: Running,
+    model: Model,
+    config: GrpoConfig,
+    training: Training[GrpoReport],
+    workspace: Workspace,
+    checkpoint: Checkpoint,
+) -> GrpoReport:
     return train_watched(
         running,
         model,
