@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from api.http.json_object import JsonObject
 from api.inference.tickets import Finished
-from memgen.text.chat import parse_answer
+from memgen.text.answers import parse_answer
 from registry.serving.resolution import Resolution
 
 

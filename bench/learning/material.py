@@ -19,7 +19,8 @@ from memgen.errors import NothingToTrain
 from memgen.experience.pool import Experience, past_trajectory
 from memgen.tasks.catalogue import make_task
 from memgen.tasks.task import Task, TaskItem
-from memgen.text.chat import Answer, ChatMessage, message_calls, message_text, render_answer, render_prompt, tokenize
+from memgen.text.answers import Answer, ChatMessage, message_calls, message_text
+from memgen.text.chat import render_answer, render_prompt, tokenize
 from memgen.training.examples import Example, ExampleSet, build_examples
 
 VALIDATION = "validation"

@@ -9,7 +9,7 @@ from bench.learning.systems import FewShot, Retrieval
 from memgen.experience.pool import question_of
 from memgen.experience.retrieval import Query, Retriever
 from memgen.tasks.task import Environment, Observation, TaskItem
-from memgen.text.chat import Answer, ChatMessage
+from memgen.text.answers import Answer, ChatMessage
 
 Messages = Sequence[ChatMessage]
 Prompting = Callable[[Messages], list[ChatMessage]]

@@ -15,7 +15,7 @@ from memgen.backbone.prompt_cache import PromptCache
 from memgen.evaluation.episodes import score_task
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 
 BATCH = 32
 _EXAMPLES = 5

@@ -31,7 +31,8 @@ from memgen.generation.requests import GenerationRequest
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
-from memgen.text.chat import parse_answer, render_prompt, tokenize
+from memgen.text.answers import parse_answer
+from memgen.text.chat import render_prompt, tokenize
 from memgen.training.batches import batch_of_step
 from memgen.training.examples import Example, ExampleSet, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll

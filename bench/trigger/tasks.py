@@ -22,7 +22,8 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import Answer, message_text, render_prompt, tokenize
+from memgen.text.answers import Answer, message_text
+from memgen.text.chat import render_prompt, tokenize
 
 NEW_TOKENS = 40
 SEEN_CALLS = ("set_timer", "send")

@@ -14,7 +14,8 @@ from memgen.generation.requests import GenerationRequest, check_fits
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import LIKELIHOOD, Reference, make_grader
-from memgen.text.chat import parse_answer, render_answer, render_prompt, tokenize
+from memgen.text.answers import parse_answer
+from memgen.text.chat import render_answer, render_prompt, tokenize
 from memgen.training.examples import Example
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example

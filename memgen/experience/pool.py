@@ -21,7 +21,7 @@ from torch import Tensor
 from memgen.backbone.loading import Backbone
 from memgen.checked_files import check_files, read_tensors, write_manifest
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ConfigError
-from memgen.text.chat import ChatMessage, call_text, message_calls, message_text
+from memgen.text.answers import ChatMessage, call_text, message_calls, message_text
 
 FORMAT = 1
 

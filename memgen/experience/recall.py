@@ -14,7 +14,7 @@ from memgen.config import MemoryConfig
 from memgen.experience.cue import NO_CUE, Cue, render_cue
 from memgen.experience.pool import Entry, Experience, Insight, PastTrajectory, merged_insights, question_of
 from memgen.experience.retrieval import Hit, Query, Retriever, with_states
-from memgen.text.chat import ChatMessage
+from memgen.text.answers import ChatMessage
 
 MOST_ENTRIES = 5_000
 """Trajectories that a memory keeps at most, the last ones: requests wait for one another's searches."""

@@ -14,7 +14,8 @@ from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
-from memgen.text.chat import ChatMessage, answer_message, parse_answer, render_prompt, tokenize
+from memgen.text.answers import ChatMessage, answer_message, parse_answer
+from memgen.text.chat import render_prompt, tokenize
 
 DONE = "done"
 """The environment ended the episode."""

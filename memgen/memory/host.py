@@ -9,7 +9,7 @@ from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 from memgen.experience.cue import NO_CUE, Cue
 from memgen.memory.weights import Memory
-from memgen.text.chat import ChatMessage
+from memgen.text.answers import ChatMessage
 
 
 class AdapterHost:

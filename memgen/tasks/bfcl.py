@@ -15,7 +15,7 @@ from memgen.tasks.function_calls import call_matches
 from memgen.tasks.graders import Reference, make_grader
 from memgen.tasks.row_task import DataRow, RowTask, split_by_question
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import message_text
+from memgen.text.answers import message_text
 
 CATEGORIES = ("simple_python", "live_simple", "multiple", "live_multiple")
 _JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}

@@ -17,7 +17,7 @@ from memgen.tasks.grader_options import check_options
 from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.patterns import BoundedPattern
 from memgen.tasks.sandbox import Limits, run_tests
-from memgen.text.chat import Answer, message_calls, message_text
+from memgen.text.answers import Answer, message_calls, message_text
 
 LIKELIHOOD = "likelihood"
 _MAX_CODE_SECONDS = 120.0

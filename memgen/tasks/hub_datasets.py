@@ -19,7 +19,7 @@ from memgen.tasks.recorded import RecordedConversation
 from memgen.tasks.row_task import DataRow, Rows, RowTask, Side, keep_split, split_by_question
 from memgen.tasks.split import question_digest
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import ChatMessage
+from memgen.text.answers import ChatMessage
 
 _CALCULATOR = re.compile(r"<<[^>]*>>")
 _GPQA_ANSWERS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")

@@ -17,7 +17,7 @@ from memgen.tasks.graders import Reference
 from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.split import is_held_out, question_digest
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 
 _HELD_OUT_SEED = 2**40
 _SEEDS_APART = 2**20

@@ -11,7 +11,7 @@ from typing import Any
 
 from memgen.errors import ConfigError
 from memgen.tasks.task import Observation
-from memgen.text.chat import Answer, ChatMessage, message_text
+from memgen.text.answers import Answer, ChatMessage, message_text
 
 _ACTION = re.compile(r"^\s*action\s*:\s*(.*\S)", re.IGNORECASE | re.MULTILINE)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from memgen.tasks.graders import Grader, Reference
-from memgen.text.chat import Answer, ChatMessage
+from memgen.text.answers import Answer, ChatMessage
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.tasks.split import is_held_out
 from memgen.tasks.task import Observation
-from memgen.text.chat import Answer, ChatMessage
+from memgen.text.answers import Answer, ChatMessage
 
 _HELD_OUT_ONE_IN = 3
 _SYSTEM = "You play a text game. Reach the goal. Answer with one command."

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from memgen.errors import Cancelled
 from memgen.tasks.environments import open_environment
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 from registry import jobs
 from registry.database import transaction
 from registry.datasets.manifest import JudgingTask, Manifest

@@ -20,7 +20,7 @@ from api.client.client import Client
 from api.http.json_object import JsonObject
 from api.local.control import down, status, up
 from memgen.tasks.graders import Grader, Reference, make_grader
-from memgen.text.chat import Answer, message_calls, message_text
+from memgen.text.answers import Answer, message_calls, message_text
 from registry.settings import Settings, load_settings
 from registry.wiring import configured
 

@@ -46,7 +46,7 @@ from memgen.generation.requests import GenerationRequest
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import Observation
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 from tests.bench.learning.tiny_plan import PLAN, TASKS
 
 

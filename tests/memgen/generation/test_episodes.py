@@ -13,7 +13,8 @@ from memgen.generation.episodes import Episode, PlaySettings, play
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import Observation
-from memgen.text.chat import Answer, ChatMessage, parse_answer, render_prompt, tokenize
+from memgen.text.answers import Answer, ChatMessage, parse_answer
+from memgen.text.chat import render_prompt, tokenize
 
 
 @dataclass

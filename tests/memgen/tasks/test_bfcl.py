@@ -7,7 +7,7 @@ import pytest
 from memgen.errors import ConfigError
 from memgen.tasks.bfcl import CATEGORIES, bfcl
 from memgen.tasks.task import TaskItem
-from memgen.text.chat import Answer, message_calls
+from memgen.text.answers import Answer, message_calls
 
 
 def question(item: TaskItem) -> str:

@@ -12,7 +12,7 @@ from memgen.memory.host import AdapterHost
 from memgen.tasks.catalogue import BUILT_IN, make_task
 from memgen.tasks.graders import grader_kinds
 from memgen.tasks.task import Task
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 from tests.memgen.conftest import CONFIG
 
 PAGE = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from memgen.tasks.bfcl import single_calls
 from memgen.tasks.function_calls import call_matches
 from memgen.tasks.graders import Reference, grader_kinds, make_grader
 from memgen.tasks.reasoning import reasoning_trajectories
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 
 
 def _said(text: str) -> Reference:

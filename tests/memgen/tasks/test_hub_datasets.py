@@ -13,7 +13,7 @@ from memgen.tasks.hub_datasets import alfworld, gpqa, gsm8k, kodcode, trivia_qa
 from memgen.tasks.recorded import RecordedConversation
 from memgen.tasks.row_task import RowTask
 from memgen.tasks.task import SingleTurn, TaskItem
-from memgen.text.chat import Answer, message_text
+from memgen.text.answers import Answer, message_text
 
 datasets = pytest.importorskip("datasets")
 

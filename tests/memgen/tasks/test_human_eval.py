@@ -9,7 +9,7 @@ import pytest
 from memgen.errors import ModelNotFound
 from memgen.tasks.human_eval import human_eval
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import Answer, message_text
+from memgen.text.answers import Answer, message_text
 
 
 def _items() -> dict[str, SingleTurn]:

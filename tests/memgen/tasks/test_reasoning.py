@@ -6,7 +6,7 @@ from memgen.errors import ConfigError
 from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.reasoning import Reasoning
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 
 
 def question(item: SingleTurn) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from memgen.errors import ConfigError
 from memgen.tasks.recorded import RecordedConversation
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 
 RECORD = (
     {"role": "user", "content": "Play."},

@@ -4,7 +4,7 @@ from memgen.tasks.graders import Reference
 from memgen.tasks.row_task import DataRow, RowTask, keep_split, split_by_question
 from memgen.tasks.split import is_held_out
 from memgen.tasks.task import SingleTurn, TaskItem
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 
 ROWS = [{"question": f"What is {number}?"} for number in range(100)]
 QUESTIONS = [row["question"] for row in ROWS]

@@ -12,7 +12,7 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.split import is_held_out
 from memgen.tasks.textworld import Game, TextWorld
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 
 
 @pytest.fixture(scope="module")

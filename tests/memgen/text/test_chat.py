@@ -1,4 +1,4 @@
-"""Rendering and reading back conversations with tools."""
+"""Rendering conversations with tools."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from memgen.errors import ChatTemplateError
-from memgen.text.chat import Answer, parse_answer, render_answer, render_prompt
+from memgen.text.chat import render_answer, render_prompt
 from tests.fixtures_model import CHATML, save_tiny_tokenizer
 
 ADD = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -77,25 +77,3 @@ def test_a_template_that_raises_is_refused(tmp_path: Path) -> None:
     tokenizer = _tokenizer(tmp_path, "{{ raise_exception('only user turns') }}")
     with pytest.raises(ChatTemplateError, match="only user turns"):
         render_prompt(tokenizer, CALLED, None)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("plain", Answer("plain")),
-        ("", Answer(None)),
-        (
-            'ok <tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>',
-            Answer("ok", ({"name": "f", "arguments": {"x": 1}},)),
-        ),
-        ('<tool_call>{"name": "f"}', Answer(None, ({"name": "f", "arguments": {}},))),
-        ("<tool_call>{broken</tool_call>", Answer("<tool_call>{broken</tool_call>")),
-        ('<tool_call>{"name": 3}</tool_call>', Answer('<tool_call>{"name": 3}</tool_call>')),
-        (
-            '<tool_call>{"name": "f", "arguments": [1]}</tool_call>',
-            Answer('<tool_call>{"name": "f", "arguments": [1]}</tool_call>'),
-        ),
-    ],
-)
-def test_calls_are_read_back(text: str, expected: Answer) -> None:
-    assert parse_answer(text) == expected

@@ -25,7 +25,7 @@ from memgen.experience.pool import PastTrajectory
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 from memgen.training.devices import Devices, ParentLink, check_devices, run_distributed
 from memgen.training.examples import ExampleSet, build_examples
 from memgen.training.optimizing import StepReport

@@ -17,7 +17,7 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import Observation, SingleTurn
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 from memgen.training.examples import Example
 from memgen.training.forward import supervised_nll
 from memgen.training.layout import insertions_of

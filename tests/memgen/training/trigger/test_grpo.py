@@ -18,7 +18,8 @@ from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import Answer, parse_answer, render_prompt, tokenize
+from memgen.text.answers import Answer, parse_answer
+from memgen.text.chat import render_prompt, tokenize
 from memgen.training.run_control import RunControl
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerReport, entropy

@@ -20,7 +20,7 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Grader, Reference
 from memgen.tasks.task import SingleTurn
-from memgen.text.chat import Answer
+from memgen.text.answers import Answer
 from memgen.training.examples import Example
 from memgen.training.forward import supervised_nll
 from memgen.training.reward.rollouts import Group, RolledTurn, Rollout, roll_out
