@@ -18,7 +18,7 @@ def machine_of(backbone: Backbone) -> str:
     if backbone.device.type == "cuda":
         return torch.cuda.get_device_name(backbone.device)
     information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
+    lines = information.read_text().split("\n") if information.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"

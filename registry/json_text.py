@@ -62,6 +62,15 @@ def canonical_json(value: object, place: str = "") -> bytes:
         raise
 
 
+def jsonl_lines(jsonl: bytes) -> list[bytes]:
+    """The lines of a JSONL text that are not empty, without their newlines.
+
+    A line ends at a newline and nowhere else: Python's `splitlines` also cuts at U+2028, U+0085 and other characters
+    that JSON strings hold as they are.
+    """
+    return [line for line in jsonl.split(b"\n") if line]
+
+
 def show(value: object) -> str:
     """A value in a message: short, and printable whatever it holds."""
     return _REPR.repr(value)

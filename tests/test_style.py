@@ -151,6 +151,14 @@ def test_nothing_is_called_by_what_it_is_not() -> None:
     assert [p.stem for p in PRODUCT if p.stem in ("utils", "helpers", "manager", "base", "common", "misc")] == []
 
 
+def test_no_text_is_cut_at_what_python_calls_a_line(trees: dict[str, ast.Module]) -> None:
+    """`splitlines` and httpx's `iter_lines` cut at U+2028, U+0085 and others, which JSON strings hold as they are. Cut
+    bytes at newlines instead (`registry.json_text.jsonl_lines`)."""
+    cutting = ("splitlines", "readlines", "iter_lines", "aiter_lines")
+    bench = {p.relative_to(ROOT).as_posix(): ast.parse(p.read_text()) for p in (ROOT / "bench").rglob("*.py")}
+    assert [(name, a) for name, tree in (trees | bench).items() for a in _attributes(tree) if a.endswith(cutting)] == []
+
+
 def test_no_pickle(trees: dict[str, ast.Module]) -> None:
     found = [
         name

@@ -15,6 +15,7 @@ from registry.database import transaction
 from registry.datasets import snapshots
 from registry.datasets.snapshots import Snapshot
 from registry.errors import SnapshotOutdated
+from registry.json_text import jsonl_lines
 from registry.models import Dataset, Job
 from workers.runner import Running
 
@@ -52,7 +53,7 @@ def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset
 
 def lines_of(running: Running, dataset: Dataset) -> list[dict[str, Any]]:
     """The lines that the dataset holds, in order."""
-    return [json.loads(line) for line in running.services.store.get(dataset.object_key).decode().splitlines()]
+    return [json.loads(line) for line in jsonl_lines(running.services.store.get(dataset.object_key))]
 
 
 def _record(running: Running, snapshot: Snapshot) -> Dataset:

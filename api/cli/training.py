@@ -133,10 +133,10 @@ def train_trigger(
 def _lines(path: Path) -> list[str]:
     """The lines of a file that are not empty."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise CommandFailed(f"{path} is not UTF-8 text: {error}. Save it as UTF-8.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _environment(name: str | None, pairs: list[str] | None, items: int | None) -> JsonObject:

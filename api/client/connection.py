@@ -180,7 +180,19 @@ class Connection:
             if response.is_error:
                 response.read()
                 _check(response)
-            yield response.iter_lines()
+            yield _lines_of(response.iter_bytes())
+
+
+def _lines_of(chunks: Iterator[bytes]) -> Iterator[str]:
+    """The lines of a stream, which end at a newline and nowhere else: httpx also cuts at U+2028 and
+    its like, which JSON holds as they are. What follows the last newline is no line: the stream broke off."""
+    begun: list[bytes] = []
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        begun.append(first)
+        for other in others:
+            yield b"".join(begun).removesuffix(b"\r").decode()
+            begun = [other]
 
 
 def _server_sent_events(lines: Iterator[str]) -> Iterator[tuple[int, str, JsonObject]]:

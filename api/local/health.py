@@ -97,7 +97,7 @@ def without_password(url: str) -> str:
 
 
 def _no_answer(variable: str, url: str, what: str, error: Exception) -> ServerFailed:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
     password = urlsplit(url).password
     if password:
         reason = reason.replace(password, "***")

@@ -113,8 +113,9 @@ class Pack:
         contents, self._end = _members(data, self.path)
         self._lines, self._members, self._stamp = {}, len(contents), stamp
         for content in contents:
-            for line in content.splitlines(keepends=True):
-                self._learn(line)
+            for line in content.split(b"\n"):
+                if line:
+                    self._learn(line + b"\n")
         if self._end < len(data):
             _LOG.warning(
                 "%s: the last %d bytes are no whole member; a process died while it appended. What it had finished "

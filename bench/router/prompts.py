@@ -149,8 +149,8 @@ def _bfcl_rows(name: str) -> list[dict[str, Any]]:
     spec = importlib.util.find_spec("bfcl_eval")
     if spec is None or spec.origin is None:
         raise SystemExit("the wheel bfcl-eval is not installed; run `make setup`")
-    text = (Path(spec.origin).parent / "data" / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    text = (Path(spec.origin).parent / "data" / name).read_bytes()
+    return [json.loads(line) for line in text.split(b"\n") if line]
 
 
 def _descriptions() -> list[RouterPrompt]:

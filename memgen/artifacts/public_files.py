@@ -106,7 +106,7 @@ def read_bin(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive, or one that carries code, fails in any way
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ArtifactCorrupt(f"{path}: not a file of tensors alone that torch.save wrote: {reason}") from error
     return dict(_flat(path, content))
 

@@ -85,5 +85,5 @@ def _question(host: AdapterHost, pair: Pair) -> tuple[int, ...]:
 
 def _first_rule(answer: str) -> str:
     """The first line with words in it, without a list's mark."""
-    lines = (_MARK.sub("", line).strip() for line in answer.splitlines())
+    lines = (_MARK.sub("", line).strip() for line in answer.split("\n"))
     return next((line for line in lines if any(character.isalpha() for character in line)), "")

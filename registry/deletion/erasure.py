@@ -23,6 +23,7 @@ from registry.clock import utc_now
 from registry.database import one_of, take_turn, transaction
 from registry.errors import ObjectNotFound
 from registry.jobs import LIVE
+from registry.json_text import jsonl_lines
 from registry.models import (
     Adapter,
     Dataset,
@@ -194,17 +195,17 @@ def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
 
 def _drop_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> None:
     try:
-        lines = store.get(key).splitlines(keepends=True)
+        lines = jsonl_lines(store.get(key))
     except ObjectNotFound:
         return
     kept = [line for line in lines if json.loads(line).get("id") not in deleted]
     if len(kept) < len(lines):
-        store.put(key, b"".join(kept))
+        store.put(key, b"".join(line + b"\n" for line in kept))
 
 
 def _holds_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
     try:
-        return any(json.loads(line).get("id") in deleted for line in store.get(key).splitlines())
+        return any(json.loads(line).get("id") in deleted for line in jsonl_lines(store.get(key)))
     except ObjectNotFound:
         return False
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from api.client.client import Client, JobUpdate
-from api.client.connection import ApiError, ApiUnreachable
+from api.client.connection import ApiError, ApiUnreachable, _lines_of
 from api.local.ports import pick_free_port
 from registry import jobs
 from registry.database import transaction
@@ -286,3 +286,11 @@ def test_an_answer_that_breaks_off_is_an_error(base_settings: Settings, api_key:
             reading = pool.submit(list, chunks)
         with client, pytest.raises(ApiUnreachable):
             reading.result(timeout=20)
+
+
+def test_a_line_of_a_stream_ends_at_a_newline_only() -> None:
+    text = "a\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1eb"
+    stream = f"data: {text}\r\n\ndata: é{text}\n\n: torn".encode()
+    for size in (1, 2, 7, len(stream)):
+        chunks = (stream[start : start + size] for start in range(0, len(stream), size))
+        assert list(_lines_of(chunks)) == [f"data: {text}", "", f"data: é{text}", ""]

@@ -1,0 +1,32 @@
+"""Lines of JSONL: they end at a newline, whatever else a text holds that Python calls the end of a line."""
+
+import json
+
+import pytest
+
+from registry.json_text import jsonl_lines
+from registry.trajectories.imports import read_line
+from registry.trajectories.jsonl import LineReader
+from tests.trajectory_samples import chat
+
+SEPARATORS = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e\r\n"
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_line_ends_at_a_newline_only(ascii_only: bool) -> None:
+    values = [{"text": f"a{SEPARATORS}b"}, {"text": SEPARATORS * 3, SEPARATORS: 1}, {"text": ""}]
+    jsonl = "".join(json.dumps(value, ensure_ascii=ascii_only) + "\n" for value in values).encode()
+    assert [json.loads(line) for line in jsonl_lines(jsonl)] == values
+
+
+def test_no_lines() -> None:
+    assert (jsonl_lines(b""), jsonl_lines(b"\n\n"), jsonl_lines(b"1\n2")) == ([], [], [b"1", b"2"])
+
+
+def test_they_are_imported_as_they_were_sent() -> None:
+    sent = [chat(f"{number}{SEPARATORS}", SEPARATORS + str(number)) for number in range(3)]
+    reader = LineReader(10_000)
+    data = "".join(json.dumps(item, ensure_ascii=False) + "\r\n" for item in sent).encode()
+    lines = [line for start in range(0, len(data), 7) for line in reader.feed(data[start : start + 7])]
+    read = [read_line(line, max_bytes=10_000)[1] for line in [*lines, *reader.finish()]]
+    assert [getattr(draft, "messages", draft) for draft in read] == [item["messages"] for item in sent]
