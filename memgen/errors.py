@@ -24,6 +24,12 @@ class MemgenError(Exception):
     """Root of the tree. The message says what was got, what was expected and what to do."""
 
 
+def in_one_line(error: Exception) -> str:
+    """The first line of an error's message, or its class where it has none: short, and printable whatever it holds."""
+    line = str(error).partition("\n")[0][:500] or type(error).__name__
+    return "".join(character if character.isprintable() else "\ufffd" for character in line)
+
+
 class ModelError(MemgenError): ...
 
 

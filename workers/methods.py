@@ -9,6 +9,7 @@ from memgen.config import GrpoConfig, TrainingConfig
 from memgen.experience.insights import written_insights
 from memgen.experience.pool import Insight
 from memgen.training.examples import Example
+from memgen.training.reward.rollouts import Failures
 from memgen.training.run_control import RunControl
 from memgen.training.several_devices import Training, train_on_devices
 from registry.job_requests import Method, PlayedEnvironment, TrainWeaver
@@ -75,6 +76,13 @@ class TrainingMethod:
     """Turns of the dataset: their prompts say where in the base's states the task lies."""
     train: Callable[[Workspace, Checkpoint], Report]
     """Trains the workspace's memory, for hours; may leave files in the folder of the artifact."""
+
+
+def warn_of_failures(running: Running, failures: Failures) -> None:
+    """Record a warning if the environment or the grader of some rollouts failed."""
+    if failures.count:
+        data = {"failed": failures.count, "last": failures.last}
+        running.event(f"{failures.count} rollouts failed; the last at {failures.last}", data, level="warning")
 
 
 def train_watched(

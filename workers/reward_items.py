@@ -9,7 +9,7 @@ from typing import Any
 from memgen.errors import Cancelled, ConfigError
 from memgen.evaluation.accuracy import item_of
 from memgen.tasks.environments import GAMES_FOLDER, open_environment
-from memgen.tasks.graders import LIKELIHOOD, make_grader
+from memgen.tasks.graders import LIKELIHOOD, make_grader, why_unfit
 from memgen.tasks.task import SingleTurn, TaskItem
 from registry.datasets.manifest import JudgingTask, Manifest
 from registry.models import Task
@@ -34,6 +34,20 @@ def with_reward(running: Running, tasks: Sequence[Task]) -> tuple[Task, ...]:
 
 def games_folder(running: Running) -> Path:
     return running.services.settings.models_dir / GAMES_FOLDER
+
+
+def warn_of_unfit(running: Running, manifest: Manifest, lines: Sequence[dict[str, Any]]) -> None:
+    """Record a warning of the lines whose grader can't judge by their reference; `items_of` leaves them out."""
+    unfit = [reason for line in lines if (reason := _why_unfit(manifest, line))]
+    if unfit:
+        data = {"left_out": len(unfit)}
+        running.event(f"{len(unfit)} of {len(lines)} lines are not played: {unfit[0]}", data, level="warning")
+
+
+def _why_unfit(manifest: Manifest, line: Mapping[str, Any]) -> str:
+    spec = (manifest.graders or {}).get(line["task"], {})
+    item = item_of(line["messages"], line["tools"], line["metadata"])
+    return why_unfit(spec, item.reference.message)
 
 
 def items_of(
@@ -61,7 +75,8 @@ def items_of(
         drawn = made.training_items(environment.items, seed=manifest.seed)
         found: dict[str, list[TaskItem]] = {made.name: _not_judged_on(drawn, manifest.held_out, should_stop)}
     else:
-        found = _stored_items(manifest.graders or {}, lines)
+        fit = [line for line in lines if not _why_unfit(manifest, line)]
+        found = _stored_items(manifest.graders or {}, fit)
     if not any(found.values()):
         raise ConfigError(f"no item to play came of the dataset of task {manifest.task!r}")
     return found

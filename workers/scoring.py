@@ -3,10 +3,11 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from memgen.evaluation.accuracy import HeldOutItem, item_of
-from memgen.evaluation.routed import score_routed
-from memgen.text.chat import render_prompt, tokenize
+from memgen.evaluation.accuracy import ReadItem, SuiteScore, item_of, read_items, score_items
+from memgen.evaluation.grading import ItemScore
+from memgen.routing.loaded import Choice
 from registry import jobs
 from registry.adapters import get_adapter
 from registry.database import transaction
@@ -20,6 +21,9 @@ from registry.models import Adapter, Job, Task, Version
 from registry.promotion import follow_up, retry_of
 from workers.model import Model
 from workers.runner import Running
+
+_MOST_NOTES = 50
+"""Items that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,10 @@ def score_tasks(
             if suite is None:
                 running.event(f"task {task.name!r} has no held-out items and can't be scored", level="warning")
                 continue
-            items = [
+            held_out = [
                 item_of(row.messages, row.tools, row.details) for row in suites.suite_trajectories(session, suite.id)
             ]
+        items = read_items(model.host, held_out)
         scores.suites[task.id] = suite.id
         for subject in subjects:
             running.check()
@@ -131,7 +136,7 @@ def _score(
     subject: Version | None,
     task: Task,
     suite_id: uuid.UUID,
-    items: Sequence[HeldOutItem],
+    items: Sequence[ReadItem],
 ) -> float:
     evaluated = evaluations.subject_of(adapter, subject)
     with transaction(running.services.sessions) as session:
@@ -144,10 +149,8 @@ def _score(
         running.check()
         running.progress(phase, {"done": done, "of": len(items)}, last=done == len(items))
 
-    tokenizer = model.host.backbone.tokenizer
-    prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
-    choices = model.choices(subject, prompts)
-    result = score_routed(model.host, [choice.memory for choice in choices], items, task.grader, on_done=on_done)
+    choices = _choices(model, subject, items)
+    result = score_items(model.host, [choice.memory for choice in choices], items, task.grader, on_done=on_done)
     routed = [{"routed": choice.task} for choice in choices] if adapter.strategy == "isolated" else [{}] * len(items)
     with transaction(running.services.sessions) as session:
         evaluations.record_evaluation(
@@ -156,13 +159,40 @@ def _score(
             suite_id,
             score=result.score,
             items=[
-                {"score": item.score, "answer": item.answer, **routing}
+                {"score": item.score, "answer": item.answer, **routing, **_remarks(item)}
                 for item, routing in zip(result.items, routed, strict=True)
             ],
             seconds=result.seconds,
         )
     running.event(f"{phase}: {100 * result.score:.1f}%", {"score": result.score, "items": len(items)})
+    _warn_of_items(running, phase, result)
     return result.score
+
+
+def _choices(model: Model, subject: Version | None, items: Sequence[ReadItem]) -> list[Choice]:
+    """The memory that answers each item; none for an item that nobody is asked."""
+    asked = [place for place, item in enumerate(items) if not item.trouble]
+    chosen = dict(zip(asked, model.choices(subject, [items[place].prompt_ids for place in asked]), strict=True))
+    return [chosen.get(place) or Choice(None) for place in range(len(items))]
+
+
+def _remarks(item: ItemScore) -> dict[str, Any]:
+    return ({"note": item.note} if item.note else {}) | ({"left_out": True} if item.left_out else {})
+
+
+def _warn_of_items(running: Running, phase: str, result: SuiteScore) -> None:
+    """Record a warning if some items were left out, or answers could not be graded."""
+    if not result.notes:
+        return
+    left_out, all_of_it = sum(item.left_out for item in result.items), len(result.items)
+    said = f"{left_out} of {all_of_it} items are left out" if left_out else ""
+    if left_out == all_of_it:
+        said = f"none of {all_of_it} items can be judged, so nothing was measured"
+    if failed := len(result.notes) - left_out:
+        said += f"{', ' if said else ''}{failed} of {all_of_it} answers count 0 because they could not be graded"
+    place, note = next(iter(result.notes.items()))
+    data = {"left_out": left_out, "notes": {str(n): text for n, text in list(result.notes.items())[:_MOST_NOTES]}}
+    running.event(f"{phase}: {said}; item {place}: {note}", data, level="warning")
 
 
 def _label(subject: Version | None) -> str:

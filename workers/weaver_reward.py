@@ -23,9 +23,9 @@ from registry.job_requests import Method
 from registry.models import Dataset, Task
 from workers.checkpoints import Checkpoint
 from workers.experience import training_cues
-from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched
+from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched, warn_of_failures
 from workers.model import Model
-from workers.reward_items import games_folder, gives_reward, items_of
+from workers.reward_items import games_folder, gives_reward, items_of, warn_of_unfit
 from workers.runner import Running
 from workers.workspace import Workspace
 
@@ -99,6 +99,7 @@ def _train_played(
     checkpoint: Checkpoint,
 ) -> GrpoReport:
     manifest = manifest_of(dataset)
+    warn_of_unfit(running, manifest, lines)
     by_task = items_of(manifest, lines, games_folder(running), should_stop=running.stop.is_set)
     items = [item for found in by_task.values() for item in found]
     counts = {task: len(found) for task, found in by_task.items()}
@@ -150,7 +151,7 @@ def _watched(
     workspace: Workspace,
     checkpoint: Checkpoint,
 ) -> GrpoReport:
-    return train_watched(
+    report = train_watched(
         running,
         model,
         workspace.memory,
@@ -159,6 +160,8 @@ def _watched(
         devices=config.devices,
         on_step=partial(on_step, running),
     )
+    warn_of_failures(running, report.failures)
+    return report
 
 
 def on_step(running: Running, step: GrpoStep) -> None:

@@ -35,7 +35,8 @@ class PairOut(BaseModel):
     trajectory_id: uuid.UUID | None
     """Null if it was deleted since."""
     champion: dict[str, Any]
-    """`score` and `answer`; with strategy `isolated` also `routed`."""
+    """`score` and `answer`; with strategy `isolated` also `routed`. `note` says what was wrong with an item or with
+    grading it; `left_out` is true where it does not count."""
     candidate: dict[str, Any]
     flipped: Flip | None
 

@@ -16,6 +16,8 @@ from registry.versions.records import list_versions
 class Score(BaseModel):
     score: float
     items: int
+    left_out: int
+    """How many of them could not be judged and do not count."""
     suite: int
     """Number of the suite; scores of one task are comparable when it is equal."""
     seconds: float
@@ -91,6 +93,10 @@ def _metrics(
 
 def _out(row: dict[str, Evaluation]) -> dict[str, Score]:
     return {
-        task: Score(score=e.score, items=len(e.items), suite=e.suite.number, seconds=e.seconds)
+        task: Score(score=e.score, items=len(e.items), left_out=_left_out(e), suite=e.suite.number, seconds=e.seconds)
         for task, e in row.items()
     }
+
+
+def _left_out(evaluation: Evaluation) -> int:
+    return sum(bool(item.get("left_out")) for item in evaluation.items)

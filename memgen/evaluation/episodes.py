@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import NothingToTrain
-from memgen.evaluation.accuracy import ItemScore, SuiteScore
+from memgen.evaluation.accuracy import SuiteScore
+from memgen.evaluation.grading import ItemScore
 from memgen.generation.episodes import Episode, PlaySettings, play
 from memgen.generation.invocations import InvocationRate, invocation_rate
 from memgen.generation.sampling import Sampling
@@ -36,9 +37,11 @@ def score_task(
     prompts: PromptCache | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TaskScore:
-    """Score `memory` (None: the bare base) on `items`, single- or multi-turn. Greedy, so repeatable.
+    """Score `memory` (None: the bare base) on `items`, single- or multi-turn.
 
-    An episode that outgrows the model's context keeps what reward it has.
+    Greedy, so the same memory answers the same items alike on the same machine, with no prompts known from before.
+    An episode that outgrows the model's context, or whose environment fails, keeps what reward it has; an item that
+    nobody can play is left out.
 
     Args:
         max_new_tokens: most tokens of one turn; the task's.
@@ -54,8 +57,13 @@ def score_task(
     sampling = Sampling(max_new_tokens=max_new_tokens)
     settings = PlaySettings(batch_size, prompts, should_stop)
     episodes = play(host, memory, items, lambda _item, _turn: sampling, settings=settings)
-    scores = tuple(
-        ItemScore(episode.reward, "\n".join(turn.generation.text for turn in episode.turns)) for episode in episodes
-    )
-    mean = sum(item.score for item in scores) / len(scores)
-    return TaskScore(SuiteScore(mean, scores, time.perf_counter() - started), tuple(episodes))
+    scores = [
+        ItemScore(
+            0.0 if episode.unplayable else episode.reward,
+            "\n".join(turn.generation.text for turn in episode.turns),
+            episode.trouble,
+            episode.unplayable,
+        )
+        for episode in episodes
+    ]
+    return TaskScore(SuiteScore.of(scores, time.perf_counter() - started), tuple(episodes))

@@ -3,19 +3,25 @@
 Unfinished episodes advance together, a turn of each in shared batches. It knows neither training nor statistics.
 """
 
+import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from memgen.backbone.prompt_cache import PromptCache
-from memgen.errors import Cancelled, PromptTooLong
+from memgen.errors import Cancelled, ConfigError, PromptTooLong, SandboxUnavailable, UnknownGrader, in_one_line
 from memgen.generation.engine import generate_all
 from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
-from memgen.tasks.task import TaskItem
+from memgen.tasks.task import Environment, TaskItem
 from memgen.text.answers import ChatMessage, answer_message, parse_answer
 from memgen.text.chat import render_prompt, tokenize
+
+ResultT = TypeVar("ResultT")
 
 DONE = "done"
 """The environment ended the episode."""
@@ -23,6 +29,8 @@ TURNS = "turns"
 """The item's `max_turns` are spent."""
 CONTEXT = "context"
 """The next turn would not fit the model's context."""
+FAILED = "failed"
+"""Its environment, its grader or the chat template raised an error, which is this episode's alone."""
 
 _BATCHES_IN_FLIGHT = 4
 """Enough to make batches of prompts of similar length; not more, since each episode holds an open environment."""
@@ -45,7 +53,12 @@ class Episode:
     reward: float
     """Sum over the steps."""
     finish: str
-    """`done`, `turns` or `context`."""
+    """`done`, `turns`, `context` or `failed`."""
+    trouble: str = ""
+    """What failed, in plain words."""
+    unplayable: bool = False
+    """Whether the item is at fault and nobody can play it, as far as is known: it fails before the first answer, or
+    refuses its own reference."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,7 @@ def play(
 
     Raises:
         Cancelled: `settings.should_stop` returned true. Environments are closed, as after every error.
+        SandboxUnavailable: an environment runs what is answered, and this system can't isolate it.
     """
     if settings.prompts is None:
         several = any(item.max_turns > 1 for item in items)
@@ -102,7 +116,7 @@ def play(
             while waiting and len(running) < _BATCHES_IN_FLIGHT * settings.batch_size:
                 index = waiting.popleft()
                 running.append(_Running(index, items[index]))
-                running[-1].begin()
+                running[-1].try_to(running[-1].begin)
             _cue(host, memory, running[going:], leave_one_out=leave_one_out)
             _take_turns(host, memory, running, sampling_of, settings)
             finished.update((episode.index, episode.result()) for episode in running if episode.finish)
@@ -122,14 +136,31 @@ class _Running:
         self.finish = ""
         self.messages: list[ChatMessage] = []
         self.cue_ids: tuple[int, ...] = ()
+        self.trouble = ""
+        self.unplayable = False
         self._item = item
-        self._environment = item.open()
+        self._environment: Environment | None = None
         self._reward = 0.0
 
+    def try_to(self, act: Callable[[], ResultT]) -> ResultT | None:
+        """What `act` returns; None if it fails, and with it the episode."""
+        try:
+            return act()
+        except (Cancelled, SandboxUnavailable):
+            raise
+        except Exception as error:  # an environment is foreign code: whatever it raises ends this episode only
+            self.trouble = f"{type(error).__name__}: {in_one_line(error)}"
+            self.unplayable = not self.turns or isinstance(error, UnknownGrader)
+            self.finish = FAILED
+            with contextlib.suppress(Exception):
+                self.close()
+            return None
+
     def begin(self) -> None:
+        self._environment = self._item.open()
         first = self._environment.reset()
         self.messages = list(first.messages)
-        self._reward = first.reward
+        self._reward = _finite(first.reward)
         if first.done:
             self._end(DONE)
 
@@ -150,8 +181,8 @@ class _Running:
     def take(self, request: GenerationRequest, generation: Generation) -> None:
         self.turns.append(Turn(request.prompt_ids, generation, request.cue_ids))
         answer = parse_answer(generation.text)
-        seen = self._environment.step(answer)
-        self._reward += seen.reward
+        seen = self._opened.step(answer)
+        self._reward += _finite(seen.reward)
         if seen.done:
             self._end(DONE)
         elif len(self.turns) >= self._item.max_turns:
@@ -160,14 +191,28 @@ class _Running:
             self.messages += [answer_message(answer), *seen.messages]
 
     def result(self) -> Episode:
-        return Episode(self._item.item_id, tuple(self.turns), self._reward, self.finish)
+        turns = tuple(self.turns)
+        return Episode(self._item.item_id, turns, self._reward, self.finish, self.trouble, self.unplayable)
 
     def close(self) -> None:
-        self._environment.close()
+        if self._environment is not None:
+            self._environment.close()
+
+    @property
+    def _opened(self) -> Environment:
+        if self._environment is None:
+            raise RuntimeError("the episode has not begun")
+        return self._environment
 
     def _end(self, finish: str) -> None:
         self.finish = finish
         self.close()
+
+
+def _finite(reward: float) -> float:
+    if not math.isfinite(reward):
+        raise ConfigError(f"the environment's reward is {reward}; expected a finite number")
+    return reward
 
 
 def _cue(host: AdapterHost, memory: str | None, episodes: Sequence[_Running], *, leave_one_out: bool) -> None:
@@ -193,9 +238,10 @@ def _take_turns(
     turns: list[tuple[_Running, GenerationRequest]] = []
     for episode in episodes:
         sampling = sampling_of(episode.index, len(episode.turns))
-        if (request := episode.next_request(host, memory, sampling)) is not None:
+        request = episode.try_to(partial(episode.next_request, host, memory, sampling))
+        if request is not None:
             turns.append((episode, request))
     requests = [request for _, request in turns]
     answers = generate_all(host, requests, batch_size=settings.batch_size, prompts=settings.prompts, on_done=check_stop)
     for (episode, request), answer in zip(turns, answers, strict=True):
-        episode.take(request, answer)
+        episode.try_to(partial(episode.take, request, answer))

@@ -77,6 +77,21 @@ class Generation:
         return tuple(decision for decision in self.decisions if decision.invoked)
 
 
+def most_new_tokens(host: AdapterHost, request: GenerationRequest) -> int:
+    """How many new tokens of an answer fit the model's context behind the prompt and all that may be woven; 0 or less
+    if none does. What the request itself asks for does not count."""
+    read = len(request.prompt_ids)
+    if request.memory is None:
+        return host.backbone.max_tokens - read
+    config = host.memories[request.memory].config
+    read += config.most_latents + len(config.tokens_to_reread(request.prompt_ids))
+    room = host.backbone.max_tokens - read
+    beside = host.weaver_base(config).max_tokens - len(request.cue_ids) if request.cue_ids else None
+    if beside is None:
+        return room
+    return min(room, beside - read) if config.form == "embedding" else room if beside >= 0 else 0
+
+
 def check_fits(host: AdapterHost, request: GenerationRequest) -> None:
     """Raise PromptTooLong unless prompt, all that may be woven, and answer fit the model's context.
 

@@ -2,10 +2,13 @@
 
 A grader is named by a task's spec, `{"kind": ..., **options}`. The kind `likelihood` generates nothing: its tasks are
 scored by held-out token loss (`memgen.evaluation.accuracy`).
+
+Every kind but `function_call` judges text and ignores no call: it refuses references that call (`why_unfit`), and an
+answer that calls is not the text that was expected. Silence is never right, whatever a grader makes of an empty text.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,6 +23,7 @@ from memgen.tasks.sandbox import Limits, run_tests
 from memgen.text.answers import Answer, message_calls, message_text
 
 LIKELIHOOD = "likelihood"
+_CALLS = "function_call"
 _MAX_CODE_SECONDS = 120.0
 
 
@@ -68,14 +72,44 @@ def grader_kinds() -> list[str]:
     return sorted([*GRADERS, LIKELIHOOD])
 
 
+def why_unfit(spec: Mapping[str, Any], message: Mapping[str, Any]) -> str:
+    """Why a grader of the spec can't judge by an expert's message, in plain words; empty if it can."""
+    kind, calls = spec.get("kind"), message.get("tool_calls") or ()
+    if not calls or kind in (_CALLS, LIKELIHOOD):
+        return ""
+    named = ", ".join(dict.fromkeys(str(call["function"]["name"]) for call in calls))
+    return (
+        f"grader {kind!r} judges text, and the expert's turn calls {named}; give such trajectories a task with grader "
+        f"{_CALLS!r} or {LIKELIHOOD!r}"
+    )
+
+
+def _of_text(kind: str, judge: Callable[[str, Reference], float]) -> Grader:
+    """A grader of an answer's text.
+
+    Raises, when grading:
+        UnknownGrader: the expert's turn calls a tool, or `judge` can't read the reference. Whether it does never
+            depends on the answer, so that an item is refused for all answers or for none.
+    """
+
+    def grade(answer: Answer, reference: Reference) -> float:
+        if reason := why_unfit({"kind": kind}, reference.message):
+            raise UnknownGrader(reason)
+        text = answer.content or ""
+        score = judge(text, reference)
+        return 0.0 if answer.tool_calls or not text.strip() else score
+
+    return grade
+
+
 def exact(*, ignore_case: bool = False) -> Grader:
     """1 if the texts are equal, runs of white space counting as one space."""
 
-    def grade(answer: Answer, reference: Reference) -> float:
-        got, expected = (" ".join(text.split()) for text in (answer.content or "", message_text(reference.message)))
+    def judge(text: str, reference: Reference) -> float:
+        got, expected = (" ".join(one.split()) for one in (text, message_text(reference.message)))
         return float(got.casefold() == expected.casefold() if ignore_case else got == expected)
 
-    return grade
+    return _of_text("exact", judge)
 
 
 def numeric(*, tolerance: float = 1e-6) -> Grader:
@@ -86,13 +120,13 @@ def numeric(*, tolerance: float = 1e-6) -> Grader:
     if not 0 <= tolerance < math.inf:
         raise UnknownGrader(f"grader 'numeric': option 'tolerance' is {tolerance!r}; expected 0 or more, and finite")
 
-    def grade(answer: Answer, reference: Reference) -> float:
-        got, expected = last_number(answer.content or ""), last_number(message_text(reference.message))
+    def judge(text: str, reference: Reference) -> float:
+        got, expected = last_number(text), last_number(message_text(reference.message))
         if got is None or expected is None:
             return 0.0
         return float(abs(got - expected) <= tolerance * abs(expected))
 
-    return grade
+    return _of_text("numeric", judge)
 
 
 def regex(*, pattern: str, ignore_case: bool = False) -> Grader:
@@ -106,16 +140,16 @@ def regex(*, pattern: str, ignore_case: bool = False) -> Grader:
     except ConfigError as error:
         raise UnknownGrader(f"grader 'regex': option 'pattern' is {error}") from error
 
-    def grade(answer: Answer, reference: Reference) -> float:
-        got = bounded.last(answer.content or "")
+    def judge(text: str, reference: Reference) -> float:
+        got = bounded.last(text)
         if got is None or not bounded.has_group:
             return float(got is not None)
-        text = message_text(reference.message)
-        expected = bounded.last(text)
-        expected = " ".join(text.split()) if expected is None else expected
+        right = message_text(reference.message)
+        expected = bounded.last(right)
+        expected = " ".join(right.split()) if expected is None else expected
         return float(got.casefold() == expected.casefold() if ignore_case else got == expected)
 
-    return grade
+    return _of_text("regex", judge)
 
 
 def choice() -> Grader:
@@ -124,32 +158,32 @@ def choice() -> Grader:
     `metadata.choices`, the texts of A, B, ... in order, bounds the letters and lets an answer give a choice's text.
     """
 
-    def grade(answer: Answer, reference: Reference) -> float:
+    def judge(text: str, reference: Reference) -> float:
         choices = reference.metadata.get("choices")
         if choices is not None and not (isinstance(choices, list) and all(isinstance(c, str) for c in choices)):
             raise UnknownGrader(f"grader 'choice': metadata.choices is {choices!r}; expected a list of texts")
-        text = message_text(reference.message)
-        expected = choice_letter(text, choices)
+        right = message_text(reference.message)
+        expected = choice_letter(right, choices)
         if expected is None:
             raise UnknownGrader(
-                f"grader 'choice' finds no letter in the reference {text[:80]!r}; expected one like 'B'"
+                f"grader 'choice' finds no letter in the reference {right[:80]!r}; expected one like 'B'"
             )
-        return float(choice_letter(answer.content or "", choices) == expected)
+        return float(choice_letter(text, choices) == expected)
 
-    return grade
+    return _of_text("choice", judge)
 
 
 def alias() -> Grader:
     """1 if the answer is one of `metadata.aliases`, or the reference's text, in TriviaQA's normal form."""
 
-    def grade(answer: Answer, reference: Reference) -> float:
+    def judge(text: str, reference: Reference) -> float:
         aliases = reference.metadata.get("aliases", [])
-        if not (isinstance(aliases, list) and all(isinstance(text, str) for text in aliases)):
+        if not (isinstance(aliases, list) and all(isinstance(one, str) for one in aliases)):
             raise UnknownGrader(f"grader 'alias': metadata.aliases is {aliases!r}; expected a list of texts")
         accepted = [message_text(reference.message), *aliases]
-        return float(normalised_phrase(answer.content or "") in {normalised_phrase(text) for text in accepted} - {""})
+        return float(normalised_phrase(text) in {normalised_phrase(one) for one in accepted} - {""})
 
-    return grade
+    return _of_text("alias", judge)
 
 
 def code(*, timeout_seconds: float = 10.0, memory_mib: int = 1024) -> Grader:
@@ -170,17 +204,17 @@ def code(*, timeout_seconds: float = 10.0, memory_mib: int = 1024) -> Grader:
         raise UnknownGrader(f"grader 'code': option 'memory_mib' is {memory_mib!r}; expected 64 to 65536")
     limits = Limits(seconds=timeout_seconds, memory_bytes=memory_mib << 20)
 
-    def grade(answer: Answer, reference: Reference) -> float:
+    def judge(text: str, reference: Reference) -> float:
         tests, prompt, entry_point = (_metadata_text(reference, name) for name in ("tests", "prompt", "entry_point"))
         form = reference.metadata.get("test_form", "script")
         if not tests:
             raise UnknownGrader("grader 'code': metadata.tests is empty or missing; expected Python source")
         if form not in ("script", "pytest"):
             raise UnknownGrader(f"grader 'code': metadata.test_form is {form!r}; expected 'script' or 'pytest'")
-        program = answered_code(answer.content or "", prompt=prompt, entry_point=entry_point)
+        program = answered_code(text, prompt=prompt, entry_point=entry_point)
         return float(run_tests(program, tests, form=form, limits=limits).passed)
 
-    return grade
+    return _of_text("code", judge)
 
 
 def _metadata_text(reference: Reference, name: str) -> str:
@@ -191,7 +225,7 @@ def _metadata_text(reference: Reference, name: str) -> str:
 
 
 def function_call() -> Grader:
-    """1 if the answer makes exactly the expected calls, in any order.
+    """1 if the answer makes exactly the expected calls, in any order. Where none is expected, it must say something.
 
     `metadata.possible_answers` (BFCL's form: a list of `{name: {argument: [accepted values]}}`) is used if present,
     else the expert's own calls.
@@ -199,13 +233,14 @@ def function_call() -> Grader:
 
     def grade(answer: Answer, reference: Reference) -> float:
         possible = reference.metadata.get("possible_answers")
+        silent = not answer.tool_calls and not (answer.content or "").strip()
         if possible is None:
-            return float(same_calls(answer.tool_calls, message_calls(reference.message)))
+            return float(not silent and same_calls(answer.tool_calls, message_calls(reference.message)))
         try:
             check_possible(possible)
         except ConfigError as error:
             raise UnknownGrader(f"grader 'function_call': metadata.possible_answers {error}") from error
-        return float(calls_match(answer.tool_calls, possible))
+        return float(not silent and calls_match(answer.tool_calls, possible))
 
     return grade
 
@@ -221,15 +256,15 @@ def reasoning_gym(*, dataset: str) -> Grader:
     except ConfigError as error:
         raise UnknownGrader(f"grader 'reasoning_gym': {error}") from error
 
-    def grade(answer: Answer, reference: Reference) -> float:
+    def judge(text: str, reference: Reference) -> float:
         entry = reference.metadata.get("entry")
         if not isinstance(entry, dict) or "answer" not in entry:
             raise UnknownGrader(
                 "grader 'reasoning_gym' needs `metadata.entry`, as the dataset made it, on each trajectory of the task"
             )
-        return scorer((answer.content or "").strip(), entry)
+        return scorer(text.strip(), entry)
 
-    return grade
+    return _of_text("reasoning_gym", judge)
 
 
 @cache
@@ -245,6 +280,6 @@ GRADERS: dict[str, Callable[..., Grader]] = {
     "choice": choice,
     "alias": alias,
     "code": code,
-    "function_call": function_call,
+    _CALLS: function_call,
     "reasoning_gym": reasoning_gym,
 }

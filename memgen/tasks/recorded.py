@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from memgen.errors import ConfigError
+from memgen.tasks.function_calls import same_calls
 from memgen.tasks.task import Observation
-from memgen.text.answers import Answer, ChatMessage, message_text
+from memgen.text.answers import Answer, ChatMessage, message_calls, message_text
 
 _ACTION = re.compile(r"^\s*action\s*:\s*(.*\S)", re.IGNORECASE | re.MULTILINE)
 
@@ -53,8 +54,9 @@ class RecordedConversation:
 class ReplayedEnvironment:
     """An environment that goes on as recorded while the assistant acts as the expert did, and ends where it does not.
 
-    Each right action of n earns 1/n. An action is the line `Action: ...` if there is one (ReAct's form), else the whole
-    text; case and white space do not count.
+    Each right action of n earns 1/n. The action of a turn that calls tools is its calls; of another one, the line
+    `Action: ...` if there is one (ReAct's form), else the whole text. Case and white space do not count; silence is no
+    action.
     """
 
     def __init__(self, item: RecordedConversation) -> None:
@@ -70,7 +72,7 @@ class ReplayedEnvironment:
         if self._turn >= len(turns):
             raise ConfigError("the episode has ended; expected reset()")
         here = turns[self._turn]
-        if _action(answer.content or "") != _action(message_text(record[here])):
+        if not _acts_like(answer, record[here]):
             self._turn = len(turns)
             return Observation((), 0.0, done=True)
         self._turn += 1
@@ -80,6 +82,13 @@ class ReplayedEnvironment:
 
     def close(self) -> None:
         pass
+
+
+def _acts_like(answer: Answer, expert: ChatMessage) -> bool:
+    if calls := message_calls(expert):
+        return same_calls(answer.tool_calls, calls)
+    said = _action(answer.content or "")
+    return bool(said) and not answer.tool_calls and said == _action(message_text(expert))
 
 
 def _action(text: str) -> str:

@@ -25,12 +25,15 @@ class ComparedItem:
     trajectory_id: uuid.UUID | None
     """None if the trajectory was deleted since."""
     champion: dict[str, Any]
-    """`{"score", "answer"}` from the champion's evaluation."""
+    """`{"score", "answer"}` from the champion's evaluation, with `note` and `left_out` where it could not be judged."""
     candidate: dict[str, Any]
 
     @property
     def flipped(self) -> Flip | None:
-        """Whether the candidate scores better or worse than the champion; None if both score the same."""
+        """Whether the candidate scores better or worse than the champion; None if both score the same, or the item was
+        left out for one of them."""
+        if self.champion.get("left_out") or self.candidate.get("left_out"):
+            return None
         change = self.candidate["score"] - self.champion["score"]
         return "better" if change > 0 else "worse" if change < 0 else None
 

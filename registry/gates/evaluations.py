@@ -46,7 +46,7 @@ def record_evaluation(
 ) -> Evaluation:
     """Store a score; if another worker was faster, its row stays and is returned.
 
-    A model can write NUL characters, which PostgreSQL's JSON can't hold: they are kept as U+FFFD.
+    A model can write what PostgreSQL's JSON can't hold, such as NUL characters: they are kept as U+FFFD.
     """
     session.execute(
         insert(Evaluation)
@@ -57,7 +57,7 @@ def record_evaluation(
             base_model=subject.base_model,
             base_revision=subject.base_revision,
             score=score,
-            items=[{**item, "answer": item["answer"].replace("\x00", "\ufffd")} for item in items],
+            items=[{name: _storable(value) for name, value in item.items()} for item in items],
             seconds=seconds,
             created_at=utc_now(),
         )
@@ -67,6 +67,25 @@ def record_evaluation(
     if found is None:
         raise RuntimeError("an evaluation vanished inside its own transaction")
     return found
+
+
+def _storable(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def judged_scores(evaluations: Sequence[Evaluation]) -> list[list[float]]:
+    """By evaluation of one suite, the scores of the items that every one of them judged.
+
+    An item may be left out for one subject only, whose memory leaves it no room: it says nothing about either then.
+    """
+    kept = [
+        [item["score"] for item in items]
+        for items in zip(*(evaluation.items for evaluation in evaluations), strict=True)
+        if not any(item.get("left_out") for item in items)
+    ]
+    return [[scores[number] for scores in kept] for number in range(len(evaluations))]
 
 
 def newest_scores(session: Session, subject: EvaluatedSubject, tasks: Sequence[Task]) -> dict[str, Evaluation]:

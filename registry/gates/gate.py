@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from registry.datasets.manifest import TrainedPart, trained_part
 from registry.gates.baseline import is_imported, tasks_to_judge
-from registry.gates.evaluations import find_evaluation, subject_of
+from registry.gates.evaluations import find_evaluation, judged_scores, subject_of
 from registry.gates.paired import Paired, compare_pairs
 from registry.jobs import replaced_number
 from registry.models import Adapter, Gate, Job, Version, VersionImport
@@ -84,14 +84,17 @@ def compare(
     terms: GateTerms,
     suite: uuid.UUID | None = None,
     learned: bool = True,
+    left_out: int = 0,
 ) -> Comparison:
-    """Judge one task by the scores of the same items in the same order.
+    """Judge one task by the scores of the same items in the same order; `left_out` more could not be judged.
 
     With a margin of 0.05 and rule `point`, 90% to 86% passes on an earlier task, and 90% to 90% fails on the new one.
     A task that can't be measured fails: a gate that saw nothing must not let a version pass.
     """
     if not baseline or not candidate:
         reason = f"{task}: no held-out items to check; upload more trajectories of this task"
+        if left_out:
+            reason = f"{task}: none of its {left_out} held-out items can be judged; the evaluations' items say why"
         return Comparison(task, new, None, None, passed=False, reason=reason, learned=learned)
     evidence = compare_pairs(baseline, candidate, level=terms.level)
     before, after = sum(baseline) / len(baseline), sum(candidate) / len(candidate)
@@ -104,7 +107,7 @@ def compare(
         verdict += "; the champion has learned it and this version has not"
     reason = (
         f"{task}: {100 * before:.1f}% to {100 * after:.1f}% ({100 * (after - before):+.1f} points), {verdict}; "
-        f"{_in_words(evidence)}"
+        f"{_in_words(evidence)}" + (f"; {left_out} more are left out" if left_out else "")
     )
     return Comparison(task, new, before, after, passed, reason, str(suite) if suite else None, evidence, learned)
 
@@ -136,10 +139,9 @@ def judge(
         suite = suites.get(task.id)
         if imported and suite is None:
             continue
-        scores: list[list[float] | None] = []
-        for subject in subjects:
-            evaluation = find_evaluation(session, subject, suite) if suite else None
-            scores.append([item["score"] for item in evaluation.items] if evaluation else None)
+        found_here = [find_evaluation(session, subject, suite) for subject in subjects] if suite else []
+        measured = [evaluation for evaluation in found_here if evaluation is not None]
+        scores = judged_scores(measured) if len(measured) == len(subjects) else [[], []]
         known = task in theirs and (_of_trigger(version) or _replaces(session, version))
         found.append(
             compare(
@@ -150,6 +152,7 @@ def judge(
                 terms=terms,
                 suite=suite,
                 learned=task in ours,
+                left_out=len(measured[0].items) - len(scores[0]) if measured else 0,
             )
         )
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from memgen.evaluation.accuracy import HeldOutItem
+from memgen.evaluation.accuracy import ReadItem
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.gates.evaluations import record_evaluation, subject_of
@@ -36,7 +36,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> R:
         subject: Version | None,
         task: Task,
         suite_id: uuid.UUID,
-        items: Sequence[HeldOutItem],
+        items: Sequence[ReadItem],
     ) -> float:
         score = table.get(f"v{subject.number}" if subject else "base", {}).get(task.name, 0.0)
         answers = [{"score": score, "answer": ""}] * len(items)

@@ -30,10 +30,10 @@ from registry.versions.records import get_version, version_of_job
 from registry.versions.state import check_parent
 from workers.checkpoints import Checkpoint
 from workers.datasets import dataset_of, lines_of
-from workers.methods import train_watched
+from workers.methods import train_watched, warn_of_failures
 from workers.model import Model
 from workers.registration import judge, register
-from workers.reward_items import games_folder, items_of, with_reward
+from workers.reward_items import games_folder, items_of, warn_of_unfit, with_reward
 from workers.runner import Running
 from workers.workspace import Workspace, open_workspace
 
@@ -96,7 +96,9 @@ def _items(running: Running, target: TriggerTarget, recipe: TriggerRecipe) -> di
     tasks = with_reward(running, recipe.tasks)
     dataset = dataset_of(running, lambda session: _snapshot(session, target, recipe, tasks))
     lines = lines_of(running, dataset)
-    items = items_of(manifest_of(dataset), lines, games_folder(running), should_stop=running.stop.is_set)
+    manifest = manifest_of(dataset)
+    warn_of_unfit(running, manifest, lines)
+    items = items_of(manifest, lines, games_folder(running), should_stop=running.stop.is_set)
     counts = {task: len(played) for task, played in items.items()}
     running.event(f"playing {sum(counts.values())} items", {**dataset.manifest, "items": counts})
     return items
@@ -119,6 +121,7 @@ def _train(
         devices=config.devices,
         on_step=partial(on_step, running),
     )
+    warn_of_failures(running, report.failures)
     _report_rates(running, report)
     return report
 

@@ -28,6 +28,8 @@ from memgen.training.examples import Example
 from memgen.training.run_control import RunControl
 
 _PROMPT_BYTES = 2**30
+MOST_FAILED = 0.2
+"""Share of failed rollouts beyond which a run is flagged."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Rollout:
     """Name of the item's task; empty if unknown."""
     turns: tuple[RolledTurn, ...]
     reward: float
+    trouble: str = ""
+    """What failed in its environment or grader; empty if nothing did."""
 
     @property
     def tokens(self) -> int:
@@ -74,6 +78,26 @@ class Group:
     def of_task(self, task: str) -> "Group":
         """The same rollouts, each with the task's name."""
         return Group(tuple(replace(rollout, task=task) for rollout in self.rollouts))
+
+
+@dataclass
+class Failures:
+    """Rollouts of a run that failed; JSON in its checkpoints."""
+
+    count: int = 0
+    last: str = ""
+    """What failed in the last of them."""
+
+    def note(self, rollouts: Sequence[Rollout]) -> None:
+        for rollout in rollouts:
+            if rollout.trouble:
+                self.count, self.last = self.count + 1, f"item {rollout.item_id}: {rollout.trouble}"
+
+    def flags(self, rollouts: int) -> list[str]:
+        """A sign that a run of so many rollouts did not learn; none if few failed."""
+        if self.count <= MOST_FAILED * rollouts:
+            return []
+        return [f"{self.count} of {rollouts} rollouts failed, the last at {self.last}"]
 
 
 def play_step(
@@ -210,7 +234,7 @@ def example_of(turn: RolledTurn, config: MemoryConfig) -> Example:
 
 
 def _rollout(episode: Episode) -> Rollout:
-    return Rollout(episode.item_id, "", tuple(map(_rolled, episode.turns)), episode.reward)
+    return Rollout(episode.item_id, "", tuple(map(_rolled, episode.turns)), episode.reward, episode.trouble)
 
 
 def _rolled(turn: Turn) -> RolledTurn:

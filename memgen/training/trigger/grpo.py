@@ -165,7 +165,7 @@ class TriggerRun(Learner[TriggerBatch, TriggerStep]):
         """
         state, _ = self.trainable.resume(path)
         try:
-            self.progress = Progress(**state)
+            self.progress = Progress.from_state(state)
         except TypeError as error:
             raise ArtifactCorrupt(
                 f"checkpoint {path} is of another kind of run: {error}; delete it to start over"

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from memgen.generation.invocations import InvocationRate, rate_of_counts
 from memgen.training.optimizing import Trainable
-from memgen.training.reward.rollouts import Rollout
+from memgen.training.reward.rollouts import Failures, Rollout
 from memgen.training.trigger.update import decisions_of
 
 _SETTLED = 0.98
@@ -57,6 +58,8 @@ class TriggerReport:
     """Rates of the last fifth of the steps, as drawn."""
     flags: tuple[str, ...]
     """Signs that it did not learn, in plain words; empty if none."""
+    failures: Failures
+    """Rollouts whose environment or grader failed."""
 
 
 @dataclass
@@ -71,6 +74,11 @@ class Progress:
     groups: int = 0
     groups_skipped: int = 0
     seconds: float = 0.0
+    failures: Failures = field(default_factory=Failures)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Progress":
+        return cls(**{**state, "failures": Failures(**state.get("failures", {}))})
 
     def note(self, rollouts: Sequence[Rollout], groups: int, skipped: int) -> None:
         """Add the rollouts of a step, `skipped` of whose groups were not learned from."""
@@ -81,6 +89,7 @@ class Progress:
         self.counts.append(
             [(r.task, len(points), sum(d.invoked for d in points)) for r in rollouts for points in [decisions_of(r)]]
         )
+        self.failures.note(rollouts)
         self.groups += groups
         self.groups_skipped += skipped
 
@@ -102,6 +111,7 @@ class Progress:
             invoked=tuple(self.invoked),
             by_task=by_task,
             flags=self._flags(trainable, rate_of_counts([(points, invoked) for _, points, invoked in counts])),
+            failures=self.failures,
         )
 
     def _flags(self, trainable: Trainable, last: InvocationRate) -> tuple[str, ...]:
@@ -116,7 +126,7 @@ class Progress:
             found.append(f"the trigger never fires: {last.rate:.1%} of the last {last.asked} decisions")
         elif (doubt := fmean(self.entropies[-_window(len(self.entropies)) :])) > _UNDECIDED:
             found.append(f"the trigger is undecided: {doubt:.3f} of {math.log(2):.3f} nats of entropy at last")
-        return tuple(found)
+        return (*found, *self.failures.flags(sum(len(step) for step in self.counts)))
 
 
 def entropy(probability: float) -> float:

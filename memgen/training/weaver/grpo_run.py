@@ -4,9 +4,10 @@ its business.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from memgen.training.forward import PrefixSource
 from memgen.training.loop import Learner, run_steps
 from memgen.training.optimizing import ParameterGroup, Trainable
 from memgen.training.reward.losses import has_spread
-from memgen.training.reward.rollouts import Group
+from memgen.training.reward.rollouts import Failures, Group
 from memgen.training.run_control import RunControl
 from memgen.training.weaver.update import WeaverUpdate, make_parts, update
 
@@ -60,6 +61,8 @@ class GrpoReport:
     losses: tuple[float, ...]
     flags: tuple[str, ...]
     """Signs that it did not learn, in plain words; empty if none."""
+    failures: Failures
+    """Rollouts whose environment or grader failed."""
 
 
 @dataclass
@@ -73,6 +76,11 @@ class _Progress:
     groups_skipped: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    failures: Failures = field(default_factory=Failures)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "_Progress":
+        return cls(**{**state, "failures": Failures(**state.get("failures", {}))})
 
 
 GrpoBatch = tuple[list[Group], PrefixSource]
@@ -174,7 +182,7 @@ class GrpoRun(Learner[GrpoBatch, GrpoStep]):
         """
         state, kept = self.trainable.resume(path)
         try:
-            self.progress = _Progress(**state)
+            self.progress = _Progress.from_state(state)
             for name, tensor in self._kept().items():
                 tensor.copy_(kept[name])
         except (TypeError, KeyError) as error:
@@ -199,7 +207,8 @@ class GrpoRun(Learner[GrpoBatch, GrpoStep]):
             seconds=progress.seconds,
             rewards=tuple(progress.rewards),
             losses=tuple(progress.losses),
-            flags=tuple(found),
+            flags=(*found, *progress.failures.flags(progress.rollouts)),
+            failures=progress.failures,
         )
 
     def collect(self, step: int) -> GrpoBatch:
@@ -246,6 +255,7 @@ class GrpoRun(Learner[GrpoBatch, GrpoStep]):
         self.progress.rewards.append(report.reward)
         self.progress.losses.append(report.loss)
         self.progress.rollouts += len(rollouts)
+        self.progress.failures.note(rollouts)
         self.progress.groups += report.groups
         self.progress.groups_skipped += skipped
         self.progress.tokens += report.tokens

@@ -1,14 +1,14 @@
 """The shared loop of episodes, with environments that write down what they are told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memgen.artifacts.artifact import load_artifact
-from memgen.errors import Cancelled
+from memgen.errors import Cancelled, SandboxUnavailable
 from memgen.generation.episodes import Episode, PlaySettings, play
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
@@ -120,3 +120,69 @@ def test_environments_are_closed_when_asked_to_stop(host: AdapterHost) -> None:
     with pytest.raises(Cancelled):
         play(host, None, items, drawn, settings=PlaySettings(should_stop=lambda: items[0].open_now == 1))
     assert [item.open_now for item in items] == [0, 0, 0]
+
+
+class Broken(ScriptedItem):
+    """It fails where its `breaks` says."""
+
+    breaks = ""
+
+    def open(self) -> ScriptedItem:
+        self._fail("open")
+        return super().open()
+
+    def reset(self) -> Observation:
+        self._fail("reset")
+        return super().reset()
+
+    def step(self, answer: Answer) -> Observation:
+        seen = super().step(answer)
+        if len(self.answers) == 2:
+            self._fail("step")
+        return replace(seen, reward=float("nan")) if self.breaks == "reward" else seen
+
+    def close(self) -> None:
+        super().close()
+        self._fail("close")
+
+    def _fail(self, where: str) -> None:
+        if self.breaks == where:
+            raise OSError(f"{where} is broken\nmore of it")
+
+
+def broken(where: str) -> Broken:
+    item = Broken("b", steps=3)
+    item.breaks = where
+    return item
+
+
+@pytest.mark.parametrize(
+    ("where", "turns", "reward", "unplayable"),
+    [("open", 0, 0.0, True), ("reset", 0, 0.0, True), ("step", 2, 0.25, False), ("close", 3, 0.75, False)],
+)
+def test_an_environment_that_fails_ends_its_own_episode(
+    host: AdapterHost, where: str, turns: int, reward: float, unplayable: bool
+) -> None:
+    good = [ScriptedItem("a"), ScriptedItem("c")]
+    first, failed, last = play(host, None, [good[0], broken(where), good[1]], drawn)
+    assert (failed.finish, failed.trouble) == ("failed", f"OSError: {where} is broken")
+    assert (len(failed.turns), failed.reward, failed.unplayable) == (turns, reward, unplayable)
+    assert texts([first, last]) == texts(play(host, None, [good[0], ScriptedItem("b"), good[1]], drawn)[::2])
+    assert (first.finish, last.finish, first.trouble) == ("done", "done", "")
+
+
+def test_a_reward_that_is_no_number_is_the_environments_fault(host: AdapterHost) -> None:
+    [episode] = play(host, None, [broken("reward")], drawn)
+    assert (episode.finish, episode.reward) == ("failed", 0.0)
+    assert "reward is nan" in episode.trouble
+
+
+def test_a_system_that_can_isolate_nothing_is_nobodys_episode(host: AdapterHost) -> None:
+    class Unsafe(ScriptedItem):
+        def step(self, answer: Answer) -> Observation:
+            raise SandboxUnavailable("no namespaces here")
+
+    items = [ScriptedItem("a"), Unsafe("b")]
+    with pytest.raises(SandboxUnavailable):
+        play(host, None, items, drawn)
+    assert [item.open_now for item in items] == [0, 0]

@@ -13,8 +13,7 @@ from memgen.backbone.loading import Backbone
 from memgen.backbone.states import prompt_states
 from memgen.checked_files import check_files
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError
-from memgen.evaluation.accuracy import item_of, score_suite
-from memgen.evaluation.routed import score_routed
+from memgen.evaluation.accuracy import item_of, read_items, score_items, score_suite
 from memgen.memory.host import AdapterHost
 from memgen.routing.isolated import Isolated, region_prompts, with_task
 from memgen.routing.loaded import Choice, LoadedMemories
@@ -147,7 +146,7 @@ def test_scores_by_item_are_those_of_each_memory(host: AdapterHost, artifacts: d
     items = [item_of(c["messages"], None, {}) for c in conversations(6)]  # type: ignore[arg-type]
     grader, done = {"kind": "likelihood"}, []
     memories = ["yes", "no", None, "no", "yes", None]
-    mixed = score_routed(host, memories, items, grader, on_done=done.append)
+    mixed = score_items(host, memories, read_items(host, items), grader, on_done=done.append)
     whole = {name: score_suite(host, name, items, grader) for name in ("yes", "no", None)}
     expected = [whole[name].items[place].score for place, name in enumerate(memories)]
     assert [item.score for item in mixed.items] == pytest.approx(expected, rel=1e-4)

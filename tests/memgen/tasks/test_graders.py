@@ -8,7 +8,7 @@ import pytest
 from memgen.errors import UnknownGrader
 from memgen.tasks.bfcl import single_calls
 from memgen.tasks.function_calls import call_matches
-from memgen.tasks.graders import Reference, grader_kinds, make_grader
+from memgen.tasks.graders import Reference, grader_kinds, make_grader, why_unfit
 from memgen.tasks.reasoning import reasoning_trajectories
 from memgen.text.answers import Answer
 
@@ -248,3 +248,91 @@ def test_unknown_graders_are_named() -> None:
 def test_wrong_values_of_options_are_named(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownGrader, match=f"grader '{spec['kind']}': option {message}"):
         make_grader(spec)
+
+
+_CALLED = {"name": "go", "arguments": {"to": "B"}}
+_CALL = {"id": "1", "type": "function", "function": {"name": "go", "arguments": '{"to": "B"}'}}
+EXPERTS: dict[str, dict[str, Any]] = {
+    "text": {"role": "assistant", "content": "B"},
+    "call": {"role": "assistant", "content": None, "tool_calls": [_CALL]},
+    "text and call": {"role": "assistant", "content": "B", "tool_calls": [_CALL]},
+    "white space": {"role": "assistant", "content": " \n"},
+}
+ANSWERS = {
+    "the text": Answer("B"),
+    "another text": Answer("C"),
+    "the call": Answer(None, (_CALLED,)),
+    "another call": Answer(None, ({"name": "go", "arguments": {"to": "C"}},)),
+    "the text and the call": Answer("B", (_CALLED,)),
+    "the text and another call": Answer("B", ({"name": "stay", "arguments": {}},)),
+    "silence": Answer(None),
+    "white space": Answer(" \n"),
+}
+_METADATA = {
+    "tests": "pass",
+    "prompt": "def f():\n    pass\n",
+    "entry": {"question": "", "answer": "B", "metadata": {}},
+    "aliases": ["b"],
+}
+TEXT_GRADERS: list[dict[str, Any]] = [
+    {"kind": "exact"},
+    {"kind": "numeric"},
+    {"kind": "regex", "pattern": ".*"},
+    {"kind": "regex", "pattern": "(.*)"},
+    {"kind": "choice"},
+    {"kind": "alias"},
+    {"kind": "code"},
+    {"kind": "reasoning_gym", "dataset": "number_sorting"},
+]
+
+
+def test_the_table_below_has_every_kind() -> None:
+    assert {spec["kind"] for spec in TEXT_GRADERS} == set(grader_kinds()) - {"likelihood", "function_call"}
+
+
+@pytest.mark.parametrize("spec", TEXT_GRADERS, ids=lambda spec: f"{spec['kind']}{spec.get('pattern', '')}")
+@pytest.mark.parametrize("expert", ["call", "text and call"])
+def test_a_grader_of_texts_refuses_an_expert_that_calls(spec: dict[str, Any], expert: str) -> None:
+    """Whatever is answered: neither is any call right, nor silence."""
+    pytest.importorskip("reasoning_gym") if spec["kind"] == "reasoning_gym" else None
+    reference = Reference(EXPERTS[expert], _METADATA)
+    for answer in ANSWERS.values():
+        with pytest.raises(UnknownGrader, match=f"grader '{spec['kind']}' judges text, and the expert's turn calls go"):
+            make_grader(spec)(answer, reference)
+    assert why_unfit(spec, reference.message)
+    assert not why_unfit(spec, EXPERTS["text"])
+
+
+@pytest.mark.parametrize("spec", TEXT_GRADERS, ids=lambda spec: f"{spec['kind']}{spec.get('pattern', '')}")
+@pytest.mark.parametrize("expert", ["text", "white space"])
+def test_a_grader_of_texts_counts_neither_calls_nor_silence(spec: dict[str, Any], expert: str) -> None:
+    pytest.importorskip("reasoning_gym") if spec["kind"] == "reasoning_gym" else None
+    if spec["kind"] == "choice" and expert == "white space":
+        return  # it refuses a reference without a letter
+    grade, reference = make_grader(spec), Reference(EXPERTS[expert], _METADATA)
+    for name in ("the call", "another call", "the text and the call", "the text and another call", "silence"):
+        assert grade(ANSWERS[name], reference) == 0.0, name
+    assert grade(ANSWERS["white space"], reference) == 0.0
+    if expert == "text" and spec["kind"] in ("exact", "regex", "choice", "alias"):
+        assert grade(ANSWERS["the text"], reference) == 1.0
+
+
+RIGHT = {
+    "text": {"the text", "another text"},
+    "white space": {"the text", "another text"},
+    "call": {"the call", "the text and the call"},
+    "text and call": {"the call", "the text and the call"},
+}
+"""By expert, what the grader of calls takes; the text beside a call is free, and where none is expected any text is."""
+
+
+@pytest.mark.parametrize("expert", EXPERTS)
+@pytest.mark.parametrize("possible", [False, True])
+def test_the_grader_of_calls(expert: str, possible: bool) -> None:
+    calls = EXPERTS[expert].get("tool_calls", ())
+    metadata = {"possible_answers": [{"go": {"to": ["B"]}} for _ in calls]} if possible else {}
+    grade = make_grader({"kind": "function_call"})
+    right = {name for name, answer in ANSWERS.items() if grade(answer, Reference(EXPERTS[expert], metadata))}
+    assert right == RIGHT[expert]
+    assert not why_unfit({"kind": "function_call"}, EXPERTS[expert])
+    assert not why_unfit({"kind": "likelihood"}, EXPERTS[expert])

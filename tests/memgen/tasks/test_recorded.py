@@ -46,3 +46,21 @@ def test_another_action_ends_the_episode() -> None:
 def test_a_record_without_a_turn_to_learn_is_refused() -> None:
     with pytest.raises(ConfigError, match="'x' has no assistant turn to learn"):
         RecordedConversation("x", RECORD[:3])
+
+
+def test_the_action_of_a_turn_that_calls_is_its_calls() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "go", "arguments": '{"to": "B"}'}}
+    record = (RECORD[0], {"role": "assistant", "content": None, "tool_calls": [call]}, RECORD[2], RECORD[3])
+    called = {"name": "go", "arguments": {"to": "B"}}
+    for answer, reward in [
+        (Answer(None, (called,)), 0.5),
+        (Answer("I go.", (called,)), 0.5),
+        (Answer(None), 0.0),
+        (Answer(None, ({**called, "arguments": {}},)), 0.0),
+        (Answer(None, ({**called, "name": "stay"},)), 0.0),
+    ]:
+        environment = RecordedConversation("x", record).open()
+        environment.reset()
+        assert environment.step(answer).reward == reward
+        if reward:
+            assert environment.step(Answer("Action: open door", (called,))).reward == 0.0

@@ -4,8 +4,10 @@ import pytest
 import sqlalchemy as sa
 
 from registry.database import transaction
-from registry.gates.gate import Comparison, GateTerms, compare, forgot, record_gate
-from registry.models import Version
+from registry.gates.audit import compared_items
+from registry.gates.evaluations import record_evaluation, subject_of
+from registry.gates.gate import Comparison, GateTerms, compare, forgot, judge, record_gate
+from registry.models import Suite, Version
 from tests.registry.conftest import Rows, refused_as_immutable
 
 TERMS = GateTerms(margin=0.05)
@@ -48,6 +50,40 @@ def test_what_was_not_measured_fails(missing: list[float] | None) -> None:
         judged = compare("a", new=False, baseline=sides[0], candidate=sides[1], terms=TERMS)
         assert (judged.passed, judged.evidence, judged.change) == (False, None, None)
         assert judged.reason == "a: no held-out items to check; upload more trajectories of this task"
+
+
+def test_what_can_not_be_judged_is_said() -> None:
+    judged = compare("a", new=True, baseline=[0.0, 1.0], candidate=[1.0, 1.0], terms=TERMS, left_out=3)
+    assert judged.passed
+    assert judged.reason.endswith("; 3 more are left out")
+    nothing = compare("a", new=True, baseline=[], candidate=[], terms=TERMS, left_out=3)
+    assert not nothing.passed
+    assert nothing.reason == "a: none of its 3 held-out items can be judged; the evaluations' items say why"
+
+
+def test_an_item_left_out_for_one_is_left_out_for_both(rows: Rows) -> None:
+    """For whom it has no room, and whatever the other scored on it."""
+    rows.task("a")
+    version = rows.version("a", passed=None)
+    scores = {None: [0.0, 0.0, 1.0], version: [1.0, 0.0, 0.0]}
+    with transaction(rows.services.sessions) as session:
+        version = session.get_one(Version, version.id)
+        suite = Suite(task_id=version.dataset.task_id, number=1, content_hash="0" * 64, items=3)
+        session.add(suite)
+        session.flush()
+        for subject, (subject_version, found) in enumerate(scores.items()):
+            items = [{"score": score, "answer": "\0\ud800a"} for score in found]
+            items[subject + 1] |= {"left_out": True, "note": "too long\0"}
+            who = subject_of(version.adapter, subject_version)
+            record_evaluation(session, who, suite.id, score=0.5, items=items, seconds=0.1)
+        suites = {version.dataset.task_id: suite.id}
+        [comparison] = judge(session, version, baseline=None, terms=TERMS, suites=suites)
+        assert (comparison.champion, comparison.candidate, comparison.passed) == (0.0, 1.0, True)
+        assert comparison.reason.endswith("; 2 more are left out")
+        record_gate(session, version, baseline=None, comparisons=[comparison], terms=TERMS)
+        pairs = compared_items(session, version, "a")
+    assert [pair.flipped for pair in pairs] == ["better", None, None]
+    assert pairs[1].champion == {"score": 0.0, "answer": "\ufffd\ufffda", "left_out": True, "note": "too long\ufffd"}
 
 
 @pytest.mark.parametrize(
