@@ -85,6 +85,12 @@ def warn_of_failures(running: Running, failures: Failures) -> None:
         running.event(f"{failures.count} rollouts failed; the last at {failures.last}", data, level="warning")
 
 
+def warn_of_long(running: Running, too_long: str, count: int) -> None:
+    """Record a warning if some turns are too long to be learned; `too_long` says so in words."""
+    if too_long:
+        running.event(too_long, {"skipped_long": count}, level="warning")
+
+
 def train_watched(
     running: Running,
     model: Model,

@@ -4,6 +4,7 @@ What surrounds a training (the job, its parent, registering, the gate) is in `wo
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from registry.job_requests import Method
 from registry.models import Dataset, Task
 from workers.checkpoints import Checkpoint
 from workers.experience import training_cues
-from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched, warn_of_failures
+from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched, warn_of_failures, warn_of_long
 from workers.model import Model
 from workers.reward_items import games_folder, gives_reward, items_of, warn_of_unfit
 from workers.runner import Running
@@ -139,8 +140,17 @@ def _train_recorded(
             "unfit_logprobs": recorded.unfit_logprobs,
         },
     )
+    warn_of_long(running, recorded.too_long, recorded.skipped_long)
+    if recorded.unfit_logprobs:
+        running.event(
+            f"the logprobs of {recorded.unfit_logprobs} turns are not used: expected a number from "
+            "-50 to 0 for each token of the answer as this base spells it, with or without its end-of-turn token",
+            {"unfit_logprobs": recorded.unfit_logprobs},
+            level="warning",
+        )
     training = partial(train_weaver_on_groups, groups=recorded.groups, config=config)
-    return _watched(running, model, config, training, workspace, checkpoint)
+    report = _watched(running, model, config, training, workspace, checkpoint)
+    return replace(report, flags=(*report.flags, *recorded.flags))
 
 
 def _watched(

@@ -9,6 +9,7 @@ manifest.json          sha256 of both
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -74,13 +75,18 @@ def merged_insights(insights: Iterable[Insight]) -> tuple[Insight, ...]:
 
     Those that somebody wrote come first, then those that were distilled from most prompts; of equals the first met.
     """
-    merged: dict[str, Insight] = {}
+    alike: dict[str, list[Insight]] = {}
     for insight in insights:
-        known = merged.setdefault(insight.entry_id, insight)
-        prompts = dict.fromkeys((*known.prompts, *insight.prompts))
-        sources = dict.fromkeys((*known.sources, *insight.sources))
-        merged[insight.entry_id] = replace(known, prompts=tuple(prompts), sources=tuple(sources))
-    return tuple(sorted(merged.values(), key=lambda insight: (bool(insight.prompts), -len(insight.prompts))))
+        alike.setdefault(insight.entry_id, []).append(insight)
+    merged = [
+        replace(
+            found[0],
+            prompts=tuple(dict.fromkeys(prompt for one in found for prompt in one.prompts)),
+            sources=tuple(dict.fromkeys(source for one in found for source in one.sources)),
+        )
+        for found in alike.values()
+    ]
+    return tuple(sorted(merged, key=lambda insight: (bool(insight.prompts), -len(insight.prompts))))
 
 
 def past_trajectory(entry_id: str, task: str, messages: Sequence[ChatMessage], reward: float) -> PastTrajectory:
@@ -135,7 +141,7 @@ class Experience:
 
     def __post_init__(self) -> None:
         ids = [entry.entry_id for entry in self.entries]
-        twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
+        twice = sorted(entry_id for entry_id, count in Counter(ids).items() if count > 1)
         if twice:
             raise ConfigError(f"entry ids {twice[:3]} stand for more than one entry each; give every entry its own")
         if self.states is not None and len(self.states.vectors) != len(ids):

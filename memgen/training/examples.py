@@ -1,7 +1,7 @@
 """Training examples made of trajectories: one example for each supervised assistant turn.
 
 A turn's prompt is everything before it, exactly as the engine would read it when serving, so memory is woven at the
-same place in training and in use. Turns with `weight` 0 are context only.
+same place in training and in use (`memgen.training.turns`).
 """
 
 import json
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from memgen.config import REWARD_WEIGHTINGS
 from memgen.errors import ConfigError
 from memgen.experience.cue import NO_CUE, Cue
-from memgen.text.chat import render_answer, tokenize
+from memgen.training.turns import LeftOut, supervised_turns
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class ExampleSet:
     """Turns that the trajectory marks with weight 0."""
     skipped_reward: int = 0
     """Trajectories, not turns, that were left out for their reward."""
+    too_long: str = ""
+    """What was too long, in words; empty if nothing was."""
+    flags: tuple[str, ...] = ()
+    """Signs that a training on them does not learn most of the data, in plain words; empty if none."""
 
 
 def build_examples(
@@ -76,7 +80,7 @@ def build_examples(
     if reward_weighting not in REWARD_WEIGHTINGS:
         raise ConfigError(f"reward_weighting is {reward_weighting!r}; expected one of {REWARD_WEIGHTINGS}")
     examples: list[Example] = []
-    skipped_long = skipped_weight = skipped_reward = 0
+    left_out, skipped_reward = LeftOut(max_tokens), 0
     numbers: dict[str, int] = {}
     for trajectory, cue in zip(trajectories, cues or [NO_CUE] * len(trajectories), strict=True):
         messages, tools, reward = trajectory["messages"], trajectory.get("tools"), trajectory.get("reward")
@@ -85,25 +89,18 @@ def build_examples(
             skipped_reward += 1
             continue
         source = numbers.setdefault(json.dumps([messages, tools], sort_keys=True), len(numbers))
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            if message.get("weight", 1) == 0:
-                skipped_weight += 1
-                continue
-            prompt, answer = render_answer(tokenizer, messages[: number + 1], tools)
-            example = Example(
-                tokenize(tokenizer, prompt),
-                tokenize(tokenizer, answer),
-                cue_ids=cue.token_ids,
-                weight=weight,
-                trajectory=source,
-            )
-            if example.tokens > max_tokens:
-                skipped_long += 1
-            else:
-                examples.append(example)
-    return ExampleSet(tuple(examples), skipped_long, skipped_weight, skipped_reward)
+        examples += [
+            Example(turn.prompt_ids, turn.answer_ids, cue_ids=cue.token_ids, weight=weight, trajectory=source)
+            for turn in supervised_turns(tokenizer, messages, tools, left_out)
+        ]
+    return ExampleSet(
+        examples=tuple(examples),
+        skipped_long=left_out.long,
+        skipped_weight=left_out.weight,
+        skipped_reward=skipped_reward,
+        too_long=left_out.in_words(len(examples)),
+        flags=left_out.flags(len(examples)),
+    )
 
 
 def hold_out(data: ExampleSet, share: float, seed: int) -> tuple[ExampleSet, tuple[Example, ...]]:

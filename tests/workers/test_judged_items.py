@@ -91,3 +91,40 @@ def test_questions_whose_reference_can_not_be_judged_are_not_played(workshop: Wo
     failed = workshop.work(workshop.queue_job("train_weaver", {**params, "task": "go"}))
     assert failed.state == "failed"
     assert "no item to play" in str(failed.error)
+
+
+def test_turns_that_are_too_long_are_a_warning_and_a_flag(workshop: Workshop) -> None:
+    long = [_chat(f"{n} {'x' * 300}", {"content": "y"}) for n in range(24)]
+    workshop.add_task("yes", [*answers("yes", 24), *long])
+    job = workshop.work(workshop.queue("yes", training={**SHORT, "max_example_tokens": 200}))
+    assert job.state == "succeeded"
+    [warning] = [found for found in _warnings(workshop, job.id) if "were not learned" in found]
+    assert "longer than 200 tokens" in warning
+    [version] = workshop.versions()
+    assert warning in version.report["flags"]
+    assert f"training: {warning}" in _gate(workshop, 1).reasons
+    fine = workshop.work(workshop.queue("yes", training={**SHORT, "max_example_tokens": 600}))
+    assert not [found for found in _warnings(workshop, fine.id) if "were not learned" in found]
+
+
+def test_recorded_answers_that_are_too_long_or_unfit_are_warnings(workshop: Workshop) -> None:
+    lines = [
+        _chat(f"q{n}", {"content": word}, reward=reward, metadata={"logprobs": [logged]})
+        for n in range(12)
+        for word, reward, logged in [
+            ("yes", 1.0, {"content": [{"token": "y", "logprob": -0.1}] * 3}),
+            ("no", 0.0, [-0.1] * 9),
+            ("x" * 1100, 0.5, None),
+        ]
+    ]
+    workshop.add_task("yes", lines)
+    params = {"task": "yes", "method": "grpo_recorded", "training": {"steps": 1, "items_per_step": 2}}
+    job = workshop.work(workshop.queue_job("train_weaver", params))
+    assert (job.state, job.error) == ("succeeded", None)
+    warnings = _warnings(workshop, job.id)
+    [event] = [found for found in workshop.events(job.id) if found.message.startswith("comparing the answers")]
+    groups = event.data["unfit_logprobs"]
+    assert groups == event.data["skipped_long"] > 0, "one of three answers each"
+    assert any(found.startswith(f"the logprobs of {groups} turns are not used") for found in warnings)
+    assert any(found.startswith(f"{groups} of {3 * groups} turns were not learned") for found in warnings)
+    assert any("were not learned" in flag for flag in workshop.versions()[0].report["flags"])

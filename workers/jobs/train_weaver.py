@@ -37,7 +37,7 @@ from registry.versions.state import check_parent
 from workers.checkpoints import Checkpoint
 from workers.datasets import dataset_of, lines_of
 from workers.experience import training_cues, update_experience
-from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched
+from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched, warn_of_long
 from workers.model import Model
 from workers.queue import Send
 from workers.registration import judge, register
@@ -149,6 +149,7 @@ def _demonstrations(
             "skipped_reward": data.skipped_reward,
         },
     )
+    warn_of_long(running, data.too_long, data.skipped_long)
 
     def train(workspace: Workspace, checkpoint: Checkpoint) -> TrainingReport:
         moments = _moments(running, model, target, workspace)

@@ -1,8 +1,9 @@
 """Groups for off-policy GRPO out of uploaded trajectories: several of one prompt, with different rewards.
 
 A trajectory may bring the log probabilities of what its policy wrote, as `metadata["logprobs"]`: a list with an entry
-for each assistant turn, itself a list of natural logarithms, one a token of this model's tokenizer, the end-of-turn
-token's last; null for a turn without.
+for each assistant turn, null for a turn without. An entry is a list of natural logarithms, one a token of this model's
+tokenizer, or a choice's `logprobs` as OpenAI's chat and ours give them. The end-of-turn token's comes last and may be
+missing, as it is there.
 """
 
 import json
@@ -13,8 +14,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from memgen.experience.cue import NO_CUE, Cue
-from memgen.text.chat import render_answer, tokenize
 from memgen.training.reward.rollouts import Group, RolledTurn, Rollout
+from memgen.training.turns import LeftOut, supervised_turns
 
 _LEAST = -50.0
 """No policy draws what is as unlikely: such a number stands for one that was not known."""
@@ -36,6 +37,10 @@ class RecordedGroups:
     """Turns that the trajectory marks with weight 0."""
     unfit_logprobs: int
     """Turns whose logprobs are not one number from -50 to 0 for each token; they count as unknown."""
+    too_long: str = ""
+    """What was too long, in words; empty if nothing was."""
+    flags: tuple[str, ...] = ()
+    """Signs that a training on them does not learn most of the data, in plain words; empty if none."""
 
 
 def groups_of_trajectories(
@@ -60,16 +65,18 @@ def groups_of_trajectories(
         ChatTemplateError: the model's template refuses a conversation.
     """
     by_prompt: dict[str, list[Rollout]] = {}
-    rewardless = empty = 0
-    counts = _Counts()
+    rewardless = empty = kept = unfit = 0
+    left_out = LeftOut(max_tokens)
     for number, (trajectory, cue) in enumerate(zip(trajectories, cues or [NO_CUE] * len(trajectories), strict=True)):
         if trajectory.get("reward") is None:
             rewardless += 1
             continue
+        turns, unfit_here = _turns(tokenizer, trajectory, cue.token_ids, left_out)
+        kept, unfit = kept + len(turns), unfit + unfit_here
         rollout = Rollout(
             item_id=str(trajectory.get("trajectory_id", number)),
             task=trajectory.get("task") or "",
-            turns=_turns(tokenizer, trajectory, cue.token_ids, max_tokens, counts),
+            turns=turns,
             reward=float(trajectory["reward"]),
         )
         if rollout.turns:
@@ -83,42 +90,27 @@ def groups_of_trajectories(
         skipped_rewardless=rewardless,
         skipped_empty=empty,
         skipped_alone=len(by_prompt) - len(groups),
-        skipped_long=counts.long,
-        skipped_weight=counts.weight,
-        unfit_logprobs=counts.unfit,
+        skipped_long=left_out.long,
+        skipped_weight=left_out.weight,
+        unfit_logprobs=unfit,
+        too_long=left_out.in_words(kept),
+        flags=left_out.flags(kept),
     )
 
 
-@dataclass
-class _Counts:
-    long: int = 0
-    weight: int = 0
-    unfit: int = 0
-
-
 def _turns(
-    tokenizer: PreTrainedTokenizerBase,
-    trajectory: dict[str, Any],
-    cue_ids: tuple[int, ...],
-    max_tokens: int,
-    counts: _Counts,
-) -> tuple[RolledTurn, ...]:
+    tokenizer: PreTrainedTokenizerBase, trajectory: dict[str, Any], cue_ids: tuple[int, ...], left_out: LeftOut
+) -> tuple[tuple[RolledTurn, ...], int]:
+    """(turns to learn from, how many of them have unfit logprobs)."""
     messages, tools = trajectory["messages"], trajectory.get("tools")
     logged = (trajectory.get("metadata") or {}).get("logprobs")
     turns: list[RolledTurn] = []
-    assistant = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    for ordinal, number in enumerate(assistant):
-        if messages[number].get("weight", 1) == 0:
-            counts.weight += 1
-            continue
-        prompt, answer = (tokenize(tokenizer, text) for text in render_answer(tokenizer, messages[: number + 1], tools))
-        if len(prompt) + len(answer) > max_tokens:
-            counts.long += 1
-            continue
-        logprobs = _logprobs(logged, ordinal, len(answer))
-        counts.unfit += logprobs is None
-        turns.append(RolledTurn(prompt, answer, logprobs or (), (), cue_ids))
-    return tuple(turns)
+    unfit = 0
+    for turn in supervised_turns(tokenizer, messages, tools, left_out):
+        logprobs = _logprobs(logged, turn.ordinal, len(turn.answer_ids))
+        unfit += logprobs is None
+        turns.append(RolledTurn(turn.prompt_ids, turn.answer_ids, logprobs or (), (), cue_ids))
+    return tuple(turns), unfit
 
 
 def _logprobs(logged: object, turn: int, tokens: int) -> tuple[float, ...] | None:
@@ -127,13 +119,21 @@ def _logprobs(logged: object, turn: int, tokens: int) -> tuple[float, ...] | Non
         return ()
     if not isinstance(logged, list):
         return None
-    values = logged[turn] if turn < len(logged) else None
+    values = _plain(logged[turn]) if turn < len(logged) else None
     if values is None:
         return ()
-    if not isinstance(values, list) or len(values) != tokens:
+    if not isinstance(values, list) or len(values) not in (tokens, tokens - 1):
         return None
     fit = all(isinstance(v, int | float) and not isinstance(v, bool) and _LEAST <= v <= 0 for v in values)
     return tuple(float(v) for v in values) if fit else None
+
+
+def _plain(logged: object) -> object:
+    """The numbers of a turn that was logged in OpenAI's shape, `{"content": [{"token", "logprob", ...}, ...]}`."""
+    listed = logged.get("content") if isinstance(logged, dict) else logged
+    if not isinstance(listed, list):
+        return listed
+    return [token.get("logprob") if isinstance(token, dict) else token for token in listed]
 
 
 def _prompt_key(trajectory: dict[str, Any], shared_turns: int) -> str:

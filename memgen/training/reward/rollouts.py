@@ -40,7 +40,8 @@ class RolledTurn:
     token_ids: tuple[int, ...]
     """The answer, with its end-of-turn token if the turn ended with one: that choice is learned too."""
     logprobs: tuple[float, ...]
-    """Natural log probabilities of `token_ids` under the distribution they were drawn from; empty if unknown."""
+    """Natural log probabilities of `token_ids` under the distribution they were drawn from. Those at the end may be
+    missing, which are unknown: all of them, or the end-of-turn token's."""
     decisions: tuple[Decision, ...]
     """Every decision point, woven or not. Empty for a turn that was not played here."""
     cue_ids: tuple[int, ...] = ()
@@ -58,6 +59,11 @@ class Rollout:
     reward: float
     trouble: str = ""
     """What failed in its environment or grader; empty if nothing did."""
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether all logprobs are known."""
+        return all(len(turn.logprobs) == len(turn.token_ids) for turn in self.turns)
 
     @property
     def tokens(self) -> int:

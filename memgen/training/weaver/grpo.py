@@ -72,7 +72,7 @@ def train_weaver_on_groups(
 
     A step takes `items_per_step` of them; `group_size` is not used. The ratio is that of the policy being trained to
     the one that drew the tokens, by the turn's logprobs, which must be of `softmax(logits / config.temperature)`.
-    Turns without any are taken as drawn from the memory as it was at the start.
+    Tokens without any are taken as drawn from the memory as it was at the start.
 
     Errors are those of `train_weaver_grpo`; NothingToTrain means that no group has a spread of rewards.
     """
@@ -85,7 +85,7 @@ def train_weaver_on_groups(
     def recorded(step: int) -> GrpoBatch:
         return [groups[n] for n in places_of_step(len(groups), config.items_per_step, config.seed, step)], prompts
 
-    logged = all(turn.logprobs for group in spread for rollout in group.rollouts for turn in rollout.turns)
+    logged = all(rollout.is_logged for group in spread for rollout in group.rollouts)
     keeps_start = config.kl_coefficient > 0 or not logged
     return run_grpo(host, memory, config, recorded, keeps_start=keeps_start, control=control)
 

@@ -220,12 +220,15 @@ def _report(run: SftRun, data: ExampleSet) -> TrainingReport:
         tokens=run.tokens,
         seconds=run.seconds,
         losses=tuple(run.losses),
-        flags=did_not_learn(
-            run.losses,
-            trainable.start,
-            trainable.parameters,
-            zero_gradients=trainable.zero_gradients,
-            held_out_losses=[loss for _, loss in looks],
+        flags=(
+            *did_not_learn(
+                run.losses,
+                trainable.start,
+                trainable.parameters,
+                zero_gradients=trainable.zero_gradients,
+                held_out_losses=[loss for _, loss in looks],
+            ),
+            *data.flags,
         ),
         skipped_reward=data.skipped_reward,
         held_out=len(run.held_out),

@@ -72,7 +72,7 @@ def make_parts(
     """Everything about a batch of groups that stays the same over its optimizer steps.
 
     Args:
-        start: name of the memory as it was at the start. Turns without logprobs are taken as drawn from it.
+        start: name of the memory as it was at the start. Tokens without logprobs are taken as drawn from it.
         groups: the groups of the whole step, each with a spread of rewards.
         own: places of the groups that are differentiated here; None is all. The others count in the weights of tokens.
 
@@ -143,14 +143,14 @@ def _part(
     device, shape = host.backbone.device, host.memories[memory].config
     examples = tuple(example_of(one.turn, shape) for one in drawn)
     of_start: Tensor | None = None
-    if start is not None and (config.kl_coefficient > 0 or not all(one.turn.logprobs for one in drawn)):
+    logged = all(len(one.turn.logprobs) == len(one.turn.token_ids) for one in drawn)
+    if start is not None and (config.kl_coefficient > 0 or not logged):
         with torch.no_grad():
             of_start, _ = _logprobs(host, start, examples, prompts, config)
-    pieces = None if of_start is None else torch.split(of_start, [len(example.target_ids) for example in examples])
-    sampled = [
-        torch.tensor(one.turn.logprobs, device=device) if one.turn.logprobs or pieces is None else pieces[number]
-        for number, one in enumerate(drawn)
-    ]
+    sampled = [torch.tensor(one.turn.logprobs, device=device) for one in drawn]
+    if of_start is not None:
+        unknown = torch.split(of_start, [len(example.target_ids) for example in examples])
+        sampled = [torch.cat([known, rest[len(known) :]]) for known, rest in zip(sampled, unknown, strict=True)]
     return WeaverPart(
         examples=examples,
         advantages=torch.tensor([one.advantage for one in drawn], device=device),

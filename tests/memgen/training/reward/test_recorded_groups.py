@@ -87,6 +87,14 @@ def test_what_is_left_out_is_counted(tokenizer: PreTrainedTokenizerBase) -> None
     assert [len(rollout.turns) for rollout in group.rollouts] == [1, 1]
     assert (found.skipped_rewardless, found.skipped_weight, found.skipped_long, found.skipped_empty) == (1, 1, 1, 1)
     assert found.skipped_alone == 0
+    assert found.flags == (found.too_long,)
+    assert found.too_long.startswith(
+        "1 of 3 turns were not learned: with their prompts they are longer than 300 tokens"
+    )
+
+
+def _openai(values: list[float]) -> list[dict[str, Any]]:
+    return [{"token": "a", "logprob": value, "bytes": [97], "top_logprobs": []} for value in values]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,15 @@ def test_what_is_left_out_is_counted(tokenizer: PreTrainedTokenizerBase) -> None
         (None, [(), ()], 0),
         ([[-0.5] * 4, None], [(-0.5,) * 4, ()], 0),
         ([[-1] * 4, [0.0] * 3], [(-1.0,) * 4, (0.0,) * 3], 0),
-        ([[-0.5] * 3, [-0.5] * 3], [(), (-0.5,) * 3], 1),
+        ([[-0.5] * 3, [-0.5] * 2], [(-0.5,) * 3, (-0.5,) * 2], 0),
+        ([[-0.5] * 2, [-0.5] * 4], [(), ()], 2),
+        ([[-0.5] * 5, []], [(), ()], 2),
+        ([{"content": _openai([-0.5] * 3), "refusal": None}, None], [(-0.5,) * 3, ()], 0),
+        ([_openai([-0.5] * 4), {"content": _openai([-0.25] * 3)}], [(-0.5,) * 4, (-0.25,) * 3], 0),
+        ([{"content": None, "refusal": None}, {"content": _openai([-0.25] * 5)}], [(), ()], 1),
+        ([{"content": [{"token": "a"}] * 3}, {"content": [3, None, "x"]}], [(), ()], 2),
+        ([{}, {"content": {}}], [(), ()], 1),
+        ([True, "x"], [(), ()], 2),
         ([[-0.5] * 4], [(-0.5,) * 4, ()], 0),
         ([[-0.5, -0.5, 0.5, -0.5]], [(), ()], 1),
         ([[-0.5, float("nan"), -0.5, -0.5]], [(), ()], 1),
@@ -106,7 +122,7 @@ def test_what_is_left_out_is_counted(tokenizer: PreTrainedTokenizerBase) -> None
 def test_logprobs_count_if_they_are_one_for_each_token(
     tokenizer: PreTrainedTokenizerBase, logprobs: object, kept: list[tuple[float, ...]], unfit: int
 ) -> None:
-    """`one` and `no` are three and two tokens, and an end."""
+    """`one` and `no` are three and two tokens, and an end, which a chat does not log."""
     logged = conversation("a", "one", "no", metadata={"logprobs": logprobs})
     found = groups_of_trajectories(tokenizer, [logged, conversation("a", "no", reward=0.0)], max_tokens=500)
     assert [turn.logprobs for turn in found.groups[0].rollouts[0].turns] == kept

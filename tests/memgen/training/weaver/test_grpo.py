@@ -307,6 +307,33 @@ def test_the_first_ratio_is_to_the_logged_policy(backbone: Backbone, recorded: l
     assert steps[0].clip_share == pytest.approx(good / every)
 
 
+def test_an_end_that_was_not_logged_is_the_starts(backbone: Backbone, recorded: list[Group]) -> None:
+    """The other tokens keep what was logged, here half of what they are; a turn without any is the start's whole."""
+    host, expected = created(backbone), []
+    host.create("m@start", host.memories["m"].config)
+    host.copy("m", "m@start")
+    own = [logprobs_of(host, turn) for group in recorded for rollout in group.rollouts for turn in rollout.turns]
+    known = iter([n % 3 for n in range(len(own))])
+
+    def cut(turn: RolledTurn) -> list[float]:
+        values, kind = logprobs_of(host, turn), next(known)
+        logged = [v - math.log(2) for v in values][: (len(values), len(values) - 1, 0)[kind]]
+        expected.append([*logged, *values[len(logged) :]])
+        return logged
+
+    groups = [_logged(group, cut) for group in recorded]
+    config = replace(SHORT, loss="grpo", kl_coefficient=0.0, batch_size=len(own))
+    [part] = make_parts(host, "m", "m@start", groups, PromptCache(backbone.decoder, 0), config)
+    turns = [turn for group in groups for rollout in group.rollouts for turn in rollout.turns]
+    by_tokens = {(t.prompt_ids, t.token_ids, t.logprobs): values for t, values in zip(turns, expected, strict=True)}
+    in_order = sorted(turns, key=lambda turn: len(turn.token_ids) // 16)
+    wanted = [v for t in in_order for v in by_tokens[t.prompt_ids, t.token_ids, t.logprobs]]
+    assert part.sampled_logprobs.tolist() == pytest.approx(wanted, abs=1e-4)
+    assert part.start_logprobs is None
+    report = train_weaver_on_groups(created(backbone), "m", groups, replace(SHORT, steps=2, items_per_step=4))
+    assert not [flag for flag in report.flags if "weight" in flag]
+
+
 def test_groups_that_teach_nothing_are_an_error(backbone: Backbone, recorded: list[Group]) -> None:
     flat = [Group(tuple(replace(r, reward=1.0) for r in group.rollouts)) for group in recorded]
     with pytest.raises(NothingToTrain, match="none of 4 groups has rewards that differ"):

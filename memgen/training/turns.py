@@ -1,0 +1,95 @@
+"""The supervised turns of a conversation, in tokens: what a training learns from, and what it leaves out.
+
+A turn's prompt is everything before it, exactly as the engine would read it when serving. Turns with `weight` 0 are
+context only. Every prompt is rendered anew, so none is rendered that is known to be too long: a conversation of many
+turns would cost the square of its length for nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from memgen.text.chat import render_answer, tokenize
+
+MOST_LEFT_OUT = 0.2
+"""Share of the supervised turns that may be too long before a training is flagged."""
+
+
+@dataclass(frozen=True)
+class SupervisedTurn:
+    ordinal: int
+    """Which of the conversation's assistant turns it is, from 0, those of weight 0 counted."""
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    """With the end-of-turn token."""
+
+
+@dataclass
+class LeftOut:
+    """How many turns are not learned from, and why."""
+
+    max_tokens: int
+    """Longest prompt and answer together."""
+    long: int = 0
+    weight: int = 0
+
+    def flags(self, kept: int) -> tuple[str, ...]:
+        """A sign that a training on `kept` turns did not learn most of its data; none if few turns were too long.
+
+        2 of 10 turns pass, 3 of 10 do not.
+        """
+        return (self.in_words(kept),) if self.long > MOST_LEFT_OUT * (self.long + kept) else ()
+
+    def in_words(self, kept: int) -> str:
+        """What was too long, beside `kept` turns that were not; empty if nothing was."""
+        if not self.long:
+            return ""
+        return (
+            f"{self.long} of {self.long + kept} turns were not learned: with their prompts they are longer than "
+            f"{self.max_tokens} tokens. Raise max_example_tokens if the model has room for more, or send shorter "
+            "conversations"
+        )
+
+
+def supervised_turns(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[dict[str, Any]],
+    tools: list[dict[str, Any]] | None,
+    left_out: LeftOut,
+) -> Iterator[SupervisedTurn]:
+    """The turns to learn from that are not too long; the others are counted in `left_out`.
+
+    Raises:
+        ChatTemplateError: the model's template refuses the conversation.
+    """
+    ordinal, too_long, to_the_end = -1, False, False
+    for number, message in enumerate(messages):
+        if message["role"] == "user":
+            too_long = to_the_end
+        if message["role"] != "assistant":
+            continue
+        ordinal += 1
+        if message.get("weight", 1) == 0:
+            left_out.weight += 1
+        elif too_long:
+            left_out.long += 1
+        else:
+            prompt, answer = _turn(tokenizer, messages[: number + 1], tools)
+            if len(prompt) + len(answer) <= left_out.max_tokens:
+                yield SupervisedTurn(ordinal, prompt, answer)
+                continue
+            left_out.long += 1
+            # Later prompts are longer still. Some templates drop thoughts once the user speaks again, so only a prompt
+            # right behind a user's message settles it for good.
+            too_long = len(prompt) >= left_out.max_tokens
+            to_the_end = too_long and messages[number - 1]["role"] == "user"
+
+
+def _turn(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(prompt, answer) of the last message."""
+    prompt, answer = render_answer(tokenizer, messages, tools)
+    return tokenize(tokenizer, prompt), tokenize(tokenizer, answer)
