@@ -3,7 +3,8 @@
 MemgenError
 ├── ModelError
 │   ├── ModelNotFound         no such folder, wheel or hub id
-│   └── ChatTemplateError     the template can't separate prompt and answer
+│   ├── BaseRefused           the base has no chat template, or none that can be worked with
+│   └── ChatTemplateError     the template refuses a conversation
 ├── ConfigError               a value outside its range, or two that don't fit together
 ├── ArtifactError
 │   ├── ArtifactMissing       a file of the folder is not there
@@ -34,6 +35,9 @@ class ModelError(MemgenError): ...
 
 
 class ModelNotFound(ModelError): ...
+
+
+class BaseRefused(ModelError): ...
 
 
 class ChatTemplateError(ModelError): ...

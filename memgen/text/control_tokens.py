@@ -1,0 +1,108 @@
+"""Text that stays text: which tokens of a tokenizer control the model, and how a text never becomes one of them.
+
+A tokenizer finds its control tokens by their spelling, wherever it stands. So a tool's result that holds `<|im_end|>`
+would end its turn and could open a system message. A chat template mixes its own control tokens with the texts of
+users in one string; the spellings in texts are therefore cut by a mark before rendering, and the rendered string is
+tokenized piece by piece between the marks. A conversation without such a spelling is tokenized in one piece.
+
+Control tokens are the tokenizer's special tokens, and those added ones that the template writes, as `<tool_call>`.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+_FIRST_MARK, _LAST_MARK = 0xE000, 0xF8FF
+"""Unicode's private use area: characters that mean nothing."""
+
+
+_THOUGHT = ("<think>", "</think>")
+"""What templates look for in an answer to cut its thought off, also where a tokenizer has no token for it."""
+
+
+class ControlTokens:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+        self._tokenizer = tokenizer
+        added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
+        special = {*tokenizer.all_special_tokens, *(text for text, is_special in added.items() if is_special)}
+        written = {text for text in added if text in template and not text.isalnum()}
+        written.update(text for text in _THOUGHT if text in template)
+        # A spelling of one character can't be cut, and runs of spaces are text.
+        self._spellings = sorted(text for text in special | written if len(text) > 1 and not text.isspace())
+        # Case is ignored, because a tokenizer may lower it before it looks for its tokens.
+        self._start = re.compile(f"(?={_alternatives(self._spellings)})", re.IGNORECASE) if self._spellings else None
+        self._whole = re.compile("|".join(map(re.escape, sorted(self._spellings, key=len, reverse=True))) or r"(?!)")
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        return tuple(self._spellings)
+
+    def mark_for(self, *values: Any) -> str:
+        """A character to cut spellings with that no text in these JSON values has; "" if nothing is to be cut."""
+        texts = [text for value in values for text in _texts(value)]
+        if self._start is None or not any(self._start.search(text) for text in texts):
+            return ""
+        used = {character for text in texts for character in text if _FIRST_MARK <= ord(character) <= _LAST_MARK}
+        free = (chr(code) for code in range(_FIRST_MARK, _LAST_MARK + 1) if chr(code) not in used)
+        return next(free, "\N{REPLACEMENT CHARACTER}")
+
+    def cut(self, value: Any, mark: str) -> Any:
+        """The JSON value with `mark` behind the first character of each spelling in its texts, keys included."""
+        if self._start is None or not mark:
+            return value
+        if isinstance(value, str):
+            return self._cut_text(value, mark)
+        if isinstance(value, list | tuple):
+            return [self.cut(each, mark) for each in value]
+        if isinstance(value, dict):
+            return {self.cut(key, mark): self.cut(each, mark) for key, each in value.items()}
+        return value
+
+    def ids(self, text: str, mark: str = "") -> tuple[int, ...]:
+        """Token ids of rendered text, whose spellings are control tokens unless `mark` cuts them."""
+        pieces = text.split(mark) if mark else [text]
+        return tuple(int(i) for piece in pieces for i in self._tokenizer(piece, add_special_tokens=False).input_ids)
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that is nothing but text."""
+        mark = self.mark_for(text)
+        return self.ids(self.cut(text, mark), mark)
+
+    def first(self, text: str) -> tuple[int, int] | None:
+        """(start, end) of the first control token spelled in a text; None without one."""
+        found = self._whole.search(text)
+        return found.span() if found else None
+
+    def _cut_text(self, text: str, mark: str) -> str:
+        assert self._start is not None
+        places = [found.start() + 1 for found in self._start.finditer(text)]
+        if not places:
+            return text
+        return mark.join(text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _texts(key)
+            yield from _texts(each)
+
+
+def _alternatives(spellings: list[str]) -> str:
+    """A pattern that matches where any of the spellings begins; letters in common are looked at once.
+
+    Tokenizers have up to a thousand of them: tried one by one, a text full of `<` would cost a thousand times its size.
+    """
+    if "" in spellings:
+        return ""
+    by_first: dict[str, list[str]] = {}
+    for spelling in spellings:
+        by_first.setdefault(spelling[0], []).append(spelling[1:])
+    return f"(?:{'|'.join(re.escape(first) + _alternatives(rest) for first, rest in by_first.items())})"
