@@ -84,7 +84,7 @@ def reward_method(
 ) -> TrainingMethod:
     """The method `grpo` or `grpo_recorded` with a dataset, ready to be trained."""
     longest = model.host.longest_example(memory)
-    examples = build_examples(model.host.backbone.tokenizer, lines, max_tokens=longest).examples
+    examples = build_examples(model.host.backbone.profile, lines, max_tokens=longest).examples
     if method == Method.GRPO_RECORDED:
         return TrainingMethod(examples, partial(_train_recorded, running, model, config, dataset, lines))
     return TrainingMethod(examples, partial(_train_played, running, model, config, dataset, lines))
@@ -123,7 +123,7 @@ def _train_recorded(
     backbone = model.host.backbone
     cues = training_cues(model.host, workspace.memory, lines)
     recorded = groups_of_trajectories(
-        backbone.tokenizer,
+        backbone.profile,
         lines,
         max_tokens=model.host.longest_example(workspace.memory),
         cues=cues,

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
 import torch
@@ -26,7 +27,6 @@ from memgen.generation.decoding import Decoding
 from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.memory.host import AdapterHost
 from memgen.routing.loaded import Choice, LoadedMemories
-from memgen.text.chat import render_prompt, tokenize
 from registry.errors import RegistryError, Unavailable
 from registry.settings import Settings
 
@@ -248,8 +248,8 @@ class Inference:
 
 
 def _prepare(memories: LoadedMemories, prompts: PromptCache, ticket: Ticket) -> list[_Row]:
-    tokenizer, request = memories.host.backbone.tokenizer, ticket.request
-    prompt = tokenize(tokenizer, render_prompt(tokenizer, request.messages, request.tools))
+    request, today = ticket.request, datetime.now(UTC).date()
+    prompt = memories.host.backbone.profile.on(today).prompt_ids(request.messages, request.tools)
     bare = GenerationRequest(prompt, request.samplings[0])
     check_fits(memories.host, bare)
     chosen = _choose(memories, prompts, request.memory, bare)

@@ -20,7 +20,6 @@ from memgen.experience.pool import Experience, past_trajectory
 from memgen.tasks.catalogue import make_task
 from memgen.tasks.task import Task, TaskItem
 from memgen.text.answers import Answer, ChatMessage, message_calls, message_text
-from memgen.text.chat import render_answer, render_prompt, tokenize
 from memgen.training.examples import Example, ExampleSet, build_examples
 
 VALIDATION = "validation"
@@ -91,7 +90,7 @@ class Material:
         return [self.prompt_ids(opening(item), item.tools) for item in items]
 
     def prompt_ids(self, messages: Sequence[ChatMessage], tools: list[dict[str, Any]] | None) -> tuple[int, ...]:
-        return tokenize(self.backbone.tokenizer, render_prompt(self.backbone.tokenizer, messages, tools))
+        return self.backbone.profile.prompt_ids(messages, tools)
 
     def demonstrations(self, task: int, seed: int) -> list[tuple[ChatMessage, ...]]:
         """Experts' conversations of a task without system messages, which are the task's."""
@@ -130,8 +129,7 @@ class Material:
         ]
 
     def example(self, messages: Sequence[ChatMessage]) -> Example:
-        prompt, answer = render_answer(self.backbone.tokenizer, messages, None)
-        return Example(tokenize(self.backbone.tokenizer, prompt), tokenize(self.backbone.tokenizer, answer))
+        return Example(*self.backbone.profile.turn_ids(messages))
 
     def _task(self, choice: TaskChoice) -> Task:
         # Where games are kept is the machine's business, not the plan's.
@@ -147,7 +145,7 @@ class Material:
     def _examples(self, task: int, seed: int) -> ExampleSet:
         items = [item for item in self.training_items(task, seed) if item.expert]
         trajectories = [{"messages": list(item.expert or ()), "tools": item.tools} for item in items]
-        return build_examples(self.backbone.tokenizer, trajectories, max_tokens=self.plan.max_example_tokens)
+        return build_examples(self.backbone.profile, trajectories, max_tokens=self.plan.max_example_tokens)
 
     def _experts(self, task: int, seed: int) -> list[tuple[ChatMessage, ...]]:
         return [item.expert for item in self.training_items(task, seed) if item.expert]

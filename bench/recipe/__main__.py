@@ -32,7 +32,6 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
 from memgen.text.answers import parse_answer
-from memgen.text.chat import render_prompt, tokenize
 from memgen.training.batches import batch_of_step
 from memgen.training.examples import Example, ExampleSet, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
@@ -60,7 +59,7 @@ def easy_task(backbone: Backbone, steps: int) -> RecipeTask:
     """Synthetic tool calls: a format, and slots to copy."""
     held_out = tool_calls(50, seed=1_000_000)
     items = tool_calls(640, seed=0, without=frozenset(item.request for item in held_out))
-    prompts = [tokenize(backbone.tokenizer, render_prompt(backbone.tokenizer, i.messages[:1], None)) for i in held_out]
+    prompts = [backbone.profile.prompt_ids(i.messages[:1]) for i in held_out]
     return RecipeTask(
         "easy",
         _examples(backbone, [{"messages": item.messages} for item in items]),
@@ -78,21 +77,20 @@ def hard_task(backbone: Backbone, steps: int) -> RecipeTask:
     fitting = [row for row in shuffled_calls() if len(_examples(backbone, [row])) == 1]
     held_out, training = fitting[:120], fitting[120:]
     grader = make_grader({"kind": "function_call"})
-    tokenizer = backbone.tokenizer
     items = [item_of(row["messages"], row["tools"], row["metadata"]) for row in held_out]
 
     def grade(number: int, text: str) -> float:
         item = items[number]
         return grader(parse_answer(text), Reference(item.reference.message, item.reference.metadata))
 
-    prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages, item.tools)) for item in items]
+    prompts = [backbone.profile.prompt_ids(item.messages, item.tools) for item in items]
     return RecipeTask(
         "hard", _examples(backbone, training), _examples(backbone, held_out), prompts, grade, 90, steps, 20
     )
 
 
 def _examples(backbone: Backbone, trajectories: Sequence[dict[str, Any]]) -> tuple[Example, ...]:
-    return build_examples(backbone.tokenizer, trajectories, max_tokens=400).examples
+    return build_examples(backbone.profile, trajectories, max_tokens=400).examples
 
 
 def run(backbone: Backbone, task: RecipeTask, variant: Variant) -> dict[str, Any]:

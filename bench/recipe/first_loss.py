@@ -22,7 +22,6 @@ from memgen.config import MemoryConfig
 from memgen.memory.host import AdapterHost
 from memgen.memory.weights import LINE_BREAK, Memory, start_as
 from memgen.tasks.bfcl import single_calls
-from memgen.text.chat import tokenize
 from memgen.training.examples import Example, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
@@ -79,9 +78,9 @@ def measure(backbone: Backbone, seeds: int) -> dict[str, dict[str, list[float]]]
 
 
 def _data(backbone: Backbone) -> dict[str, Sequence[Example]]:
-    bfcl = build_examples(backbone.tokenizer, shuffled_calls()[: 4 * _EXAMPLES], max_tokens=400).examples
+    bfcl = build_examples(backbone.profile, shuffled_calls()[: 4 * _EXAMPLES], max_tokens=400).examples
     made = [{"messages": item.messages} for item in tool_calls(2 * _EXAMPLES, seed=0)]
-    synthetic = build_examples(backbone.tokenizer, made, max_tokens=400).examples
+    synthetic = build_examples(backbone.profile, made, max_tokens=400).examples
     return {"BFCL": bfcl, "tool calls": synthetic}
 
 
@@ -100,7 +99,7 @@ def start_queries(memory: Memory, backbone: Backbone, start: str, seed: int) -> 
         if start == "random tokens":
             queries.start_from(table, generator)
         else:
-            start_as(queries, tokenize(backbone.tokenizer, LINE_BREAK), backbone, generator)
+            start_as(queries, backbone.profile.text_ids(LINE_BREAK), backbone, generator)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from memgen.backbone.prompt_cache import read_prompts
 from memgen.backbone.states import prompt_states
 from memgen.generation.intervals import wilson_interval
 from memgen.routing.router import RoutedPrompt, Router
-from memgen.text.chat import render_prompt, tokenize
 from workers.code_version import code_version
 
 BASE = "bare base"
@@ -101,8 +100,7 @@ class States:
         return torch.stack([self._known[self.ids(prompt)] for prompt in prompts])
 
     def ids(self, prompt: RouterPrompt) -> tuple[int, ...]:
-        tokenizer = self._backbone.tokenizer
-        return tokenize(tokenizer, render_prompt(tokenizer, prompt.messages, prompt.tools))
+        return self._backbone.profile.prompt_ids(prompt.messages, prompt.tools)
 
     @property
     def count(self) -> int:

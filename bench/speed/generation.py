@@ -18,7 +18,6 @@ from memgen.generation.requests import Generation, GenerationRequest
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.bfcl import single_calls
-from memgen.text.chat import render_prompt, tokenize
 
 PROMPT_TOKENS = 128
 _ASK = "Explain in detail, in a few paragraphs, how you would go about each of these tasks: "
@@ -168,12 +167,12 @@ def endless(backbone: Backbone) -> Iterator[None]:
 def real_prompts(backbone: Backbone, rows: int, tokens: int) -> list[tuple[int, ...]]:
     """Different chat prompts of exactly `tokens` tokens each: questions of BFCL, cut off at the right length."""
     questions = [trajectory["messages"][0]["content"] for trajectory in single_calls("simple_python")]
-    head, _, tail = render_prompt(backbone.tokenizer, [{"role": "user", "content": _MARK}], None).partition(_MARK)
+    head, _, tail = backbone.profile.prompt_text([{"role": "user", "content": _MARK}]).partition(_MARK)
     prompts = []
     for row in range(rows):
         text = " ".join([*questions[16 * row :], *questions[: 16 * row]])
-        end = tokenize(backbone.tokenizer, tail)
-        prompts.append((*tokenize(backbone.tokenizer, head + _ASK + text)[: tokens - len(end)], *end))
+        end = backbone.profile.control.ids(tail)
+        prompts.append((*backbone.profile.control.ids(head + _ASK + text)[: tokens - len(end)], *end))
     return prompts
 
 

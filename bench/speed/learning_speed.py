@@ -26,7 +26,6 @@ from memgen.generation.engine import generate_all
 from memgen.generation.requests import GenerationRequest
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
-from memgen.text.chat import render_prompt, tokenize
 from memgen.training.batches import batch_of_step
 from memgen.training.examples import ExampleSet, build_examples
 from memgen.training.optimizing import StepReport
@@ -93,8 +92,7 @@ class _Exam:
     """The held-out items, and when the next look at them is due. Keeps the clock of training."""
 
     def __init__(self, backbone: Backbone, items: Sequence[ToolCall], plan: SpeedPlan) -> None:
-        tokenizer = backbone.tokenizer
-        self._prompts = [tokenize(tokenizer, render_prompt(tokenizer, item.messages[:1], None)) for item in items]
+        self._prompts = [backbone.profile.prompt_ids(item.messages[:1]) for item in items]
         self._calls = [item.call for item in items]
         self._plan = plan
         self.curve: list[Point] = []
@@ -232,7 +230,7 @@ def _train_lora(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall
 
 def _training_data(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], seed: int) -> ExampleSet:
     items = tool_calls(plan.examples, seed=seed, without=frozenset(item.request for item in held_out))
-    return build_examples(backbone.tokenizer, [{"messages": item.messages} for item in items], max_tokens=512)
+    return build_examples(backbone.profile, [{"messages": item.messages} for item in items], max_tokens=512)
 
 
 @torch.inference_mode()

@@ -17,7 +17,6 @@ from memgen.config import MemoryConfig
 from memgen.generation.requests import Generation
 from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory, QueryLatents
-from memgen.text.chat import tokenize
 
 INSERTIONS = 6
 GENERATING = MemoryConfig(
@@ -77,7 +76,7 @@ def check_insertions(answers: Sequence[Generation], expected: int = INSERTIONS) 
 
 
 def _say(host: AdapterHost, queries: QueryLatents, words: str) -> None:
-    ids = tokenize(host.backbone.tokenizer, words)
+    ids = host.backbone.profile.text_ids(words)
     count = len(queries.latents)
     cycled = torch.tensor((ids * count)[:count], device=host.backbone.device)
     queries.latents.copy_(host.backbone.decoder.embed(cycled).float())

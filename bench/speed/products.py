@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare_process(0)
     backbone = load_backbone(arguments.model, cache_dir=arguments.models)
-    batch = agent_batch(backbone.tokenizer, 8)
+    batch = agent_batch(backbone.profile, 8)
     latents = len(batch) * (TRAINING.latents + TRAINING.max_insertions * TRAINING.inference_latents)
     found = {"model": arguments.model, "latents": latents, **measure(backbone, batch)}
     RESULTS_FILE.write_text(json.dumps(found, indent=1) + "\n")

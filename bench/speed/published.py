@@ -80,7 +80,7 @@ def training(bench: Bench) -> Findings:
     host = AdapterHost(bench.backbone)
     plant(host, "ours", TRAINING)
     reference = plant_reference(host, TRAINING)
-    batch = agent_batch(bench.backbone.tokenizer, 2 if bench.quick else 8)
+    batch = agent_batch(bench.backbone.profile, 2 if bench.quick else 8)
     steps = {cached: WeaverStep(host, "ours", batch, cached=cached) for cached in (False, True)}
     for step in steps.values():
         step()

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from bench.plain_lora import PlainLora
 from bench.speed.allocations import peak_bytes, tensor_bytes
@@ -16,6 +15,7 @@ from memgen.config import MemoryConfig, TrainingConfig
 from memgen.memory.host import AdapterHost
 from memgen.tasks.bfcl import single_calls
 from memgen.text.delimiters import DelimiterMatcher
+from memgen.text.profile import BaseProfile
 from memgen.training.examples import Example, build_examples
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.layout import insertion_points
@@ -108,17 +108,17 @@ def step_memory(bench: Bench) -> Findings:
     return Findings(ratios, method)
 
 
-def agent_batch(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[Example]:
+def agent_batch(profile: BaseProfile, rows: int) -> list[Example]:
     """Function calls of BFCL with five delimiters or more in the answer, about 250 tokens each.
 
     Raises:
-        InvalidRun: with this tokenizer there are too few.
+        InvalidRun: with this base there are too few.
     """
     trajectories = [t for category in ("simple_python", "live_simple") for t in single_calls(category)]
-    matcher = DelimiterMatcher.of(tokenizer, TRAINING.delimiters)
+    matcher = DelimiterMatcher.of(profile.tokenizer, TRAINING.delimiters)
     fitting = [
         example
-        for example in build_examples(tokenizer, trajectories, max_tokens=_PROMPTS.stop + _ANSWERS.stop).examples
+        for example in build_examples(profile, trajectories, max_tokens=_PROMPTS.stop + _ANSWERS.stop).examples
         if len(example.prompt_ids) in _PROMPTS
         and len(example.target_ids) in _ANSWERS
         and len(insertion_points(example, TRAINING, matcher)) == TRAINING.max_insertions
@@ -133,7 +133,7 @@ def _prepared(bench: Bench) -> tuple[AdapterHost, list[Example]]:
     configs: dict[str, MemoryConfig] = {"six": TRAINING, "one": PROMPT_ONLY}
     for name, config in configs.items():
         plant(host, name, config)
-    return host, agent_batch(bench.backbone.tokenizer, 2 if bench.quick else 8)
+    return host, agent_batch(bench.backbone.profile, 2 if bench.quick else 8)
 
 
 def _step_bytes(bench: Bench, optimizer: torch.optim.Optimizer, step: Any) -> int:

@@ -113,7 +113,7 @@ def _host(backbone: Backbone, plan: TriggerPlan, folder: Path, seed: int) -> Ada
         load_artifact(host, WOVEN, folder)
         return host
     host.create(WOVEN, plan.memory, seed=seed)
-    data = build_examples(backbone.tokenizer, weaver_conversations(plan.sizes, seed), max_tokens=512)
+    data = build_examples(backbone.profile, weaver_conversations(plan.sizes, seed), max_tokens=512)
     report = train_weaver(host, WOVEN, data, replace(plan.weaver, seed=seed))
     save_artifact(host, WOVEN, folder, report)
     return host

@@ -23,7 +23,6 @@ from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import SingleTurn
 from memgen.text.answers import Answer, message_text
-from memgen.text.chat import render_prompt, tokenize
 
 NEW_TOKENS = 40
 SEEN_CALLS = ("set_timer", "send")
@@ -134,11 +133,8 @@ def _call_items(calls: Sequence[ToolCall]) -> tuple[SingleTurn, ...]:
 
 def _kept(host: AdapterHost, prompts: Sequence[router_prompts.RouterPrompt]) -> tuple[SingleTurn, ...]:
     """Prompts whose right answer is the bare base's."""
-    tokenizer = host.backbone.tokenizer
-    requests = [
-        GenerationRequest(tokenize(tokenizer, render_prompt(tokenizer, prompt.messages, None)), Sampling(NEW_TOKENS))
-        for prompt in prompts
-    ]
+    profile = host.backbone.profile
+    requests = [GenerationRequest(profile.prompt_ids(prompt.messages), Sampling(NEW_TOKENS)) for prompt in prompts]
     answers = generate_all(host, requests)
     items = []
     for prompt, answer in zip(prompts, answers, strict=True):

@@ -27,6 +27,8 @@ from memgen.backbone.identity import BaseIdentity
 from memgen.backbone.sources import WHEEL_MODELS, check_generation_config, resolve
 from memgen.backbone.transformers_decoder import TransformersDecoder
 from memgen.errors import ConfigError, ModelNotFound
+from memgen.text.probing import probe
+from memgen.text.profile import BaseProfile
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,19 @@ class Backbone:
         """Longest context, in tokens."""
         return int(self.model.config.get_text_config().max_position_embeddings)
 
+    @functools.cached_property
+    def profile(self) -> BaseProfile:
+        """How its chat template writes conversations; found out once.
+
+        Raises:
+            BaseRefused: the template can't be worked with.
+        """
+        return probe(self.tokenizer, _end_tokens(self.model.generation_config))
+
     @property
     def stop_token_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        ids = configured if isinstance(configured, list) else [configured, self.tokenizer.eos_token_id]
-        return frozenset(int(i) for i in ids if i is not None)
+        return self.profile.stop_token_ids
 
 
 def prepare_process(threads: int) -> None:
@@ -181,11 +190,12 @@ def _generation_config(source: str, config: PreTrainedConfig, revision: str, loc
         return GenerationConfig.from_model_config(config)
 
 
-def load_tokenizer(name: str, *, cache_dir: Path, revision: str = "main") -> tuple[PreTrainedTokenizerBase, int]:
-    """Only the tokenizer and the longest context in tokens: what checking a trajectory needs.
+def load_profile(name: str, *, cache_dir: Path, revision: str = "main") -> tuple[BaseProfile, int]:
+    """Only the profile and the longest context in tokens, without weights: what checking a trajectory needs.
 
     Raises:
         ModelNotFound: raised as by `load_backbone`.
+        BaseRefused: the chat template can't be worked with.
     """
     folder, _ = resolve(name, cache_dir, revision)
     source = str(folder) if folder else name
@@ -194,7 +204,14 @@ def load_tokenizer(name: str, *, cache_dir: Path, revision: str = "main") -> tup
         config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=folder is not None)
     except Exception as error:  # whatever a loader meets in foreign files
         raise ModelNotFound(f"tokenizer of base model {name!r} could not be loaded: {error}") from error
-    return tokenizer, int(config.get_text_config().max_position_embeddings)
+    generation = _generation_config(source, config, revision, folder is not None)
+    return probe(tokenizer, _end_tokens(generation)), int(config.get_text_config().max_position_embeddings)
+
+
+def _end_tokens(generation: GenerationConfig | None) -> tuple[int, ...]:
+    configured = generation.eos_token_id if generation else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return tuple(int(i) for i in ids if i is not None)
 
 
 def make_decoder(model: PreTrainedModel, *, pack_weights: bool = False) -> Decoder:

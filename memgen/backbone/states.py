@@ -26,7 +26,7 @@ def text_states(backbone: Backbone, texts: Sequence[str], *, kind: str = "mean",
     """
     if kind not in STATE_KINDS:
         raise ConfigError(f"state kind is {kind!r}; expected one of {STATE_KINDS}")
-    ids = [[int(i) for i in backbone.tokenizer(text).input_ids] for text in texts]
+    ids = [list(backbone.profile.text_ids(text, begin=True)) for text in texts]
     if kind == "last":
         return prompt_states(backbone, ids, batch_size=batch_size)
     longest = max(map(len, ids), default=0)

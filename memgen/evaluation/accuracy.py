@@ -24,7 +24,6 @@ from memgen.generation.requests import GenerationRequest, most_new_tokens
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import LIKELIHOOD, Reference, make_grader
-from memgen.text.chat import render_answer, tokenize
 from memgen.training.examples import Example
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
@@ -143,19 +142,12 @@ def score_items(
 
 def _read(host: AdapterHost, item: HeldOutItem) -> ReadItem:
     try:
-        prompt, answer = _turn(host, item)
+        prompt, answer = host.backbone.profile.turn_ids([*item.messages, item.reference.message], item.tools)
     except (ChatTemplateError, LookupError, TypeError, ValueError) as error:  # a template is foreign code
         return ReadItem(item, trouble=f"the base can't read it: {in_one_line(error)}")
     needed, room = len(prompt) + len(answer), host.backbone.max_tokens
     trouble = f"prompt and expert's answer are {needed} tokens; the base reads {room}" if needed > room else ""
     return ReadItem(item, prompt, answer, trouble)
-
-
-def _turn(host: AdapterHost, item: HeldOutItem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(prompt, answer) of the expert's turn."""
-    tokenizer = host.backbone.tokenizer
-    prompt, answer = render_answer(tokenizer, [*item.messages, item.reference.message], item.tools)
-    return tokenize(tokenizer, prompt), tokenize(tokenizer, answer)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ entry that does not fit is left out whole: a cut example would end without its a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
 from memgen.errors import ConfigError
 from memgen.experience.pool import Entry, Insight, PastTrajectory
 from memgen.experience.retrieval import Hit
+from memgen.text.profile import BaseProfile
 
 _RULES = "Rules learned from experience:\n"
 _CASES = "Past cases:\n"
@@ -29,7 +28,7 @@ class Cue:
 NO_CUE = Cue("", (), ())
 
 
-def render_cue(tokenizer: PreTrainedTokenizerBase, hits: Sequence[Hit], *, max_tokens: int) -> Cue:
+def render_cue(profile: BaseProfile, hits: Sequence[Hit], *, max_tokens: int) -> Cue:
     """A cue of as many of the hits as fit into `max_tokens`; each that does not is left out.
 
     Raises:
@@ -41,7 +40,7 @@ def render_cue(tokenizer: PreTrainedTokenizerBase, hits: Sequence[Hit], *, max_t
     kept: list[Entry] = []
     for entry in sorted((hit.entry for hit in hits), key=lambda entry: isinstance(entry, PastTrajectory)):
         text = _text([*kept, entry])
-        token_ids = tuple(int(i) for i in tokenizer(text).input_ids)
+        token_ids = profile.text_ids(text, begin=True)
         if len(token_ids) <= max_tokens:
             kept.append(entry)
             cue = Cue(text, token_ids, tuple(e.entry_id for e in kept))

@@ -88,15 +88,15 @@ class Recall:
         return bool(self._rendered([Hit(entry, 1.0)]).entry_ids)
 
     def _rendered(self, hits: Sequence[Hit]) -> Cue:
-        return render_cue(self._backbone.tokenizer, hits, max_tokens=self._config.cue_tokens)
+        return render_cue(self._backbone.profile, hits, max_tokens=self._config.cue_tokens)
 
     def _states(self, questions: Sequence[str]) -> list[Tensor | None]:
         """States of the questions that the base can read, if states are searched."""
         found: list[Tensor | None] = [None] * len(questions)
         if not self._config.cue_states or not self.pool.entries:
             return found
-        longest, tokenizer = self._backbone.max_tokens, self._backbone.tokenizer
-        fit = [n for n, question in enumerate(questions) if len(tokenizer(question).input_ids) <= longest]
+        longest, profile = self._backbone.max_tokens, self._backbone.profile
+        fit = [n for n, question in enumerate(questions) if len(profile.text_ids(question, begin=True)) <= longest]
         states = text_states(self._backbone, [questions[n] for n in fit], kind=_STATES)
         for number, state in zip(fit, states, strict=True):
             found[number] = state

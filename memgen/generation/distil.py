@@ -11,7 +11,6 @@ from memgen.generation.engine import generate_all
 from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
-from memgen.text.chat import render_prompt, tokenize
 
 _QUESTION = """Two attempts at the same task follow. One failed, one succeeded.
 
@@ -79,8 +78,7 @@ def _question(host: AdapterHost, pair: Pair) -> tuple[int, ...]:
         success=pair.success.answer.strip(),
         success_reward=pair.success.reward,
     )
-    tokenizer = host.backbone.tokenizer
-    return tokenize(tokenizer, render_prompt(tokenizer, [{"role": "user", "content": text}], None))
+    return host.backbone.profile.prompt_ids([{"role": "user", "content": text}])
 
 
 def _first_rule(answer: str) -> str:

@@ -19,7 +19,6 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import Environment, TaskItem
 from memgen.text.answers import ChatMessage, answer_message, parse_answer
-from memgen.text.chat import render_prompt, tokenize
 
 ResultT = TypeVar("ResultT")
 
@@ -168,8 +167,7 @@ class _Running:
         """The next turn's, or None if the episode has ended."""
         if self.finish:
             return None
-        tokenizer = host.backbone.tokenizer
-        prompt = tokenize(tokenizer, render_prompt(tokenizer, self.messages, self._item.tools))
+        prompt = host.backbone.profile.prompt_ids(self.messages, self._item.tools)
         request = GenerationRequest(prompt, sampling, memory, cue_ids=self.cue_ids)
         try:
             check_fits(host, request)

@@ -5,7 +5,8 @@ would end its turn and could open a system message. A chat template mixes its ow
 users in one string; the spellings in texts are therefore cut by a mark before rendering, and the rendered string is
 tokenized piece by piece between the marks. A conversation without such a spelling is tokenized in one piece.
 
-Control tokens are the tokenizer's special tokens, and those added ones that the template writes, as `<tool_call>`.
+Control tokens are the tokenizer's special tokens, and those added ones that the template or we write, as `<tool_call>`.
+Transformers' own `sanitize_control_tokens` leaves keys of objects as they are, and knows nothing of what is spelled.
 """
 
 import re
@@ -20,6 +21,8 @@ _FIRST_MARK, _LAST_MARK = 0xE000, 0xF8FF
 
 _THOUGHT = ("<think>", "</think>")
 """What templates look for in an answer to cut its thought off, also where a tokenizer has no token for it."""
+_TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", *_THOUGHT)
+"""Tokens that mean something where a tokenizer has them, whatever its template writes."""
 
 
 class ControlTokens:
@@ -27,7 +30,7 @@ class ControlTokens:
         self._tokenizer = tokenizer
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         special = {*tokenizer.all_special_tokens, *(text for text, is_special in added.items() if is_special)}
-        written = {text for text in added if text in template and not text.isalnum()}
+        written = {text for text in added if text in _TAGS or (text in template and not text.isalnum())}
         written.update(text for text in _THOUGHT if text in template)
         # A spelling of one character can't be cut, and runs of spaces are text.
         self._spellings = sorted(text for text in special | written if len(text) > 1 and not text.isspace())
@@ -60,15 +63,22 @@ class ControlTokens:
             return {self.cut(key, mark): self.cut(each, mark) for key, each in value.items()}
         return value
 
-    def ids(self, text: str, mark: str = "") -> tuple[int, ...]:
-        """Token ids of rendered text, whose spellings are control tokens unless `mark` cuts them."""
-        pieces = text.split(mark) if mark else [text]
-        return tuple(int(i) for piece in pieces for i in self._tokenizer(piece, add_special_tokens=False).input_ids)
+    def ids(self, text: str, mark: str = "", *, begin: bool = False) -> tuple[int, ...]:
+        """Token ids of rendered text, whose spellings are control tokens unless `mark` cuts them.
 
-    def text_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that is nothing but text."""
+        Args:
+            begin: put in front what the tokenizer begins a text with. Chat templates write it themselves.
+        """
+        first, *others = text.split(mark) if mark else [text]
+        ids = list(self._tokenizer(first, add_special_tokens=begin).input_ids)
+        for piece in others:
+            ids += self._tokenizer(piece, add_special_tokens=False).input_ids
+        return tuple(map(int, ids))
+
+    def text_ids(self, text: str, *, begin: bool = False) -> tuple[int, ...]:
+        """Token ids of a text that is nothing but text. Args are those of `ids`."""
         mark = self.mark_for(text)
-        return self.ids(self.cut(text, mark), mark)
+        return self.ids(self.cut(text, mark), mark, begin=begin)
 
     def first(self, text: str) -> tuple[int, int] | None:
         """(start, end) of the first control token spelled in a text; None without one."""

@@ -101,9 +101,13 @@ class BaseProfile:
         """
         return self.prompt_ids(messages[:-1], tools), self.answer_ids(messages[-1])
 
-    def text_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text outside any conversation; none is a control token."""
-        return self.control.text_ids(text)
+    def text_ids(self, text: str, *, begin: bool = False) -> tuple[int, ...]:
+        """Token ids of a text outside any conversation; no part of it is a control token.
+
+        Args:
+            begin: put in front what the tokenizer begins a text with.
+        """
+        return self.control.text_ids(text, begin=begin)
 
     def render(
         self, messages: list[ChatMessage], tools: Sequence[ChatMessage] | None, form: TemplateForm

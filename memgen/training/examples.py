@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from memgen.config import REWARD_WEIGHTINGS
 from memgen.errors import ConfigError
 from memgen.experience.cue import NO_CUE, Cue
+from memgen.text.profile import BaseProfile
 from memgen.training.turns import LeftOut, supervised_turns
 
 
@@ -54,7 +54,7 @@ class ExampleSet:
 
 
 def build_examples(
-    tokenizer: PreTrainedTokenizerBase,
+    profile: BaseProfile,
     trajectories: Sequence[dict[str, Any]],
     *,
     max_tokens: int,
@@ -91,7 +91,7 @@ def build_examples(
         source = numbers.setdefault(json.dumps([messages, tools], sort_keys=True), len(numbers))
         examples += [
             Example(turn.prompt_ids, turn.answer_ids, cue_ids=cue.token_ids, weight=weight, trajectory=source)
-            for turn in supervised_turns(tokenizer, messages, tools, left_out)
+            for turn in supervised_turns(profile, messages, tools, left_out)
         ]
     return ExampleSet(
         examples=tuple(examples),

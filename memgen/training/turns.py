@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from memgen.text.chat import render_answer, tokenize
+from memgen.text.profile import BaseProfile
 
 MOST_LEFT_OUT = 0.2
 """Share of the supervised turns that may be too long before a training is flagged."""
@@ -54,7 +52,7 @@ class LeftOut:
 
 
 def supervised_turns(
-    tokenizer: PreTrainedTokenizerBase,
+    profile: BaseProfile,
     messages: Sequence[dict[str, Any]],
     tools: list[dict[str, Any]] | None,
     left_out: LeftOut,
@@ -64,10 +62,8 @@ def supervised_turns(
     Raises:
         ChatTemplateError: the model's template refuses the conversation.
     """
-    ordinal, too_long, to_the_end = -1, False, False
+    ordinal, too_long = -1, False
     for number, message in enumerate(messages):
-        if message["role"] == "user":
-            too_long = to_the_end
         if message["role"] != "assistant":
             continue
         ordinal += 1
@@ -76,20 +72,9 @@ def supervised_turns(
         elif too_long:
             left_out.long += 1
         else:
-            prompt, answer = _turn(tokenizer, messages[: number + 1], tools)
+            prompt, answer = profile.turn_ids(messages[: number + 1], tools)
             if len(prompt) + len(answer) <= left_out.max_tokens:
                 yield SupervisedTurn(ordinal, prompt, answer)
                 continue
             left_out.long += 1
-            # Later prompts are longer still. Some templates drop thoughts once the user speaks again, so only a prompt
-            # right behind a user's message settles it for good.
-            too_long = len(prompt) >= left_out.max_tokens
-            to_the_end = too_long and messages[number - 1]["role"] == "user"
-
-
-def _turn(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(prompt, answer) of the last message."""
-    prompt, answer = render_answer(tokenizer, messages, tools)
-    return tokenize(tokenizer, prompt), tokenize(tokenizer, answer)
+            too_long = len(prompt) >= left_out.max_tokens  # later prompts are longer still

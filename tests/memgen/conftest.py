@@ -57,7 +57,7 @@ def artifacts(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> d
     for seed, word in enumerate(("yes", "no")):
         host = AdapterHost(backbone)
         host.create(word, CONFIG, seed=seed)
-        data = build_examples(backbone.tokenizer, conversations(12, word), max_tokens=500)
+        data = build_examples(backbone.profile, conversations(12, word), max_tokens=500)
         report = train_weaver(host, word, data, TrainingConfig(steps=8, batch_size=4, warmup_steps=1))
         folders[word] = tmp_path_factory.mktemp("artifacts") / word
         save_artifact(host, word, folders[word], report)

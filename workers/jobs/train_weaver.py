@@ -134,7 +134,7 @@ def _demonstrations(
 ) -> TrainingMethod:
     """The method `sft` with a dataset: demonstrations to imitate, with cues from the memory's experience."""
     data = build_examples(
-        model.host.backbone.tokenizer,
+        model.host.backbone.profile,
         lines,
         max_tokens=min(config.max_example_tokens, model.host.longest_example(memory)),
         reward_weighting=config.reward_weighting,

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from memgen.experience.cue import NO_CUE, Cue
+from memgen.text.profile import BaseProfile
 from memgen.training.reward.rollouts import Group, RolledTurn, Rollout
 from memgen.training.turns import LeftOut, supervised_turns
 
@@ -44,7 +43,7 @@ class RecordedGroups:
 
 
 def groups_of_trajectories(
-    tokenizer: PreTrainedTokenizerBase,
+    profile: BaseProfile,
     trajectories: Sequence[dict[str, Any]],
     *,
     max_tokens: int,
@@ -71,7 +70,7 @@ def groups_of_trajectories(
         if trajectory.get("reward") is None:
             rewardless += 1
             continue
-        turns, unfit_here = _turns(tokenizer, trajectory, cue.token_ids, left_out)
+        turns, unfit_here = _turns(profile, trajectory, cue.token_ids, left_out)
         kept, unfit = kept + len(turns), unfit + unfit_here
         rollout = Rollout(
             item_id=str(trajectory.get("trajectory_id", number)),
@@ -99,14 +98,14 @@ def groups_of_trajectories(
 
 
 def _turns(
-    tokenizer: PreTrainedTokenizerBase, trajectory: dict[str, Any], cue_ids: tuple[int, ...], left_out: LeftOut
+    profile: BaseProfile, trajectory: dict[str, Any], cue_ids: tuple[int, ...], left_out: LeftOut
 ) -> tuple[tuple[RolledTurn, ...], int]:
     """(turns to learn from, how many of them have unfit logprobs)."""
     messages, tools = trajectory["messages"], trajectory.get("tools")
     logged = (trajectory.get("metadata") or {}).get("logprobs")
     turns: list[RolledTurn] = []
     unfit = 0
-    for turn in supervised_turns(tokenizer, messages, tools, left_out):
+    for turn in supervised_turns(profile, messages, tools, left_out):
         logprobs = _logprobs(logged, turn.ordinal, len(turn.answer_ids))
         unfit += logprobs is None
         turns.append(RolledTurn(turn.prompt_ids, turn.answer_ids, logprobs or (), (), cue_ids))

@@ -10,7 +10,6 @@ import torch
 
 from memgen.backbone.loading import Backbone
 from memgen.memory.weights import LINE_BREAK, Memory, start_as
-from memgen.text.chat import tokenize
 from memgen.training.examples import Example
 
 
@@ -23,7 +22,7 @@ def start_from_answers(memory: Memory, base: Backbone, examples: Sequence[Exampl
     order = torch.randperm(len(examples), generator=generator).tolist()
     answers = (examples[number].target_ids for number in order)
     special = frozenset(int(token) for token in base.tokenizer.all_special_ids)
-    token_ids = answer_tokens(answers, memory.config.latents, tokenize(base.tokenizer, LINE_BREAK), special)
+    token_ids = answer_tokens(answers, memory.config.latents, base.profile.text_ids(LINE_BREAK), special)
     if token_ids:
         start_as(memory.prompt_queries, token_ids, base, generator)
 

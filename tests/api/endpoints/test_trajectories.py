@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from api.app import create_app
 from api.endpoints.tokens import count_tokens, make_token_limit, token_limit
 from api.http.pagination import decode_cursor, encode_cursor
+from memgen.text.probing import probe
 from registry.database import transaction
 from registry.errors import InvalidCursor
 from registry.models import Trajectory
@@ -352,13 +353,13 @@ def test_bad_tasks_are_refused(client: TestClient, change: dict[str, Any]) -> No
 
 
 def test_tokens_are_those_of_the_longest_supervised_turn() -> None:
-    tokenizer = tiny_tokenizer()
+    profile = probe(tiny_tokenizer())
     messages = [*chat("one two three", "yes no")["messages"], {"role": "user", "content": "more"}]
     # "<|im_start|>user one two three <|im_end|> <|im_start|>assistant" and "yes no <|im_end|>"
-    assert count_tokens(tokenizer, messages, None) == 6 + 3
+    assert count_tokens(profile, messages, None) == 6 + 3
     later = [*messages, {"role": "assistant", "content": "a b c d"}]
-    assert count_tokens(tokenizer, later, None) == 6 + 3 + 4 + 5
-    assert count_tokens(tokenizer, [*later[:3], {**later[3], "weight": 0}], None) == 6 + 3
+    assert count_tokens(profile, later, None) == 6 + 3 + 4 + 5
+    assert count_tokens(profile, [*later[:3], {**later[3], "weight": 0}], None) == 6 + 3
 
 
 def test_a_template_that_refuses_concerns_its_line_only(client: TestClient) -> None:
@@ -366,7 +367,7 @@ def test_a_template_that_refuses_concerns_its_line_only(client: TestClient) -> N
     tokenizer.chat_template = "{% if messages[0].content == 'odd' %}{{ raise_exception('no odd ones') }}{% endif %}" + (
         tokenizer.chat_template
     )
-    override: TokenLimit = make_token_limit(tokenizer, 50)
+    override: TokenLimit = make_token_limit(probe(tokenizer), 50)
     client.app.dependency_overrides[token_limit] = lambda: override  # type: ignore[attr-defined]
     report = send(client, jsonl(line(chat("odd")), line(chat("even")), line(chat("word " * 60))))
     assert [found["code"] for found in report["lines"]] == ["template_refused", "too_long"]

@@ -10,7 +10,7 @@ def test_a_step_is_counted_with_what_it_needs(base: Backbone) -> None:
     # A prompt long enough that reading it costs more than a LoRA on a tiny base.
     system = {"role": "system", "content": "Answer with one call. " * 8}
     conversations = [{"messages": [system, *item.messages]} for item in tool_calls(2, seed=0)]
-    batch = build_examples(base.tokenizer, conversations, max_tokens=1000).examples
+    batch = build_examples(base.profile, conversations, max_tokens=1000).examples
     found = measure(base, batch)
     counts = found["millions_a_token"]
     assert counts["reference"] > counts["ours"] > counts["ours_cached"] > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memgen.backbone.loading import fastest_dtype, find_revision, load_backbone, load_tokenizer
+from memgen.backbone.loading import fastest_dtype, find_revision, load_backbone, load_profile
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.memory.host import AdapterHost
@@ -20,7 +20,7 @@ def test_a_local_folder_is_frozen_and_hashed(tiny_base: Path) -> None:
     assert backbone.revision.startswith("sha256:")
     assert backbone.revision == find_revision(str(tiny_base), cache_dir=tiny_base.parent)
     assert (backbone.max_tokens, backbone.hidden_size, backbone.stop_token_ids) == (1024, 64, frozenset({2}))
-    assert load_tokenizer(str(tiny_base), cache_dir=tiny_base.parent)[1] == 1024
+    assert load_profile(str(tiny_base), cache_dir=tiny_base.parent)[1] == 1024
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_exact_scores_are_the_share_of_right_answers(host: AdapterHost) -> None:
 
 def test_likelihood_is_the_geometric_mean_probability(host: AdapterHost) -> None:
     conversation = conversations(1)[0]
-    [example] = build_examples(host.backbone.tokenizer, [conversation], max_tokens=500).examples
+    [example] = build_examples(host.backbone.profile, [conversation], max_tokens=500).examples
     scored = score_suite(host, None, [item_of(conversation["messages"], None, {})], {"kind": "likelihood"})  # type: ignore[arg-type]
     with torch.no_grad():
         loss = reference.loss(None, host.backbone.model, list(example.prompt_ids), list(example.target_ids))

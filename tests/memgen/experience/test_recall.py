@@ -180,14 +180,14 @@ def test_examples_and_recorded_turns_take_their_trajectorys_cue(backbone: Backbo
     lines = [{**one, "reward": float(n)} for n, one in enumerate(conversations(1) * 2 + conversations(2)[1:] * 2)]
     recall = Recall(backbone, CUED).with_entries(PAST)
     cues = recall.cues([_asked(question) for question in ("lamp", "radio", "tea", "zebra")])
-    data = build_examples(backbone.tokenizer, lines, max_tokens=500, cues=cues)
+    data = build_examples(backbone.profile, lines, max_tokens=500, cues=cues)
     assert [example.cue_ids for example in data.examples] == [cue.token_ids for cue in cues]
     assert [bool(example.cue_ids) for example in data.examples] == [True, True, True, False]
-    groups = groups_of_trajectories(backbone.tokenizer, lines, max_tokens=500, cues=cues).groups
+    groups = groups_of_trajectories(backbone.profile, lines, max_tokens=500, cues=cues).groups
     turns = [turn for group in groups for rollout in group.rollouts for turn in rollout.turns]
     assert [turn.cue_ids for turn in turns] == [cue.token_ids for cue in cues]
     with pytest.raises(ValueError, match="zip"):
-        build_examples(backbone.tokenizer, lines, max_tokens=500, cues=cues[1:])
+        build_examples(backbone.profile, lines, max_tokens=500, cues=cues[1:])
 
 
 def test_the_tokens_and_insights_of_a_cue_have_bounds() -> None:

@@ -14,7 +14,6 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import Observation
 from memgen.text.answers import Answer, ChatMessage, parse_answer
-from memgen.text.chat import render_prompt, tokenize
 
 
 @dataclass
@@ -61,8 +60,7 @@ def test_the_conversation_grows_by_answer_and_observation(host: AdapterHost) -> 
     assert (episode.item_id, episode.finish, episode.reward, len(episode.turns)) == ("a", "done", 0.75, 3)
     messages = [{"role": "user", "content": "hello a"}]
     for number, turn in enumerate(episode.turns, start=1):
-        tokenizer = host.backbone.tokenizer
-        assert turn.prompt_ids == tokenize(tokenizer, render_prompt(tokenizer, messages, None))
+        assert turn.prompt_ids == host.backbone.profile.prompt_ids(messages)
         assert item.answers[number - 1] == parse_answer(turn.generation.text)
         messages += [
             {"role": "assistant", "content": parse_answer(turn.generation.text).content or ""},

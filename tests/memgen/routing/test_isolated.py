@@ -24,7 +24,7 @@ REPORT = TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ())
 
 
 def _examples(backbone: Backbone, word: str) -> tuple[Example, ...]:
-    return build_examples(backbone.tokenizer, conversations(40, word), max_tokens=500).examples
+    return build_examples(backbone.profile, conversations(40, word), max_tokens=500).examples
 
 
 @pytest.fixture(scope="module")

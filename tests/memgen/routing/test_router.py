@@ -15,7 +15,6 @@ from memgen.backbone.prompt_cache import PromptCache
 from memgen.backbone.states import prompt_states
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError, PromptTooLong
 from memgen.routing.router import MIN_STATES, RoutedPrompt, Router, fit_region
-from memgen.text.chat import render_prompt, tokenize
 
 CROSS = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).repeat(5, 1)
 """Mean 0 and covariance diag(40, 10) / 19, of which tr/H is 25 / 19."""
@@ -35,7 +34,7 @@ def router(size: int, **clouds: Tensor) -> Router:
 
 
 def prompt(backbone: Backbone, text: str) -> tuple[int, ...]:
-    return tokenize(backbone.tokenizer, render_prompt(backbone.tokenizer, [{"role": "user", "content": text}], None))
+    return backbone.profile.prompt_ids([{"role": "user", "content": text}])
 
 
 def same(one: Router, other: Router) -> bool:

@@ -52,7 +52,7 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def data(backbone: Backbone) -> ExampleSet:
     trajectories = [{**c, "reward": 0.25 + n} for n, c in enumerate(conversations(10))]
-    return build_examples(backbone.tokenizer, trajectories, max_tokens=500, reward_weighting="reward")
+    return build_examples(backbone.profile, trajectories, max_tokens=500, reward_weighting="reward")
 
 
 def _weights(host: AdapterHost) -> list[torch.Tensor]:

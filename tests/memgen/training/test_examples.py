@@ -37,7 +37,7 @@ WITH_TOOLS: dict[str, Any] = {
 
 
 def test_each_supervised_turn_of_a_tool_conversation_is_an_example(backbone: Backbone) -> None:
-    data = build_examples(backbone.tokenizer, [WITH_TOOLS], max_tokens=1000)
+    data = build_examples(backbone.profile, [WITH_TOOLS], max_tokens=1000)
     decode = backbone.tokenizer.decode
     assert [decode(example.target_ids) for example in data.examples] == [
         '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call><|im_end|>',
@@ -55,7 +55,7 @@ def test_each_supervised_turn_of_a_tool_conversation_is_an_example(backbone: Bac
 def test_unequal_conversations_share_a_batch(host: AdapterHost, backbone: Backbone, random_artifact: Any) -> None:
     """Each example's loss in the batch is what it is alone: padding and neighbours change nothing."""
     load_artifact(host, "m", random_artifact(max_insertions=3))
-    data = build_examples(backbone.tokenizer, [WITH_TOOLS, *conversations(3)], max_tokens=1000)
+    data = build_examples(backbone.profile, [WITH_TOOLS, *conversations(3)], max_tokens=1000)
     lengths = [example.tokens for example in data.examples]
     assert max(lengths) > 3 * min(lengths)
 
@@ -72,7 +72,7 @@ def _rewarded(*rewards: float | None) -> list[dict[str, Any]]:
 
 
 def test_low_rewards_are_left_out_and_counted(backbone: Backbone) -> None:
-    data = build_examples(backbone.tokenizer, _rewarded(0.2, 0.5, None, 1.0), max_tokens=500, min_reward=0.5)
+    data = build_examples(backbone.profile, _rewarded(0.2, 0.5, None, 1.0), max_tokens=500, min_reward=0.5)
     assert [backbone.tokenizer.decode(e.target_ids) for e in data.examples] == [f"yes {n}<|im_end|>" for n in (1, 2, 3)]
     assert [e.weight for e in data.examples] == [1.0, 1.0, 1.0]
     assert data.skipped_reward == 1
@@ -80,16 +80,16 @@ def test_low_rewards_are_left_out_and_counted(backbone: Backbone) -> None:
 
 def test_an_example_weighs_its_trajectorys_reward(backbone: Backbone) -> None:
     trajectories = _rewarded(0.25, 0.0, None, -1.0, 2.0)
-    data = build_examples(backbone.tokenizer, trajectories, max_tokens=500, reward_weighting="reward")
+    data = build_examples(backbone.profile, trajectories, max_tokens=500, reward_weighting="reward")
     assert [e.weight for e in data.examples] == [0.25, 1.0, 2.0]
     assert data.skipped_reward == 2
     with pytest.raises(ConfigError, match="reward_weighting is 'rewards'; expected one of"):
-        build_examples(backbone.tokenizer, trajectories, max_tokens=500, reward_weighting="rewards")
+        build_examples(backbone.profile, trajectories, max_tokens=500, reward_weighting="rewards")
 
 
 def test_whole_trajectories_are_held_out_with_their_repetitions(backbone: Backbone) -> None:
     trajectories = [WITH_TOOLS, *conversations(8), WITH_TOOLS]
-    data = build_examples(backbone.tokenizer, trajectories, max_tokens=1000)
+    data = build_examples(backbone.profile, trajectories, max_tokens=1000)
     sizes = set()
     for seed in range(20):
         rest, held = hold_out(data, 0.2, seed)

@@ -119,7 +119,7 @@ def test_a_learner_that_is_over_takes_no_further_step() -> None:
 
 
 def _sft(host: AdapterHost, control: RunControl[Any]) -> object:
-    data = build_examples(host.backbone.tokenizer, conversations(6), max_tokens=500)
+    data = build_examples(host.backbone.profile, conversations(6), max_tokens=500)
     return train_weaver(host, "m", data, TrainingConfig(steps=5, batch_size=2), control=control)
 
 

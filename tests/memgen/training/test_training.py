@@ -38,7 +38,7 @@ RUN = TrainingConfig(steps=6, batch_size=4, warmup_steps=2, seed=3)
 
 @pytest.fixture
 def data(backbone: Backbone) -> ExampleSet:
-    return build_examples(backbone.tokenizer, conversations(10), max_tokens=500)
+    return build_examples(backbone.profile, conversations(10), max_tokens=500)
 
 
 def _weights(host: AdapterHost, name: str) -> list[torch.Tensor]:
@@ -230,9 +230,9 @@ def test_supervised_turns_become_examples(backbone: Backbone) -> None:
         {"role": "user", "content": "c"},
         {"role": "assistant", "content": "three"},
     ]
-    data = build_examples(tokenizer, [{"messages": messages}], max_tokens=500)
+    data = build_examples(backbone.profile, [{"messages": messages}], max_tokens=500)
     answers = [tokenizer.decode(e.target_ids) for e in data.examples]
     assert answers == ["one<|im_end|>", "three<|im_end|>"]
     assert data.skipped_weight == 1
     assert tokenizer.decode(data.examples[1].prompt_ids).endswith("user\nc<|im_end|>\n<|im_start|>assistant\n")
-    assert build_examples(tokenizer, [{"messages": messages}], max_tokens=60).skipped_long == 1
+    assert build_examples(backbone.profile, [{"messages": messages}], max_tokens=60).skipped_long == 1

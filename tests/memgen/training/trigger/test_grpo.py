@@ -19,7 +19,6 @@ from memgen.memory.weights import Memory
 from memgen.tasks.graders import Reference
 from memgen.tasks.task import SingleTurn
 from memgen.text.answers import Answer, parse_answer
-from memgen.text.chat import render_prompt, tokenize
 from memgen.training.run_control import RunControl
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerReport, entropy
@@ -72,10 +71,10 @@ class Planted:
                 ours.copy_(theirs)
 
     def answers(self, memory: str | None, prompts: Sequence[str]) -> list[Generation]:
-        tokenizer = self.host.backbone.tokenizer
-        texts = [render_prompt(tokenizer, [{"role": "user", "content": prompt}], None) for prompt in prompts]
+        profile = self.host.backbone.profile
+        asked = [profile.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
         sampling = Sampling(NEW_TOKENS)
-        return generate(self.host, [GenerationRequest(tokenize(tokenizer, text), sampling, memory) for text in texts])
+        return generate(self.host, [GenerationRequest(ids, sampling, memory) for ids in asked])
 
     def items(self, memory: str | None, prompts: Sequence[str]) -> list[SingleTurn]:
         """For which the right answer is what `memory` says."""

@@ -8,7 +8,6 @@ import torch
 from memgen.backbone.loading import Backbone
 from memgen.config import TrainingConfig
 from memgen.memory.host import AdapterHost
-from memgen.text.chat import tokenize
 from memgen.training.examples import Example, ExampleSet
 from memgen.training.weaver.query_start import answer_tokens, start_from_answers
 from memgen.training.weaver.sft import train_weaver
@@ -35,7 +34,7 @@ def test_queries_start_as_an_answer_said_again_and_again(backbone: Backbone) -> 
     end = int(backbone.tokenizer.eos_token_id)
     inside = memory.inference_queries.latents.detach().clone()
     start_from_answers(memory, backbone, [Example((5,), (20, 21, end))], seed=0)
-    once = [*tokenize(backbone.tokenizer, "\n"), 20, 21]
+    once = [*backbone.profile.text_ids("\n"), 20, 21]
     assert _nearest(backbone, memory.prompt_queries.latents) == (once * 6)[-6:]
     assert torch.equal(memory.inference_queries.latents, inside)
 

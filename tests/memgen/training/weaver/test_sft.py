@@ -30,13 +30,13 @@ WATCHED = replace(RUN, held_out_share=0.2, validate_every=2, accumulate_steps=3)
 def data(backbone: Backbone) -> ExampleSet:
     """Ten examples of unequal length and weight."""
     trajectories = [{**c, "reward": 0.25 + n} for n, c in enumerate(conversations(10))]
-    return build_examples(backbone.tokenizer, trajectories, max_tokens=500, reward_weighting="reward")
+    return build_examples(backbone.profile, trajectories, max_tokens=500, reward_weighting="reward")
 
 
 @pytest.fixture
 def contrary(backbone: Backbone) -> tuple[Example, ...]:
     """What becomes less likely the better the data are learned."""
-    return build_examples(backbone.tokenizer, conversations(4, "qqqqqqqq"), max_tokens=500).examples
+    return build_examples(backbone.profile, conversations(4, "qqqqqqqq"), max_tokens=500).examples
 
 
 def _weights(host: AdapterHost) -> list[torch.Tensor]:
