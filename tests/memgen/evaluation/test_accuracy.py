@@ -10,7 +10,6 @@ import torch
 
 from memgen.artifacts.artifact import load_artifact
 from memgen.errors import ChatTemplateError, NothingToTrain, SandboxUnavailable
-from memgen.evaluation import accuracy
 from memgen.evaluation.accuracy import HeldOutItem, item_of, read_items, score_items, score_suite
 from memgen.evaluation.grading import grade_answer
 from memgen.generation import engine
@@ -18,6 +17,7 @@ from memgen.generation.requests import Generation, GenerationRequest
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference
 from memgen.text.answers import Answer
+from memgen.text.profile import BaseProfile
 from memgen.training.examples import build_examples
 from tests import reference
 from tests.memgen.conftest import CONFIG, conversations
@@ -105,14 +105,14 @@ def test_each_answer_has_a_budget_of_its_own(host: AdapterHost, batches: list[li
 
 
 def test_an_item_that_the_template_refuses_is_left_out(host: AdapterHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    turn = accuracy._turn
+    turn_ids = BaseProfile.turn_ids
 
-    def refusing(host: AdapterHost, item: HeldOutItem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        if item.messages[0]["content"] == "refused":
+    def refusing(profile: BaseProfile, messages: Any, tools: Any = None) -> Any:
+        if messages[0]["content"] == "refused":
             raise ChatTemplateError("roles must alternate")
-        return turn(host, item)
+        return turn_ids(profile, messages, tools)
 
-    monkeypatch.setattr(accuracy, "_turn", refusing)
+    monkeypatch.setattr(BaseProfile, "turn_ids", refusing)
     scored = score_suite(host, None, [_item("refused", "a"), _item("b", "b")], {"kind": "exact"})
     assert [item.left_out for item in scored.items] == [True, False]
     assert scored.notes == {0: "the base can't read it: roles must alternate"}
