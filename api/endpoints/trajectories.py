@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from api.endpoints.import_advice import ImportAdvice
 from api.endpoints.tokens import Tokens
 from api.endpoints.trajectory_models import (
     IMPORT_BODY,
@@ -217,13 +218,15 @@ class _Import:
         self.warn()
 
     def warn(self) -> None:
+        self.report.sum_up()
         with transaction(self.services.sessions) as session:
             warn_of_shared_prefixes(session, self.principal.project_id, self.report)
 
     def store(self, batch: Sequence[Sent]) -> None:
+        advice = ImportAdvice(self.tokens.max_tokens)
         with transaction(self.services.sessions) as session:
             results: list[LineResult] = import_batch(
-                session, self.principal.project_id, batch, default_task=self.task, tokens=self.tokens
+                session, self.principal.project_id, batch, default_task=self.task, tokens=self.tokens, advise=advice
             )
         # Counted only once they are committed.
         self.report.add(results)

@@ -51,6 +51,12 @@ class LineOut(BaseModel):
     reason: str | None = Field(description="Reason of a refusal, for people, with the place of the fault")
 
 
+class WarnedLine(BaseModel):
+    line: int = Field(description="Line number from 1; in a JSON body, the place in the list")
+    code: str = Field(description="For programs; stable")
+    reason: str
+
+
 class ImportReportOut(BaseModel):
     accepted: int = Field(description="Stored by this request")
     duplicate: int = Field(description="Stored already, or earlier in the same file; nothing was added")
@@ -64,9 +70,14 @@ class ImportReportOut(BaseModel):
         description=f"Every refused line up to {MAX_REPORTED_LINES:,}; for JSON bodies the others too"
     )
     lines_left_out: int = Field(description="Refused lines beyond that limit")
+    warned_by_code: dict[str, int] = Field(description="Number of warnings of accepted lines by code")
+    warned: list[WarnedLine] = Field(
+        description="Accepted lines that will hardly be learned from or judged on by default settings, "
+        f"{MAX_REPORTED_LINES:,} at most"
+    )
     warnings: list[str] = Field(
-        description="Problems of a whole task that got many of the lines, such as that most of it begins alike and "
-        "so is held out as one, or not at all"
+        description="What was warned of, summed up, and problems of a whole task that got many of the lines, such as "
+        "that most of it begins alike and so is held out as one, or not at all"
     )
 
     @classmethod
@@ -82,6 +93,8 @@ class ImportReportOut(BaseModel):
             refused_by_code=dict(sorted(report.refused_by_code.items())),
             lines=[LineOut.model_validate(line) for line in report.lines],
             lines_left_out=report.lines_left_out,
+            warned_by_code=dict(sorted(report.warned_by_code.items())),
+            warned=[WarnedLine(line=line, code=found.code, reason=found.reason) for line, found in report.warned],
             warnings=report.warnings,
         )
 

@@ -41,6 +41,19 @@ class TokenLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class LineWarning:
+    """What the sender should know of a line that was accepted. `code` is stable for programs."""
+
+    code: str
+    reason: str
+
+
+Advise = Callable[[NewTrajectory], Sequence[LineWarning]]
+"""Looks at a trajectory that is about to be stored, with its tokens and its side. The caller passes it: the registry
+knows neither graders nor the limits of trainings."""
+
+
+@dataclass(frozen=True, slots=True)
 class LineResult:
     line: int
     status: Status
@@ -51,6 +64,7 @@ class LineResult:
     """Name of the task of an accepted line."""
     code: str | None = None
     reason: str | None = None
+    warnings: tuple[LineWarning, ...] = ()
 
 
 @dataclass
@@ -66,6 +80,9 @@ class ImportReport:
     lines: list[LineResult] = field(default_factory=list)
     lines_left_out: int = 0
     """Refused lines beyond `max_lines`."""
+    warned_by_code: Counter[str] = field(default_factory=Counter)
+    warned: list[tuple[int, LineWarning]] = field(default_factory=list)
+    """(line, warning) of accepted lines, up to `max_lines`."""
     warnings: list[str] = field(default_factory=list)
 
     def add(self, results: Sequence[LineResult]) -> None:
@@ -76,12 +93,26 @@ class ImportReport:
                 self.accepted_by_task[result.task] += 1
             if result.code is not None:
                 self.refused_by_code[result.code] += 1
+            self._warn(result)
             if not self.every_line and result.status != "refused":
                 continue
             if len(self.lines) < self.max_lines:
                 self.lines.append(result)
             else:
                 self.lines_left_out += 1
+
+    def _warn(self, result: LineResult) -> None:
+        for warning in result.warnings:
+            self.warned_by_code[warning.code] += 1
+            if len(self.warned) < self.max_lines:
+                self.warned.append((result.line, warning))
+
+    def sum_up(self) -> None:
+        """Add a warning of the whole for each code that lines were warned by."""
+        first = {warning.code: (line, warning) for line, warning in reversed(self.warned)}
+        for code, (line, warning) in sorted(first.items()):
+            count = self.warned_by_code[code]
+            self.warnings.append(f"{count} {'line' if count == 1 else 'lines'}, as line {line}: {warning.reason}")
 
 
 def read_line(line: JsonLine, *, max_bytes: int, format_name: str = DEFAULT_FORMAT) -> Sent:
@@ -112,11 +143,12 @@ def import_batch(
     *,
     default_task: str | None,
     tokens: TokenLimit,
+    advise: Advise = lambda trajectory: (),
 ) -> list[LineResult]:
     """Store a batch in the caller's transaction. One result for each line, in order.
 
-    `default_task` is for lines that name none. Known trajectories are found before tokens are counted, the
-    slowest part, so sending a file again is quick.
+    `default_task` is for lines that name none; `advise` is asked about every accepted one. Known trajectories are found
+    before tokens are counted, the slowest part, so sending a file again is quick.
     """
     names = {sent.task or default_task for _, sent in batch if isinstance(sent, Draft)}
     tasks = find_tasks(session, project_id, [name for name in names if name is not None])
@@ -144,7 +176,7 @@ def import_batch(
     # Another import may have been quicker with some of them.
     stored |= find_stored(session, [key for key, item in new.items() if item.id not in inserted])
     accepted = {key: item for key, item in new.items() if item.id in inserted}
-    return [_result(entry, accepted, stored) if isinstance(entry, tuple) else entry for entry in results]
+    return [_result(entry, accepted, stored, advise) if isinstance(entry, tuple) else entry for entry in results]
 
 
 def warn_of_shared_prefixes(session: Session, project_id: uuid.UUID, report: ImportReport) -> None:
@@ -209,14 +241,16 @@ def _count(draft: Draft, tokens: TokenLimit) -> int:
     return count
 
 
-def _result(entry: tuple[int, Key], accepted: dict[Key, NewTrajectory], stored: dict[Key, uuid.UUID]) -> LineResult:
+def _result(
+    entry: tuple[int, Key], accepted: dict[Key, NewTrajectory], stored: dict[Key, uuid.UUID], advise: Advise
+) -> LineResult:
     """The first line with a new content is accepted, later ones in the batch are its duplicates."""
     number, key = entry
     item = accepted.pop(key, None)
     if item is None:
         return LineResult(number, "duplicate", stored.get(key))
     stored[key] = item.id
-    return LineResult(number, "accepted", item.id, item.held_out, item.task.name)
+    return LineResult(number, "accepted", item.id, item.held_out, item.task.name, warnings=tuple(advise(item)))
 
 
 def _refused(number: int, refusal: InvalidTrajectory) -> LineResult:

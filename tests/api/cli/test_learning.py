@@ -69,6 +69,14 @@ def test_upload_warns_of_conversations_that_open_alike(api_url: str, tmp_path: P
     assert "30 of 30 trajectories of task 't' begin alike" in " ".join(told.split())
 
 
+def test_upload_warns_of_lines_that_will_not_be_learned(api_url: str, tmp_path: Path) -> None:
+    succeed("task", "create", "t")
+    file = tmp_path / "long.jsonl"
+    file.write_text("\n".join(json.dumps(chat(f"{n} {'x' * 970}", "y")) for n in range(30)))
+    told = " ".join(succeed("upload", str(file), "--task", "t").err.split())
+    assert "tokens with its prompt, and trainings skip what is longer than 988 by default" in told
+
+
 def test_upload_names_the_format(api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FORMATS, "pairs", PAIRS)
     succeed("task", "create", "t")

@@ -405,6 +405,56 @@ def test_an_import_of_conversations_that_open_alike_warns(client: TestClient) ->
         assert client.post("/v1/tasks", json={"name": "wrong", "shared_turns": wrong}).status_code == 422
 
 
+def test_lines_that_will_not_be_judged_on_or_learned_from_are_warned_of(client: TestClient) -> None:
+    """The tiny base reads 1,024 tokens, one a byte; a memory weaves 36 of them by default."""
+
+    def called(n: int) -> dict[str, Any]:
+        return {"messages": tool_chat()["messages"][:3], "tools": tool_chat()["tools"], "metadata": {"n": n}}
+
+    def varied(n: int, length: int) -> bytes:
+        return line(chat(f"{n} {'x' * length}", "y"))
+
+    report = send(client, jsonl(*(varied(n, 970) for n in range(40)), *good(40)))
+    assert (report["accepted"], report["refused"], report["lines"]) == (80, 0, [])
+    long = {found["line"]: found["code"] for found in report["warned"]}
+    assert set(long) == set(range(1, 41))
+    assert report["warned_by_code"] == {
+        "no_room_for_memory": list(long.values()).count("no_room_for_memory"),
+        "too_long_to_learn": list(long.values()).count("too_long_to_learn"),
+    }
+    assert sum(report["warned_by_code"].values()) == 40
+    assert all(0 < count < 40 for count in report["warned_by_code"].values())
+    assert len(report["warnings"]) == 2
+    first = next(found["line"] for found in report["warned"] if found["code"] == "too_long_to_learn")
+    assert any(f"lines, as line {first}: its longest turn has" in warning for warning in report["warnings"])
+    again = send(client, jsonl(*(varied(n, 970) for n in range(40))))
+    assert (again["duplicate"], again["warned"], again["warnings"]) == (40, [], [])
+
+    calls = client.post(
+        "/v1/trajectories",
+        json=[
+            {**called(n), "messages": [{"role": "user", "content": f"order {n}"}, *called(n)["messages"][2:]]}
+            for n in range(40)
+        ],
+        params={"task": "t"},
+    )
+    report = calls.json()
+    assert report["warned_by_code"] == {"not_judged": report["held_out"]}
+    assert report["held_out"] > 0
+    assert "grader 'exact' judges text, and the expert's turn calls lookup" in report["warned"][0]["reason"]
+    assert client.post("/v1/tasks", json={"name": "c", "grader": {"kind": "function_call"}}).status_code == 201
+    for item in range(20):
+        sent = client.post(
+            "/v1/trajectories",
+            json={
+                **called(item),
+                "messages": [{"role": "user", "content": f"order {item}"}, *called(item)["messages"][2:]],
+            },
+            params={"task": "c"},
+        )
+        assert sent.json()["warned"] == []
+
+
 def test_arguments_that_are_too_deep_beside_their_beginning_refuse_one_line_and_not_the_file(
     client: TestClient,
 ) -> None:
