@@ -54,6 +54,9 @@ def make_queue(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_transport_options=_SOCKET_OPTIONS,
         timezone="UTC",
+        # Both entries below are due every few seconds, so nothing has to be remembered from one start to the next; a
+        # schedule kept in a file would keep beat from starting once that is damaged.
+        beat_scheduler="celery.beat:Scheduler",
         beat_schedule={
             "reap": {
                 "task": REAP,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.invocation import invocation
-from api.cli.output import JsonOption, notes, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, notes, print_json, print_line, print_note, print_table, print_warning
 
 if TYPE_CHECKING:
     from api.local.state import Event
@@ -50,6 +50,8 @@ def up(
         how = "runs already" if result.already_running else f"is ready after {result.seconds:.0f} s"
         print_note(f"The service {how}.", style="green")
         _print_addresses(result.home, result.api_url, result.urls)
+        for name, reason in result.down.items():
+            print_warning(f"{name} is down and tried again, see `memgen status`: {reason}")
 
 
 def init(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -99,8 +101,19 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
             for p in found["processes"]
         ]
         print_table(("service", "state", "#pid", "#up", "#restarts", "url", "log"), rows)
+        for process in found["processes"]:
+            if process["down_since"] is not None:
+                print_line("")
+                print_line(_trouble(process))
     else:
         print_note("Start it with `memgen up`.")
+
+
+def _trouble(process: Mapping[str, Any]) -> str:
+    """Which process is down, since when, when it is tried next, and why."""
+    times = "once" if process["failures"] == 1 else f"{process['failures']} times in a row"
+    following = f"tried again at {process['next_try_at']}" if process["next_try_at"] else "being tried again now"
+    return f"{process['name']} is down since {process['down_since']}, failed {times}, {following}. {process['reason']}"
 
 
 @contextlib.contextmanager

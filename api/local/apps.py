@@ -21,6 +21,8 @@ class AppSpec:
     port: int | None = None
     grace_seconds: float = 8.0
     settle_seconds: float = 3.0
+    needed: bool = True
+    """Whether `memgen up` fails where it can't be started; the stack goes on without it otherwise."""
 
 
 def service_apps(home: Path, api_port: int) -> tuple[AppSpec, ...]:
@@ -31,9 +33,9 @@ def service_apps(home: Path, api_port: int) -> tuple[AppSpec, ...]:
     api_options = ("--port", str(api_port), "--timeout-graceful-shutdown", "3", "--no-access-log")
     return (
         AppSpec("api", (*api, *api_options), ready_url=f"{url}/readyz", port=api_port),
-        AppSpec("worker-gpu", _celery_worker("gpu", "gpu")),
-        AppSpec("worker-default", _celery_worker("default", "default,celery")),
-        AppSpec("beat", (*_celery(), "beat", "--pidfile=", "-s", str(home / "run" / "beat-schedule"))),
+        AppSpec("worker-gpu", _celery_worker("gpu", "gpu"), needed=False),
+        AppSpec("worker-default", _celery_worker("default", "default,celery"), needed=False),
+        AppSpec("beat", (*_celery(), "beat", "--pidfile="), needed=False),
     )
 
 

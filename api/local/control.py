@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from api.local import errors
@@ -35,6 +36,8 @@ class UpResult:
     service_env: Path
     """Where the passwords and the API key are."""
     seconds: float
+    down: dict[str, str]
+    """Processes that could not be started and are tried again, by name: why."""
 
 
 def up(
@@ -89,15 +92,17 @@ def down(settings: Settings, *, timeout_seconds: float = 45.0) -> bool:
 
 def status(settings: Settings) -> dict[str, object]:
     """What runs: `running`, `phase`, `home`, `pid`, `api_url`, `uptime_seconds`, `error`, and `processes`,
-    each with `name`, `pid`, `state`, `port`, `url`, `uptime_seconds`, `restarts`, `log`. Works also when nothing
-    runs."""
+    each with `name`, `pid`, `state`, `port`, `url`, `uptime_seconds`, `restarts`, `log`, and, of one that is down,
+    `down_since`, `reason`, `failures` (in a row) and `next_try_at`. Works also when nothing runs."""
     home = settings.home.expanduser().absolute()
     pid, state = lock_owner(home), read_state(home)
-    running = pid is not None and state is not None
     failed = state is not None and state.phase == "failed"
+    if state is not None and pid is not None and state.pid != pid:
+        state = None  # of a stack before this one
+    running = pid is not None
     return {
         "running": running,
-        "phase": state.phase if running and state else "failed" if failed else "stopped",
+        "phase": _phase(state) if running else "failed" if failed else "stopped",
         "home": str(home),
         "pid": pid,
         "api_url": state.api_url if running and state else None,
@@ -127,7 +132,20 @@ def _process(home: Path, process: ProcessState) -> dict[str, object]:
         "uptime_seconds": None if uptime is None else round(uptime, 1),
         "restarts": process.restarts,
         "log": None if process.state == "external" else str(home / "logs" / f"{process.name}.log"),
+        "down_since": _time(process.down_since),
+        "reason": process.reason,
+        "failures": process.failures,
+        "next_try_at": _time(process.retry_at),
     }
+
+
+def _phase(state: StackState | None) -> str:
+    """Its phase; a stack that has not written its state yet, or can't, is only known to run."""
+    return state.phase if state else "starting"
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _owner_that_stays(home: Path, deadline: float) -> int | None:
@@ -192,7 +210,10 @@ def _unready(state: StackState | None) -> str:
 def _failure(state: StackState | None, tail: str) -> LocalStackError:
     """The supervisor's own error, by its class's name; without one, the end of its log."""
     if state is None or state.error is None:
-        return ServerFailed(f"The supervisor ended before the stack was ready. Its log ends with:\n{tail}")
+        return ServerFailed(
+            f"The supervisor ended before the stack was ready. Its log ends with:\n{tail}\n"
+            "Where that says nothing, look whether the disk of MEMGEN_HOME is full."
+        )
     kind = getattr(errors, state.error_class or "", LocalStackError)
     return kind(state.error) if issubclass(kind, LocalStackError) else LocalStackError(state.error)
 
@@ -213,4 +234,5 @@ def _result(home: Path, state: StackState, *, already_running: bool, began: floa
         urls={each.name: each.url for each in state.processes if each.url},
         service_env=home / SERVICE_ENV,
         seconds=time.monotonic() - began,
+        down={each.name: each.reason for each in state.processes if each.down_since is not None and each.reason},
     )

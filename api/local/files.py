@@ -4,16 +4,22 @@ Private files carry mode 0600 from their first byte and are replaced in one step
 user nor a crash ever sees a half-protected or half-written one.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
 import tempfile
+import time
 from pathlib import Path
+
+import structlog
 
 from api.local.errors import LocalStackError
 
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS, the final zero included.
 LONGEST_SOCKET_PATH = 100
+
+log = structlog.get_logger("api.local")
 
 
 def write_private(path: Path, text: str) -> None:
@@ -21,11 +27,30 @@ def write_private(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def set_aside(path: Path, why: str) -> Path | None:
+    """Renames a damaged file or folder, so that it can be made anew and still be looked at, and logs that.
+
+    Returns its new path; None where there was nothing.
+    """
+    new = path.with_name(f"{path.name}.damaged-{time.time_ns() // 1_000_000}")
+    try:
+        path.rename(new)
+    except FileNotFoundError:
+        return None
+    log.warning("damaged local state was moved aside and is made anew", path=str(path), moved_to=str(new), why=why)
+    return new
 
 
 def make_private_folder(path: Path) -> Path:

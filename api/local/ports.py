@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.local.errors import PortTaken, ServerFailed
-from api.local.files import write_private
+from api.local.files import set_aside, write_private
 
 LOOPBACK = "127.0.0.1"
 PICKED = range(20_000, 22_700)  # SeaweedFS adds 10,000 to one of them, and stays below that range too
@@ -71,8 +71,15 @@ def pin_ports(file: Path, requests: Sequence[PortRequest]) -> dict[str, int]:
 
 
 def _read(file: Path) -> dict[str, int]:
+    """What was kept; nothing from a file that can't be understood, which is moved aside: ports are picked anew."""
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        return {str(name): int(port) for name, port in stored.items()}
-    except (OSError, ValueError, AttributeError):
-        return {}  # nothing kept yet, or unreadable: pick anew
+        stored = json.loads(file.read_bytes())
+        if all(type(port) is int and 0 < port < 65_536 for port in stored.values()):
+            return dict(stored)
+        why = f"it holds {str(stored)[:100]}; expected port numbers"
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+    set_aside(file, why)
+    return {}

@@ -19,10 +19,10 @@ import psycopg
 from psycopg import sql
 
 from api.local.errors import BinaryMissing, ServerFailed
-from api.local.files import write_private
+from api.local.files import set_aside, write_private
 from api.local.health import libpq_url
 from api.local.ports import LOOPBACK, PortRequest, pin_ports
-from api.local.processes import Ending, Server, as_account, is_alive, send_signal, spawn, wait_until_ready
+from api.local.processes import Ending, Server, as_account, is_alive, send_signal, spawn, start_server
 
 USER = DATABASE = "memgen"
 _NOBODY = 65534
@@ -56,6 +56,11 @@ def find_postgres() -> Path:
 
 
 def start_postgres(folder: Path, log: Path, password: str, *, port: int = 0, durable: bool = True) -> Server:
+    """`launch_postgres`, waited for. Raises BinaryMissing, PortTaken, ServerFailed."""
+    return start_server(lambda: launch_postgres(folder, log, password, port=port, durable=durable))
+
+
+def launch_postgres(folder: Path, log: Path, password: str, *, port: int = 0, durable: bool = True) -> Server:
     """A server with its data in `folder/data` and a database `memgen`; URL `postgresql+psycopg://...`.
 
     `port` 0 picks one and keeps it. `durable=False` trades safety in a crash for speed, in tests.
@@ -88,8 +93,13 @@ def start_postgres(folder: Path, log: Path, password: str, *, port: int = 0, dur
         uid=account.uid,
     )
     server = f"postgresql+psycopg://{USER}:{password}@{LOOPBACK}:{pinned['postgres']}"
-    wait_until_ready(child, lambda: _ensure_database(f"{server}/postgres"), timeout_seconds=60.0)
-    return Server(child, f"{server}/{DATABASE}", pinned["postgres"])
+    return Server(
+        child,
+        f"{server}/{DATABASE}",
+        pinned["postgres"],
+        is_ready=lambda: _ensure_database(f"{server}/postgres"),
+        timeout_seconds=60.0,
+    )
 
 
 def _choose_account(programs: Path, folder: Path) -> _Account:
@@ -171,20 +181,37 @@ def _end_predecessor(data: Path) -> None:
     that got the old one's number, such as after a reboot, for the old one and refuses to start.
     """
     lock = data / "postmaster.pid"
+    if not lock.exists() or not Path("/proc/self/cwd").exists():
+        return  # without /proc nothing says whose number it is: PostgreSQL's own check decides
     try:
         pid = int(lock.read_text(encoding="ascii").split()[0])
-    except (FileNotFoundError, ValueError, IndexError):
+    except (ValueError, IndexError) as error:
+        # PostgreSQL refuses to start beside an empty or damaged one. All of its processes work in its data.
+        numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        _end([pid for pid in numbers if _works_in(pid, data) and _is_postgres(pid)])
+        set_aside(lock, f"{type(error).__name__}: {error}")
         return
-    if not Path("/proc/self/cwd").exists():
-        return  # without /proc nothing says whose number it is: PostgreSQL's own check decides
     if is_alive(pid) and _works_in(pid, data):
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            send_signal(pid, number)
-            deadline = time.monotonic() + 10
-            while is_alive(pid) and time.monotonic() < deadline:
-                time.sleep(0.05)
+        _end([pid])
     else:
         lock.unlink(missing_ok=True)
+
+
+def _end(pids: Sequence[int]) -> None:
+    """Fast where that is enough, else at once; PostgreSQL recovers from both."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        for pid in pids:
+            send_signal(pid, number)
+        deadline = time.monotonic() + 10
+        while any(map(is_alive, pids)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _is_postgres(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").startswith("postgres")
+    except OSError:
+        return False
 
 
 def _works_in(pid: int, folder: Path) -> bool:

@@ -6,6 +6,7 @@ by that session. On Linux it also gets its stop signal from the kernel when its 
 Elsewhere `watchdog.py` alone sees to that.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from api.local.errors import LocalStackError, ServerFailed
 
@@ -43,6 +44,8 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
     ending: Ending
+    log_start: int = 0
+    """Where in the log its own lines begin."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class Server:
     child: Child
     url: str
     port: int | None = None
+    is_ready: Callable[[], bool] = lambda: True
+    """As `wait_until_ready` takes it."""
+    timeout_seconds: float = 30.0
+    """How long it may take to be ready."""
+    mend: Callable[[], bool] = lambda: False
+    """For a server that ended before it was ready: moves aside what it can't read and can do without. Returns
+    whether it did, so that another start is worth while."""
 
 
 def spawn(
@@ -64,10 +74,15 @@ def spawn(
     ending: Ending = Ending(),
     uid: int | None = None,
 ) -> Child:
-    """Starts `command` in `folder`, its output appended to `log`; as `uid` (with an equal group) where given."""
-    if log.exists() and log.stat().st_size > _LARGEST_LOG_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
-    with log.open("ab") as output:
+    """Starts `command` in `folder`, its output appended to `log`; as `uid` (with an equal group) where given.
+
+    Where the log can't be opened, as on a full disk, it runs without one.
+    """
+    with contextlib.suppress(OSError):
+        if log.stat().st_size > _LARGEST_LOG_BYTES:
+            log.replace(log.with_name(f"{log.name}.1"))
+    with _open_log(log) as output:
+        log_start = output.seek(0, os.SEEK_END) if output.seekable() else 0
         process = subprocess.Popen(  # noqa: S603  # our own command, no shell
             [str(argument) for argument in command],
             stdin=subprocess.DEVNULL,
@@ -79,7 +94,14 @@ def spawn(
             preexec_fn=_die_with_parent(ending.death_signal or ending.stop_signal),
             **as_account(uid),
         )
-    return Child(name, process, log, ending)
+    return Child(name, process, log, ending, log_start)
+
+
+def _open_log(log: Path) -> IO[bytes]:
+    try:
+        return log.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")
 
 
 def as_account(uid: int | None) -> dict[str, Any]:
@@ -131,7 +153,7 @@ def wait_until_ready(child: Child, is_ready: Callable[[], bool], timeout_seconds
             if time.monotonic() > deadline:
                 raise ServerFailed(
                     f"{child.name} was not ready after {timeout_seconds:.0f} s ({last}). "
-                    f"Its log {child.log} ends with:\n{log_tail(child.log)}"
+                    f"Its log {child.log} ends with:\n{log_tail(child.log, child.log_start)}"
                 )
             time.sleep(_POLL_SECONDS)
     except BaseException:
@@ -139,10 +161,23 @@ def wait_until_ready(child: Child, is_ready: Callable[[], bool], timeout_seconds
         raise
 
 
+def start_server(launch: Callable[[], Server]) -> Server:
+    """Launches a server and returns once it is ready; launched again if it had to be mended. Raises ServerFailed."""
+    server = launch()
+    try:
+        wait_until_ready(server.child, server.is_ready, server.timeout_seconds)
+    except ServerFailed:
+        if not server.mend():
+            raise
+        server = launch()
+        wait_until_ready(server.child, server.is_ready, server.timeout_seconds)
+    return server
+
+
 def ended_message(child: Child) -> str:
     return (
         f"{child.name} ended with exit status {child.process.poll()}. "
-        f"Its log {child.log} ends with:\n{log_tail(child.log)}"
+        f"Its log {child.log} ends with:\n{log_tail(child.log, child.log_start)}"
     )
 
 

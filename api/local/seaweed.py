@@ -12,10 +12,10 @@ import sysconfig
 from pathlib import Path
 
 from api.local.errors import BinaryMissing, ServerFailed
-from api.local.files import make_private_folder, socket_folder, write_private
+from api.local.files import make_private_folder, set_aside, socket_folder, write_private
 from api.local.health import ensure_bucket, s3_client
 from api.local.ports import LOOPBACK, PortRequest, pin_ports
-from api.local.processes import Ending, Server, spawn, wait_until_ready
+from api.local.processes import Child, Ending, Server, log_tail, spawn, start_server
 from api.local.secrets import Secrets
 
 _PROBE = ".memgen-ready"
@@ -48,14 +48,30 @@ def start_seaweed(
     port: int = 0,
     memory_limit: str = "200MiB",
 ) -> Server:
+    """`launch_seaweed`, waited for. Raises BinaryMissing, PortTaken, ServerFailed."""
+    return start_server(
+        lambda: launch_seaweed(folder, log, secrets, bucket=bucket, region=region, port=port, memory_limit=memory_limit)
+    )
+
+
+def launch_seaweed(
+    folder: Path,
+    log: Path,
+    secrets: Secrets,
+    *,
+    bucket: str,
+    region: str = "us-east-1",
+    port: int = 0,
+    memory_limit: str = "200MiB",
+) -> Server:
     """A store with its data in `folder` and an empty or kept `bucket`; URL `http://access:secret@127.0.0.1:port`.
 
-    `port` 0 picks one and keeps it. `memory_limit` is Go's soft limit. Raises BinaryMissing, PortTaken,
-    ServerFailed.
+    `port` 0 picks one and keeps it. `memory_limit` is Go's soft limit. Raises BinaryMissing, PortTaken.
     """
     binary = find_weed()
     make_private_folder(folder)
     data = make_private_folder(folder / "data")
+    _check_folder_id(data / "vol_dir.uuid")
     requests = [PortRequest("s3.port", port, "MEMGEN_S3_PORT"), *map(PortRequest, _INNER_PORTS)]
     ports = pin_ports(folder / "ports.json", requests)
     # Its own worker looks for the admin server at that port, whatever this option says, and never stops trying.
@@ -73,8 +89,33 @@ def start_seaweed(
         ending=Ending(grace_seconds=4.0, death_signal=signal.SIGKILL),
     )
     url = f"http://{secrets.s3_access_key}:{secrets.s3_secret_key}@{LOOPBACK}:{ports['s3.port']}"
-    wait_until_ready(child, lambda: _takes_objects(url, bucket, region))
-    return Server(child, url, ports["s3.port"])
+    election = data / f"m{ports['master.port']}"
+    return Server(
+        child,
+        url,
+        ports["s3.port"],
+        is_ready=lambda: _takes_objects(url, bucket, region),
+        mend=lambda: _mend(election, child),
+    )
+
+
+def _check_folder_id(path: Path) -> None:
+    """Moves it aside where it is no text: the volume server would start and never join."""
+    try:
+        path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        set_aside(path, str(error))
+
+
+def _mend(election: Path, child: Child) -> bool:
+    # The state of an election that only one can win is made anew; objects and their index are elsewhere.
+    last_lines = [line for line in log_tail(child.log, child.log_start).splitlines() if "please verify" in line]
+    unwritable = ("no space", "denied", "read-only")
+    if not last_lines or any(reason in last_lines[-1] for reason in unwritable):
+        return False
+    return set_aside(election, last_lines[-1]) is not None
 
 
 def _options(data: Path, credentials: Path, sockets: Path, ports: dict[str, int]) -> list[str]:

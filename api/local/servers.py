@@ -12,23 +12,24 @@ from pydantic import SecretStr
 
 from api.local import health
 from api.local.files import write_private
-from api.local.postgres import start_postgres
+from api.local.postgres import launch_postgres
 from api.local.processes import Server
-from api.local.seaweed import start_seaweed
+from api.local.seaweed import launch_seaweed
 from api.local.secrets import Secrets
-from api.local.valkey import start_valkey
+from api.local.valkey import launch_valkey
 from registry.settings import SERVICE_ENV, Settings
 
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """One server: `start` it here, or `check` the `url` that the user configured."""
+    """One server: `launch` it here, or `check` the `url` that the user configured."""
 
     name: str
     setting: str
     """The field of Settings that holds its URL."""
     url: str | None
-    start: Callable[[], Server]
+    launch: Callable[[int | None], Server]
+    """Takes the port that it had before, which its clients know; None at the first start."""
     check: Callable[[str], None]
 
 
@@ -39,11 +40,11 @@ def plan_servers(settings: Settings, home: Path, secrets: Secrets) -> tuple[Serv
             "postgres",
             "database_url",
             settings.database_url.get_secret_value() if settings.database_url else None,
-            lambda: start_postgres(
+            lambda port: launch_postgres(
                 home / "postgres",
                 logs / "postgres.log",
                 secrets.postgres_password,
-                port=settings.postgres_port,
+                port=port or settings.postgres_port,
             ),
             health.check_database,
         ),
@@ -51,20 +52,20 @@ def plan_servers(settings: Settings, home: Path, secrets: Secrets) -> tuple[Serv
             "valkey",
             "broker_url",
             settings.broker_url.get_secret_value() if settings.broker_url else None,
-            lambda: start_valkey(home / "valkey", logs / "valkey.log"),
+            lambda _port: launch_valkey(home / "valkey", logs / "valkey.log"),
             health.check_broker,
         ),
         ServerPlan(
             "seaweed",
             "s3_url",
             settings.s3_url.get_secret_value() if settings.s3_url else None,
-            lambda: start_seaweed(
+            lambda port: launch_seaweed(
                 home / "seaweed",
                 logs / "seaweed.log",
                 secrets,
                 bucket=settings.s3_bucket,
                 region=settings.s3_region,
-                port=settings.s3_port,
+                port=port or settings.s3_port,
             ),
             lambda url: health.check_s3(url, settings.s3_bucket, settings.s3_region),
         ),

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from api.local.errors import AlreadyRunning
 from api.local.files import write_private
@@ -26,7 +28,8 @@ _LOCK_WAIT_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class ProcessState:
-    """`state`: starting, running, restarting, stopped, or external (the user's own server, at `url`)."""
+    """`state`: starting, running, restarting (down until it is tried again), stopped, or external (the user's own
+    server, at `url`)."""
 
     name: str
     state: str
@@ -37,6 +40,14 @@ class ProcessState:
     started_at: float | None = None
     """Seconds since the epoch."""
     restarts: int = 0
+    failures: int = 0
+    """Failures in a row."""
+    down_since: float | None = None
+    """Seconds since the epoch; None while it runs."""
+    reason: str | None = None
+    """Why it failed last, with the end of its log."""
+    retry_at: float | None = None
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,9 @@ class StackState:
     processes: tuple[ProcessState, ...] = ()
     error_class: str | None = None
     error: str | None = None
+
+
+_STORED = TypeAdapter(StackState)
 
 
 @dataclass(frozen=True)
@@ -66,10 +80,8 @@ def write_state(home: Path, state: StackState) -> None:
 def read_state(home: Path) -> StackState | None:
     """The last state written, or None. Its stack may be long gone: `lock_owner` says whether it lives."""
     try:
-        stored: dict[str, Any] = json.loads((home / "run" / "state.json").read_text(encoding="utf-8"))
-        processes = tuple(ProcessState(**each) for each in stored.pop("processes"))
-        return StackState(**stored, processes=processes)
-    except (OSError, ValueError, TypeError, KeyError):
+        return _STORED.validate_json((home / "run" / "state.json").read_bytes())
+    except (OSError, ValueError):
         return None
 
 
@@ -92,8 +104,11 @@ def lock_owner(home: Path) -> int | None:
     """Pid of the living supervisor of this home, or None."""
     if not is_locked(home):
         return None
-    pid = _pid_in(home / "run" / "lock")
-    return pid if pid is not None and is_alive(pid) else None
+    state = read_state(home)  # where the lock's own text was damaged, or found no room on the disk
+    for pid in (_pid_in(home / "run" / "lock"), state.pid if state else None):
+        if pid is not None and is_alive(pid):
+            return pid
+    return None
 
 
 @contextmanager
@@ -114,8 +129,9 @@ def hold_lock(home: Path) -> Iterator[int]:
                     "Use it, stop it with `memgen down`, or set MEMGEN_HOME to another folder."
                 )
             time.sleep(0.1)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        # Without a truncation before, so that a full disk, too, has room for it.
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode().ljust(12), 0)
+        os.ftruncate(descriptor, 12)
         yield descriptor
         os.ftruncate(descriptor, 0)
     finally:

@@ -1,4 +1,7 @@
-"""The process behind `memgen up`: starts servers and apps, restarts what dies, stops everything. One per home.
+"""The process behind `memgen up`: starts servers and apps, looks after them, stops everything. One per home.
+
+The first start may fail: then all is stopped, and `memgen up` says why. From then on only a signal stops the stack;
+what ends is launched again (`restarts.py`).
 
 It knows no database schema and no key: migrating and preparing are arguments. A SIGKILL cannot be caught; then
 `watchdog.py` ends what is left.
@@ -10,10 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import structlog
 from pydantic import SecretStr
 
@@ -22,24 +24,17 @@ from api.local.errors import LocalStackError, ServerFailed
 from api.local.files import make_home
 from api.local.health import without_password
 from api.local.ports import LOOPBACK, PortRequest, pin_ports
-from api.local.processes import Child, Ending, Server, ended_message, spawn, stop
+from api.local.processes import Ending, Server, spawn, start_server, stop
+from api.local.restarts import DEFAULT_RESTARTS, RestartPolicy, launch, look_after, note_running
 from api.local.secrets import load_or_create_secrets
 from api.local.servers import ServerPlan, plan_servers, write_service_env
-from api.local.stack import Managed, Stack, record
+from api.local.stack import Managed, Stack, record, report
 from api.local.state import Event, hold_lock
 from api.local.watchdog import start_watchdog
 from registry.settings import Settings, child_environment, load_settings
 
 _POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class RestartPolicy:
-    """A process that dies within `quick_seconds` of its start fails quickly; each time the delay doubles."""
-
-    max_quick_failures: int = 5
-    quick_seconds: float = 20.0
-    first_delay_seconds: float = 0.5
+_REWRITE_SECONDS = 10.0
 
 
 def migrate_database(database_url: str) -> None:
@@ -63,7 +58,7 @@ def run_supervisor(
     migrate: Callable[[str], None] = migrate_database,
     prepare: Callable[[Settings], None] = prepare_nothing,
     on_event: Callable[[Event], None] = ignore_event,
-    restarts: RestartPolicy = RestartPolicy(),
+    restarts: RestartPolicy = DEFAULT_RESTARTS,
 ) -> None:
     """Runs the stack in the foreground until SIGTERM or SIGINT. Call it in the main thread.
 
@@ -78,8 +73,11 @@ def run_supervisor(
         watchdog = resources.enter_context(start_watchdog(lock, home / "logs" / "watchdog.log"))
         stack = Stack(home, watchdog, on_event, stop_requested)
         try:
-            _start_all(stack, settings, apps, migrate, prepare)
-            _supervise(stack, restarts)
+            try:
+                _start_all(stack, settings, apps, migrate, prepare)
+                _supervise(stack, restarts)
+            except OSError as error:
+                raise LocalStackError(f"The stack in {home} can't be started: {error}") from error
         except LocalStackError as error:
             stack.error = error
             raise
@@ -139,8 +137,7 @@ def _start_all(
     for spec in apps(stack.home, api_port):
         if stack.stop_requested.is_set():
             return
-        managed = Managed(spec.name, _starter(stack.home, spec, environment), spec=spec)
-        _start(stack, managed)
+        launch(stack, Managed(spec.name, _launcher(stack.home, spec, environment), spec=spec))
 
 
 def _start_or_check(stack: Stack, plan: ServerPlan) -> str:
@@ -151,22 +148,22 @@ def _start_or_check(stack: Stack, plan: ServerPlan) -> str:
         stack.processes.append(Managed(plan.name, None, url=shown, state="external"))
         record(stack, Event(plan.name, "external", shown))
         return plan.url
-    return _start(stack, Managed(plan.name, plan.start)).url
+    return _start(stack, Managed(plan.name, plan.launch))
 
 
 def _do_once(stack: Stack, name: str, step: Callable[[], None]) -> None:
-    stack.on_event(Event(name, "running"))
+    report(stack, Event(name, "running"))
     try:
         step()
     except LocalStackError:
         raise
     except Exception as error:
         raise ServerFailed(f"The {name} of the database failed: {type(error).__name__}: {error}") from error
-    stack.on_event(Event(name, "done"))
+    report(stack, Event(name, "done"))
 
 
-def _starter(home: Path, spec: AppSpec, environment: dict[str, str]) -> Callable[[], Server]:
-    def start() -> Server:
+def _launcher(home: Path, spec: AppSpec, environment: dict[str, str]) -> Callable[[int | None], Server]:
+    def launch_app(_port: int | None) -> Server:
         log = home / "logs" / f"{spec.name}.log"
         child = spawn(
             spec.name,
@@ -178,79 +175,43 @@ def _starter(home: Path, spec: AppSpec, environment: dict[str, str]) -> Callable
         )
         return Server(child, f"http://{LOOPBACK}:{spec.port}" if spec.port else "", spec.port)
 
-    return start
+    return launch_app
 
 
-def _start(stack: Stack, managed: Managed) -> Server:
-    """Starts or restarts a process of ours; returns when a server answers, and at once for an app."""
-    if managed.start is None:
-        raise ServerFailed(f"{managed.name} is not ours to start.")
-    if managed not in stack.processes:
-        stack.processes.append(managed)
-    managed.state = "starting"
-    record(stack, Event(managed.name, "starting"))
+def _start(stack: Stack, managed: Managed) -> str:
+    """The URL of a server of ours, once it answers there. Raises ServerFailed, or as `launch`."""
     began = time.monotonic()
-    server = managed.start()
-    stack.watchdog.watch(server.child)
-    managed.server, managed.port = server, server.port
-    managed.url = without_password(server.url) if server.url else None
-    managed.started_at = time.time()
-    if managed.spec is None:
-        managed.state = "running"
-        record(stack, Event(managed.name, "running", f"{time.monotonic() - began:.1f} s"))
-    return server
+
+    def is_ready_or_unwanted(server: Server) -> Server:
+        return replace(server, is_ready=lambda: stack.stop_requested.is_set() or server.is_ready())
+
+    server = start_server(lambda: is_ready_or_unwanted(launch(stack, managed)))
+    note_running(stack, managed, f"{time.monotonic() - began:.1f} s")
+    return server.url
 
 
 def _supervise(stack: Stack, policy: RestartPolicy) -> None:
     while not stack.stop_requested.wait(_POLL_SECONDS):
         for managed in stack.processes:
-            if managed.server is None:
-                continue
-            if managed.state == "restarting":
-                if time.monotonic() >= managed.retry_at:
-                    _restart(stack, managed)
-            elif managed.server.child.process.poll() is not None:
-                _plan_restart(stack, managed, managed.server.child, policy)
-            elif managed.state == "starting" and _is_up(managed):
-                managed.state = "running"
-                record(stack, Event(managed.name, "running", managed.url or ""))
-        if stack.phase == "starting" and all(each.state in ("running", "external") for each in stack.processes):
-            stack.phase = "ready"
-            record(stack, Event("stack", "ready", stack.api_url or ""))
+            look_after(stack, managed, policy)
+        if stack.phase == "starting":
+            _look_whether_ready(stack, policy)
+        if time.monotonic() - stack.written_at > _REWRITE_SECONDS:
+            record(stack)  # it may have found no room, or been damaged meanwhile
 
 
-def _plan_restart(stack: Stack, managed: Managed, child: Child, policy: RestartPolicy) -> None:
-    """Notes the death of a process; raises ServerFailed when it keeps dying."""
-    stop([child])  # the leader is dead, its descendants may not be
-    stack.watchdog.forget(child)
-    quick = time.time() - (managed.started_at or 0) < policy.quick_seconds
-    managed.quick_failures = managed.quick_failures + 1 if quick else 1
-    if managed.quick_failures >= policy.max_quick_failures:
-        raise ServerFailed(f"Gave up after {managed.quick_failures} failures in a row: {ended_message(child)}")
-    delay = policy.first_delay_seconds * 2 ** (managed.quick_failures - 1)
-    managed.state, managed.retry_at = "restarting", time.monotonic() + delay
-    status = child.process.returncode
-    record(stack, Event(managed.name, "restarting", f"ended with exit status {status}; again in {delay:g} s"))
+def _look_whether_ready(stack: Stack, policy: RestartPolicy) -> None:
+    """Ready is a stack whose needed processes run, and whose others run or have shown that they won't.
 
-
-def _restart(stack: Stack, managed: Managed) -> None:
-    before = managed.server.url if managed.server else None
-    managed.restarts += 1
-    if _start(stack, managed).url != before:
-        # The apps hold the old URL; starting them all anew is what `up` is for.
-        raise ServerFailed(f"{managed.name} lost its port to another process while it restarted. Run `memgen up`.")
-
-
-def _is_up(managed: Managed) -> bool:
-    spec = managed.spec
-    if spec is None:
-        return True
-    if spec.ready_url is None:
-        return time.time() - (managed.started_at or 0) >= spec.settle_seconds
-    try:
-        return httpx.get(spec.ready_url, timeout=2.0, trust_env=False).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+    Raises ServerFailed when a needed process keeps failing.
+    """
+    hopeless = [each for each in stack.processes if each.failures >= policy.failures_at_first_start]
+    for managed in hopeless:
+        if managed.is_needed:
+            raise ServerFailed(f"Gave up after {managed.failures} failures in a row: {managed.reason}")
+    if all(each.is_up or each in hopeless for each in stack.processes):
+        stack.phase = "ready"
+        record(stack, Event("stack", "ready", stack.api_url or ""))
 
 
 def _stop_all(stack: Stack) -> None:
@@ -258,7 +219,7 @@ def _stop_all(stack: Stack) -> None:
     failed = stack.error is not None
     stack.phase = "stopping"
     record(stack, Event("stack", "stopping"))
-    running = [each for each in reversed(stack.processes) if each.server is not None]
+    running = [each for each in reversed(stack.processes) if each.server is not None and each.state != "restarting"]
     for group in ([each for each in running if each.spec], [each for each in running if not each.spec]):
         children = [managed.server.child for managed in group if managed.server is not None]
         stop(children)

@@ -1,16 +1,20 @@
 """A persistent Valkey on a unix socket: no port to take, no password to guard. Knows nothing of Celery."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from api.local.errors import BinaryMissing
-from api.local.files import make_private_folder, socket_folder
+from api.local.files import make_private_folder, set_aside, socket_folder
 from api.local.health import ping
-from api.local.processes import Server, spawn, wait_until_ready
+from api.local.processes import Child, Server, log_tail, spawn, start_server
 
 _SOCKET = "valkey.sock"
+_DATA = "appendonlydir"
+_DAMAGED = re.compile("AOF|append only file|loading DB|reading RDB|RDB reading")
+"""What it says where it can't read its own file, and not where it can't write it."""
 
 
 def wheel_program() -> Path | None:
@@ -38,6 +42,11 @@ def find_valkey(in_wheel: Callable[[], Path | None] = wheel_program) -> Path:
 
 
 def start_valkey(folder: Path, log: Path) -> Server:
+    """`launch_valkey`, waited for. An append-only file that it can't read is moved aside."""
+    return start_server(lambda: launch_valkey(folder, log))
+
+
+def launch_valkey(folder: Path, log: Path) -> Server:
     """Valkey with its append-only file in `folder`; the URL is kombu's `redis+socket://<path>?virtual_host=0`."""
     binary = find_valkey()
     make_private_folder(folder)
@@ -55,5 +64,12 @@ def start_valkey(folder: Path, log: Path) -> Server:
         folder=folder,
     )
     url = f"redis+socket://{socket}?virtual_host=0"
-    wait_until_ready(child, lambda: ping(url))
-    return Server(child, url)
+    return Server(child, url, is_ready=lambda: ping(url), mend=lambda: _mend(folder, child))
+
+
+def _mend(folder: Path, child: Child) -> bool:
+    # The queue holds ids of jobs whose rows are the truth: the reaper sends again what is lost with it.
+    last_lines = log_tail(child.log, child.log_start)
+    return (
+        _DAMAGED.search(last_lines) is not None and set_aside(folder / _DATA, last_lines.splitlines()[-1]) is not None
+    )

@@ -38,7 +38,7 @@ class Watchdog:
 
     def _send(self, line: str) -> None:
         # The watchdog was killed: the stack runs on with PR_SET_PDEATHSIG alone.
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self.pipe.write(f"{line}\n".encode())
             self.pipe.flush()
 

@@ -1,4 +1,7 @@
-"""A supervisor for tests: real servers, trivial apps, no migrations. `fake_stack.py [crash]`."""
+"""A supervisor for tests: real servers, trivial apps, no migrations. `fake_stack.py [crash|limp]`.
+
+Its last app ends at once: a needed one with `crash`, a helper with `limp`; the helper runs once `home/mended` exists.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +20,10 @@ def fake_apps(home: Path, api_port: int) -> Sequence[AppSpec]:
     api = AppSpec("api", (sys.executable, FAKE_APP, str(api_port)), url, api_port, grace_seconds=1.0)
     worker = AppSpec("worker", (sys.executable, FAKE_APP, "0"), grace_seconds=1.0, settle_seconds=0.3)
     crash = AppSpec("crash", (sys.executable, "-c", "import sys; sys.exit('no such teapot')"))
-    return (api, worker, crash) if "crash" in sys.argv else (api, worker)
+    code = "import os, sys, time; os.path.exists(sys.argv[1]) or sys.exit('no such teapot'); time.sleep(600)"
+    command = (sys.executable, "-c", code, str(home / "mended"))
+    helper = AppSpec("limp", command, settle_seconds=0.3, needed=False)
+    return (api, worker, *([crash] if "crash" in sys.argv else []), *([helper] if "limp" in sys.argv else []))
 
 
 def prepare(settings: Settings) -> None:
@@ -33,7 +39,9 @@ if __name__ == "__main__":
             apps=fake_apps,
             migrate=lambda url: None,
             prepare=prepare,
-            restarts=RestartPolicy(max_quick_failures=3, first_delay_seconds=0.05),
+            restarts=RestartPolicy(
+                first_pause_seconds=0.05, longest_pause_seconds=0.4, well_seconds=1.0, failures_at_first_start=3
+            ),
         )
     except LocalStackError as error:
         sys.exit(str(error))
