@@ -34,8 +34,11 @@ def parse_json(data: bytes | str) -> object:
         raise InvalidJson("invalid_json", f"not JSON: {error}; expected one JSON value") from error
 
 
-def canonical_json(value: object, place: str = "") -> bytes:
+def canonical_json(value: object, place: str = "", *, nul: bool = False) -> bytes:
     """The same bytes for equal values: sorted keys, no spaces, UTF-8. `place` names the value in messages.
+
+    Args:
+        nul: take the NUL character, for what is not stored.
 
     Raises:
         InvalidJson: `not_finite`, `nul_character`, `lone_surrogate` or `too_deep`: it could not be
@@ -53,7 +56,7 @@ def canonical_json(value: object, place: str = "") -> bytes:
     # Nearly every value passes these three quick looks at its text; only the rest is walked through.
     if text.count("{") + text.count("[") > MAX_DEPTH:
         _check_depth(value, place)
-    if "\\u0000" in text:
+    if "\\u0000" in text and not nul:
         _refuse_text(value, place, "\0", "nul_character", "holds the NUL character, can't be stored")
     try:
         return text.encode("utf-8")

@@ -8,7 +8,7 @@ from registry.errors import CompletionNotFound, Invalid
 from registry.json_text import is_storable, show
 from registry.models import Exposure
 from registry.serving.resolution import Resolution
-from registry.trajectories.conversations import MAX_NAME_CHARACTERS
+from registry.trajectories.tools import MAX_NAME_CHARACTERS
 
 
 def record_exposure(

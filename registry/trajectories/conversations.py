@@ -4,16 +4,24 @@ A conversation is refused at its first fault, with a stable code and the fault's
 accepted one: it has at least one assistant turn of non-zero weight, with something in front of it. It may end after
 that turn with messages of other roles, which are kept and not learned from. Unknown fields of a message are kept, not
 read.
+
+What is learned from is checked strictly. Everything else is context: the messages of a chat, and in training the
+assistant turns of weight 0 with the results of their calls. Context may look like any provider's history: answers
+without content, calls of functions that are not offered, arguments that are no JSON, results in any order, and OpenAI's
+older `function_call` with the role `function`.
 """
 
-from typing import Any, TypeGuard
+from typing import Any
 
 from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import canonical_json, parse_json, show
+from registry.trajectories.tools import EXPECTED_NAME, check_tools, is_name
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MAX_NAME_CHARACTERS = 256
-"""Longest id or function name."""
+CONTEXT_ROLES = (*ROLES, "function")
+_TEXT_PARTS = ("text", "refusal")
+_THOUGHT_PARTS = ("thinking", "reasoning", "redacted_thinking")
+"""Parts of other providers' answers that are no text of them."""
 
 
 def check_conversation(messages: object, tools: object) -> None:
@@ -23,8 +31,8 @@ def check_conversation(messages: object, tools: object) -> None:
         InvalidTrajectory: its code says what is wrong, its message where. That every text can be stored (no NUL, no
             lone surrogate, no NaN) is `canonical_json`'s to check.
     """
-    checked = _check_messages(messages, tools)
-    if checked[0]["role"] == "assistant":
+    checked = _check_messages(messages, tools, chat=False)
+    if checked[0]["role"] == "assistant" and checked[0].get("weight") != 0:
         raise InvalidTrajectory(
             "assistant_first",
             "messages[0]: an assistant turn without a prompt; expected a user or system message first",
@@ -39,16 +47,16 @@ def check_conversation(messages: object, tools: object) -> None:
 
 
 def check_prompt(messages: object, tools: object) -> None:
-    """Refuse a conversation that can't be answered: the same checks, but nothing to learn is needed.
+    """Refuse a conversation that can't be answered. All of it is context.
 
     Raises:
         InvalidTrajectory: as `check_conversation`, and `canonical_json`'s codes, for texts no tokenizer takes.
     """
     try:
-        canonical_json({"messages": messages, "tools": tools})
+        canonical_json({"messages": messages, "tools": tools}, nul=True)
     except InvalidJson as error:
         raise InvalidTrajectory(error.code, str(error)) from error
-    _check_messages(messages, tools)
+    _check_messages(messages, tools, chat=True)
 
 
 def last_supervised(messages: list[dict[str, Any]]) -> int:
@@ -56,8 +64,8 @@ def last_supervised(messages: list[dict[str, Any]]) -> int:
     return max(n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != 0)
 
 
-def _check_messages(messages: object, tools: object) -> list[dict[str, Any]]:
-    declared = _check_tools(tools)
+def _check_messages(messages: object, tools: object, *, chat: bool) -> list[dict[str, Any]]:
+    declared = check_tools(tools)
     if messages is None:
         raise InvalidTrajectory("messages_missing", "messages: missing; expected a list of chat messages")
     if not isinstance(messages, list):
@@ -65,26 +73,84 @@ def _check_messages(messages: object, tools: object) -> list[dict[str, Any]]:
     if not messages:
         raise InvalidTrajectory("messages_empty", "messages: empty; expected at least one message")
     pending: set[str] = set()
+    context = chat
     for number, message in enumerate(messages):
-        _check_message(message, f"messages[{number}]", declared, pending)
+        place = f"messages[{number}]"
+        role = _role(message, place)
+        if not chat and role == "assistant":
+            context = message.get("weight") == 0 and not isinstance(message["weight"], bool)
+        if chat or (context and role in ("assistant", "tool", "function")):
+            _check_context(message, role, place, pending)
+        else:
+            _check_message(message, role, place, declared, pending)
     return messages
 
 
-def _check_message(message: object, place: str, declared: frozenset[str] | None, pending: set[str]) -> None:
-    """One message; `pending` holds the ids of calls not yet answered and is kept up to date."""
+def _role(message: object, place: str) -> str:
     if not isinstance(message, dict):
         raise InvalidTrajectory("message_not_object", f"{place}: got {show(message)}; expected an object")
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in CONTEXT_ROLES:
         got = "missing" if role is None else f"got {show(role)}"
         raise InvalidTrajectory("role_unknown", f"{place}.role: {got}; expected one of {', '.join(ROLES)}")
-    if role == "assistant":
-        _check_assistant(message, place, declared, pending)
-        return
+    return role
+
+
+def _check_context(message: dict[str, Any], role: str, place: str, pending: set[str]) -> None:
+    """A message that is only read. What can't be shown to a model is refused, and nothing else."""
+    content, calls, call = (message.get(key) for key in ("content", "tool_calls", "function_call"))
+    if role != "assistant":
+        _check_no_calls(message, role, place)
+        if content is None and role not in ("tool", "function"):
+            _check_content(message, place)
+        if isinstance(answered := message.get("tool_call_id"), str):
+            pending.discard(answered)
+    if content is not None:
+        _check_content(message, place, thoughts=role == "assistant")
+    if calls is not None and not isinstance(calls, list):
+        raise InvalidTrajectory("tool_calls_malformed", f"{place}.tool_calls: got {show(calls)}; expected a list")
+    for number, each in enumerate(calls or ()):
+        _check_past_call(each, f"{place}.tool_calls[{number}]", pending)
+    if role == "assistant" and call is not None:
+        _check_past_function(call, f"{place}.function_call")
+
+
+def _check_past_call(call: object, place: str, pending: set[str]) -> None:
+    """A call of a function, or OpenAI's call of a custom tool, whose input is a text."""
+    kind = call.get("type") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or kind not in (None, "function", "custom"):
+        raise InvalidTrajectory(
+            "tool_calls_malformed", f'{place}: got {show(call)}; expected an object of type "function"'
+        )
+    kind = "custom" if kind == "custom" else "function"
+    _check_past_function(call.get(kind), f"{place}.{kind}")
+    if is_name(call.get("id")):
+        pending.add(call["id"])
+
+
+def _check_past_function(function: object, place: str) -> None:
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise InvalidTrajectory("tool_call_no_name", f"{place}.name: got {show(name)}; expected the function's name")
+
+
+def _check_no_calls(message: dict[str, Any], role: str, place: str) -> None:
     if message.get("tool_calls"):
         raise InvalidTrajectory(
             "tool_calls_misplaced", f"{place}.tool_calls: role {role!r}; only assistants call tools"
         )
+
+
+def _check_message(
+    message: dict[str, Any], role: str, place: str, declared: frozenset[str] | None, pending: set[str]
+) -> None:
+    """One message of training; `pending` holds the ids of calls not yet answered and is kept up to date."""
+    if role == "function":
+        raise InvalidTrajectory("role_unknown", f"{place}.role: got 'function'; expected one of {', '.join(ROLES)}")
+    if role == "assistant":
+        _check_assistant(message, place, declared, pending)
+        return
+    _check_no_calls(message, role, place)
     if message.get("weight") is not None:
         raise InvalidTrajectory("weight_misplaced", f"{place}.weight: role {role!r}; only assistant turns have weights")
     _check_content(message, place)
@@ -107,7 +173,7 @@ def _check_assistant(message: dict[str, Any], place: str, declared: frozenset[st
         _check_call(call, f"{place}.tool_calls[{number}]", declared, pending)
 
 
-def _check_content(message: dict[str, Any], place: str) -> None:
+def _check_content(message: dict[str, Any], place: str, *, thoughts: bool = False) -> None:
     content = message.get("content")
     if isinstance(content, str):
         return
@@ -121,16 +187,21 @@ def _check_content(message: dict[str, Any], place: str) -> None:
             "content_type", f"{place}.content: got {show(content)}; expected a string or a list of text parts"
         )
     for number, part in enumerate(content):
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if thoughts and kind in _THOUGHT_PARTS:
+            continue
+        if not isinstance(kind, str) or kind not in _TEXT_PARTS or not isinstance(part.get(kind), str):
             raise InvalidTrajectory(
                 "content_part",
                 f"{place}.content[{number}]: got {show(part)}; expected "
-                '{"type": "text", "text": "..."}: only text is learned from',
+                '{"type": "text", "text": "..."}: only text is read, no images, sounds or files',
             )
 
 
 def _has_text(content: object) -> bool:
-    return any(part["text"] for part in content) if isinstance(content, list) else bool(content)
+    return (
+        any(part.get("text") or part.get("refusal") for part in content) if isinstance(content, list) else bool(content)
+    )
 
 
 def _check_answers_call(call_id: object, place: str, pending: set[str]) -> None:
@@ -155,7 +226,7 @@ def _check_call(call: object, place: str, declared: frozenset[str] | None, pendi
         )
     call_id = call.get("id")
     if not is_name(call_id):
-        raise InvalidTrajectory("tool_call_no_id", f"{place}.id: got {show(call_id)}; expected {_NAME}")
+        raise InvalidTrajectory("tool_call_no_id", f"{place}.id: got {show(call_id)}; expected {EXPECTED_NAME}")
     if call_id in pending:
         raise InvalidTrajectory(
             "tool_call_duplicate_id",
@@ -164,7 +235,9 @@ def _check_call(call: object, place: str, declared: frozenset[str] | None, pendi
     function = call.get("function")
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not is_name(name):
-        raise InvalidTrajectory("tool_call_no_name", f"{place}.function.name: got {show(name)}; expected {_NAME}")
+        raise InvalidTrajectory(
+            "tool_call_no_name", f"{place}.function.name: got {show(name)}; expected {EXPECTED_NAME}"
+        )
     _check_arguments(function.get("arguments"), f"{place}.function.arguments")
     if declared is not None and name not in declared:
         raise InvalidTrajectory(
@@ -187,39 +260,3 @@ def _check_arguments(arguments: object, place: str) -> None:
     raise InvalidTrajectory(
         "tool_call_arguments", f'{place}: {problem}; expected the JSON text of an object, such as "{{}}"'
     )
-
-
-def _check_tools(tools: object) -> frozenset[str] | None:
-    """Names of the declared functions; None without tools."""
-    if tools is None or tools == []:
-        return None
-    if not isinstance(tools, list):
-        raise InvalidTrajectory("tools_malformed", f"tools: got {show(tools)}; expected a list of functions")
-    names: set[str] = set()
-    for number, tool in enumerate(tools):
-        place = f"tools[{number}]"
-        function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
-        if not isinstance(function, dict):
-            raise InvalidTrajectory(
-                "tools_malformed",
-                f'{place}: got {show(tool)}; expected {{"type": "function", "function": {{...}}}}',
-            )
-        name = function.get("name")
-        if not is_name(name):
-            raise InvalidTrajectory("tool_name_missing", f"{place}.function.name: got {show(name)}; expected {_NAME}")
-        if name in names:
-            raise InvalidTrajectory("tool_duplicate_name", f"{place}.function.name: {show(name)} is declared twice")
-        if not isinstance(function.get("parameters", {}), dict):
-            raise InvalidTrajectory(
-                "tool_parameters",
-                f"{place}.function.parameters: got {show(function['parameters'])}; expected an object",
-            )
-        names.add(name)
-    return frozenset(names)
-
-
-_NAME = f"a string of 1 to {MAX_NAME_CHARACTERS} characters"
-
-
-def is_name(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS

@@ -12,7 +12,7 @@ from typing import Any
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
 from registry.models import JsonObject
-from registry.trajectories.conversations import MAX_NAME_CHARACTERS, is_name
+from registry.trajectories.tools import MAX_NAME_CHARACTERS, is_name
 
 REWARD_SOURCES = ("grader", "user", "environment")
 

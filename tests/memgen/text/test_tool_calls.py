@@ -1,10 +1,12 @@
 """Tools as patterns of their calls."""
 
+import json
 from typing import Any
 
 import pytest
 
 from memgen.text.tool_calls import tool_pattern
+from memgen.text.tool_schemas import plain_function
 
 
 def _pattern(properties: dict[str, Any], required: tuple[str, ...] = ()) -> str:
@@ -24,10 +26,23 @@ def _pattern(properties: dict[str, Any], required: tuple[str, ...] = ()) -> str:
         ({}, '{"x": <any>}'),
         ({"type": "object", "properties": {"y": {"type": "boolean"}}}, '{"x": {"y": <optional boolean>}}'),
         ({"type": "boolean", "default": False}, '{"x": <boolean, default false>}'),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}, '{"x": <string|null>}'),
+        ({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]},
+         '{"x": <string|list of integer>}'),
+        ({"anyOf": [{}, {"type": "null"}]}, '{"x": <any>}'),
+        ({"type": "string", "nullable": True}, '{"x": <string|null>}'),
+        ({"const": "a"}, '{"x": <"a">}'),
+        ({"type": "object", "additionalProperties": {"type": "number"}}, '{"x": <object of number>}'),
+        ({"type": "object", "additionalProperties": False}, '{"x": <object>}'),
+        ({"type": "array", "prefixItems": [{"type": "number"}, {"type": "string"}]}, '{"x": <[number, string]>}'),
+        ({"type": "string", "format": "date-time"}, '{"x": <string (date-time)>}'),
+        ({"allOf": [{"type": "integer"}], "description": "n"}, '{"x": <integer: n>}'),
+        (True, '{"x": <any>}'),
+        ({"type": None, "enum": None, "items": None, "properties": None}, '{"x": <any>}'),
     ],
     ids=str,
-)
-def test_values(schema: dict[str, Any], pattern: str) -> None:
+)  # fmt: skip
+def test_values(schema: Any, pattern: str) -> None:
     assert _pattern({"x": schema}, ("x",)) == pattern
 
 
@@ -45,3 +60,94 @@ def test_endless_schemas_end() -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {}}
     schema["properties"]["again"] = schema
     assert "any" in tool_pattern({"name": "f", "parameters": schema})
+
+
+def _arguments(parameters: Any) -> str:
+    pattern = tool_pattern({"name": "f", "parameters": parameters})
+    return pattern.removeprefix('{"name": "f", "arguments": ').removesuffix("}")
+
+
+ADDRESS = {"type": "object", "properties": {"street": {"type": "string"}}, "required": ["street"]}
+TREE = {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/Tree"}}}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "pattern"),
+    [
+        # As pydantic writes models.
+        ({"$defs": {"Address": ADDRESS}, "type": "object", "properties": {
+            "to": {"$ref": "#/$defs/Address"},
+            "back": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "null"}], "default": None},
+            "all": {"type": "array", "items": {"$ref": "#/$defs/Address"}, "description": "More"},
+         }, "required": ["to"]},
+         '{"to": {"street": <string>}, "back": <optional {"street": <string>}|null>, '
+         '"all": <optional list of {"street": <string>}: More>}'),
+        ({"definitions": {"A": ADDRESS}, "properties": {"to": {"allOf": [{"$ref": "#/definitions/A"}]}}},
+         '{"to": {"street": <string>}}'),
+        ({"$defs": {"A": ADDRESS}, "$ref": "#/$defs/A"}, '{"street": <string>}'),
+        ({"$defs": {"A": ADDRESS}, "allOf": [{"$ref": "#/$defs/A"}, {"properties": {"zip": {"type": "string"}}}]},
+         '{"street": <string>, "zip": <optional string>}'),
+        ({"$defs": {"Color": {"enum": ["red", "blue"]}},
+          "properties": {"c": {"$ref": "#/$defs/Color", "default": "red"}}},
+         '{"c": <optional "red"|"blue", default "red">}'),
+        ({"$defs": {"Tree": TREE}, "properties": {"root": {"$ref": "#/$defs/Tree"}}},
+         '{"root": {"children": <optional list of Tree>}}'),
+        ({"properties": {"x": {"$ref": "#/$defs/Nowhere"}, "y": {"$ref": "other.json#/z"}}},
+         '{"x": <optional any>, "y": <optional any>}'),
+        ({"$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}},
+          "properties": {"x": {"$ref": "#/$defs/A"}}},
+         '{"x": <optional any>}'),
+        # As Arrow exports rows, and as xLAM and draft 3 write parameters.
+        ({"type": "object", "properties": {"a": {"type": "string", "enum": None}, "b": None}, "required": ["a", "b"]},
+         '{"a": <string>}'),
+        (None, "{}"),
+        ({"type": "object", "properties": None, "required": None}, "{}"),
+        ({"city": {"type": "str", "description": "Where"}, "days": {"type": "int, optional", "default": 3},
+          "tags": {"type": "List[str]"}, "more": {"type": "Optional[dict]"}},
+         '{"city": <string: Where>, "days": <optional integer, default 3>, "tags": <list of string>, '
+         '"more": <optional object>}'),
+        ({"type": {"type": "string"}}, '{"type": <string>}'),
+        ({"type": "object", "properties": {"a": {"type": "string", "required": True}, "b": {"required": False}}},
+         '{"a": <string>, "b": <optional any>}'),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_schemas_as_others_write_them(parameters: Any, pattern: str) -> None:
+    assert _arguments(parameters) == pattern
+
+
+@pytest.mark.parametrize("nest", ["properties", "anyOf", "allOf", "items"])
+@pytest.mark.parametrize("width", [2, 40])
+def test_references_that_multiply_do_not_explode(nest: str, width: int) -> None:
+    """Each of fifty definitions refers to the next one many times."""
+
+    def level(number: int) -> dict[str, Any]:
+        refs = [{"$ref": f"#/$defs/D{number + 1}"} for _ in range(width)]
+        match nest:
+            case "properties":
+                return {"type": "object", "properties": {f"p{n}": ref for n, ref in enumerate(refs)}}
+            case "items":
+                return {"type": "array", "prefixItems": refs}
+            case _:
+                return {nest: refs}
+
+    definitions = {f"D{number}": level(number) for number in range(50)}
+    definitions["D7"] = {"type": "string", "description": "x" * 1000}
+    parameters = {"$defs": definitions, "properties": {"a": {"$ref": "#/$defs/D0"}}}
+    assert len(_arguments(parameters)) < 30 * len(str(parameters))
+
+
+def test_deep_schemas_end() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(90):
+        schema = {"type": "array", "items": schema}
+    assert _arguments({"properties": {"a": schema}}).count("list of") == 8
+
+
+def test_the_order_of_keys_is_as_sent() -> None:
+    sent = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string", "description": None}}}
+    function = plain_function({"strict": None, "parameters": sent, "name": "f", "description": None})
+    assert json.dumps(function) == (
+        '{"parameters": {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}}, '
+        '"name": "f"}'
+    )

@@ -90,6 +90,105 @@ def test_a_prompt_needs_nothing_to_learn_but_texts_that_can_be_read() -> None:
         assert caught.value.code == code
 
 
+def _answered(**answer: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": "hi"}, {"role": "assistant", **answer}, {"role": "user", "content": "and?"}]
+
+
+def _called(**function: Any) -> list[dict[str, Any]]:
+    calls = [{"id": "c1", "type": "function", "function": {"name": "lookup", "arguments": "{}", **function}}]
+    return _answered(content=None, tool_calls=calls)
+
+
+CONTEXT: dict[str, list[dict[str, Any]]] = {
+    "empty answer": _answered(content=""),
+    "null answer": _answered(content=None),
+    "no answer": _answered(),
+    "no parts": _answered(content=[]),
+    "as OpenAI's client dumps it": _answered(
+        content="x",
+        refusal=None,
+        audio=None,
+        annotations=[],
+        function_call=None,
+        tool_calls=None,
+        name=None,
+        weight=None,
+    ),
+    "refusal": _answered(content=None, refusal="No."),
+    "refusal as part": _answered(content=[{"type": "refusal", "refusal": "No."}]),
+    "thoughts": _answered(content=[{"type": "thinking", "thinking": [{}]}, {"type": "text", "text": "x"}]),
+    "reasoning": _answered(content="x", reasoning_content="y"),
+    "undeclared call": _called(name="other"),
+    "long name": _called(name="x" * 1000),
+    "arguments empty": _called(arguments=""),
+    "arguments null": _called(arguments=None),
+    "arguments an object": _called(arguments={"b": 1}),
+    "arguments cut": _called(arguments='{"a": '),
+    "arguments a list": _called(arguments="[]"),
+    "call without type and id": _answered(tool_calls=[{"function": {"name": "lookup"}}]),
+    "custom call": _answered(tool_calls=[{"id": "c", "type": "custom", "custom": {"name": "x", "input": "y"}}]),
+    "the same id twice": _answered(tool_calls=[call("c"), call("c")]),
+    "function_call": [
+        *_answered(content=None, function_call={"name": "lookup", "arguments": "{}"})[:2],
+        {"role": "function", "name": "lookup", "content": None},
+    ],
+    "results in any order, twice, of no call": [
+        *_answered(tool_calls=[call("a"), call("b")])[:2],
+        *({"role": "tool", "tool_call_id": name, "content": "x"} for name in ("b", "a", "a", "nobody")),
+        {"role": "tool", "content": None},
+    ],
+    "assistant first": _answered(content="x")[1:],
+    "only an assistant": _answered(content="x")[1:2],
+    "tool first": [{"role": "tool", "tool_call_id": "c", "content": "x"}],
+    "system in the middle": [*_answered(content="x"), {"role": "system", "content": "y"}],
+    "developer last": [*_answered(content="x"), {"role": "developer", "content": "y"}],
+    "weights of all": [{**message, "weight": 1} for message in _answered(content="x")],
+    "names": [{**message, "name": "Ann"} for message in _answered(content="x")],
+    "NUL": _answered(content="a\0b"),
+}
+
+
+@pytest.mark.parametrize("messages", [pytest.param(value, id=name) for name, value in CONTEXT.items()])
+def test_history_is_context(messages: list[dict[str, Any]]) -> None:
+    check_prompt(messages, [LOOKUP])
+
+
+@pytest.mark.parametrize("name", ["undeclared call", "arguments empty", "function_call", "null answer", "custom call"])
+def test_history_of_weight_0_is_context_in_training_too(name: str) -> None:
+    past = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in CONTEXT[name]]
+    check_conversation([*past, *chat()["messages"]], [LOOKUP])
+    with pytest.raises(InvalidTrajectory):
+        check_conversation([*CONTEXT[name], *chat()["messages"]], [LOOKUP])
+
+
+def test_an_answer_to_learn_may_follow_one_of_weight_0() -> None:
+    check_conversation([{"role": "assistant", "content": "Hello!", "weight": 0}, *chat()["messages"]], None)
+
+
+@pytest.mark.parametrize(
+    ("messages", "place"),
+    [
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": None}], "messages[0].content"),
+        ([{"role": "user", "content": "x", "tool_calls": [call("c")]}], "messages[0].tool_calls"),
+        ([{"role": ["user"], "content": "x"}], "messages[0].role"),
+        (_answered(content=3), "messages[1].content"),
+        (_answered(tool_calls={"a": 1}), "messages[1].tool_calls"),
+        (_answered(tool_calls=[3]), "messages[1].tool_calls[0]"),
+        (_answered(tool_calls=[{"type": "mcp"}]), "messages[1].tool_calls[0]"),
+        (_answered(tool_calls=[{"function": None}]), "messages[1].tool_calls[0].function.name"),
+        (_answered(tool_calls=[{"function": {"name": ""}}]), "messages[1].tool_calls[0].function.name"),
+        (_answered(function_call="auto"), "messages[1].function_call.name"),
+    ],
+    ids=str,
+)
+def test_what_no_model_can_be_shown_is_refused_at_its_place(messages: list[dict[str, Any]], place: str) -> None:
+    with pytest.raises(InvalidTrajectory) as error:
+        check_prompt(messages, None)
+    assert str(error.value).startswith(f"{place}: ")
+
+
 def test_depth_is_counted_exactly() -> None:
     assert canonical_json(parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH))
     with pytest.raises(InvalidJson, match="nested more than"):
