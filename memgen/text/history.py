@@ -7,7 +7,7 @@ from typing import Any
 from memgen.text.answers import ChatMessage, message_text
 
 
-def plain_messages(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+def unified_messages(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     """The same conversation, with texts for contents, and one form of calls and results.
 
     Calls have an id, the type `function`, and a function with name and arguments as they were given; also those of

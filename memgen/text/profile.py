@@ -15,8 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from memgen.errors import ChatTemplateError
 from memgen.text.answers import ChatMessage
 from memgen.text.control_tokens import ControlTokens
+from memgen.text.history import unified_messages
 from memgen.text.template import PINNED_DATE, ChatTemplate
 from memgen.text.template_form import PLAINEST, TemplateForm, conform, plain_message, spelled_calls
+from memgen.text.tool_schemas import plain_tools
 
 QUESTION: ChatMessage = {"role": "user", "content": "Question?"}
 """What the short conversation asks behind which answers are rendered."""
@@ -127,7 +129,8 @@ class BaseProfile:
 
     def _prompt(self, messages: Sequence[ChatMessage], tools: Sequence[ChatMessage] | None) -> tuple[str, str]:
         """(text, mark that cuts spellings of control tokens in it)."""
-        shown = [_without_thought(plain_message(message)) for message in messages]
+        shown = [_without_thought(plain_message(message)) for message in unified_messages(messages)]
+        tools = plain_tools(tools)
         try:
             text, mark = self.render(shown, tools, self.form)
         except ChatTemplateError:

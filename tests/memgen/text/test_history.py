@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from memgen.text.answers import message_calls, message_text
-from memgen.text.history import plain_messages
+from memgen.text.history import unified_messages
 
 
 def function(name: str, arguments: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def test_older_and_custom_calls_have_todays_form() -> None:
         {"role": "tool", "tool_call_id": "c", "content": None},
         {"role": "assistant", "content": "hi", "tool_calls": [], "function_call": None},
     ]
-    assert plain_messages(sent) == [
+    assert unified_messages(sent) == [
         {
             "role": "assistant",
             "content": "",
@@ -52,7 +52,7 @@ def test_older_and_custom_calls_have_todays_form() -> None:
     ],
 )
 def test_arguments_are_always_an_object(given: Any, arguments: dict[str, Any]) -> None:
-    [message] = plain_messages([{"role": "assistant", "tool_calls": [{"id": 7, "function": function("f", given)}]}])
+    [message] = unified_messages([{"role": "assistant", "tool_calls": [{"id": 7, "function": function("f", given)}]}])
     assert message_calls(message) == [{"name": "f", "arguments": arguments}]
     assert message["tool_calls"][0]["id"] == "call_0_0"
 
