@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -25,9 +26,11 @@ from api.http import problems
 from api.http.request_log import RequestLog
 from api.inference.server import Inference
 from api.inference.shadows import Shadows
+from registry.binding import ServedBase, bind_unbound
+from registry.database import transaction
 from registry.logs import configure_logs
 from registry.settings import Settings, load_settings
-from registry.wiring import open_services
+from registry.wiring import Services, open_services
 from workers.queue import make_queue
 
 
@@ -43,7 +46,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_services(settings) as services:
-            inference = Inference(settings)
+            inference = Inference(settings, on_loaded=partial(_bind, services))
             app.state.services, app.state.inference = services, inference
             app.state.shadows = Shadows(inference, services)
             with make_queue(settings) as app.state.queue:
@@ -81,3 +84,8 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
     ):
         app.include_router(module.router)
     return app
+
+
+def _bind(services: Services, base: ServedBase) -> None:
+    with transaction(services.sessions) as session:
+        bind_unbound(session, base)

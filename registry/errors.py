@@ -16,6 +16,7 @@ RegistryError
 │   └── ObjectNotFound
 ├── Conflict
 │   ├── NameTaken
+│   ├── BaseChanged           an adapter is bound to another base than the one that is loaded
 │   ├── StaleAlias            the caller's idea of the current version is out of date
 │   ├── NothingToRollBackTo
 │   ├── DeletionChanged       another number of trajectories would be deleted than in the dry run
@@ -97,6 +98,9 @@ class Conflict(RegistryError): ...
 
 
 class NameTaken(Conflict): ...
+
+
+class BaseChanged(Conflict): ...
 
 
 class StaleAlias(Conflict): ...

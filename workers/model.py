@@ -7,10 +7,11 @@ from memgen.artifacts.artifact import MOMENTS_FILE
 from memgen.backbone.loading import load_backbone, named_dtype
 from memgen.backbone.prompt_cache import TokenIds
 from memgen.backbone.states import prompt_states
-from memgen.errors import ArtifactMismatch
 from memgen.memory.host import AdapterHost
 from memgen.routing.isolated import Isolated
 from memgen.routing.loaded import Choice, LoadedMemories
+from registry.binding import ServedBase, bind_unbound, check_bound
+from registry.database import transaction
 from registry.models import Adapter, Version
 from registry.versions.artifacts import artifact_beside
 from registry.wiring import Services
@@ -27,18 +28,19 @@ class Model:
             dtype=named_dtype(settings.base_dtype),
         )
         self.host = AdapterHost(backbone)
+        self.base = ServedBase(backbone.name, backbone.revision, backbone.identity.to_mapping())
+        with transaction(services.sessions) as session:
+            bind_unbound(session, self.base)
         self._services = services
         self._loaded = LoadedMemories(self.host, settings.cached_versions)
 
     def check_base(self, adapter: Adapter) -> None:
-        """Raises ArtifactMismatch unless the adapter is bound to this worker's base."""
-        backbone = self.host.backbone
-        if adapter.base_revision != backbone.revision:
-            raise ArtifactMismatch(
-                f"adapter {adapter.name!r} is bound to {adapter.base_model} at {adapter.base_revision}; this worker "
-                f"has {backbone.name} at {backbone.revision}. Start a worker with that base (MEMGEN_BASE_MODEL), or "
-                "create a new adapter"
-            )
+        """Raises BaseChanged unless the adapter is bound to this worker's base; one that isn't bound yet, is then."""
+        check_bound(adapter, self.base, holder="this worker")
+        if adapter.base_identity is None:  # made by a process of an earlier release since this one began
+            with transaction(self._services.sessions) as session:
+                bind_unbound(session, self.base)
+            adapter.base_identity = dict(self.base.identity)
 
     def memory_of(self, version: Version) -> str:
         """The name of the version's own memory in the host, fetched and checked if it is not there yet."""

@@ -52,7 +52,11 @@ def score_tasks(
     """Score subjects on the tasks' suites as they are now. Tasks without a suite are left out.
 
     Evaluations that exist are read, not computed again.
+
+    Raises:
+        BaseChanged: the adapter is bound to another base than the worker's.
     """
+    model.check_base(adapter)
     scores = SuiteScores({_label(subject): {} for subject in subjects})
     for task in tasks:
         with transaction(running.services.sessions) as session:

@@ -4,15 +4,15 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
+from api.endpoints.base import served_base
 from api.endpoints.scores import ScoresOut, scores_of
 from api.http.deps import Promoter, Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut, with_optional_settings, with_settings
-from memgen.backbone.loading import find_revision
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 from registry.adapters import (
@@ -120,12 +120,14 @@ class RollbackIn(Strict):
 
 
 @router.post("", status_code=201)
-def create(body: AdapterIn, services: ServicesDep, caller: Trainer, idempotency: IdempotencyDep) -> AdapterOut:
+def create(
+    body: AdapterIn, request: Request, services: ServicesDep, caller: Trainer, idempotency: IdempotencyDep
+) -> AdapterOut:
     """The adapter is bound to the base model that this service runs."""
     settings = services.settings
     memory = MemoryConfig.from_mapping(body.memory)
     _check_trainable(memory)
-    revision = find_revision(settings.base_model, cache_dir=settings.models_dir, revision=settings.base_revision)
+    base = served_base(request)
 
     with transaction(services.sessions) as session:
 
@@ -135,12 +137,13 @@ def create(body: AdapterIn, services: ServicesDep, caller: Trainer, idempotency:
                 caller.project_id,
                 name=body.name,
                 base_model=settings.base_model,
-                base_revision=revision,
+                base_revision=base.revision,
                 description=body.description,
                 strategy=body.strategy,
                 memory=memory.to_mapping(),
                 **{field.name: getattr(body, field.name) for field in fields(AdapterSettings)},
             )
+            adapter.base_identity = dict(base.identity)
             return AdapterOut.of(adapter, [])
 
         return once(session, caller.project_id, idempotency, body, AdapterOut, created)

@@ -54,12 +54,14 @@ async def complete(
     session_id = x_session_id or body.session_id
     serving = ServingRequest(new_completion_id(), check_session_id(session_id) if session_id else None)
     resolution = await run_in_threadpool(_route, services, caller, body, serving)
-    chat_request = ChatRequest(body.messages, body.callable_tools, samplings, source_of(services, resolution.version))
+    chat_request = ChatRequest(
+        body.messages, body.callable_tools, samplings, source_of(services, resolution.adapter, resolution.version)
+    )
     reply = Reply(resolution, chat_request.tools is not None, body.include_usage, serving.completion_id)
     inference: Inference = request.app.state.inference
 
     def on_answered(answers: Sequence[Finished]) -> None:
-        shadow = source_of(services, resolution.shadow)
+        shadow = source_of(services, resolution.adapter, resolution.shadow)
         if shadow is not None and resolution.route is not None:
             shadows: Shadows = request.app.state.shadows
             first = next(answer for answer in answers if answer.choice == 0)

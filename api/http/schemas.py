@@ -51,6 +51,8 @@ class AdapterOut(BaseModel):
     description: str
     base_model: str
     base_revision: str
+    base_identity: dict[str, str] | None = None
+    """Hashes of the base's tokenizer, chat template and generation config; null until a process has loaded it."""
     strategy: str
     memory: dict[str, Any]
     aliases: dict[str, int]
@@ -64,6 +66,7 @@ class AdapterOut(BaseModel):
             description=row.description,
             base_model=row.base_model,
             base_revision=row.base_revision,
+            base_identity=row.base_identity,
             strategy=row.strategy,
             memory=row.memory,
             aliases={alias.name: alias.version.number for alias in aliases},

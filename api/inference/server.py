@@ -11,7 +11,7 @@ gone.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -20,13 +20,14 @@ import torch
 
 from api.inference.tickets import ChatRequest, Finished, MemorySource, Piece, Ticket
 from api.inference.token_texts import token_texts
-from memgen.backbone.loading import load_backbone, named_dtype, prepare_process
+from memgen.backbone.loading import Backbone, load_backbone, named_dtype, prepare_process
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import MemgenError
 from memgen.generation.decoding import Decoding
 from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.memory.host import AdapterHost
 from memgen.routing.loaded import Choice, LoadedMemories
+from registry.binding import ServedBase
 from registry.errors import RegistryError, Unavailable
 from registry.settings import Settings
 
@@ -57,8 +58,12 @@ class _Row:
 
 
 class Inference:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_loaded: Callable[[ServedBase], None] | None = None) -> None:
+        """`on_loaded` is called by the model's thread before it answers; what it raises is logged."""
         self._settings = settings
+        self._on_loaded = on_loaded
+        self.base: ServedBase | None = None
+        """The base that answers, once it is loaded."""
         self._changed = threading.Condition()
         """Guards `_waiting`, `_background` and `_closed`."""
         self._waiting: deque[Ticket] = deque()
@@ -152,6 +157,7 @@ class Inference:
             log.exception("the base model could not be loaded")
             self._close(f"the base model could not be loaded: {error}")
             return
+        self._tell_loaded(memories.host.backbone)
         self._ready.set()
         log.info("base model loaded", model=self._settings.base_model)
         while (batch := self._next_batch()) is not None:
@@ -176,6 +182,15 @@ class Inference:
         )
         memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions)
         return memories, PromptCache(backbone.decoder, settings.prompt_cache_bytes)
+
+    def _tell_loaded(self, backbone: Backbone) -> None:
+        self.base = _served(backbone)
+        if self._on_loaded is None:
+            return
+        try:
+            self._on_loaded(self.base)
+        except Exception:  # a database that is away must not keep the model from answering
+            log.exception("what follows from a loaded base was not done")
 
     def _close(self, reason: str) -> None:
         with self._changed:
@@ -267,10 +282,16 @@ def _choose(
     """The memory that answers. Where a router decides, it reads the prompt, which is then kept for the answer."""
     if source is None:
         return Choice(None)
+    if source.check_base is not None:
+        source.check_base(_served(memories.host.backbone))
     name = memories.ensure(source.name, source.manifest_sha256, source.fetch)
     if source.fetch_other is None:
         return Choice(name)
     return memories.choose(name, lambda: prompts.read([request.prompt_ids[:-1]])[0].state, source.fetch_other)
+
+
+def _served(backbone: Backbone) -> ServedBase:
+    return ServedBase(backbone.name, backbone.revision, backbone.identity.to_mapping())
 
 
 def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | Exception:

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from api.inference.tickets import MemorySource
 from memgen.artifacts.artifact import MOMENTS_FILE
-from registry.models import Version
+from registry.binding import check_bound
+from registry.models import Adapter, Version
 from registry.versions.artifacts import artifact_beside
 from registry.wiring import Services
 
 
-def source_of(services: Services, version: Version | None) -> MemorySource | None:
-    """The source of a version's memory; None for the bare base. Nothing is fetched yet."""
-    if version is None:
+def source_of(services: Services, adapter: Adapter | None, version: Version | None) -> MemorySource | None:
+    """The source of the memory of an adapter's version; None for the bare base. Nothing is fetched yet."""
+    if adapter is None or version is None:
         return None
 
     def fetch_other(artifact_hash: str, folder: Path) -> None:
@@ -26,4 +27,5 @@ def source_of(services: Services, version: Version | None) -> MemorySource | Non
         manifest_sha256=version.artifact_hash,
         fetch=partial(fetch, version.artifact_key),
         fetch_other=fetch_other,
+        check_base=partial(check_bound, adapter),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from api.inference.token_texts import TokenText
 from memgen.generation.requests import Generation
 from memgen.generation.sampling import Sampling
+from registry.binding import ServedBase
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class MemorySource:
     fetch_other: Callable[[str, Path], None] | None = None
     """Fills a folder with the memory of another task, by the manifest hash that this artifact refers to it by. None
     where a version has one memory."""
+    check_base: Callable[[ServedBase], None] | None = None
+    """Raises unless the version's adapter is bound to that base."""
 
 
 @dataclass(frozen=True)

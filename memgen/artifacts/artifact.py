@@ -1,6 +1,6 @@
 """A memory as a folder: checked in every byte, never pickled.
 
-memory.json            config, base and its revision, steps and parts trained
+memory.json            config, base, its revision and identity, steps and parts trained
 memory.safetensors     query latents, norms, scales, projections, trigger head
 weaver/, trigger/      the LoRAs in PEFT's own format; trigger/ only if the trigger has one
 report.json            the training report
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from memgen.artifacts.report import Report
+from memgen.backbone.identity import BaseIdentity
+from memgen.backbone.loading import Backbone
 from memgen.backbone.lora import Lora, peft_config
 from memgen.checked_files import (
     check_files,
@@ -59,6 +61,7 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) ->
         "config": memory.config.to_mapping(),
         "base_model": backbone.name,
         "base_revision": backbone.revision,
+        "base_identity": backbone.identity.to_mapping(),
         "hidden_size": backbone.hidden_size,
         "trained_steps": report.steps,
         "trained": trained_parts(memory),
@@ -66,6 +69,7 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) ->
     if weaver_base is not backbone:
         description |= {
             "weaver_base_revision": weaver_base.revision,
+            "weaver_base_identity": weaver_base.identity.to_mapping(),
             "weaver_hidden_size": weaver_base.hidden_size,
         }
     write_json(folder / "memory.json", description)
@@ -149,9 +153,24 @@ def _check_description(host: AdapterHost, folder: Path, description: dict[str, A
     for field, made_with, base, have in pairs:
         if made_with != have:
             raise ArtifactMismatch(f"{path}: {field} is {made_with!r}, but the loaded base {base.name!r} has {have!r}")
+    _check_identity(path, description.get("base_identity"), backbone)
+    if weaver_base is not backbone:
+        _check_identity(path, description.get("weaver_base_identity"), weaver_base)
     if not description.get("trained_steps"):
         raise ArtifactMismatch(f"{path}: trained_steps is {description.get('trained_steps')!r}; it was never trained")
     return config
+
+
+def _check_identity(path: Path, made_with: dict[str, str] | None, base: Backbone) -> None:
+    """Artifacts of releases that knew the weights alone say nothing of it, and are taken for the base's."""
+    if made_with is None:
+        return
+    if changed := BaseIdentity.from_mapping(made_with).changed_parts(base.identity):
+        raise ArtifactMismatch(
+            f"{path}: made with another {' and another '.join(changed)} than the loaded base {base.name!r} has. A "
+            "memory answers only to the very prompts that it was trained on: bring the files back as they were, or "
+            "train a new memory for the base as it is now"
+        )
 
 
 def _as_format_2(description: dict[str, Any]) -> dict[str, Any]:

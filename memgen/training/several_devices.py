@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 
+from memgen.backbone.identity import BaseIdentity
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
@@ -39,13 +40,21 @@ class _Base:
 
     name: str
     revision: str
+    identity: BaseIdentity
     dtype: torch.dtype
     pack_weights: bool
     cache_dir: Path
 
     @classmethod
     def of(cls, backbone: Backbone, cache_dir: Path) -> "_Base":
-        return cls(backbone.name, backbone.revision, backbone.model.dtype, backbone.pack_weights, cache_dir)
+        return cls(
+            backbone.name,
+            backbone.revision,
+            backbone.identity,
+            backbone.model.dtype,
+            backbone.pack_weights,
+            cache_dir,
+        )
 
     def load(self, device: torch.device) -> Backbone:
         found = load_backbone(
@@ -58,6 +67,8 @@ class _Base:
         )
         if found.revision != self.revision:
             raise ConfigError(f"base {self.name!r} is now at {found.revision}; training began with {self.revision}")
+        if changed := self.identity.changed_parts(found.identity):
+            raise ConfigError(f"base {self.name!r} has another {', another '.join(changed)} since training began")
         return found
 
 

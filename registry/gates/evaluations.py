@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, false, select
@@ -20,10 +20,13 @@ class EvaluatedSubject:
     base_model: str
     base_revision: str
     version_id: uuid.UUID | None = None
+    base_identity: dict[str, Any] | None = field(default=None, hash=False)
+    """The same weights that read texts otherwise are another base, with scores of its own."""
 
 
 def subject_of(adapter: Adapter, version: Version | None) -> EvaluatedSubject:
-    return EvaluatedSubject(adapter.base_model, adapter.base_revision, version.id if version else None)
+    version_id = version.id if version else None
+    return EvaluatedSubject(adapter.base_model, adapter.base_revision, version_id, adapter.base_identity)
 
 
 def find_evaluation(session: Session, subject: EvaluatedSubject, suite_id: uuid.UUID) -> Evaluation | None:
@@ -56,6 +59,7 @@ def record_evaluation(
             version_id=subject.version_id,
             base_model=subject.base_model,
             base_revision=subject.base_revision,
+            base_identity=subject.base_identity,
             score=score,
             items=[{name: _storable(value) for name, value in item.items()} for item in items],
             seconds=seconds,
@@ -112,7 +116,7 @@ def scores_by_subject(
     )
     found: dict[EvaluatedSubject, dict[str, Evaluation]] = {subject: {} for subject in subjects}
     for row in rows:
-        subject = EvaluatedSubject(row.base_model, row.base_revision, row.version_id)
+        subject = EvaluatedSubject(row.base_model, row.base_revision, row.version_id, row.base_identity)
         if subject in found:
             found[subject][row.suite.task.name] = row
     return found
@@ -122,5 +126,8 @@ def _of(subject: EvaluatedSubject) -> list[ColumnElement[bool]]:
     return [
         Evaluation.base_model == subject.base_model,
         Evaluation.base_revision == subject.base_revision,
+        Evaluation.base_identity.is_(None)
+        if subject.base_identity is None
+        else Evaluation.base_identity == subject.base_identity,
         Evaluation.version_id.is_(None) if subject.version_id is None else Evaluation.version_id == subject.version_id,
     ]

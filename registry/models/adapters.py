@@ -4,6 +4,7 @@ import uuid
 from datetime import datetime
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
@@ -35,6 +36,8 @@ class Adapter(Base):
     description: Mapped[str] = mapped_column(default="")
     base_model: Mapped[str]
     base_revision: Mapped[str]
+    base_identity: Mapped[JsonObject | None] = mapped_column(JSONB(none_as_null=True))
+    """Hashes of the base's tokenizer, chat template and generation config (`registry.binding`); null is unknown yet."""
     strategy: Mapped[str]
     replay_share: Mapped[float]
     gate_margin: Mapped[float]

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.adapters import GATE_POLICIES, GATE_RULES, Version
-from registry.models.declarative import Base, created_at_column, primary_id
+from registry.models.declarative import Base, JsonObject, created_at_column, primary_id
 from registry.models.trajectories import Suite
 
 
@@ -17,13 +18,18 @@ class Evaluation(Base):
 
     __tablename__ = "evaluations"
     __table_args__ = (
-        UniqueConstraint("suite_id", "base_model", "base_revision", "version_id", postgresql_nulls_not_distinct=True),
+        UniqueConstraint(
+            *("suite_id", "base_model", "base_revision", "base_identity", "version_id"),
+            postgresql_nulls_not_distinct=True,
+        ),
     )
     id: Mapped[uuid.UUID] = primary_id()
     suite_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("suites.id", ondelete="CASCADE"))
     version_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)
     base_model: Mapped[str]
     base_revision: Mapped[str]
+    base_identity: Mapped[JsonObject | None] = mapped_column(JSONB(none_as_null=True))
+    """As the adapter's. Of an immutable row it alone may be filled in, once."""
     score: Mapped[float]
     """Mean item score, in [0, 1]."""
     items: Mapped[list[Any]]

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry import jobs
+from registry.binding import changed_parts
 from registry.clock import utc_now
 from registry.datasets.suites import is_reference
 from registry.errors import InvalidArchive
@@ -60,6 +61,12 @@ def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
         raise InvalidArchive(
             f"the archive was made for {description['base_model']} at {description['base_revision']}; adapter "
             f"{adapter.name!r} is bound to {adapter.base_model} at {adapter.base_revision}"
+        )
+    if changed := changed_parts(description["base_identity"], adapter.base_identity):
+        raise InvalidArchive(
+            f"the archive was made for {description['base_model']} with another {' and another '.join(changed)} than "
+            f"{adapter.base_model} has, which adapter {adapter.name!r} is bound to; give the base here the files that "
+            "it has at the archive's origin, and create an adapter for it"
         )
     if description["strategy"] == "isolated" and adapter.strategy != "isolated":
         raise InvalidArchive(

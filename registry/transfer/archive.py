@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from registry.binding import changed_parts
 from registry.errors import InvalidArchive
 from registry.gates.verdict import gate_of, verdict
 from registry.json_text import show
@@ -61,6 +62,7 @@ def describe_version(session: Session, version: Version) -> dict[str, Any]:
         "memory": version.adapter.memory,
         "base_model": version.base_model,
         "base_revision": version.base_revision,
+        "base_identity": version.adapter.base_identity,
         "code_version": version.code_version,
         "artifact_hash": version.artifact_hash,
         "created_at": version.created_at.isoformat(),
@@ -124,13 +126,21 @@ def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
         raise InvalidArchive(f"the archive has no {DESCRIPTION}; expected the tar of an export")
     check_artifact(folder, _FOLDER, description["artifact_hash"])
     artifact = folder / _FOLDER
-    trained_for = _json_object(artifact / "memory.json").get("base_revision")
-    if trained_for != description["base_revision"]:
-        raise InvalidArchive(
-            f"memory.json was made for base revision {trained_for}, {DESCRIPTION} says {description['base_revision']}"
-        )
+    _check_base(_json_object(artifact / "memory.json"), description)
     parts = _check_parts(folder, description)
     return Archive(description, artifact, parts, read_report(_bytes(artifact / "report.json"), "report.json"))
+
+
+def _check_base(memory: dict[str, Any], description: dict[str, Any]) -> None:
+    """Raises InvalidArchive if the memory was made for another base than the description says."""
+    if (made_for := memory.get("base_revision")) != description["base_revision"]:
+        raise InvalidArchive(
+            f"memory.json was made for base revision {made_for}, {DESCRIPTION} says {description['base_revision']}"
+        )
+    made_with = memory.get("base_identity") or {}
+    if not isinstance(made_with, dict) or (changed := changed_parts(made_with, description["base_identity"])):
+        parts = ", ".join(changed) if isinstance(made_with, dict) else show(made_with)
+        raise InvalidArchive(f"memory.json and {DESCRIPTION} differ in their base_identity: {parts}")
 
 
 def check_artifact(folder: Path, name: str, artifact_hash: str) -> None:

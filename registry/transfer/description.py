@@ -60,6 +60,8 @@ class _Description(_Strict):
     memory: dict[str, Any]
     base_model: str
     base_revision: str
+    base_identity: dict[str, str] | None = None
+    """Archives of releases that knew only the revision have none."""
     code_version: str
     artifact_hash: Sha256
     created_at: str | None = None

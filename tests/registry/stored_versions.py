@@ -32,7 +32,7 @@ from tests.registry.conftest import Rows
 def artifact_files(text: str, others: Mapping[str, str] | None = None) -> dict[str, bytes]:
     """A memory's folder as far as the registry looks into it; with `others`, of one that has a memory per task."""
     files = {
-        "memory.json": json.dumps({"base_revision": "r1"}).encode(),
+        "memory.json": json.dumps({"base_revision": "r1", "base_identity": {"chat_template": "c1"}}).encode(),
         "memory.safetensors": text.encode(),
         "weaver/adapter_model.safetensors": b"weights",
         "report.json": json.dumps({"flags": [], "losses": [2.0, 1.0, 0.5]}).encode(),

@@ -137,6 +137,22 @@ def test_another_base_is_refused(folder: Path, tmp_path: Path) -> None:
         load_artifact(AdapterHost(other), "a", folder)
 
 
+@pytest.mark.parametrize("part", ["tokenizer", "chat_template", "generation_config"])
+def test_a_base_that_reads_otherwise_is_refused_by_what_changed(host: AdapterHost, folder: Path, part: str) -> None:
+    description = json.loads((folder / "memory.json").read_text())
+    assert description["base_identity"] == host.backbone.identity.to_mapping()
+    _rewrite(folder, {**description, "base_identity": {**description["base_identity"], part: "another"}})
+    with pytest.raises(ArtifactMismatch, match=rf"made with another .*{part}\.j.* than the loaded base"):
+        load_artifact(host, "a", folder)
+
+
+def test_an_artifact_that_knows_the_weights_alone_is_loaded(host: AdapterHost, folder: Path) -> None:
+    description = json.loads((folder / "memory.json").read_text())
+    del description["base_identity"]
+    _rewrite(folder, description)
+    assert load_artifact(host, "a", folder)
+
+
 def test_an_untrained_memory_is_refused(host: AdapterHost, tmp_path: Path) -> None:
     host.create("fresh", CONFIG)
     save_artifact(host, "fresh", tmp_path / "fresh", UNTRAINED)

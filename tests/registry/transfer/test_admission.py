@@ -1,5 +1,6 @@
 """Imported versions: registered with their origin, and judged here before they serve."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from registry.transfer.archive import Archive, read_archive
 from registry.versions.ancestry import learned_tasks
 from tests.registry.conftest import Rows, chats
 from tests.registry.deleting import promote_version
-from tests.registry.stored_versions import elsewhere, export_version, make_stored_version
+from tests.registry.stored_versions import elsewhere, export_version, make_stored_version, retar
 
 LIMIT = 10_000_000
 
@@ -90,3 +91,51 @@ def test_an_archive_for_another_base_or_memory_names_both(rows: Rows, tmp_path: 
         _adapter(session, there).memory = {"latents": 4}
     with pytest.raises(InvalidArchive, match="latents: None in the archive, 4 here"):
         _import(there, archive)
+
+
+IDENTITY = {"tokenizer": "t1", "chat_template": "c1", "generation_config": "g1"}
+
+
+@pytest.mark.parametrize(
+    ("here", "changed"),
+    [
+        (IDENTITY, None),
+        (None, None),
+        ({**IDENTITY, "tokenizer": "t2"}, "tokenizer.json"),
+        ({**IDENTITY, "chat_template": "c2"}, "chat_template.jinja"),
+        ({**IDENTITY, "generation_config": "g2"}, "generation_config.json"),
+    ],
+)
+def test_an_archive_goes_only_where_the_base_reads_alike(
+    rows: Rows, tmp_path: Path, here: dict[str, str] | None, changed: str | None
+) -> None:
+    rows.task("a", chats(40))
+    with transaction(rows.services.sessions) as session:
+        _adapter(session, rows).base_identity = IDENTITY
+    path = export_version(rows, make_stored_version(rows, "a"), tmp_path / "one.tar")
+    archive = read_archive(path, tmp_path / "read", max_bytes=LIMIT)
+    assert archive.description["base_identity"] == IDENTITY
+    there = elsewhere(rows)
+    with transaction(rows.services.sessions) as session:
+        _adapter(session, there).base_identity = here
+    if changed is None:
+        assert _import(there, archive)[0].number == 1
+        return
+    with pytest.raises(InvalidArchive, match=f"made for tiny with another .*{changed}"):
+        _import(there, archive)
+
+
+def test_an_archive_of_an_earlier_release_says_nothing_of_it(rows: Rows, tmp_path: Path) -> None:
+    rows.task("a", chats(40))
+    path = export_version(rows, make_stored_version(rows, "a"), tmp_path / "one.tar")
+
+    def edit(files: dict[str, bytes]) -> None:
+        described = json.loads(files["version.json"])
+        assert described.pop("base_identity") is None
+        files["version.json"] = json.dumps(described).encode()
+
+    archive = read_archive(retar(path, tmp_path / "old.tar", edit), tmp_path / "read", max_bytes=LIMIT)
+    there = elsewhere(rows)
+    with transaction(rows.services.sessions) as session:
+        _adapter(session, there).base_identity = IDENTITY
+    assert _import(there, archive)[0].number == 1

@@ -38,6 +38,8 @@ def _set_description(**fields: Any) -> Callable[[dict[str, bytes]], None]:
         (_set_description(format=9), "has format 9"),
         (_set_description(artifact_hash="0" * 64), "; expected 0000"),
         (_set_description(base_revision="r9"), "made for base revision r1, version.json says r9"),
+        (_set_description(base_identity="t1"), "version.json: base_identity is 't1'"),
+        (_set_description(base_identity={"chat_template": "c2"}), "differ in their base_identity: chat template ("),
         (_set_description(lineage=[]), "version.json: lineage is []; expected: List should have at least 1 item"),
         (lambda f: f.update({"artifact/big": b"x" * LIMIT}), "unpacks to more than"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import jobs
+from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import ObjectNotFound, StoreUnavailable
 from registry.gates.verdict import gate_of
@@ -20,6 +21,7 @@ from registry.wiring import Services
 from tests.workers.conftest import TRAINING, Workshop, answers
 from workers import registration, scoring
 from workers.jobs import train_weaver
+from workers.model import Model
 from workers.runner import Running
 
 
@@ -275,6 +277,22 @@ def test_an_adapter_of_another_base_is_refused(workshop: Workshop) -> None:
     assert "at sha256:other; this worker has" in done.error
 
 
+def test_an_adapter_of_another_template_is_refused_and_one_of_an_earlier_release_is_not(workshop: Workshop) -> None:
+    workshop.add_task("yes")
+    with transaction(workshop.services.sessions) as session:
+        session.execute(sa.text("update adapters set base_identity = null"))
+    with transaction(workshop.services.sessions) as session:
+        model = Model(workshop.services)
+        bound = get_adapter(session, workshop.project_id, "bot")
+        assert bound.base_identity == model.host.backbone.identity.to_mapping()
+        bound.base_identity = {**bound.base_identity, "chat_template": "another"}
+    done = workshop.work(workshop.queue("yes"))
+    assert done.state == "failed"
+    assert done.error is not None
+    assert "another chat template (chat_template.jinja" in done.error
+    assert "than this worker has. A memory answers only to" in done.error
+
+
 def test_a_weaver_that_reads_the_prompt_again_is_trained_and_gated(workshop: Workshop) -> None:
     workshop.add_task("yes")
     _let_read_again(workshop, 16)
@@ -316,3 +334,18 @@ def _expire(services: Services, job_id: uuid.UUID) -> None:
     with transaction(services.sessions) as session:
         past = sa.func.now() - sa.text("interval '1 second'")
         session.execute(sa.update(Job).where(Job.id == job_id).values(lease_until=past))
+
+
+def test_a_version_of_another_base_is_not_scored_under_its_name(workshop: Workshop) -> None:
+    workshop.add_task("yes")
+    workshop.work(workshop.queue("yes"))
+    workshop.add_task("more")
+    with transaction(workshop.services.sessions) as session:
+        before = session.scalar(sa.select(sa.func.count()).select_from(Evaluation))
+        session.execute(sa.text('update adapters set base_identity = \'{"tokenizer": "another"}\''))
+    done = workshop.work(workshop.queue_evaluation(1))
+    assert done.state == "failed"
+    assert done.error is not None
+    assert "another tokenizer (tokenizer.json" in done.error
+    with transaction(workshop.services.sessions) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Evaluation)) == before
