@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
-from api.endpoints.base import served_base
+from api.endpoints.bases import served_base
 from api.endpoints.scores import ScoresOut, scores_of
 from api.http.deps import Promoter, Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
