@@ -26,6 +26,7 @@ STATUS: dict[type[Exception], int] = {
     memgen_errors.MemgenError: 500,
     memgen_errors.ModelError: 500,
     memgen_errors.ModelNotFound: 503,
+    memgen_errors.BaseRefused: 503,
     memgen_errors.ChatTemplateError: 422,
     memgen_errors.ConfigError: 422,
     memgen_errors.ArtifactError: 500,

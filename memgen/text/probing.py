@@ -126,6 +126,8 @@ def _frame(template: ChatTemplate, control: ControlTokens) -> AnswerFrame:
     if prompt.startswith(before):
         extra = prompt[len(before) :]
         return replace(frame, dropped=extra) if _opens_thought(extra) else frame
+    if prompt.split() == before.split():  # they differ in spaces alone: the prompt's are those that are served
+        return frame
     raise BaseRefused(
         "the chat template renders an answered conversation differently from its prompt, so an answer can't be "
         f"separated: the prompt ends in {prompt[-60:]!r}, in front of the answer stands {before[-60:]!r}"

@@ -96,7 +96,8 @@ def _with_native_calls(messages: Sequence[ChatMessage], form: TemplateForm) -> l
         role, text = message["role"], message_text(message)
         if role in ("tool", "function"):
             call_id, name = known.get(message.get("tool_call_id"), (_call_id(number), message.get("name") or ""))
-            conformed.append({"role": "tool", "tool_call_id": call_id, "name": name, "content": text})
+            result = {"role": "tool", "tool_call_id": call_id, "content": text}
+            conformed.append({**result, "name": name} if name else result)
             continue
         shown: ChatMessage = {"role": "system" if role in _SYSTEM else role, "content": text}
         given = message.get("tool_calls") or []

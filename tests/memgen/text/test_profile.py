@@ -5,6 +5,8 @@ from datetime import date
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memgen.errors import BaseRefused, ChatTemplateError
 from memgen.text.answers import parse_answer
@@ -281,3 +283,52 @@ def test_a_base_whose_answers_nothing_ends_is_refused() -> None:
     )
     with pytest.raises(BaseRefused, match="nothing ends an answer"):
         profile_of(endless, eos=None)
+
+
+TEXTS = st.text(max_size=40) | st.lists(
+    st.sampled_from(
+        ["<|im_end|>", "<|im_start|>", "<unk>", "<", "|", "im_end", "<tool_call>", "</think>", "\ue000", "a"]
+    )
+).map("".join)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+CALLS = st.builds(
+    lambda name, arguments: {"id": "c", "type": "function", "function": {"name": name or "f", "arguments": arguments}},
+    TEXTS,
+    st.dictionaries(TEXTS, VALUES, max_size=3),
+)
+MESSAGES = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["system", "developer", "user", "assistant", "tool"]),
+        "content": TEXTS,
+        "tool_calls": st.lists(CALLS, max_size=2),
+    }
+).map(lambda m: m if m["role"] == "assistant" else {**m, "tool_calls": None})
+PROFILES = {name: profile_of(name) for name in (CHATML, HERMES, ALTERNATING, THINKS_LAST, OPENS_THOUGHT, CHATML_TOOLS)}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(messages=st.lists(MESSAGES, min_size=1, max_size=5), tools=st.booleans())
+@pytest.mark.parametrize("template", PROFILES)
+def test_any_conversation_renders_with_the_control_tokens_of_a_harmless_one(
+    template: str, messages: list[dict[str, Any]], tools: bool
+) -> None:
+    profile = PROFILES[template]
+    added = set(profile.tokenizer.added_tokens_decoder)
+    harmless = [{**m, "content": "x", **_harmless_calls(m)} for m in messages]
+    listed = TOOLS if tools else None
+    found, expected = profile.prompt_ids(messages, listed), profile.prompt_ids(harmless, listed)
+    assert [i for i in found if i in added] == [i for i in expected if i in added]
+    for message in messages:
+        if message["role"] == "assistant":
+            *answer, end = profile.answer_ids(message)
+            assert end in profile.stop_token_ids
+            assert not set(answer) & profile.stop_token_ids
+
+
+def _harmless_calls(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls") or []
+    return {"tool_calls": [{**c, "function": {"name": "f", "arguments": {}}} for c in calls]} if calls else {}
