@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_services(settings) as services:
-            inference = Inference(settings, on_loaded=partial(_bind, services))
+            inference = Inference(settings, services.scratch, on_loaded=partial(_bind, services))
             app.state.services, app.state.inference = services, inference
             app.state.shadows = Shadows(inference, services)
             with make_queue(settings) as app.state.queue:

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     model_cache: Path | None = None
     """Converted base models; None means `<home>/models`."""
 
+    scratch: Path | None = None
+    """Where processes keep files while they work, user data among them; None means `<home>/tmp`."""
+
     # Trajectories.
     holdout_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of a task's prompts that becomes its suite, unless the task says otherwise."""
@@ -96,6 +99,10 @@ class Settings(BaseSettings):
     @property
     def models_dir(self) -> Path:
         return self.model_cache or self.home / "models"
+
+    @property
+    def scratch_dir(self) -> Path:
+        return (self.scratch or self.home / "tmp").expanduser().absolute()
 
 
 def load_settings(*, service_env: bool = True, **overrides: object) -> Settings:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from registry.database import make_engine, make_sessions
 from registry.errors import NotConfigured
 from registry.object_store import ObjectStore
+from registry.scratch import Scratch
 from registry.settings import Settings
 
 
@@ -23,17 +24,20 @@ class Services:
     engine: Engine
     sessions: sessionmaker[Session]
     store: ObjectStore
+    scratch: Scratch
+    """This process's folder for files while it works."""
 
     def close(self) -> None:
         self.engine.dispose()
         self.store.close()
+        self.scratch.close()
 
 
 def make_services(settings: Settings) -> Services:
     """Connect to nothing yet; raises NotConfigured for a missing URL."""
     engine = make_engine(configured(settings.database_url, "MEMGEN_DATABASE_URL"))
     store = ObjectStore(configured(settings.s3_url, "MEMGEN_S3_URL"), settings.s3_bucket, settings.s3_region)
-    return Services(settings, engine, make_sessions(engine), store)
+    return Services(settings, engine, make_sessions(engine), store, Scratch(settings.scratch_dir))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
 from registry.schedules.ticks import schedules_to_ask, tick
+from registry.scratch import sweep
 from registry.wiring import Services
 from workers.queue import Send
 
@@ -25,6 +26,7 @@ def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
     created = [*_tick_schedules(services), *_advance_retrainings(services)]
     for job_id in created:
         send(job_id)
+    _sweep(services)
     _finish_erasures(services)
     return created
 
@@ -61,6 +63,17 @@ def _advance_retrainings(services: Services) -> list[uuid.UUID]:
         except Exception:
             log.exception("a retraining could not go on", deletion=str(chain[0]), chain=chain[1])
     return created
+
+
+def _sweep(services: Services) -> None:
+    """Remove what processes of this machine left behind that were killed: it may hold data that is to be deleted."""
+    try:
+        swept = sweep(services.settings.scratch_dir)
+    except OSError as error:
+        log.error("folders of dead processes could not be removed", error=str(error))
+        return
+    if swept:
+        log.info("folders of dead processes are gone", folders=[folder.name for folder in swept])
 
 
 def _finish_erasures(services: Services) -> None:

@@ -5,6 +5,7 @@ Each process builds its own services after fork; the base model is loaded on the
 
 import os
 import socket
+import tempfile
 import uuid
 from collections.abc import Mapping
 from functools import partial
@@ -42,6 +43,8 @@ class _Process:
 def _start(**_: Any) -> None:
     configure_logs(settings)
     _Process.services = make_services(settings)
+    # Also what the libraries keep for a moment, and the sandbox, stays where it is found again.
+    tempfile.tempdir = str(_Process.services.scratch.folder)
 
 
 @worker_process_shutdown.connect  # type: ignore[untyped-decorator]  # celery is untyped

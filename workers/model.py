@@ -32,7 +32,7 @@ class Model:
         with transaction(services.sessions) as session:
             bind_unbound(session, self.base)
         self._services = services
-        self._loaded = LoadedMemories(self.host, settings.cached_versions)
+        self._loaded = LoadedMemories(self.host, settings.cached_versions, lambda: services.scratch.folder)
 
     def check_base(self, adapter: Adapter) -> None:
         """Raises BaseChanged unless the adapter is bound to this worker's base; one that isn't bound yet, is then."""

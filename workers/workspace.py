@@ -37,7 +37,7 @@ def open_workspace(
     running: Running, model: Model, adapter: Adapter, *, seed: int, start: Version | None
 ) -> Iterator[Workspace]:
     """A workspace whose memory has the weights of `start`; without it, fresh ones that follow from the seed."""
-    with tempfile.TemporaryDirectory(prefix="memgen-job-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"job-{running.job_id}-", dir=running.services.scratch.folder) as folder:
         workspace = Workspace(f"job_{running.job_id.hex}", Path(folder))
         workspace.artifact.mkdir()
         model.host.create(workspace.memory, MemoryConfig.from_mapping(adapter.memory), seed=seed)

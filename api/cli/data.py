@@ -122,6 +122,8 @@ def gc(context: typer.Context, apply: ApplyOption = False, as_json: JsonOption =
         return
     for key in found["objects"]:
         print_line(key)
+    for folder in found.get("folders", ()):
+        print_line(f"{folder}, the folder of a process that was killed")
     verb = "would be" if found["dry_run"] else "were"
     print_line(f"{len(found['objects'])} objects of {found['bytes']} bytes {verb} removed.")
 

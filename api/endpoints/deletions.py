@@ -22,6 +22,7 @@ from registry.deletion.scope import DeletionSubject, find_affected
 from registry.errors import StoreUnavailable
 from registry.models import Deletion, Retraining, Version
 from registry.retention.garbage import collect_garbage, find_garbage
+from registry.scratch import sweep
 from registry.trajectories.records import get_trajectory
 from registry.versions.lineage import trajectory_lineage
 from registry.versions.records import versions_of_jobs
@@ -118,6 +119,8 @@ class GarbageOut(BaseModel):
     dry_run: bool
     objects: list[str]
     bytes: int
+    folders: list[str]
+    """Folders of processes of the API's machine that were killed and left files behind."""
 
 
 class TrajectoryLineageOut(BaseModel):
@@ -236,8 +239,15 @@ def lineage(trajectory: uuid.UUID, services: ServicesDep, caller: Reader) -> Tra
 
 @router.post("/garbage")
 def garbage(body: GarbageIn, services: ServicesDep, caller: Admin) -> GarbageOut:
-    """Remove objects that no row names and that are older than the grace period. By default a dry run."""
+    """Remove objects that no row names and that are older than the grace period, and on this machine what processes
+    left behind that were killed. By default a dry run."""
     grace = timedelta(hours=services.settings.garbage_grace_hours)
     act = find_garbage if body.dry_run else collect_garbage
     found = act(services.sessions, services.store, caller.project_id, now=utc_now(), grace=grace)
-    return GarbageOut(dry_run=body.dry_run, objects=[row.key for row in found], bytes=sum(row.size for row in found))
+    folders = sweep(services.settings.scratch_dir, dry_run=body.dry_run)
+    return GarbageOut(
+        dry_run=body.dry_run,
+        objects=[row.key for row in found],
+        bytes=sum(row.size for row in found),
+        folders=[folder.name for folder in folders],
+    )

@@ -1,5 +1,6 @@
 """Versions between installations: exported to one tar file, and imported from one."""
 
+import os
 import tempfile
 import uuid
 from pathlib import Path
@@ -8,8 +9,8 @@ import anyio
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from api.endpoints.jobs import send_job
 from api.endpoints.tasks import check_grader
@@ -54,7 +55,9 @@ def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> F
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
         check_exportable(session, version)
         description, key = describe_version(session, version), version.artifact_key
-    path = Path(tempfile.mkstemp(prefix="memgen-export-", suffix=".tar")[1])
+    descriptor, made = tempfile.mkstemp(prefix="export-", suffix=".tar", dir=services.scratch.folder)
+    os.close(descriptor)
+    path = Path(made)
     try:
         write_archive(services.store, description, key, path)
         with transaction(services.sessions) as session:
@@ -65,12 +68,17 @@ def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> F
     except BaseException:
         path.unlink()
         raise
-    return FileResponse(
-        path,
-        media_type="application/x-tar",
-        filename=f"{name}-{number}.tar",
-        background=BackgroundTask(path.unlink),
-    )
+    return _FileOnce(path, media_type="application/x-tar", filename=f"{name}-{number}.tar")
+
+
+class _FileOnce(FileResponse):
+    """A file that is gone once it was sent, or the client went away."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
 
 
 @router.post("/import", status_code=202)
@@ -79,7 +87,7 @@ async def import_(name: str, request: Request, services: ServicesDep, caller: Tr
 
     A version that learned data which was deleted in this project is refused (403)."""
     limit = services.settings.max_archive_bytes
-    with tempfile.TemporaryDirectory(prefix="memgen-import-") as folder:
+    with tempfile.TemporaryDirectory(prefix="import-", dir=services.scratch.folder) as folder:
         path, size = Path(folder) / "archive.tar", 0
         async with await anyio.open_file(path, "wb") as file:
             async for chunk in request.stream():

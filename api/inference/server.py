@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 import torch
@@ -29,6 +30,7 @@ from memgen.memory.host import AdapterHost
 from memgen.routing.loaded import Choice, LoadedMemories
 from registry.binding import ServedBase
 from registry.errors import RegistryError, Unavailable
+from registry.scratch import Scratch
 from registry.settings import Settings
 
 log = structlog.get_logger()
@@ -58,9 +60,17 @@ class _Row:
 
 
 class Inference:
-    def __init__(self, settings: Settings, on_loaded: Callable[[ServedBase], None] | None = None) -> None:
-        """`on_loaded` is called by the model's thread before it answers; what it raises is logged."""
+    def __init__(
+        self,
+        settings: Settings,
+        scratch: Scratch | None = None,
+        *,
+        on_loaded: Callable[[ServedBase], None] | None = None,
+    ) -> None:
+        """`on_loaded` is called by the model's thread before it answers; what it raises is logged. `scratch` is where
+        artifacts are unpacked; None is the system's folder for temporary files."""
         self._settings = settings
+        self._scratch = scratch
         self._on_loaded = on_loaded
         self.base: ServedBase | None = None
         """The base that answers, once it is loaded."""
@@ -180,7 +190,7 @@ class Inference:
             dtype=named_dtype(settings.base_dtype),
             pack_weights=settings.pack_weights,
         )
-        memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions)
+        memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions, self._folder)
         return memories, PromptCache(backbone.decoder, settings.prompt_cache_bytes)
 
     def _tell_loaded(self, backbone: Backbone) -> None:
@@ -191,6 +201,9 @@ class Inference:
             self._on_loaded(self.base)
         except Exception:  # a database that is away must not keep the model from answering
             log.exception("what follows from a loaded base was not done")
+
+    def _folder(self) -> Path | None:
+        return self._scratch.folder if self._scratch else None
 
     def _close(self, reason: str) -> None:
         with self._changed:

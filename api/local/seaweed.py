@@ -111,7 +111,7 @@ def _check_folder_id(path: Path) -> None:
 
 def _mend(election: Path, child: Child) -> bool:
     # The state of an election that only one can win is made anew; objects and their index are elsewhere.
-    last_lines = [line for line in log_tail(child.log, child.log_start).splitlines() if "please verify" in line]
+    last_lines = [line for line in log_tail(child.log, child.log_start).split("\n") if "please verify" in line]
     unwritable = ("no space", "denied", "read-only")
     if not last_lines or any(reason in last_lines[-1] for reason in unwritable):
         return False

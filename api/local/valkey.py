@@ -71,5 +71,6 @@ def _mend(folder: Path, child: Child) -> bool:
     # The queue holds ids of jobs whose rows are the truth: the reaper sends again what is lost with it.
     last_lines = log_tail(child.log, child.log_start)
     return (
-        _DAMAGED.search(last_lines) is not None and set_aside(folder / _DATA, last_lines.splitlines()[-1]) is not None
+        _DAMAGED.search(last_lines) is not None
+        and set_aside(folder / _DATA, last_lines.strip().split("\n")[-1]) is not None
     )

@@ -26,8 +26,10 @@ class Choice:
 class LoadedMemories:
     """Not thread-safe: one thread owns the host."""
 
-    def __init__(self, host: AdapterHost, capacity: int) -> None:
+    def __init__(self, host: AdapterHost, capacity: int, folder: Callable[[], Path | None] = lambda: None) -> None:
+        """`folder` returns where artifacts are unpacked; None is the system's folder for temporary files."""
         self.host = host
+        self._folder = folder
         self._capacity = capacity
         self._order: OrderedDict[str, None] = OrderedDict()
         self._isolated: dict[str, Isolated] = {}
@@ -43,7 +45,7 @@ class LoadedMemories:
         if name in self._order:
             self._order.move_to_end(name)
             return name
-        with tempfile.TemporaryDirectory(prefix="memgen-artifact-") as folder:
+        with tempfile.TemporaryDirectory(prefix="artifact-", dir=self._folder()) as folder:
             fetch(Path(folder))
             memory = load_artifact(self.host, name, Path(folder), manifest_sha256=manifest_sha256)
             memory.weave_until_trigger_is_trained()

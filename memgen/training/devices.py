@@ -247,7 +247,8 @@ def _started() -> Iterator[Connection]:
     """A process that waits for its assignment, and the connection to it. It is ended if it does not end by itself."""
     ours, theirs = Pipe()
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from memgen.training.devices import serve; serve({theirs.fileno()})"
+        f"import sys, tempfile; sys.path[:] = {sys.path!r}; tempfile.tempdir = {tempfile.gettempdir()!r}; "
+        f"from memgen.training.devices import serve; serve({theirs.fileno()})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()])  # noqa: S603 - our own code
     theirs.close()

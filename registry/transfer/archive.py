@@ -82,7 +82,7 @@ def describe_version(session: Session, version: Version) -> dict[str, Any]:
 
 def write_archive(store: ObjectStore, description: dict[str, Any], artifact_key: str, path: Path) -> None:
     """Fetch the artifact and its parts, check every file, and write the tar. Raises ObjectNotFound, InvalidArchive."""
-    with tempfile.TemporaryDirectory(prefix="memgen-export-") as name:
+    with tempfile.TemporaryDirectory(prefix="export-", dir=path.parent) as name:
         folder = Path(name)
         store.get_folder(artifact_key, folder / _FOLDER)
         check_artifact(folder, _FOLDER, description["artifact_hash"])

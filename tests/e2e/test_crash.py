@@ -62,7 +62,9 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(home: Path, tmp_path: P
     while int(_job(job_id)["progress"].get("step", 0)) < 20:  # type: ignore[attr-defined]  # JSON is untyped
         assert time.monotonic() < deadline, json.dumps(_job(job_id), indent=1)
         time.sleep(0.1)
+    [scratch] = (home / "tmp").glob(f"*/job-{job_id}-*")
     _kill_worker()
+    assert scratch.is_dir(), "killed with data in its folder"
     while _job(job_id)["state"] not in ("succeeded", "failed"):
         assert time.monotonic() < deadline + 60, json.dumps(_job(job_id), indent=1)
         time.sleep(0.3)
@@ -71,6 +73,9 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(home: Path, tmp_path: P
     assert (job["state"], job["attempt"]) == ("succeeded", 2), job["error"]
     messages = [event["message"] for event in succeed("jobs", "events", job_id, "--json").document["data"]]
     assert "continuing from the checkpoint of an earlier attempt" in messages
+    assert not scratch.parent.exists(), "whoever began after it swept"
+    for folder in (home / "tmp", Path(tempfile.gettempdir())):
+        assert list(folder.rglob(f"*{job_id}*")) == []
     versions = succeed("versions", "bot", "--json").document["data"]
     assert [version["number"] for version in versions] == [1]
     assert len(versions[0]["report"]["losses"]) == 400

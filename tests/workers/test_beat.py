@@ -137,3 +137,18 @@ def test_one_deletions_fault_does_not_keep_the_others(
     tick_all(services, lambda _: None)
     with transaction(services.sessions) as session:
         assert unfinished_erasures(session) == [first] != [second]
+
+
+def test_a_tick_removes_what_killed_processes_left(services: Services, settings: Settings) -> None:
+    dead = settings.scratch_dir / "1-dead"
+    dead.mkdir(parents=True)
+    (dead / "data").write_text("secret")
+    dead.with_name("1-dead.lock").touch()
+    own = services.scratch.folder / "data"
+    assert not dead.exists(), "also whoever begins"
+    dead.mkdir()
+    dead.with_name("1-dead.lock").touch()
+    own.touch()
+    assert tick_all(services, lambda job_id: None) == []
+    assert not dead.exists()
+    assert own.exists()

@@ -95,3 +95,14 @@ def test_a_deletion_that_is_not_there(api: httpx.Client, rows: Rows) -> None:
     answer = api.get(f"/v1/deletions/{uuid.uuid4()}")
     assert answer.status_code == 404
     assert json.loads(answer.text)["type"] == "urn:memgen:problem:deletion_not_found"
+
+
+def test_what_a_killed_process_left_behind_is_garbage(api: httpx.Client, settings: Settings) -> None:
+    dead = settings.scratch_dir / "1-dead"
+    dead.mkdir(parents=True)
+    (dead / "data").write_text("secret")
+    dead.with_name("1-dead.lock").touch()
+    for dry_run, there in ((True, True), (False, False)):
+        found = api.post("/v1/garbage", json={"dry_run": dry_run}).json()
+        assert (found["folders"], dead.exists()) == (["1-dead"], there)
+    assert api.post("/v1/garbage", json={"dry_run": False}).json()["folders"] == []

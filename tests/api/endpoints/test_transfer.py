@@ -8,12 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
 
-from api.endpoints.transfer import import_version
+from api.endpoints.transfer import _FileOnce, import_version
 from api.http.problems import status_of
 from memgen.errors import MemgenError
 from registry.database import transaction
@@ -110,6 +112,29 @@ def test_what_was_withdrawn_neither_leaves_nor_comes_in(api: httpx.Client, bot: 
         assert (refused.status_code, refused.json()["type"]) == (403, "urn:memgen:problem:learned_deleted")
         assert "it was trained on data that was deleted" in refused.json()["detail"]
     assert not stored_keys(bot, f"projects/{bot.project_id}/artifacts/"), "refused before its bytes were stored"
+
+
+def test_what_comes_and_goes_lies_in_the_home_and_is_gone_after(
+    api: httpx.Client, bot: Rows, archive: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the client goes away in the middle."""
+    assert api.get("/v1/adapters/bot/versions/2/export").status_code == 200
+    assert _send(api, "bot", archive).status_code == 202
+    assert [entry for entry in settings.scratch_dir.rglob("*") if entry.is_file() and entry.suffix != ".lock"] == []
+    folder = next(entry for entry in settings.scratch_dir.iterdir() if entry.is_dir())
+    path = folder / "sent.tar"
+    path.write_bytes(b"data")
+
+    async def gone(message: Any) -> None:
+        raise OSError("the client went away")
+
+    async def wait() -> Any:
+        await anyio.sleep_forever()
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    with pytest.raises((OSError, ExceptionGroup, ClientDisconnect)):
+        anyio.run(lambda: _FileOnce(path)(scope, wait, gone))
+    assert not path.exists()
 
 
 def test_a_purged_version_is_restored(api: httpx.Client, bot: Rows, archive: Path, version: Version) -> None:
