@@ -23,6 +23,9 @@ from api.endpoints import (
     versions,
 )
 from api.http import problems
+from api.http.before_body import BeforeBody
+from api.http.cors import Cors
+from api.http.last_resort import LastResort
 from api.http.request_log import RequestLog
 from api.inference.server import Inference
 from api.inference.shadows import Shadows
@@ -32,6 +35,23 @@ from registry.logs import configure_logs
 from registry.settings import Settings, load_settings
 from registry.wiring import Services, open_services
 from workers.queue import make_queue
+
+ENDPOINTS = (
+    health,
+    keys,
+    tasks,
+    trajectories,
+    adapters,
+    jobs,
+    chat,
+    routes,
+    feedback,
+    gates,
+    schedules,
+    versions,
+    transfer,
+    deletions,
+)
 
 
 def create_app(settings: Settings | None = None, *, serve_model: bool = True) -> FastAPI:
@@ -65,24 +85,17 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
         lifespan=lifespan,
     )
     problems.install(app)
+    pages, routers = list(app.routes), [module.router for module in ENDPOINTS]
+    for router in routers:
+        app.include_router(router)
+    # The last one added is the first to see a request.
+    app.add_middleware(
+        BeforeBody, routes=[*pages, *(route for router in routers for route in router.routes)], settings=settings
+    )
+    app.add_middleware(LastResort)
+    if settings.allowed_origins:
+        app.add_middleware(Cors, allow_origins=settings.allowed_origins)
     app.add_middleware(RequestLog)
-    for module in (
-        health,
-        keys,
-        tasks,
-        trajectories,
-        adapters,
-        jobs,
-        chat,
-        routes,
-        feedback,
-        gates,
-        schedules,
-        versions,
-        transfer,
-        deletions,
-    ):
-        app.include_router(module.router)
     return app
 
 

@@ -12,6 +12,7 @@ RegistryError
 │   ├── CompletionNotFound    no exposure to attribute feedback to
 │   ├── JobNotFound
 │   ├── DeletionNotFound
+│   ├── KeyNotFound
 │   ├── ScheduleNotFound
 │   └── ObjectNotFound
 ├── Conflict
@@ -47,6 +48,7 @@ RegistryError
 ├── UnreadableRow             stored JSON of a job or a dataset that this release can't read
 └── Unavailable
     ├── NotConfigured         a server URL is missing from the settings
+    ├── DatabaseUnavailable   PostgreSQL is away, or gave a transaction up
     └── StoreUnavailable      the object store did not answer
 """
 
@@ -86,6 +88,9 @@ class JobNotFound(NotFound): ...
 
 
 class DeletionNotFound(NotFound): ...
+
+
+class KeyNotFound(NotFound): ...
 
 
 class ScheduleNotFound(NotFound): ...
@@ -201,6 +206,9 @@ class Unavailable(RegistryError): ...
 
 
 class NotConfigured(Unavailable): ...
+
+
+class DatabaseUnavailable(Unavailable): ...
 
 
 class StoreUnavailable(Unavailable): ...

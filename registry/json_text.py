@@ -5,6 +5,7 @@ lone surrogates, repeated keys, and nesting so deep that some later reader runs 
 """
 
 import json
+import re
 import reprlib
 from collections.abc import Iterable, Iterator
 
@@ -136,10 +137,11 @@ def _at(place: str) -> str:
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
 
 
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL takes it: no NUL, and no half of a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return _UNSTORABLE.search(text) is None

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
-from registry.errors import Invalid, MissingScope, UnknownKey
+from registry.errors import Invalid, KeyNotFound, MissingScope, UnknownKey
 from registry.models import SCOPES, ApiKey, Project
 
 DEFAULT_PROJECT = "default"
@@ -87,10 +87,10 @@ def list_keys(session: Session, project_id: uuid.UUID) -> list[ApiKey]:
 
 
 def revoke_key(session: Session, project_id: uuid.UUID, key_id: uuid.UUID) -> ApiKey:
-    """Raises UnknownKey if the project has no such key. Revoking twice is harmless."""
+    """Raises KeyNotFound if the project has no such key. Revoking twice is harmless."""
     row = session.get(ApiKey, key_id)
     if row is None or row.project_id != project_id:
-        raise UnknownKey(f"this project has no key {key_id}; `memgen keys list` shows them")
+        raise KeyNotFound(f"this project has no key {key_id}; `memgen keys list` shows them")
     row.revoked_at = row.revoked_at or utc_now()
     return row
 

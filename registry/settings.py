@@ -5,13 +5,15 @@ defaults below. In production the environment alone is enough and `home` stays e
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SERVICE_ENV = "service.env"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+\Z")
 
 
 class Settings(BaseSettings):
@@ -80,6 +82,16 @@ class Settings(BaseSettings):
     max_archive_bytes: int = Field(default=2_000_000_000, gt=0)
     """Largest exported version that is imported."""
 
+    # What the API takes. A longer body is refused (413) before it is read.
+    max_json_bytes: int = Field(default=1_000_000, gt=0)
+    """Largest JSON body of a request that is neither a chat nor trajectories."""
+    max_chat_bytes: int = Field(default=4_000_000, gt=0)
+    """Largest body of a chat request. A prompt longer than the base's context is refused whatever its bytes."""
+    max_import_bytes: int = Field(default=100_000_000_000, gt=0)
+    """Largest JSONL import, as sent; its lines are stored as they come."""
+    cors_origins: str = ""
+    """Origins whose web pages may call the API, with commas between: `https://app.example.com`, or `*` for all."""
+
     # Serving.
     max_new_tokens: int = Field(default=1024, gt=0)
     inference_batch: int = Field(default=8, gt=0)
@@ -96,6 +108,19 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        wrong = [origin for origin in _split(value) if origin != "*" and not _ORIGIN.match(origin)]
+        if wrong:
+            raise ValueError(f"{wrong} are no origins; expected such as https://app.example.com, without a path, or *")
+        return value
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """The origins of `cors_origins`."""
+        return _split(self.cors_origins)
+
     @property
     def models_dir(self) -> Path:
         return self.model_cache or self.home / "models"
@@ -103,6 +128,10 @@ class Settings(BaseSettings):
     @property
     def scratch_dir(self) -> Path:
         return (self.scratch or self.home / "tmp").expanduser().absolute()
+
+
+def _split(origins: str) -> list[str]:
+    return [origin.strip() for origin in origins.split(",") if origin.strip()]
 
 
 def load_settings(*, service_env: bool = True, **overrides: object) -> Settings:

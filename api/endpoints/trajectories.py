@@ -72,15 +72,9 @@ def format_name(
 FormatName = Annotated[str, Depends(format_name)]
 
 
-async def json_body(request: Request, services: ServicesDep) -> object:
+async def json_body(request: Request) -> object:
     """The body, read by the registry's strict parser: repeated keys and NaN are refused, not guessed at."""
-    limit = services.settings.max_trajectory_bytes
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise HTTPException(413, f"the body exceeds {limit} bytes; use POST /v1/trajectories/import for more")
-    return parse_json(bytes(body))
+    return await run_in_threadpool(parse_json, await request.body())
 
 
 @router.post("/trajectories", openapi_extra={"requestBody": TRAJECTORY_BODY})

@@ -1,14 +1,12 @@
 """Dependencies of the endpoints: the services, and the caller."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from registry.database import transaction
-from registry.errors import UnknownKey
-from registry.keys import Principal, authenticate
+from registry.keys import Principal
 from registry.wiring import Services
 
 bearer = HTTPBearer(auto_error=False, description="An API key, `mg_...`")
@@ -19,27 +17,26 @@ def services(request: Request) -> Services:
     return found
 
 
-def require(scope: str) -> Callable[..., Principal]:
-    """A dependency: the caller, whose key must have `scope`."""
+@dataclass(frozen=True)
+class RequiredScope:
+    """A dependency: the caller, whose key has `scope`.
 
-    def principal(
-        services: Annotated[Services, Depends(services)],
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    Who it is has been found before the body was read, by `api.http.before_body`, which looks for these dependencies.
+    """
+
+    scope: str
+
+    def __call__(
+        self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
     ) -> Principal:
-        if credentials is None:
-            raise UnknownKey("no API key was sent; send `Authorization: Bearer <key>`")
-        # Its own short read: authentication must not hold a connection while the endpoint works.
-        with transaction(services.sessions) as session:
-            found = authenticate(session, credentials.credentials)
-        found.check(scope)
-        return found
-
-    return principal
+        caller: Principal = request.state.caller
+        caller.check(self.scope)
+        return caller
 
 
 ServicesDep = Annotated[Services, Depends(services)]
-Reader = Annotated[Principal, Depends(require("read"))]
-Writer = Annotated[Principal, Depends(require("write"))]
-Trainer = Annotated[Principal, Depends(require("train"))]
-Promoter = Annotated[Principal, Depends(require("promote"))]
-Admin = Annotated[Principal, Depends(require("admin"))]
+Reader = Annotated[Principal, Depends(RequiredScope("read"))]
+Writer = Annotated[Principal, Depends(RequiredScope("write"))]
+Trainer = Annotated[Principal, Depends(RequiredScope("train"))]
+Promoter = Annotated[Principal, Depends(RequiredScope("promote"))]
+Admin = Annotated[Principal, Depends(RequiredScope("admin"))]

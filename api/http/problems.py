@@ -1,16 +1,22 @@
 """From errors to HTTP: RFC 9457 problem+json, or OpenAI's error shape under the OpenAI paths."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import memgen.errors as memgen_errors
 import registry.errors as registry_errors
+from api.http.database_errors import domain_error
+from api.http.openai_errors import is_openai_path, openai_error, openai_invalid_code, openai_param, openai_status
+from registry.json_text import show
 
 log = structlog.get_logger()
 
@@ -41,48 +47,14 @@ STATUS: dict[type[Exception], int] = {
 _BUG = "internal_error", "an unexpected error; it was logged on the server"
 _CLIENT_GONE = 499
 """Status in the log for a client that went away, as nginx has it."""
-_OPENAI_PATHS = ("/v1/chat/", "/v1/models")
-_OPENAI_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
+_RETRY_SECONDS = 5
+_SHOWN_ERRORS = 20
+"""Faults of one body that are listed; the others are counted."""
+_KEY = re.compile(r"\b(mg_|sk-)[\w-]{4,}")
 
 
 def status_of(error: Exception) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-
-
-def install(app: FastAPI) -> None:
-    app.add_exception_handler(registry_errors.RegistryError, _on_domain_error)
-    app.add_exception_handler(memgen_errors.MemgenError, _on_domain_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_bug)
-
-
-def problem(request: Request, status: int, code: str, detail: str, **more: Any) -> JSONResponse:
-    """`code` is stable for programs, `detail` is for people."""
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if request.url.path.startswith(_OPENAI_PATHS):
-        return JSONResponse(_openai_error(status, code, detail), status, headers=headers)
-    body = {
-        "type": f"urn:memgen:problem:{code}",
-        "title": code.replace("_", " "),
-        "status": status,
-        "detail": detail,
-    }
-    return JSONResponse({**body, **more}, status, headers=headers, media_type="application/problem+json")
-
-
-def streamed_problem(request: Request, error: Exception) -> dict[str, Any]:
-    """What `install` would answer to `error`, for a stream in OpenAI's format that has begun. Logged as it would be."""
-    if isinstance(error, registry_errors.RegistryError | memgen_errors.MemgenError):
-        return _openai_error(_logged_status(request, error), code_of(error), str(error))
-    _log_bug(request, error)
-    return _openai_error(500, *_BUG)
 
 
 def code_of(error: Exception) -> str:
@@ -94,45 +66,111 @@ def code_of(error: Exception) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() and n else c.lower() for n, c in enumerate(name))
 
 
-async def _on_domain_error(request: Request, error: Exception) -> JSONResponse:
-    return problem(request, _logged_status(request, error), code_of(error), str(error))
+def install(app: FastAPI) -> None:
+    """Let the application answer errors by `answer`. `LastResort` does for those of no known kind."""
+    for kind in (
+        registry_errors.RegistryError,
+        memgen_errors.MemgenError,
+        SQLAlchemyError,
+        RequestValidationError,
+        HTTPException,
+        ClientDisconnect,
+    ):
+        app.add_exception_handler(kind, _on_error)
 
 
-async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, RequestValidationError):
-        raise error
-    errors = [{"place": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
-    detail = "; ".join(f"{e['place']}: {e['message']}" for e in errors)
-    return problem(request, 422, "invalid_request", detail, errors=errors)
+async def _on_error(request: Request, error: Exception) -> Response:
+    return answer(request, error)
 
 
-async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        raise error
-    return problem(request, error.status_code, f"http_{error.status_code}", str(error.detail))
+def answer(request: Request, error: Exception) -> Response:
+    """The answer to any error that a request ends in; logged if the fault is the server's."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=_CLIENT_GONE)  # nobody reads it; the status is for the log
+    if isinstance(error, RequestValidationError):
+        return _invalid_request(request, error.errors())
+    if isinstance(error, HTTPException):
+        return problem(
+            request, error.status_code, f"http_{error.status_code}", str(error.detail), headers=error.headers
+        )
+    return problem(request, *_described(request, error))
 
 
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    """The client has gone; the status is for the log."""
-    return Response(status_code=_CLIENT_GONE)
+def streamed_problem(request: Request, error: Exception) -> dict[str, Any]:
+    """What `answer` would say, for a stream in OpenAI's format that has begun. Logged as it would be."""
+    status, code, detail = _described(request, error)
+    return openai_error(openai_status(status), code, _shown(detail))
 
 
-async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    _log_bug(request, error)
-    return problem(request, 500, *_BUG)
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """`code` is stable for programs, `detail` is for people.
+
+    Args:
+        param: the parameter at fault, on OpenAI's paths.
+        more: further members of a problem+json.
+    """
+    headers = dict(headers or {})
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        headers["Retry-After"] = str(_RETRY_SECONDS)
+    detail = _shown(detail)
+    if is_openai_path(request.scope["path"]):
+        status = openai_status(status)
+        return JSONResponse(openai_error(status, code, detail, param), status, headers=headers)
+    body = {
+        "type": f"urn:memgen:problem:{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": detail,
+    }
+    return JSONResponse({**body, **more}, status, headers=headers, media_type="application/problem+json")
 
 
-def _openai_error(status: int, code: str, detail: str) -> dict[str, Any]:
-    kind = _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": detail, "type": kind, "param": None, "code": code}}
-
-
-def _logged_status(request: Request, error: Exception) -> int:
+def _described(request: Request, error: Exception) -> tuple[int, str, str]:
+    """Status, code and detail of an error of the service's own."""
+    if isinstance(error, SQLAlchemyError):
+        error = domain_error(error) or error
+    if not isinstance(error, registry_errors.RegistryError | memgen_errors.MemgenError):
+        log.error("unexpected error", path=request.url.path, exc_info=error)
+        return 500, *_BUG
     status = status_of(error)
     if status >= 500:
         log.error("request failed", path=request.url.path, error=str(error), exc_info=error)
-    return status
+    return status, code_of(error), str(error)
 
 
-def _log_bug(request: Request, error: Exception) -> None:
-    log.error("unexpected error", path=request.url.path, exc_info=error)
+def _invalid_request(request: Request, found: Sequence[Any]) -> JSONResponse:
+    shown = [
+        {"place": ".".join(str(part)[:60] for part in each["loc"]), "message": each["msg"], **_got(each)}
+        for each in found[:_SHOWN_ERRORS]
+    ]
+    detail = "; ".join(
+        f"{each['place']}: {each['message']}" + (f", got {each['got']}" if "got" in each else "") for each in shown
+    )
+    if len(found) > len(shown):
+        detail += f"; and {len(found) - len(shown)} more"
+    if is_openai_path(request.scope["path"]):
+        code, param = openai_invalid_code(found[0]), openai_param(found[0]["loc"])
+        return problem(request, 422, code, detail, param=param)
+    errors = [{name: _shown(text) for name, text in each.items()} for each in shown]
+    return problem(request, 422, "invalid_request", detail, errors=errors)
+
+
+def _got(error: Mapping[str, Any]) -> dict[str, str]:
+    """What was sent at the place, shortened; nothing where something is missing."""
+    return {} if error["type"] in ("missing", "json_invalid") else {"got": show(error.get("input"))}
+
+
+def _shown(text: str) -> str:
+    """The text as it may leave the service: without keys, and always encodable."""
+    return _KEY.sub(r"\1…", text).encode("utf-8", "backslashreplace").decode()

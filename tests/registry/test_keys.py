@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from registry.database import transaction
-from registry.errors import Invalid, MissingScope, UnknownKey
+from registry.errors import Invalid, KeyNotFound, MissingScope, UnknownKey
 from registry.keys import authenticate, create_key, ensure_bootstrap_key, list_keys, revoke_key
 from registry.models import ApiKey
 from registry.wiring import Services
@@ -28,7 +28,7 @@ def test_a_revoked_key_is_unknown(services: Services, project_id: uuid.UUID) -> 
         revoke_key(session, project_id, row.id)
         with pytest.raises(UnknownKey, match="not known or was revoked"):
             authenticate(session, key)
-        with pytest.raises(UnknownKey, match="this project has no key"):
+        with pytest.raises(KeyNotFound, match="this project has no key"):
             revoke_key(session, uuid.uuid4(), row.id)
 
 

@@ -197,7 +197,7 @@ def test_a_connection_that_breaks_keeps_whole_batches(client: TestClient, servic
         ({"Content-Type": "multipart/form-data; boundary=x"}, {}, 415),
         ({"Content-Encoding": "br"}, {}, 415),
         ({}, {"task": "nowhere"}, 404),
-        ({}, {"task": "a\0b"}, 404),
+        ({}, {"task": "a\0b"}, 422),
         ({"Authorization": "Bearer nobody"}, {}, 401),
         ({"Content-Encoding": "gzip"}, {}, 200),
         ({"Content-Type": "application/x-www-form-urlencoded"}, {}, 200),

@@ -87,25 +87,13 @@ def test_problems_over_http(api: httpx.Client) -> None:
     assert api.get("/v1/nowhere").json()["title"] == "http 404"
 
 
-def test_openai_paths_have_openais_shape(api: httpx.Client) -> None:
-    for request in (
-        api.post("/v1/chat/completions", json={"model": "nobody", "messages": [{"role": "user", "content": "x"}]}),
-        api.get("/v1/models/nobody"),
-    ):
-        assert request.status_code == 404
-        error = request.json()["error"]
-        assert (error["type"], error["code"]) == ("not_found_error", "adapter_not_found")
-    stream = api.post("/v1/chat/completions", json={"model": "base", "messages": [], "stream": True})
-    assert (stream.status_code, stream.json()["error"]["type"]) == (422, "invalid_request_error")
-
-
 def test_keys_open_only_what_their_scopes_say(api: httpx.Client) -> None:
     made = api.post("/v1/keys", json={"name": "reader", "scopes": ["read"]}).json()
     reader = {"Authorization": f"Bearer {made['key']}"}
     assert api.get("/v1/adapters", headers=reader).status_code == 200
     for method, path in (("POST", "/v1/tasks"), ("POST", "/v1/adapters"), ("POST", "/v1/jobs"), ("GET", "/v1/keys")):
         refused = api.request(method, path, headers=reader, json={})
-        assert refused.status_code in (403, 422), path
+        assert refused.status_code == 403, path
     assert api.get("/v1/keys", headers=reader).json()["title"] == "missing scope"
     assert made["key"] not in api.get("/v1/keys").text
     api.delete(f"/v1/keys/{made['id']}")
