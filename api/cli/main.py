@@ -31,14 +31,17 @@ from api.cli.invocation import CommandFailed, Invocation
 from api.cli.output import print_note
 
 _SERVICE, _LEARN, _VERSIONS, _USE = "Service", "Learning", "Versions", "Use"
+_KEY = "The key came from MEMGEN_API_KEY, or else from service.env in MEMGEN_HOME."
 _HINTS = {
     "task_not_found": "`memgen task list` shows the tasks, `memgen task create NAME` makes one.",
     "adapter_not_found": "`memgen adapter list` shows the adapters, `memgen adapter create NAME` makes one.",
+    "model_not_found": "`memgen adapter list` shows the adapters, `memgen versions ADAPTER` their versions.",
     "version_not_found": "`memgen versions ADAPTER` shows them.",
     "route_not_found": "`memgen route list ADAPTER` shows them.",
     "schedule_not_found": "`memgen schedule list` shows them.",
     "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
-    "unknown_key": "The key came from MEMGEN_API_KEY, or else from service.env in MEMGEN_HOME.",
+    "unknown_key": _KEY,
+    "invalid_api_key": _KEY,
 }
 """The error's advice as commands, by the API's error code."""
 

@@ -118,7 +118,7 @@ def test_sessions_stick_to_a_version_on_every_replica(
         ).all()
     assert len(rows) == 8 * 5
     assert {f"bot@{number}" for session_id, number in rows if session_id == "s0"} == {drawn["s0"].model}
-    with pytest.raises(openai.UnprocessableEntityError, match="session id"):
+    with pytest.raises(openai.BadRequestError, match="session id"):
         _ask(one, "x" * 300)
 
 

@@ -95,7 +95,7 @@ def test_the_service_env_of_a_home_is_found(
 def test_a_wrong_key_is_one_clear_line(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMGEN_API_KEY", "mg_wrong")
     assert "(401 unknown_key)" in fail("jobs")
-    assert "(401 unknown_key)" in fail("chat", "base", "hi")
+    assert "(401 invalid_api_key)" in fail("chat", "base", "hi")
 
 
 def test_unknown_names_are_one_clear_line_that_says_how(api_url: str, tmp_path: Path) -> None:

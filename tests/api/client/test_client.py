@@ -124,7 +124,7 @@ def test_errors_carry_status_code_and_detail(client: Client, base_settings: Sett
     assert refused(error) == (422, "invalid_request")
     with pytest.raises(ApiError, match="bot") as error:  # OpenAI's shape
         client.chat("bot", [{"role": "user", "content": "hi"}])
-    assert refused(error) == (404, "adapter_not_found")
+    assert refused(error) == (404, "model_not_found")
 
 
 def test_a_wrong_key_is_told_also_in_the_middle_of_a_large_upload(base_settings: Settings, api_key: str) -> None:
@@ -265,7 +265,7 @@ def test_chat_whole_and_as_it_is_written(base_settings: Settings, api_key: str, 
         told += chunks
         with pytest.raises(ApiError) as error:
             next(client.stream_chat("nobody", messages))
-        assert refused(error) == (404, "adapter_not_found")
+        assert refused(error) == (404, "model_not_found")
         watch.fail_at = watch.steps + 3
         with pytest.raises(ApiError) as error:
             list(client.stream_chat("base", messages))

@@ -211,16 +211,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_is_not_served_is_refused_and_named(http: httpx.Client) -> None:
     for body, named in REFUSED:
         reply = http.post("/v1/chat/completions", json={"model": "base", "messages": HI, **body})
-        assert reply.status_code == 422, body
+        assert reply.status_code == 400, body
         error = reply.json()["error"]
         assert named in error["message"]
-        assert (error["type"], error["param"]) == ("invalid_request_error", None)
+        assert error["type"] == "invalid_request_error"
+        # A rule over several fields names them in its message.
+        assert error["param"] is None or error["param"].split("[")[0] in body, error
 
 
 def test_an_unknown_model_is_refused_before_the_stream(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as error:
         client.chat.completions.create(model="nobody", messages=HI, stream=True)
-    assert error.value.code == "adapter_not_found"
+    assert error.value.code == "model_not_found"
 
 
 def test_a_failure_in_the_middle_is_an_error_event(client: openai.OpenAI, http: httpx.Client, watch: Watch) -> None:
