@@ -16,6 +16,7 @@ from memgen.errors import ChatTemplateError
 from memgen.text.answers import ChatMessage
 from memgen.text.control_tokens import ControlTokens
 from memgen.text.history import unified_messages
+from memgen.text.reasoning import REASONING_END, split_reasoning
 from memgen.text.template import PINNED_DATE, ChatTemplate
 from memgen.text.template_form import PLAINEST, TemplateForm, conform, plain_message, spelled_calls
 from memgen.text.tool_schemas import plain_tools
@@ -165,8 +166,11 @@ class BaseProfile:
 
 
 def _without_thought(message: ChatMessage) -> ChatMessage:
-    """An assistant's turn without the thought that its content may begin with: none is shown again or learned."""
-    text = message["content"].lstrip()
-    if message["role"] != "assistant" or not text.startswith("<think>") or "</think>" not in text:
+    """An assistant's turn without the thoughts that its content may begin with: none is shown again or learned.
+
+    A turn that is nothing else keeps them, for a memory must not learn to be silent.
+    """
+    if message["role"] != "assistant" or REASONING_END not in message["content"]:
         return message
-    return {**message, "content": text.partition("</think>")[2].lstrip()}
+    _, content = split_reasoning(message["content"])
+    return {**message, "content": content} if content or message.get("tool_calls") else message

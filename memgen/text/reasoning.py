@@ -58,7 +58,7 @@ class ReasoningStream:
         self._held = ""
         self._thoughts = 0
         """Thoughts that have ended, the empty ones too."""
-        self._told = self._telling = False
+        self._released = self._releasing = False
         """Whether text of an earlier thought, and of this one, was returned."""
 
     def push(self, text: str) -> tuple[str, str]:
@@ -72,9 +72,9 @@ class ReasoningStream:
             if self._inside and not self._opened:
                 end = self._held.find(REASONING_END)
                 if end < 0:
-                    return reasoning + self._tell(*_certain(self._held)), ""
-                reasoning += self._tell(self._held[:end].rstrip(), self._held[end + len(REASONING_END) :])
-                self._told, self._telling, self._inside = self._told or self._telling, False, False
+                    return reasoning + self._release(*_certain(self._held)), ""
+                reasoning += self._release(self._held[:end].rstrip(), self._held[end + len(REASONING_END) :])
+                self._released, self._releasing, self._inside = self._released or self._releasing, False, False
                 self._thoughts += 1
             elif REASONING_OPENING.startswith(begun[: len(REASONING_OPENING)]) and len(begun) < len(REASONING_OPENING):
                 return reasoning, ""
@@ -86,14 +86,14 @@ class ReasoningStream:
                 self._answers, content, self._held = True, begun if self._thoughts else self._held, ""
                 return reasoning, content
 
-    def _tell(self, thought: str, held: str) -> str:
+    def _release(self, thought: str, held: str) -> str:
         self._held = held
-        if not self._telling:
+        if not self._releasing:
             thought = thought.lstrip()
             if not thought:
                 return ""
-            self._telling = True
-            return f"\n{thought}" if self._told else thought
+            self._releasing = True
+            return f"\n{thought}" if self._released else thought
         return thought
 
 

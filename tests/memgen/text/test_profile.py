@@ -332,3 +332,11 @@ def test_any_conversation_renders_with_the_control_tokens_of_a_harmless_one(
 def _harmless_calls(message: dict[str, Any]) -> dict[str, Any]:
     calls = message.get("tool_calls") or []
     return {"tool_calls": [{**c, "function": {"name": "f", "arguments": {}}} for c in calls]} if calls else {}
+
+
+def test_a_turn_of_thoughts_alone_is_not_learned_as_silence() -> None:
+    turn = {"role": "assistant", "content": "<think>Hm.</think>"}
+    for profile in PROFILES.values():
+        assert len(profile.answer_ids(turn)) > 5
+    several = {"role": "assistant", "content": "<think>a</think>\n<think>b</think> Yes."}
+    assert PROFILES[CHATML].answer_text(several).strip() == "Yes.<|im_end|>"
