@@ -189,14 +189,14 @@ def _warn_of_items(running: Running, phase: str, result: SuiteScore) -> None:
     if not result.notes:
         return
     left_out, all_of_it = sum(item.left_out for item in result.items), len(result.items)
-    said = f"{left_out} of {all_of_it} items are left out" if left_out else ""
+    message = f"{left_out} of {all_of_it} items are left out" if left_out else ""
     if left_out == all_of_it:
-        said = f"none of {all_of_it} items can be judged, so nothing was measured"
+        message = f"none of {all_of_it} items can be judged, so nothing was measured"
     if failed := len(result.notes) - left_out:
-        said += f"{', ' if said else ''}{failed} of {all_of_it} answers count 0 because they could not be graded"
+        message += f"{', ' if message else ''}{failed} of {all_of_it} answers count 0 because they could not be graded"
     place, note = next(iter(result.notes.items()))
     data = {"left_out": left_out, "notes": {str(n): text for n, text in list(result.notes.items())[:_MOST_NOTES]}}
-    running.event(f"{phase}: {said}; item {place}: {note}", data, level="warning")
+    running.event(f"{phase}: {message}; item {place}: {note}", data, level="warning")
 
 
 def _label(subject: Version | None) -> str:

@@ -87,8 +87,8 @@ class ReplayedEnvironment:
 def _acts_like(answer: Answer, expert: ChatMessage) -> bool:
     if calls := message_calls(expert):
         return same_calls(answer.tool_calls, calls)
-    said = _action(answer.content or "")
-    return bool(said) and not answer.tool_calls and said == _action(message_text(expert))
+    acted = _action(answer.content or "")
+    return bool(acted) and not answer.tool_calls and acted == _action(message_text(expert))
 
 
 def _action(text: str) -> str:
