@@ -25,7 +25,7 @@ def chat(
         int | None, typer.Option(min=1, help="Longest answer; the service's default if not given.")
     ] = None,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always takes the likeliest token.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes a sampled answer repeatable; in bfloat16 mostly.")] = None,
     session: Annotated[str | None, typer.Option(help="Its requests get one version of the adapter's route.")] = None,
     as_json: JsonOption = False,
 ) -> None:

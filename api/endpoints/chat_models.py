@@ -35,7 +35,15 @@ class ChatIn(BaseModel):
         float, Field(gt=0, le=10, description="1 is off. Not OpenAI's: send it in `extra_body`.")
     ] = 1.0
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    seed: Annotated[
+        int | None,
+        Field(
+            ge=-(2**63),
+            lt=2**63,
+            description="Seed of what is drawn. The same request repeats its answer if the base runs in float32; in "
+            "bfloat16 an answer may turn where two tokens are nearly equal, with the requests beside it.",
+        ),
+    ] = None
     n: Annotated[int | None, Field(ge=1, le=8, description="Answers. The one at index i takes seed + i.")] = None
     logprobs: bool | None = None
     top_logprobs: Literal[0] | None = None

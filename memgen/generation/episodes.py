@@ -92,7 +92,7 @@ def play(
 
     Args:
         sampling_of: the sampling of (index in `items`, turn number from 0). With a seed of its own for each pair,
-            episodes repeat whatever the batches.
+            episodes repeat whatever the batches in float32, and in bfloat16 with the same batches.
         leave_one_out: keep from the weaver what its experience knows of an item's very question
             (`memgen.experience.recall`).
 

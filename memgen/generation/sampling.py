@@ -1,7 +1,10 @@
 """From logits to the next token, and from a trigger's logits to its decision.
 
-Pure functions. Each row draws from a generator of its own, one number a token, so its answer does not depend on the
-batch around it. Order of work, as in `transformers`: repetition penalty, temperature, top-k, top-p.
+Pure functions. Each row draws from a generator of its own, one number a token, so what is drawn does not depend on the
+batch around it. What it is drawn from does, a little, in bfloat16: logits are rounded otherwise in other company, or
+behind a prompt that was read before, and where two tokens are nearly equal the answer may turn, greedy ones too.
+
+Order of work, as in `transformers`: repetition penalty, temperature, top-k, top-p.
 """
 
 import math
@@ -31,7 +34,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """Texts that end the answer; they are not part of it."""
     seed: int | None = None
-    """Seed of all draws; None draws anew each time."""
+    """Seed of all draws; None draws anew each time. With a seed, as with temperature 0, an answer repeats in float32,
+    and in bfloat16 if its batch and what is known of its prompt are the same."""
     _: KW_ONLY
     top_k: int = 0
     """0 is off."""

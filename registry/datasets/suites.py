@@ -12,6 +12,10 @@ from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 MAX_ITEMS = 500
 """Most items of one suite. Items are taken in the order of their hashes, so a growing task keeps most of its items."""
 
+JUDGED_BY = "budgets by item, calls and silence judged"
+"""How items are judged, a part of every suite's hash. Change it with whatever changes the scores of the same answers:
+what was scored before is then not compared with what is scored after, but scored again on a new suite."""
+
 
 def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) -> Suite | None:
     """The suite of the task's held-out trajectories as they are now; None if there is none.
@@ -33,7 +37,7 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     ).all()
     if not rows:
         return None
-    listed = "\n".join(row.content_hash for row in rows)
+    listed = "\n".join([JUDGED_BY, *(row.content_hash for row in rows)])
     while True:
         content_hash = hashlib.sha256(listed.encode()).hexdigest()
         known = session.scalars(

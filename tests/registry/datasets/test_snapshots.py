@@ -1,12 +1,13 @@
 """Datasets and suites: what enters, what never does, and that the same rows give the same snapshot."""
 
 import json
+import uuid
 
 import pytest
 from sqlalchemy.orm import Session
 
 from registry.database import transaction
-from registry.datasets import snapshots
+from registry.datasets import snapshots, suites
 from registry.datasets.snapshots import Snapshot
 from registry.datasets.suites import freeze_suite, suite_trajectories
 from registry.errors import EmptyDataset
@@ -180,3 +181,19 @@ def test_a_task_smaller_than_its_part_is_replayed_again_and_again(rows: Rows) ->
     assert buffer["pool"] == buffer["items"] == len(set(replayed)) < len(replayed)
     counts = [replayed.count(item) for item in set(replayed)]
     assert max(counts) - min(counts) <= 1
+
+
+def test_a_suite_judged_by_other_rules_is_another_suite(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores are not compared with those of the rules before."""
+    rows.task("a")
+
+    def frozen() -> tuple[int, list[uuid.UUID]]:
+        with transaction(rows.services.sessions) as session:
+            suite = freeze_suite(session, get_task(session, rows.project_id, "a"))
+            assert suite is not None
+            return suite.number, [row.id for row in suite_trajectories(session, suite.id)]
+
+    before = frozen()
+    assert frozen() == before
+    monkeypatch.setattr(suites, "JUDGED_BY", "other rules")
+    assert frozen() == (before[0] + 1, before[1])
