@@ -175,8 +175,8 @@ def _score(
 
 def _choices(model: Model, subject: Version | None, items: Sequence[ReadItem]) -> list[Choice]:
     """The memory that answers each item; none for an item that nobody is asked."""
-    asked = [place for place, item in enumerate(items) if not item.trouble]
-    chosen = dict(zip(asked, model.choices(subject, [items[place].prompt_ids for place in asked]), strict=True))
+    readable = [place for place, item in enumerate(items) if not item.trouble]
+    chosen = dict(zip(readable, model.choices(subject, [items[place].prompt_ids for place in readable]), strict=True))
     return [chosen.get(place) or Choice(None) for place in range(len(items))]
 
 

@@ -176,16 +176,16 @@ def _form(plain: BaseProfile) -> TemplateForm:
 
 def _with_tools(plain: BaseProfile, form: TemplateForm) -> TemplateForm:
     listing = replace(plain, form=replace(form, tools=True, tags_are_text=False))
-    asked = [*_talk(("system", _SYSTEM), ("user", _USER))]
+    prompt = [*_talk(("system", _SYSTEM), ("user", _USER))]
     names = ("sentineltool", "Sentineldescription", "sentinelkey", "Sentinelhint", _SYSTEM, _USER)
-    if not _shows(listing, asked, names, [_TOOL]) or not _shows(listing, asked[1:], names[:4], [_TOOL]):
+    if not _shows(listing, prompt, names, [_TOOL]) or not _shows(listing, prompt[1:], names[:4], [_TOOL]):
         return form
     for as_text in (False, True):
         native = replace(listing.form, calls=True, arguments_as_text=as_text)
         if _writes_calls(replace(plain, form=native)):
             return native
     # Calls are spelled: the template's own list of tools is right if it asks for calls in just that form.
-    asks_so = re.search(r"<tool_call>\s*{\s*\"name\"", listing.prompt_text(asked, [_TOOL]))
+    asks_so = re.search(r"<tool_call>\s*{\s*\"name\"", listing.prompt_text(prompt, [_TOOL]))
     return listing.form if asks_so and not form.tags_are_text else form
 
 
@@ -209,8 +209,8 @@ def _reads_back(profile: BaseProfile, *, content: str | None, calls: int) -> boo
     """Whether a turn, as it is trained, is read as what it was once the model says it."""
     turn = _turn(content, calls)
     ids = profile.answer_ids(turn)
-    said = ids[:-1] if ids and ids[-1] in profile.stop_token_ids else ids
-    text = str(profile.tokenizer.decode(list(said), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    answered = ids[:-1] if ids and ids[-1] in profile.stop_token_ids else ids
+    text = str(profile.tokenizer.decode(list(answered), skip_special_tokens=True, clean_up_tokenization_spaces=False))
     answer = parse_answer(text)
     expected = [{"name": "sentineltool", "arguments": arguments} for arguments in _ARGUMENTS[:calls]]
     return (answer.content or "") == (content or "") and list(answer.tool_calls) == expected

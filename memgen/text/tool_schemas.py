@@ -98,9 +98,9 @@ def _plain_schema(schema: Any, depth: int) -> Any:
 def _with_required(schema: dict[str, Any]) -> dict[str, Any]:
     """The names of required properties that are there, those too whose own schema says so."""
     properties = schema["properties"]
-    said = [name for name, value in properties.items() if isinstance(value, dict) and value.get("required") is True]
+    own = [name for name, value in properties.items() if isinstance(value, dict) and value.get("required") is True]
     listed = schema.get("required")
-    names = dict.fromkeys([*(listed if isinstance(listed, list) else []), *said])
+    names = dict.fromkeys([*(listed if isinstance(listed, list) else []), *own])
     flagged = {
         name: {key: value for key, value in each.items() if key != "required"}
         if isinstance(each, dict) and isinstance(each.get("required"), bool)
