@@ -129,6 +129,15 @@ def claim(session: Session, job_id: uuid.UUID, worker: str, lease_seconds: int) 
         The number of the attempt; None if the job has ended or another worker has it.
     """
     takeable = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_until < func.now()))
+    cancelled = session.scalar(
+        update(Job)
+        .where(Job.id == job_id, takeable, Job.cancel_requested)
+        .values(state="cancelled", lease_until=None, finished_at=func.now())
+        .returning(Job.id)
+    )
+    if cancelled is not None:
+        add_event(session, job_id, "info", "cancelled: it was to stop when it went back to the queue")
+        return None
     return session.scalar(
         update(Job)
         .where(Job.id == job_id, takeable)
@@ -192,17 +201,23 @@ def release(session: Session, job_id: uuid.UUID, attempt: int, why: str) -> None
         add_event(session, job_id, "warning", f"returned to the queue: {why}")
 
 
+def lock_job(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -> Job:
+    """The job as it is now, and stays until the transaction ends. Raises JobNotFound."""
+    query = select(Job).where(Job.id == job_id, Job.project_id == project_id).with_for_update()
+    # Read again behind the lock: the session may know the job as queued while a worker has begun it.
+    job = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    if job is None:
+        raise JobNotFound(f"no job {job_id} in this project; `memgen jobs` lists them")
+    return job
+
+
 def request_cancel(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -> Job:
     """Cancel a queued job at once; ask a running one to stop.
 
     Raises:
         JobStateConflict: the job has ended.
     """
-    query = select(Job).where(Job.id == job_id, Job.project_id == project_id).with_for_update()
-    # Read again behind the lock: the session may know the job as queued while a worker has begun it.
-    job = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-    if job is None:
-        raise JobNotFound(f"no job {job_id} in this project; `memgen jobs` lists them")
+    job = lock_job(session, project_id, job_id)
     if job.state not in LIVE:
         raise JobStateConflict(f"job {job_id} is {job.state}; only a queued or running job can be cancelled")
     job.cancel_requested = True
@@ -226,7 +241,11 @@ def reap(session: Session, *, max_attempts: int, redeliver_after_seconds: float)
         select(Job).where(Job.state == "running", Job.lease_until < func.now()).with_for_update(skip_locked=True)
     )
     for job in expired:
-        if job.attempt >= max_attempts:
+        if job.cancel_requested:
+            job.state, job.lease_until = "cancelled", None
+            job.finished_at = session.scalar(select(func.now()))
+            add_event(session, job.id, "info", f"cancelled: {job.worker}, which was to stop it, is gone")
+        elif job.attempt >= max_attempts:
             job.state, job.lease_until = "failed", None
             job.error = (
                 f"its worker stopped without a word {job.attempt} times (the last was {job.worker}); see that worker's "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from memgen.errors import Cancelled
 from memgen.evaluation.accuracy import ReadItem, SuiteScore, item_of, read_items, score_items
 from memgen.evaluation.grading import ItemScore
 from memgen.routing.loaded import Choice
@@ -108,6 +109,9 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Su
         if known is not None:
             return Judgement(known.passed, scores.by_subject)
         adapter = get_adapter(session, job.project_id, version.adapter.name, lock=True)
+        session.refresh(job)  # a deletion may have cancelled it under the lock: nothing follows from the version then
+        if job.cancel_requested:
+            raise Cancelled(f"job {job.id} was cancelled")
         baseline = baseline_of(session, adapter)
         if baseline.version_id != scored.version_id:
             return None

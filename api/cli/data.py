@@ -140,6 +140,8 @@ def _print_affected(affected: JsonObject) -> None:
     print_table(("", "", ""), rows)
     for moved in affected.get("moved", ()):
         print_line(f"{moved['alias']}: version {moved['from']} to {moved['to']}.")
+    for other in affected.get("retrained_by", ()):
+        print_line(f"The retraining of deletion {other}, still under way, leaves this data out too.")
     for alias in affected.get("stranded", ()):
         print_line(f"{alias} has no unaffected version to go to: it is refused until one is promoted.", style="yellow")
 

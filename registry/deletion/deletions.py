@@ -23,9 +23,9 @@ from sqlalchemy.orm import Session
 from registry import jobs
 from registry.database import one_of
 from registry.deletion.erasure import blank_missing_answers, may_erase
-from registry.deletion.retraining import start_retrainings, stop_chain
+from registry.deletion.retraining import plan_retrainings, start_retrainings, stop_chain, stop_superseded
 from registry.deletion.scope import Affected, DeletionSubject, find_affected, lock_subject
-from registry.errors import DeletionChanged, DeletionNotFound, JobStateConflict, PolicyKeepsWords
+from registry.errors import DeletionChanged, DeletionNotFound, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
 from registry.job_requests import AnyTraining, TrainTrigger
 from registry.models import (
@@ -43,7 +43,7 @@ from registry.serving.aliases import history, list_aliases, promote, roll_back
 from registry.serving.routes import end_live_route, live_route
 from registry.trajectories.records import lock_trajectories
 from registry.versions.ancestry import ancestors_and_self
-from registry.versions.records import get_version, list_versions
+from registry.versions.records import get_version, list_versions, version_of_job
 from registry.versions.state import why_not_parent, why_not_servable, withdraw
 
 DeletionPolicy = Literal["keep", "retrain", "withdraw"]
@@ -95,14 +95,20 @@ def delete_data(
     evidence = {"deletion": str(deletion.id)}
     if policy == "withdraw":
         described |= _withdraw(session, affected, evidence, actor=actor, reason=reason)
+    if policy == "retrain":
+        stop_superseded(session, deletion, affected.versions)
     restarted = {job.id: new for job in affected.jobs if (new := _restart(session, job, affected, policy)) is not None}
     deletion.policy, deletion.actor, deletion.reason = policy, actor, reason
     deletion.trajectories = [{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories]
-    deletion.affected = described | {"restarted": {str(old): str(new) for old, new in restarted.items()}}
+    plan = plan_retrainings(session, affected.versions if policy == "retrain" else (), restarted)
+    deletion.affected = described | {
+        "restarted": {str(old): str(new) for old, new in restarted.items()},
+        "retrained_by": [str(other) for other in plan.covered_by],
+    }
     session.add(deletion)
     session.flush()
     _plan_erasure(session, deletion, affected, watched)
-    retrained = start_retrainings(session, deletion, affected.versions) if policy == "retrain" else []
+    retrained = start_retrainings(session, deletion, plan)
     return Deleted(deletion, (*restarted.values(), *retrained))
 
 
@@ -214,15 +220,17 @@ def _move(session: Session, adapter: Adapter, alias: str, target: Version, *, ac
 def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPolicy) -> uuid.UUID | None:
     """Cancel a training on the data and queue the same one without it, whatever the policy: it has served nobody.
 
-    None if there is nothing to begin anew: it has just ended, or may not go on from its parent.
+    None if there is nothing to begin anew: its work is done, it is to stop already, it will not read the data, or it
+    may not go on from its parent.
     """
-    try:
-        jobs.request_cancel(session, job.project_id, job.id)
-    except JobStateConflict:
+    if _is_done_or_stopping(session, job):
         return None
-    request = jobs.training_of(job)
+    before = request = jobs.training_of(job)
     if request is not None and policy != "keep" and job.adapter_id is not None:
         request = request.changed(parent=_unaffected(session, affected, job.adapter_id, request.parent))
+    if request is not None and request == before and job.dataset_id not in {each.id for each, _ in affected.datasets}:
+        return None  # it has not chosen its data yet, and goes on from the same version as it would anew
+    jobs.request_cancel(session, job.project_id, job.id)
     refusal = _refusal(session, job, request)
     if request is None or refusal is not None:
         jobs.add_event(session, job.id, "warning", f"its data was deleted; it does not begin anew: {refusal}")
@@ -232,6 +240,16 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
     jobs.add_event(session, job.id, "warning", f"its data was deleted; job {replacement.id} begins anew without it")
     jobs.add_event(session, replacement.id, "info", f"replaces job {job.id}, whose data was deleted")
     return replacement.id
+
+
+def _is_done_or_stopping(session: Session, job: Job) -> bool:
+    """Whether a job needs no other in its place: it has ended, was cancelled, by a person or by a deletion that has
+    put another in its place, or has made a version that is judged, with which the policy deals."""
+    job = jobs.lock_job(session, job.project_id, job.id)
+    if job.state not in jobs.LIVE or job.cancel_requested:
+        return True
+    version = version_of_job(session, job.id)
+    return version is not None and gate_of(session, version) is not None
 
 
 def _refusal(session: Session, job: Job, request: AnyTraining | None) -> str | None:

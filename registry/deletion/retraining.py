@@ -5,12 +5,16 @@ the version that it replaces learned, with that version's own settings, and goes
 before. The lineage of a new version names the version that it replaces. The gate judges it like any other; where it
 forgot and a retry follows, the step is the retry's from then on (`registry.jobs.replace_job`).
 
+Several deletions in a row do not train the same version anew several times: a chain that has not chosen its data yet,
+or begins anew itself, is the later deletion's too. One that has gone on from the data is stopped for a new one.
+
 A chain stops, and records why, when one of its jobs does not succeed, or when the version that the next step would go
 on from was withdrawn or purged in the meantime.
 """
 
 import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, joinedload
@@ -28,12 +32,39 @@ Chain = tuple[uuid.UUID, int]
 """(deletion, number of the chain)"""
 
 
-def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[Version]) -> list[uuid.UUID]:
-    """Plan the chains and create the first job of each. Returns the jobs to enqueue after the commit."""
-    affected_ids = {version.id for version in affected}
+@dataclass(frozen=True)
+class RetrainingPlan:
+    affected_ids: frozenset[uuid.UUID]
+    chains: tuple[tuple[Version, ...], ...]
+    """The versions that each chain replaces, in order."""
+    covered_by: tuple[uuid.UUID, ...] = ()
+    """Deletions whose chains, still under way, replace the others without the data of this deletion too."""
+
+
+def plan_retrainings(
+    session: Session, affected: Sequence[Version], begun_anew: Collection[uuid.UUID]
+) -> RetrainingPlan:
+    """The chains that are needed. Versions of the jobs `begun_anew`, which nothing has judged yet, need none."""
+    affected_ids = frozenset(version.id for version in affected)
+    under_way = [steps for steps in _under_way(session, affected) if _serves(session, steps, affected_ids)]
+    chains, covered_by = [], []
+    left = [version for version in affected if version.job_id not in begun_anew]
+    for versions in _chains(session, left, affected_ids):
+        wanted = [version.id for version in versions]
+        same = [steps for steps in under_way if [step.replaces_id for step in steps][-len(wanted) :] == wanted]
+        if same:
+            covered_by.append(same[0][0].deletion_id)
+        else:
+            chains.append(tuple(versions))
+    return RetrainingPlan(affected_ids, tuple(chains), tuple(dict.fromkeys(covered_by)))
+
+
+def start_retrainings(session: Session, deletion: Deletion, plan: RetrainingPlan) -> list[uuid.UUID]:
+    """Create the steps of the chains, and the first job of each. Returns the jobs to enqueue after the commit."""
     started = []
-    for chain, versions in enumerate(_chains(session, affected, affected_ids)):
-        clean = [ancestor for ancestor in ancestors_and_self(session, versions[0]) if ancestor.id not in affected_ids]
+    for chain, versions in enumerate(plan.chains):
+        whole = ancestors_and_self(session, versions[0])
+        clean = [ancestor for ancestor in whole if ancestor.id not in plan.affected_ids]
         steps = [
             Retraining(
                 deletion_id=deletion.id,
@@ -51,6 +82,56 @@ def start_retrainings(session: Session, deletion: Deletion, affected: Sequence[V
         session.flush()
         started += _start(session, steps[0], clean[-1] if clean else None)
     return started
+
+
+def stop_superseded(session: Session, deletion: Deletion, affected: Sequence[Version]) -> None:
+    """Stop the chains under way that have learned what is deleted now, so that others begin in their place."""
+    affected_ids = {version.id for version in affected}
+    for steps in _under_way(session, affected):
+        if _serves(session, steps, affected_ids):
+            continue
+        why = f"deletion {deletion.id} trains the same versions anew, without its data too"
+        for step in steps:
+            if step.job is None:
+                step.stopped = why
+            elif step.job.state in jobs.LIVE and not step.job.cancel_requested:
+                jobs.request_cancel(session, step.job.project_id, step.job.id)
+                jobs.add_event(session, step.job.id, "warning", why)
+                step.stopped = why
+    session.flush()
+
+
+def _under_way(session: Session, affected: Sequence[Version]) -> list[list[Retraining]]:
+    """The steps of each chain that is not done, and ends with one of the versions."""
+    ids = [version.id for version in affected]
+    named = select(Retraining.deletion_id, Retraining.chain).where(Retraining.replaces_id.in_(ids)).distinct()
+    found = []
+    for deletion_id, chain in session.execute(named):
+        mine = Retraining.deletion_id == deletion_id, Retraining.chain == chain
+        query = select(Retraining).where(*mine).order_by(Retraining.step).execution_options(populate_existing=True)
+        steps = list(session.scalars(query.options(joinedload(Retraining.job))))
+        last = steps[-1]
+        ended = last.stopped is not None or (last.job is not None and last.job.state not in jobs.LIVE)
+        if last.replaces_id in ids and not ended and all(why_stopped(step) is None for step in steps):
+            found.append(steps)
+    return found
+
+
+def _serves(session: Session, steps: Sequence[Retraining], affected_ids: Collection[uuid.UUID]) -> bool:
+    """Whether a chain will end without the data, given that its live jobs begin anew where they must.
+
+    It will not where a step has made a version of the data already, where its first ancestor learned it, or where
+    somebody has cancelled its job.
+    """
+    if steps[0].parent_id in affected_ids:
+        return False
+    for step in steps:
+        if step.job is None:
+            continue
+        made = version_of_job(session, step.job.id)
+        if step.job.cancel_requested or (made is not None and made.id in affected_ids):
+            return False
+    return True
 
 
 def chains_to_advance(session: Session) -> list[Chain]:
@@ -119,7 +200,7 @@ def _waits() -> tuple[ColumnElement[bool], ...]:
     return Retraining.job_id.is_(None), Retraining.stopped.is_(None)
 
 
-def _chains(session: Session, affected: Sequence[Version], affected_ids: set[uuid.UUID]) -> list[list[Version]]:
+def _chains(session: Session, affected: Sequence[Version], affected_ids: Collection[uuid.UUID]) -> list[list[Version]]:
     """Affected ancestors, in order, of each version that serves; of an adapter that serves none, of its newest."""
     serving = serving_of(session, affected_ids)
     ends = [version for version in affected if serving[version.id].aliases or serving[version.id].routes]

@@ -56,7 +56,7 @@ class Affected:
     datasets: tuple[tuple[Dataset, int], ...]
     """Each dataset with the number of its places that hold the data."""
     jobs: tuple[Job, ...]
-    """Live jobs that read one of the datasets, or go on from a version that did."""
+    """Live jobs that read one of the datasets, or go on from a version that did; not those that are to stop already."""
     versions: tuple[Version, ...]
     serving: dict[uuid.UUID, ServingSummary]
 
@@ -171,7 +171,7 @@ def _suites(session: Session, trajectory_ids: list[uuid.UUID]) -> tuple[tuple[st
 def _live_jobs(
     session: Session, project_id: uuid.UUID, dataset_ids: list[uuid.UUID], versions: list[Version]
 ) -> tuple[Job, ...]:
-    """Trainings under way on the data, or from a version that learned it."""
+    """Trainings under way on the data, or from a version that learned it, but for those that are to stop already."""
     numbers: dict[uuid.UUID, set[int]] = {}
     for version in versions:
         numbers.setdefault(version.adapter_id, set()).add(version.number)
@@ -180,6 +180,7 @@ def _live_jobs(
         .where(
             Job.project_id == project_id,
             Job.state.in_(LIVE),
+            Job.cancel_requested.is_(False),
             Job.kind.in_(TRAININGS),
             or_(Job.dataset_id.in_(dataset_ids), Job.adapter_id.in_(numbers)),
         )

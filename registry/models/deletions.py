@@ -38,8 +38,9 @@ class Deletion(Base):
     trajectories: Mapped[list[Any]]
     """`{"id", "content_hash"}` of each trajectory."""
     affected: Mapped[JsonObject]
-    """The dry run's list, with the jobs that replace cancelled ones (`restarted`) and what a withdrawal moved. The rows
-    of `Retraining` say which jobs train versions anew, and how far they are."""
+    """The dry run's list, with the jobs that replace cancelled ones (`restarted`), what a withdrawal moved, and earlier
+    deletions whose retrainings do the work of this one's (`retrained_by`). The rows of `Retraining` say which jobs
+    train versions anew, and how far they are."""
     created_at: Mapped[datetime] = created_at_column()
 
 
