@@ -216,12 +216,15 @@ class TrainTrigger(StoredJson):
 
 @dataclass(frozen=True)
 class Evaluate(StoredJson):
-    """Score a version on the suites of what it has learned."""
+    """Score a version on the suites of what it has learned, and let the gate judge it if that is asked for."""
 
     kind: ClassVar[JobKind] = JobKind.EVALUATE
+    OPTIONAL = frozenset({"judge"})
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"version": _number}
 
     version: int
+    judge: bool = False
+    """Whether the gate, which has not run because the version's own job failed, judges it as that job would have."""
 
     @property
     def version_needed(self) -> int | None:

@@ -5,20 +5,22 @@ The gate's row records what was found; a decision on it is a row of its own, mad
 
 from collections.abc import Sequence
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.datasets.manifest import manifest_of
-from registry.errors import NothingToDecide, RouteRunning
-from registry.gates.baseline import baseline_of
+from registry.errors import JobStateConflict, NothingToDecide, RouteRunning, UnreadableRow
+from registry.gates.baseline import baseline_of, is_imported
 from registry.gates.gate import Comparison, forgot
 from registry.gates.verdict import gate_of, verdict
-from registry.job_requests import AnyTraining, CheckImport, TrainWeaver
+from registry.job_requests import AnyTraining, CheckImport, Evaluate, TrainWeaver
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
 from registry.names import CHAMPION
 from registry.serving.aliases import promote
 from registry.serving.canaries import start_by_policy
 from registry.serving.routes import live_route
+from registry.versions.state import check_servable
 
 
 def follow_up(session: Session, adapter: Adapter, version: Version, gate: Gate, job: Job) -> str:
@@ -60,6 +62,38 @@ def retry_of(
     if share <= manifest_of(version.dataset).replay_share:
         return None
     return jobs.replace_job(session, job, request.changed(retry_of=version.number, replay_share=share))
+
+
+def run_gate(session: Session, adapter: Adapter, version: Version) -> Job:
+    """Create the job that judges a version whose own job failed before its gate had run.
+
+    Args:
+        adapter: its row is locked by the caller.
+
+    Raises:
+        NothingToDecide: the gate has judged it.
+        JobStateConflict: a job that is to judge it has not ended.
+        VersionNotServable: it was archived or withdrawn, or its bytes are gone.
+    """
+    name = f"{adapter.name}@{version.number}"
+    if gate_of(session, version) is not None:
+        raise NothingToDecide(f"the gate of {name} has run; its verdict never changes. `memgen gate show` has it")
+    check_servable(session, version)
+    candidates = session.scalars(select(Job).where(Job.adapter_id == adapter.id, Job.state.in_(jobs.LIVE)))
+    judging = next((job for job in candidates if job.id == version.job_id or _judges(job, version)), None)
+    if judging is not None:
+        raise JobStateConflict(f"job {judging.id} is to judge {name} and has not ended; wait for it, or cancel it")
+    request = CheckImport(version.number) if is_imported(session, version) else Evaluate(version.number, judge=True)
+    return jobs.create_job(session, version.adapter.project_id, request, adapter)
+
+
+def _judges(job: Job, version: Version) -> bool:
+    try:
+        request = jobs.request_of(job)
+    except UnreadableRow:
+        return False
+    asked = isinstance(request, CheckImport) or (isinstance(request, Evaluate) and request.judge)
+    return asked and request.version_needed == version.number
 
 
 def decide(

@@ -66,7 +66,7 @@ def make_handlers(model: "Model") -> Mapping[JobKind, Handler]:
     return {
         JobKind.TRAIN_WEAVER: partial(train_weaver.run, model=model, send=_send),
         JobKind.TRAIN_TRIGGER: partial(train_trigger.run, model=model),
-        JobKind.EVALUATE: partial(evaluate.run, model=model),
+        JobKind.EVALUATE: partial(evaluate.run, model=model, send=_send),
         JobKind.CHECK_IMPORT: partial(check_import.run, model=model),
     }
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, NoResultFound, OperationalError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from memgen.errors import Cancelled, MemgenError
 from registry import jobs
@@ -23,6 +24,9 @@ Handler = Callable[["Running"], dict[str, Any]]
 
 _PROGRESS_SECONDS = 1.0
 _EVENT_SECONDS = 10.0
+_PASSING = (OperationalError, InterfaceError, IntegrityError, NoResultFound, StaleDataError, ObjectDeletedError)
+"""What the database raises when it is away, when two transactions were in each other's way, and when a row is gone or
+has come that was not so a moment ago, for example by a deletion: the next attempt finds things as they are then."""
 
 
 @dataclass
@@ -93,23 +97,27 @@ def _work(running: Running, handler: Handler) -> None:
     except Cancelled:
         log.info("job cancelled")
         _end(running, "cancelled")
-    except (Unavailable, OperationalError) as error:
-        log.warning("job interrupted by a server", error=str(error))
+    except (Unavailable, *_PASSING) as error:
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        log.warning("job interrupted", error=str(error))
         if running.attempt >= running.services.settings.job_max_attempts:
-            _end(running, "failed", error=str(error))
+            _end(running, "failed", error=f"{reason}; tried {running.attempt} times")
         else:
             with transaction(running.services.sessions) as session:
-                jobs.release(session, running.job_id, running.attempt, str(error))
+                jobs.release(session, running.job_id, running.attempt, reason)
     except (RegistryError, MemgenError) as error:
         log.warning("job failed", error=str(error))
         _end(running, "failed", error=str(error))
     except Exception as error:
         log.exception("job failed unexpectedly")
-        # The first line only: the rest can be a query with its parameters, and is in the log.
-        first_line = str(error).partition("\n")[0]
-        _end(running, "failed", error=f"unexpected {type(error).__name__}: {first_line}; see the worker's log")
+        _end(running, "failed", error=f"unexpected {type(error).__name__}: {_first_line(error)}; see the worker's log")
     else:
         _end(running, "succeeded", result=result)
+
+
+def _first_line(error: Exception) -> str:
+    """What is shown of an error: the rest can be a query with its parameters, and is in the log."""
+    return str(error).partition("\n")[0]
 
 
 def _end(running: Running, state: str, *, result: dict[str, Any] | None = None, error: str | None = None) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from memgen.errors import Cancelled
 from memgen.evaluation.accuracy import ReadItem, SuiteScore, item_of, read_items, score_items
 from memgen.evaluation.grading import ItemScore
@@ -17,7 +19,7 @@ from registry.gates import evaluations
 from registry.gates import gate as gates
 from registry.gates.baseline import Baseline, baseline_of, not_judged, tasks_to_judge
 from registry.gates.verdict import gate_of
-from registry.job_requests import TrainWeaver
+from registry.job_requests import JobKind, TrainWeaver
 from registry.models import Adapter, Job, Task, Version
 from registry.promotion import follow_up, retry_of
 from workers.model import Model
@@ -127,14 +129,20 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Su
             flags=version.report["flags"],
             remarks=not_judged(session, version, baseline, scores.suites),
         )
-        outcome = follow_up(session, adapter, version, gate, job)
-        retry = retry_of(session, adapter, version, job, comparisons)
+        asked = _asked_by(session, job, version)
+        outcome = follow_up(session, adapter, version, gate, asked)
+        retry = retry_of(session, adapter, version, asked, comparisons)
         if retry is not None:
             share = jobs.request_as(retry, TrainWeaver).replay_share
             outcome += f"; job {retry.id} trains once more with a replay share of {share:g}"
         data = {"version": version.number, "reasons": gate.reasons, "retry": str(retry.id) if retry else None}
         jobs.add_event(session, job.id, "info", outcome, data)
         return Judgement(gate.passed, scores.by_subject, retry.id if retry else None)
+
+
+def _asked_by(session: Session, job: Job, version: Version) -> Job:
+    """The job whose request says what follows from a verdict: the training, where it failed and another job judges."""
+    return session.get_one(Job, version.job_id) if job.kind == JobKind.EVALUATE else job
 
 
 def _score(

@@ -39,6 +39,19 @@ def show(
         print_note(f"Next: memgen gate approve {adapter} {version}, or memgen gate reject {adapter} {version}")
 
 
+@app.command(epilog="Example: `memgen gate run support-bot 7`")
+def run(
+    context: typer.Context, adapter: AdapterArgument, version: VersionArgument, as_json: JsonOption = False
+) -> None:
+    """Let the gate judge a version whose own job failed before its gate had run."""
+    with connect(context) as client:
+        job = client.gates.run(adapter, version)
+    if as_json:
+        print_json(job)
+    else:
+        print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
+
+
 @app.command(epilog="Example: `memgen gate items support-bot 7 --task refunds --flipped worse`")
 def items(
     context: typer.Context,

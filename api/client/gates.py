@@ -10,6 +10,10 @@ class Gates(Noun):
         """The verdict, its reasons, and the evidence on every task."""
         return self._connection.send("GET", f"{version_path(adapter, version)}/gate")
 
+    def run(self, adapter: str, version: int) -> JsonObject:
+        """Queue a job that judges a version whose own job failed before its gate had run."""
+        return self._connection.send("POST", f"{version_path(adapter, version)}/gate")
+
     def items(
         self,
         adapter: str,

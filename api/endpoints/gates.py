@@ -3,18 +3,19 @@
 import uuid
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from api.http.deps import Promoter, Reader, ServicesDep
+from api.endpoints.jobs import send_job
+from api.http.deps import Promoter, Reader, ServicesDep, Trainer
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
-from api.http.schemas import AliasMoveOut, GateDecisionOut, GateOut, Strict
+from api.http.schemas import AliasMoveOut, GateDecisionOut, GateOut, JobOut, Strict
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.gates.audit import ComparedItem, Flip, compared_items, flipped_only, recorded_gate, suite_numbers
 from registry.gates.verdict import verdict
 from registry.keys import Principal
-from registry.promotion import decide
+from registry.promotion import decide, run_gate
 from registry.versions.records import get_version
 from registry.wiring import Services
 
@@ -82,6 +83,16 @@ def show(name: str, number: int, services: ServicesDep, caller: Reader) -> GateA
             verdict=verdict(gate),
             suites=suite_numbers(session, gate),
         )
+
+
+@router.post("", status_code=202)
+def run(name: str, number: int, request: Request, services: ServicesDep, caller: Trainer) -> JobOut:
+    """Queue a job that judges a version whose own job failed before its gate had run. What follows from the verdict is
+    what would have followed then. 409 if the gate has run, or a job that is to judge it has not ended."""
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, caller.project_id, name, lock=True)
+        out = JobOut.of(run_gate(session, adapter, get_version(session, adapter, number)))
+    return out.model_copy(update={"waits_for_broker": not send_job(request, services, out.id)})
 
 
 @router.get("/items")

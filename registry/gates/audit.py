@@ -43,7 +43,8 @@ def recorded_gate(session: Session, version: Version) -> Gate:
     gate = gate_of(session, version)
     if gate is None:
         raise GateNotFound(
-            f"the gate of {version.adapter.name}@{version.number} has not run yet; its job's events say how far it is"
+            f"the gate of {version.adapter.name}@{version.number} has not run yet; its job's events say how far it is. "
+            f"If that job has failed, `memgen gate run {version.adapter.name} {version.number}` has it judged"
         )
     return gate
 

@@ -15,8 +15,9 @@ from registry.database import transaction
 from registry.datasets.suites import freeze_suite
 from registry.gates.evaluations import record_evaluation, subject_of
 from registry.gates.gate import GateTerms, judge, record_gate
-from registry.models import Version
+from registry.models import Job, Version
 from registry.serving.aliases import promote
+from registry.tasks import get_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
 from registry.versions.records import get_version
 from registry.wiring import Services
@@ -83,6 +84,23 @@ def test_a_verdict_is_audited_item_by_item(bot: None) -> None:
     assert (places, rest["next_cursor"]) == (list(range(items)), None)
     assert "(404 task_not_found)" in fail("gate", "items", NAME, "7", "--task", "other")
     assert succeed("gate", "items", NAME, "1", "--task", "refunds", "--json").document["data"] == []
+
+
+def test_a_gate_that_never_ran_is_run_on_request(bot: None, services: Services, project_id: uuid.UUID) -> None:
+    with transaction(services.sessions) as session:
+        version = make_version(
+            session, get_adapter(session, project_id, NAME), get_task(session, project_id, "refunds")
+        )
+        number, job_id = str(version.number), version.job_id
+    assert f"`memgen gate run {NAME} {number}` has it judged" in " ".join(fail("gate", "show", NAME, number).split())
+    assert "(409 job_state_conflict)" in fail("gate", "run", NAME, number)
+    with transaction(services.sessions) as session:
+        session.get_one(Job, job_id).state = "failed"
+    assert "is queued" in succeed("gate", "run", NAME, number).out
+    assert "(409 job_state_conflict)" in fail("gate", "run", NAME, number)
+    assert "(409 nothing_to_decide)" in fail("gate", "run", NAME, "7")
+    [queued] = [job for job in succeed("jobs", "list", "--json").document["data"] if job["kind"] == "evaluate"]
+    assert queued["params"] == {"version": int(number), "judge": True}
 
 
 def test_approval_and_rejection(bot: None, services: Services, project_id: uuid.UUID) -> None:
