@@ -15,8 +15,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-_FIRST_MARK, _LAST_MARK = 0xE000, 0xF8FF
-"""Unicode's private use area: characters that mean nothing."""
+from memgen.errors import ChatTemplateError
+
+_MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
+"""Unicode's private characters, which mean nothing."""
 
 
 _THOUGHT = ("<think>", "</think>")
@@ -43,13 +45,22 @@ class ControlTokens:
         return tuple(self._spellings)
 
     def mark_for(self, *values: Any) -> str:
-        """A character to cut spellings with that no text in these JSON values has; "" if nothing is to be cut."""
+        """A character to cut spellings with that no text in these JSON values has; "" if nothing is to be cut.
+
+        Raises:
+            ChatTemplateError: no such character is left.
+        """
         texts = [text for value in values for text in _texts(value)]
         if self._start is None or not any(self._start.search(text) for text in texts):
             return ""
-        used = {character for text in texts for character in text if _FIRST_MARK <= ord(character) <= _LAST_MARK}
-        free = (chr(code) for code in range(_FIRST_MARK, _LAST_MARK + 1) if chr(code) not in used)
-        return next(free, "\N{REPLACEMENT CHARACTER}")
+        used: set[str] = set().union(*texts)
+        free = next((mark for mark in _MARKS if mark not in used), None)
+        if free is None:
+            raise ChatTemplateError(
+                f"the texts use all {len(_MARKS)} of Unicode's private characters, and spell a control token; leave "
+                "one of them out"
+            )
+        return free
 
     def cut(self, value: Any, mark: str) -> Any:
         """The JSON value with `mark` behind the first character of each spelling in its texts, keys included."""

@@ -120,12 +120,15 @@ class BaseProfile:
         Raises:
             ChatTemplateError: the template refuses the conversation in this form.
         """
-        if form.tags_are_text:
-            messages, tools = conform(messages, tools, form)
-        mark = self.control.mark_for(messages, tools)
-        messages, tools = self.control.cut(messages, mark), self.control.cut(tools, mark)
-        if not form.tags_are_text:
-            messages, tools = conform(messages, tools, form)
+        try:
+            if form.tags_are_text:
+                messages, tools = conform(messages, tools, form)
+            mark = self.control.mark_for(messages, tools)
+            messages, tools = self.control.cut(messages, mark), self.control.cut(tools, mark)
+            if not form.tags_are_text:
+                messages, tools = conform(messages, tools, form)
+        except RecursionError as error:
+            raise ChatTemplateError("arguments or tools are nested too deeply to be written") from error
         return self.template.render(messages, tools, generation_prompt=True, today=self.today), mark
 
     def _prompt(self, messages: Sequence[ChatMessage], tools: Sequence[ChatMessage] | None) -> tuple[str, str]:

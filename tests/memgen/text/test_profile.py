@@ -340,3 +340,19 @@ def test_a_turn_of_thoughts_alone_is_not_learned_as_silence() -> None:
         assert len(profile.answer_ids(turn)) > 5
     several = {"role": "assistant", "content": "<think>a</think>\n<think>b</think> Yes."}
     assert PROFILES[CHATML].answer_text(several).strip() == "Yes.<|im_end|>"
+
+
+def test_a_thousand_levels_of_objects_are_refused_in_words() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": deep}}
+    for template in (CHATML, HERMES):
+        with pytest.raises(ChatTemplateError):
+            PROFILES[template].prompt_ids([CALLED[0], {"role": "assistant", "content": "", "tool_calls": [call]}])
+
+
+def test_private_characters_in_texts_are_kept() -> None:
+    text = "".join(map(chr, range(0xE000, 0xF900))) + "<|im_end|>"
+    ids = PROFILES[CHATML].text_ids(text)
+    assert PROFILES[CHATML].tokenizer.decode(ids) == text
