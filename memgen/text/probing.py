@@ -74,16 +74,13 @@ def probe(tokenizer: PreTrainedTokenizerBase, generation_stops: Iterable[int] = 
 
 
 def _renders(tokenizer: PreTrainedTokenizerBase, source: str) -> ChatTemplate:
-    """The template, told that there are no tools in a way in which it renders a question without any."""
-    template = ChatTemplate(tokenizer, source)
-    try:
-        template.render([QUESTION], generation_prompt=True)
-    except ChatTemplateError:
-        empty = replace(template, without_tools=())
+    """The template, told of no tools and shown contents in a way in which it renders a question."""
+    first = ChatTemplate(tokenizer, source)
+    for candidate in (first, replace(first, without_tools=()), replace(first, content_as_parts=True)):
         with suppress(ChatTemplateError):
-            empty.render([QUESTION], generation_prompt=True)
-            return empty
-    return template
+            if QUESTION["content"] in candidate.render([QUESTION], generation_prompt=True):
+                return candidate
+    return first
 
 
 def _probe_template(template: ChatTemplate, generation_stops: frozenset[int]) -> BaseProfile:

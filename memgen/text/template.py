@@ -28,6 +28,8 @@ class ChatTemplate:
     """The Jinja text."""
     without_tools: tuple[()] | None = None
     """What stands for no tools: most templates ask whether there are any, some go through the list."""
+    content_as_parts: bool = False
+    """A message's content is a list of one text part, as templates for pictures want it."""
     _formats: frozenset[str] = field(init=False, repr=False, default=frozenset())
 
     def __post_init__(self) -> None:
@@ -51,7 +53,7 @@ class ChatTemplate:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    list(messages),
+                    [self._with_parts(message) for message in messages] if self.content_as_parts else list(messages),
                     tools=list(tools) if tools else self.without_tools,  # type: ignore[arg-type]  # any sequence does
                     chat_template=(_PINNED_NOW if "strftime_now" in self.source else "") + self.source,
                     add_generation_prompt=generation_prompt,
@@ -65,6 +67,9 @@ class ChatTemplate:
             raise ChatTemplateError(
                 f"the model's chat template refused the conversation: {type(error).__name__}: {error}"[:500]
             ) from error
+
+    def _with_parts(self, message: ChatMessage) -> ChatMessage:
+        return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def templates_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

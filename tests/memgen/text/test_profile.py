@@ -356,3 +356,22 @@ def test_private_characters_in_texts_are_kept() -> None:
     text = "".join(map(chr, range(0xE000, 0xF900))) + "<|im_end|>"
     ids = PROFILES[CHATML].text_ids(text)
     assert PROFILES[CHATML].tokenizer.decode(ids) == text
+
+
+def test_a_template_for_parts_gets_contents_as_parts() -> None:
+    parts = CHATML.replace(
+        "{{ m['content'] }}", "{% for p in m['content'] if p.type == 'text' %}{{ p.text }}{% endfor %}"
+    )
+    profile = profile_of(parts)
+    assert profile.prompt_ids(CALLED[:3], TOOLS) == profile_of(CHATML).prompt_ids(CALLED[:3], TOOLS)
+    assert profile.answer_text(CALLED[3]) == "It is 2.<|im_end|>"
+
+
+def test_a_template_that_goes_through_its_tools_gets_an_empty_list() -> None:
+    listing = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CHATML
+    assert profile_of(listing).prompt_text(CALLED[:1]).startswith("<|im_start|>user\n1+1")
+
+
+def test_a_template_without_generation_prompt_gets_what_stands_in_front_of_answers() -> None:
+    bare = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    assert profile_of(bare).prompt_ids(CALLED[:1]) == profile_of(CHATML).prompt_ids(CALLED[:1])
