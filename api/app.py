@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from api.endpoints import (
     adapters,
+    bases,
     chat,
     deletions,
     feedback,
@@ -42,6 +43,7 @@ ENDPOINTS = (
     tasks,
     trajectories,
     adapters,
+    bases,
     jobs,
     chat,
     routes,

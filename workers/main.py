@@ -22,7 +22,7 @@ from registry.settings import load_settings
 from registry.wiring import Services, make_services
 from workers.beat import tick_all
 from workers.queue import REAP, RUN_JOB, TICK, make_queue, send_jobs
-from workers.runner import Handler, run
+from workers.runner import Handler, Running, run
 
 if TYPE_CHECKING:
     from workers.model import Model
@@ -75,11 +75,19 @@ def _handlers() -> Mapping[JobKind, Handler]:
     """Loads torch and the base on first use: the housekeeping worker never pays for them."""
     if _Process.handlers is None:
         from memgen.backbone.loading import prepare_process
+        from memgen.errors import BaseRefused
         from workers.model import Model
 
         prepare_process(settings.torch_threads)
-        _Process.handlers = make_handlers(Model(_services()))
+        try:
+            _Process.handlers = make_handlers(Model(_services()))
+        except BaseRefused as error:  # every job fails with these words, instead of none ever ending
+            _Process.handlers = dict.fromkeys(JobKind, partial(_refuse, error))
     return _Process.handlers
+
+
+def _refuse(error: Exception, _running: Running) -> dict[str, Any]:
+    raise error
 
 
 def _send(job_id: uuid.UUID) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memgen.artifacts.artifact import MOMENTS_FILE
-from memgen.backbone.loading import load_backbone, named_dtype
+from memgen.backbone.loading import load_backbone, load_profile, named_dtype
 from memgen.backbone.prompt_cache import TokenIds
 from memgen.backbone.states import prompt_states
 from memgen.memory.host import AdapterHost
@@ -20,6 +20,8 @@ from registry.wiring import Services
 class Model:
     def __init__(self, services: Services) -> None:
         settings = services.settings
+        # A base that can't be worked with is refused before minutes go into its weights.
+        load_profile(settings.base_model, cache_dir=settings.models_dir, revision=settings.base_revision)
         backbone = load_backbone(
             settings.base_model,
             cache_dir=settings.models_dir,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli.bases import refuse_at_start
 from api.cli.invocation import invocation
 from api.cli.output import JsonOption, notes, print_json, print_line, print_note, print_table, print_warning
 
@@ -35,6 +36,8 @@ def up(
     from api.local import control
 
     settings = invocation(context).settings(service_env=False, api_port=port)
+    if not control.status(settings)["running"]:
+        refuse_at_start(settings)
     at_ready = _at_ready(settings) if foreground and not as_json else None
     try:
         with _progress(at_ready) as on_event:

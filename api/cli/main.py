@@ -13,6 +13,7 @@ import typer
 
 from api.cli import (
     adapters,
+    bases,
     chat,
     data,
     demo,
@@ -58,6 +59,7 @@ app.command(epilog="Example: `memgen up --port 8080`", rich_help_panel=_SERVICE)
 app.command(epilog="Example: `memgen down`", rich_help_panel=_SERVICE)(local.down)
 app.command(epilog="Example: `memgen status --json`", rich_help_panel=_SERVICE)(local.status)
 app.command(epilog="Example: `memgen init --json`", rich_help_panel=_SERVICE)(local.init)
+app.add_typer(bases.app, name="base", rich_help_panel=_SERVICE)
 app.command(epilog="Example: `memgen demo --report demo-report.json`", rich_help_panel=_SERVICE)(demo.demo)
 app.add_typer(tasks.app, name="task", rich_help_panel=_LEARN)
 app.command(epilog="Example: `memgen upload runs.jsonl.gz --task support`", rich_help_panel=_LEARN)(upload.upload)

@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 
 from api.client.adapters import Adapters
 from api.client.aliases import Aliases
+from api.client.bases import Bases
 from api.client.connection import ApiError, ApiUnreachable, Connection
 from api.client.deletions import Deletions
 from api.client.deprecated import FlatNames
@@ -80,6 +81,7 @@ class Client(FlatNames):
         self.garbage = Garbage(connection)
         self.deletions = Deletions(connection)
         self.keys = Keys(connection)
+        self.base = Bases(connection)
 
     def __enter__(self) -> Self:
         return self

@@ -127,7 +127,7 @@ def create(
     settings = services.settings
     memory = MemoryConfig.from_mapping(body.memory)
     _check_trainable(memory)
-    base = served_base(request)
+    base = served_base(request, services)
 
     with transaction(services.sessions) as session:
 

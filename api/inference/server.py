@@ -15,13 +15,16 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
 
+from api.inference.serving_base import as_served, load_serving_base
 from api.inference.tickets import ChatRequest, Finished, MemorySource, Piece, Ticket
 from api.inference.token_texts import token_texts
-from memgen.backbone.loading import Backbone, load_backbone, named_dtype, prepare_process
+from memgen.backbone.description import describe
+from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import MemgenError
 from memgen.generation.decoding import Decoding
@@ -74,6 +77,8 @@ class Inference:
         self._on_loaded = on_loaded
         self.base: ServedBase | None = None
         """The base that answers, once it is loaded."""
+        self.description: dict[str, Any] | None = None
+        """As `memgen.backbone.description` describes it."""
         self._changed = threading.Condition()
         """Guards `_waiting`, `_background` and `_closed`."""
         self._waiting: deque[Ticket] = deque()
@@ -181,20 +186,12 @@ class Inference:
 
     def _load(self) -> tuple[LoadedMemories, PromptCache]:
         settings = self._settings
-        prepare_process(settings.torch_threads)
-        backbone = load_backbone(
-            settings.base_model,
-            cache_dir=settings.models_dir,
-            revision=settings.base_revision,
-            device=settings.device,
-            dtype=named_dtype(settings.base_dtype),
-            pack_weights=settings.pack_weights,
-        )
+        backbone = load_serving_base(settings)
         memories = LoadedMemories(AdapterHost(backbone), settings.cached_versions, self._folder)
         return memories, PromptCache(backbone.decoder, settings.prompt_cache_bytes)
 
     def _tell_loaded(self, backbone: Backbone) -> None:
-        self.base = _served(backbone)
+        self.base, self.description = as_served(backbone), describe(backbone)
         if self._on_loaded is None:
             return
         try:
@@ -296,15 +293,11 @@ def _choose(
     if source is None:
         return Choice(None)
     if source.check_base is not None:
-        source.check_base(_served(memories.host.backbone))
+        source.check_base(as_served(memories.host.backbone))
     name = memories.ensure(source.name, source.manifest_sha256, source.fetch)
     if source.fetch_other is None:
         return Choice(name)
     return memories.choose(name, lambda: prompts.read([request.prompt_ids[:-1]])[0].state, source.fetch_other)
-
-
-def _served(backbone: Backbone) -> ServedBase:
-    return ServedBase(backbone.name, backbone.revision, backbone.identity.to_mapping())
 
 
 def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | Exception:

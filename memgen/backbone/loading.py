@@ -4,10 +4,12 @@ A name is a local folder, the name of a model carried by an installed wheel (no 
 base stays free of any wrapping: adapters are added to chosen tokens of a pass (`memgen.backbone.lora`).
 """
 
+import copy
 import functools
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from transformers import (
@@ -165,13 +167,45 @@ def find_revision(name: str, *, cache_dir: Path, revision: str = "main") -> str:
     return str(getattr(config, "_commit_hash", None) or revision)
 
 
-def find_identity(name: str, *, cache_dir: Path, revision: str = "main") -> BaseIdentity:
-    """The identity that `load_backbone` would report, without loading weights.
+@dataclass(frozen=True, eq=False)
+class BaseFiles:
+    """A base without its weights: all that decides what conversations become."""
+
+    name: str
+    revision: str
+    tokenizer: PreTrainedTokenizerBase
+    generation_config: GenerationConfig
+    max_tokens: int
+    """Longest context, in tokens."""
+
+    @functools.cached_property
+    def identity(self) -> BaseIdentity:
+        """The identity of the base that `load_backbone` loads from these files."""
+        return BaseIdentity.of(self.tokenizer, self.generation_config)
+
+    @functools.cached_property
+    def profile(self) -> BaseProfile:
+        """How its chat template writes conversations.
+
+        Raises:
+            BaseRefused: the template can't be worked with.
+        """
+        return probe(self.tokenizer, _end_tokens(self.generation_config))
+
+    def with_template(self, template: str) -> Self:
+        """The same with another chat template."""
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.chat_template = template
+        return replace(self, tokenizer=tokenizer)
+
+
+def read_base(name: str, *, cache_dir: Path, revision: str = "main") -> BaseFiles:
+    """Read a base's files as `load_backbone` would, without its weights.
 
     Raises:
         ModelNotFound: raised as by `load_backbone`.
     """
-    folder, _ = resolve(name, cache_dir, revision)
+    folder, exact_revision = resolve(name, cache_dir, revision)
     source, local = (str(folder), True) if folder else (name, False)
     check_generation_config(folder)
     try:
@@ -179,15 +213,14 @@ def find_identity(name: str, *, cache_dir: Path, revision: str = "main") -> Base
         config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=local)
     except Exception as error:  # whatever a loader meets in foreign files
         raise ModelNotFound(f"tokenizer of base model {name!r} could not be loaded: {error}") from error
-    return BaseIdentity.of(tokenizer, _generation_config(source, config, revision, local))
+    found = exact_revision or str(getattr(config, "_commit_hash", None) or revision)
+    generation = _generation_config(source, config, revision, local)
+    return BaseFiles(name, found, tokenizer, generation, int(config.get_text_config().max_position_embeddings))
 
 
-def _generation_config(source: str, config: PreTrainedConfig, revision: str, local: bool) -> GenerationConfig:
-    """As the loaded model has it: of its file, else of the model's config."""
-    try:
-        return GenerationConfig.from_pretrained(source, revision=revision, local_files_only=local)
-    except OSError:
-        return GenerationConfig.from_model_config(config)
+def find_identity(name: str, *, cache_dir: Path, revision: str = "main") -> BaseIdentity:
+    """The identity that `load_backbone` would report, without loading weights. Raises as `read_base`."""
+    return read_base(name, cache_dir=cache_dir, revision=revision).identity
 
 
 def load_profile(name: str, *, cache_dir: Path, revision: str = "main") -> tuple[BaseProfile, int]:
@@ -197,15 +230,16 @@ def load_profile(name: str, *, cache_dir: Path, revision: str = "main") -> tuple
         ModelNotFound: raised as by `load_backbone`.
         BaseRefused: the chat template can't be worked with.
     """
-    folder, _ = resolve(name, cache_dir, revision)
-    source = str(folder) if folder else name
+    files = read_base(name, cache_dir=cache_dir, revision=revision)
+    return files.profile, files.max_tokens
+
+
+def _generation_config(source: str, config: PreTrainedConfig, revision: str, local: bool) -> GenerationConfig:
+    """As the loaded model has it: of its file, else of the model's config."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=folder is not None)
-        config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=folder is not None)
-    except Exception as error:  # whatever a loader meets in foreign files
-        raise ModelNotFound(f"tokenizer of base model {name!r} could not be loaded: {error}") from error
-    generation = _generation_config(source, config, revision, folder is not None)
-    return probe(tokenizer, _end_tokens(generation)), int(config.get_text_config().max_position_embeddings)
+        return GenerationConfig.from_pretrained(source, revision=revision, local_files_only=local)
+    except OSError:
+        return GenerationConfig.from_model_config(config)
 
 
 def _end_tokens(generation: GenerationConfig | None) -> tuple[int, ...]:

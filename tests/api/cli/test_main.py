@@ -15,7 +15,7 @@ from registry.errors import NotConfigured
 from tests.api.cli.invoking import fail, memgen, succeed
 
 COMMANDS = {
-    *("up", "down", "status", "init", "demo"),
+    *("up", "down", "status", "init", "base", "demo"),
     *("task", "upload", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "trace", "delete-data", "deletions", "gc"),
