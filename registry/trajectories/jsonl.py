@@ -50,8 +50,13 @@ class LineReader:
                 return
             self._start = None
             self._gzip = chunk.startswith(_GZIP_MAGIC)
-        for piece in self._unpack(chunk) if self._gzip else (chunk,):
-            yield from self._split(piece)
+        if not self._gzip:
+            yield from self._split(chunk)
+            return
+        # In short pieces: what a piece leaves unread is copied each time some of it is unpacked.
+        for start in range(0, len(chunk), _PIECE_BYTES):
+            for piece in self._unpack(chunk[start : start + _PIECE_BYTES]):
+                yield from self._split(piece)
 
     def finish(self) -> Iterator[JsonLine]:
         """The last line, if no newline ended it. A broken stream ends in a fragment, which is not returned."""

@@ -12,9 +12,10 @@ import json
 import re
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,7 +26,15 @@ from registry.gates.verdict import gate_of, verdict
 from registry.json_text import show
 from registry.models import Version, VersionImport
 from registry.object_store import ObjectStore
-from registry.transfer.description import DESCRIPTION, FORMAT, read_description, read_object, read_report
+from registry.transfer.description import (
+    DESCRIPTION,
+    FORMAT,
+    check_json_size,
+    read_description,
+    read_object,
+    read_report,
+)
+from registry.transfer.tar_members import TarMember, read_members
 from registry.versions.ancestry import ancestors_and_self, learned_tasks
 from registry.versions.artifacts import artifact_beside
 
@@ -33,6 +42,7 @@ _FOLDER = "artifact"
 _PARTS = "parts"
 _MANIFEST = "manifest.json"
 _ISOLATED = "isolated.json"
+_PIECE_BYTES = 1 << 20
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -91,9 +101,12 @@ def write_archive(store: ObjectStore, description: dict[str, Any], artifact_key:
             store.get_folder(artifact_beside(artifact_key, part), folder / _PARTS / part)
             check_artifact(folder, f"{_PARTS}/{part}", part)
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-            _add(tar, DESCRIPTION, json.dumps({**description, "parts": parts}, indent=1, sort_keys=True).encode())
-            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                _add(tar, file.relative_to(folder).as_posix(), file.read_bytes())
+            text = json.dumps({**description, "parts": parts}, indent=1, sort_keys=True).encode()
+            check_json_size(len(text), DESCRIPTION)
+            _add(tar, DESCRIPTION, io.BytesIO(text), len(text))
+            for path_ in sorted(p for p in folder.rglob("*") if p.is_file()):
+                with path_.open("rb") as file:
+                    _add(tar, path_.relative_to(folder).as_posix(), file, path_.stat().st_size)
 
 
 def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
@@ -104,24 +117,12 @@ def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
             are not what the manifests say.
     """
     description: dict[str, Any] | None = None
-    left = max_bytes
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                left -= member.size
-                if left < 0:
-                    raise InvalidArchive(f"the archive unpacks to more than {max_bytes} bytes; is it one of ours?")
-                target = _target(member)
-                file = tar.extractfile(member)
-                data = file.read() if file is not None else b""
-                if target is None:
-                    description = read_description(data)
-                    continue
-                where = folder / target
-                where.parent.mkdir(parents=True, exist_ok=True)
-                where.write_bytes(data)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InvalidArchive(f"not an archive of a version: {error}; expected the tar of an export") from error
+    with path.open("rb") as file:
+        for member in _members(file, path, max_bytes):
+            if member.name == DESCRIPTION:
+                description = read_description(_read(file, member))
+            else:
+                _unpack(file, member, folder / member.name)
     if description is None:
         raise InvalidArchive(f"the archive has no {DESCRIPTION}; expected the tar of an export")
     check_artifact(folder, _FOLDER, description["artifact_hash"])
@@ -212,25 +213,55 @@ def _ancestor(version: Version) -> dict[str, Any]:
     }
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def _add(tar: tarfile.TarFile, name: str, data: BinaryIO, size: int) -> None:
     # Nothing of when or by whom: TarInfo's own defaults are zero.
     member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
+    member.size = size
+    tar.addfile(member, data)
 
 
-def _target(member: tarfile.TarInfo) -> str | None:
-    """Path of the member in the folder to unpack into; None for the description. Raises InvalidArchive."""
-    name = PurePosixPath(member.name)
-    if member.isreg() and member.name == DESCRIPTION:
-        return None
-    depth = {_FOLDER: 1, _PARTS: 2}.get(name.parts[0], 0) if name.parts else 0
-    inside = 0 < depth < len(name.parts) and ".." not in name.parts
-    if not member.isreg() or not inside or "\\" in member.name or not member.name.isprintable():
+def _members(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[TarMember]:
+    """The members of the archive, each checked before its bytes are read. Raises InvalidArchive."""
+    left, names, folders = max_bytes, set[str](), set[str]()
+    for member in read_members(file, path):
+        left -= member.size
+        if left < 0:
+            raise InvalidArchive(f"the archive unpacks to more than {max_bytes} bytes; is it one of ours?")
+        target = _target(member.name)
+        above = {str(folder) for folder in PurePosixPath(target).parents}
+        if target in names or target in folders or not above.isdisjoint(names):
+            raise InvalidArchive(f"the archive has {show(target)} twice; expected each file once")
+        names.add(target)
+        folders |= above
+        yield replace(member, name=target)
+
+
+def _target(name: str) -> str:
+    """Path of a member in the folder to unpack into, or the description's name. Raises InvalidArchive."""
+    path = PurePosixPath(name)
+    depth = {_FOLDER: 1, _PARTS: 2}.get(path.parts[0], 0) if path.parts else 0
+    inside = 0 < depth < len(path.parts) and ".." not in path.parts
+    if name != DESCRIPTION and (not inside or "\\" in name or not name.isprintable()):
         raise InvalidArchive(
-            f"the archive has {show(member.name)}; expected files {DESCRIPTION}, {_FOLDER}/... and {_PARTS}/<hash>/..."
+            f"the archive has {show(name)}; expected files {DESCRIPTION}, {_FOLDER}/... and {_PARTS}/<hash>/..."
         )
-    return name.as_posix()
+    return path.as_posix()
+
+
+def _read(file: BinaryIO, member: TarMember) -> bytes:
+    check_json_size(member.size, member.name)
+    file.seek(member.offset)
+    return file.read(member.size)
+
+
+def _unpack(file: BinaryIO, member: TarMember, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file.seek(member.offset)
+    with target.open("wb") as unpacked:
+        left = member.size
+        while left and (piece := file.read(min(left, _PIECE_BYTES))):
+            unpacked.write(piece)
+            left -= len(piece)
 
 
 def _json_object(path: Path) -> dict[str, Any]:
@@ -241,6 +272,7 @@ def _json_object(path: Path) -> dict[str, Any]:
 def _bytes(path: Path) -> bytes:
     """Raises InvalidArchive."""
     try:
+        check_json_size(path.stat().st_size, path.name)
         return path.read_bytes()
     except OSError as error:
         raise InvalidArchive(f"the artifact has no {path.name}; expected the files of an export") from error

@@ -16,6 +16,8 @@ from registry.tasks import MAX_SHARED_TURNS
 
 FORMAT = 1
 DESCRIPTION = "version.json"
+MAX_JSON_BYTES = 8_000_000
+"""Longest JSON file of an archive: read whole, it may take some twenty times as much memory."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Number = Annotated[int, Field(ge=1, lt=2**31)]
@@ -104,6 +106,12 @@ def read_description(data: bytes) -> dict[str, Any]:
 def read_report(data: bytes, name: str) -> dict[str, Any]:
     """A training report, as later readers expect it. Raises InvalidArchive."""
     return _checked(_Report, read_object(data, name), name)
+
+
+def check_json_size(size: int, name: str) -> None:
+    """Raises InvalidArchive."""
+    if size > MAX_JSON_BYTES:
+        raise InvalidArchive(f"{name} has {size} bytes; expected at most {MAX_JSON_BYTES}")
 
 
 def read_object(data: bytes, name: str) -> dict[str, Any]:
