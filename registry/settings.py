@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     prompt_cache_bytes: int = Field(default=1_000_000_000, ge=0)
     """Memory, on the model's device, for prompts already read: a conversation's next turn reads only what is new."""
     inference_timeout_seconds: float = Field(default=300.0, gt=0)
+    stream_alive_seconds: float = Field(default=5.0, gt=0)
+    """Silence in a stream after which a comment is sent, so that nothing between takes the connection for dead."""
     cached_versions: int = Field(default=16, gt=0)
     """Memories kept loaded by an inference process; the least recently used goes first."""
     shadow_pending: int = Field(default=16, ge=0)

@@ -68,7 +68,14 @@ async def complete(
             shadows.offer(reply.id, resolution.route, chat_request, shadow, first)
 
     if body.stream:
-        stream = await open_stream(request, reply, inference.stream(chat_request), len(samplings), on_answered)
+        stream = await open_stream(
+            request,
+            reply,
+            inference.stream(chat_request),
+            len(samplings),
+            on_answered,
+            alive_seconds=services.settings.stream_alive_seconds,
+        )
         await run_in_threadpool(_expose, services, caller, serving, resolution)
         return stream
     answers = await while_connected(request, inference.answer(chat_request))

@@ -1,20 +1,53 @@
-"""What a chat request looks like on the wire. OpenAI's fields, and two of its own: `top_k`, `repetition_penalty`."""
+"""What a chat request looks like on the wire. OpenAI's fields, and two of its own: `top_k`, `repetition_penalty`.
+
+A null is OpenAI's default, everywhere. What is not supported is taken at its neutral values, and refused at all others.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from memgen.generation.sampling import Sampling
 from registry.errors import InvalidTrajectory
+from registry.json_text import show
 
 _DEFAULT_TOKENS = 256
+_LEAST_TOP_P = 1e-9
+"""Leaves the likeliest token only, which OpenAI's 0 means."""
+MOST_STOP_CHARACTERS = 1000
+_MOST_METADATA = 16
+
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "audio": (),
+    "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+    "prediction": (),
+    "presence_penalty": (0,),
+    "reasoning_effort": ("none", "medium"),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+"""Values of OpenAI's fields that ask for nothing which this service lacks, beside null."""
+
+StopText = Annotated[str, StringConstraints(max_length=MOST_STOP_CHARACTERS)]
+MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    include_usage: bool = False
+    include_usage: bool | None = None
     """One more chunk at the end, with `usage`."""
+    include_obfuscation: bool | None = None
+    """Accepted; nothing is ever added to a chunk."""
 
 
 class ChatIn(BaseModel):
@@ -28,13 +61,15 @@ class ChatIn(BaseModel):
     tool_choice: Literal["auto", "none"] | None = None
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, description="0 is off. Not OpenAI's: send it in `extra_body`.")] = 0
+    temperature: Annotated[float | None, Field(ge=0, le=2, description="1 if not given; 0 is greedy.")] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1, description="1 if not given.")] = None
+    top_k: Annotated[
+        int | None, Field(ge=0, lt=2**63, description="0 is off. Not OpenAI's: send it in `extra_body`.")
+    ] = None
     repetition_penalty: Annotated[
-        float, Field(gt=0, le=10, description="1 is off. Not OpenAI's: send it in `extra_body`.")
-    ] = 1.0
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+        float | None, Field(gt=0, le=10, description="1 is off. Not OpenAI's: send it in `extra_body`.")
+    ] = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     seed: Annotated[
         int | None,
         Field(
@@ -46,19 +81,52 @@ class ChatIn(BaseModel):
     ] = None
     n: Annotated[int | None, Field(ge=1, le=8, description="Answers. The one at index i takes seed + i.")] = None
     logprobs: bool | None = None
-    top_logprobs: Literal[0] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
-    presence_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
-    frequency_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
     parallel_tool_calls: bool | None = None
-    store: Literal[False] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue] | None, Field(max_length=_MOST_METADATA)] = None
+    user: str | None = None
+    safety_identifier: Annotated[str | None, Field(description="Accepted and not read.")] = None
+    prompt_cache_key: Annotated[str | None, Field(description="Accepted and not read: prompts are cached anyway.")] = (
+        None
+    )
+    prompt_cache_retention: Annotated[str | None, Field(description="Accepted and not read.")] = None
+    audio: Any = None
+    frequency_penalty: Any = None
+    function_call: Any = None
+    functions: Any = None
+    logit_bias: Any = None
+    modalities: Any = None
+    prediction: Any = None
+    presence_penalty: Any = None
+    reasoning_effort: Any = None
+    response_format: Any = None
+    service_tier: Any = None
+    store: Any = None
+    top_logprobs: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls_are_absent(cls, body: Any) -> Any:
+        """Also of fields that OpenAI may add."""
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None or name in ("model", "messages")}
+
+    @field_validator(*NEUTRAL)
+    @classmethod
+    def _is_neutral(cls, value: object, info: ValidationInfo) -> object:
+        neutral = NEUTRAL[str(info.field_name)]
+        if value is not None and value not in neutral:
+            expected = " or ".join(["null", *map(show, neutral)])
+            raise ValueError(f"{show(value)} is not supported; expected {expected}, or leave it out")
+        return value
 
     @model_validator(mode="after")
     def _options_belong_to_a_stream(self) -> Self:
-        if self.stream_options is not None and not self.stream:
+        if self.include_usage and not self.stream:
             raise ValueError("stream_options is only allowed with stream: true")
         return self
 
@@ -73,7 +141,7 @@ class ChatIn(BaseModel):
 
     @property
     def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def samplings(self, most_tokens: int) -> tuple[Sampling, ...]:
         """How each of the `n` answers is sampled.
@@ -92,12 +160,12 @@ class ChatIn(BaseModel):
         return tuple(
             Sampling(
                 requested,
-                self.temperature,
-                self.top_p,
+                1.0 if self.temperature is None else self.temperature,
+                1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P),
                 stop,
                 seed=None if self.seed is None else self.seed + choice,
-                top_k=self.top_k,
-                repetition_penalty=self.repetition_penalty,
+                top_k=self.top_k or 0,
+                repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
                 logprobs=bool(self.logprobs),
             )
             for choice in range(self.n or 1)

@@ -1,4 +1,9 @@
-"""Replies in OpenAI's shapes: a completion, and the chunks of a stream. Pure; knows no HTTP and no waiting."""
+"""Replies in OpenAI's shapes: a completion, and the chunks of a stream. Pure; knows no HTTP and no waiting.
+
+What a model thought before it answered stands beside the content, as `reasoning_content`, where others have it too.
+An answer that was cut off at its token limit ends for `length`: the whole calls before that are returned, half a call
+is not, neither as a call nor as text.
+"""
 
 import json
 import time
@@ -7,9 +12,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from api.http.json_object import JsonObject
-from api.inference.tickets import Finished
+from api.inference.tickets import Finished, Piece
 from memgen.text.answers import parse_answer
+from memgen.text.reasoning import ReasoningStream
 from registry.serving.resolution import Resolution
+
+
+class Telling:
+    """What of one answer was streamed so far. Nothing of an answer that may be calls: that is known at its end."""
+
+    def __init__(self, *, opened: bool, calls: bool) -> None:
+        self._stream = None if calls else ReasoningStream(opened=opened)
+        self._sent = {"reasoning_content": 0, "content": 0}
+
+    def push(self, text: str) -> JsonObject:
+        """The delta that more of the text makes certain; empty if none."""
+        reasoning, content = self._stream.push(text) if self._stream else ("", "")
+        return self._tell({"reasoning_content": reasoning, "content": content})
+
+    def rest(self, message: JsonObject) -> JsonObject:
+        """The delta that the whole message adds to what was told."""
+        added = {name: (message.get(name) or "")[length:] for name, length in self._sent.items()}
+        return self._tell(added)
+
+    def _tell(self, delta: JsonObject) -> JsonObject:
+        for name, text in delta.items():
+            self._sent[name] += len(text)
+        return {name: text for name, text in delta.items() if text}
 
 
 @dataclass(frozen=True)
@@ -42,18 +71,20 @@ class Reply:
     def opening(self, choice: int) -> JsonObject:
         return self._chunk(choice, {"role": "assistant", "content": None if self.tools else ""})
 
-    def text(self, choice: int, text: str) -> JsonObject:
-        return self._chunk(choice, {"content": text})
+    def telling(self, event: Piece | Finished) -> Telling:
+        """Where the stream of the event's choice begins."""
+        return Telling(opened=event.opened, calls=self.tools)
 
-    def ending(self, answer: Finished) -> list[JsonObject]:
-        """The last chunks of a choice. Whether an answer calls tools is known only now, so with tools all of it is."""
+    def delta(self, choice: int, delta: JsonObject) -> JsonObject:
+        return self._chunk(choice, delta)
+
+    def ending(self, answer: Finished, telling: Telling) -> list[JsonObject]:
+        """The last chunks of a choice: what was not told yet, and why it ended."""
         message, finish_reason = self._message(answer)
         last = self._chunk(answer.choice, {}, finish_reason=finish_reason, logprobs=_logprobs(answer))
-        if not self.tools:
-            return [last]
-        delta = {name: value for name, value in message.items() if value}
-        if "tool_calls" in delta:
-            delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
+        delta = telling.rest(message)
+        if "tool_calls" in message:
+            delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(message["tool_calls"])]
         return [self._chunk(answer.choice, delta), last] if delta else [last]
 
     def stamped(self, chunk: JsonObject, answers: Sequence[Finished]) -> JsonObject:
@@ -75,12 +106,16 @@ class Reply:
         return {**self._head("chat.completion.chunk"), "choices": [shown], **usage}
 
     def _message(self, answer: Finished) -> tuple[JsonObject, str]:
-        """Content and tool calls, and why the answer ended."""
+        """Content, reasoning and tool calls, and why the answer ended."""
         generation = answer.generation
-        parsed = parse_answer(generation.text) if self.tools else None
-        if parsed is None or not parsed.tool_calls:
-            return {"content": generation.text}, generation.finish_reason
-        calls = [
+        cut = generation.finish_reason == "length"
+        parsed = parse_answer(generation.text, calls=self.tools, opened=answer.opened, cut=cut)
+        message: JsonObject = {"content": parsed.content if parsed.tool_calls else parsed.content or ""}
+        if parsed.reasoning:
+            message["reasoning_content"] = parsed.reasoning
+        if not parsed.tool_calls:
+            return message, generation.finish_reason
+        message["tool_calls"] = [
             {
                 "id": f"call_{uuid.uuid4().hex[:24]}",
                 "type": "function",
@@ -88,7 +123,7 @@ class Reply:
             }
             for call in parsed.tool_calls
         ]
-        return {"content": parsed.content, "tool_calls": calls}, "tool_calls"
+        return message, generation.finish_reason if cut else "tool_calls"
 
 
 def new_completion_id() -> str:

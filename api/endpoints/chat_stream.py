@@ -1,14 +1,20 @@
-"""A chat reply as server-sent events, as OpenAI streams it."""
+"""A chat reply as server-sent events, as OpenAI streams it.
 
+An error that comes within a moment, as nearly all do that a request causes, is an answer with its own status. After
+that the stream has begun: comments keep its connection alive while there is nothing to send, and an error is an event.
+"""
+
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.endpoints.chat_reply import Reply
+from api.endpoints.chat_reply import Reply, Telling
 from api.http.disconnect import while_connected
 from api.http.problems import streamed_problem
 from api.inference.tickets import Finished, Piece
@@ -16,20 +22,73 @@ from api.inference.tickets import Finished, Piece
 Events = AsyncGenerator[Piece | Finished, None]
 OnAnswered = Callable[[Sequence[Finished]], None]
 
+_PATIENCE_SECONDS = 1.0
+"""How long a stream waits with its headers for what comes first."""
+_ALIVE = ": keep-alive\n\n"
+"""A comment, which clients pass over."""
+
+
+class Source:
+    """Events, read by a task that may be waited for a while and left waiting."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._next: asyncio.Task[Piece | Finished | None] | None = None
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether the next event, or an error in its place, is there within that time."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+        done, _ = await asyncio.wait((self._next,), timeout=seconds)
+        return bool(done)
+
+    def take(self) -> Piece | Finished | None:
+        """The event that `wait` has waited for, None at the end; raises the error in its place."""
+        assert self._next is not None
+        taken, self._next = self._next, None
+        return taken.result()
+
+    async def close(self) -> None:
+        """End the events. They are closed by who reads them: two at once can't."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+        await self._events.aclose()
+
+    async def _read(self) -> Piece | Finished | None:
+        return await anext(self._events, None)
+
 
 async def open_stream(
-    request: Request, reply: Reply, events: Events, choices: int, on_answered: OnAnswered | None = None
+    request: Request,
+    reply: Reply,
+    events: Events,
+    choices: int,
+    on_answered: OnAnswered | None = None,
+    *,
+    alive_seconds: float = 5.0,
 ) -> StreamingResponse:
-    """The response, begun once there is something to send: what fails before is an error with its own status.
+    """The response. What fails within a second is an error with its own status; then the stream begins anyway.
 
     Args:
         on_answered: called with all answers when they are whole.
+        alive_seconds: time without anything sent after which a comment is.
 
     Raises:
         ClientDisconnect: the client went away before.
     """
-    first = await while_connected(request, _next(events))
-    return _Stream(_chunks(request, reply, first, events, choices, on_answered), events, reply.resolution.label)
+    source = Source(events)
+    try:
+        if await while_connected(request, source.wait(min(_PATIENCE_SECONDS, alive_seconds))):
+            first = [source.take()]
+        else:
+            first = []
+    except BaseException:
+        await source.close()
+        raise
+    following = _following(first, source, alive_seconds)
+    chunks = _kept_alive(_chunks(request, reply, following, choices, on_answered), alive_seconds)
+    return _Stream(chunks, source, reply.resolution.label)
 
 
 class _Stream(StreamingResponse):
@@ -37,42 +96,76 @@ class _Stream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[str, None], events: Events, label: str) -> None:
-        super().__init__(chunks, headers={"X-Memgen-Version": label, "Cache-Control": "no-cache"})
-        self._sources = chunks, events
+    def __init__(self, chunks: AsyncGenerator[str, None], source: Source, label: str) -> None:
+        # A proxy that gathers a reply before it passes it on would gather the comments too.
+        headers = {"X-Memgen-Version": label, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(chunks, headers=headers)
+        self._chunks, self._source = chunks, source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            for source in self._sources:
-                await source.aclose()
+            await self._chunks.aclose()
+            await self._source.close()
+
+
+async def _following(
+    first: Sequence[Piece | Finished | None], source: Source, alive_seconds: float
+) -> AsyncGenerator[Piece | Finished | None, None]:
+    """The events to their end; None each time that nothing came for `alive_seconds`."""
+    for event in first:
+        if event is None:
+            return
+        yield event
+    while True:
+        if not await source.wait(alive_seconds):
+            yield None
+        elif (event := source.take()) is None:
+            return
+        else:
+            yield event
+
+
+async def _kept_alive(chunks: AsyncGenerator[str | None, None], seconds: float) -> AsyncGenerator[str, None]:
+    """The chunks, with a comment where for so long there was none; None says that there is none now."""
+    clock = asyncio.get_running_loop().time
+    sent = clock()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk is None and clock() - sent < seconds:
+                continue
+            yield chunk or _ALIVE
+            sent = clock()
 
 
 async def _chunks(
     request: Request,
     reply: Reply,
-    first: Piece | Finished | None,
-    events: Events,
+    events: AsyncGenerator[Piece | Finished | None, None],
     choices: int,
     on_answered: OnAnswered | None,
-) -> AsyncGenerator[str, None]:
+) -> AsyncGenerator[str | None, None]:
     answers: list[Finished] = []
+    tellings: dict[int, Telling] = {}
     try:
         for choice in range(choices):
             yield _event(reply.opening(choice))
-        event = first
-        while event is not None:
-            if isinstance(event, Piece):
-                if not reply.tools:
-                    yield _event(reply.text(event.choice, event.text))
-            else:
+        async with aclosing(events):
+            async for event in events:
+                if event is None:
+                    yield None
+                    continue
+                telling = tellings.setdefault(event.choice, reply.telling(event))
+                if isinstance(event, Piece):
+                    delta = telling.push(event.text)
+                    yield _event(reply.delta(event.choice, delta)) if delta else None
+                    continue
                 answers.append(event)
-                *before, last = reply.ending(event)
+                *before, last = reply.ending(event, telling)
                 for chunk in before:
                     yield _event(chunk)
                 yield _event(reply.stamped(last, answers) if len(answers) == choices else last)
-            event = await _next(events)
         if on_answered is not None:
             on_answered(answers)
     except Exception as error:  # the status is sent already: what went wrong can only be reported as an event
@@ -81,10 +174,6 @@ async def _chunks(
     if reply.include_usage:
         yield _event(reply.usage(answers))
     yield "data: [DONE]\n\n"
-
-
-async def _next(events: Events) -> Piece | Finished | None:
-    return await anext(events, None)
 
 
 def _event(data: dict[str, Any]) -> str:

@@ -5,61 +5,42 @@ Which version serves is decided before, by the registry, for each request: movin
 message to this process.
 
 The reader of an answer is a task of an event loop. The thread never waits for it, and computes nothing for one that has
-gone.
+gone. Prompts are rendered and tokenized before, by a few threads of their own (`api.inference.prompts`): one that is
+refused costs nobody else's answer a moment.
 """
 
 import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
 
+from api.inference.prompts import read_prompt
+from api.inference.rows import AnswerRow, ending, prepare_rows
 from api.inference.serving_base import as_served, load_serving_base
-from api.inference.tickets import ChatRequest, Finished, MemorySource, Piece, Ticket
-from api.inference.token_texts import token_texts
+from api.inference.tickets import ChatRequest, Finished, Piece, Ticket
+from api.inference.unavailable import STOPPING, InferenceUnavailable
 from memgen.backbone.description import describe
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import MemgenError
 from memgen.generation.decoding import Decoding
-from memgen.generation.requests import Generation, GenerationRequest, check_fits
+from memgen.generation.requests import GenerationRequest, check_fits
 from memgen.memory.host import AdapterHost
-from memgen.routing.loaded import Choice, LoadedMemories
+from memgen.routing.loaded import LoadedMemories
 from registry.binding import ServedBase
-from registry.errors import RegistryError, Unavailable
+from registry.errors import RegistryError
 from registry.scratch import Scratch
 from registry.settings import Settings
 
 log = structlog.get_logger()
 
-_STOPPING = "the service is stopping"
-
-
-class InferenceUnavailable(Unavailable):
-    """The model is not loaded (yet), or did not answer in time."""
-
-
-class Preempted(InferenceUnavailable):
-    """A background answer was given up for a request that a client waits for. It can be sent again."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One answer of a batch that is being decoded."""
-
-    ticket: Ticket
-    choice: int
-    request: GenerationRequest
-    task: str | None
-    """Task that a router found the prompt to belong to."""
-    cue: tuple[str, ...]
-    """Ids of the past trajectories that the weaver is shown."""
+_PROMPT_THREADS = 2
 
 
 class Inference:
@@ -80,9 +61,13 @@ class Inference:
         self.description: dict[str, Any] | None = None
         """As `memgen.backbone.description` describes it."""
         self._changed = threading.Condition()
-        """Guards `_waiting`, `_background` and `_closed`."""
+        """Guards the queues, `_host` and `_closed`."""
+        self._early: list[Ticket] = []
+        """What came before the model was loaded."""
         self._waiting: deque[Ticket] = deque()
         self._background: deque[Ticket] = deque()
+        self._host: AdapterHost | None = None
+        self._reading = ThreadPoolExecutor(_PROMPT_THREADS, "prompts")
         self._closed: str | None = None
         """Why nothing is answered any more."""
         self._stopping = threading.Event()
@@ -162,8 +147,39 @@ class Inference:
                 raise InferenceUnavailable(
                     "this process was started without the model; send the request to one that serves it"
                 )
+            if self._host is None:
+                self._early.append(ticket)
+            else:
+                self._reading.submit(self._read_prompt, self._host, ticket)
+
+    def _read_prompt(self, host: AdapterHost, ticket: Ticket) -> None:
+        """Put the ticket where the model's thread takes it from, with its prompt; an error goes to its reader."""
+        if ticket.abandoned:
+            return
+        try:
+            request = ticket.request
+            ticket.prompt = read_prompt(host.backbone, request.messages, request.tools)
+            check_fits(host, GenerationRequest(ticket.prompt.token_ids, request.samplings[0]))
+        except Exception as error:
+            if not isinstance(error, MemgenError):
+                log.exception("a prompt could not be read")
+            ticket.send(error)
+            return
+        with self._changed:
+            if self._closed is not None:
+                ticket.send(InferenceUnavailable(self._closed))
+                return
             (self._background if ticket.background else self._waiting).append(ticket)
             self._changed.notify()
+
+    def _open(self, host: AdapterHost) -> None:
+        """From now on prompts are read; those that waited first."""
+        with self._changed:
+            self._host = host
+            for ticket in self._early:
+                self._reading.submit(self._read_prompt, host, ticket)
+            self._early.clear()
+        self._ready.set()
 
     def _serve(self) -> None:
         try:
@@ -173,7 +189,7 @@ class Inference:
             self._close(f"the base model could not be loaded: {error}")
             return
         self._tell_loaded(memories.host.backbone)
-        self._ready.set()
+        self._open(memories.host)
         log.info("base model loaded", model=self._settings.base_model)
         while (batch := self._next_batch()) is not None:
             try:
@@ -182,7 +198,7 @@ class Inference:
                 log.exception("generation failed")
                 for ticket in batch:
                     ticket.send(error)
-        self._close(_STOPPING)
+        self._close(STOPPING)
 
     def _load(self) -> tuple[LoadedMemories, PromptCache]:
         settings = self._settings
@@ -205,9 +221,11 @@ class Inference:
     def _close(self, reason: str) -> None:
         with self._changed:
             self._closed = reason
-            for queue in (self._waiting, self._background):
-                while queue:
-                    queue.popleft().send(InferenceUnavailable(reason))
+            for queue in (self._waiting, self._background, self._early):
+                for ticket in queue:
+                    ticket.send(InferenceUnavailable(reason))
+                queue.clear()
+        self._reading.shutdown(wait=False)
 
     def _next_batch(self) -> list[Ticket] | None:
         """Wait for a request, and take those behind it while their answers fit; None at the end."""
@@ -233,10 +251,11 @@ class Inference:
 
     def _answer_batch(self, memories: LoadedMemories, prompts: PromptCache, batch: list[Ticket]) -> None:
         """One request that can't be answered does not hurt the others of its batch."""
-        rows: list[_Row] = []
+        rows: list[AnswerRow] = []
         for ticket in batch:
             try:
-                rows += _prepare(memories, prompts, ticket)
+                if ticket.prompt is not None:
+                    rows += prepare_rows(memories, prompts, ticket, ticket.prompt)
             except (MemgenError, RegistryError) as error:
                 ticket.send(error)
             except Exception as error:
@@ -246,12 +265,13 @@ class Inference:
             self._generate(memories.host, prompts, rows)
         memories.trim()
 
-    def _generate(self, host: AdapterHost, prompts: PromptCache, rows: list[_Row]) -> None:
+    def _generate(self, host: AdapterHost, prompts: PromptCache, rows: list[AnswerRow]) -> None:
         """Each answer is sent when it ends, also while others of the batch go on."""
 
         def on_text(number: int, text: str) -> None:
-            if rows[number].ticket.wants_pieces:
-                rows[number].ticket.send(Piece(rows[number].choice, text))
+            row = rows[number]
+            if row.ticket.wants_pieces:
+                row.ticket.send(Piece(row.choice, text, row.opened))
 
         with torch.inference_mode():
             decoding = Decoding(host, [row.request for row in rows], prompts=prompts, on_text=on_text)
@@ -265,48 +285,8 @@ class Inference:
                 if ended := going - left:
                     results = decoding.results()
                     for number in ended:
-                        rows[number].ticket.send(_ending(host, rows[number], results[number]))
+                        rows[number].ticket.send(ending(host, rows[number], results[number]))
                 going = left
 
-    def _is_preempted(self, row: _Row) -> bool:
+    def _is_preempted(self, row: AnswerRow) -> bool:
         return row.ticket.background and bool(self._waiting)
-
-
-def _prepare(memories: LoadedMemories, prompts: PromptCache, ticket: Ticket) -> list[_Row]:
-    request, today = ticket.request, datetime.now(UTC).date()
-    prompt = memories.host.backbone.profile.on(today).prompt_ids(request.messages, request.tools)
-    bare = GenerationRequest(prompt, request.samplings[0])
-    check_fits(memories.host, bare)
-    chosen = _choose(memories, prompts, request.memory, bare)
-    [cue] = memories.host.cues(chosen.memory, [request.messages])
-    cued = replace(bare, memory=chosen.memory, cue_ids=cue.token_ids)
-    prepared = [replace(cued, sampling=sampling) for sampling in request.samplings]
-    for each in prepared:
-        check_fits(memories.host, each)
-    return [_Row(ticket, choice, each, chosen.task, cue.entry_ids) for choice, each in enumerate(prepared)]
-
-
-def _choose(
-    memories: LoadedMemories, prompts: PromptCache, source: MemorySource | None, request: GenerationRequest
-) -> Choice:
-    """The memory that answers. Where a router decides, it reads the prompt, which is then kept for the answer."""
-    if source is None:
-        return Choice(None)
-    if source.check_base is not None:
-        source.check_base(as_served(memories.host.backbone))
-    name = memories.ensure(source.name, source.manifest_sha256, source.fetch)
-    if source.fetch_other is None:
-        return Choice(name)
-    return memories.choose(name, lambda: prompts.read([request.prompt_ids[:-1]])[0].state, source.fetch_other)
-
-
-def _ending(host: AdapterHost, row: _Row, generation: Generation) -> Finished | Exception:
-    if generation.finish_reason == "cancelled":  # the ticket of an abandoned one drops what is sent
-        return (
-            Preempted("another request waits for an answer")
-            if row.ticket.background
-            else InferenceUnavailable(_STOPPING)
-        )
-    wants_logprobs = row.request.sampling.logprobs
-    tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if wants_logprobs else ()
-    return Finished(row.choice, generation, row.task, row.cue, tokens)

@@ -10,8 +10,9 @@ from dataclasses import replace
 import structlog
 from fastapi.concurrency import run_in_threadpool
 
-from api.inference.server import Inference, InferenceUnavailable, Preempted
+from api.inference.server import Inference
 from api.inference.tickets import ChatRequest, Finished, MemorySource
+from api.inference.unavailable import InferenceUnavailable, Preempted
 from registry.database import transaction
 from registry.models import Route
 from registry.serving.shadows import ShadowReply, record_shadow

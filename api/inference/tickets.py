@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from api.inference.prompts import Prompt
 from api.inference.token_texts import TokenText
 from memgen.generation.requests import Generation
 from memgen.generation.sampling import Sampling
@@ -43,6 +44,8 @@ class Piece:
     choice: int
     """Which of the request's answers, from 0."""
     text: str
+    opened: bool = False
+    """The prompt opens a thought, which the answer goes on with."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Finished:
     """Ids of the past trajectories that the weaver was shown."""
     tokens: tuple[TokenText, ...] = ()
     """Text and bytes of each of the generation's tokens, if logprobs were requested."""
+    opened: bool = False
+    """The prompt opens a thought, which the answer goes on with."""
 
 
 class Ticket:
@@ -68,6 +73,8 @@ class Ticket:
         self.wants_pieces = wants_pieces
         self.background = background
         """Answered only while no other waits, and given up as soon as one does."""
+        self.prompt: Prompt | None = None
+        """Set before the model's thread gets the ticket."""
         self.abandoned = False
         """The reader has gone."""
         self._loop = asyncio.get_running_loop()

@@ -32,8 +32,7 @@ class TextStream:
             raise ConfigError(f"stop is {stop!r}; expected texts that are not empty")
         self._tokenizer = tokenizer
         self._stop = stop
-        self._beginnings = {text[:length] for text in stop for length in range(1, len(text))}
-        self._longest_beginning = max(map(len, self._beginnings), default=0)
+        self._searches = [_Search(text) for text in stop]
         self._window: list[int] = []
         """The newest tokens. Part of their text was returned: the first token of a text may decode differently."""
         self._released = 0
@@ -41,7 +40,9 @@ class TextStream:
         self._boundaries = (0, 0)
         """The last two places in the window at which a token with text ended and a character with it."""
         self._held = ""
-        """Text that is certain, but could be the beginning of a stop string."""
+        """The stop string whose beginning the text ends in, if it ends in one."""
+        self._held_length = 0
+        """Characters of that beginning: text that is certain, but held back."""
         self._pieces: list[str] = []
         self.stopped = False
         """A stop string appeared; what is pushed from now on is ignored."""
@@ -63,7 +64,7 @@ class TextStream:
         self._window, self._released, self._boundaries = [], 0, (0, 0)
         if self.stopped:
             return rest
-        held, self._held = self._held, ""
+        held, self._held_length = self._held[: self._held_length], 0
         self._pieces.append(held)
         return rest + held
 
@@ -107,17 +108,51 @@ class TextStream:
         """Text behind which no stop string can have begun; the rest is held."""
         if not new:
             return ""
-        text = self._held + new
-        found = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
-        if found:
-            self.stopped = True
-            _, cut = min(found)
-        else:
-            longest = min(self._longest_beginning, len(text))
-            cut = len(text) - next((n for n in range(longest, 0, -1) if text[-n:] in self._beginnings), 0)
-        self._held = text[cut:]
-        self._pieces.append(text[:cut])
-        return text[:cut]
+        cut = self._stop_begins(new)
+        self.stopped = cut is not None
+        longest = max(self._searches, key=lambda search: search.matched, default=None)
+        held = 0 if self.stopped or longest is None else longest.matched
+        released = self._beginning(new, self._held_length + len(new) - held if cut is None else cut)
+        self._held, self._held_length = longest.text if longest else "", held
+        self._pieces.append(released)
+        return released
+
+    def _stop_begins(self, new: str) -> int | None:
+        """Where the first stop string to be complete begins, from the held text's start; None without one."""
+        for number, character in enumerate(new if self._searches else "", start=1):
+            found = [len(search.text) for search in self._searches if search.push(character)]
+            if found:
+                return self._held_length + number - max(found)
+        return None
+
+    def _beginning(self, new: str, length: int) -> str:
+        """The first characters of the held text and the new."""
+        held = min(self._held_length, length)
+        return self._held[:held] + new[: length - held]
 
     def _decode(self, token_ids: list[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class _Search:
+    """One text looked for in characters as they come: Knuth, Morris and Pratt's, linear in both."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.matched = 0
+        """Characters of the longest beginning of the text that what came so far ends in."""
+        self._shorter = [0] * len(text)
+        """For each beginning, the longest shorter one that it ends in."""
+        length = 0
+        for place in range(1, len(text)):
+            while length and text[place] != text[length]:
+                length = self._shorter[length - 1]
+            length += text[place] == text[length]
+            self._shorter[place] = length
+
+    def push(self, character: str) -> bool:
+        """Whether the text is complete with this character. Nothing may follow then."""
+        while self.matched and self.text[self.matched] != character:
+            self.matched = self._shorter[self.matched - 1]
+        self.matched += self.text[self.matched] == character
+        return self.matched == len(self.text)

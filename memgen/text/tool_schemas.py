@@ -98,17 +98,17 @@ def _plain_schema(schema: Any, depth: int) -> Any:
 def _with_required(schema: dict[str, Any]) -> dict[str, Any]:
     """The names of required properties that are there, those too whose own schema says so."""
     properties = schema["properties"]
-    own = [name for name, value in properties.items() if isinstance(value, dict) and value.get("required") is True]
+    flagged = [name for name, value in properties.items() if isinstance(value, dict) and value.get("required") is True]
     listed = schema.get("required")
-    names = dict.fromkeys([*(listed if isinstance(listed, list) else []), *own])
-    flagged = {
+    names = dict.fromkeys([*(listed if isinstance(listed, list) else []), *flagged])
+    plain_properties = {
         name: {key: value for key, value in each.items() if key != "required"}
         if isinstance(each, dict) and isinstance(each.get("required"), bool)
         else each
         for name, each in properties.items()
     }
     required = [name for name in names if name in properties]
-    plain = {**schema, "properties": flagged, "required": required}
+    plain = {**schema, "properties": plain_properties, "required": required}
     if not required and not listed:
         del plain["required"]
     return plain

@@ -161,7 +161,7 @@ def _chat(client: Client, adapter: str, task: DemoTask, example: JsonObject) -> 
 
 
 def _ask(client: Client, model: str, prompt: list[JsonObject], tools: list[JsonObject] | None) -> JsonObject:
-    options: JsonObject = {"max_tokens": 80, **({"tools": tools} if tools else {})}
+    options: JsonObject = {"max_tokens": 80, "temperature": 0, **({"tools": tools} if tools else {})}
     reply = client.chat(model, prompt, **options)
     return {"version": reply["model"], "text": _text_of(reply["choices"][0]["message"])}
 

@@ -255,11 +255,11 @@ def test_keys(client: Client) -> None:
 def test_chat_whole_and_as_it_is_written(base_settings: Settings, api_key: str, watch: Watch) -> None:
     messages = [{"role": "user", "content": "hi"}]
     with serve(base_settings, serve_model=True) as url, Client(url, api_key) as client:
-        answer = client.chat("base", messages, max_tokens=20)
+        answer = client.chat("base", messages, max_tokens=20, temperature=0)
         assert answer["memgen"]["version"] is None
         assert answer["usage"]["completion_tokens"] == 20
         watch.hold(after=3)
-        chunks = client.stream_chat("base", messages, max_tokens=20)
+        chunks = client.stream_chat("base", messages, max_tokens=20, temperature=0)
         told = [next(chunks), next(chunks)]
         watch.go()
         told += chunks
@@ -268,7 +268,7 @@ def test_chat_whole_and_as_it_is_written(base_settings: Settings, api_key: str, 
         assert refused(error) == (404, "model_not_found")
         watch.fail_at = watch.steps + 3
         with pytest.raises(ApiError) as error:
-            list(client.stream_chat("base", messages))
+            list(client.stream_chat("base", messages, temperature=0))
         assert error.value.code == "internal_error"
     text = "".join(choice["delta"].get("content") or "" for chunk in told for choice in chunk["choices"])
     assert text == answer["choices"][0]["message"]["content"]
@@ -281,7 +281,7 @@ def test_an_answer_that_breaks_off_is_an_error(base_settings: Settings, api_key:
     with ThreadPoolExecutor(1) as pool:
         with serve(base_settings, serve_model=True) as url:
             client = Client(url, api_key)
-            chunks = client.stream_chat("base", [{"role": "user", "content": "hi"}], max_tokens=900)
+            chunks = client.stream_chat("base", [{"role": "user", "content": "hi"}], max_tokens=900, temperature=0)
             next(chunks)
             reading = pool.submit(list, chunks)
         with client, pytest.raises(ApiUnreachable):

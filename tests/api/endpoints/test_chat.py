@@ -40,12 +40,12 @@ def http(api_url: str, api_key: str) -> Iterator[httpx.Client]:
 
 
 def complete(client: openai.OpenAI, **options: Any) -> Any:
-    return client.chat.completions.create(model="base", messages=HI, **{"max_tokens": 20, **options})
+    return client.chat.completions.create(model="base", messages=HI, **{"max_tokens": 20, "temperature": 0, **options})
 
 
 def lines(http: httpx.Client, **options: Any) -> list[str]:
     """The data of each event of a stream."""
-    body = {"model": "base", "messages": HI, "max_tokens": 20, "stream": True, **options}
+    body = {"model": "base", "messages": HI, "max_tokens": 20, "temperature": 0, "stream": True, **options}
     reply = http.post("/v1/chat/completions", json=body)
     assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     events = reply.text.split("\n\n")
@@ -100,7 +100,7 @@ def test_usage_is_a_chunk_of_its_own_when_asked_for(http: httpx.Client) -> None:
 def test_text_comes_while_the_answer_is_written(client: openai.OpenAI, watch: Watch) -> None:
     watch.hold(after=3)
     with client.chat.completions.with_streaming_response.create(
-        model="base", messages=HI, max_tokens=20, stream=True
+        model="base", messages=HI, max_tokens=20, temperature=0, stream=True
     ) as reply:
         assert reply.headers["x-memgen-version"] == "base"
         stream = iter(reply.parse())
@@ -135,7 +135,9 @@ def test_tool_calls_are_whole_in_the_stream(client: openai.OpenAI, watch: Watch)
     calls = [{"name": "go", "arguments": {"to": "Å"}}, {"name": "stop", "arguments": {}}]
     watch.say = "Wait. " + "".join(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)
     whole = complete(client, tools=TOOLS, max_tokens=200)
-    with client.chat.completions.stream(model="base", messages=HI, tools=TOOLS, max_tokens=200) as stream:
+    with client.chat.completions.stream(
+        model="base", messages=HI, tools=TOOLS, max_tokens=200, temperature=0
+    ) as stream:
         stream.until_done()
         streamed = stream.get_final_completion()
     for choice in (whole.choices[0], streamed.choices[0]):
@@ -269,7 +271,7 @@ def test_who_leaves_a_stream_costs_no_more_tokens(client: openai.OpenAI, watch: 
 
 def test_who_leaves_before_the_answer_costs_no_more_tokens(http: httpx.Client, watch: Watch) -> None:
     watch.step_seconds = 0.01
-    body = {"model": "base", "messages": HI, "max_tokens": 900}
+    body = {"model": "base", "messages": HI, "max_tokens": 900, "temperature": 0}
     with pytest.raises(httpx.ReadTimeout):
         http.post("/v1/chat/completions", json=body, timeout=2.0)  # long enough to begin on a busy machine
     http.post("/v1/chat/completions", json={**body, "max_tokens": 1})

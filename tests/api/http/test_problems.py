@@ -8,7 +8,7 @@ import pytest
 import memgen.errors
 import registry.errors
 from api.http.problems import STATUS, code_of, status_of
-from api.inference.server import InferenceUnavailable
+from api.inference.unavailable import InferenceUnavailable
 from registry.settings import Settings
 from tests.api.live_api import serve
 

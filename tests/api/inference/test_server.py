@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import memgen.backbone.prompt_cache
-from api.inference.server import Inference, InferenceUnavailable
+from api.inference.server import Inference
 from api.inference.tickets import ChatRequest, Finished, MemorySource, Piece
+from api.inference.unavailable import InferenceUnavailable
 from memgen.errors import PromptTooLong
 from memgen.generation.sampling import Sampling
 from registry.settings import Settings, load_settings
@@ -45,6 +46,13 @@ def _settings(base: Path, home: Path, **overrides: object) -> Settings:
 def asking(*samplings: Sampling, text: str = "hi", **more: Any) -> ChatRequest:
     messages = [{"role": "user", "content": text}]
     return ChatRequest(**{"messages": messages, "tools": None, "samplings": samplings, "memory": None, **more})
+
+
+async def _queued(inference: Inference, count: int) -> None:
+    """Wait until so many requests have their prompts read and wait for the model."""
+    async with asyncio.timeout(30):
+        while len(inference._waiting) < count:
+            await asyncio.sleep(0.001)
 
 
 async def _first(events: AsyncGenerator[Piece | Finished, None]) -> None:
@@ -132,7 +140,7 @@ def test_who_went_away_while_waiting_is_not_answered(start: Start, watch: Watch)
         async with aclosing(inference.stream(asking(Sampling(3)))) as events:
             await _first(events)
             leaving, staying = (asyncio.create_task(inference.answer(asking(Sampling(5)))) for _ in range(2))
-            await asyncio.sleep(0)
+            await _queued(inference, 2)
             leaving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaving
@@ -183,7 +191,7 @@ def test_requests_share_a_batch_while_their_answers_fit(start: Start, watch: Wat
             for answers in (2, 1, 2, 6, 1):
                 request = asking(*(Sampling(3) for _ in range(answers)))
                 waiting.append(asyncio.create_task(inference.answer(request)))
-                await asyncio.sleep(0)
+                await _queued(inference, len(waiting))
             watch.go()
             assert [len(each) for each in await asyncio.gather(*waiting)] == [2, 1, 2, 6, 1]
 
@@ -221,7 +229,7 @@ def test_a_request_that_cannot_be_prepared_hurts_only_itself(start: Start, watch
                 inference.answer(asking(Sampling(4))),
                 return_exceptions=True,
             )
-            await asyncio.sleep(0)
+            await _queued(inference, 2)
             watch.go()
             too_long, broken, good = await waiting
         assert (type(too_long), type(broken)) == (PromptTooLong, KeyError)
@@ -229,6 +237,49 @@ def test_a_request_that_cannot_be_prepared_hurts_only_itself(start: Start, watch
 
     asyncio.run(run())
     assert watch.batches == [1, 1]
+
+
+LONG = {"a long text": [{"role": "user", "content": "x" * 10_000_000}],
+        "many texts": [{"role": "user", "content": "x"}] * 100_000,
+        "long arguments": [{"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": {"x": ["x" * 1_000_000]}}}]}]}  # fmt: skip
+
+
+@pytest.mark.parametrize("messages", LONG.values(), ids=LONG)
+def test_a_prompt_that_cannot_fit_is_refused_while_others_are_answered(
+    start: Start, watch: Watch, messages: list[dict[str, Any]]
+) -> None:
+    """The thread of the model is held meanwhile, and no more of the prompt is read than the context has room for."""
+    inference = start()
+    watch.hold(after=1)
+
+    async def run() -> None:
+        async with aclosing(inference.stream(asking(Sampling(900)))) as events:
+            await _first(events)
+            tokenizer = inference._host.backbone.tokenizer  # type: ignore[union-attr]
+            read: list[int] = []
+            real = type(tokenizer).__call__
+
+            def counted(self: Any, text: str, **options: Any) -> Any:
+                read.append(len(text))
+                return real(self, text, **options)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(type(tokenizer), "__call__", counted)
+                with pytest.raises(PromptTooLong, match="the model's context has 1024"):
+                    await inference.answer(asking(Sampling(1), messages=messages))
+            assert sum(read) <= 40_000
+            watch.go()
+
+    asyncio.run(run())
+
+
+def test_a_prompt_within_the_context_is_never_refused_for_its_characters(start: Start) -> None:
+    """A past thought is not shown to the model, however long it was."""
+    thought = {"role": "assistant", "content": f"<think>{'x' * 100_000}</think>yes"}
+    messages = [{"role": "user", "content": "hi"}, thought, {"role": "user", "content": "and?"}]
+    [finished] = asyncio.run(start().answer(asking(Sampling(1), messages=messages)))
+    assert finished.generation.prompt_tokens < 200
 
 
 def test_a_reader_whose_loop_is_gone_does_not_stop_the_thread(start: Start, watch: Watch) -> None:
@@ -251,7 +302,7 @@ def test_a_stop_ends_what_is_answered_and_refuses_what_waits(start: Start, watch
         async with aclosing(inference.stream(asking(Sampling(900)))) as events:
             await _first(events)
             waiting = asyncio.create_task(inference.answer(asking(Sampling(1))))
-            await asyncio.sleep(0)
+            await _queued(inference, 1)
             await asyncio.to_thread(inference.stop)
             for refused in (waiting, anext(e async for e in events if isinstance(e, Finished))):
                 with pytest.raises(InferenceUnavailable, match="stopping"):

@@ -1,5 +1,8 @@
 """Text from tokens, piece by piece, against decoding all of them at once."""
 
+import time
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -203,3 +206,36 @@ def test_a_token_costs_the_same_however_long_the_text_is(bytewise: PreTrainedTok
 def test_an_empty_stop_string_is_refused(bytewise: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ConfigError, match="^stop is"):
         TextStream(bytewise, ("a", ""))
+
+
+def _seconds(tokenizer: PreTrainedTokenizerBase, text: str, stop: str) -> float:
+    spent = []
+    for _ in range(3):
+        begun = time.process_time()
+        stream = TextStream(tokenizer, (stop,))
+        stream._release(text)
+        spent.append(time.process_time() - begun)
+    return min(spent)
+
+
+@pytest.mark.parametrize("unit", ["a", "ab", "aab"])
+def test_a_long_stop_string_costs_as_much_as_it_is_long(bytewise: PreTrainedTokenizerBase, unit: str) -> None:
+    """Sixteen times the length; work that grows with its square would cost 256 times as much."""
+
+    def seconds(size: int) -> float:
+        return _seconds(bytewise, unit * (2 * size // len(unit)), unit * (size // len(unit)) + "!")
+
+    assert seconds(64_000) <= 80 * max(seconds(4_000), 0.0005)
+
+
+def test_a_long_stop_string_takes_little_memory(bytewise: PreTrainedTokenizerBase) -> None:
+    tracemalloc.start()
+    try:
+        stream = TextStream(bytewise, ("ab" * 20_000,))
+        for token in byte_ids(bytewise, "ab" * 200):
+            stream.push(token)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+    assert (stream.text, stream.finish()) == ("", "ab" * 200)

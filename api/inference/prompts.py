@@ -1,0 +1,97 @@
+"""Prompts of chat requests as tokens, made beside the model's thread: it computes answers and nothing else.
+
+A conversation that can't fit the model's context is refused after as many characters as show it: reading a prompt costs
+what the context costs, however long it is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from memgen.backbone.loading import Backbone
+from memgen.errors import PromptTooLong
+from memgen.text.answers import message_text
+from memgen.text.history import unified_messages
+from memgen.text.reasoning import opens_reasoning, split_reasoning
+
+_CHARACTERS_PER_TOKEN = 4
+"""Shorter prompts are read at once: as a rule of thumb they have fewer tokens than the context."""
+_PART_CHARACTERS = 16_000
+_PART_TOKENS = 8
+"""Tokens by which the parts of a text may have more than the text, for each part, and beside a tenth."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    token_ids: tuple[int, ...]
+    opens_reasoning: bool
+    """The answer goes on inside of a thought that the prompt opens."""
+
+
+def read_prompt(backbone: Backbone, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> Prompt:
+    """The tokens in front of the answer, with today's date where the template writes one. To be called by any thread.
+
+    Raises:
+        PromptTooLong: the texts alone have more tokens than the context.
+        ChatTemplateError: the template refuses the conversation.
+    """
+    _check_length(backbone, unified_messages(messages), tools)
+    ids = backbone.profile.on(datetime.now(UTC).date()).prompt_ids(messages, tools)
+    return Prompt(ids, opens_reasoning(backbone.tokenizer, ids))
+
+
+def _check_length(backbone: Backbone, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None) -> None:
+    texts = [*_texts(messages), *_values(tools)]
+    characters, most = sum(map(len, texts)), backbone.max_tokens
+    if len(messages) <= most and characters <= _CHARACTERS_PER_TOKEN * most:
+        return
+    tokens = float(len(messages))  # each is some token's worth of a template's text
+    for part in _parts(texts):
+        if tokens > most:
+            break
+        tokens += max(0.0, 0.9 * len(backbone.tokenizer(part, add_special_tokens=False).input_ids) - _PART_TOKENS)
+    if tokens > most:
+        raise PromptTooLong(
+            f"the prompt has {len(messages)} messages of {characters} characters, which are more than {int(tokens)} "
+            f"tokens; the model's context has {most}. Shorten the messages."
+        )
+
+
+def _texts(messages: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What of the messages is shown to the model."""
+    for message in messages:
+        text = message_text(message)
+        yield split_reasoning(text)[1].strip() if message["role"] == "assistant" else text.strip()
+        for call in message.get("tool_calls", ()):
+            yield from _values(call["function"]["arguments"])
+
+
+def _values(value: Any) -> Iterator[str]:
+    """Texts in a JSON value, its keys too."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            yield from each
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+
+
+def _parts(texts: Sequence[str]) -> Iterator[str]:
+    """The texts in pieces of a bounded length; short ones share a piece, since each costs a call."""
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        for start in range(0, len(text), _PART_CHARACTERS):
+            part = text[start : start + _PART_CHARACTERS]
+            piece.append(part)
+            size += len(part)
+            if size >= _PART_CHARACTERS:
+                yield "\n".join(piece)
+                piece, size = [], 0
+    if piece:
+        yield "\n".join(piece)
