@@ -98,7 +98,7 @@ def _work(running: Running, handler: Handler) -> None:
         log.info("job cancelled")
         _end(running, "cancelled")
     except (Unavailable, *_PASSING) as error:
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = _first_line(error)
         log.warning("job interrupted", error=str(error))
         if running.attempt >= running.services.settings.job_max_attempts:
             _end(running, "failed", error=f"{reason}; tried {running.attempt} times")
