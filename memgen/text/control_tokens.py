@@ -11,6 +11,7 @@ Transformers' own `sanitize_control_tokens` leaves keys of objects as they are, 
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -83,7 +84,7 @@ class ControlTokens:
         first, *others = text.split(mark) if mark else [text]
         ids = list(self._tokenizer(first, add_special_tokens=begin).input_ids)
         for piece in others:
-            ids += self._tokenizer(piece, add_special_tokens=False).input_ids
+            ids += self._continued_ids(piece)
         return tuple(map(int, ids))
 
     def text_ids(self, text: str, *, begin: bool = False) -> tuple[int, ...]:
@@ -95,6 +96,21 @@ class ControlTokens:
         """(start, end) of the first control token spelled in a text; None without one."""
         found = self._whole.search(text)
         return found.span() if found else None
+
+    def _continued_ids(self, piece: str) -> list[int]:
+        """Token ids of a text behind another, without the space that some tokenizers put in front of each text."""
+        ids = list(self._tokenizer(piece, add_special_tokens=False).input_ids)
+        if not self._begins_with_space:
+            return ids
+        line = list(self._tokenizer("\n", add_special_tokens=False).input_ids)
+        behind = list(self._tokenizer(f"\n{piece}", add_special_tokens=False).input_ids)
+        return behind[len(line) :] if behind[: len(line)] == line else ids
+
+    @cached_property
+    def _begins_with_space(self) -> bool:
+        """As tokenizers in the manner of SentencePiece do."""
+        letters = [*self._tokenizer("a", add_special_tokens=False).input_ids] * 2
+        return " " in str(self._tokenizer.decode(letters)).strip()
 
     def _cut_text(self, text: str, mark: str) -> str:
         assert self._start is not None

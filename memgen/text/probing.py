@@ -148,13 +148,18 @@ def _check_history(profile: BaseProfile) -> None:
     texts = (_USER, _ANSWER, _LATER)
     if not _shows(profile, _talk(("user", _USER), ("assistant", _ANSWER), ("user", _LATER)), texts):
         raise BaseRefused("the chat template does not write earlier turns of a conversation")
+    long = {text: f"{text}{' and more' * 1000} {text}ends" for text in texts}
+    talk = _talk(("user", long[_USER]), ("assistant", long[_ANSWER]), ("user", long[_LATER]))
+    if not _shows(profile, talk, [f"{text}ends" for text in texts]):
+        raise BaseRefused("the chat template cuts long messages off")
 
 
 def _form(plain: BaseProfile) -> TemplateForm:
     """What the template writes itself, found by asking for one thing after the other."""
     form = PLAINEST
     talk = _talk(("user", _USER), ("assistant", _ANSWER), ("user", _LATER))
-    for role in ("system", "developer"):
+    # A template that writes any role would write this one, too, and no model of its maker has seen it.
+    for role in ("system", "developer") if "developer" in plain.template.source else ("system",):
         candidate = replace(form, system=role)
         if _shows(replace(plain, form=candidate), [*_talk(("system", _SYSTEM)), *talk], (_SYSTEM, _USER, _LATER)):
             form = candidate

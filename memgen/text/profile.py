@@ -113,9 +113,17 @@ class BaseProfile:
         return self.control.text_ids(text, begin=begin)
 
     def render(
-        self, messages: list[ChatMessage], tools: Sequence[ChatMessage] | None, form: TemplateForm
+        self,
+        messages: list[ChatMessage],
+        tools: Sequence[ChatMessage] | None,
+        form: TemplateForm,
+        *,
+        blank: str = "",
     ) -> tuple[str, str]:
         """(text, mark) of a conversation in one form, up to the template's generation prompt.
+
+        Args:
+            blank: what stands for a content without characters.
 
         Raises:
             ChatTemplateError: the template refuses the conversation in this form.
@@ -129,24 +137,29 @@ class BaseProfile:
                 messages, tools = conform(messages, tools, form)
         except RecursionError as error:
             raise ChatTemplateError("arguments or tools are nested too deeply to be written") from error
+        if blank:
+            messages = [{**message, "content": message["content"] or blank} for message in messages]
         return self.template.render(messages, tools, generation_prompt=True, today=self.today), mark
 
     def _prompt(self, messages: Sequence[ChatMessage], tools: Sequence[ChatMessage] | None) -> tuple[str, str]:
         """(text, mark that cuts spellings of control tokens in it)."""
         shown = [_without_thought(plain_message(message)) for message in unified_messages(messages)]
         tools = plain_tools(tools)
-        try:
-            text, mark = self.render(shown, tools, self.form)
-        except ChatTemplateError:
-            # What a template refuses in its own form, as a result without a call, it takes as plain talk.
-            plainest = replace(PLAINEST, tags_are_text=self.form.tags_are_text)
-            try:
-                text, mark = self.render(shown, tools, plainest)
-            except ChatTemplateError as second:
-                raise ChatTemplateError(
-                    f"{second}; spelled as plain turns of user and assistant it did, too"
-                ) from second
+        text, mark = self._rendered(shown, tools)
         return text.removesuffix(self.frame.dropped) + self.frame.added, mark
+
+    def _rendered(self, messages: list[ChatMessage], tools: Sequence[ChatMessage] | None) -> tuple[str, str]:
+        """As `render`, in the first form that the template takes: its own, then plain talk, for instance of a result
+        without a call; each as it is, then with a space for a text without characters, which some refuse."""
+        plainest = replace(PLAINEST, tags_are_text=self.form.tags_are_text)
+        refusals: list[ChatTemplateError] = []
+        for form in (self.form, plainest):
+            for blank in ("", " "):
+                try:
+                    return self.render(messages, tools, form, blank=blank)
+                except ChatTemplateError as error:
+                    refusals.append(error)
+        raise ChatTemplateError(f"{refusals[0]}; spelled as plain turns of user and assistant it did, too")
 
     def _answer(self, message: ChatMessage) -> tuple[str, str]:
         shown = _without_thought(plain_message(message))
@@ -165,7 +178,9 @@ class BaseProfile:
             return spelled_calls(message)
         if not whole.startswith(self.frame.before) or not whole.endswith(self.frame.after):
             return spelled_calls(message)
-        return whole[len(self.frame.before) : len(whole) - len(self.frame.after)]
+        body = whole[len(self.frame.before) : len(whole) - len(self.frame.after)]
+        # What a template writes of an answer is what the model learns to say: never less, or other words.
+        return body if message["content"].strip() in body else spelled_calls(message)
 
 
 def _without_thought(message: ChatMessage) -> ChatMessage:

@@ -52,7 +52,7 @@ def summarize(profile: BaseProfile) -> dict[str, Any]:
         "calls": NATIVE if form.calls else SPELLED,
         "arguments": ("text" if form.arguments_as_text else "object") if form.calls else None,
         "writes_date": profile.writes_date,
-        "thought": "written" if frame.added else "not_opened" if frame.dropped else None,
+        "thought": "written" if "</think>" in frame.before else "not_opened" if frame.dropped else None,
         "answer_end": frame.end,
         "stop_tokens": [
             {"id": number, "text": str(tokenizer.convert_ids_to_tokens(number))}

@@ -1,12 +1,14 @@
 """Finding and loading bases."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memgen.backbone.loading import fastest_dtype, find_revision, load_backbone, load_profile
+from memgen.backbone.loading import fastest_dtype, find_revision, load_backbone, load_profile, read_base
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError, ModelNotFound
 from memgen.memory.host import AdapterHost
@@ -69,3 +71,25 @@ def test_copy_needs_equal_configs(host: AdapterHost) -> None:
     host.create("b", MemoryConfig(latents=3))
     with pytest.raises(ConfigError, match="latents=3.*latents=2"):
         host.copy("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("generation", "eos", "stops"),
+    [
+        ({"eos_token_id": [1]}, "<|im_end|>", {1, 2}),
+        ({"eos_token_id": [1, 2]}, "<|im_end|>", {1, 2}),
+        ({"eos_token_id": 1}, "<|im_start|>", {1, 2}),
+        ({"eos_token_id": None}, "<|im_end|>", {2}),
+        ({}, None, {2}),
+    ],
+)
+def test_every_end_stops(
+    tiny_base: Path, tmp_path: Path, generation: dict[str, object], eos: str | None, stops: set[int]
+) -> None:
+    """The generation config's, the tokenizer's, and the one that the template writes, which is token 2 here."""
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": eos}))
+    assert load_backbone(str(folder), cache_dir=tmp_path).stop_token_ids == stops
+    assert read_base(str(folder), cache_dir=tmp_path).profile.stop_token_ids == stops
