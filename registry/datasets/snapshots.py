@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from registry.database import one_of
@@ -107,6 +107,9 @@ def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
         SnapshotOutdated: some of its trajectories were deleted after it was taken.
     """
     _lock_items(session, snapshot)
+    # Two jobs may take the same snapshot at once: the second finds the row of the first.
+    same = func.hashtextextended(f"dataset {snapshot.project_id} {snapshot.content_hash}", 0)
+    session.execute(select(func.pg_advisory_xact_lock(same)))
     known = find_dataset(session, snapshot)
     if known is not None:
         return known

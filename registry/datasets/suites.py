@@ -2,10 +2,12 @@
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from registry.database import one_of
 from registry.job_requests import GOOD_REWARD
 from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 
@@ -23,18 +25,12 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     The newest suite is returned again while nothing was added. Failed trajectories are held out too, but are no
     reference for an answer, and so no items. A trajectory that begins like a trained one is no item either: rows from
     before migration 0007 may be held out and begin so.
+
+    A deletion of items waits until the suite is frozen; what one has just deleted is no item.
     """
-    session.execute(select(Task.id).where(Task.id == task.id).with_for_update())
-    rows = session.execute(
-        select(Trajectory.id, Trajectory.content_hash)
-        .where(
-            Trajectory.task_id == task.id,
-            is_reference(),
-            Trajectory.beginning_hash.not_in(_learned_beginnings(task)),
-        )
-        .order_by(Trajectory.content_hash)
-        .limit(max_items)
-    ).all()
+    # Not a lock of the key: imports and deletions write rows that name the task, and a deletion may hold the items.
+    session.execute(select(Task.id).where(Task.id == task.id).with_for_update(key_share=True))
+    rows = _locked_items(session, task, max_items)
     if not rows:
         return None
     listed = "\n".join([JUDGED_BY, *(row.content_hash for row in rows)])
@@ -56,6 +52,25 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     session.add_all(SuiteItem(suite_id=suite.id, place=place, trajectory_id=row.id) for place, row in enumerate(rows))
     session.flush()
     return suite
+
+
+def _locked_items(session: Session, task: Task, max_items: int) -> Sequence[Row[uuid.UUID, str]]:
+    """(id, content hash) of the items, by hash, locked against deletion in the order in which a deletion locks them."""
+    query = (
+        select(Trajectory.id, Trajectory.content_hash)
+        .where(
+            Trajectory.task_id == task.id,
+            is_reference(),
+            Trajectory.beginning_hash.not_in(_learned_beginnings(task)),
+        )
+        .order_by(Trajectory.content_hash)
+        .limit(max_items)
+    )
+    while True:
+        rows = session.execute(query).all()
+        locking = select(Trajectory.id).where(one_of(Trajectory.id, [row.id for row in rows])).order_by(Trajectory.id)
+        if len(session.scalars(locking.with_for_update(read=True, key_share=True)).all()) == len(rows):
+            return rows
 
 
 def is_reference() -> ColumnElement[bool]:
