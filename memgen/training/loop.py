@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from memgen.errors import Cancelled
+from memgen.errors import ArtifactCorrupt, Cancelled
 from memgen.training.run_control import RunControl, StepReportT
 
 BatchT = TypeVar("BatchT")
@@ -48,7 +48,7 @@ class Learner(Protocol[BatchT, StepReportT]):
         ...
 
     def resume(self, path: Path, /) -> None:
-        """Go on from a state that `save` wrote."""
+        """Go on from a state that `save` wrote. On one of another kind of run it may raise what it likes."""
         ...
 
     def save(self, path: Path, /) -> None:
@@ -62,10 +62,15 @@ def run_steps(learner: Learner[BatchT, StepReportT], steps: int, control: RunCon
     Raises:
         Cancelled: `control.should_stop` returned true, or `collect` raised it. The state of the last whole step is
             saved.
-        ArtifactCorrupt: the saved state can't be read.
+        ArtifactCorrupt: the saved state can't be read, or is of another kind of run.
     """
     if state := control.saved_state:
-        learner.resume(state)
+        try:
+            learner.resume(state)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ArtifactCorrupt(
+                f"checkpoint {state} is of another kind of run: {error!r}; delete it to start over"
+            ) from error
     first_step, seconds_before = learner.steps_done, learner.seconds
     began = saved = time.monotonic()
     learner.begin()

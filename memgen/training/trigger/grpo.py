@@ -22,7 +22,7 @@ from statistics import fmean
 
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.config import TriggerConfig
-from memgen.errors import ArtifactCorrupt, ConfigError, NothingToTrain
+from memgen.errors import ConfigError, NothingToTrain
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.task import TaskItem
@@ -158,18 +158,9 @@ class TriggerRun(Learner[TriggerBatch, TriggerStep]):
         return replace(report, seconds_left=seconds_left)
 
     def resume(self, path: Path) -> None:
-        """Go on from a saved state.
-
-        Raises:
-            ArtifactCorrupt: it can't be read, or is of another kind of run.
-        """
+        """Go on from a saved state."""
         state, _ = self.trainable.resume(path)
-        try:
-            self.progress = Progress.from_state(state)
-        except TypeError as error:
-            raise ArtifactCorrupt(
-                f"checkpoint {path} is of another kind of run: {error}; delete it to start over"
-            ) from error
+        self.progress = Progress.from_state(state)
 
     def save(self, path: Path) -> None:
         """Write weights, the optimizer's state and the progress."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from memgen.config import GrpoConfig
-from memgen.errors import ArtifactCorrupt, ConfigError
+from memgen.errors import ConfigError
 from memgen.memory.host import AdapterHost
 from memgen.training.devices import Devices, check_count
 from memgen.training.forward import PrefixSource
@@ -175,20 +175,11 @@ class GrpoRun(Learner[GrpoBatch, GrpoStep]):
         self.progress.seconds = value
 
     def resume(self, path: Path) -> None:
-        """Go on from a saved state.
-
-        Raises:
-            ArtifactCorrupt: it can't be read, or is of another kind of run.
-        """
+        """Go on from a saved state."""
         state, kept = self.trainable.resume(path)
-        try:
-            self.progress = _Progress.from_state(state)
-            for name, tensor in self._kept().items():
-                tensor.copy_(kept[name])
-        except (TypeError, KeyError) as error:
-            raise ArtifactCorrupt(
-                f"checkpoint {path} is of another kind of run: {error}; delete it to start over"
-            ) from error
+        self.progress = _Progress.from_state(state)
+        for name, tensor in self._kept().items():
+            tensor.copy_(kept[name])
 
     def report(self) -> GrpoReport:
         progress, trainable = self.progress, self.trainable

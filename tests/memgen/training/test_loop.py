@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from memgen.backbone.loading import Backbone
 from memgen.config import GrpoConfig, TrainingConfig, TriggerConfig
-from memgen.errors import Cancelled
+from memgen.errors import ArtifactCorrupt, Cancelled
 from memgen.memory.host import AdapterHost
 from memgen.training import loop
 from memgen.training.examples import build_examples
@@ -168,3 +168,40 @@ def test_every_training_goes_through_the_one_loop_and_stops_alike(backbone: Back
         _weaver_grpo: "stopped before step 3 of 5 was learned from",
         _trigger_grpo: "stopped before step 3 of 5 was learned from",
     }
+
+
+def test_a_checkpoint_of_another_training_is_refused_in_words(backbone: Backbone, tmp_path: Path) -> None:
+    """Each kind of run on the state of the other that trains the same weights."""
+    data = build_examples(backbone.profile, conversations(4), max_tokens=500)
+    sft_config = TrainingConfig(steps=1, batch_size=2, warmup_steps=1)
+    grpo_config = GrpoConfig(steps=1, items_per_step=1, group_size=2, max_new_tokens=2)
+
+    def host() -> AdapterHost:
+        made = AdapterHost(backbone)
+        made.create("m", CONFIG, seed=0)
+        return made
+
+    def by_sft(control: RunControl[Any]) -> None:
+        train_weaver(host(), "m", data, sft_config, control=control)
+
+    def by_grpo(control: RunControl[Any]) -> None:
+        train_weaver_grpo(host(), "m", items(2), grpo_config, control=control)
+
+    for first, second in ((by_sft, by_grpo), (by_grpo, by_sft)):
+        path = tmp_path / f"{first.__name__}.safetensors"
+        with pytest.raises(Cancelled):
+            first(RunControl(checkpoint=path, should_stop=lambda: True))
+        assert path.is_file()
+        with pytest.raises(ArtifactCorrupt, match=r"is of another kind of run: .*; delete it to start over"):
+            second(RunControl(checkpoint=path))
+
+
+@pytest.mark.parametrize("error", [KeyError("losses"), TypeError("unexpected keyword"), ValueError("no number")])
+def test_whatever_a_foreign_state_leads_to_is_one_error(tmp_path: Path, error: Exception) -> None:
+    class Foreign(Counter):
+        def resume(self, path: Path) -> None:
+            raise error
+
+    (tmp_path / "state").touch()
+    with pytest.raises(ArtifactCorrupt, match="is of another kind of run"):
+        run_steps(Foreign(), 3, RunControl(checkpoint=tmp_path / "state"))
