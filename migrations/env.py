@@ -1,7 +1,7 @@
 """Alembic's entry. The URL comes from `registry.database.upgrade`, or on the command line from the settings."""
 
 from alembic import context
-from sqlalchemy import create_engine, pool
+from sqlalchemy import create_engine, func, pool, select
 
 from registry.models import Base
 from registry.settings import load_settings
@@ -22,6 +22,9 @@ def run() -> None:
     with engine.connect() as connection:
         context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
         with context.begin_transaction():
+            # Several processes may migrate at their start: they take turns, and the second finds nothing left to do.
+            # The lock ends with the transaction, which is one for all revisions.
+            connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("migrations of memgen", 0))))
             context.run_migrations()
     engine.dispose()
 

@@ -11,7 +11,7 @@ import psycopg
 import redis
 import urllib3
 from minio import Minio
-from minio.error import MinioException
+from minio.error import MinioException, S3Error
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -84,7 +84,11 @@ def s3_client(url: str, region: str, timeout_seconds: float = TIMEOUT_SECONDS) -
 
 def ensure_bucket(client: Minio, bucket: str) -> None:
     if not client.bucket_exists(bucket):
-        client.make_bucket(bucket)
+        try:
+            client.make_bucket(bucket)
+        except S3Error as error:  # somebody else was quicker
+            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
 
 
 def without_password(url: str) -> str:
