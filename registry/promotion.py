@@ -92,8 +92,8 @@ def _judges(job: Job, version: Version) -> bool:
         request = jobs.request_of(job)
     except UnreadableRow:
         return False
-    asked = isinstance(request, CheckImport) or (isinstance(request, Evaluate) and request.judge)
-    return asked and request.version_needed == version.number
+    judges = isinstance(request, CheckImport) or (isinstance(request, Evaluate) and request.judge)
+    return judges and request.version_needed == version.number
 
 
 def decide(

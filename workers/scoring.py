@@ -129,9 +129,9 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Su
             flags=version.report["flags"],
             remarks=not_judged(session, version, baseline, scores.suites),
         )
-        asked = _asked_by(session, job, version)
-        outcome = follow_up(session, adapter, version, gate, asked)
-        retry = retry_of(session, adapter, version, asked, comparisons)
+        origin = _requested_by(session, job, version)
+        outcome = follow_up(session, adapter, version, gate, origin)
+        retry = retry_of(session, adapter, version, origin, comparisons)
         if retry is not None:
             share = jobs.request_as(retry, TrainWeaver).replay_share
             outcome += f"; job {retry.id} trains once more with a replay share of {share:g}"
@@ -140,7 +140,7 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Su
         return Judgement(gate.passed, scores.by_subject, retry.id if retry else None)
 
 
-def _asked_by(session: Session, job: Job, version: Version) -> Job:
+def _requested_by(session: Session, job: Job, version: Version) -> Job:
     """The job whose request says what follows from a verdict: the training, where it failed and another job judges."""
     return session.get_one(Job, version.job_id) if job.kind == JobKind.EVALUATE else job
 
@@ -186,7 +186,7 @@ def _score(
 
 
 def _choices(model: Model, subject: Version | None, items: Sequence[ReadItem]) -> list[Choice]:
-    """The memory that answers each item; none for an item that nobody is asked."""
+    """The memory that answers each item; none for an item that nobody is judged."""
     readable = [place for place, item in enumerate(items) if not item.trouble]
     chosen = dict(zip(readable, model.choices(subject, [items[place].prompt_ids for place in readable]), strict=True))
     return [chosen.get(place) or Choice(None) for place in range(len(items))]
