@@ -16,6 +16,8 @@ _LEAST_TOP_P = 1e-9
 """Leaves the likeliest token only, which OpenAI's 0 means."""
 MOST_STOP_CHARACTERS = 1000
 _MOST_METADATA = 16
+_MOST_MODEL_CHARACTERS = 600
+"""Room for the longest names of an adapter and an alias."""
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "audio": (),
@@ -55,7 +57,7 @@ class ChatIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
+    model: Annotated[str, StringConstraints(max_length=_MOST_MODEL_CHARACTERS, pattern=r"\A[^\x00]*\z")]
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none"] | None = None

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.http.deps import RequiredScope
 from api.http.exchange import Exchange, HeadIsAnswered
+from api.http.openai_errors import is_openai_path
 from api.http.problems import answer
 from registry.database import transaction
 from registry.errors import InvalidJson, UnknownKey
@@ -101,7 +102,8 @@ class BeforeBody:
             scope.setdefault("state", {})["caller"] = caller
         exchange.allow(_declared_length(headers), terms.limit, terms.setting)
         if terms.takes_json:
-            await _check_json(headers, exchange)
+            # What a chat says is not stored, and a model may say NUL: its answers come back as history.
+            await _check_json(headers, exchange, nul=is_openai_path(scope["path"]))
         return None
 
     def _find(self, scope: Scope) -> _Terms | Response | None:
@@ -189,7 +191,7 @@ def _declared_length(headers: Headers) -> int | None:
     return int(length)
 
 
-async def _check_json(headers: Headers, exchange: Exchange) -> None:
+async def _check_json(headers: Headers, exchange: Exchange, *, nul: bool) -> None:
     """Read the body and refuse what no route could use; the application reads it again from memory.
 
     Raises:
@@ -206,13 +208,13 @@ async def _check_json(headers: Headers, exchange: Exchange) -> None:
     if not body:
         return  # whether it may be empty is the route's to say
     if len(body) <= _PARSED_HERE_BYTES:
-        _parse(body)
+        _parse(body, nul)
     else:
-        await anyio.to_thread.run_sync(_parse, body)
+        await anyio.to_thread.run_sync(_parse, body, nul)
 
 
-def _parse(body: bytes) -> None:
-    canonical_json(parse_json(body.removeprefix(BOM_UTF8)))
+def _parse(body: bytes, nul: bool) -> None:
+    canonical_json(parse_json(body.removeprefix(BOM_UTF8)), nul=nul)
 
 
 def _is_json(content_type: str) -> bool:
