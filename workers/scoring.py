@@ -186,7 +186,7 @@ def _score(
 
 
 def _choices(model: Model, subject: Version | None, items: Sequence[ReadItem]) -> list[Choice]:
-    """The memory that answers each item; none for an item that nobody is judged."""
+    """The memory that answers each item; none for an item that nobody is judged on."""
     readable = [place for place, item in enumerate(items) if not item.trouble]
     chosen = dict(zip(readable, model.choices(subject, [items[place].prompt_ids for place in readable]), strict=True))
     return [chosen.get(place) or Choice(None) for place in range(len(items))]
