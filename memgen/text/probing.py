@@ -164,6 +164,9 @@ def _form(plain: BaseProfile) -> TemplateForm:
         if _shows(replace(plain, form=candidate), [*_talk(("system", _SYSTEM)), *talk], (_SYSTEM, _USER, _LATER)):
             form = candidate
             break
+    if form.system:
+        alone = _shows(replace(plain, form=form), _talk(("system", _SYSTEM)), (_SYSTEM,))
+        form = replace(form, system_alone=alone)
     twice = _talk(("user", "Sentinelone"), ("user", "Sentineltwo"), ("assistant", "Sentinelthree"))
     twice += _talk(("assistant", "Sentinelfour"), ("user", "Sentinelfive"))
     form = _kept(plain, form, {"neighbours": True}, twice, [message["content"] for message in twice])

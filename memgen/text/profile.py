@@ -8,6 +8,7 @@ one does not matter. `memgen.text.probing` finds out by rendering what a templat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import product
 from typing import Self
 
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ from memgen.text.control_tokens import ControlTokens
 from memgen.text.history import unified_messages
 from memgen.text.reasoning import REASONING_END, split_reasoning
 from memgen.text.template import PINNED_DATE, ChatTemplate
-from memgen.text.template_form import PLAINEST, TemplateForm, conform, plain_message, spelled_calls
+from memgen.text.template_form import PLAINEST, SYSTEM_ROLES, TemplateForm, conform, plain_message, spelled_calls
 from memgen.text.tool_schemas import plain_tools
 
 QUESTION: ChatMessage = {"role": "user", "content": "Question?"}
@@ -149,16 +150,20 @@ class BaseProfile:
         return text.removesuffix(self.frame.dropped) + self.frame.added, mark
 
     def _rendered(self, messages: list[ChatMessage], tools: Sequence[ChatMessage] | None) -> tuple[str, str]:
-        """As `render`, in the first form that the template takes: its own, then plain talk, for instance of a result
-        without a call; each as it is, then with a space for a text without characters, which some refuse."""
+        """As `render`, in the first form that the template takes: its own, then plain talk; each as it is, then with a
+        space for a text without characters, which some refuse; then begun by a user, where none has spoken."""
         plainest = replace(PLAINEST, tags_are_text=self.form.tags_are_text)
+        begun = [messages]
+        roles = [message["role"] for message in messages]
+        if "user" not in roles:
+            first = next((place for place, role in enumerate(roles) if role not in SYSTEM_ROLES), len(roles))
+            begun.append([*messages[:first], {"role": "user", "content": ""}, *messages[first:]])
         refusals: list[ChatTemplateError] = []
-        for form in (self.form, plainest):
-            for blank in ("", " "):
-                try:
-                    return self.render(messages, tools, form, blank=blank)
-                except ChatTemplateError as error:
-                    refusals.append(error)
+        for shown, form, blank in product(begun, (self.form, plainest), ("", " ")):
+            try:
+                return self.render(shown, tools, form, blank=blank)
+            except ChatTemplateError as error:
+                refusals.append(error)
         raise ChatTemplateError(f"{refusals[0]}; spelled as plain turns of user and assistant it did, too")
 
     def _answer(self, message: ChatMessage) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 from memgen.text.answers import ChatMessage, call_text, message_calls, message_text
 from memgen.text.tool_calls import tool_pattern
 
-_SYSTEM = ("system", "developer")
+SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class TemplateForm:
     """The role under which it writes instructions that stand first; None: they join the first message of a user."""
     later_system: bool = True
     """It writes system messages behind the first one; else they are a user's."""
+    system_alone: bool = True
+    """It writes a system message that nothing follows; else an empty message of a user does."""
     neighbours: bool = True
     """Messages of one role may follow one another; else they are joined."""
     tools: bool = False
@@ -58,6 +60,8 @@ def conform(
         conformed = _join_neighbours(conformed)
     if replace(form, tags_are_text=False) == PLAINEST and conformed[:1] and conformed[0]["role"] != "user":
         conformed.insert(0, {"role": "user", "content": ""})
+    if not form.system_alone and all(message["role"] == form.system for message in conformed):
+        conformed.append({"role": "user", "content": ""})
     return conformed, list(tools) if tools else None
 
 
@@ -85,21 +89,25 @@ def _spell(message: ChatMessage) -> ChatMessage:
     role = message["role"]
     if role in ("tool", "function"):
         return {"role": "user", "content": f"<tool_response>{message_text(message)}</tool_response>"}
-    return {"role": "system" if role in _SYSTEM else role, "content": spelled_calls(message)}
+    return {"role": "system" if role in SYSTEM_ROLES else role, "content": spelled_calls(message)}
 
 
 def _with_native_calls(messages: Sequence[ChatMessage], form: TemplateForm) -> list[ChatMessage]:
     conformed: list[ChatMessage] = []
     known: dict[Any, tuple[str, str]] = {}
     number = 0
+    answering = False
     for message in messages:
         role, text = message["role"], message_text(message)
         if role in ("tool", "function"):
+            if not answering:  # some templates drop a result that stands behind no call, or refuse it
+                conformed.append(_spell(message))
+                continue
             call_id, name = known.get(message.get("tool_call_id"), (_call_id(number), message.get("name") or ""))
             result = {"role": "tool", "tool_call_id": call_id, "content": text}
             conformed.append({**result, "name": name} if name else result)
             continue
-        shown: ChatMessage = {"role": "system" if role in _SYSTEM else role, "content": text}
+        shown: ChatMessage = {"role": "system" if role in SYSTEM_ROLES else role, "content": text}
         given = message.get("tool_calls") or []
         calls = []
         for place, call in enumerate(message_calls(message)):
@@ -112,6 +120,7 @@ def _with_native_calls(messages: Sequence[ChatMessage], form: TemplateForm) -> l
                 "arguments": json.dumps(arguments, ensure_ascii=False) if form.arguments_as_text else arguments,
             }
             calls.append({"id": call_id, "type": "function", "function": function})
+        answering = bool(calls)
         if calls:
             shown["tool_calls"] = calls
         conformed.append(shown)

@@ -339,6 +339,31 @@ SAMPLES: dict[str, Sample] = {
         ),
         _NATIVE,
     ),
+    "results without a call are dropped": Sample(
+        _chatml(_SAID_AND_CALLED, head=_JSON_LIST)
+        .replace(
+            "{% for m in messages %}",
+            "{% for m in messages %}{% if m.role != 'tool' or (loop.index0 and (messages[loop.index0 - 1].tool_calls "
+            "or messages[loop.index0 - 1].role == 'tool')) %}",
+        )
+        .replace("<|im_end|>\n{% endfor %}", "<|im_end|>\n{% endif %}{% endfor %}"),
+        _NATIVE,
+    ),
+    "the system joins the first question": Sample(
+        "{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\n\n' %}"
+        "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ system if loop.first }}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + _ASK,
+        {"system": "system"},
+    ),
+    "a user has to ask": Sample(
+        _chatml(
+            head="{% set ns = namespace(asked=false) %}{% for m in messages %}{% if m.role == 'user' and not "
+            "m.content.startswith('<tool_response>') %}{% set ns.asked = true %}{% endif %}{% endfor %}"
+            "{% if not ns.asked %}{{ raise_exception('No user query found') }}{% endif %}"
+        ),
+        _SPELLED,
+    ),
     "tags are special tokens": Sample(
         _chatml(_SAID_AND_CALLED, head=_JSON_LIST), _SPELLED, special=("<tool_call>", "</tool_call>", "<think>")
     ),

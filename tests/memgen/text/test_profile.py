@@ -245,13 +245,24 @@ def test_an_ordinary_conversation_is_tokenized_in_one_piece(plain: BaseProfile) 
 
 
 def test_what_a_template_refuses_in_its_own_form_is_shown_as_plain_talk() -> None:
-    orphan = [{"role": "user", "content": "a"}, {"role": "tool", "tool_call_id": "x", "content": "2"}]
-    each = "{% for m in messages %}"
-    refused = "{% if m.role == 'tool' and loop.index0 == 1 %}{{ raise_exception('no call') }}{% endif %}"
-    strict = HERMES.replace(each, each + refused, 1)
-    prompt = profile_of(strict).prompt_text(orphan, TOOLS)
+    called = {"id": "c1", "type": "function", "function": {"name": "odd", "arguments": "{}"}}
+    odd = [CALLED[0], {**CALLED[1], "tool_calls": [called]}, CALLED[2]]
+    each = "{% for c in m.tool_calls or [] %}"
+    refused = "{% if c.function.name == 'odd' %}{{ raise_exception('what is odd?') }}{% endif %}"
+    profile = profile_of(HERMES.replace(each, each + refused, 1))
+    assert profile.form.calls
+    prompt = profile.prompt_text(odd, TOOLS)
     assert "<tool_response>2</tool_response>" in prompt
+    assert '<tool_call>{"name": "odd", "arguments": {}}</tool_call>' in prompt
     assert "You can call these functions" in prompt
+
+
+def test_a_result_without_a_call_in_front_of_it_is_spelled() -> None:
+    """Templates that write results refuse such a one, or drop it without a word."""
+    profile = profile_of(HERMES)
+    prompt = profile.prompt_text([CALLED[0], CALLED[2], *CALLED[1:3]], TOOLS)
+    assert "<|im_start|>user\n<tool_response>2</tool_response><|im_end|>" in prompt
+    assert "<|im_start|>tool\n2<|im_end|>" in prompt
 
 
 def test_a_conversation_that_is_refused_in_any_form_says_so() -> None:

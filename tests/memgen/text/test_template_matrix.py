@@ -1,8 +1,9 @@
 """Every template that is accepted holds all that training, judging and serving rely on; every other one is refused."""
 
 import json
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import unescape
@@ -186,29 +187,43 @@ def test_developers_speak_as_the_system(name: str) -> None:
         assert profile.prompt_text(there, TOOLS).count("Sentinelnow") == 1
 
 
+KINDS = ("system", "developer", "user", "assistant", "call", "result", "orphan", "nothing")
+
+
+def _sequence(kinds: Sequence[str]) -> tuple[list[ChatMessage], list[str]]:
+    """Messages of these kinds, and the text of each that has one."""
+    messages: list[ChatMessage] = []
+    texts: list[str] = []
+    call_id = "unknown"
+    for number, kind in enumerate(kinds):
+        text = f"Sentinel{number}x" if kind != "nothing" else ""
+        texts += [text] * bool(text)
+        if kind == "call":
+            call_id = f"id{number}"
+            function = {"name": "weather", "arguments": json.dumps({"city": text})}
+            call = {"id": call_id, "type": "function", "function": function}
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+        elif kind in ("result", "orphan"):
+            given = call_id if kind == "result" else "unknown"
+            messages.append({"role": "tool", "tool_call_id": given, "content": text})
+        else:
+            messages.append({"role": "assistant" if kind == "nothing" else kind, "content": text})
+    return messages, texts
+
+
 @each_template
 def test_messages_in_any_order_are_shown(name: str) -> None:
-    """What agents send when they were cut, joined or moved from another service."""
+    """What agents send when runs were cut, joined or moved from another service: each text once, none is lost."""
     profile = _profile(name)
-    result = {"role": "tool", "tool_call_id": "x", "content": "Sentinelresult"}
-    called = {"role": "assistant", "content": "", "tool_calls": _calls(1)}
-    hello = {"role": "assistant", "content": "Sentinelhello"}
-    for messages, texts in (
-        ([_asked("Sentinelone"), _asked("Sentineltwo")], ("Sentinelone", "Sentineltwo")),
-        ([hello, _asked("Sentinelone")], ("Sentinelhello", "Sentinelone")),
-        ([_asked("Sentinelone"), result], ("Sentinelone", "Sentinelresult")),
-        ([result, result, _asked("Sentinelone")], ("Sentinelresult", "Sentinelone")),
-        ([_asked("Sentinelone"), called, _asked("Sentineltwo")], ("Sentinelone", "Gallen", "Sentineltwo")),
-        ([_asked("Sentinelone"), hello, hello, _asked("Sentineltwo")], ("Sentinelone", "Sentinelhello", "Sentineltwo")),
-        ([{"role": "system", "content": "Sentinelsystem"}, hello], ("Sentinelsystem", "Sentinelhello")),
-        ([{"role": "system", "content": "Sentinelsystem"}], ("Sentinelsystem",)),
-        ([_asked("Sentinelone"), {"role": "assistant", "content": ""}, _asked("Sentineltwo")], ("Sentineltwo",)),
-        ([_asked(""), {"role": "assistant", "content": None}, _asked("Sentineltwo")], ("Sentineltwo",)),
-        ([_asked(""), called, {**result, "content": ""}], ("Gallen",)),
-    ):
+    chance = random.Random(7)
+    some = [tuple(chance.choices(KINDS, k=chance.randint(3, 6))) for _ in range(40)]
+    for kinds in [*((kind,) for kind in KINDS), *product(KINDS, repeat=2), *some]:
+        messages, texts = _sequence(kinds)
         for tools in (TOOLS, None):
             prompt = profile.prompt_text(messages, tools)
-            assert [text for text in texts if text not in prompt] == []
+            assert [prompt.count(text) for text in texts] == [1] * len(texts), kinds
+            said = [prompt.find(m["content"]) for m in messages if m["role"] in ("user", "assistant") and m["content"]]
+            assert said == sorted(said), kinds
 
 
 @dataclass(frozen=True)
