@@ -116,7 +116,7 @@ def test_chat(chat_url: str) -> None:
     talk = succeed("chat", "base", "--max-tokens", "3", "--json", stdin="hi\n\nand then?\n").document
     assert [m["role"] for m in talk["messages"]] == ["user", "assistant", "user", "assistant"]
     assert talk["data"][1]["usage"]["prompt_tokens"] > talk["data"][0]["usage"]["prompt_tokens"]
-    assert "(404 adapter_not_found)" in fail("chat", "nobody", "hi")
+    assert "(404 model_not_found)" in fail("chat", "nobody", "hi")
 
 
 def test_an_answer_is_shown_as_it_is_written(chat_url: str, watch: Watch) -> None:
