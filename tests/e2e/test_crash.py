@@ -76,7 +76,7 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(home: Path, tmp_path: P
     assert not scratch.parent.exists(), "whoever began after it swept"
     for folder in (home / "tmp", Path(tempfile.gettempdir())):
         # Not rglob: it raises where a folder of somebody else goes away under it.
-        assert [name for _, *entries in os.walk(folder) for name in sum(entries, []) if job_id in name] == []
+        assert [name for _, *entries in os.walk(folder) for name in [*entries[0], *entries[1]] if job_id in name] == []
     versions = succeed("versions", "bot", "--json").document["data"]
     assert [version["number"] for version in versions] == [1]
     assert len(versions[0]["report"]["losses"]) == 400
