@@ -66,7 +66,15 @@ def up(
     offset = log.stat().st_size if log.exists() else 0
     if pid is None:
         pid = _detach(settings, home, log, command)
-    state = _wait_until_ready(home, pid, on_event, lambda: log_tail(log, offset), began + timeout_seconds)
+    try:
+        state = _wait_until_ready(home, pid, on_event, lambda: log_tail(log, offset), began + timeout_seconds)
+    except LocalStackError:
+        other = _owner_that_stays(home, began + timeout_seconds)
+        if other is None or other == pid:
+            raise
+        # Somebody else started one at the same moment, and was quicker.
+        already_running = True
+        state = _wait_until_ready(home, other, on_event, lambda: log_tail(log, offset), began + timeout_seconds)
     return _result(home, state, already_running=already_running, began=began)
 
 

@@ -69,7 +69,7 @@ def make_home(home: Path) -> Path:
     home = home.expanduser().absolute()
     try:
         if not home.exists():
-            home.mkdir(mode=0o711, parents=True)
+            home.mkdir(mode=0o711, parents=True, exist_ok=True)  # another `up` may be quicker
         make_private_folder(home / "logs")
         make_private_folder(home / "run")
     except OSError as error:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from api.local.restarts import RestartPolicy
 from api.local.secrets import load_or_create_secrets
 from registry.settings import Settings
 from tests.api.cli.invoking import succeed
-from tests.api.local.test_stack import home, process, settings_of, up
+from tests.api.local.test_stack import COMMAND, home, process, settings_of, up
 
 __all__ = ["home"]
 
@@ -134,6 +135,25 @@ def _answers_again(result: control.UpResult) -> bool:
         return answers(result)
     except httpx.HTTPError:
         return False
+
+
+def test_several_who_start_the_same_home_at_once_all_get_it(home: Path) -> None:
+    """As processes of their own, on a home that is not there yet."""
+    place = home / "new"
+    code = (
+        "import sys; from pathlib import Path; from api.local import control;"
+        "from registry.settings import load_settings;"
+        "settings = load_settings(service_env=False, home=Path(sys.argv[1]), api_port=0);"
+        "print(control.up(settings, command=sys.argv[2:], timeout_seconds=90).pid)"
+    )
+    command = [sys.executable, "-c", code, str(place), *COMMAND]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    try:
+        ended = [each.communicate(timeout=120) for each in started]
+        assert [each.returncode for each in started] == [0, 0, 0], ended
+        assert len({out for out, _ in ended}) == 1
+    finally:
+        control.down(settings_of(place))
 
 
 STATE = (
