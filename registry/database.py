@@ -58,9 +58,11 @@ def migration_config(database_url: str) -> Config:
     return config
 
 
-def upgrade(database_url: str) -> None:
-    """Bring the schema to the newest revision."""
-    command.upgrade(migration_config(database_url), "head")
+def upgrade(database_url: str) -> list[str]:
+    """Bring the schema to the newest revision. Returns what an operator should know of what became of stored data."""
+    config = migration_config(database_url)
+    command.upgrade(config, "head")
+    return list(config.attributes.get("notes", ()))
 
 
 def one_of(column: InstrumentedAttribute[uuid.UUID], ids: Collection[uuid.UUID]) -> ColumnElement[bool]:

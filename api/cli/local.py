@@ -53,6 +53,8 @@ def up(
         how = "runs already" if result.already_running else f"is ready after {result.seconds:.0f} s"
         print_note(f"The service {how}.", style="green")
         _print_addresses(result.home, result.api_url, result.urls)
+        for note in result.notes:
+            print_warning(note)
         for name, reason in result.down.items():
             print_warning(f"{name} is down and tried again, see `memgen status`: {reason}")
 
@@ -67,10 +69,12 @@ def init(context: typer.Context, as_json: JsonOption = False) -> None:
     from registry.wiring import configured
 
     settings = invocation(context).settings(service_env=False)
-    upgrade(configured(settings.database_url, "MEMGEN_DATABASE_URL"))
+    upgraded = upgrade(configured(settings.database_url, "MEMGEN_DATABASE_URL"))
+    for note in upgraded:
+        print_warning(note)
     prepare(settings)
     if as_json:
-        print_json({"bucket": settings.s3_bucket, "base_model": settings.base_model})
+        print_json({"bucket": settings.s3_bucket, "base_model": settings.base_model, "notes": upgraded})
     else:
         print_line("The database is migrated, the bucket is there, and MEMGEN_API_KEY may do everything.")
 

@@ -38,6 +38,8 @@ class UpResult:
     seconds: float
     down: dict[str, str]
     """Processes that could not be started and are tried again, by name: why."""
+    notes: tuple[str, ...]
+    """What the migrations of its start did to stored data."""
 
 
 def up(
@@ -243,4 +245,5 @@ def _result(home: Path, state: StackState, *, already_running: bool, began: floa
         service_env=home / SERVICE_ENV,
         seconds=time.monotonic() - began,
         down={each.name: each.reason for each in state.processes if each.down_since is not None and each.reason},
+        notes=state.notes,
     )

@@ -66,6 +66,8 @@ class Stack:
     api_url: str | None = None
     error: LocalStackError | None = None
     processes: list[Managed] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the migrations of this start did to stored data."""
     written_at: float = 0.0
     """When its state was last written, or tried to be, by the monotonic clock."""
     is_unwritten: bool = False
@@ -86,6 +88,7 @@ def record(stack: Stack, event: Event | None = None) -> None:
         processes=tuple(map(_state_of, stack.processes)),
         error_class=type(error).__name__ if error else None,
         error=str(error) if error else None,
+        notes=tuple(stack.notes),
     )
     stack.written_at = time.monotonic()
     try:

@@ -59,6 +59,8 @@ class StackState:
     processes: tuple[ProcessState, ...] = ()
     error_class: str | None = None
     error: str | None = None
+    notes: tuple[str, ...] = ()
+    """What the migrations of its start did to stored data."""
 
 
 _STORED = TypeAdapter(StackState)

@@ -37,10 +37,10 @@ _POLL_SECONDS = 0.2
 _REWRITE_SECONDS = 10.0
 
 
-def migrate_database(database_url: str) -> None:
+def migrate_database(database_url: str) -> Sequence[str]:
     from registry.database import upgrade  # imported late: the servers are up before SQLAlchemy is needed
 
-    upgrade(database_url)
+    return upgrade(database_url)
 
 
 def prepare_nothing(settings: Settings) -> None:
@@ -55,7 +55,7 @@ def run_supervisor(
     settings: Settings,
     *,
     apps: Callable[[Path, int], Sequence[AppSpec]] = service_apps,
-    migrate: Callable[[str], None] = migrate_database,
+    migrate: Callable[[str], Sequence[str]] = migrate_database,
     prepare: Callable[[Settings], None] = prepare_nothing,
     on_event: Callable[[Event], None] = ignore_event,
     restarts: RestartPolicy = DEFAULT_RESTARTS,
@@ -101,7 +101,7 @@ def _start_all(
     stack: Stack,
     settings: Settings,
     apps: Callable[[Path, int], Sequence[AppSpec]],
-    migrate: Callable[[str], None],
+    migrate: Callable[[str], Sequence[str]],
     prepare: Callable[[Settings], None],
 ) -> None:
     record(stack)
@@ -127,7 +127,7 @@ def _start_all(
     )
     write_service_env(complete)
     for name, step in (
-        ("migrations", lambda: migrate(urls["database_url"].get_secret_value())),
+        ("migrations", lambda: stack.notes.extend(migrate(urls["database_url"].get_secret_value()))),
         ("preparation", lambda: prepare(complete)),
     ):
         if stack.stop_requested.is_set():
@@ -159,7 +159,7 @@ def _do_once(stack: Stack, name: str, step: Callable[[], None]) -> None:
         raise
     except Exception as error:
         raise ServerFailed(f"The {name} of the database failed: {type(error).__name__}: {error}") from error
-    report(stack, Event(name, "done"))
+    report(stack, Event(name, "done", "; ".join(stack.notes)))
 
 
 def _launcher(home: Path, spec: AppSpec, environment: dict[str, str]) -> Callable[[int | None], Server]:

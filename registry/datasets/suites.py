@@ -24,7 +24,7 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
 
     The newest suite is returned again while nothing was added. Failed trajectories are held out too, but are no
     reference for an answer, and so no items. A trajectory that begins like a trained one is no item either: rows from
-    before migration 0007 may be held out and begin so.
+    before migrations 0007 and 0011 may be held out and begin so.
 
     A deletion of items waits until the suite is frozen; what one has just deleted is no item.
     """

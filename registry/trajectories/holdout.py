@@ -9,9 +9,14 @@ on. A task whose conversations all open with the same turns says how many with `
 within those is trained on: it is the same for all, and tests nothing.
 
 Tools are no part of a beginning: a conversation may get more of them as it goes on.
+
+Two beginnings are one where any base may read them as one. Chat templates show `developer` as `system`, a system
+message as the begin of the user's, neighbours of one role as one message, and texts without the spaces around them. So
+a beginning is the texts between answers; who said them, and how their content is written, does not count.
 """
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +27,6 @@ from sqlalchemy import Text, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from registry.errors import InvalidJson, InvalidTrajectory
-from registry.json_text import canonical_json, parse_json
 from registry.models import Task, Trajectory
 from registry.trajectories.conversations import last_supervised
 
@@ -34,18 +37,21 @@ MIN_ALIKE = 20
 def beginning_hash(messages: list[dict[str, Any]], shared_turns: int = 0) -> str | None:
     """Hash of what stands in front of the first assistant turn after the shared ones. 64 hex digits.
 
-    Only what reaches the model counts: roles, texts and calls, but no random call ids. None if the last supervised
-    turn is one of the shared ones.
+    Only what reaches the model counts: texts, and calls without their random ids. None if the last supervised turn is
+    one of the shared ones. Stored rows have it: whoever changes it migrates them, as revision 0011 did.
     """
     first = first_answer(messages, shared_turns)
     if first is None or last_supervised(messages) < first:
         return None
-    beginning = [_read_by_model(message) for message in messages[:first]]
-    # Do not remove the null: the hashes of stored rows include it.
-    try:
-        return hashlib.sha256(canonical_json([beginning, None])).hexdigest()
-    except InvalidJson as error:  # calls' arguments that are just deep enough to be stored are too deep in here
-        raise InvalidTrajectory(error.code, str(error)) from error
+    beginning: list[list[Any]] = [["asked", ""]]
+    for message in messages[:first]:
+        text = _text(message)
+        if message["role"] == "assistant":
+            beginning += [["answered", text, _calls(message)], ["asked", ""]]
+        elif text:
+            beginning[-1][1] = f"{beginning[-1][1]}\n\n{text}" if beginning[-1][1] else text
+    # ASCII, because arguments of calls may hold halves of characters.
+    return hashlib.sha256(json.dumps(beginning, separators=(",", ":")).encode()).hexdigest()
 
 
 def first_answer(messages: Sequence[Mapping[str, Any]], shared_turns: int) -> int | None:
@@ -124,11 +130,26 @@ def find_shared_prefix_group(session: Session, task: Task) -> SharedPrefixGroup 
     return SharedPrefixGroup(task.name, count, int(total), side, task.shared_turns, beginning is None)
 
 
-def _read_by_model(message: dict[str, Any]) -> list[Any]:
+def _text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
-    text = "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
-    calls = [
-        [call["function"]["name"], parse_json(call["function"]["arguments"])]
-        for call in message.get("tool_calls") or ()
-    ]
-    return [message["role"], text, calls]
+    if isinstance(content, list):
+        content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
+    return (content or message.get("refusal") or "").strip()
+
+
+def _calls(message: Mapping[str, Any]) -> list[list[str]]:
+    """Name and arguments of each call: as sorted JSON where they are JSON, else as they stand."""
+    made = list(message.get("tool_calls") or ())
+    if message.get("function_call"):
+        made.append({"function": message["function_call"]})
+    calls = []
+    for call in made:
+        function = call.get("function") or call.get("custom") or {}
+        given = function.get("arguments", function.get("input"))
+        try:
+            arguments = json.loads(given.strip() or "{}") if isinstance(given, str) else given
+            written = json.dumps(arguments or {}, sort_keys=True)
+        except (ValueError, RecursionError):
+            written = str(given)
+        calls.append([str(function.get("name")), written])
+    return calls

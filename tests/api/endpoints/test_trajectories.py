@@ -455,10 +455,8 @@ def test_lines_that_will_not_be_judged_on_or_learned_from_are_warned_of(client: 
         assert sent.json()["warned"] == []
 
 
-def test_arguments_that_are_too_deep_beside_their_beginning_refuse_one_line_and_not_the_file(
-    client: TestClient,
-) -> None:
-    """What is stored is deep enough already; the hash of a beginning puts it five levels deeper."""
+def test_arguments_that_are_just_deep_enough_to_be_stored_have_a_side(client: TestClient) -> None:
+    """The hash of a beginning holds them as text, and so no deeper than they are."""
     assert (
         client.post("/v1/tasks", json={"name": "deep", "grader": {"kind": "exact"}, "shared_turns": 1}).status_code
         == 201
@@ -472,5 +470,4 @@ def test_arguments_that_are_too_deep_beside_their_beginning_refuse_one_line_and_
         {"role": "assistant", "content": "b"},
     ]
     report = send(client, jsonl(*good(2), line({"messages": messages})), task="deep")
-    assert outcome(report) == (2, 0, 1)
-    assert report["refused_by_code"] == {"too_deep": 1}
+    assert outcome(report) == (3, 0, 0)

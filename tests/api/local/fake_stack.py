@@ -37,7 +37,7 @@ if __name__ == "__main__":
         run_supervisor(
             load_settings(service_env=False),
             apps=fake_apps,
-            migrate=lambda url: None,
+            migrate=lambda url: ["three rows were moved"],
             prepare=prepare,
             restarts=RestartPolicy(
                 first_pause_seconds=0.05, longest_pause_seconds=0.4, well_seconds=1.0, failures_at_first_start=3

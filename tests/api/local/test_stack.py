@@ -85,6 +85,7 @@ def test_data_and_addresses_survive_down_and_up(home: Path) -> None:
     events: list[Event] = []
     first = control.up(settings, command=COMMAND, on_event=events.append, timeout_seconds=60)
     assert not first.already_running
+    assert first.notes == ("three rows were moved",)
     assert events[-1] == Event("stack", "ready")
     assert httpx.get(f"{first.api_url}/readyz").status_code == 200
     env = dotenv_values(home / "service.env")

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from registry.database import migration_config, transaction
+from registry.database import migration_config, transaction, upgrade
 from registry.datasets import snapshots
 from registry.datasets.suites import freeze_suite, suite_trajectories
 from registry.errors import EmptyDataset, Invalid, NameTaken
@@ -73,9 +73,159 @@ def test_a_beginning_is_what_stands_before_the_first_answer() -> None:
     for other in (
         messages[1:],
         changed(tool_chat(), "messages", 0, "content", to="Hinder.")["messages"],
-        changed(tool_chat(), "messages", 1, "role", to="system")["messages"],
     ):
         assert beginning_hash(other) != expected
+
+
+SYSTEM, ASKED = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where?"}
+READ_ALIKE: dict[str, list[dict[str, Any]]] = {
+    "developer": [{**SYSTEM, "role": "developer"}, ASKED],
+    "parts": [{**SYSTEM, "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]}, ASKED],
+    "spaces around": [{**SYSTEM, "content": "\n Be brief. "}, {**ASKED, "content": "Where?\n"}],
+    "names": [{**SYSTEM, "name": "operator"}, {**ASKED, "name": "anna"}],
+    "unknown fields": [{**SYSTEM, "cache_control": {"type": "ephemeral"}}, {**ASKED, "id": "m1", "weight": None}],
+    "one message, for a base without system turns": [{"role": "user", "content": "Be brief.\n\nWhere?"}],
+    "neighbours": [{"role": "system", "content": "Be brief."}, {"role": "system", "content": ""}, ASKED],
+    "a late system message, shown as the user's": [{**SYSTEM, "role": "user"}, {**ASKED, "role": "developer"}],
+    "no words in front": [{"role": "system", "content": " "}, SYSTEM, ASKED],
+}
+READ_OTHERWISE: dict[str, list[dict[str, Any]]] = {
+    "another order": [{**ASKED, "role": "system"}, {**SYSTEM, "role": "user"}],
+    "less": [ASKED],
+    "another normal form": [SYSTEM, {"role": "user", "content": "Whe\u0301re?"}],
+    "spaces within": [SYSTEM, {"role": "user", "content": "Where ?"}],
+    "another case": [SYSTEM, {"role": "user", "content": "where?"}],
+    "an answer between": [SYSTEM, *turns("Where?", "Here."), ASKED],
+}
+ANSWER = {"role": "assistant", "content": "Here."}
+
+
+@pytest.mark.parametrize("kind", READ_ALIKE)
+def test_what_a_base_may_read_as_one_begins_alike(kind: str) -> None:
+    assert beginning_hash([*READ_ALIKE[kind], ANSWER]) == beginning_hash([SYSTEM, ASKED, ANSWER])
+
+
+@pytest.mark.parametrize("kind", READ_OTHERWISE)
+def test_what_every_base_reads_otherwise_begins_otherwise(kind: str) -> None:
+    messages = [*READ_OTHERWISE[kind], ANSWER]
+    shared = len([m for m in messages if m["role"] == "assistant"]) - 1
+    assert beginning_hash(messages, shared) != beginning_hash([SYSTEM, ASKED, ANSWER])
+
+
+def _called(*calls: Any, **more: Any) -> list[dict[str, Any]]:
+    """A conversation whose second answer tells it apart, behind one that calls."""
+    first = {"role": "assistant", "tool_calls": list(calls), **more}
+    return [ASKED, first, {"role": "tool", "tool_call_id": "c1", "content": "7"}, {**ASKED, "content": "So?"}, ANSWER]
+
+
+def test_a_past_call_counts_by_name_and_arguments_however_it_is_written() -> None:
+    def go(arguments: Any, **more: Any) -> dict[str, Any]:
+        return {"id": "c1", "type": "function", "function": {"name": "go", "arguments": arguments}, **more}
+
+    expected = beginning_hash(_called(go('{"to": "x", "by": 1}')), 1)
+    alike = [
+        _called(go('{"by":1,"to":"x"}', id="z")),
+        _called(go({"to": "x", "by": 1}), content=None),
+        _called(go('{"to": "x", "by": 1}'), content=[], refusal=None, reasoning_content="because"),
+        _called(function_call={"name": "go", "arguments": '{"to": "x", "by": 1}'}),
+    ]
+    assert [beginning_hash(each, 1) for each in alike] == [expected] * len(alike)
+    nothing = [beginning_hash(_called(go(arguments)), 1) for arguments in ("", "{}", None, {})]
+    assert len(set(nothing)) == 1
+    deep = "[" * 5000 + "]" * 5000
+    odd = ['{"to": "x"', '{"to": "\\ud83d"}', '{"to": NaN}', "[1, 2]", deep, '{"n": ' + "9" * 5000 + "}"]
+    hashes = [beginning_hash(_called(go(arguments)), 1) for arguments in odd]
+    assert len({expected, *nothing, *hashes}) == len(odd) + 2
+    custom = {"type": "custom", "custom": {"name": "go", "input": "north"}}
+    assert beginning_hash(_called(custom), 1) not in {expected, *nothing, *hashes}
+
+
+def test_sides_do_not_differ_by_role_names_and_parts(rows: Rows) -> None:
+    """Sixty pairs, each sent in two forms: no pair is on two sides."""
+    system = {"role": "system", "content": "Be brief."}
+    asked = [{"role": "user", "content": f"Where is order {n}?"} for n in range(60)]
+    answer = {"role": "assistant", "content": "Here."}
+    other = [{"type": "text", "text": "Be brief."}]
+    plain = _send(rows, rows.task("a", []), [{"messages": [system, each, answer]} for each in asked])
+    odd = [{"messages": [{"role": "developer", "content": other}, each, answer]} for each in asked]
+    assert [result.held_out for result in _send(rows, "a", odd)] == [result.held_out for result in plain]
+    assert {result.held_out for result in plain} == {True, False}
+
+
+def test_the_migration_holds_out_what_begins_like_held_out_rows_as_read(rows: Rows, database_url: str) -> None:
+    """Rows of before, a pair for each question: as `system`, and as `developer` in parts."""
+
+    def pair(n: int) -> list[dict[str, Any]]:
+        said = [{"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": f"A{n}"}]
+        developer = {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}
+        return [{"messages": [{"role": "system", "content": "Be brief."}, *said]}, {"messages": [developer, *said]}]
+
+    rows.task("a", [item for n in range(4) for item in pair(n)])
+    rows.task("b", pair(0))
+    within = {"messages": [*pair(9)[0]["messages"], {"role": "user", "content": "And?"}]}
+    rows.task("shared", [within], shared_turns=1)
+    before = [True, False, False, True, True, True, False, False, True, False, False]
+    config = migration_config(database_url)
+    rows.services.engine.dispose()
+    command.downgrade(config, "0010")
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        seqs = connection.scalars(sa.text("select seq from trajectories order by seq")).all()
+        for seq, side in zip(seqs, before, strict=True):
+            connection.execute(sa.text(f"update trajectories set held_out = {side} where seq = {seq}"))
+        learned = connection.scalar(sa.text("select id from trajectories where seq = :seq"), {"seq": seqs[1]})
+        old = connection.scalars(sa.text("select beginning_hash from trajectories order by seq")).all()
+        dataset = {"id": uuid.uuid4(), "project": rows.project_id, "trajectory": learned}
+        for statement in (
+            "insert into datasets (id, project_id, task_id, content_hash, manifest, object_key, created_at) "
+            "select :id, :project, k.id, 'x', '{}', 'x', now() from tasks k where k.name = 'a'",
+            "insert into dataset_items values (:id, 0, :trajectory, false)",
+        ):
+            connection.execute(sa.text(statement), dataset)
+    assert len(set(old[:2])) == 2, "rows of before have hashes that tell them apart"
+    notes = upgrade(database_url)
+    with transaction(rows.services.sessions) as session:
+        found = session.scalars(sa.select(Trajectory).order_by(Trajectory.seq)).all()
+        assert [row.held_out for row in found] == [*[True] * 6, False, False, True, True, False]
+        assert [row.beginning_hash for row in found[:-1]] == [beginning_hash(row.messages) for row in found[:-1]]
+        assert found[-1].beginning_hash is None
+    assert [note.partition(" are held out")[0] for note in notes] == [
+        "2 trajectories of task 'a' (project 'default')",
+        "1 trajectories of task 'b' (project 'default')",
+    ]
+    assert "1 of them were trained on" in notes[0]
+    assert "0 of them were trained on" in notes[1]
+    command.downgrade(config, "0010")
+    with engine.connect() as connection:
+        assert connection.scalars(sa.text("select beginning_hash from trajectories order by seq")).all() == old
+        sides = connection.scalars(sa.text("select held_out from trajectories order by seq")).all()
+    assert sides == [*[True] * 6, False, False, True, True, False]
+    assert upgrade(database_url) == []
+    engine.dispose()
+
+
+def test_the_migration_reads_whatever_stands_in_a_past_turn(rows: Rows, database_url: str) -> None:
+    """The copies of the hash in the migration and in the code are one, also on rows that the older code could not
+    read."""
+    past = [
+        _called({"function": {"name": "go", "arguments": text}}) for text in ("", "{", "[1]", '{"a": "\\ud83d"}', "{}")
+    ]
+    past += [
+        _called(function_call={"name": "go", "arguments": "{}"}),
+        _called({"type": "custom", "custom": {"name": "f"}}),
+    ]
+    past += [[{"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}, ANSWER, ASKED, ANSWER]]
+    rows.task("shared", talks(len(past), "Begin.", "What?"), shared_turns=1)
+    with transaction(rows.services.sessions) as session:
+        for row, messages in zip(session.scalars(sa.select(Trajectory)).all(), past, strict=True):
+            row.messages = messages
+    config = migration_config(database_url)
+    rows.services.engine.dispose()
+    command.downgrade(config, "0010")
+    upgrade(database_url)
+    with transaction(rows.services.sessions) as session:
+        for row in session.scalars(sa.select(Trajectory)):
+            assert row.beginning_hash == beginning_hash(row.messages, 1)
 
 
 def test_behind_shared_turns_the_calls_count_and_their_ids_do_not() -> None:
@@ -109,7 +259,7 @@ def test_held_out_is_deterministic_near_the_share_and_grows_with_it() -> None:
 
 
 PINNED = [True, True, True, False, False, False, True, True]
-PINNED_HASH = "a9393e5f389759a3c848f269f04f5949ac5a9af5aaf7589ba1c1241868817cd0"
+PINNED_HASH = "73eb9e6884b57edf2b7d63f9803d17679a7ad9f14102d327bf9e7ba5511ae983"
 
 
 # Sides
