@@ -23,6 +23,7 @@ from memgen.backbone.loading import Backbone
 from memgen.checked_files import check_files, read_tensors, write_manifest
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ConfigError
 from memgen.text.answers import ChatMessage, call_text, message_calls, message_text
+from memgen.text.history import unified_messages
 
 FORMAT = 1
 
@@ -96,14 +97,15 @@ def past_trajectory(entry_id: str, task: str, messages: Sequence[ChatMessage], r
     between them, behind `Q:` and `A:`, the environment's messages.
     """
     start = _first_answer(messages)
-    turns = [(message["role"] == "assistant", _full_text(message)) for message in messages[start:]]
+    following = unified_messages(messages[start:])
+    turns = [(message["role"] == "assistant", _full_text(message)) for message in following]
     text = "\n".join(f"{'A' if answers else 'Q'}: {content}" for answers, content in turns)
     return PastTrajectory(entry_id, task, question_of(messages), text.removeprefix("A: "), reward)
 
 
 def question_of(messages: Sequence[ChatMessage]) -> str:
     """The user's messages in front of the first assistant turn. System messages are a task's, not a prompt's."""
-    return "\n".join(_full_text(m) for m in messages[: _first_answer(messages)] if m["role"] == "user")
+    return "\n".join(message_text(m) for m in messages[: _first_answer(messages)] if m["role"] == "user")
 
 
 def _first_answer(messages: Sequence[ChatMessage]) -> int:

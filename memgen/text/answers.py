@@ -97,11 +97,21 @@ def message_calls(message: ChatMessage) -> list[dict[str, Any]]:
 
 
 def message_text(message: ChatMessage) -> str:
-    """Text of a message whose content is a string, a list of parts with text or a refusal, or null."""
-    content = message.get("content")
+    """Text of a message whose content is a string, a list of parts with text or a refusal, or null.
+
+    What is no text where one belongs is none: fields that nobody checked may hold anything.
+    """
+    content, refusal = message.get("content"), message.get("refusal")
     if isinstance(content, list):
-        return "".join(part.get("text") or part.get("refusal") or "" for part in content)
-    return content or message.get("refusal") or ""
+        return "".join(map(_part_text, content))
+    text = content or refusal
+    return text if isinstance(text, str) else ""
+
+
+def _part_text(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(kind) if kind in ("text", "refusal") else None
+    return text if isinstance(text, str) else ""
 
 
 def _split_calls(text: str, *, cut: bool) -> tuple[str, list[dict[str, Any]]]:

@@ -7,6 +7,10 @@ from typing import Any
 from memgen.text.answers import ChatMessage, message_text
 
 
+_NAMES = ("tool_call_id", "name")
+"""Fields that templates show. They may hold anything where nobody checked them; what is no text is left out."""
+
+
 def unified_messages(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     """The same conversation, with texts for contents, and one form of calls and results.
 
@@ -20,7 +24,11 @@ def unified_messages(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     for number, message in enumerate(messages):
         calls = _calls(message, number)
         called |= {call["function"]["name"]: call["id"] for call in calls}
-        kept = {key: value for key, value in message.items() if key not in ("tool_calls", "function_call")}
+        kept = {
+            key: value
+            for key, value in message.items()
+            if key not in ("tool_calls", "function_call") and (isinstance(value, str) or key not in _NAMES)
+        }
         kept["content"] = message_text(message)
         if message["role"] == "function":
             name = str(message.get("name") or "")
@@ -32,9 +40,9 @@ def unified_messages(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 def _calls(message: ChatMessage, number: int) -> list[dict[str, Any]]:
-    made = list(message.get("tool_calls") or ())
-    if message.get("function_call"):
-        made.append({"function": message["function_call"]})
+    made, older = list(message.get("tool_calls") or ()), message.get("function_call")
+    if message["role"] == "assistant" and isinstance(older, dict) and isinstance(older.get("name"), str):
+        made.append({"function": older})
     return [_call(call, f"call_{number}_{place}") for place, call in enumerate(made)]
 
 

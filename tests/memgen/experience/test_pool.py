@@ -116,3 +116,23 @@ def test_a_conversation_is_told_by_its_turns() -> None:
         0.5,
     )
     assert question_of(messages[:2]) == "Leave the room."
+
+
+def test_calls_of_any_form_are_part_of_an_answer() -> None:
+    custom = {"id": "c", "type": "custom", "custom": {"name": "run", "input": "ls"}}
+    entry = past_trajectory(
+        "t",
+        "task",
+        [
+            {"role": "user", "content": "list"},
+            {"role": "assistant", "weight": 0, "content": None, "tool_calls": [custom]},
+            {"role": "assistant", "weight": 0, "content": "", "function_call": {"name": "see", "arguments": "{}"}},
+            {"role": "assistant", "content": "done", "refusal": [1]},
+        ],
+        1.0,
+    )
+    assert entry.answer.split("\n") == [
+        '<tool_call>{"name": "run", "arguments": {"input": "ls"}}</tool_call>',
+        'A: <tool_call>{"name": "see", "arguments": {}}</tool_call>',
+        "A: done",
+    ]

@@ -62,3 +62,28 @@ def test_the_text_of_a_message_is_all_that_it_says() -> None:
     assert message_text({"content": parts}) == "ab"
     assert message_text({"content": None, "refusal": "no"}) == "no"
     assert message_text({"content": "yes", "refusal": None}) == "yes"
+
+
+NO_TEXT: list[Any] = [5, True, 1.5, {"a": 1}, [None], [{"type": "text", "text": "t"}]]
+
+
+@pytest.mark.parametrize("junk", NO_TEXT)
+def test_what_is_no_text_is_none(junk: Any) -> None:
+    """Fields beside a checked content are kept as they were sent, in stored rows too."""
+    assert message_text({"content": None, "refusal": junk}) == ""
+    assert message_text({"content": "hi", "refusal": junk}) == "hi"
+    assert message_text({"content": [None, {"type": "refusal", "refusal": "no", "text": junk}]}) == "no"
+    assert message_text({"content": [{"type": "reasoning", "text": "a thought"}, {"type": "text", "text": "a"}]}) == "a"
+
+
+@pytest.mark.parametrize("junk", [*NO_TEXT, "auto", {"name": 7}])
+@pytest.mark.parametrize("role", ["user", "assistant", "tool", "system"])
+def test_what_is_no_call_or_name_is_left_out(role: str, junk: Any) -> None:
+    names = {} if isinstance(junk, str) else {"name": junk, "tool_call_id": junk}
+    said = {"role": role, "content": "hi", "function_call": junk, **names}
+    assert unified_messages([said]) == [{"role": role, "content": "hi"}]
+
+
+def test_only_assistants_call() -> None:
+    said = {"role": "user", "content": "hi", "function_call": function("f", "{}")}
+    assert unified_messages([said]) == [{"role": "user", "content": "hi"}]
