@@ -1,7 +1,8 @@
 """The dataset of a training: the snapshot is taken, its bytes are stored, its row is recorded and bound to the job.
 
 This module knows nothing of what a snapshot holds. Data may be deleted between the snapshot and its row, for reasons
-that have nothing to do with this training: the snapshot is taken anew then.
+that have nothing to do with this training: the snapshot is taken anew then. Where deletions come one after the other,
+as of a user who has many trajectories, the last one is taken while they wait.
 """
 
 import json
@@ -17,21 +18,22 @@ from registry.datasets.snapshots import Snapshot
 from registry.errors import SnapshotOutdated
 from registry.json_text import jsonl_lines
 from registry.models import Dataset, Job
+from registry.trajectories.records import lock_trajectories
 from workers.runner import Running
 
-_ATTEMPTS = 5
-"""Most snapshots taken: one is lost only to a deletion within seconds, and five in a row are more than chance."""
+_ATTEMPTS = 2
+"""Snapshots taken while nobody waits. One is lost only to a deletion within seconds; two in a row are more than
+chance."""
 
 
 def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset:
     """The job's dataset, made on the first attempt: bytes first, then the row.
 
     Raises:
-        SnapshotOutdated: each snapshot lost trajectories before it was recorded.
         Cancelled: the job was cancelled, or another worker has it now.
     """
-    services, lost = running.services, 0
-    while True:
+    services = running.services
+    for _ in range(_ATTEMPTS):
         with transaction(services.sessions) as session:
             job = session.get_one(Job, running.job_id)
             if job.dataset_id is not None:
@@ -41,14 +43,18 @@ def dataset_of(running: Running, take: Callable[[Session], Snapshot]) -> Dataset
         if known is None:
             services.store.put(snapshot.object_key, snapshot.jsonl)
         try:
-            return _record(running, snapshot)
+            with transaction(services.sessions) as session:
+                return _record(session, running, snapshot)
         except SnapshotOutdated as error:
             _remove(running, snapshot)
-            lost += 1
-            if lost == _ATTEMPTS:
-                raise
             running.event(f"the dataset is made anew: {error}", level="warning")
             running.check()
+    with transaction(services.sessions) as session:
+        lock_trajectories(session, session.get_one(Job, running.job_id).project_id)
+        snapshot = take(session)
+        if snapshots.find_dataset(session, snapshot) is None:
+            services.store.put(snapshot.object_key, snapshot.jsonl)
+        return _record(session, running, snapshot)
 
 
 def lines_of(running: Running, dataset: Dataset) -> list[dict[str, Any]]:
@@ -56,10 +62,9 @@ def lines_of(running: Running, dataset: Dataset) -> list[dict[str, Any]]:
     return [json.loads(line) for line in jsonl_lines(running.services.store.get(dataset.object_key))]
 
 
-def _record(running: Running, snapshot: Snapshot) -> Dataset:
-    with transaction(running.services.sessions) as session:
-        dataset = snapshots.record_dataset(session, snapshot)
-        jobs.set_dataset(session, running.job_id, running.attempt, dataset.id)
+def _record(session: Session, running: Running, snapshot: Snapshot) -> Dataset:
+    dataset = snapshots.record_dataset(session, snapshot)
+    jobs.set_dataset(session, running.job_id, running.attempt, dataset.id)
     return dataset
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from registry import jobs
@@ -18,8 +19,8 @@ from registry.datasets.snapshots import Snapshot
 from registry.deletion.deletions import Deleted, delete_data
 from registry.deletion.erasure import finish_erasure
 from registry.deletion.scope import DeletionSubject
-from registry.errors import SnapshotOutdated
 from registry.job_requests import TrainWeaver
+from registry.json_text import jsonl_lines
 from registry.models import Dataset, Trajectory
 from registry.object_store import ObjectStore
 from registry.tasks import create_task, get_task
@@ -102,13 +103,32 @@ def test_a_deletion_before_the_row_has_it_made_anew(
     assert len(keys) == 2, "the job is bound to it"
 
 
-def test_it_is_not_made_anew_for_ever(
+def test_deletions_one_after_the_other_wait_for_it(
     running: Running, take: Any, project_id: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = _when_stored(monkeypatch, 99, lambda: _delete_one(running.services, project_id))
-    with pytest.raises(SnapshotOutdated, match="were deleted after the snapshot was taken"):
-        dataset_of(running, take)
-    assert (len(keys), _stored(running.services, project_id)) == (5, [])
+    """A user's trajectories are deleted one by one while the training begins: it must not fail for that."""
+    services, waited = running.services, list[str]()
+
+    def delete() -> None:
+        try:
+            with transaction(services.sessions) as session:
+                session.execute(sa.text("SET LOCAL lock_timeout = '100ms'"))
+                victim = session.scalars(sa.select(Trajectory.id).where(Trajectory.held_out.is_(False)).limit(1)).one()
+                subject = DeletionSubject("trajectory", str(victim))
+                delete_data(session, project_id, subject, "keep", actor="test", reason="")
+        except OperationalError as error:
+            waited.append(type(error.orig).__name__)
+
+    keys = _when_stored(monkeypatch, 99, delete)
+    dataset = dataset_of(running, take)
+    assert waited == ["LockNotAvailable"]
+    assert len(keys) == 3
+    assert _stored(services, project_id) == [dataset.object_key] == keys[2:]
+    assert [message[:27] for message in _warnings(running)] == ["the dataset is made anew: 1"] * 2
+    with transaction(services.sessions) as session:
+        there = {str(id_) for id_ in session.scalars(sa.select(Trajectory.id))}
+    assert {json.loads(line)["id"] for line in jsonl_lines(services.store.get(dataset.object_key))} <= there
+    assert dataset_of(running, take).id == dataset.id
 
 
 def test_the_file_of_an_equal_dataset_is_not_written_again(
