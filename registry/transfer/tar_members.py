@@ -16,6 +16,8 @@ from registry.json_text import show
 
 MAX_MEMBERS = 20_000
 MAX_NAME_BYTES = 1024
+MAX_NAME_PARTS = 8
+"""Most folders of a name, with the file itself; exports have four. Each is made, and kept in mind, for each member."""
 MAX_EXTENDED_BYTES = 65_536
 """Longest extended header; it holds a name of at most `MAX_NAME_BYTES`, and times and owners that nobody reads."""
 
@@ -138,4 +140,9 @@ def _checked_name(name: str) -> str:
     parts = name.encode("utf-8", "surrogateescape").split(b"/")
     if sum(map(len, parts)) + len(parts) > MAX_NAME_BYTES or max(map(len, parts)) > 255:
         raise InvalidArchive(f"the archive has {show(name)}, a name that is too long; expected the files of an export")
+    if len(parts) > MAX_NAME_PARTS:
+        raise InvalidArchive(
+            f"the archive has {show(name)}, a file within {len(parts) - 1} folders; expected the files of an export, "
+            f"within {MAX_NAME_PARTS - 1} at most"
+        )
     return name

@@ -58,6 +58,12 @@ def old_sparse(size: int) -> bytes:
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "folders within folders": (
+        lambda: b"".join(
+            pax(record("path", f"artifact/{number:04}/{'a/' * 490}f")) + header("artifact/x") for number in range(300)
+        ),
+        "a file within 492 folders",
+    ),
     "sparse of GNU's old form": (lambda: old_sparse(GIGABYTE), "a sparse file"),
     "sparse 0.0": (
         lambda: (
