@@ -2,7 +2,6 @@
 
 import re
 import string
-import textwrap
 from collections.abc import Sequence
 
 # No sign directly behind a word or a bracket, where it is an operator; a comma only between groups of three digits.
@@ -11,13 +10,14 @@ _NUMBER = re.compile(
 )
 _MINUS = "\N{MINUS SIGN}"
 _FINAL = "####"
-_OPENING = r"[\s*_(\[\"'`$]*(?:\\(?:boxed|text|mathrm|mathbf)\{)*"
+# Possessive: runs of spaces would be searched once for each place that one could be split at.
+_OPENING = r"[\s*_(\[\"'`$]*+(?:\\(?:boxed|text|mathrm|mathbf)\{)*+"
 # "A" and "I" in front of a word are words themselves.
 _LETTER = r"(?:(?![AI]\s+[a-z])[A-Z](?![\w'’])|[a-z](?=\W*$))"
 _REASONED = r"[AI](?=\s+(?:because|since|as|is|due|right|correct)\b)"
 _STATED = re.compile(
     r"(?i:\b(?:answer|(?:option|choice)(?=\s+is)|(?:correct|right|best)\s+(?:option|choice|one))\b(?:\s+is)?"
-    rf"(?:\s+(?:option|choice))?)\s*[:=]?{_OPENING}({_REASONED}|{_LETTER})",
+    rf"(?:\s+(?:option|choice))?)\s*+[:=]?{_OPENING}({_REASONED}|{_LETTER})",
     re.MULTILINE,
 )
 _OPTION = re.compile(
@@ -112,7 +112,8 @@ def _function_body(code: str) -> str:
         indents = [len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()]
         opened = lines[0].rstrip().endswith(":") and bool(indents) and indents[0] <= 4
         if opened or (indents and min(indents) == 0):
-            return textwrap.indent("\n".join(lines), "    ")
+            # Not by `textwrap`, which also takes U+2028 and its like for ends of lines, within texts of the code too.
+            return "\n".join(f"    {line}" if line.strip() else line for line in lines)
         lines[0] = "    " + lines[0]
     for number, line in enumerate(lines):
         if line and not line[0].isspace() and line[0] not in ")]}\"'":

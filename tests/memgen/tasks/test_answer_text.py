@@ -1,5 +1,8 @@
 """What free texts answer."""
 
+import time
+from typing import Any
+
 import pytest
 
 from memgen.tasks.answer_text import answered_code, choice_letter, last_number, normalised_phrase
@@ -135,3 +138,25 @@ def test_code_without_a_prompt_is_taken_as_it_stands() -> None:
     assert answered_code("Here:\n```python\nx = 1\n```\nor\n```python\nx = 2\n```") == "x = 2"
     assert answered_code("```python\ndef g(): pass\n```\n```\n$ run\n```", entry_point="g") == "def g(): pass"
     assert answered_code("```python\nclass G: pass\n```\nOutput:\n```\n3\n```", entry_point="G") == "class G: pass"
+
+
+def test_code_is_indented_by_its_own_lines() -> None:
+    """Texts in it hold characters that Python's `splitlines` takes for ends of lines."""
+    text = "a\u2028b\x85c\x1cd"
+    for answer in (f"y = {text!a}\nreturn {text!r}\n", f"def g():\n    return {text!r}\n\nreturn g()\n"):
+        answer = answer.replace(repr(text), f"'{text}'")
+        names: dict[str, Any] = {}
+        exec(answered_code(answer, prompt="def f():\n", entry_point="f"), names)
+        assert names["f"]() == text
+
+
+@pytest.mark.parametrize(
+    "words", ["answer{}#", "the answer is{}-", "option{}#", "The answer is:{}?", "best choice{}\n"]
+)
+def test_a_choice_is_looked_for_in_linear_time(words: str) -> None:
+    def seconds(spaces: int) -> float:
+        started = time.process_time()
+        choice_letter(words.format(" \n" * spaces), ["x", "y"])
+        return time.process_time() - started
+
+    assert min(seconds(20_000) for _ in range(3)) < 40 * max(min(seconds(2_000) for _ in range(3)), 0.001)

@@ -55,6 +55,15 @@ def test_text_graders(spec: dict[str, Any], answer: str, reference: str, score: 
     assert make_grader(spec)(Answer(answer), _said(reference)) == score
 
 
+@pytest.mark.parametrize("number", ["1e999", "9" * 400, "-1e400", "#### " + "9" * 309 + ".5"])
+def test_a_number_beyond_all_is_near_none(number: str) -> None:
+    grade = make_grader({"kind": "numeric"})
+    for answer in ("5", "none", number):
+        with pytest.raises(UnknownGrader, match="beyond 1e308"):
+            grade(Answer(answer), _said(number))
+    assert grade(Answer(number), _said("5")) == 0.0
+
+
 def test_a_catastrophic_pattern_counts_as_no_match() -> None:
     grade = make_grader({"kind": "regex", "pattern": "^(a+)+$"})
     assert grade(Answer("a" * 20), _said("a" * 20)) == 1.0
