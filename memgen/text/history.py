@@ -6,7 +6,6 @@ from typing import Any
 
 from memgen.text.answers import ChatMessage, message_text
 
-
 _NAMES = ("tool_call_id", "name")
 """Fields that templates show. They may hold anything where nobody checked them; what is no text is left out."""
 

@@ -105,9 +105,8 @@ class LineReader:
 
     def _end_line(self) -> Iterator[JsonLine]:
         self.number += 1
-        data = bytes(self._line)
-        if self.number == 1:
-            data = data.removeprefix(_BOM)
+        # Also of later lines: where files were put together, each brought its own.
+        data = bytes(self._line).removeprefix(_BOM)
         if self._too_long:
             yield JsonLine(self.number, None)
         elif data.strip():

@@ -1,4 +1,5 @@
 import gzip
+import json
 import random
 import uuid
 import zlib
@@ -99,6 +100,17 @@ def test_a_decompression_bomb_is_never_held_in_memory() -> None:
         assert len(reader._line) <= 1000
     assert list(reader.finish()) == [JsonLine(1, None)]
     assert reader.stopped is None
+
+
+def test_files_put_together_bring_each_a_mark() -> None:
+    """`copy a.jsonl+b.jsonl` of Windows, or `cat` of gzip files: every file begins with its byte order mark."""
+    mark = b"\xef\xbb\xbf"
+    files = [mark + b'{"n": 1}\r\n', mark + b'{"n": 2}\n', mark, b"\n" + mark + b'{"n": 3}']
+    for data in (b"".join(files), b"".join(map(gzip.compress, files))):
+        reader = LineReader(1000)
+        lines = [*reader.feed(data), *reader.finish()]
+        assert [(line.number, json.loads(line.data or b"")["n"]) for line in lines] == [(1, 1), (2, 2), (4, 3)]
+        assert reader.stopped is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\x1f", b"\n\n", b"\xef\xbb\xbf"])
