@@ -131,17 +131,19 @@ def find_shared_prefix_group(session: Session, task: Task) -> SharedPrefixGroup 
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
+    """As a model is shown it. Fields beside a checked content may hold anything; what is no text is none."""
+    content, refusal = message.get("content"), message.get("refusal")
     if isinstance(content, list):
-        content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
-    return (content or message.get("refusal") or "").strip()
+        content = "".join(part[part["type"]] for part in content if part["type"] in ("text", "refusal"))
+    text = content or refusal
+    return text.strip() if isinstance(text, str) else ""
 
 
 def _calls(message: Mapping[str, Any]) -> list[list[str]]:
     """Name and arguments of each call: as sorted JSON where they are JSON, else as they stand."""
-    made = list(message.get("tool_calls") or ())
-    if message.get("function_call"):
-        made.append({"function": message["function_call"]})
+    made, older = list(message.get("tool_calls") or ()), message.get("function_call")
+    if isinstance(older, dict):
+        made.append({"function": older})
     calls = []
     for call in made:
         function = call.get("function") or call.get("custom") or {}

@@ -416,3 +416,20 @@ def test_nothing_to_train_on_says_that_all_is_held_out_together(rows: Rows) -> N
     rows.task("alike", talks(30, "Begin.", "What?"), share=0.999)
     with pytest.raises(EmptyDataset, match="begin alike"):
         _snapshot(rows, "alike")
+
+
+@pytest.mark.parametrize("junk", [5, True, "auto", {"a": 1}, [None], [{"type": "text", "text": "t"}]])
+def test_fields_that_nobody_checked_break_no_import(junk: Any) -> None:
+    part = {"type": "refusal", "refusal": "no", "text": junk}
+    plain = [{"role": "user", "content": "no"}, {"role": "assistant", "content": "a", "weight": 0}]
+    sent = [
+        {"role": "user", "content": [part], "refusal": junk},
+        {"role": "assistant", "content": "a", "weight": 0, "refusal": junk},
+    ]
+    if not isinstance(junk, dict):
+        sent[1]["function_call"] = junk
+    rest = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]
+    for shared in (0, 1):
+        assert beginning_hash([*sent, *rest], shared) == beginning_hash([*plain, *rest], shared)
+    silent = {"role": "assistant", "content": "", "weight": 0, "refusal": junk, "function_call": junk}
+    assert beginning_hash([plain[0], silent, *rest], 1)
