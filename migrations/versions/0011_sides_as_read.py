@@ -106,16 +106,17 @@ def _beginning_hash(messages: Messages, shared_turns: int) -> str | None:
 
 
 def _text(message: dict[str, Any]) -> str:
-    content = message.get("content")
+    content, refusal = message.get("content"), message.get("refusal")
     if isinstance(content, list):
-        content = "".join(part.get("text") or part.get("refusal") or "" for part in content)
-    return (content or message.get("refusal") or "").strip()
+        content = "".join(part[part["type"]] for part in content if part["type"] in ("text", "refusal"))
+    text = content or refusal
+    return text.strip() if isinstance(text, str) else ""
 
 
 def _calls(message: dict[str, Any]) -> list[list[str]]:
-    made = list(message.get("tool_calls") or ())
-    if message.get("function_call"):
-        made.append({"function": message["function_call"]})
+    made, older = list(message.get("tool_calls") or ()), message.get("function_call")
+    if isinstance(older, dict):
+        made.append({"function": older})
     calls = []
     for call in made:
         function = call.get("function") or call.get("custom") or {}

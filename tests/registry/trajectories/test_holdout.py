@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.script import ScriptDirectory
 
 from registry.database import migration_config, transaction, upgrade
 from registry.datasets import snapshots
@@ -419,7 +420,8 @@ def test_nothing_to_train_on_says_that_all_is_held_out_together(rows: Rows) -> N
 
 
 @pytest.mark.parametrize("junk", [5, True, "auto", {"a": 1}, [None], [{"type": "text", "text": "t"}]])
-def test_fields_that_nobody_checked_break_no_import(junk: Any) -> None:
+def test_fields_that_nobody_checked_break_neither_import_nor_migration(junk: Any) -> None:
+    migrated = ScriptDirectory.from_config(migration_config("")).get_revision("0011").module._beginning_hash
     part = {"type": "refusal", "refusal": "no", "text": junk}
     plain = [{"role": "user", "content": "no"}, {"role": "assistant", "content": "a", "weight": 0}]
     sent = [
@@ -430,6 +432,7 @@ def test_fields_that_nobody_checked_break_no_import(junk: Any) -> None:
         sent[1]["function_call"] = junk
     rest = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]
     for shared in (0, 1):
-        assert beginning_hash([*sent, *rest], shared) == beginning_hash([*plain, *rest], shared)
+        expected = beginning_hash([*plain, *rest], shared)
+        assert beginning_hash([*sent, *rest], shared) == migrated([*sent, *rest], shared) == expected
     silent = {"role": "assistant", "content": "", "weight": 0, "refusal": junk, "function_call": junk}
-    assert beginning_hash([plain[0], silent, *rest], 1)
+    assert beginning_hash([plain[0], silent, *rest], 1) == migrated([plain[0], silent, *rest], 1)
