@@ -206,9 +206,9 @@ def _warn_of_items(running: Running, phase: str, result: SuiteScore) -> None:
         message = f"none of {all_of_it} items can be judged, so nothing was measured"
     if failed := len(result.notes) - left_out:
         message += f"{', ' if message else ''}{failed} of {all_of_it} answers count 0 because they could not be graded"
-    place, note = next(iter(result.notes.items()))
-    data = {"left_out": left_out, "notes": {str(n): text for n, text in list(result.notes.items())[:_MOST_NOTES]}}
-    running.event(f"{phase}: {message}; item {place}: {note}", data, level="warning")
+    # Which, but not why: a note may quote an item, and a deletion takes words out of scores, not out of events.
+    data = {"left_out": left_out, "items": list(result.notes)[:_MOST_NOTES]}
+    running.event(f"{phase}: {message}; the items of the score say why", data, level="warning")
 
 
 def _label(subject: Version | None) -> str:

@@ -74,7 +74,6 @@ def build_examples(
         cues: for each trajectory what the weaver reads beside all its turns; none at all is none for any.
 
     Raises:
-        ChatTemplateError: the model's template refuses a conversation.
         ConfigError: no such reward weighting.
     """
     if reward_weighting not in REWARD_WEIGHTINGS:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memgen.errors import ChatTemplateError
 from memgen.text.profile import BaseProfile
 
 MOST_LEFT_OUT = 0.2
@@ -32,23 +33,29 @@ class LeftOut:
     """Longest prompt and answer together."""
     long: int = 0
     weight: int = 0
+    refused: int = 0
+    """Turns whose conversation the base's chat template refuses."""
 
     def flags(self, kept: int) -> tuple[str, ...]:
-        """A sign that a training on `kept` turns did not learn most of its data; none if few turns were too long.
+        """A sign that a training on `kept` turns did not learn most of its data; none if few turns were left out.
 
         2 of 10 turns pass, 3 of 10 do not.
         """
-        return (self.in_words(kept),) if self.long > MOST_LEFT_OUT * (self.long + kept) else ()
+        lost = self.long + self.refused
+        return (self.in_words(kept),) if lost > MOST_LEFT_OUT * (lost + kept) else ()
 
     def in_words(self, kept: int) -> str:
-        """What was too long, beside `kept` turns that were not; empty if nothing was."""
-        if not self.long:
-            return ""
-        return (
-            f"{self.long} of {self.long + kept} turns were not learned: with their prompts they are longer than "
-            f"{self.max_tokens} tokens. Raise max_example_tokens if the model has room for more, or send shorter "
-            "conversations"
-        )
+        """What was too long or refused, beside `kept` turns that were not; empty if nothing was."""
+        of, reasons = self.long + self.refused + kept, []
+        if self.long:
+            reasons.append(
+                f"{self.long} of {of} turns were not learned: with their prompts they are longer than "
+                f"{self.max_tokens} tokens. Raise max_example_tokens if the model has room for more, or send shorter "
+                "conversations"
+            )
+        if self.refused:
+            reasons.append(f"{self.refused} of {of} turns were not learned: the base's chat template refuses them")
+        return ". ".join(reasons)
 
 
 def supervised_turns(
@@ -57,11 +64,7 @@ def supervised_turns(
     tools: list[dict[str, Any]] | None,
     left_out: LeftOut,
 ) -> Iterator[SupervisedTurn]:
-    """The turns to learn from that are not too long; the others are counted in `left_out`.
-
-    Raises:
-        ChatTemplateError: the model's template refuses the conversation.
-    """
+    """The turns to learn from that the template takes and that are not too long; others are counted in `left_out`."""
     ordinal, too_long = -1, False
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -72,7 +75,11 @@ def supervised_turns(
         elif too_long:
             left_out.long += 1
         else:
-            prompt, answer = profile.turn_ids(messages[: number + 1], tools)
+            try:
+                prompt, answer = profile.turn_ids(messages[: number + 1], tools)
+            except ChatTemplateError:  # one conversation's trouble is never the training's
+                left_out.refused += 1
+                continue
             if len(prompt) + len(answer) <= left_out.max_tokens:
                 yield SupervisedTurn(ordinal, prompt, answer)
                 continue

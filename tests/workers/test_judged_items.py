@@ -57,7 +57,7 @@ def test_long_items_hinder_nobody(workshop: Workshop, grader: str) -> None:
     assert left_out, "some have no room beside the memory"
     assert comparison["evidence"]["items"] == len(_evaluations(workshop)[0].items) - len(left_out)
     assert comparison["reason"].endswith(f"; {len(left_out)} more are left out")
-    assert any("items are left out; item" in warning for warning in _warnings(workshop, job.id))
+    assert any("items are left out; the items of the score" in warning for warning in _warnings(workshop, job.id))
 
 
 def test_a_memory_that_is_silent_is_not_right_where_a_call_was_expected(workshop: Workshop) -> None:
@@ -67,7 +67,10 @@ def test_a_memory_that_is_silent_is_not_right_where_a_call_was_expected(workshop
     for evaluation in _evaluations(workshop):
         assert any(item.get("left_out") for item in evaluation.items)
         assert all(item["score"] == 0.0 for item in evaluation.items if item.get("left_out"))
-    assert any("judges text, and the expert's turn calls go" in warning for warning in _warnings(workshop, job.id))
+        assert any("judges text, and the expert's turn calls go" in item.get("note", "") for item in evaluation.items)
+    warnings = _warnings(workshop, job.id)
+    assert any("the items of the score say why" in warning for warning in warnings)
+    assert not any("calls go" in warning for warning in warnings), "a deletion takes no words out of events"
 
 
 def test_a_suite_of_which_nothing_can_be_judged_is_said(workshop: Workshop) -> None:

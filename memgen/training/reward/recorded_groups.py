@@ -59,9 +59,6 @@ def groups_of_trajectories(
         cues: for each trajectory what the weaver reads beside all its turns; none at all is none for any.
         shared_turns: by task, how many assistant turns all of its conversations begin with. Those are part of the
             prompt; 0 for a task that is not named.
-
-    Raises:
-        ChatTemplateError: the model's template refuses a conversation.
     """
     by_prompt: dict[str, list[Rollout]] = {}
     rewardless = empty = kept = unfit = 0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from memgen.backbone.loading import Backbone
+from memgen.errors import ChatTemplateError
 from memgen.text.profile import BaseProfile
 from memgen.training.examples import build_examples
 from memgen.training.reward.recorded_groups import groups_of_trajectories
@@ -76,3 +77,21 @@ def test_trained_on_too_little_is_in_the_report(backbone: Backbone) -> None:
     data = build_examples(backbone.profile, lines, max_tokens=500)
     assert (len(data.examples), data.skipped_long) == (1, 1)
     assert data.flags == (data.too_long,)
+
+
+def test_a_conversation_that_the_template_refuses_is_left_out_alone(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn_ids = BaseProfile.turn_ids
+
+    def picky(profile: BaseProfile, messages: Any, tools: Any = None) -> Any:
+        if messages[0]["content"] == "odd":
+            raise ChatTemplateError("no odd ones")
+        return turn_ids(profile, messages, tools)
+
+    monkeypatch.setattr(BaseProfile, "turn_ids", picky)
+    odd = [{"role": "user", "content": "odd"}, {"role": "assistant", "content": "a"}]
+    lines = [{"messages": odd}, *({"messages": talk(1)} for _ in range(3))]
+    data = build_examples(backbone.profile, lines, max_tokens=500)
+    assert len(data.examples) == 3
+    assert data.flags == ("1 of 4 turns were not learned: the base's chat template refuses them",)
