@@ -21,9 +21,33 @@ from memgen.text.tool_schemas import plain_function
 _MAX_DEPTH = 8
 _MAX_HOPS = 32
 """References from one to the next until a type is found."""
+_MOST_DIGITS = 9
+"""Digits of a place in a list that a reference may lead through."""
 _LEAST_REFERRED_CHARACTERS = 4_000
 _REFERRED_SHARE = 4
 """The text may have so many times the characters of its schema from what references lead to."""
+
+_FORMATTED = ("any", "string", "number", "integer")
+"""Types that a format says more of."""
+_READ: dict[str, type | tuple[type, ...]] = {
+    "$ref": str,
+    "additionalProperties": dict,
+    "allOf": list,
+    "anyOf": list,
+    "const": object,
+    "default": object,
+    "description": object,
+    "enum": list,
+    "format": object,
+    "items": (dict, list),
+    "nullable": bool,
+    "oneOf": list,
+    "prefixItems": list,
+    "properties": dict,
+    "required": list,
+    "type": (str, list),
+}
+"""The keywords that are read, where they hold what they should: a reference may lead to anything."""
 
 
 def tool_pattern(function: dict[str, Any]) -> str:
@@ -43,14 +67,15 @@ class _Pattern:
         self._following: list[str] = []
         """References that the text being written came by."""
         self._left = _REFERRED_SHARE * _size(parameters) + _LEAST_REFERRED_CHARACTERS
+        self._readable: dict[int, tuple[Any, dict[str, Any]]] = {}
+        """What was read of each schema, by its `id`, and the schema, which keeps that its own: each is read once."""
 
     def arguments(self) -> str:
         found, _ = self._found(self._root)
         return self._object(found, 0)
 
     def _object(self, schema: dict[str, Any], depth: int) -> str:
-        required = schema.get("required")
-        names = set(required) if isinstance(required, list) else set()
+        names = {name for name in schema.get("required", ()) if isinstance(name, str)}
         members = []
         for name, value in (schema.get("properties") or {}).items():
             self._count(name)
@@ -85,7 +110,8 @@ class _Pattern:
             return _any_of(self._inner(choice, depth) for choice in choices)
         kinds = schema.get("type")
         if isinstance(kinds, list):
-            return _any_of(self._type({**schema, "type": kind}, depth + 1) for kind in kinds)
+            named = dict.fromkeys(kind for kind in kinds if isinstance(kind, str))
+            return _any_of(self._type({**schema, "type": kind}, depth + 1) for kind in named)
         items = schema.get("prefixItems") or schema.get("items")
         if kinds == "array" or (kinds is None and items):
             if isinstance(items, list):
@@ -97,7 +123,7 @@ class _Pattern:
             values = schema.get("additionalProperties")
             return f"object of {self._inner(values, depth)}" if isinstance(values, dict) and values else "object"
         kind = "any" if kinds is None else str(kinds)
-        return f"{kind} ({_line(schema['format'])})" if schema.get("format") else kind
+        return f"{kind} ({_line(schema['format'])})" if schema.get("format") and kind in _FORMATTED else kind
 
     def _inner(self, given: Any, depth: int) -> str:
         before = len(self._following)
@@ -108,7 +134,7 @@ class _Pattern:
 
     def _found(self, given: Any) -> tuple[dict[str, Any], str | None]:
         """The schema without references and `allOf`; and its name instead, where it is not to be followed."""
-        schema = given if isinstance(given, dict) else {}
+        schema = self._read(given)
         followed: list[str] = []
         for _ in range(_MAX_HOPS):
             parts = schema.get("allOf")
@@ -122,51 +148,59 @@ class _Pattern:
                     continue
                 followed.append(reference)
                 self._following.append(reference)
-                self._left -= len(reference)
-                schema = _merged(beside, [self._target(reference)])
+                target = self._read(self._target(reference))
+                self._left -= len(reference) + sum(len(target.get(key, ())) for key in ("required", "allOf"))
+                schema = _merged(beside, [target])
             elif isinstance(parts, list):
-                schema = _merged({key: value for key, value in schema.items() if key != "allOf"}, parts)
+                beside = {key: value for key, value in schema.items() if key != "allOf"}
+                schema = _merged(beside, list(map(self._read, parts)))
             else:
                 return schema, None
         return {}, None
 
-    def _target(self, reference: str) -> dict[str, Any]:
+    def _read(self, schema: Any) -> dict[str, Any]:
+        if not isinstance(schema, dict):
+            return {}
+        if id(schema) not in self._readable:
+            read = {key: schema[key] for key in _READ if key in schema and isinstance(schema[key], _READ[key])}
+            self._readable[id(schema)] = schema, read
+        return self._readable[id(schema)][1]
+
+    def _target(self, reference: str) -> Any:
         """What a JSON pointer leads to in this function's parameters; nothing is known of others."""
         found: Any = self._root
         if not reference.startswith("#"):
             return {}
         for part in filter(None, reference[1:].split("/")):
             key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-                found = found[int(key)]
-            elif isinstance(found, dict):
-                found = found.get(key)
+            if isinstance(found, list):
+                place = int(key) if key.isdecimal() and len(key) <= _MOST_DIGITS else len(found)
+                found = found[place] if place < len(found) else None
             else:
-                return {}
-        return found if isinstance(found, dict) else {}
+                found = found.get(key) if isinstance(found, dict) else None
+        return found
 
     def _count(self, text: str) -> None:
         if self._following:
             self._left -= len(text)
 
 
-def _merged(schema: dict[str, Any], parts: list[Any]) -> dict[str, Any]:
+def _merged(schema: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
     """One schema for all that hold at once: properties of each, other keywords of the first that has them."""
     merged = dict(schema)
-    for part in parts:
-        if not isinstance(part, dict):
-            continue
+    properties: dict[str, Any] = {}
+    lists: dict[str, list[Any]] = {"required": [], "allOf": []}
+    references = []
+    for part in reversed([schema, *parts]):
+        properties.update(part.get("properties", {}))
+    for part in [schema, *parts]:
+        for key, gathered in lists.items():
+            gathered += part.get(key, ())
         for key, value in part.items():
-            known = merged.get(key)
-            if key == "properties" and isinstance(known, dict) and isinstance(value, dict):
-                merged[key] = {**value, **known}
-            elif key in ("required", "allOf") and isinstance(known, list) and isinstance(value, list):
-                merged[key] = [*known, *value]
-            elif key not in merged:
-                merged[key] = value
-            elif key == "$ref":
-                merged["allOf"] = [*merged.get("allOf", ()), {"$ref": value}]
-    return merged
+            if merged.setdefault(key, value) is not value and key == "$ref":
+                references.append({"$ref": value})
+    lists["allOf"] += references
+    return {**merged, **{key: value for key, value in {"properties": properties, **lists}.items() if value}}
 
 
 def _is_object(schema: dict[str, Any]) -> bool:

@@ -138,6 +138,8 @@ HISTORIES: list[list[Any]] = [
     [{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, {"role": "developer", "content": "x"}],
     [{"role": "system", "content": "x"}, {"role": "developer", "content": "y"}, {"role": "tool", "content": "z"}],
     [{"role": "assistant", "content": "x", "reasoning_content": "y", "weight": 0}],
+    [{"role": "assistant", "content": "", "refusal": 7}, {"role": "user", "content": "", "refusal": [1]}],
+    [{"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "text": 7}]}],
 ]  # fmt: skip
 
 

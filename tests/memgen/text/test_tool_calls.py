@@ -1,6 +1,8 @@
 """Tools as patterns of their calls."""
 
 import json
+import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -151,3 +153,85 @@ def test_the_order_of_keys_is_as_sent() -> None:
         '{"parameters": {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "string"}}}, '
         '"name": "f"}'
     )
+
+
+_HUGE = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "reference"),
+    [
+        ({"enum": 5}, "#/x"),
+        ({"anyOf": 5, "oneOf": "no"}, "#/x"),
+        ({"type": "object", "properties": ["a"]}, "#/x"),
+        ({"type": "object", "properties": {"a": {"properties": 5, "required": 5, "type": 5}}}, "#/x"),
+        ({"type": "object", "required": [["a"], {}], "properties": {"a": 5}}, "#/x"),
+        ({"type": [["string"], {}, None]}, "#/x"),
+        ({"allOf": [5, {"allOf": 5, "required": 5, "properties": 5, "$ref": 5}]}, "#/x"),
+        ({"nullable": 5, "items": 5, "prefixItems": {}, "additionalProperties": [1]}, "#/x"),
+        ([{}], f"#/x/{_HUGE}"),
+        ([{}], "#/x/²"),
+        ([{}], "#/x/-1"),
+        (5, "#/x/0/a"),
+    ],
+)
+def test_a_reference_to_no_schema_is_shown_anyhow(elsewhere: object, reference: str) -> None:
+    """What stands under a keyword of nobody's is checked by nobody."""
+    for schema in (
+        {"$ref": reference},
+        {"type": "array", "items": {"$ref": reference}},
+        {"allOf": [{"$ref": reference}]},
+    ):
+        parameters = {"type": "object", "x": elsewhere, "properties": {"to": schema}}
+        assert '"to": ' in tool_pattern({"name": "f", "parameters": parameters})
+
+
+_TIMES = 2_000
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"$ref": "#/x"}] * _TIMES},
+        {"allOf": [{"required": ["a"]}] * _TIMES},
+        {"allOf": [{"properties": {f"p{n}": {}}} for n in range(_TIMES)]},
+        {"anyOf": [{"$ref": "#/x"}] * _TIMES},
+        {"properties": {f"p{n}": {"$ref": "#/x"} for n in range(_TIMES)}},
+        {"properties": {f"p{n}": {"$ref": "#/large", "title": "t"} for n in range(_TIMES)}},
+        {"properties": {f"p{n}": {"$ref": "#/demanding"} for n in range(_TIMES)}},
+        {"type": ["string"] * _TIMES, "format": "y" * _TIMES},
+        {"type": [f"kind{n}" for n in range(_TIMES)], "format": "y" * _TIMES},
+        {"type": ["object"] * _TIMES, "properties": {f"p{n}": {} for n in range(_TIMES)}},
+    ],
+    ids=lambda schema: "-".join(schema),
+)
+def test_no_schema_costs_more_than_its_size(schema: dict[str, Any]) -> None:
+    large = {f"unread{n}": n for n in range(_TIMES)}
+    demanding = {"type": "object", "required": [f"p{n}" for n in range(_TIMES)], "properties": {"p1": {}}}
+    parameters = {
+        "type": "object",
+        "x": {"type": "string"},
+        "large": large,
+        "demanding": demanding,
+        "properties": {"to": schema},
+    }
+    tool_pattern({"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}})
+    steps = 0
+
+    def count(frame: Any, event: str, argument: object) -> Any:
+        nonlocal steps
+        steps += event == "line"
+        return count
+
+    tracemalloc.start()
+    sys.settrace(count)
+    try:
+        text = tool_pattern({"name": "f", "parameters": parameters})
+    finally:
+        sys.settrace(None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    size = len(json.dumps(parameters))
+    assert len(text) < 10 * size
+    assert steps < 10 * size
+    assert peak < 100 * size
