@@ -234,4 +234,4 @@ def _line(row: Trajectory, *, replayed: bool) -> str:
         "trajectory_id": row.trajectory_id or str(row.id),
         "metadata": row.details,
     }
-    return json.dumps(line, ensure_ascii=False, sort_keys=True)
+    return json.dumps(line, ensure_ascii=False)

@@ -212,5 +212,4 @@ def _line(row: Trajectory, *, replayed: bool) -> str:
             "reward": row.reward,
         },
         ensure_ascii=False,
-        sort_keys=True,
     )

@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
@@ -48,8 +48,9 @@ class Trajectory(Base):
     """Hash of what stands in front of the first answer: trajectories that begin alike are on the same side.
     Null if the conversation ends within the turns that the task's conversations share; it is never held out then."""
     held_out: Mapped[bool]
-    messages: Mapped[list[Any]]
-    tools: Mapped[list[Any] | None]
+    messages: Mapped[list[Any]] = mapped_column(JSON)
+    """As sent, in the order of its keys too, which jsonb would not keep; a model reads it. So are `tools`."""
+    tools: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     reward: Mapped[float | None]
     reward_source: Mapped[str | None]
     success: Mapped[bool | None]

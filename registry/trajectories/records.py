@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Text, column, func, literal, select, true
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, insert
 from sqlalchemy.orm import Session, defer, joinedload
 
 from registry.clock import utc_now
@@ -70,7 +70,7 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
     ]
     # One parameter whatever the number of rows: binding each value by itself would take most of an import's time.
     columns = Trajectory.__table__.c
-    sent = func.jsonb_to_recordset(literal(rows, JSONB)).table_valued(
+    sent = func.json_to_recordset(literal(rows, JSON)).table_valued(
         *(column(name, columns[name].type) for name in rows[0]), name="sent"
     )
     inserted = (
