@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
 from registry.errors import AdapterNotFound, Invalid, InvalidName, NameTaken
+from registry.json_text import show
 from registry.models import CANARY_PROMOTIONS, GATE_POLICIES, GATE_RULES, STRATEGIES, Adapter, AdapterChange
-from registry.names import BASE, check_name
+from registry.names import BASE, check_name, is_valid_name
 
 LARGEST_CANARY = 0.5
 """Largest share of the sessions that a canary may get."""
@@ -156,9 +157,10 @@ def adapter_changes(session: Session, adapter: Adapter) -> list[AdapterChange]:
 def get_adapter(session: Session, project_id: uuid.UUID, name: str, *, lock: bool = False) -> Adapter:
     """Raises AdapterNotFound. `lock` serialises changes to the adapter's versions and aliases."""
     query = select(Adapter).where(Adapter.project_id == project_id, Adapter.name == name)
-    found = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    # A name that no adapter can have is not worth a query, nor safe in one (NUL).
+    found = session.scalars(query.with_for_update() if lock else query).one_or_none() if is_valid_name(name) else None
     if found is None:
-        raise AdapterNotFound(f"no adapter named {name!r} in this project; `GET /v1/adapters` lists them")
+        raise AdapterNotFound(f"no adapter named {show(name)} in this project; `GET /v1/adapters` lists them")
     return found
 
 

@@ -7,15 +7,36 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import ColumnElement, Engine, Uuid, any_, create_engine, func, literal, select
+from sqlalchemy import ColumnElement, Engine, Uuid, any_, create_engine, func, literal, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
+_CONNECTION_WAIT_SECONDS = 10
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 
+_PATIENCE = {
+    "connect_timeout": 5,
+    # A network that swallows packets answers no query and closes no connection: the kernel has to give up.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""libpq's options, in seconds but for the last, which is in milliseconds."""
+
+
 def make_engine(database_url: str, *, pool_size: int = 10) -> Engine:
-    return create_engine(database_url, pool_pre_ping=True, pool_size=pool_size, max_overflow=20)
+    """Connections are tried before they are used, so that a server which was away is used again once it is back."""
+    return create_engine(
+        database_url,
+        pool_pre_ping=True,
+        pool_size=pool_size,
+        max_overflow=20,
+        pool_timeout=_CONNECTION_WAIT_SECONDS,
+        # What the URL itself says goes first.
+        connect_args={name: value for name, value in _PATIENCE.items() if name not in make_url(database_url).query},
+    )
 
 
 def make_sessions(engine: Engine) -> sessionmaker[Session]:

@@ -7,6 +7,7 @@ lone surrogates, repeated keys, and nesting so deep that some later reader runs 
 import json
 import re
 import reprlib
+import sys
 from collections.abc import Iterable, Iterator
 
 from registry.errors import InvalidJson
@@ -54,9 +55,11 @@ def canonical_json(value: object, place: str = "", *, nul: bool = False) -> byte
             "not_finite",
             f"{_at(place)}a number is NaN, infinite or too large for a double; expected finite numbers",
         ) from error
-    # Nearly every value passes these three quick looks at its text; only the rest is walked through.
+    # Nearly every value passes these four quick looks at its text; only the rest is walked through.
     if text.count("{") + text.count("[") > MAX_DEPTH:
         _check_depth(value, place)
+    if _LONG_NUMBER.search(text) is not None:
+        _check_numbers(value, place)
     if "\\u0000" in text and not nul:
         _refuse_text(value, place, "\0", "nul_character", "holds the NUL character, can't be stored")
     try:
@@ -113,22 +116,28 @@ def _too_deep(place: str = "") -> InvalidJson:
 
 
 def _refuse_text(value: object, place: str, character: str, code: str, complaint: str) -> None:
-    for where, text in _texts(value, place):
-        if character in text:
+    for where, text in _leaves(value, place):
+        if isinstance(text, str) and character in text:
             raise InvalidJson(code, f"{_at(where)}{show(text)} {complaint}; remove it")
 
 
-def _texts(value: object, place: str) -> Iterator[tuple[str, str]]:
-    """Every string with its place; a key stands at its object's place."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, list):
+def _check_numbers(value: object, place: str) -> None:
+    for where, number in _leaves(value, place):
+        if isinstance(number, int) and not -_LARGEST <= number <= _LARGEST:
+            raise InvalidJson("not_finite", f"{_at(where)}a number is too large for a double; expected finite numbers")
+
+
+def _leaves(value: object, place: str) -> Iterator[tuple[str, object]]:
+    """Every string, number and constant with its place; a key stands at its object's place."""
+    if isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _texts(item, f"{place}[{number}]")
+            yield from _leaves(item, f"{place}[{number}]")
     elif isinstance(value, dict):
         for key, item in value.items():
             yield place, key
-            yield from _texts(item, f"{place}.{key}" if place else key)
+            yield from _leaves(item, f"{place}.{key}" if place else key)
+    else:
+        yield place, value
 
 
 def _at(place: str) -> str:
@@ -137,6 +146,9 @@ def _at(place: str) -> str:
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+_LARGEST = int(sys.float_info.max)
+_LONG_NUMBER = re.compile(r"\d{309}")
+"""So many digits as an integer must have that no double holds."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60

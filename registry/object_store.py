@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
-from minio.error import S3Error
+from minio.error import MinioException, S3Error
 
 from registry.errors import NotConfigured, ObjectNotFound, StoreUnavailable
 
@@ -141,7 +142,7 @@ class ObjectStore:
             if error.code in _MISSING:
                 raise ObjectNotFound(f"object {key!r} is not in bucket {self.bucket!r}") from error
             raise StoreUnavailable(f"the object store refused {key!r}: {error.code}: {error.message}") from error
-        except urllib3.exceptions.HTTPError as error:
+        except (MinioException, urllib3.exceptions.HTTPError, ParseError) as error:
             raise StoreUnavailable(
                 f"the object store did not answer for {key!r}: {error}. Is MEMGEN_S3_URL right, and is it up?"
             ) from error

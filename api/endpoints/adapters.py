@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from api.endpoints.bases import served_base
 from api.endpoints.scores import ScoresOut, scores_of
@@ -13,6 +13,7 @@ from api.http.deps import Promoter, Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import AdapterOut, AliasMoveOut, Strict, VersionOut, with_optional_settings, with_settings
+from api.http.values import Moment, Number
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 from registry.adapters import (
@@ -103,19 +104,19 @@ class AliasAt(BaseModel):
 
 
 class PromoteIn(Strict):
-    version: int
+    version: Number
     expected_version: Annotated[
-        int | None, Field(description="What you believe is current, 0 for none; 409 if it is not")
+        Number | None, Field(description="What you believe is current, 0 for none; 409 if it is not")
     ] = None
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
 class RollbackIn(Strict):
-    to_version: Annotated[int | None, Field(description="Default: the last that served before and still may")] = None
+    to_version: Annotated[Number | None, Field(description="Default: the last that served before and still may")] = None
     to_time: Annotated[
-        AwareDatetime | None, Field(strict=False, description="Or: where the alias stood then, with its zone")
+        Moment | None, Field(strict=False, description="Or: where the alias stood then, with its zone")
     ] = None
-    expected_version: int | None = None
+    expected_version: Number | None = None
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
@@ -209,7 +210,7 @@ def versions(
 
 
 @router.get("/{name}/versions/{number}")
-def version(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionOut:
+def version(name: str, number: Number, services: ServicesDep, caller: Reader) -> VersionOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         row = get_version(session, adapter, number)
@@ -229,7 +230,7 @@ def alias_at(
     alias: str,
     services: ServicesDep,
     caller: Reader,
-    at: Annotated[AwareDatetime | None, Query(description="A time with its zone; default: now")] = None,
+    at: Annotated[Moment | None, Query(description="A time with its zone; default: now")] = None,
 ) -> AliasAt:
     """Which version an alias named at a time, and which route shared its traffic then."""
     with transaction(services.sessions) as session:

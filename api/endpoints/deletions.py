@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from api.http.deps import Admin, Reader, ServicesDep
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
+from api.http.values import Number
 from registry.clock import utc_now
 from registry.database import transaction
 from registry.deletion.deletions import check_policy, delete_data, get_deletion, list_deletions
@@ -40,9 +41,9 @@ class DeletionIn(Strict):
     ] = "keep"
     reason: Annotated[str, Field(max_length=2000)] = ""
     dry_run: Annotated[bool, Field(description="Only say what would be affected")] = True
-    expected: Annotated[int | None, Field(description="Trajectories in the dry run; 409 if they are not as many")] = (
-        None
-    )
+    expected: Annotated[
+        Number | None, Field(description="Trajectories in the dry run; 409 if they are not as many")
+    ] = None
 
 
 class RetrainingOut(BaseModel):

@@ -10,6 +10,7 @@ from api.endpoints.jobs import send_job
 from api.http.deps import Promoter, Reader, ServicesDep, Trainer
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import AliasMoveOut, GateDecisionOut, GateOut, JobOut, Strict
+from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.gates.audit import ComparedItem, Flip, compared_items, flipped_only, recorded_gate, suite_numbers
@@ -55,7 +56,7 @@ class PairOut(BaseModel):
 class ApproveIn(Strict):
     reason: Annotated[str, Field(max_length=2000)] = ""
     expected_version: Annotated[
-        int | None,
+        Number | None,
         Field(description="The champion as you know it, 0 for none; default: the one that the gate compared with"),
     ] = None
 
@@ -71,7 +72,7 @@ class Decided(BaseModel):
 
 
 @router.get("")
-def show(name: str, number: int, services: ServicesDep, caller: Reader) -> GateAudit:
+def show(name: str, number: Number, services: ServicesDep, caller: Reader) -> GateAudit:
     """The verdict, its reasons, and the evidence on every task."""
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
@@ -86,7 +87,7 @@ def show(name: str, number: int, services: ServicesDep, caller: Reader) -> GateA
 
 
 @router.post("", status_code=202)
-def run(name: str, number: int, request: Request, services: ServicesDep, caller: Trainer) -> JobOut:
+def run(name: str, number: Number, request: Request, services: ServicesDep, caller: Trainer) -> JobOut:
     """Queue a job that judges a version whose own job failed before its gate had run. What follows from the verdict is
     what would have followed then. 409 if the gate has run, or a job that is to judge it has not ended."""
     with transaction(services.sessions) as session:
@@ -98,7 +99,7 @@ def run(name: str, number: int, request: Request, services: ServicesDep, caller:
 @router.get("/items")
 def items(
     name: str,
-    number: int,
+    number: Number,
     services: ServicesDep,
     caller: Reader,
     task: Annotated[str, Query(description="One of the tasks that the gate compared")],
@@ -117,19 +118,19 @@ def items(
 
 
 @router.post("/approve")
-def approve(name: str, number: int, body: ApproveIn, services: ServicesDep, caller: Promoter) -> Decided:
+def approve(name: str, number: Number, body: ApproveIn, services: ServicesDep, caller: Promoter) -> Decided:
     """Make a version that waits the champion. 409 if the champion is not the one that the gate compared with."""
     return _decide(services, caller, name, number, True, body.reason, body.expected_version)
 
 
 @router.post("/reject")
-def reject(name: str, number: int, body: RejectIn, services: ServicesDep, caller: Promoter) -> Decided:
+def reject(name: str, number: Number, body: RejectIn, services: ServicesDep, caller: Promoter) -> Decided:
     """Turn a version that waits down, for good."""
     return _decide(services, caller, name, number, False, body.reason, None)
 
 
 def _decide(
-    services: Services, caller: Principal, name: str, number: int, approved: bool, reason: str, expected: int | None
+    services: Services, caller: Principal, name: str, number: Number, approved: bool, reason: str, expected: int | None
 ) -> Decided:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)

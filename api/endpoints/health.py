@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
 from api.http.deps import ServicesDep
+from api.http.problems import RETRY_SECONDS
 from registry.database import transaction
 from registry.wiring import Services
 
@@ -31,7 +32,9 @@ def readyz(request: Request, services: ServicesDep) -> JSONResponse:
     }
     results = {name: _result(check) for name, check in checks.items()}
     ready = all(result == "ok" for result in results.values())
-    return JSONResponse({"status": "ready" if ready else "not ready", "checks": results}, 200 if ready else 503)
+    if ready:
+        return JSONResponse({"status": "ready", "checks": results})
+    return JSONResponse({"status": "not ready", "checks": results}, 503, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 def _result(check: Callable[[], Any]) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from api.http.schemas import Strict
+from api.http.values import Number
 from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfig
 from memgen.tasks.environments import open_environment
 from memgen.tasks.graders import LIKELIHOOD
@@ -59,9 +60,9 @@ class JobIn(Strict):
     environment: Annotated[
         EnvironmentIn | None, Field(description="Where items to play come from, instead of the task's trajectories")
     ] = None
-    version: Annotated[int | None, Field(description="evaluate: which version")] = None
+    version: Annotated[Number | None, Field(description="evaluate: which version")] = None
     parent: Annotated[
-        int | None,
+        Number | None,
         Field(
             description="train_weaver: version to go on from, 0 for none; default: the champion. train_trigger: the "
             "version whose trigger is trained"

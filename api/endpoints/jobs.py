@@ -5,25 +5,31 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.endpoints.job_bodies import JobIn, job_request
+from api.http.database_errors import domain_error
 from api.http.deps import Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
-from api.http.pagination import decode_cursor, encode_cursor
+from api.http.pagination import Cursor, PageLimit, decode_cursor, encode_cursor
 from api.http.schemas import JobEventOut, JobOut
+from api.http.values import SequenceNumber
 from memgen.tasks.environments import GAMES_FOLDER
 from registry import jobs
 from registry.database import transaction
+from registry.errors import DatabaseUnavailable
 from registry.keys import Principal
 from registry.wiring import Services
 from workers.queue import send_jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_AWAY_SECONDS = 1.0
 
 
 class JobList(BaseModel):
@@ -59,8 +65,8 @@ def create(
 def index(
     services: ServicesDep,
     caller: Reader,
-    cursor: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Cursor = None,
+    limit: PageLimit = 50,
 ) -> JobList:
     """Newest first."""
     before = decode_cursor(cursor) if cursor else None
@@ -88,7 +94,7 @@ def events(
     job_id: uuid.UUID,
     services: ServicesDep,
     caller: Reader,
-    after: Annotated[int, Query(ge=0, description="`seq` of the last event already seen")] = 0,
+    after: Annotated[SequenceNumber, Query(description="`seq` of the last event already seen")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> JobEventList:
     """Oldest first."""
@@ -101,18 +107,29 @@ def events(
 
 @router.get("/{job_id}/stream", response_class=StreamingResponse)
 async def stream(
-    job_id: uuid.UUID, request: Request, services: ServicesDep, caller: Reader, after: Annotated[int, Query(ge=0)] = 0
+    job_id: uuid.UUID,
+    services: ServicesDep,
+    caller: Reader,
+    after: Annotated[SequenceNumber, Query()] = 0,
+    last_event_id: Annotated[SequenceNumber | None, Header(description="Goes before `after`")] = None,
 ) -> StreamingResponse:
     """Server-sent events: `event` for each job event, `job` whenever its state or progress changed, until it ends."""
-    await run_in_threadpool(_read, services, caller, job_id, after)
-    last_seen = int(request.headers.get("Last-Event-ID") or after)
+    last_seen = after if last_event_id is None else last_event_id
+    await run_in_threadpool(_read, services, caller, job_id, last_seen)
     return StreamingResponse(_follow(services, caller, job_id, last_seen), media_type="text/event-stream")
 
 
 async def _follow(services: Services, caller: Principal, job_id: uuid.UUID, after: int) -> AsyncIterator[str]:
     shown = None
     while True:
-        job, new = await run_in_threadpool(_read, services, caller, job_id, after)
+        try:
+            job, new = await run_in_threadpool(_read, services, caller, job_id, after)
+        except SQLAlchemyError as error:
+            if not isinstance(domain_error(error), DatabaseUnavailable):
+                raise
+            yield ": the database does not answer; the events go on when it is back\n\n"
+            await anyio.sleep(_AWAY_SECONDS)
+            continue
         for event in new:
             after = event.seq
             yield f"id: {event.seq}\nevent: event\ndata: {event.model_dump_json()}\n\n"

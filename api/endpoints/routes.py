@@ -11,6 +11,7 @@ from api.http.deps import Promoter, Reader, ServicesDep
 from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
+from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import InvalidRoute
@@ -36,7 +37,7 @@ _SHADOW_SHARE = 1.0
 
 
 class Arm(Strict):
-    version: int
+    version: Number
     weight: Annotated[float, Field(description="Share of the sessions; all sum to one")]
 
 
@@ -45,7 +46,9 @@ class RouteIn(Strict):
     arms: Annotated[
         list[Arm] | None, Field(description="ab: its versions; the champion, or else the first, is the control")
     ] = None
-    version: Annotated[int | None, Field(description="canary, shadow: the version to try beside the champion")] = None
+    version: Annotated[Number | None, Field(description="canary, shadow: the version to try beside the champion")] = (
+        None
+    )
     share: Annotated[
         float | None,
         Field(
@@ -260,13 +263,13 @@ def index(
 
 
 @router.get("/{number}")
-def show(name: str, number: int, services: ServicesDep, caller: Reader) -> RouteDetail:
+def show(name: str, number: Number, services: ServicesDep, caller: Reader) -> RouteDetail:
     with transaction(services.sessions) as session:
         return _detail(session, get_route(session, get_adapter(session, caller.project_id, name), number))
 
 
 @router.patch("/{number}")
-def end(name: str, number: int, body: RouteEnd, services: ServicesDep, caller: Promoter) -> RouteDetail:
+def end(name: str, number: Number, body: RouteEnd, services: ServicesDep, caller: Promoter) -> RouteDetail:
     """End a live route: the next request goes to the champion. Answers end on the version they began with."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
@@ -274,7 +277,7 @@ def end(name: str, number: int, body: RouteEnd, services: ServicesDep, caller: P
 
 
 @router.get("/{number}/results")
-def results(name: str, number: int, services: ServicesDep, caller: Reader) -> ResultsOut:
+def results(name: str, number: Number, services: ServicesDep, caller: Reader) -> ResultsOut:
     """May be looked at at any time: the intervals and verdicts hold for all looks together."""
     with transaction(services.sessions) as session:
         route = get_route(session, get_adapter(session, caller.project_id, name), number)

@@ -13,6 +13,7 @@ from api.http.deps import Reader, ServicesDep, Trainer
 from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
+from api.http.values import Number
 from memgen.config import TrainingConfig
 from registry.adapters import get_adapter
 from registry.clock import utc_now
@@ -33,7 +34,7 @@ class WhenIn(Strict):
         None
     )
     time_zone: Annotated[str | None, Field(max_length=64, description="IANA name, of `cron`; default UTC")] = None
-    new_trajectories: Annotated[int | None, Field(description="After so many that were not learned yet")] = None
+    new_trajectories: Annotated[Number | None, Field(description="After so many that were not learned yet")] = None
     idle_hours: Annotated[float | None, Field(description="After so long without trajectories and requests")] = None
 
     def read(self) -> schedules.When | None:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from api.endpoints.jobs import send_job
 from api.endpoints.tasks import check_grader
 from api.http.deps import Promoter, ServicesDep, Trainer
+from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import InvalidArchive
@@ -45,7 +46,7 @@ class ImportedOut(BaseModel):
 
 
 @router.get("/{number}/export", response_class=FileResponse)
-def export(name: str, number: int, services: ServicesDep, caller: Promoter) -> FileResponse:
+def export(name: str, number: Number, services: ServicesDep, caller: Promoter) -> FileResponse:
     """A tar: `version.json` with the lineage, `artifact/` with its manifest and, with strategy `isolated`, each other
     task's memory as `parts/<hash>/`.
 

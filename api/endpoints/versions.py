@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from api.http.deps import Admin, Promoter, Reader, ServicesDep
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from api.http.schemas import Strict
+from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import StoreUnavailable
@@ -33,11 +34,11 @@ class ReasonIn(Strict):
 
 
 class RetentionIn(Strict):
-    keep_last: int
+    keep_last: Number
 
 
 class PurgeIn(Strict):
-    keep_last: Annotated[int | None, Field(description="Default: the adapter's policy")] = None
+    keep_last: Annotated[Number | None, Field(description="Default: the adapter's policy")] = None
     dry_run: bool = True
     reason: Annotated[str, Field(max_length=2000)] = "retention"
 
@@ -171,7 +172,11 @@ def standing_list(
 
 @router.get("/comparison")
 def comparison(
-    name: str, left: Annotated[int, Query()], right: Annotated[int, Query()], services: ServicesDep, caller: Reader
+    name: str,
+    left: Annotated[Number, Query()],
+    right: Annotated[Number, Query()],
+    services: ServicesDep,
+    caller: Reader,
 ) -> ComparisonOut:
     """Two versions side by side: rows of R, settings, data, loss curves, verdicts."""
     with transaction(services.sessions) as session:
@@ -186,7 +191,7 @@ def comparison(
 
 
 @router.get("/versions/{number}/lineage")
-def lineage(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionLineageOut:
+def lineage(name: str, number: Number, services: ServicesDep, caller: Reader) -> VersionLineageOut:
     """What a version was made from, and what was made from it."""
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
@@ -217,7 +222,7 @@ def lineage(name: str, number: int, services: ServicesDep, caller: Reader) -> Ve
 
 
 @router.get("/versions/{number}/history")
-def history(name: str, number: int, services: ServicesDep, caller: Reader) -> VersionHistory:
+def history(name: str, number: Number, services: ServicesDep, caller: Reader) -> VersionHistory:
     """Who tagged, archived, withdrew, purged, restored, exported or imported it, oldest first."""
     with transaction(services.sessions) as session:
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
@@ -225,7 +230,7 @@ def history(name: str, number: int, services: ServicesDep, caller: Reader) -> Ve
 
 
 @router.put("/versions/{number}/tags/{label}")
-def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> VersionStateOut:
+def add_tag(name: str, number: Number, label: str, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
@@ -234,7 +239,7 @@ def add_tag(name: str, number: int, label: str, services: ServicesDep, caller: P
 
 
 @router.delete("/versions/{number}/tags/{label}")
-def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller: Promoter) -> VersionStateOut:
+def remove_tag(name: str, number: Number, label: str, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
@@ -243,7 +248,7 @@ def remove_tag(name: str, number: int, label: str, services: ServicesDep, caller
 
 
 @router.post("/versions/{number}/archive")
-def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> VersionStateOut:
+def put_away(name: str, number: Number, body: ReasonIn, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     """Hide a version; 409 while an alias, the live route, a child or a job refers to it."""
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
@@ -253,7 +258,7 @@ def put_away(name: str, number: int, body: ReasonIn, services: ServicesDep, call
 
 
 @router.post("/versions/{number}/unarchive")
-def take_out(name: str, number: int, body: ReasonIn, services: ServicesDep, caller: Promoter) -> VersionStateOut:
+def take_out(name: str, number: Number, body: ReasonIn, services: ServicesDep, caller: Promoter) -> VersionStateOut:
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)

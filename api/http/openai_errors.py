@@ -35,7 +35,7 @@ _PARAMS = {
 }
 """The parameter that is always at fault, by code."""
 
-_PLACE = re.compile(r"((?:messages|tools|stop|model|tool_choice|response_format)[\w.\[\]]*): ")
+_PLACE = re.compile(r"((?:messages|tools|stop|model|tool_choice|response_format|user|metadata)[\w.\[\]]*): ")
 """How the registry's checks of a conversation begin their messages."""
 
 _INVALID_CODES = {

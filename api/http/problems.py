@@ -47,9 +47,10 @@ STATUS: dict[type[Exception], int] = {
 _BUG = "internal_error", "an unexpected error; it was logged on the server"
 _CLIENT_GONE = 499
 """Status in the log for a client that went away, as nginx has it."""
-_RETRY_SECONDS = 5
+RETRY_SECONDS = 5
 _SHOWN_ERRORS = 20
 """Faults of one body that are listed; the others are counted."""
+_SHOWN_CHARACTERS = 4000
 _KEY = re.compile(r"\b(mg_|sk-)[\w-]{4,}")
 
 
@@ -122,7 +123,7 @@ def problem(
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
-        headers["Retry-After"] = str(_RETRY_SECONDS)
+        headers["Retry-After"] = str(RETRY_SECONDS)
     detail = _shown(detail)
     if is_openai_path(request.scope["path"]):
         status = openai_status(status)
@@ -172,5 +173,7 @@ def _got(error: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shown(text: str) -> str:
-    """The text as it may leave the service: without keys, and always encodable."""
+    """The text as it may leave the service: of bounded length, without keys, and always encodable."""
+    if len(text) > _SHOWN_CHARACTERS:
+        text = f"{text[: _SHOWN_CHARACTERS // 2]} … {text[-_SHOWN_CHARACTERS // 2 :]}"
     return _KEY.sub(r"\1…", text).encode("utf-8", "backslashreplace").decode()

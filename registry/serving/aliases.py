@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session, joinedload
 from registry.clock import utc_now
 from registry.errors import AliasNotFound, GateNotPassed, Invalid, NothingToRollBackTo, StaleAlias
 from registry.gates.verdict import gate_of, verdict
+from registry.json_text import show
 from registry.models import Adapter, Alias, AliasMove, Gate, Route, Version
-from registry.names import CHAMPION, check_name
+from registry.names import CHAMPION, check_name, is_valid_name
 from registry.serving.rollback import RollbackTarget, rollback_target
 from registry.serving.routes import end_live_route, route_at
 from registry.versions.records import get_version
@@ -21,10 +22,11 @@ from registry.versions.state import check_servable, why_not_servable
 
 def get_alias(session: Session, adapter: Adapter, name: str) -> Alias:
     """Raises AliasNotFound."""
-    found = session.get(Alias, (adapter.id, name), options=[joinedload(Alias.version)])
+    options = [joinedload(Alias.version)]
+    found = session.get(Alias, (adapter.id, name), options=options) if is_valid_name(name) else None
     if found is None:
         raise AliasNotFound(
-            f"adapter {adapter.name!r} has no alias {name!r} yet; promote a version, or ask for one by number "
+            f"adapter {adapter.name!r} has no alias {show(name)} yet; promote a version, or ask for one by number "
             f"(`{adapter.name}@1`)"
         )
     return found

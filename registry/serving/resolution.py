@@ -15,6 +15,9 @@ from registry.serving.routes import live_route, weights_of
 from registry.versions.records import get_version
 from registry.versions.state import check_servable
 
+_NUMBER_DIGITS = 9
+"""Longest number of a version. What is longer is no alias either."""
+
 
 @dataclass(frozen=True)
 class ServingRequest:
@@ -64,7 +67,7 @@ def _resolve(session: Session, project_id: uuid.UUID, model: str, request: Servi
         return Resolution()
     name, _, pointer = model.partition("@")
     adapter = get_adapter(session, project_id, name)
-    if pointer.isdecimal():
+    if pointer.isdecimal() and len(pointer) <= _NUMBER_DIGITS:
         return Resolution(adapter, get_version(session, adapter, int(pointer)))
     if "@" in model and not pointer:
         raise VersionNotFound(f"model {model!r} names no version behind '@'; expected an alias or a number")

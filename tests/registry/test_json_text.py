@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from registry.json_text import jsonl_lines
+from registry.errors import InvalidJson
+from registry.json_text import canonical_json, jsonl_lines, parse_json
 from registry.trajectories.imports import read_line
 from registry.trajectories.jsonl import LineReader
 from tests.trajectory_samples import chat
@@ -30,3 +31,12 @@ def test_they_are_imported_as_they_were_sent() -> None:
     lines = [line for start in range(0, len(data), 7) for line in reader.feed(data[start : start + 7])]
     read = [read_line(line, max_bytes=10_000)[1] for line in [*lines, *reader.finish()]]
     assert [getattr(draft, "messages", draft) for draft in read] == [item["messages"] for item in sent]
+
+
+def test_integers_that_no_double_holds_are_not_finite() -> None:
+    for value in (10**309, -(10**400), [1, {"a": 2 * 10**308}]):
+        with pytest.raises(InvalidJson, match="too large for a double") as refused:
+            canonical_json(value)
+        assert refused.value.code == "not_finite"
+    for value in (10**308, -(2**70), "9" * 400, {"9" * 400: 1}):
+        assert parse_json(canonical_json(value)) == value

@@ -249,6 +249,8 @@ def test_json_that_no_route_could_use_is_refused_on_every_route(
         for method, path in taking:
             openai, path = "chat" in path, path.replace("{number}", "1").replace("{name}", "n").replace("{alias}", "a")
             for code, body in WRONG_JSON.items():
+                if openai and code == "nul_character":
+                    continue  # what a chat says is stored nowhere
                 answer = api.request(method, path, content=body, headers={"Content-Type": "application/json"})
                 assert answer.status_code == (400 if openai else 422), (path, answer.text)
                 if path == "/v1/trajectories" and code.split()[0] not in JSON_CODES:

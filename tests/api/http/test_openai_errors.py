@@ -13,6 +13,7 @@ from registry.settings import Settings
 from tests.api.live_api import serve
 
 CHAT = "/v1/chat/completions"
+MISSING = ("nobody", "nobody@1", "nobody@" + "9" * 5000, "@", "a\0b")
 HI = [{"role": "user", "content": "hi"}]
 
 
@@ -53,7 +54,6 @@ def chat(**fields: Any) -> dict[str, Any]:
         (chat(messages=["hi"]), "messages[0]", "invalid_type"),
         (chat(messages=[{"role": "wizard", "content": "x"}]), "messages[0].role", "role_unknown"),
         (chat(messages=[*HI, {"role": "user"}]), "messages[1].content", "content_missing"),
-        (chat(messages=[{"role": "user", "content": "a\0b"}]), "messages[0].content", "nul_character"),
         (chat(max_tokens=10**6), "max_tokens", "max_tokens_too_large"),
         (chat(messages=[{"role": "user", "content": "x" * 5000}]), "messages", "context_length_exceeded"),
         ([], None, "invalid_type"),
@@ -71,7 +71,7 @@ def test_a_wrong_body_is_a_400_that_names_its_parameter(
 
 def test_what_is_not_there(api: httpx.Client) -> None:
     for response in (
-        *(api.post(CHAT, json=chat(model=model)) for model in ("nobody", "nobody@1", "nobody@" + "9" * 5000, "", "@")),
+        *(api.post(CHAT, json=chat(model=model)) for model in MISSING),
         api.get("/v1/models/nobody"),
     ):
         error = error_of(response)
