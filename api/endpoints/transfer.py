@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import anyio
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.endpoints.jobs import send_job
 from api.endpoints.tasks import check_grader
-from api.http.deps import Promoter, ServicesDep, Trainer
+from api.http.deps import IsHead, Promoter, ServicesDep, Trainer
 from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
@@ -30,6 +30,7 @@ from registry.versions.records import get_version
 from registry.versions.state import check_exportable, record_change
 from registry.wiring import Services
 
+_TAR = "application/x-tar"
 router = APIRouter(prefix="/v1/adapters/{name}/versions", tags=["versions"])
 
 
@@ -46,7 +47,7 @@ class ImportedOut(BaseModel):
 
 
 @router.get("/{number}/export", response_class=FileResponse)
-def export(name: str, number: Number, services: ServicesDep, caller: Promoter) -> FileResponse:
+def export(name: str, number: Number, services: ServicesDep, caller: Promoter, is_head: IsHead) -> Response:
     """A tar: `version.json` with the lineage, `artifact/` with its manifest and, with strategy `isolated`, each other
     task's memory as `parts/<hash>/`.
 
@@ -56,6 +57,9 @@ def export(name: str, number: Number, services: ServicesDep, caller: Promoter) -
         version = get_version(session, get_adapter(session, caller.project_id, name), number)
         check_exportable(session, version)
         description, key = describe_version(session, version), version.artifact_key
+    filename = f"{name}-{number}.tar"
+    if is_head:  # nothing leaves, so nothing is written and nothing recorded
+        return Response(media_type=_TAR, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
     descriptor, made = tempfile.mkstemp(prefix="export-", suffix=".tar", dir=services.scratch.folder)
     os.close(descriptor)
     path = Path(made)
@@ -69,7 +73,7 @@ def export(name: str, number: Number, services: ServicesDep, caller: Promoter) -
     except BaseException:
         path.unlink()
         raise
-    return _FileOnce(path, media_type="application/x-tar", filename=f"{name}-{number}.tar")
+    return _FileOnce(path, media_type=_TAR, filename=filename)
 
 
 class _FileOnce(FileResponse):

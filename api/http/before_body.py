@@ -78,7 +78,8 @@ class BeforeBody:
             return
         exchange = Exchange(scope, receive, send)
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # every GET answers HEAD too; the exchange leaves the body out
+            # Every GET answers HEAD too; the exchange leaves the body out.
+            scope = {**scope, "method": "GET", "state": {**scope.get("state", {}), "is_head": True}}
         try:
             response = await self._admit(scope, exchange)
         except Exception as error:

@@ -17,6 +17,11 @@ def services(request: Request) -> Services:
     return found
 
 
+def is_head(request: Request) -> bool:
+    """Whether only the headers of the answer were asked for: what the answer alone is made for may be left out."""
+    return bool(getattr(request.state, "is_head", False))
+
+
 @dataclass(frozen=True)
 class RequiredScope:
     """A dependency: the caller, whose key has `scope`.
@@ -34,6 +39,7 @@ class RequiredScope:
         return caller
 
 
+IsHead = Annotated[bool, Depends(is_head)]
 ServicesDep = Annotated[Services, Depends(services)]
 Reader = Annotated[Principal, Depends(RequiredScope("read"))]
 Writer = Annotated[Principal, Depends(RequiredScope("write"))]
