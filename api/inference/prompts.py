@@ -11,9 +11,9 @@ from typing import Any
 
 from memgen.backbone.loading import Backbone
 from memgen.errors import PromptTooLong
-from memgen.text.answers import message_text
-from memgen.text.history import unified_messages
-from memgen.text.reasoning import opens_reasoning, split_reasoning
+from memgen.text.profile import shown_messages
+from memgen.text.reasoning import opens_reasoning
+from memgen.text.tool_calls import tool_pattern
 
 _CHARACTERS_PER_TOKEN = 4
 """Shorter prompts are read at once: as a rule of thumb they have fewer tokens than the context."""
@@ -36,13 +36,13 @@ def read_prompt(backbone: Backbone, messages: list[dict[str, Any]], tools: list[
         PromptTooLong: the texts alone have more tokens than the context.
         ChatTemplateError: the template refuses the conversation.
     """
-    _check_length(backbone, unified_messages(messages), tools)
+    _check_length(backbone, shown_messages(messages), tools)
     ids = backbone.profile.on(datetime.now(UTC).date()).prompt_ids(messages, tools)
     return Prompt(ids, opens_reasoning(backbone.tokenizer, ids))
 
 
 def _check_length(backbone: Backbone, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None) -> None:
-    texts = [*_texts(messages), *_values(tools)]
+    texts = [*_texts(messages), *_tool_texts(backbone, tools)]
     characters, most = sum(map(len, texts)), backbone.max_tokens
     if len(messages) <= most and characters <= _CHARACTERS_PER_TOKEN * most:
         return
@@ -61,24 +61,35 @@ def _check_length(backbone: Backbone, messages: Sequence[dict[str, Any]], tools:
 def _texts(messages: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What of the messages is shown to the model."""
     for message in messages:
-        text = message_text(message)
-        yield split_reasoning(text)[1].strip() if message["role"] == "assistant" else text.strip()
+        yield message["content"].strip()
         for call in message.get("tool_calls", ()):
+            yield call["function"]["name"]
             yield from _values(call["function"]["arguments"])
 
 
+def _tool_texts(backbone: Backbone, tools: list[dict[str, Any]] | None) -> Iterator[str]:
+    """What of the tools is shown to the model: whole schemas where its template lists tools, else their patterns."""
+    for tool in tools or ():
+        if backbone.profile.form.tools:
+            yield from _values(tool)
+        else:
+            yield tool_pattern(tool["function"])
+
+
 def _values(value: Any) -> Iterator[str]:
-    """Texts in a JSON value, its keys too."""
+    """A JSON value in pieces: its texts, keys, numbers, and what shows that a list or an object is empty."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
         if isinstance(each, str):
             yield each
-        elif isinstance(each, dict):
+        elif isinstance(each, dict) and each:
             yield from each
             waiting += each.values()
-        elif isinstance(each, list):
+        elif isinstance(each, list) and each:
             waiting += each
+        else:
+            yield str(each)
 
 
 def _parts(texts: Sequence[str]) -> Iterator[str]:

@@ -144,7 +144,7 @@ class BaseProfile:
 
     def _prompt(self, messages: Sequence[ChatMessage], tools: Sequence[ChatMessage] | None) -> tuple[str, str]:
         """(text, mark that cuts spellings of control tokens in it)."""
-        shown = [_without_thought(plain_message(message)) for message in unified_messages(messages)]
+        shown = shown_messages(messages)
         tools = plain_tools(tools)
         text, mark = self._rendered(shown, tools)
         return text.removesuffix(self.frame.dropped) + self.frame.added, mark
@@ -186,6 +186,11 @@ class BaseProfile:
         body = whole[len(self.frame.before) : len(whole) - len(self.frame.after)]
         # What a template writes of an answer is what the model learns to say: never less, or other words.
         return body if message["content"].strip() in body else spelled_calls(message)
+
+
+def shown_messages(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """What of the messages of a prompt is shown to the model, whatever form its template takes."""
+    return [_without_thought(plain_message(message)) for message in unified_messages(messages)]
 
 
 def _without_thought(message: ChatMessage) -> ChatMessage:
