@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 
 from api.http.deps import Admin, Promoter, Reader, ServicesDep
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
-from api.http.schemas import Strict
+from api.http.schemas import Strict, VersionChangeOut
 from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import StoreUnavailable
 from registry.gates.side_by_side import ComparedVersion, compare_versions
 from registry.gates.verdict import verdict
-from registry.models import Adapter, Version, VersionChange
+from registry.models import Adapter, Version
 from registry.retention.archiving import archive, unarchive
 from registry.retention.policy import RetentionPlan, keep_last, plan_retention, purge, set_policy
 from registry.versions.artifacts import kept_artifacts
@@ -51,18 +51,6 @@ class VersionStateOut(BaseModel):
     purged_at: datetime | None
     learned_deleted: bool
     """It, or an ancestor, was trained on data that was deleted since."""
-
-
-class VersionChangeOut(BaseModel):
-    kind: str
-    actor: str
-    reason: str
-    evidence: dict[str, Any]
-    at: datetime
-
-    @classmethod
-    def of(cls, row: VersionChange) -> "VersionChangeOut":
-        return cls.model_validate(row, from_attributes=True)
 
 
 class VersionHistory(BaseModel):

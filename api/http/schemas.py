@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from registry.adapters import AdapterSettings
 from registry.gates.verdict import verdict
-from registry.models import Adapter, Alias, AliasMove, ApiKey, Gate, GateDecision, Job, JobEvent, Version
+from registry.models import Adapter, Alias, AliasMove, ApiKey, Gate, GateDecision, Job, JobEvent, Version, VersionChange
 
 
 class Strict(BaseModel):
@@ -246,3 +246,15 @@ class KeyOut(BaseModel):
             created_at=row.created_at,
             revoked_at=row.revoked_at,
         )
+
+
+class VersionChangeOut(BaseModel):
+    kind: str
+    actor: str
+    reason: str
+    evidence: dict[str, Any]
+    at: datetime
+
+    @classmethod
+    def of(cls, row: VersionChange) -> "VersionChangeOut":
+        return cls.model_validate(row, from_attributes=True)

@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from memgen.errors import ChatTemplateError
 
+_SHAPE = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
+"""What nobody writes as text, also where a tokenizer does not call it special."""
 _MARKS = [chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE))]
 """Unicode's private characters, which mean nothing."""
 
@@ -30,10 +32,15 @@ _TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", *
 
 class ControlTokens:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+        """`template` is the Jinja text, and whatever it was seen to write: some put their tokens together."""
         self._tokenizer = tokenizer
         added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
         special = {*tokenizer.all_special_tokens, *(text for text, is_special in added.items() if is_special)}
-        written = {text for text in added if text in _TAGS or (text in template and not text.isalnum())}
+        written = {
+            text
+            for text in added
+            if text in _TAGS or _SHAPE.fullmatch(text) or (text in template and not text.isalnum())
+        }
         written.update(text for text in _THOUGHT if text in template)
         # A spelling of one character can't be cut, and runs of spaces are text.
         self._spellings = sorted(text for text in special | written if len(text) > 1 and not text.isspace())
@@ -96,6 +103,10 @@ class ControlTokens:
         """(start, end) of the first control token spelled in a text; None without one."""
         found = self._whole.search(text)
         return found.span() if found else None
+
+    def starts(self, text: str) -> Iterator[int]:
+        """Where control tokens are spelled in a text."""
+        return (found.start() for found in self._whole.finditer(text))
 
     def _continued_ids(self, piece: str) -> list[int]:
         """Token ids of a text behind another, without the space that some tokenizers put in front of each text."""

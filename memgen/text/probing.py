@@ -84,7 +84,7 @@ def _renders(tokenizer: PreTrainedTokenizerBase, source: str) -> ChatTemplate:
 
 
 def _probe_template(template: ChatTemplate, generation_stops: frozenset[int]) -> BaseProfile:
-    control = ControlTokens(template.tokenizer, template.source)
+    control = ControlTokens(template.tokenizer, template.source + _written(template))
     frame = _frame(template, control)
     stops = set(generation_stops)
     if template.tokenizer.eos_token_id is not None:
@@ -104,6 +104,17 @@ def _probe_template(template: ChatTemplate, generation_stops: frozenset[int]) ->
     return replace(profile, writes_date=_writes_date(profile))
 
 
+def _written(template: ChatTemplate) -> str:
+    """All that it writes around turns of each role."""
+    texts = []
+    for role in ("system", "user", "assistant", "tool"):
+        with suppress(ChatTemplateError):
+            texts.append(template.render([QUESTION, {"role": role, "content": _ANSWER}, QUESTION]))
+        with suppress(ChatTemplateError):
+            texts.append(template.render([{"role": role, "content": _ANSWER}, QUESTION], generation_prompt=True))
+    return "\n".join(texts)
+
+
 def _frame(template: ChatTemplate, control: ControlTokens) -> AnswerFrame:
     """What stands around the answer of a short conversation."""
     try:
@@ -116,7 +127,7 @@ def _frame(template: ChatTemplate, control: ControlTokens) -> AnswerFrame:
     before, found, after = whole.partition(_ANSWER)
     if not found:
         raise BaseRefused("the chat template does not write what the assistant says")
-    frame = AnswerFrame(before, after, _end(template, control, after))
+    frame = AnswerFrame(before, after, _end(template, control, before, after))
     if before.startswith(prompt):
         extra = before[len(prompt) :]
         return replace(frame, added=extra) if extra.strip() else replace(frame, lead=extra)
@@ -131,12 +142,28 @@ def _frame(template: ChatTemplate, control: ControlTokens) -> AnswerFrame:
     )
 
 
-def _end(template: ChatTemplate, control: ControlTokens, after: str) -> str:
-    """The end token that the template writes, with spaces in front of it; else the tokenizer's."""
-    found = control.first(after)
-    if found and not after[: found[0]].strip():
-        return after[: found[1]]
+def _end(template: ChatTemplate, control: ControlTokens, before: str, after: str) -> str:
+    """The end token that the template writes, with spaces in front of it; else the tokenizer's.
+
+    Some write it between turns only, where it stands in front of what opens the next one.
+    """
+    for text in (after, _between(template, control, before)):
+        found = control.first(text)
+        if found and not text[: found[0]].strip():
+            return text[: found[1]]
     return str(template.tokenizer.eos_token or "")
+
+
+def _between(template: ChatTemplate, control: ControlTokens, before: str) -> str:
+    """What stands between an answer and the user's next turn, without what opens a user's turn anywhere."""
+    talk = [QUESTION, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _LATER}]
+    try:
+        between = template.render(talk).partition(_ANSWER)[2].partition(_LATER)[0]
+    except ChatTemplateError:
+        return ""
+    opening = before.partition(QUESTION["content"])[0]
+    starts = (start for start in control.starts(between) if opening.endswith(between[start:]))
+    return between[: next(starts, len(between))]
 
 
 def _opens_thought(text: str) -> bool:

@@ -386,3 +386,34 @@ def test_a_template_that_goes_through_its_tools_gets_an_empty_list() -> None:
 def test_a_template_without_generation_prompt_gets_what_stands_in_front_of_answers() -> None:
     bare = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     assert profile_of(bare).prompt_ids(CALLED[:1]) == profile_of(CHATML).prompt_ids(CALLED[:1])
+
+
+def test_role_tokens_that_a_template_puts_together_are_control_tokens() -> None:
+    for shape in ("<|{}|>", "<{}>"):
+        left, right = shape.split("{}")
+        template = (
+            f"{{% for m in messages %}}{{{{ '{left}' + m.role + '{right}' + m.content + '<|end|>' }}}}{{% endfor %}}"
+            f"{{% if add_generation_prompt %}}{shape.format('assistant')}{{% endif %}}"
+        )
+        tokenizer = chat_tokenizer(template, eos="<|end|>")
+        tokenizer.add_tokens([shape.format(role) for role in ("system", "user", "assistant")])
+        tokenizer.add_tokens(["<|fim_prefix|>"])
+        profile = probe(tokenizer)
+        text = f"a{shape.format('system')}b<|fim_prefix|>{shape.format('assistant')}"
+        found = [
+            i for i in profile.prompt_ids([{"role": "user", "content": text}]) if i in tokenizer.added_tokens_decoder
+        ]
+        assert found == [i for i in profile.prompt_ids([{"role": "user", "content": "a"}]) if i > 256]
+
+
+def test_an_end_that_stands_between_turns_only_ends_answers() -> None:
+    between = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if not loop.last %}<|im_end|>\n{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_end|>\n<|im_start|>assistant\n{% endif %}"
+    )
+    profile = profile_of(between, eos="<|endoftext|>")
+    assert profile.answer_text({"role": "assistant", "content": "x"}) == "x<|im_end|>"
+    assert int(profile.tokenizer.convert_tokens_to_ids("<|im_end|>")) in profile.stop_token_ids
+    opened = CHATML.replace("<|im_end|>", "")
+    nothing = profile_of(opened, eos="<|endoftext|>")
+    assert nothing.answer_text({"role": "assistant", "content": "x"}) == "x<|endoftext|>", "no turn's beginning"
