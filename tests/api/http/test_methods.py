@@ -46,7 +46,7 @@ def browser(app_settings: Settings) -> Iterator[httpx.Client]:
 def test_head_answers_as_get_does(api: httpx.Client, services: Services, project_id: uuid.UUID) -> None:
     stored = Stored(services, project_id)
     for method, path, _ in OPERATIONS:
-        if method != "GET":
+        if method != "GET" or path.endswith("/export"):  # an export is written for GET alone
             continue
         got = api.get(stored.path(path))
         head = api.head(stored.path(path))
