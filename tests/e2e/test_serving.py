@@ -106,7 +106,7 @@ def test_the_answer_is_stamped(workshop: Workshop, client: openai.OpenAI) -> Non
     assert 0 < stamp["seconds"] < 60
 
     with client.chat.completions.with_streaming_response.create(
-        model="bot", messages=[{"role": "user", "content": "y1"}], max_tokens=8, stream=True
+        model="bot", messages=[{"role": "user", "content": "y1"}], max_tokens=8, temperature=0, stream=True
     ) as reply:
         assert reply.headers["x-memgen-version"] == "bot@1"
         chunks = list(reply.parse())

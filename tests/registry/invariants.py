@@ -115,7 +115,7 @@ def check_held_out(session: Session, project_id: uuid.UUID) -> None:
     leaked = """
         select count(*) from dataset_items i
         join trajectories t on t.id = i.trajectory_id
-        join trajectories h on h.task_id = t.task_id and h.messages -> 0 = t.messages -> 0
+        join trajectories h on h.task_id = t.task_id and (h.messages -> 0)::jsonb = (t.messages -> 0)::jsonb
         where t.project_id = :project and h.held_out
     """
     foreign = """
