@@ -28,7 +28,7 @@ from api.http.before_body import BeforeBody
 from api.http.cors import Cors
 from api.http.last_resort import LastResort
 from api.http.request_log import RequestLog
-from api.inference.server import Inference
+from api.inference.local.engine import LocalEngine
 from api.inference.shadows import Shadows
 from registry.binding import ServedBase, bind_unbound
 from registry.database import transaction
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_services(settings) as services:
-            inference = Inference(settings, services.scratch, on_loaded=partial(_bind, services))
+            inference = LocalEngine(settings, services.scratch, on_loaded=partial(_bind, services))
             app.state.services, app.state.inference = services, inference
             app.state.shadows = Shadows(inference, services)
             with make_queue(settings) as app.state.queue:

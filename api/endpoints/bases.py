@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from api.http.deps import Reader, ServicesDep
-from api.inference.server import Inference
+from api.inference.engine import InferenceEngine
 from memgen.backbone.description import describe
 from memgen.backbone.loading import BaseFiles, read_base
 from registry.binding import ServedBase
@@ -37,7 +37,7 @@ class BaseOut(BaseModel):
 @router.get("")
 def show(request: Request, services: ServicesDep, caller: Reader) -> BaseOut:
     """The base that answers; while it is being loaded, and in a process without it, as its files are."""
-    inference: Inference = request.app.state.inference
+    inference: InferenceEngine = request.app.state.inference
     return BaseOut(**(inference.description or describe(_files_of(services))))
 
 
@@ -48,7 +48,7 @@ def served_base(request: Request, services: Services) -> ServedBase:
         ModelNotFound: there is no such base.
         BaseRefused: its chat template can't be worked with.
     """
-    inference: Inference = request.app.state.inference
+    inference: InferenceEngine = request.app.state.inference
     if inference.base is not None:
         return inference.base
     files = _files_of(services)

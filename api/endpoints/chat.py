@@ -14,10 +14,10 @@ from api.endpoints.chat_reply import Reply, new_completion_id
 from api.endpoints.chat_stream import open_stream
 from api.http.deps import Reader, ServicesDep
 from api.http.disconnect import while_connected
-from api.inference.server import Inference
+from api.inference.engine import InferenceEngine
+from api.inference.requests import ChatRequest, Finished
 from api.inference.shadows import Shadows
 from api.inference.source import source_of
-from api.inference.tickets import ChatRequest, Finished
 from registry.adapters import list_adapters
 from registry.database import transaction
 from registry.keys import Principal
@@ -58,7 +58,7 @@ async def complete(
         body.messages, body.callable_tools, samplings, source_of(services, resolution.adapter, resolution.version)
     )
     reply = Reply(resolution, chat_request.tools is not None, body.include_usage, serving.completion_id)
-    inference: Inference = request.app.state.inference
+    inference: InferenceEngine = request.app.state.inference
 
     def on_answered(answers: Sequence[Finished]) -> None:
         shadow = source_of(services, resolution.adapter, resolution.shadow)

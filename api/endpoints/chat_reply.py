@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from api.http.json_object import JsonObject
-from api.inference.tickets import Finished, Piece
+from api.inference.requests import Finished, Piece
 from memgen.text.answers import parse_answer
 from memgen.text.reasoning import ReasoningStream
 from registry.serving.resolution import Resolution

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from api.endpoints.chat_reply import Reply, Telling
 from api.http.disconnect import while_connected
 from api.http.problems import streamed_problem
-from api.inference.tickets import Finished, Piece
+from api.inference.requests import Finished, Piece
 
 Events = AsyncGenerator[Piece | Finished, None]
 OnAnswered = Callable[[Sequence[Finished]], None]

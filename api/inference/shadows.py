@@ -10,8 +10,8 @@ from dataclasses import replace
 import structlog
 from fastapi.concurrency import run_in_threadpool
 
-from api.inference.server import Inference
-from api.inference.tickets import ChatRequest, Finished, MemorySource
+from api.inference.engine import InferenceEngine
+from api.inference.requests import ChatRequest, Finished, MemorySource
 from api.inference.unavailable import InferenceUnavailable, Preempted
 from registry.database import transaction
 from registry.models import Route
@@ -26,7 +26,7 @@ _TRIES = 5
 class Shadows:
     """The shadow answers of one process; it lives in one event loop."""
 
-    def __init__(self, inference: Inference, services: Services) -> None:
+    def __init__(self, inference: InferenceEngine, services: Services) -> None:
         self._inference, self._services = inference, services
         self._going: set[asyncio.Task[None]] = set()
 

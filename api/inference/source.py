@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from api.inference.tickets import MemorySource
+from api.inference.requests import MemorySource
 from memgen.artifacts.artifact import MOMENTS_FILE
 from registry.binding import check_bound
 from registry.models import Adapter, Version

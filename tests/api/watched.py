@@ -62,6 +62,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
                 token = said[row.new_tokens]
             super()._take(place, row, token, logprob)
 
-    monkeypatch.setattr("api.inference.server.Decoding", Watched)
+    monkeypatch.setattr("api.inference.local.engine.Decoding", Watched)
     yield watching
     watching.go()

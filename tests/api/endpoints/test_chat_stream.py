@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from api.endpoints.chat_reply import Reply
 from api.endpoints.chat_stream import open_stream
-from api.inference.tickets import Finished, Piece
+from api.inference.requests import Finished, Piece
 from memgen.errors import PromptTooLong
 from registry.serving.resolution import Resolution
 

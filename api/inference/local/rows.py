@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from api.inference.local.serving_base import as_served
+from api.inference.local.tickets import Ticket
 from api.inference.prompts import Prompt
-from api.inference.serving_base import as_served
-from api.inference.tickets import Finished, MemorySource, Ticket
+from api.inference.requests import Finished, MemorySource
 from api.inference.token_texts import token_texts
 from api.inference.unavailable import STOPPING, InferenceUnavailable, Preempted
 from memgen.backbone.prompt_cache import PromptCache

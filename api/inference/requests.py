@@ -1,12 +1,10 @@
-"""A chat request on its way from a task of an event loop to the thread that owns the model, and its answers back."""
+"""What an engine is asked, and what it answers: the values of `api.inference.engine.InferenceEngine`."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.inference.prompts import Prompt
 from api.inference.token_texts import TokenText
 from memgen.generation.requests import Generation
 from memgen.generation.sampling import Sampling
@@ -15,7 +13,7 @@ from registry.binding import ServedBase
 
 @dataclass(frozen=True)
 class MemorySource:
-    """Where a version's artifact comes from, called only by the model's thread."""
+    """Where a version's artifact comes from, called only by the engine, in a thread."""
 
     name: str
     manifest_sha256: str
@@ -62,33 +60,3 @@ class Finished:
     """Text and bytes of each of the generation's tokens, if logprobs were requested."""
     opened: bool = False
     """The prompt opens a thought, which the answer goes on with."""
-
-
-class Ticket:
-    """Written by the model's thread, read by one task."""
-
-    def __init__(self, request: ChatRequest, *, wants_pieces: bool, background: bool = False) -> None:
-        """To be called in the reader's event loop."""
-        self.request = request
-        self.wants_pieces = wants_pieces
-        self.background = background
-        """Answered only while no other waits, and given up as soon as one does."""
-        self.prompt: Prompt | None = None
-        """Set before the model's thread gets the ticket."""
-        self.abandoned = False
-        """The reader has gone."""
-        self._loop = asyncio.get_running_loop()
-        # Unbounded: an answer is small, and a slow reader must not hold the model up.
-        self._events: asyncio.Queue[Piece | Finished | Exception] = asyncio.Queue()
-
-    def send(self, event: Piece | Finished | Exception) -> None:
-        """To be called from any thread; returns at once. An exception is the last event."""
-        if self.abandoned:
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
-        except RuntimeError:  # the reader's event loop was closed
-            self.abandoned = True
-
-    async def next(self) -> Piece | Finished | Exception:
-        return await self._events.get()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import memgen.backbone.prompt_cache
-from api.inference.server import Inference
-from api.inference.tickets import ChatRequest, Finished, MemorySource, Piece
+from api.inference.local.engine import LocalEngine
+from api.inference.requests import ChatRequest, Finished, MemorySource, Piece
 from api.inference.unavailable import InferenceUnavailable
 from memgen.errors import PromptTooLong
 from memgen.generation.sampling import Sampling
@@ -19,16 +19,16 @@ from tests.api.watched import Watch, watch
 
 __all__ = ["watch"]
 
-Start = Callable[..., Inference]
+Start = Callable[..., LocalEngine]
 
 
 @pytest.fixture
 def start(tiny_base: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts an inference thread on the tiny base, with other settings if given."""
-    started: list[Inference] = []
+    started: list[LocalEngine] = []
 
-    def make(**overrides: object) -> Inference:
-        inference = Inference(_settings(tiny_base, tmp_path, **overrides))
+    def make(**overrides: object) -> LocalEngine:
+        inference = LocalEngine(_settings(tiny_base, tmp_path, **overrides))
         inference.start()
         started.append(inference)
         return inference
@@ -48,7 +48,7 @@ def asking(*samplings: Sampling, text: str = "hi", **more: Any) -> ChatRequest:
     return ChatRequest(**{"messages": messages, "tools": None, "samplings": samplings, "memory": None, **more})
 
 
-async def _queued(inference: Inference, count: int) -> None:
+async def _queued(inference: LocalEngine, count: int) -> None:
     """Wait until so many requests have their prompts read and wait for the model."""
     async with asyncio.timeout(30):
         while len(inference._waiting) < count:
@@ -95,11 +95,11 @@ def test_a_prompt_is_read_once_for_all_its_answers_and_turns(start: Start, monke
     first = [{"role": "user", "content": "hi"}]
     second = [*first, {"role": "assistant", "content": "yo"}, {"role": "user", "content": "and?"}]
 
-    async def ask(inference: Inference, messages: list[dict[str, Any]]) -> int:
+    async def ask(inference: LocalEngine, messages: list[dict[str, Any]]) -> int:
         request = asking(*(Sampling(2, temperature=1.0, seed=n) for n in range(4)), messages=messages)
         return (await inference.answer(request))[0].generation.prompt_tokens
 
-    async def converse(inference: Inference) -> tuple[int, int]:
+    async def converse(inference: LocalEngine) -> tuple[int, int]:
         return await ask(inference, first), await ask(inference, second)
 
     one, two = asyncio.run(converse(start()))
@@ -315,11 +315,11 @@ def test_a_stop_ends_what_is_answered_and_refuses_what_waits(start: Start, watch
 
 
 def test_without_a_model_nobody_waits(tiny_base: Path, tmp_path: Path) -> None:
-    managing = Inference(_settings(tiny_base, tmp_path))
+    managing = LocalEngine(_settings(tiny_base, tmp_path))
     with pytest.raises(InferenceUnavailable, match="without the model"):
         asyncio.run(managing.answer(asking(Sampling(1))))
 
-    broken = Inference(_settings(tmp_path / "nowhere", tmp_path))
+    broken = LocalEngine(_settings(tmp_path / "nowhere", tmp_path))
 
     async def run() -> None:
         waiting = asyncio.create_task(broken.answer(asking(Sampling(1))))

@@ -20,10 +20,11 @@ from typing import Any
 import structlog
 import torch
 
+from api.inference.local.rows import AnswerRow, ending, prepare_rows
+from api.inference.local.serving_base import as_served, load_serving_base
+from api.inference.local.tickets import Ticket
 from api.inference.prompts import read_prompt
-from api.inference.rows import AnswerRow, ending, prepare_rows
-from api.inference.serving_base import as_served, load_serving_base
-from api.inference.tickets import ChatRequest, Finished, Piece, Ticket
+from api.inference.requests import ChatRequest, Finished, Piece
 from api.inference.unavailable import STOPPING, InferenceUnavailable
 from memgen.backbone.description import describe
 from memgen.backbone.loading import Backbone
@@ -43,7 +44,7 @@ log = structlog.get_logger()
 _PROMPT_THREADS = 2
 
 
-class Inference:
+class LocalEngine:
     def __init__(
         self,
         settings: Settings,
