@@ -1,181 +1,63 @@
-"""A chat reply as server-sent events, as OpenAI streams it.
+"""A chat's reply as OpenAI streams it: chunks, from what the engine says. Pure."""
 
-An error that comes within a moment, as nearly all do that a request causes, is an answer with its own status. After
-that the stream has begun: comments keep its connection alive while there is nothing to send, and an error is an event.
-"""
+from collections.abc import Iterable, Iterator, Sequence
 
-import asyncio
-import json
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from typing import Any
-
-from fastapi import Request
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
-
+from api.endpoints.answer_stream import data_event
 from api.endpoints.chat_reply import Reply, Telling
-from api.http.disconnect import while_connected
-from api.http.problems import streamed_problem
+from api.http.json_object import JsonObject
+from api.http.openai_errors import openai_error, openai_status
+from api.http.problems import Described
 from api.inference.requests import Finished, Piece
 
-Events = AsyncGenerator[Piece | Finished, None]
-OnAnswered = Callable[[Sequence[Finished]], None]
 
-_PATIENCE_SECONDS = 1.0
-"""How long a stream waits with its headers for what comes first."""
-_ALIVE = ": keep-alive\n\n"
-"""A comment, which clients pass over."""
+class ChatChunks:
+    """The chunks of one reply, in order."""
 
+    def __init__(self, reply: Reply, choices: int) -> None:
+        self.reply = reply
+        self._choices = choices
+        self._answers: list[Finished] = []
+        self._tellings: dict[int, Telling] = {}
 
-class Source:
-    """Events, read by a task that may be waited for a while and left waiting."""
+    def opening(self) -> Iterator[JsonObject]:
+        return map(self.reply.opening, range(self._choices))
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
-        self._next: asyncio.Task[Piece | Finished | None] | None = None
-
-    async def wait(self, seconds: float) -> bool:
-        """Whether the next event, or an error in its place, is there within that time."""
-        if self._next is None:
-            self._next = asyncio.create_task(self._read())
-        done, _ = await asyncio.wait((self._next,), timeout=seconds)
-        return bool(done)
-
-    def take(self) -> Piece | Finished | None:
-        """The event that `wait` has waited for, None at the end; raises the error in its place."""
-        assert self._next is not None
-        taken, self._next = self._next, None
-        return taken.result()
-
-    async def close(self) -> None:
-        """End the events. They are closed by who reads them: two at once can't."""
-        if self._next is not None:
-            self._next.cancel()
-            await asyncio.gather(self._next, return_exceptions=True)
-        await self._events.aclose()
-
-    async def _read(self) -> Piece | Finished | None:
-        return await anext(self._events, None)
-
-
-async def open_stream(
-    request: Request,
-    reply: Reply,
-    events: Events,
-    choices: int,
-    on_answered: OnAnswered | None = None,
-    *,
-    alive_seconds: float = 5.0,
-) -> StreamingResponse:
-    """The response. What fails within a second is an error with its own status; then the stream begins anyway.
-
-    Args:
-        on_answered: called with all answers when they are whole.
-        alive_seconds: time without anything sent after which a comment is.
-
-    Raises:
-        ClientDisconnect: the client went away before.
-    """
-    source = Source(events)
-    try:
-        if await while_connected(request, source.wait(min(_PATIENCE_SECONDS, alive_seconds))):
-            first = [source.take()]
-        else:
-            first = []
-    except BaseException:
-        await source.close()
-        raise
-    following = _following(first, source, alive_seconds)
-    chunks = _kept_alive(_chunks(request, reply, following, choices, on_answered), alive_seconds)
-    return _Stream(chunks, source, reply.resolution.label)
-
-
-class _Stream(StreamingResponse):
-    """Closes its sources however it ends: a client that leaves must cost no more tokens."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, chunks: AsyncGenerator[str, None], source: Source, label: str) -> None:
-        # A proxy that gathers a reply before it passes it on would gather the comments too.
-        headers = {"X-Memgen-Version": label, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(chunks, headers=headers)
-        self._chunks, self._source = chunks, source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._chunks.aclose()
-            await self._source.close()
-
-
-async def _following(
-    first: Sequence[Piece | Finished | None], source: Source, alive_seconds: float
-) -> AsyncGenerator[Piece | Finished | None, None]:
-    """The events to their end; None each time that nothing came for `alive_seconds`."""
-    for event in first:
-        if event is None:
+    def event(self, event: Piece | Finished) -> Iterator[JsonObject]:
+        telling = self._tellings.get(event.choice)
+        if telling is None:
+            telling = self._tellings[event.choice] = self.reply.telling(event)
+        if isinstance(event, Piece):
+            if delta := telling.push(event.text):
+                yield self.reply.delta(event.choice, delta)
             return
-        yield event
-    while True:
-        if not await source.wait(alive_seconds):
-            yield None
-        elif (event := source.take()) is None:
-            return
-        else:
-            yield event
+        self._answers.append(event)
+        *before, last = self.reply.ending(event, telling)
+        yield from before
+        yield self.reply.stamped(last, self._answers) if len(self._answers) == self._choices else last
+
+    def ending(self) -> Iterator[JsonObject]:
+        if self.reply.include_usage:
+            yield self.reply.usage(self._answers)
 
 
-async def _kept_alive(chunks: AsyncGenerator[str | None, None], seconds: float) -> AsyncGenerator[str, None]:
-    """The chunks, with a comment where for so long there was none; None says that there is none now."""
-    clock = asyncio.get_running_loop().time
-    sent = clock()
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            if chunk is None and clock() - sent < seconds:
-                continue
-            yield chunk or _ALIVE
-            sent = clock()
+class ChatShape:
+    """`api.endpoints.answer_stream.AnswerShape` of `/v1/chat/completions`."""
 
+    def __init__(self, reply: Reply, choices: int) -> None:
+        self._chunks = ChatChunks(reply, choices)
 
-async def _chunks(
-    request: Request,
-    reply: Reply,
-    events: AsyncGenerator[Piece | Finished | None, None],
-    choices: int,
-    on_answered: OnAnswered | None,
-) -> AsyncGenerator[str | None, None]:
-    answers: list[Finished] = []
-    tellings: dict[int, Telling] = {}
-    try:
-        for choice in range(choices):
-            yield _event(reply.opening(choice))
-        async with aclosing(events):
-            async for event in events:
-                if event is None:
-                    yield None
-                    continue
-                telling = tellings.setdefault(event.choice, reply.telling(event))
-                if isinstance(event, Piece):
-                    delta = telling.push(event.text)
-                    yield _event(reply.delta(event.choice, delta)) if delta else None
-                    continue
-                answers.append(event)
-                *before, last = reply.ending(event, telling)
-                for chunk in before:
-                    yield _event(chunk)
-                yield _event(reply.stamped(last, answers) if len(answers) == choices else last)
-        if on_answered is not None:
-            on_answered(answers)
-    except Exception as error:  # the status is sent already: what went wrong can only be reported as an event
-        yield _event(streamed_problem(request, error))
-        return
-    if reply.include_usage:
-        yield _event(reply.usage(answers))
-    yield "data: [DONE]\n\n"
+    def whole(self, answers: Sequence[Finished]) -> JsonObject:
+        return self._chunks.reply.completion(answers)
 
+    def opening(self) -> Iterable[str]:
+        return map(data_event, self._chunks.opening())
 
-def _event(data: dict[str, Any]) -> str:
-    # In ASCII: some clients also break lines at characters that JSON leaves as they are, as U+2028.
-    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
+    def event(self, event: Piece | Finished) -> Iterable[str]:
+        return map(data_event, self._chunks.event(event))
+
+    def ending(self) -> Iterable[str]:
+        yield from map(data_event, self._chunks.ending())
+        yield "data: [DONE]\n\n"
+
+    def failure(self, error: Described) -> Iterable[str]:
+        yield data_event(openai_error(openai_status(error.status), error.code, error.detail))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -54,6 +55,15 @@ _SHOWN_CHARACTERS = 4000
 _KEY = re.compile(r"\b(mg_|sk-)[\w-]{4,}")
 
 
+@dataclass(frozen=True)
+class Described:
+    """An error as it may leave the service, in no API's shape yet."""
+
+    status: int
+    code: str
+    detail: str
+
+
 def status_of(error: Exception) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
@@ -97,10 +107,10 @@ def answer(request: Request, error: Exception) -> Response:
     return problem(request, *_described(request, error))
 
 
-def streamed_problem(request: Request, error: Exception) -> dict[str, Any]:
-    """What `answer` would say, for a stream in OpenAI's format that has begun. Logged as it would be."""
+def described(request: Request, error: Exception) -> Described:
+    """What `answer` would say, for a stream that has begun. Logged as it would be."""
     status, code, detail = _described(request, error)
-    return openai_error(openai_status(status), code, _shown(detail))
+    return Described(status, code, _shown(detail))
 
 
 def problem(

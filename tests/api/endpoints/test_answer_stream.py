@@ -8,13 +8,18 @@ import pytest
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from api.endpoints.answer_stream import open_stream
 from api.endpoints.chat_reply import Reply
-from api.endpoints.chat_stream import open_stream
+from api.endpoints.chat_stream import ChatShape
 from api.inference.requests import Finished, Piece
 from memgen.errors import PromptTooLong
 from registry.serving.resolution import Resolution
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+
+
+def shape(*, tools: bool = False) -> ChatShape:
+    return ChatShape(Reply(Resolution(), tools=tools), 1)
 
 
 @pytest.mark.parametrize("sent", [0, 1, 3])
@@ -40,7 +45,7 @@ def test_a_connection_lost_while_sending_closes_the_source(sent: int) -> None:
 
     async def run() -> None:
         source = events()
-        reply = await open_stream(Request(SCOPE, forever), Reply(Resolution(), tools=False), source, 1)
+        reply = await open_stream(Request(SCOPE, forever), shape(), source, "base")
         with pytest.raises(ClientDisconnect):
             await reply({**SCOPE, "asgi": {"spec_version": "2.4"}}, forever, send)
         assert closed == [True]
@@ -96,7 +101,7 @@ def test_a_silent_stream_is_kept_alive_by_comments(tools: bool) -> None:
 
         client = _Client()
         stream = await open_stream(
-            Request(SCOPE, client.receive), Reply(Resolution(), tools=tools), events(), 1, alive_seconds=0.02
+            Request(SCOPE, client.receive), shape(tools=tools), events(), "base", alive_seconds=0.02
         )
         serving = asyncio.create_task(stream({**SCOPE, "asgi": {"spec_version": "2.3"}}, client.receive, client.send))
         sent = await client.body(": keep-alive\n\n: keep-alive\n\n")
@@ -131,7 +136,7 @@ def test_who_leaves_before_the_first_event_ends_the_events() -> None:
 
         client = _Client()
         request = Request(SCOPE, client.receive)
-        stream = await open_stream(request, Reply(Resolution(), tools=False), events(), 1, alive_seconds=0.02)
+        stream = await open_stream(request, shape(), events(), "base", alive_seconds=0.02)
         serving = asyncio.create_task(stream({**SCOPE, "asgi": {"spec_version": "2.3"}}, client.receive, client.send))
         await client.body(": keep-alive\n\n")
         client.left.set()
@@ -139,7 +144,7 @@ def test_who_leaves_before_the_first_event_ends_the_events() -> None:
         assert closed.is_set()
         closed.clear()
         with pytest.raises(ClientDisconnect):
-            await open_stream(request, Reply(Resolution(), tools=False), events(), 1)
+            await open_stream(request, shape(), events(), "base")
         assert closed.is_set()
 
     asyncio.run(run())
@@ -157,10 +162,10 @@ def test_an_error_in_time_has_its_own_status_and_a_late_one_is_an_event() -> Non
 
         client = _Client()
         request = Request(SCOPE, client.receive)
-        reply = Reply(Resolution(), tools=False)
+        reply = shape()
         with pytest.raises(PromptTooLong):
-            await open_stream(request, reply, events(wait=False), 1)
-        stream = await open_stream(request, reply, events(wait=True), 1, alive_seconds=0.02)
+            await open_stream(request, reply, events(wait=False), "base")
+        stream = await open_stream(request, reply, events(wait=True), "base", alive_seconds=0.02)
         serving = asyncio.create_task(stream({**SCOPE, "asgi": {"spec_version": "2.3"}}, client.receive, client.send))
         await client.body(": keep-alive\n\n")
         late.set()

@@ -1,0 +1,118 @@
+"""What becomes of a request for an answer, in whichever API's words it came: version, answer, attribution, shadow.
+
+It knows no body and no reply: an endpoint hands over the prompts that it read, and the shape that its answers have.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.endpoints.answer_stream import AnswerShape, open_stream
+from api.http.disconnect import while_connected
+from api.http.json_object import JsonObject
+from api.inference.engine import InferenceEngine
+from api.inference.requests import ChatRequest, Finished
+from api.inference.shadows import Shadows
+from api.inference.source import source_of
+from api.inference.together import answer_together, stream_together
+from registry.database import transaction
+from registry.keys import Principal
+from registry.serving.exposures import check_session_id, record_exposure
+from registry.serving.resolution import Resolution, ServingRequest, resolve
+from registry.wiring import Services
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be answered: the prompts of one request, all by the same version."""
+
+    id: str
+    """The answer's id, by which feedback names it."""
+    model: str
+    prompts: tuple[ChatRequest, ...]
+    """Each with its own choices, numbered on from prompt to prompt; the version's memory is filled in here."""
+    session_id: str | None = None
+    stream: bool = False
+
+    @property
+    def choices(self) -> int:
+        return sum(len(prompt.samplings) for prompt in self.prompts)
+
+
+MakeShape = Callable[[Resolution], AnswerShape]
+OnReply = Callable[[JsonObject], None]
+
+
+async def answer_question(
+    request: Request,
+    caller: Principal,
+    question: Question,
+    make_shape: MakeShape,
+    on_reply: OnReply | None = None,
+) -> Response:
+    """Answer with the memory woven in, as JSON or as a stream of events. A client that goes away ends the generation.
+
+    Args:
+        make_shape: the shape of the answer, once it is known which version gives it.
+        on_reply: called in a thread with the whole reply before it is sent, or before a stream's end is.
+
+    Raises:
+        RegistryError: no such model, or not one that serves.
+        InferenceUnavailable, MemgenError: as `InferenceEngine.answer`.
+        ClientDisconnect: the client went away before the reply began.
+    """
+    services: Services = request.app.state.services
+    session_id = check_session_id(question.session_id) if question.session_id else None
+    serving = ServingRequest(question.id, session_id)
+    resolution = await run_in_threadpool(_route, services, caller, question.model, serving)
+    source = source_of(services, resolution.adapter, resolution.version)
+    prompts = [replace(prompt, memory=source) for prompt in question.prompts]
+    shape = make_shape(resolution)
+    inference: InferenceEngine = request.app.state.inference
+
+    async def on_answered(answers: Sequence[Finished]) -> None:
+        if on_reply is not None:
+            await run_in_threadpool(on_reply, shape.whole(answers))
+        shadow = source_of(services, resolution.adapter, resolution.shadow)
+        if shadow is not None and resolution.route is not None:
+            shadows: Shadows = request.app.state.shadows
+            first = next(answer for answer in answers if answer.choice == 0)
+            shadows.offer(question.id, resolution.route, prompts[0], shadow, first)
+
+    if question.stream:
+        stream = await open_stream(
+            request,
+            shape,
+            stream_together(inference, prompts),
+            resolution.label,
+            on_answered,
+            alive_seconds=services.settings.stream_alive_seconds,
+        )
+        await run_in_threadpool(_expose, services, caller, serving, resolution)
+        return stream
+    answers = await while_connected(request, answer_together(inference, prompts))
+    await run_in_threadpool(_expose, services, caller, serving, resolution)
+    await on_answered(answers)
+    return JSONResponse(shape.whole(answers), headers={"X-Memgen-Version": resolution.label})
+
+
+def _route(services: Services, caller: Principal, model: str, serving: ServingRequest) -> Resolution:
+    """Decide once which version answers: an alias or a route that changes later counts for the next request."""
+    with transaction(services.sessions) as session:
+        return resolve(session, caller.project_id, model, serving)
+
+
+def _expose(services: Services, caller: Principal, serving: ServingRequest, resolution: Resolution) -> None:
+    """Recorded before the answer is sent, so that feedback on it finds its version even if this process dies."""
+    try:
+        with transaction(services.sessions) as session:
+            record_exposure(session, caller.project_id, serving.completion_id, resolution, serving.session_id)
+    except SQLAlchemyError:  # the answer is worth more than its attribution
+        log.exception("an answer could not be attributed", completion=serving.completion_id, version=resolution.label)
