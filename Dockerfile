@@ -21,4 +21,4 @@ RUN pip install --no-deps --editable . \
 USER memgen
 ENV MEMGEN_HOME=/var/lib/memgen
 EXPOSE 8000
-CMD ["uvicorn", "api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
+CMD ["python", "-m", "api.server", "--host", "0.0.0.0", "--port", "8000"]

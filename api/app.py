@@ -1,4 +1,4 @@
-"""The HTTP application: `uvicorn api.app:create_app --factory`."""
+"""The HTTP application. `api.server` runs it, and drains it in the end."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +26,7 @@ from api.endpoints import (
 from api.http import problems
 from api.http.before_body import BeforeBody
 from api.http.cors import Cors
+from api.http.drain import ConnectionsEnd, Drain
 from api.http.last_resort import LastResort
 from api.http.request_log import RequestLog
 from api.inference.local.engine import LocalEngine
@@ -56,17 +57,20 @@ ENDPOINTS = (
 )
 
 
-def create_app(settings: Settings | None = None, *, serve_model: bool = True) -> FastAPI:
+def create_app(settings: Settings | None = None, *, serve_model: bool = True, drain: Drain | None = None) -> FastAPI:
     """The application; connections are made in its lifespan.
 
     Args:
         serve_model: false leaves the base model unloaded, for an API that only manages.
+        drain: how far the process is with leaving, where its server drains it.
     """
     settings = settings or load_settings()
     configure_logs(settings)
+    drain = drain or Drain()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.drain = drain
         with open_services(settings) as services:
             inference = LocalEngine(settings, services.scratch, on_loaded=partial(_bind, services))
             app.state.services, app.state.inference = services, inference
@@ -95,6 +99,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True) ->
         BeforeBody, routes=[*pages, *(route for router in routers for route in router.routes)], settings=settings
     )
     app.add_middleware(LastResort)
+    app.add_middleware(ConnectionsEnd, drain=drain)
     if settings.allowed_origins:
         app.add_middleware(Cors, allow_origins=settings.allowed_origins)
     app.add_middleware(RequestLog)

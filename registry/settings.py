@@ -106,6 +106,12 @@ class Settings(BaseSettings):
     shadow_pending: int = Field(default=16, ge=0)
     """Answers of shadow versions that may wait in a process for idle time; what comes beyond is not shadowed."""
 
+    # Leaving: what `api.server` does on SIGTERM. Whoever ends the process must wait for both, and some seconds.
+    drain_notice_seconds: float = Field(default=5.0, ge=0)
+    """How long requests are still taken while `/readyz` says no: longer than a proxy takes to see that."""
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """How long what is being answered may then go on; `memgen up` without this setting allows 3."""
+
     # Logs.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
 from api.http.deps import ServicesDep
+from api.http.drain import Drain
 from api.http.problems import RETRY_SECONDS
 from registry.database import transaction
 from registry.wiring import Services
@@ -23,7 +24,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 def readyz(request: Request, services: ServicesDep) -> JSONResponse:
-    """Every part is reachable and the model is loaded; 503 with the reasons if not."""
+    """Every part is reachable, the model is loaded and the process stays; 503 with the reasons if not."""
     checks: dict[str, Callable[[], Any]] = {
         "database": lambda: _check_database(services),
         "store": services.store.ping,
@@ -31,6 +32,8 @@ def readyz(request: Request, services: ServicesDep) -> JSONResponse:
         "model": request.app.state.inference.check_ready,
     }
     results = {name: _result(check) for name, check in checks.items()}
+    drain: Drain = request.app.state.drain
+    results["process"] = "stopping" if drain.has_begun else "ok"
     ready = all(result == "ok" for result in results.values())
     if ready:
         return JSONResponse({"status": "ready", "checks": results})

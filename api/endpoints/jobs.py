@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from api.endpoints.job_bodies import JobIn, job_request
 from api.http.database_errors import domain_error
 from api.http.deps import Reader, ServicesDep, Trainer
+from api.http.drain import Drain
 from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, PageLimit, decode_cursor, encode_cursor
 from api.http.schemas import JobEventOut, JobOut
@@ -108,20 +109,27 @@ def events(
 @router.get("/{job_id}/stream", response_class=StreamingResponse)
 async def stream(
     job_id: uuid.UUID,
+    request: Request,
     services: ServicesDep,
     caller: Reader,
     after: Annotated[SequenceNumber, Query()] = 0,
     last_event_id: Annotated[SequenceNumber | None, Header(description="Goes before `after`")] = None,
 ) -> StreamingResponse:
-    """Server-sent events: `event` for each job event, `job` whenever its state or progress changed, until it ends."""
+    """Server-sent events: `event` for each job event, `job` whenever its state or progress changed, until it ends.
+
+    A process that stops ends it early; ask again with the last event's id.
+    """
     last_seen = after if last_event_id is None else last_event_id
     await run_in_threadpool(_read, services, caller, job_id, last_seen)
-    return StreamingResponse(_follow(services, caller, job_id, last_seen), media_type="text/event-stream")
+    following = _follow(services, caller, job_id, last_seen, request.app.state.drain)
+    return StreamingResponse(following, media_type="text/event-stream")
 
 
-async def _follow(services: Services, caller: Principal, job_id: uuid.UUID, after: int) -> AsyncIterator[str]:
+async def _follow(
+    services: Services, caller: Principal, job_id: uuid.UUID, after: int, drain: Drain
+) -> AsyncIterator[str]:
     shown = None
-    while True:
+    while not drain.is_closed:
         try:
             job, new = await run_in_threadpool(_read, services, caller, job_id, after)
         except SQLAlchemyError as error:

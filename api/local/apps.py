@@ -5,9 +5,14 @@ Secrets never stand in a command: each process reads them from `<home>/service.e
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from api.local.ports import LOOPBACK
+from registry.settings import Settings
+
+_DRAIN_SECONDS = 3.0
+"""How long a stop waits for answers: a person waits for it."""
+_ENDING_SECONDS = 7.0
+"""What the API takes to end its answers and itself, after that."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,28 @@ class AppSpec:
     """Whether `memgen up` fails where it can't be started; the stack goes on without it otherwise."""
 
 
-def service_apps(home: Path, api_port: int) -> tuple[AppSpec, ...]:
+def service_apps(settings: Settings, api_port: int) -> tuple[AppSpec, ...]:
     """API, worker for GPU jobs, worker for everything else, beat."""
-    url = f"http://{LOOPBACK}:{api_port}"
-    api = (sys.executable, "-m", "uvicorn", "api.app:create_app", "--factory", "--host", LOOPBACK)
-    # An open event stream must not hold up a stop.
-    api_options = ("--port", str(api_port), "--timeout-graceful-shutdown", "3", "--no-access-log")
     return (
-        AppSpec("api", (*api, *api_options), ready_url=f"{url}/readyz", port=api_port),
+        _api(settings, api_port),
         AppSpec("worker-gpu", _celery_worker("gpu", "gpu"), needed=False),
         AppSpec("worker-default", _celery_worker("default", "default,celery"), needed=False),
         AppSpec("beat", (*_celery(), "beat", "--pidfile="), needed=False),
+    )
+
+
+def _api(settings: Settings, port: int) -> AppSpec:
+    is_set = settings.model_fields_set
+    notice = settings.drain_notice_seconds if "drain_notice_seconds" in is_set else 0.0  # no proxy stands before it
+    drain = settings.drain_seconds if "drain_seconds" in is_set else _DRAIN_SECONDS
+    place = ("--host", LOOPBACK, "--port", str(port))
+    leaving = ("--notice-seconds", f"{notice:g}", "--drain-seconds", f"{drain:g}")
+    return AppSpec(
+        "api",
+        (sys.executable, "-m", "api.server", *place, *leaving),
+        ready_url=f"http://{LOOPBACK}:{port}/readyz",
+        port=port,
+        grace_seconds=notice + drain + _ENDING_SECONDS,
     )
 
 

@@ -80,11 +80,16 @@ def up(
     return _result(home, state, already_running=already_running, began=began)
 
 
-def down(settings: Settings, *, timeout_seconds: float = 45.0) -> bool:
+def down(settings: Settings, *, timeout_seconds: float | None = None) -> bool:
     """Stops the stack and returns when nothing of it is left; False if nothing ran.
 
     Raises ServerFailed if even killing it does not end it.
+
+    Args:
+        timeout_seconds: when it is killed; None allows what the settings let the API take to end its answers.
     """
+    if timeout_seconds is None:
+        timeout_seconds = 45.0 + settings.drain_notice_seconds + settings.drain_seconds
     home = settings.home.expanduser().absolute()
     if not is_locked(home):
         return False

@@ -54,7 +54,7 @@ def ignore_event(event: Event) -> None:
 def run_supervisor(
     settings: Settings,
     *,
-    apps: Callable[[Path, int], Sequence[AppSpec]] = service_apps,
+    apps: Callable[[Settings, int], Sequence[AppSpec]] = service_apps,
     migrate: Callable[[str], Sequence[str]] = migrate_database,
     prepare: Callable[[Settings], None] = prepare_nothing,
     on_event: Callable[[Event], None] = ignore_event,
@@ -100,7 +100,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 def _start_all(
     stack: Stack,
     settings: Settings,
-    apps: Callable[[Path, int], Sequence[AppSpec]],
+    apps: Callable[[Settings, int], Sequence[AppSpec]],
     migrate: Callable[[str], Sequence[str]],
     prepare: Callable[[Settings], None],
 ) -> None:
@@ -134,7 +134,7 @@ def _start_all(
             return
         _do_once(stack, name, step)
     environment = child_environment(settings)
-    for spec in apps(stack.home, api_port):
+    for spec in apps(settings.model_copy(update={"home": stack.home}), api_port):
         if stack.stop_requested.is_set():
             return
         launch(stack, Managed(spec.name, _launcher(stack.home, spec, environment), spec=spec))

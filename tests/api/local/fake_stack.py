@@ -15,13 +15,13 @@ from registry.settings import Settings, load_settings
 FAKE_APP = str(Path(__file__).with_name("fake_app.py"))
 
 
-def fake_apps(home: Path, api_port: int) -> Sequence[AppSpec]:
+def fake_apps(settings: Settings, api_port: int) -> Sequence[AppSpec]:
     url = f"http://127.0.0.1:{api_port}/readyz"
     api = AppSpec("api", (sys.executable, FAKE_APP, str(api_port)), url, api_port, grace_seconds=1.0)
     worker = AppSpec("worker", (sys.executable, FAKE_APP, "0"), grace_seconds=1.0, settle_seconds=0.3)
     crash = AppSpec("crash", (sys.executable, "-c", "import sys; sys.exit('no such teapot')"))
     code = "import os, sys, time; os.path.exists(sys.argv[1]) or sys.exit('no such teapot'); time.sleep(600)"
-    command = (sys.executable, "-c", code, str(home / "mended"))
+    command = (sys.executable, "-c", code, str(settings.home / "mended"))
     helper = AppSpec("limp", command, settle_seconds=0.3, needed=False)
     return (api, worker, *([crash] if "crash" in sys.argv else []), *([helper] if "limp" in sys.argv else []))
 
