@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.http.anthropic_errors import is_anthropic_path
 from api.http.deps import RequiredScope
 from api.http.exchange import Exchange, HeadIsAnswered
 from api.http.openai_errors import is_openai_path
@@ -34,6 +35,10 @@ from registry.wiring import Services
 
 LIMITS = {
     "/v1/chat/completions": "max_chat_bytes",
+    "/v1/completions": "max_chat_bytes",
+    "/v1/messages": "max_chat_bytes",
+    "/v1/messages/count_tokens": "max_chat_bytes",
+    "/v1/responses": "max_chat_bytes",
     "/v1/trajectories": "max_trajectory_bytes",
     "/v1/trajectories/import": "max_import_bytes",
     "/v1/adapters/{name}/versions/import": "max_archive_bytes",
@@ -104,7 +109,7 @@ class BeforeBody:
         exchange.allow(_declared_length(headers), terms.limit, terms.setting)
         if terms.takes_json:
             # What a chat says is not stored, and a model may say NUL: its answers come back as history.
-            await _check_json(headers, exchange, nul=is_openai_path(scope["path"]))
+            await _check_json(headers, exchange, nul=_is_chat(scope["path"]))
         return None
 
     def _find(self, scope: Scope) -> _Terms | Response | None:
@@ -127,10 +132,18 @@ class BeforeBody:
     async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
         kind, _, key = headers.get("Authorization", "").partition(" ")
         key = key.strip()
+        beside = headers.get("x-api-key") if is_anthropic_path(scope["path"]) else None
+        if (kind.lower() != "bearer" or not key) and beside:
+            kind, key = "bearer", beside.strip()
         if kind.lower() != "bearer" or not key:
             raise UnknownKey("no API key was sent; send `Authorization: Bearer <key>`")
         services: Services = scope["app"].state.services
         return await anyio.to_thread.run_sync(_look_up, services, key, limiter=self._lookups)
+
+
+def _is_chat(path: str) -> bool:
+    """Whether the body is in another API's words, of which nothing is searched or compared in the database."""
+    return is_openai_path(path) or is_anthropic_path(path)
 
 
 def _terms(route: Route, settings: Settings) -> _Terms:

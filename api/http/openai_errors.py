@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from api.http.json_object import JsonObject
+from api.http.not_offered import is_not_offered
 
-_PATHS = re.compile(r"/v1/(chat(/.*)?|models(/.*)?)\Z", re.DOTALL)
+_PATHS = re.compile(r"/v1/(chat|completions|models|responses)(/.*)?\Z", re.DOTALL)
 
 _TYPES = {429: "rate_limit_error"}
 """Type of an error by its status, where it is neither of the two that nearly all have."""
@@ -51,7 +52,8 @@ _BOUNDS |= {"less_than": "above_max", "less_than_equal": "above_max"}
 
 
 def is_openai_path(path: str) -> bool:
-    return _PATHS.match(path) is not None
+    """Also for what OpenAI has and this service does not."""
+    return _PATHS.match(path) is not None or is_not_offered(path)
 
 
 def openai_status(status: int) -> int:

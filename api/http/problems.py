@@ -1,4 +1,4 @@
-"""From errors to HTTP: RFC 9457 problem+json, or OpenAI's error shape under the OpenAI paths."""
+"""From errors to HTTP: RFC 9457 problem+json, or OpenAI's and Anthropic's shapes under their paths."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,9 @@ from starlette.requests import ClientDisconnect
 
 import memgen.errors as memgen_errors
 import registry.errors as registry_errors
+from api.http.anthropic_errors import anthropic_error, anthropic_status, is_anthropic_path
 from api.http.database_errors import domain_error
+from api.http.not_offered import why_not_offered
 from api.http.openai_errors import is_openai_path, openai_error, openai_invalid_code, openai_param, openai_status
 from registry.json_text import show
 
@@ -101,9 +103,9 @@ def answer(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         return _invalid_request(request, error.errors())
     if isinstance(error, HTTPException):
-        return problem(
-            request, error.status_code, f"http_{error.status_code}", str(error.detail), headers=error.headers
-        )
+        detail = why_not_offered(request.scope["path"]) if error.status_code == 404 else None
+        code = f"http_{error.status_code}"
+        return problem(request, error.status_code, code, detail or str(error.detail), headers=error.headers)
     return problem(request, *_described(request, error))
 
 
@@ -138,6 +140,9 @@ def problem(
     if is_openai_path(request.scope["path"]):
         status = openai_status(status)
         return JSONResponse(openai_error(status, code, detail, param), status, headers=headers)
+    if is_anthropic_path(request.scope["path"]):
+        status = anthropic_status(status)
+        return JSONResponse(anthropic_error(status, code, detail), status, headers=headers)
     body = {
         "type": f"urn:memgen:problem:{code}",
         "title": code.replace("_", " "),
