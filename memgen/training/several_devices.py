@@ -42,7 +42,6 @@ class _Base:
     revision: str
     identity: BaseIdentity
     dtype: torch.dtype
-    pack_weights: bool
     cache_dir: Path
 
     @classmethod
@@ -52,7 +51,6 @@ class _Base:
             backbone.revision,
             backbone.identity,
             backbone.model.dtype,
-            backbone.pack_weights,
             cache_dir,
         )
 
@@ -63,7 +61,6 @@ class _Base:
             revision=self.revision,
             device=str(device),
             dtype=self.dtype,
-            pack_weights=self.pack_weights,
         )
         if found.revision != self.revision:
             raise ConfigError(f"base {self.name!r} is now at {found.revision}; training began with {self.revision}")

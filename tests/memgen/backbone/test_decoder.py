@@ -221,19 +221,27 @@ def test_weights_that_can_not_be_packed_are_named() -> None:
 @pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor does not multiply bfloat16 in hardware"
 )
-def test_packed_weights_give_the_same_logits() -> None:
-    """In bfloat16, as they are used; training does not see them."""
+@pytest.mark.parametrize("tied", [True, False])
+def test_packed_weights_give_the_same_logits_from_one_copy_and_are_not_trained_on(tied: bool) -> None:
+    """In bfloat16, as they are used."""
     model = _model("qwen2").to(torch.bfloat16)
+    if tied:
+        model.lm_head.weight = model.get_input_embeddings().weight
     ids = torch.randint(5, 200, (3, 9), generator=_seeded(1))
-    plain, packed = FusedDecoder(model), FusedDecoder(model, pack_weights=True)
-    with torch.no_grad():
-        results = [
-            d.logits(d.forward(d.embed(ids), SlotCache(d.kv_shape, 3).window([0, 1, 2], 9))) for d in (plain, packed)
-        ]
+    results = []
+    for packed in (False, True):
+        decoder = FusedDecoder(model, pack_weights=packed)
+        with torch.no_grad():
+            window = SlotCache(decoder.kv_shape, 3).window([0, 1, 2], 9)
+            results.append(decoder.logits(decoder.forward(decoder.embed(ids), window)))
     torch.testing.assert_close(results[0], results[1], atol=0.1, rtol=0.05)
-    embeds = packed.embed(ids).requires_grad_(True)
-    packed.forward(embeds, SlotCache(packed.kv_shape, 3).window([0, 1, 2], 9)).sum().backward()
-    assert embeds.grad is not None
+    left = {p.untyped_storage().data_ptr(): p for n, p in model.named_parameters() if n.endswith("proj.weight")}
+    assert sum(p.untyped_storage().nbytes() for p in left.values()) == 0
+    assert model.get_input_embeddings().weight.numel() > 0
+    assert (model.lm_head.weight.numel() > 0) == tied
+    embeds = decoder.embed(ids).requires_grad_(True)
+    with pytest.raises(ConfigError, match="packed for answering; load the base without pack_weights"):
+        decoder.forward(embeds, SlotCache(decoder.kv_shape, 3).window([0, 1, 2], 9))
 
 
 def test_a_target_that_is_no_linear_layer_is_named() -> None:
