@@ -116,6 +116,13 @@ class ObjectStore:
                 if found.object_name is not None and found.last_modified is not None:
                     yield StoredObject(found.object_name, found.size or 0, found.last_modified)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """What stands between `prefix` and the next slash of keys, each once, with `prefix` and the slash."""
+        with self._errors(prefix):
+            for found in self._client.list_objects(self.bucket, prefix):
+                if found.is_dir and found.object_name is not None:
+                    yield found.object_name
+
     def stat(self, key: str) -> StoredObject:
         """Raises ObjectNotFound."""
         with self._errors(key):

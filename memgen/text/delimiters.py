@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
 from itertools import islice
-from typing import Self
-
-from transformers import PreTrainedTokenizerBase
+from typing import Protocol, Self
 
 from memgen.errors import ConfigError
 
@@ -19,6 +17,14 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What a tokenizer decodes an incomplete UTF-8 sequence to."""
 _UTF8_BYTES = 4
 """The longest UTF-8 sequence of one character."""
+
+
+class DecodesTokens(Protocol):
+    """What the matcher needs of a tokenizer: those of transformers have it, and vLLM's."""
+
+    def decode(
+        self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool
+    ) -> object: ...
 
 
 class _Token(Enum):
@@ -46,7 +52,7 @@ class DelimiterMatcher:
     What is known of a token alone is kept, so that nearly all tokens cost one dictionary look-up.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, delimiters: tuple[str, ...]) -> None:
+    def __init__(self, tokenizer: DecodesTokens, delimiters: tuple[str, ...]) -> None:
         """Raises ConfigError if a delimiter is empty."""
         if not all(delimiters):
             raise ConfigError(f"delimiters are {delimiters!r}; expected texts that are not empty")
@@ -63,9 +69,14 @@ class DelimiterMatcher:
 
     @classmethod
     @lru_cache(maxsize=32)
-    def of(cls, tokenizer: PreTrainedTokenizerBase, delimiters: tuple[str, ...]) -> Self:
+    def of(cls, tokenizer: DecodesTokens, delimiters: tuple[str, ...]) -> Self:
         """The matcher for this tokenizer (the object) and these delimiters, shared so that what it learnt is kept."""
         return cls(tokenizer, delimiters)
+
+    @property
+    def reach(self) -> int:
+        """How many tokens, the last among them, `ends_sentence` looks at, at most."""
+        return max(self._reach, 1)
 
     def ends_sentence(self, token_ids: Sequence[int], index: int) -> bool:
         """Whether the text of `token_ids` up to and including `index` (0-based) ends in a delimiter.

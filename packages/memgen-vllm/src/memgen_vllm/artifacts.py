@@ -1,0 +1,131 @@
+"""Artifacts on this machine: fetched from the object store by hash, checked in every byte, dropped when space is short.
+
+    <folder>/<sha256>/        the files of an artifact, whole: it gets its name only when it is
+    <folder>/<sha256>.lock    held shared while the files are read, exclusively while they are fetched or dropped; it
+                              outlives them, and holds the artifact's key in the object store
+
+Any process of any server on the machine may fetch, read and drop: the locks are the system's own. A folder that was
+dropped comes back the next time that it is needed, from the key that is kept.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from memgen.checked_files import check_files
+from memgen.errors import ArtifactError
+from memgen_vllm.errors import NoSuchArtifact, NotServed, StoreDown
+from memgen_vllm.names import ArtifactName
+from memgen_vllm.settings import PluginSettings
+from registry.errors import ObjectNotFound, StoreUnavailable
+from registry.object_store import ObjectStore
+
+_MOMENTS_FILE = "optimizer.safetensors"
+"""`memgen.artifacts.artifact.MOMENTS_FILE`, which serving needs not; that module needs PEFT."""
+
+
+class ArtifactFolder:
+    def __init__(self, settings: PluginSettings) -> None:
+        """Raises NotConfigured if the object store's URL is none."""
+        self._root, self._max_bytes = settings.folder, settings.max_bytes
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._store = ObjectStore(settings.s3_url, settings.s3_bucket, settings.s3_region) if settings.s3_url else None
+
+    def ensure(self, name: ArtifactName) -> Path:
+        """The artifact's folder, fetched if it is not here. Raises as `held`."""
+        with self.held(name) as folder:
+            return folder
+
+    @contextmanager
+    def held(self, name: ArtifactName) -> Iterator[Path]:
+        """The artifact's folder, which stays while it is held.
+
+        Raises:
+            NoSuchArtifact: the object store has none of this hash.
+            NotServed: its bytes are not the manifest's, or the manifest not the one of its name.
+            StoreDown: the object store does not answer.
+        """
+        folder, lock = self._root / name.sha256, self._root / f"{name.sha256}.lock"
+        with lock.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            while not folder.is_dir():
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not folder.is_dir():
+                    self._fetch(name, file.fileno())
+                # Not atomic: another process may drop it before the lock is shared, and the loop begins again.
+                fcntl.flock(file, fcntl.LOCK_SH)
+            os.utime(lock)
+            yield folder
+
+    def drop_unused(self) -> None:
+        """Drop what was used least recently and nobody holds, until the rest fits."""
+        sizes = {path: _size(path) for path in self._root.iterdir() if path.is_dir() and len(path.name) == 64}
+        total = sum(sizes.values())
+        for folder in sorted(sizes, key=_last_used):
+            if total <= self._max_bytes:
+                return
+            with folder.with_name(f"{folder.name}.lock").open("a+") as file, suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Renamed first: a folder that is being removed must not look like a whole one.
+                gone = Path(tempfile.mkdtemp(prefix="dropped-", dir=self._root))
+                folder.rename(gone / folder.name)
+                shutil.rmtree(gone)
+                total -= sizes[folder]
+
+    def _fetch(self, name: ArtifactName, lock: int) -> None:
+        """Bring an artifact here. The caller holds its lock exclusively."""
+        if self._store is None:
+            raise NoSuchArtifact(
+                f"artifact {name.sha256} is not in {self._root}, and MEMGEN_S3_URL names no store to fetch it from"
+            )
+        staging = Path(tempfile.mkdtemp(prefix="fetching-", dir=self._root))
+        try:
+            key = name.key or os.pread(lock, 1000, 0).decode() or self._find(self._store, name.sha256)
+            self._store.get_folder(key, staging, without=(_MOMENTS_FILE,))
+            check_files(staging, name.sha256, may_lack=(_MOMENTS_FILE,))
+            _remove_unlisted(staging)
+            os.ftruncate(lock, 0)
+            os.write(lock, key.encode())
+            staging.rename(self._root / name.sha256)
+            self.drop_unused()
+        except ObjectNotFound as error:
+            raise NoSuchArtifact(f"artifact {name.sha256}: {error}") from error
+        except StoreUnavailable as error:
+            raise StoreDown(str(error)) from error
+        except ArtifactError as error:
+            raise NotServed(f"artifact {name.sha256} is corrupt in the object store: {error}") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _find(self, store: ObjectStore, sha256: str) -> str:
+        """The key of an artifact of which only the hash is known: the first project that has it."""
+        for project in store.folders("projects/"):
+            key = f"{project}artifacts/{sha256}"
+            with suppress(ObjectNotFound):
+                store.stat(f"{key}/manifest.json")
+                return key
+        raise ObjectNotFound(f"no project of bucket {store.bucket!r} has it")
+
+
+def _remove_unlisted(folder: Path) -> None:
+    """Remove what the manifest does not list, and so no hash covers."""
+    listed = json.loads((folder / "manifest.json").read_text()).keys() | {"manifest.json"}
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        if path.relative_to(folder).as_posix() not in listed:
+            path.unlink()
+
+
+def _last_used(folder: Path) -> float:
+    try:
+        return folder.with_name(f"{folder.name}.lock").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
