@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint unit format bench bench-recipe bench-trigger bench-learning results architecture lock clean
+.PHONY: help setup demo test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,6 +53,10 @@ bench-recipe: setup  ## What makes a memory learn fast, one change at a time (ho
 	$(BIN)/python -m bench.recipe --task easy
 	$(BIN)/python -m bench.recipe --task hard
 	$(BIN)/python -m bench.recipe.plot
+
+bench-serving: setup  ## How requests share the model, with one thread and with two, and what HTTP adds
+	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.serving --threads 2
 
 bench-trigger: setup  ## What a trained trigger skips, and what it costs (goes on where it was)
 	$(BIN)/python -m bench.trigger

@@ -1,9 +1,10 @@
-"""The results file `engine.json` and the table: ratios against their bars."""
+"""A results file and its table: ratios against their bars."""
 
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,26 @@ MOONSHOTS: dict[str, tuple[str, float]] = {
 }
 
 
+@dataclass(frozen=True)
+class Bars:
+    """What ratios must reach, by key: a sign and a limit."""
+
+    required: Mapping[str, tuple[str, float]]
+    moonshots: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+
+
+ENGINE = Bars(BARS, MOONSHOTS)
+
+
 class EngineReport:
     """Collects sections and writes the file after each, so that a killed run keeps what it has.
 
     Each section says where it was measured: ratios of several machines may stand in one file.
     """
 
-    def __init__(self, backbone: Backbone, path: Path | None) -> None:
+    def __init__(self, backbone: Backbone, path: Path | None, bars: Bars = ENGINE) -> None:
         """Goes on from the file at `path` if that is of this model; None writes nothing."""
-        self._path = path
+        self._path, self._bars = path, bars
         self._where = _where(backbone)
         self._document: dict[str, Any] = {"model": backbone.name}
         self._table = Table(title=f"{backbone.name}, {machine_of(backbone)}")
@@ -55,8 +67,8 @@ class EngineReport:
         kept = json.loads(path.read_text()) if path is not None and path.is_file() else {}
         if kept.get("model") == backbone.name:
             self._document = kept
-        self._document["bars"] = {key: list(bar) for key, bar in BARS.items()}
-        self._document["moonshots"] = {key: list(bar) for key, bar in MOONSHOTS.items()}
+        self._document["bars"] = {key: list(bar) for key, bar in bars.required.items()}
+        self._document["moonshots"] = {key: list(bar) for key, bar in bars.moonshots.items()}
 
     def add(self, section: str, findings: Findings, seconds: float) -> None:
         """Note a section and write the file."""
@@ -64,7 +76,7 @@ class EngineReport:
             self._document[ratio.key] = _rounded(ratio.value)
             self._nested("spread")[ratio.key] = [_rounded(min(ratio.values)), _rounded(max(ratio.values))]
             self._nested("pairs")[ratio.key] = len(ratio.values)
-            self._table.add_row(*_row(ratio))
+            self._table.add_row(*_row(ratio, self._bars))
         self._nested("method")[section] = findings.method
         self._nested("sections")[section] = {
             **self._where,
@@ -91,8 +103,8 @@ def meets(value: float, bar: tuple[str, float]) -> bool:
     return {"<=": value <= limit, ">=": value >= limit, "<": value < limit}[sign]
 
 
-def _row(ratio: Ratio) -> Sequence[str]:
-    bar, moonshot = BARS.get(ratio.key), MOONSHOTS.get(ratio.key)
+def _row(ratio: Ratio, bars: Bars) -> Sequence[str]:
+    bar, moonshot = bars.required.get(ratio.key), bars.moonshots.get(ratio.key)
     mark = ""
     if bar is not None:
         mark = "[green]pass[/]" if meets(ratio.value, bar) else "[red]fail[/]"

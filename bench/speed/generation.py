@@ -157,11 +157,13 @@ def generate_plainly(backbone: Backbone, prompts: Sequence[tuple[int, ...]], new
 @contextmanager
 def endless(backbone: Backbone) -> Iterator[None]:
     """No token ends an answer, on either side."""
-    configured = backbone.model.generation_config
+    configured, profile = backbone.model.generation_config, backbone.profile
     kept, configured.eos_token_id = configured.eos_token_id, [-1]
+    vars(backbone)["profile"] = replace(profile, stop_token_ids=frozenset())
     try:
         yield
     finally:
+        vars(backbone)["profile"] = profile
         configured.eos_token_id = kept
 
 

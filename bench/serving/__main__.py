@@ -1,0 +1,148 @@
+"""`make bench-serving`: how requests share the model, as ratios measured in one run with nothing else running.
+
+Prints a table and writes `bench/results/serving.json`. Keys that end in `_threads2` are the same with two threads.
+Sections are independent: `--only cold` measures those that have a key beginning with `cold`, and leaves the rest of the
+file as it is.
+"""
+
+import argparse
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers.utils import logging
+
+from api.inference.requests import MemorySource
+from bench.report import RESULTS
+from bench.serving import local, over_http
+from bench.serving.workload import make_versions
+from bench.speed.engine_report import Bars, EngineReport
+from bench.speed.ratios import Findings, NotHere
+from memgen.backbone.loading import Backbone, load_backbone, prepare_process
+from memgen.config import MemoryConfig
+from registry.settings import Settings, load_settings
+
+BARS = Bars(
+    {
+        "concurrent16_over_one": (">=", 5.0),
+        "short_first_token_behind_long": ("<=", 1.5),
+        "mixed8_over_single": (">=", 0.9),
+        "cold_version_stall": ("<=", 2.0),
+        "api_overhead_ms": ("<=", 5.0),
+        "local_over_vllm_b1": (">=", 1.0),
+        "local_over_vllm_b8": (">=", 1.0),
+        "local_over_vllm_b16": (">=", 1.0),
+        "vllm_memory_over_bare": (">=", 0.9),
+        "constrained_over_free": ("<=", 1.1),
+        "queue_full_failed": ("<=", 0.0),
+    }
+)
+_VERSIONS = 8
+
+
+@dataclass(frozen=True)
+class Material:
+    """What sections work with."""
+
+    backbone: Backbone
+    settings: Settings
+    versions: Sequence[MemorySource]
+    quick: bool
+
+    def pairs(self, wanted: int) -> int:
+        return 1 if self.quick else wanted
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is measured together, and the keys of its ratios."""
+
+    name: str
+    measure: Callable[[Material], Findings]
+    keys: tuple[str, ...]
+
+
+SECTIONS = (
+    Section(
+        "concurrency",
+        lambda m: local.concurrency(m.backbone, m.settings, m.versions, m.pairs(3)),
+        ("concurrent16_over_one", "mixed8_over_single"),
+    ),
+    Section(
+        "first_token",
+        lambda m: local.first_token(m.backbone, m.settings, m.pairs(15)),
+        ("short_first_token_behind_long",),
+    ),
+    Section(
+        "cold_version",
+        lambda m: local.cold_version(m.backbone, m.settings, m.versions, m.pairs(7)),
+        ("cold_version_stall",),
+    ),
+    Section(
+        "over_http",
+        lambda m: over_http.overhead_and_flood(m.settings, m.pairs(100), 20 if m.quick else 1000),
+        ("api_overhead_ms", "queue_full_failed"),
+    ),
+)
+
+
+def main() -> None:
+    arguments = _arguments()
+    chosen = [s for s in SECTIONS if any(key.startswith(tuple(arguments.only)) for key in s.keys)]
+    if not chosen:
+        raise SystemExit(f"no key begins with {arguments.only}; keys: {[key for s in SECTIONS for key in s.keys]}")
+    path = arguments.out or (None if arguments.quick else RESULTS / "serving.json")
+    # PEFT 0.21 still reads transformers' old name of the flag.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    prepare_process(arguments.threads)
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    backbone = load_backbone(arguments.model, cache_dir=arguments.models, dtype=torch.bfloat16)
+    report, console = EngineReport(backbone, path, BARS), Console()
+    ending = "" if arguments.threads == 1 else f"_threads{arguments.threads}"
+    with tempfile.TemporaryDirectory(prefix="memgen-bench-") as folder:
+        settings = load_settings(
+            service_env=False,
+            home=Path(folder),
+            model_cache=arguments.models,
+            base_model=arguments.model,
+            base_dtype="bfloat16",
+            torch_threads=arguments.threads,
+        )
+        versions = make_versions(backbone, Path(folder), _VERSIONS, MemoryConfig())
+        material = Material(backbone, settings, versions, arguments.quick)
+        for section in chosen:
+            console.print(f"{section.name} ...")
+            started = time.perf_counter()
+            try:
+                findings = section.measure(material)
+            except NotHere as error:
+                console.print(f"not measured here: {error}")
+                continue
+            report.add(f"{section.name}{ending}", _named(findings, ending), time.perf_counter() - started)
+    report.show(console)
+
+
+def _named(findings: Findings, ending: str) -> Findings:
+    return replace(findings, ratios=tuple(replace(ratio, key=ratio.key + ending) for ratio in findings.ratios))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="PREFIX", help="measure only sections with such keys"
+    )
+    parser.add_argument("--quick", action="store_true", help="a smoke test, not written unless --out is given")
+    parser.add_argument("--out", type=Path, help="the file of the results")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--models", type=Path, default=Path.home() / ".memgen" / "models", help="cache of base models")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
