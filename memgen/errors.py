@@ -6,6 +6,8 @@ MemgenError
 │   ├── BaseRefused           the base has no chat template, or none that can be worked with
 │   └── ChatTemplateError     the template refuses a conversation
 ├── ConfigError               a value outside its range, or two that don't fit together
+├── SchemaRefused             a JSON schema that no answer can be held to
+├── ConstraintUnsupported     the base's tokenizer can't be held to anything
 ├── ArtifactError
 │   ├── ArtifactMissing       a file of the folder is not there
 │   ├── ArtifactCorrupt       a file's bytes are not the manifest's
@@ -44,6 +46,12 @@ class ChatTemplateError(ModelError): ...
 
 
 class ConfigError(MemgenError): ...
+
+
+class SchemaRefused(MemgenError): ...
+
+
+class ConstraintUnsupported(MemgenError): ...
 
 
 class ArtifactError(MemgenError): ...

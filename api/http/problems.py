@@ -38,6 +38,8 @@ STATUS: dict[type[Exception], int] = {
     memgen_errors.BaseRefused: 503,
     memgen_errors.ChatTemplateError: 422,
     memgen_errors.ConfigError: 422,
+    memgen_errors.SchemaRefused: 422,
+    memgen_errors.ConstraintUnsupported: 422,
     memgen_errors.ArtifactError: 500,
     memgen_errors.PromptTooLong: 422,
     memgen_errors.TrainingError: 500,

@@ -12,9 +12,11 @@ from memgen.backbone.decoder import DecoderPart
 from memgen.backbone.kv_cache import SlotCache
 from memgen.backbone.lora import LoraTokens
 from memgen.backbone.prompt_cache import PromptCache
+from memgen.generation.constraints import matcher_for
+from memgen.generation.draws import Chosen, Draws, choose
 from memgen.generation.requests import Decision, Generation, GenerationRequest, Timings, check_fits
 from memgen.generation.row import InsertionKind, Row
-from memgen.generation.sampling import decide, make_generator, next_tokens
+from memgen.generation.sampling import decide
 from memgen.memory.host import AdapterHost
 from memgen.memory.weaving import Streams, grouped, weave_into_cache
 from memgen.memory.weights import Memory
@@ -81,14 +83,11 @@ class Decoding:
         if self.done:
             return
         logits = self._advance(self._decide())
-        samplings = [row.request.sampling for row in self._rows]
-        tokens, logprobs = next_tokens(
-            logits, samplings, [row.generator for row in self._rows], [row.context for row in self._rows]
-        )
+        chosen = choose(logits, [row.draws for row in self._rows])
         self._first_token = self._first_token or time.perf_counter() - self._started
         for place, row in enumerate(self._rows):
             if row.finish_reason is None:
-                self._take(place, row, tokens[place], logprobs[place])
+                self._take(place, row, chosen[place])
         self._leave()
 
     def results(self) -> list[Generation]:
@@ -102,7 +101,11 @@ class Decoding:
         if memory is not None and memory.config.max_insertions:
             matcher = DelimiterMatcher.of(tokenizer, memory.config.delimiters)
         text = TextStream(tokenizer, request.sampling.stop)
-        return Row(number, request, memory, matcher, text, make_generator(request.sampling), [*request.prompt_ids])
+        return Row(number, request, memory, matcher, text, self._draws(request), [*request.prompt_ids])
+
+    def _draws(self, request: GenerationRequest) -> Draws:
+        held = matcher_for(self._host.backbone, request.sampling.constraint, request.prompt_ids)
+        return Draws(request.sampling, request.prompt_ids, stops=self._stops, matcher=held)
 
     def _decide(self) -> list[int]:
         """Places of the rows that weave now; every decision is noted."""
@@ -115,7 +118,9 @@ class Decoding:
             for place in deciding:
                 row = self._rows[place]
                 if place in logits:
-                    yes, probability = decide(logits[place], row.request.sampling.trigger_temperature, row.generator)
+                    yes, probability = decide(
+                        logits[place], row.request.sampling.trigger_temperature, row.draws.generator
+                    )
                 else:
                     yes, probability = True, 1.0
                 behind = row.form == "embedding"
@@ -196,14 +201,16 @@ class Decoding:
             kept = states.clone() if row.request.return_latents else None
             row.decisions[-1] = replace(row.decisions[-1], latents=kind.latents, reread=kind.reread, states=kept)
 
-    def _take(self, place: int, row: Row, token: int, logprob: float | None) -> None:
+    def _take(self, place: int, row: Row, chosen: Chosen) -> None:
+        token = chosen.token
         if token in self._stops:
-            row.end = token, logprob
-            self._finish(row, "stop")
+            row.end = token, chosen.logprob
+            self._finish(row, "length" if row.draws.failed else "stop")
             return
         row.context.append(token)
-        if logprob is not None:
-            row.logprobs.append(logprob)
+        if chosen.logprob is not None:
+            row.logprobs.append(chosen.logprob)
+            row.alternatives.append(chosen.alternatives)
         piece = row.text.push(token)
         if self._on_text and piece:
             self._on_text(row.number, piece)
@@ -243,6 +250,7 @@ class Decoding:
             prompt_tokens=len(row.request.prompt_ids),
             timings=Timings(**self._spent, first_token=self._first_token, total=row.seconds),
             logprobs=tuple(row.logprobs) if row.request.sampling.logprobs else None,
+            alternatives=tuple(row.alternatives) if row.request.sampling.top_logprobs else None,
             end_token=end_token,
             end_logprob=end_logprob,
         )

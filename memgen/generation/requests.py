@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from memgen.errors import PromptTooLong
+from memgen.generation.draws import Alternative
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 
@@ -66,6 +67,8 @@ class Generation:
     timings: Timings
     logprobs: tuple[float, ...] | None = None
     """On request: of each token, under the model's raw distribution; like `token_ids`, with no end token."""
+    alternatives: tuple[tuple[Alternative, ...], ...] | None = None
+    """On request: the likeliest tokens at the place of each token, under the model's raw distribution."""
     end_token: int | None = None
     """The token that ended the answer; None if none did."""
     end_logprob: float | None = None

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
-
 from memgen.backbone.kv_cache import Prefix
+from memgen.generation.draws import Alternative, Draws
 from memgen.generation.requests import Decision, GenerationRequest
 from memgen.memory.weights import Memory
 from memgen.text.delimiters import DelimiterMatcher
@@ -38,13 +37,15 @@ class Row:
     memory: Memory | None
     matcher: DelimiterMatcher | None
     text: TextStream
-    generator: torch.Generator | None
+    draws: Draws
     context: list[int]
     """Prompt and answer; the last one is the newest token, not yet encoded."""
     cue: Prefix | None = None
     """What the weaver reads beside the row's cache."""
     decisions: list[Decision] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    alternatives: list[tuple[Alternative, ...]] = field(default_factory=list)
+    """Likeliest tokens at each place, on request."""
     end: tuple[int, float | None] | None = None
     """The token that ended the answer, and its log probability on request."""
     finish_reason: str | None = None

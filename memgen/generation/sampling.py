@@ -1,10 +1,6 @@
-"""From logits to the next token, and from a trigger's logits to its decision.
+"""How an answer is drawn: its settings, and pure functions from logits to distributions and decisions.
 
-Pure functions. Each row draws from a generator of its own, one number a token, so what is drawn does not depend on the
-batch around it. What it is drawn from does, a little, in bfloat16: logits are rounded otherwise in other company, or
-behind a prompt that was read before, and where two tokens are nearly equal the answer may turn, greedy ones too.
-
-Order of work, as in `transformers`: repetition penalty, temperature, top-k, top-p.
+`memgen.generation.draws` puts them together for the rows of a batch.
 """
 
 import math
@@ -15,6 +11,7 @@ import torch
 from torch import Tensor
 
 from memgen.errors import ConfigError
+from memgen.text.answer_grammars import Constraint
 
 _SEEDS = range(-(2**63), 2**64)
 """Seeds that `torch.Generator.manual_seed` takes."""
@@ -47,6 +44,18 @@ class Sampling:
     """Log probabilities are those of `softmax(logits / logprob_temperature)`; 1 is the model itself."""
     trigger_temperature: float = 0.0
     """Temperature of the decisions to weave memory; 0 takes the likelier one."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for each time that it stands in the answer so far; 0 is off."""
+    presence_penalty: float = 0.0
+    """Taken from the logit of each token that stands in the answer so far; 0 is off."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit) each."""
+    top_logprobs: int = 0
+    """With `logprobs`, report so many of the likeliest tokens at each place too."""
+    min_tokens: int = 0
+    """No end token is drawn before the answer has so many tokens."""
+    constraint: Constraint | None = None
+    """What the answer must be; None leaves it free."""
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
@@ -59,6 +68,14 @@ class Sampling:
         _require(math.isfinite(heat) and heat > 0, "logprob_temperature", heat, "more than 0 (1 is the model itself)")
         penalty = self.repetition_penalty
         _require(math.isfinite(penalty) and penalty > 0, "repetition_penalty", penalty, "more than 0 (1 is off)")
+        for name in ("frequency_penalty", "presence_penalty"):
+            _require(math.isfinite(getattr(self, name)), name, getattr(self, name), "a finite number (0 is off)")
+        for token, bias in self.logit_bias:
+            _require(token >= 0 and math.isfinite(bias), "logit_bias", (token, bias), "token ids and finite numbers")
+        _require(self.top_logprobs >= 0, "top_logprobs", self.top_logprobs, "0 (none) or more")
+        _require(self.logprobs or not self.top_logprobs, "top_logprobs", self.top_logprobs, "0 without logprobs")
+        tokens = self.min_tokens
+        _require(0 <= tokens <= self.max_new_tokens, "min_tokens", tokens, "0 to max_new_tokens")
         _require(isinstance(self.stop, tuple) and all(self.stop), "stop", self.stop, "a tuple of texts, none empty")
         _require(self.seed is None or self.seed in _SEEDS, "seed", self.seed, "-2**63 to 2**64 - 1, or None")
 
@@ -80,57 +97,6 @@ def make_generator(sampling: Sampling) -> torch.Generator | None:
     return generator
 
 
-def next_tokens(
-    logits: Tensor,
-    samplings: Sequence[Sampling],
-    generators: Sequence[torch.Generator | None],
-    seen: Sequence[Collection[int]],
-) -> tuple[list[int], list[float | None]]:
-    """Choose a token for each row of the logits `(B, V)`.
-
-    All rows are chosen together and read back from the device once. Rows with a penalty, top-k or top-p cost work of
-    their own, rows that only have a temperature are drawn as one.
-
-    Args:
-        logits: `(B, V)`, any float type.
-        generators: one for each row, from `make_generator`.
-        seen: token ids of each row's prompt and answer so far; read only for rows with a repetition penalty.
-
-    Returns:
-        The tokens, and for rows with `logprobs` the chosen token's log probability (natural) under the model itself:
-        of the logits in float32 over `logprob_temperature`, before penalty, temperature, top-k and top-p. None for
-        the other rows.
-
-    Raises:
-        ConfigError: a row that samples has no generator.
-    """
-    chosen = logits.argmax(dim=-1)
-    changed = [n for n, s in enumerate(samplings) if s.temperature > 0 or s.repetition_penalty != 1.0]
-    if changed:
-        chosen[changed] = _choose(
-            logits[changed].float(),
-            [samplings[n] for n in changed],
-            [generators[n] for n in changed],
-            [seen[n] for n in changed],
-        )
-    logprobs: list[float | None] = [None] * len(samplings)
-    asking = [n for n, s in enumerate(samplings) if s.logprobs]
-    if asking:
-        scales = torch.tensor([samplings[n].logprob_temperature for n in asking], device=logits.device)
-        of_all = torch.log_softmax(logits[asking].float() / scales[:, None], dim=-1)
-        for n, value in zip(asking, of_all.gather(1, chosen[asking, None]).squeeze(1).tolist(), strict=True):
-            logprobs[n] = value
-    return chosen.tolist(), logprobs
-
-
-def next_token(
-    logits: Tensor, sampling: Sampling, generator: torch.Generator | None, seen: Collection[int] = ()
-) -> int:
-    """`next_tokens` for the logits `(V,)` of one row. For `[0, 2, 1]` and greedy sampling: 1."""
-    [token], _ = next_tokens(logits[None], [sampling], [generator], [seen])
-    return token
-
-
 def decide(logits: Tensor, trigger_temperature: float, generator: torch.Generator | None) -> tuple[bool, float]:
     """Whether to weave memory, from a trigger's logits `(2,)`: SKIP, INVOKE.
 
@@ -149,7 +115,7 @@ def decide(logits: Tensor, trigger_temperature: float, generator: torch.Generato
     probability = _sigmoid(margin)
     if trigger_temperature == 0.0:
         return margin > 0, probability
-    return _uniform(generator) < _sigmoid(margin / trigger_temperature), probability
+    return uniform(generator) < _sigmoid(margin / trigger_temperature), probability
 
 
 def apply_repetition_penalty(logits: Tensor, token_ids: Collection[int], penalty: float) -> Tensor:
@@ -163,6 +129,21 @@ def apply_repetition_penalty(logits: Tensor, token_ids: Collection[int], penalty
     ids = torch.tensor([i for i in set(token_ids) if i < len(logits)], dtype=torch.long, device=logits.device)
     seen = logits[ids]
     return logits.index_put((ids,), torch.where(seen < 0, seen * penalty, seen / penalty))
+
+
+def apply_count_penalties(logits: Tensor, counts: Tensor, frequency: Tensor, presence: Tensor) -> Tensor:
+    """Make tokens that stand in the answers so far less likely; `(B, V)`, a new tensor.
+
+    Args:
+        counts: `(B, V)`, how often each token does.
+        frequency: `(B,)`, taken for each time.
+        presence: `(B,)`, taken once.
+
+    For `[2, 2, 2]`, counts `[3, 1, 0]`, frequency 0.5 and presence 1: `[-0.5, 0.5, 2]`.
+
+    Source: OpenAI's API reference, "frequency and presence penalties".
+    """
+    return logits - frequency[:, None] * counts - presence[:, None] * (counts > 0)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -206,25 +187,7 @@ def draw(probabilities: Tensor, uniforms: Sequence[float]) -> Tensor:
     return tokens.clamp(max=probabilities.shape[1] - 1)
 
 
-def _choose(
-    logits: Tensor,
-    samplings: Sequence[Sampling],
-    generators: Sequence[torch.Generator | None],
-    seen: Sequence[Collection[int]],
-) -> Tensor:
-    """Tokens `(B,)` of rows that penalise or sample. Writes over the logits `(B, V)`, float32."""
-    for row, sampling, ids in zip(logits, samplings, seen, strict=True):
-        if sampling.repetition_penalty != 1.0:
-            row.copy_(apply_repetition_penalty(row, ids, sampling.repetition_penalty))
-    chosen = logits.argmax(dim=-1)
-    drawn = [n for n, s in enumerate(samplings) if s.temperature > 0]
-    if drawn:
-        probabilities = _probabilities(logits[drawn], [samplings[n] for n in drawn])
-        chosen[drawn] = draw(probabilities, [_uniform(generators[n]) for n in drawn])
-    return chosen
-
-
-def _probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+def probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     """Distributions that rows draw from, `(B, V)`: temperature, top-k and top-p applied to the logits `(B, V)`."""
     smallest = torch.finfo(logits.dtype).tiny
     temperatures = logits.new_tensor([max(s.temperature, smallest) for s in samplings])
@@ -240,7 +203,7 @@ def _probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     return probabilities
 
 
-def _uniform(generator: torch.Generator | None) -> float:
+def uniform(generator: torch.Generator | None) -> float:
     if generator is None:
         raise ConfigError("a row that samples has no generator; expected one from make_generator(sampling)")
     return torch.rand((), dtype=torch.float64, generator=generator).item()

@@ -1,6 +1,7 @@
 """Sampling and losses as pure functions, with hand-computed numbers and `transformers` as the reference."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,16 +18,17 @@ from transformers import (
 )
 
 from memgen.errors import ConfigError
+from memgen.generation.draws import Chosen, Draws, choose
 from memgen.generation.sampling import (
     Sampling,
+    apply_count_penalties,
     apply_repetition_penalty,
     decide,
     draw,
     keep_top_k,
     make_generator,
-    next_token,
-    next_tokens,
     nucleus,
+    uniform,
 )
 from memgen.training.losses import mean_by_example, token_nll
 
@@ -43,6 +45,27 @@ samplings = st.builds(
     logprobs=st.booleans(),
     seed=seeds,
 )
+_any = st.builds(
+    replace,
+    samplings,
+    frequency_penalty=st.sampled_from([0.0, 0.5, -2.0]),
+    presence_penalty=st.sampled_from([0.0, 2.0]),
+    logit_bias=st.sampled_from([(), ((3, -100.0), (5, 2.5)), ((VOCABULARY + 7, 100.0),)]),
+    min_tokens=st.sampled_from([0, 2]),
+    logprobs=st.just(True),
+    top_logprobs=st.sampled_from([0, 3, 40]),
+)
+batches = st.lists(st.one_of(samplings, _any), min_size=1, max_size=6)
+
+
+def next_tokens(logits: Tensor, samplings: list[Sampling], seen: list[list[int]] | None = None) -> list[Chosen]:
+    """The first tokens of answers behind the prompts `seen`."""
+    prompts = seen or [[] for _ in samplings]
+    return choose(logits, [Draws(s, prompt) for s, prompt in zip(samplings, prompts, strict=True)])
+
+
+def next_token(logits: Tensor, sampling: Sampling, seen: list[int] | None = None) -> int:
+    return next_tokens(logits[None], [sampling], [seen or []])[0].token
 
 
 def random_rows(seed: int, rows: int) -> Tensor:
@@ -70,6 +93,14 @@ def random_rows(seed: int, rows: int) -> Tensor:
         ("repetition_penalty", math.inf),
         ("stop", ("a", "")),
         ("stop", "ab"),
+        ("frequency_penalty", math.nan),
+        ("presence_penalty", math.inf),
+        ("logit_bias", ((-1, 1.0),)),
+        ("logit_bias", ((1, math.nan),)),
+        ("top_logprobs", -1),
+        ("top_logprobs", 1),
+        ("min_tokens", -1),
+        ("min_tokens", 257),
         ("seed", 2**64),
         ("seed", -(2**63) - 1),
     ],
@@ -169,11 +200,11 @@ def test_nucleus_is_that_of_transformers(logits: Tensor, top_p: float) -> None:
 
 def test_sampled_frequencies_follow_the_temperature() -> None:
     logits = torch.tensor([0.0, math.log(4.0)])
-    generator = torch.Generator().manual_seed(0)
-    drawn = [next_token(logits, Sampling(temperature=2.0), generator) for _ in range(4000)]
+    row = Draws(Sampling(temperature=2.0, seed=0))
+    drawn = [choose(logits[None], [row])[0].token for _ in range(4000)]
     # Temperature 2 halves the logit: odds 2 to 1.
     assert sum(drawn) / 4000 == pytest.approx(2 / 3, abs=0.03)
-    assert next_token(logits, Sampling(), None) == 1
+    assert next_token(logits, Sampling()) == 1
 
 
 @settings(deadline=None)
@@ -193,26 +224,36 @@ def test_a_token_is_drawn_from_what_transformers_would_draw_from(
     uniform = torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(sampling.seed))
     assume((cumulated - uniform).abs().min() > 1e-5)
     expected = int((cumulated < uniform).sum())
-    assert next_token(logits[0], sampling, make_generator(sampling), seen) == expected
+    assert next_token(logits[0], sampling, seen) == expected
 
 
 @settings(deadline=None)
-@given(seed=seeds, batch=st.lists(samplings, min_size=1, max_size=6), dtype=st.sampled_from(["float32", "bfloat16"]))
+@given(
+    seed=seeds,
+    batch=batches,
+    dtype=st.sampled_from(["float32", "bfloat16"]),
+)
 def test_a_row_does_not_depend_on_its_batch(seed: int, batch: list[Sampling], dtype: str) -> None:
     logits = random_rows(seed, len(batch)).to(getattr(torch, dtype))
     before = logits.clone()
     seen = [list(range(n, n + 4)) for n in range(len(batch))]
-    together = next_tokens(logits, batch, [make_generator(s) for s in batch], seen)
-    alone = [next_tokens(logits[n : n + 1], [s], [make_generator(s)], [seen[n]]) for n, s in enumerate(batch)]
-    assert together[0] == [tokens[0] for tokens, _ in alone]
-    assert together[1] == pytest.approx([logprobs[0] for _, logprobs in alone])
-    torch.testing.assert_close(logits, before, rtol=0, atol=0)
+    together = [Draws(s, ids, stops=[0]) for s, ids in zip(batch, seen, strict=True)]
+    alone = [Draws(s, ids, stops=[0]) for s, ids in zip(batch, seen, strict=True)]
+    for _ in range(3):  # what was chosen before counts too
+        chosen = choose(logits, together)
+        single = [choose(logits[n : n + 1], [row])[0] for n, row in enumerate(alone)]
+        assert [each.token for each in chosen] == [each.token for each in single]
+        assert [each.logprob for each in chosen] == pytest.approx([each.logprob for each in single])
+        for mine, own, sampling in zip(chosen, single, batch, strict=True):
+            assert len(mine.alternatives) == len(own.alternatives) == min(sampling.top_logprobs, VOCABULARY)
+            assert [a.logprob for a in mine.alternatives] == pytest.approx([a.logprob for a in own.alternatives])
+        torch.testing.assert_close(logits, before, rtol=0, atol=0)
 
 
 def test_a_penalised_row_without_temperature_is_greedy() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0]] * 3)
     batch = [Sampling(), Sampling(repetition_penalty=2.0), Sampling(repetition_penalty=2.0)]
-    assert next_tokens(logits, batch, [None] * 3, [[0], [0], [1]])[0] == [0, 1, 0]
+    assert [each.token for each in next_tokens(logits, batch, [[0], [0], [1]])] == [0, 1, 0]
 
 
 def test_logprobs_are_the_models_own() -> None:
@@ -222,28 +263,28 @@ def test_logprobs_are_the_models_own() -> None:
         Sampling(),
         Sampling(logprobs=True, temperature=5.0, top_k=1, repetition_penalty=9.0, seed=0),
     ]
-    tokens, logprobs = next_tokens(logits, batch, [make_generator(s) for s in batch], [[], [], [1]])
-    assert tokens == [1, 1, 1]
-    assert logprobs == [pytest.approx(math.log(0.75)), None, pytest.approx(math.log(0.75))]
+    chosen = next_tokens(logits, batch, [[], [], [1]])
+    assert [each.token for each in chosen] == [1, 1, 1]
+    assert [each.logprob for each in chosen] == [pytest.approx(math.log(0.75)), None, pytest.approx(math.log(0.75))]
 
 
 def test_logprobs_at_a_temperature_are_of_what_it_draws_from() -> None:
     """Odds of 3 to 1 are 9 to 1 at temperature one half; the other row keeps its own."""
     logits = torch.tensor([[0.0, math.log(3.0)]] * 2)
     batch = [Sampling(logprobs=True, logprob_temperature=0.5), Sampling(logprobs=True)]
-    assert next_tokens(logits, batch, [None] * 2, [[]] * 2)[1] == pytest.approx([math.log(0.9), math.log(0.75)])
+    assert [each.logprob for each in next_tokens(logits, batch)] == pytest.approx([math.log(0.9), math.log(0.75)])
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-38, 5e-324])
 def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     sampling = Sampling(temperature=temperature, seed=0)
-    assert next_token(torch.tensor([-300.0, 300.0, 299.0]), sampling, make_generator(sampling)) == 1
+    assert next_token(torch.tensor([-300.0, 300.0, 299.0]), sampling) == 1
 
 
 def test_a_broken_row_stays_inside_the_vocabulary() -> None:
     logits = torch.tensor([[math.nan, 1.0], [0.0, 5.0]])
     batch = [Sampling(temperature=1.0, seed=0), Sampling()]
-    tokens, _ = next_tokens(logits, batch, [make_generator(s) for s in batch], [[], []])
+    tokens = [each.token for each in next_tokens(logits, batch)]
     assert tokens[0] in (0, 1)
     assert tokens[1] == 1
 
@@ -251,15 +292,15 @@ def test_a_broken_row_stays_inside_the_vocabulary() -> None:
 def test_a_draw_passes_over_impossible_tokens() -> None:
     probabilities = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]])
     last_below_one = 1 - 2**-53
-    for uniform, token in [(0.0, 1), (0.249, 1), (0.25, 3), (0.5, 3), (last_below_one, 3)]:
-        assert draw(probabilities, [uniform]).tolist() == [token]
+    for drawn, token in [(0.0, 1), (0.249, 1), (0.25, 3), (0.5, 3), (last_below_one, 3)]:
+        assert draw(probabilities, [drawn]).tolist() == [token]
     # Rounding leaves the sum a little off 1; each row has a number of its own.
     assert draw(torch.tensor([[0.9, 0.0], [0.5, 0.6]]), [last_below_one] * 2).tolist() == [0, 1]
 
 
 def test_sampling_needs_a_generator() -> None:
     with pytest.raises(ConfigError, match="no generator; expected one from make_generator"):
-        next_token(torch.zeros(2), Sampling(temperature=1.0), None)
+        uniform(None)
     with pytest.raises(ConfigError, match="generator"):
         decide(torch.zeros(2), 1.0, None)
 
@@ -303,3 +344,54 @@ def test_token_nll() -> None:
 def test_mean_by_example() -> None:
     means = mean_by_example(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1]), 2)
     torch.testing.assert_close(means, torch.tensor([2.0, 5.0]))
+
+
+# Penalties of OpenAI's, bias, early ends, alternatives
+
+
+def test_count_penalties_by_hand() -> None:
+    logits = torch.tensor([[2.0, 2.0, 2.0], [0.0, -1.0, 1.0]])
+    counts = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
+    penalised = apply_count_penalties(logits, counts, torch.tensor([0.5, -1.0]), torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(penalised, torch.tensor([[-0.5, 0.5, 2.0], [0.0, 1.0, 2.0]]))
+
+
+def test_penalties_count_the_answer_and_not_the_prompt() -> None:
+    """Logits 3, 2.5, 2 with 0.4 for each time: the leader's second time is the first that is beaten."""
+    logits = torch.tensor([[3.0, 2.5, 2.0]])
+    row = Draws(Sampling(frequency_penalty=0.4), [0, 0, 0, 0])
+    # 3.0 | 2.6 2.5 2.0 | 2.2 2.5 2.0 | 2.2 2.1 2.0 | 1.8 2.1 2.0 | 1.8 1.7 2.0
+    assert [choose(logits, [row])[0].token for _ in range(6)] == [0, 0, 1, 0, 1, 2]
+    once = Draws(Sampling(presence_penalty=0.8), [0, 0])
+    # 3.0 | 2.2 2.5 2.0 | 2.2 1.7 2.0 | and then no more is taken
+    assert [choose(logits, [once])[0].token for _ in range(4)] == [0, 1, 0, 0]
+
+
+def test_a_bias_is_added_and_forbids_at_its_end() -> None:
+    logits = torch.tensor([[3.0, 2.5, 2.0]] * 4)
+    batch = [
+        Sampling(logit_bias=((2, 1.5),)),
+        Sampling(logit_bias=((0, -100.0),)),
+        Sampling(logit_bias=((2, 0.6), (2, 0.6))),
+        Sampling(logit_bias=((7, 100.0),)),
+    ]
+    assert [each.token for each in next_tokens(logits, batch)] == [2, 1, 2, 0]
+
+
+def test_no_end_comes_too_early() -> None:
+    logits = torch.tensor([[5.0, 4.0, 1.0, 0.0]])
+    row = Draws(Sampling(min_tokens=2), stops=[0, 1])
+    assert [choose(logits, [row])[0].token for _ in range(3)] == [2, 2, 0]
+
+
+def test_alternatives_are_the_models_likeliest() -> None:
+    """Of odds 1 to 2 to 5, whatever bias and penalty make of them."""
+    logits = torch.tensor([[0.0, math.log(2.0), math.log(5.0)]] * 2)
+    batch = [Sampling(logprobs=True, top_logprobs=2, logit_bias=((0, 50.0),)), Sampling(logprobs=True, top_logprobs=9)]
+    biased, free = next_tokens(logits, batch)
+    assert (biased.token, biased.logprob) == (0, pytest.approx(math.log(1 / 8)))
+    assert [(a.token, a.logprob) for a in biased.alternatives] == [
+        (2, pytest.approx(math.log(5 / 8))),
+        (1, pytest.approx(math.log(2 / 8))),
+    ]
+    assert [a.token for a in free.alternatives] == [2, 1, 0]
