@@ -20,7 +20,8 @@ from transformers.utils import logging
 from api.inference.requests import MemorySource
 from bench.report import RESULTS
 from bench.serving import local, over_http
-from bench.serving.workload import make_versions
+from bench.serving.against_vllm import against_vllm
+from bench.serving.workload import make_versions, source_of
 from bench.speed.engine_report import Bars, EngineReport
 from bench.speed.ratios import Findings, NotHere
 from memgen.backbone.loading import Backbone, load_backbone, prepare_process
@@ -52,7 +53,16 @@ class Material:
     backbone: Backbone
     settings: Settings
     versions: Sequence[MemorySource]
+    stored: Sequence[Path]
+    """The versions' folders."""
     quick: bool
+
+    @property
+    def packed(self) -> Backbone:
+        """The base as the API has it."""
+        return load_backbone(
+            self.backbone.name, cache_dir=self.settings.models_dir, dtype=torch.bfloat16, pack_weights=None
+        )
 
     def pairs(self, wanted: int) -> int:
         return 1 if self.quick else wanted
@@ -84,6 +94,17 @@ SECTIONS = (
         ("cold_version_stall",),
     ),
     Section(
+        "against_vllm",
+        lambda m: against_vllm(m.packed, m.settings.models_dir, m.stored, m.settings.torch_threads, m.pairs(5)),
+        (
+            "local_over_vllm_b1",
+            "local_over_vllm_b8",
+            "local_over_vllm_b16",
+            "local_over_vllm_mixed16",
+            "vllm_memory_over_bare",
+        ),
+    ),
+    Section(
         "over_http",
         lambda m: over_http.overhead_and_flood(m.settings, m.pairs(100), 20 if m.quick else 1000),
         ("api_overhead_ms", "queue_full_failed"),
@@ -113,8 +134,9 @@ def main() -> None:
             base_dtype="bfloat16",
             torch_threads=arguments.threads,
         )
-        versions = make_versions(backbone, Path(folder), _VERSIONS, MemoryConfig())
-        material = Material(backbone, settings, versions, arguments.quick)
+        stored = make_versions(backbone, Path(folder), _VERSIONS, MemoryConfig())
+        versions = [source_of(each) for each in stored]
+        material = Material(backbone, settings, versions, stored, arguments.quick)
         for section in chosen:
             console.print(f"{section.name} ...")
             started = time.perf_counter()

@@ -71,24 +71,24 @@ def mixed_chats(backbone: Backbone, count: int, versions: Sequence[MemorySource 
     ]
 
 
-def make_versions(backbone: Backbone, folder: Path, count: int, config: MemoryConfig) -> list[MemorySource]:
-    """Versions of equal size whose artifacts lie in `folder`, each with values of its own."""
-    sources = []
+def make_versions(backbone: Backbone, folder: Path, count: int, config: MemoryConfig) -> list[Path]:
+    """Artifacts of equal size in `folder`, each with values of its own."""
+    stored = []
     for number in range(count):
         host = AdapterHost(backbone)
         plant(host, "planted", config, seed=number)
-        stored = save(host, "planted", folder / f"version-{number}")
-        sources.append(source_of(stored, f"version-{number}"))
-    return sources
+        stored.append(save(host, "planted", folder / f"version-{number}"))
+    return stored
 
 
-def source_of(stored: Path, name: str) -> MemorySource:
-    """A version of that name whose bytes are copied from a folder."""
+def source_of(stored: Path) -> MemorySource:
+    """A version whose bytes are copied from a folder."""
 
     def fetch(target: Path) -> None:
         shutil.copytree(stored, target, dirs_exist_ok=True)
 
-    return MemorySource(name, hashlib.sha256((stored / "manifest.json").read_bytes()).hexdigest(), fetch)
+    manifest = (stored / "manifest.json").read_bytes()
+    return MemorySource(stored.name, hashlib.sha256(manifest).hexdigest(), fetch)
 
 
 @contextmanager
