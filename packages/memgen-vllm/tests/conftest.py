@@ -40,9 +40,10 @@ class Reference:
 
     def lora(self, name: str | None) -> Any:
         """The LoRA request of an artifact by the name that the script gave it."""
+        from vllm.lora.request import LoRARequest
+
         from memgen_vllm.memory import adapter_path
         from memgen_vllm.names import ArtifactName
-        from vllm.lora.request import LoRARequest
 
         if name is None:
             return None

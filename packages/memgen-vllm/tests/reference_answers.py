@@ -34,6 +34,7 @@ LETTERS = tuple("abcdefghijklmnop,.\n")
 """Delimiters that a random model writes often."""
 SHAPES = {
     "upper": {"latents": 16, "max_insertions": 0},
+    "lower": {"latents": 16, "max_insertions": 0},
     "again": {"latents": 8, "reread_tokens": 32, "max_insertions": 0},
     "many": {"latents": 8, "reread_tokens": 16, "inference_latents": 4, "max_insertions": 3, "delimiters": LETTERS},
     "short": {"latents": 4, "reread_tokens": 7, "inference_latents": 3, "max_insertions": 2, "delimiters": LETTERS},

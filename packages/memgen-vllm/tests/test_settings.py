@@ -22,19 +22,23 @@ def test_penalties_and_limits_go_on_across_insertions(engine: Any, reference: An
 
 def _check_draws(llm: Any, reference: Any) -> None:
     """A seeded answer takes one number a token of its own generator, on and on: none is begun anew."""
-    case = next(case for case in reference.cases if case["memory"] == "many" and len(case["positions"]) > 3)
-    params = sampling({"temperature": 1.0, "seed": 7, "logprobs": VOCABULARY, "ignore_eos": True, "max_tokens": 60})
-    lora = reference.lora("many")
-    [output] = llm.generate([{"prompt_token_ids": case["prompt"]}], params, lora_request=lora, use_tqdm=False)
-    generator = torch.Generator().manual_seed(7)
-    tokens = output.outputs[0].token_ids
-    for token, step in zip(tokens, output.outputs[0].logprobs, strict=True):
-        logits = torch.full((1, VOCABULARY), -torch.inf)
-        for number, known in step.items():
-            logits[0, number] = known.logprob
-        seed = torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)
-        assert int(torch.ops._C.fused_gumbel_argmax(logits, seed)) == token
-    assert insertions(llm, reference, "many", case["prompt"], tokens) == 3
+    prompt, lora, seeds = reference.cases[0]["prompt"], reference.lora("many"), range(8)
+    params = [
+        sampling({"temperature": 1.0, "seed": seed, "logprobs": VOCABULARY, "ignore_eos": True, "max_tokens": 60})
+        for seed in seeds
+    ]
+    prompts = [{"prompt_token_ids": list(prompt)} for _ in seeds]
+    outputs = llm.generate(prompts, params, lora_request=[lora for _ in seeds], use_tqdm=False)
+    for seed, output in zip(seeds, outputs, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        for token, step in zip(output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True):
+            logits = torch.full((1, VOCABULARY), -torch.inf)
+            for number, known in step.items():
+                logits[0, number] = known.logprob
+            number = torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)
+            assert int(torch.ops._C.fused_gumbel_argmax(logits, number)) == token
+    inside = [insertions(llm, reference, "many", prompt, output.outputs[0].token_ids) for output in outputs]
+    assert inside.count(3) >= 2, "answers with all of their insertions are among them"
 
 
 def _check_grammar(llm: Any, reference: Any) -> None:

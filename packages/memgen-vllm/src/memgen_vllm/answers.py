@@ -74,7 +74,7 @@ def handle_stopped(original: Any, self: Any, request: Any) -> bool:
 
 def with_answer(original: Any, request: Any, block_ids: Any, prefill_token_ids: Any = None, **kwargs: Any) -> Any:
     """`NewRequestData.from_request`: a request that goes on takes along its answer so far."""
-    if prefill_token_ids is None and getattr(request, _COUNT, 0):
+    if prefill_token_ids is None and hasattr(request, _COUNT):
         prefill_token_ids = list(request.all_token_ids)
     return original(request, block_ids, prefill_token_ids, **kwargs)
 

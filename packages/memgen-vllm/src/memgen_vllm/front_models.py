@@ -91,13 +91,13 @@ class Adapters:
 
 def adapters_of(models: Any) -> Adapters:
     """The adapters of vLLM's object of models, made with the first request."""
-    found = getattr(models, "memgen_adapters", None)
+    found: Adapters | None = getattr(models, "memgen_adapters", None)
     if found is None:
         try:
             found = models.memgen_adapters = Adapters(models.engine_client, PluginSettings.of_environment())
         except NotConfigured as error:
             raise NotServed(str(error)) from error
-    return found  # type: ignore[no-any-return]  # an attribute that vLLM's class does not know
+    return found
 
 
 async def check_model(original: Any, self: Any, request: Any) -> Any:

@@ -13,6 +13,7 @@ from vllm.v1.core.sched.output import NewRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.request import Request
+from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 from vllm.v1.worker.gpu import lora_utils, model_runner
 from vllm.v1.worker.gpu.sample import penalties
 from vllm.v1.worker.gpu_input_batch import InputBatch
@@ -22,6 +23,7 @@ from vllm.v1.worker.worker_base import WorkerBase
 from memgen_vllm import (
     answers,
     core_requests,
+    cpu_draws,
     cpu_lora,
     front_models,
     front_requests,
@@ -66,6 +68,8 @@ CPU = (
     Hook(PunicaWrapperCPU, "update_metadata", cpu_lora.update_metadata),
     Hook(PunicaWrapperCPU, "add_lora_linear", cpu_lora.add_lora_linear),
     Hook(PunicaWrapperCPU, "add_lora_logits", cpu_lora.add_lora_logits),
+    Hook(InputBatch, "add_request", cpu_draws.add_request),
+    Hook(TopKTopPSampler, "forward_cpu", cpu_draws.forward_cpu),
 )
 _load_from_files = worker_manager.WorkerLoRAManager._load_adapter
 
