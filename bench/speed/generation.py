@@ -99,6 +99,7 @@ def insertion_growth(bench: Bench) -> Findings:
     known = PromptCache(bench.backbone.decoder, max_bytes=10**10)
     [short_prompt] = real_prompts(bench.backbone, 1, short)
     [long_prompt] = real_prompts(bench.backbone, 1, long)
+    known.read([short_prompt[:-1], long_prompt[:-1]])
     costs: list[tuple[float, float]] = []
     for _ in range(1 + bench.pairs(9)):
         costs.append(
@@ -121,11 +122,13 @@ def _insertion_seconds(bench: Bench, host: AdapterHost, known: PromptCache, prom
     took = {}
     for memory in (None, "m0"):
         request = GenerationRequest(prompt, Sampling(128), memory)
-        with torch.inference_mode():
-            decoding = Decoding(host, [request], prompts=known)
-            took[memory] = bench.seconds(decoding.step)
-            decoding.cancel(0)
-            [answer] = decoding.results()
+        decoding = Decoding(host, prompts=known)
+        number = decoding.add(request)
+        took[memory] = bench.seconds(decoding.step)
+        decoding.cancel(number)
+        [(_, answer)] = decoding.ended()
+        if isinstance(answer, Exception):
+            raise answer
         if len(answer.insertions) != (memory is not None):
             raise InvalidRun(f"memory {memory!r} made {len(answer.insertions)} insertions at the prompt's end")
     return took["m0"] - took[None]

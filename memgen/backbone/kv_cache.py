@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_BLOCK = 64
+BLOCK = 64
+"""Slots by which caches grow."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,12 @@ class Window(Protocol):
 
 
 class SlotCache:
-    """Keys and values of `B` rows. `lengths[b]` is row b's number of tokens, and its next position."""
+    """Keys and values of `B` rows. `lengths[b]` is row b's number of tokens, and its next position.
 
-    def __init__(self, shape: KVShape, rows: int, capacity: int = _BLOCK) -> None:
+    Rows stand densely. Room for a few more may be held, so that one that joins seldom moves the others.
+    """
+
+    def __init__(self, shape: KVShape, rows: int, capacity: int = BLOCK) -> None:
         self.shape = shape
         self.lengths = [0] * rows
         self._keys, self._values = (self._empty(rows, capacity) for _ in range(2))
@@ -95,6 +99,56 @@ class SlotCache:
     @property
     def capacity(self) -> int:
         return int(self._keys[0].shape[2])
+
+    @property
+    def held_rows(self) -> int:
+        """Rows that there is room for."""
+        return int(self._keys[0].shape[0])
+
+    @property
+    def bytes(self) -> int:
+        return self.held_rows * self.capacity * self.shape.bytes_per_token
+
+    def append(self) -> int:
+        """A new row, empty, behind the others; its number."""
+        row = len(self.lengths)
+        if row < self.held_rows:
+            # Not garbage: see `_empty`.
+            for held in (*self._keys, *self._values):
+                held[row].zero_()
+        else:
+            self.hold(row + 1)
+        self.lengths.append(0)
+        return row
+
+    def drop(self, row: int) -> None:
+        """Remove a row; the last one takes its place."""
+        last = len(self.lengths) - 1
+        if row != last:
+            length = self.lengths[last]
+            for held in (*self._keys, *self._values):
+                # What stood behind the moved row's length must not be seen either, if ever it was no number.
+                held[row, :, :length] = held[last, :, :length]
+                held[row, :, length:].zero_()
+            self.lengths[row] = length
+        self.lengths.pop()
+
+    def hold(self, rows: int) -> None:
+        """Have room for exactly `rows` rows, of which there are no more now."""
+        used = len(self.lengths)
+        for held in (self._keys, self._values):
+            # One layer at a time, so that little is held twice.
+            for layer, old in enumerate(held):
+                new = old.new_zeros(rows, *old.shape[1:])
+                new[:used] = old[:used]
+                held[layer] = new
+
+    def copy_from(self, other: "SlotCache", source: int, row: int, length: int) -> None:
+        """Put the first `length` tokens of another cache's row at the start of an empty row."""
+        pairs = zip((*self._keys, *self._values), (*other._keys, *other._values), strict=True)
+        for ours, theirs in pairs:
+            ours[row, :, :length] = theirs[source, :, :length]
+        self.lengths[row] = length
 
     def fill(self, row: int, kv: Tensor) -> None:
         """Put `(layers, 2, heads, T, head_size)` at the start of an empty row."""
@@ -131,16 +185,16 @@ class SlotCache:
         """Have room for `slots` tokens in every row, and for little more: passes look at all slots."""
         if slots <= self.capacity:
             return
-        wanted = -(-slots // _BLOCK) * _BLOCK
+        wanted = -(-slots // BLOCK) * BLOCK
         used = max(self.lengths)
         for held in (self._keys, self._values):
-            grown = self._empty(len(self.lengths), wanted)
+            grown = self._empty(self.held_rows, wanted)
             for old, new in zip(held, grown, strict=True):
                 new[:, :, :used] = old[:, :, :used]
             held[:] = grown
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
-        """Keys and values `(B, heads, capacity, head_size)`."""
+        """Keys and values `(B or more, heads, capacity, head_size)`."""
         return self._keys[number], self._values[number]
 
     def _empty(self, rows: int, capacity: int) -> list[Tensor]:

@@ -5,9 +5,10 @@ request. A prompt that begins like a kept one is read from where they part: a co
 system prompt, the samples of one group.
 """
 
+from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from itertools import groupby, takewhile
+from itertools import groupby
 
 import torch
 
@@ -16,7 +17,7 @@ from memgen.backbone.kv_cache import Prefix, SlotCache
 
 TokenIds = tuple[int, ...]
 
-_WORTH_A_PASS = 32
+WORTH_A_PASS = 32
 """Tokens that sharing must save to pay for a pass of its own, whose cost on a CPU is that of some tokens more."""
 
 
@@ -27,6 +28,9 @@ class PromptCache:
         self._decoder = decoder
         self._max_tokens = max_bytes // decoder.kv_shape.bytes_per_token
         self._kept: OrderedDict[TokenIds, Prefix] = OrderedDict()
+        self._tokens = 0
+        self._sorted: list[TokenIds] = []
+        """The kept prompts in order: the one that begins most like another stands beside where that would."""
         self.reused_tokens = 0
         """Prompt tokens that did not need to be read, since the cache was made."""
 
@@ -44,27 +48,59 @@ class PromptCache:
                 missing[prompt] = self._longest_start(prompt)
         found = dict(zip(missing, read_prompts(self._decoder, list(missing), list(missing.values())), strict=True))
         answers = [found[p] if p in found else self._kept[p] for p in prompts]
-        self._kept.update(found)
+        for prompt, prefix in found.items():
+            self._insert(prompt, prefix)
         self._drop()
         return answers
 
+    def find(self, prompt: TokenIds) -> Prefix | None:
+        """The prefix of a prompt that is kept whole; its tokens count as reused."""
+        prefix = self._kept.get(prompt)
+        if prefix is not None:
+            self._kept.move_to_end(prompt)
+            self.reused_tokens += len(prompt)
+        return prefix
+
+    def find_start(self, prompt: TokenIds) -> Prefix | None:
+        """The kept prompt that begins most alike, cut where they part; at least one token is left to read, so its
+        state is no prompt's. Its tokens count as reused."""
+        return self._longest_start(prompt)
+
+    def has_room(self, tokens: int) -> bool:
+        """Whether a prompt of so many tokens would be kept."""
+        return 0 < tokens <= self._max_tokens
+
+    def keep(self, prompt: TokenIds, prefix: Prefix) -> None:
+        """Take what another reader has made of a prompt."""
+        self._insert(prompt, prefix)
+        self._drop()
+
     def _longest_start(self, prompt: TokenIds) -> Prefix | None:
-        """The kept prompt that begins most alike, cut where they part; at least one token is left to read."""
+        place = bisect_left(self._sorted, prompt)
         best, shared = None, 0
-        for kept in self._kept:
-            length = _common_tokens(kept, prompt[:-1])
+        for kept in self._sorted[max(0, place - 1) : place + 1]:
+            length = common_tokens(kept, prompt[:-1])
             if length > shared:
                 best, shared = kept, length
         if best is None:
             return None
+        self._kept.move_to_end(best)
         self.reused_tokens += shared
         source = self._kept[best]
         return Prefix(source.kv[:, :, :, :shared], source.state)
 
+    def _insert(self, prompt: TokenIds, prefix: Prefix) -> None:
+        if prompt not in self._kept:
+            insort(self._sorted, prompt)
+            self._tokens += prefix.tokens
+        self._kept[prompt] = prefix
+        self._kept.move_to_end(prompt)
+
     def _drop(self) -> None:
-        total = sum(prefix.tokens for prefix in self._kept.values())
-        while total > self._max_tokens and self._kept:
-            total -= self._kept.popitem(last=False)[1].tokens
+        while self._tokens > self._max_tokens and self._kept:
+            prompt, prefix = self._kept.popitem(last=False)
+            self._tokens -= prefix.tokens
+            del self._sorted[bisect_left(self._sorted, prompt)]
 
 
 def read_sharing(decoder: Decoder, prompts: Sequence[TokenIds]) -> list[Prefix]:
@@ -93,9 +129,9 @@ def _shared_starts(prompts: Sequence[TokenIds], known: int) -> list[TokenIds]:
     """Shared starts of sorted prompts, whose first `known` tokens are read already."""
     if len(prompts) < 2:
         return []
-    common = _common_tokens(prompts[0], prompts[-1])
+    common = common_tokens(prompts[0], prompts[-1])
     here = []
-    if (len(prompts) - 1) * (common - known) >= _WORTH_A_PASS:
+    if (len(prompts) - 1) * (common - known) >= WORTH_A_PASS:
         here, known = [prompts[0][:common]], common
     longer = [prompt for prompt in prompts if len(prompt) > common]
     branches = groupby(longer, key=lambda prompt: prompt[common])
@@ -115,7 +151,7 @@ def read_prompts(
     decoder: Decoder, prompts: Sequence[TokenIds], starts: Sequence[Prefix | None] | None = None
 ) -> list[Prefix]:
     """Let the bare base read `prompts`, each from behind the start that is already known of it."""
-    known = [_empty_prefix(decoder) if start is None else start for start in starts or [None] * len(prompts)]
+    known = [empty_prefix(decoder) if start is None else start for start in starts or [None] * len(prompts)]
     results: list[Prefix] = list(known)
     left = [len(prompt) - start.tokens for prompt, start in zip(prompts, known, strict=True)]
     for batch in _of_similar_length(left):
@@ -132,9 +168,16 @@ def read_prompts(
     return results
 
 
-def _common_tokens(one: TokenIds, other: TokenIds) -> int:
+def common_tokens(one: TokenIds, other: TokenIds) -> int:
     """How many tokens they begin with alike."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -152,7 +195,8 @@ def _of_similar_length(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _empty_prefix(decoder: Decoder) -> Prefix:
+def empty_prefix(decoder: Decoder) -> Prefix:
+    """What is known of a prompt without tokens."""
     shape = decoder.kv_shape
     size = (shape.layers, 2, shape.heads, 0, shape.head_size)
     width = decoder.embed(torch.zeros(1, 1, dtype=torch.long, device=shape.device)).shape[-1]

@@ -1,8 +1,8 @@
 """Scores of memories, or of the bare base, on a suite: the model answers each item, the task's grader judges.
 
-Who shares a batch with whom follows from the suite alone: items are read once for all subjects, sorted by the length of
-their prompts, and no prompt is known from before. In bfloat16 an answer depends on its company, and two subjects whose
-answers differ should differ by their weights.
+In which order items are answered follows from the suite alone: they are read once for all subjects, sorted by the
+length of their prompts, so many at a time, and no prompt is known from before. In bfloat16 an answer depends on its
+company, and two subjects whose answers differ should differ by their weights.
 
 One item's trouble is never the suite's. An item that no subject can be judged on is left out; an answer that a grader
 stumbles over is wrong; both say why.

@@ -1,12 +1,16 @@
-"""One row of a batch in the making: a request, its answer so far, and what it is to read next."""
+"""One row of a decoding: a request, its answer so far, what it holds, and what it is to read next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from torch import Tensor
+
 from memgen.backbone.kv_cache import Prefix
+from memgen.backbone.row_caches import CacheRow
 from memgen.generation.draws import Alternative, Draws
-from memgen.generation.requests import Decision, GenerationRequest
+from memgen.generation.reading import TextReading
+from memgen.generation.requests import Decision, Generation, GenerationRequest, Timings
 from memgen.memory.weights import Memory
 from memgen.text.delimiters import DelimiterMatcher
 from memgen.text.stream import TextStream
@@ -28,11 +32,26 @@ class InsertionKind(NamedTuple):
 
 
 @dataclass
+class Clock:
+    """When a row came, and the seconds of the steps that it was part of, by what they were spent on."""
+
+    started: float
+    prompt: float = 0.0
+    trigger: float = 0.0
+    weave: float = 0.0
+    decode: float = 0.0
+    first_token: float = 0.0
+    total: float = 0.0
+
+    def timings(self) -> Timings:
+        return Timings(self.prompt, self.trigger, self.weave, self.decode, self.first_token, self.total)
+
+
+@dataclass
 class Row:
     """A request and its answer so far."""
 
     number: int
-    """Number of its request."""
     request: GenerationRequest
     memory: Memory | None
     matcher: DelimiterMatcher | None
@@ -40,8 +59,17 @@ class Row:
     draws: Draws
     context: list[int]
     """Prompt and answer; the last one is the newest token, not yet encoded."""
+    clock: Clock
+    undecided: bool = False
+    """Its memory is chosen once its prompt is read."""
+    prompt: TextReading | None = None
+    """Its prompt up to the last token, until it has a row of the cache."""
+    cue_reading: TextReading | None = None
     cue: Prefix | None = None
     """What the weaver reads beside the row's cache."""
+    slots: CacheRow | None = None
+    state: Tensor | None = None
+    """`(H,)` of the last token that was read."""
     decisions: list[Decision] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     alternatives: list[tuple[Alternative, ...]] = field(default_factory=list)
@@ -49,7 +77,6 @@ class Row:
     end: tuple[int, float | None] | None = None
     """The token that ended the answer, and its log probability on request."""
     finish_reason: str | None = None
-    seconds: float = 0.0
 
     @property
     def new_tokens(self) -> int:
@@ -65,6 +92,36 @@ class Row:
         if self.memory is None or self.new_tokens:
             return ()
         return self.memory.config.tokens_to_reread(self.request.prompt_ids)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all that it needs in front of its first token has been read."""
+        return all(reading is None or reading.done for reading in (self.prompt, self.cue_reading))
+
+    @property
+    def cache_row(self) -> CacheRow:
+        if self.slots is None:
+            raise RuntimeError("a row whose prompt is not read has no place in a cache")
+        return self.slots
+
+    @property
+    def woven_memory(self) -> Memory:
+        if self.memory is None:
+            raise RuntimeError("a row without memory can neither decide nor weave")
+        return self.memory
+
+    @property
+    def kind_of_trigger(self) -> tuple[str, str]:
+        memory = self.woven_memory
+        return memory.decides, memory.config.form
+
+    @property
+    def kind_of_insertion(self) -> InsertionKind:
+        """Of the one that it would make now."""
+        config = self.woven_memory.config
+        at_prompt_end = self.new_tokens == 0
+        latents = config.latents if at_prompt_end else config.inference_latents
+        return InsertionKind(config.form, at_prompt_end, len(self.reread), latents)
 
     def reads_cue_from_cache(self) -> bool:
         """Whether an insertion of form `cache` may look at a cue."""
@@ -82,3 +139,19 @@ class Row:
         if not budget or self.matcher is None or not self.matcher.ends_sentence(self.context, len(self.context) - 1):
             return False
         return sum(d.invoked for d in self.decisions[1:]) < budget
+
+    def generation(self) -> Generation:
+        """The answer as it is."""
+        end_token, end_logprob = self.end or (None, None)
+        return Generation(
+            token_ids=tuple(self.context[len(self.request.prompt_ids) :]),
+            text=self.text.text,
+            finish_reason=self.finish_reason or "cancelled",
+            decisions=tuple(self.decisions),
+            prompt_tokens=len(self.request.prompt_ids),
+            timings=self.clock.timings(),
+            logprobs=tuple(self.logprobs) if self.request.sampling.logprobs else None,
+            alternatives=tuple(self.alternatives) if self.request.sampling.top_logprobs else None,
+            end_token=end_token,
+            end_logprob=end_logprob,
+        )

@@ -23,15 +23,17 @@ tests hold them to one another.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from memgen.backbone.decoder import DecoderPart
+from memgen.backbone.decoder import Decoder, DecoderPart
 from memgen.backbone.kv_cache import Prefix, SlotCache, Window
 from memgen.backbone.loading import Backbone
 from memgen.backbone.lora import Lora, LoraTokens
+from memgen.backbone.row_caches import CacheRow, RowCaches
 from memgen.memory.cue_window import CuedWindow
 from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory
@@ -42,7 +44,7 @@ _K = TypeVar("_K", bound=Hashable)
 
 def weave_into_cache(
     slots: SlotCache,
-    rows: Sequence[int],
+    places: Sequence[int],
     memories: Sequence[Memory],
     cues: Sequence[Prefix | None],
     reread: Tensor,
@@ -63,7 +65,7 @@ def weave_into_cache(
     woven = torch.cat([reread, queries], dim=1)
     count = woven.shape[1]
     lora = LoraTokens.by_row([m.weaver for m in memories], count + 1, newest.device, adapted=count)
-    window: Window = slots.window(rows, count + 1)
+    window: Window = slots.window(places, count + 1)
     if any(cue is not None for cue in cues):
         readers = torch.ones_like(window.positions, dtype=torch.bool)
         readers[:, count:] = False
@@ -71,84 +73,108 @@ def weave_into_cache(
     return DecoderPart(torch.cat([woven, newest], dim=1), window, lora)
 
 
+@dataclass
+class _RowStream:
+    """What one row's memory reads beside the reasoner."""
+
+    memory: Memory
+    unread: list[Tensor] = field(default_factory=list)
+    """Input embeddings `(n, H)` that the weaver has not read yet."""
+    unread_ids: list[int] = field(default_factory=list)
+    """Token ids that the trigger has not read yet."""
+    weaver: CacheRow | None = None
+    trigger: CacheRow | None = None
+
+
 class Streams:
-    """What the memories of form `embedding` read beside the reasoner, for the rows of one batch.
+    """What the memories of form `embedding` read beside the reasoner, for rows that join and leave.
 
     Each row has a list of input embeddings that its weaver has not read yet, and the token ids that its trigger has
     not. Both streams are caches under an adapter of the row's own, so they hold for that memory only.
     """
 
-    def __init__(self, host: AdapterHost, memories: Sequence[Memory | None]) -> None:
+    def __init__(self, host: AdapterHost, most_bytes: int | None = None) -> None:
+        """`most_bytes` as `RowCaches` takes it, for each of the caches."""
         self._host = host
-        self._memories = list(memories)
-        self._unread: list[list[Tensor]] = [[] for _ in memories]
-        self._unread_ids: list[list[int]] = [[] for _ in memories]
-        self._weavers: dict[str, SlotCache] = {}
-        self._triggers: SlotCache | None = None
+        self._most_bytes = most_bytes
+        self._streams: dict[int, _RowStream] = {}
+        self._weavers: dict[str, RowCaches] = {}
+        self._triggers = RowCaches(host.backbone.decoder.kv_shape, most_bytes)
+
+    @property
+    def bytes(self) -> int:
+        """What the caches of all streams hold."""
+        return self._triggers.bytes + sum(caches.bytes for caches in self._weavers.values())
+
+    def open(self, row: int, memory: Memory) -> None:
+        """Begin the streams of a row, by any number that is not in use."""
+        self._streams[row] = _RowStream(memory)
+
+    def close(self, row: int) -> None:
+        """Drop a row's streams, if it has any."""
+        stream = self._streams.pop(row, None)
+        if stream is not None and stream.weaver is not None:
+            self._weavers[self._weaver_base(stream).name].close(stream.weaver)
+        if stream is not None and stream.trigger is not None:
+            self._triggers.close(stream.trigger)
 
     def add_cue(self, row: int, ids: Sequence[int]) -> None:
         """Note tokens that the weaver alone reads."""
-        self._unread[row].append(self._embed(ids))
+        self._streams[row].unread.append(self._embed(ids))
 
     def add_tokens(self, row: int, ids: Sequence[int]) -> None:
         """Note tokens that the reasoner reads."""
-        self._unread[row].append(self._embed(ids))
-        self._unread_ids[row].extend(ids)
+        self._streams[row].unread.append(self._embed(ids))
+        self._streams[row].unread_ids.extend(ids)
 
     def add_latents(self, row: int, latents: Tensor) -> None:
         """Note latents `(_K, H)` that the reasoner reads."""
-        self._unread[row].append(latents)
+        self._streams[row].unread.append(latents)
 
     def weave(self, rows: Sequence[int], *, at_prompt_end: bool) -> list[Tensor]:
         """Latents `(_K, H)` for each row, as input embeddings of the reasoner."""
         latents: dict[int, Tensor] = {}
-        for base, some in grouped(rows, lambda row: self._weaver_base(row).name).items():
-            cache = self._weavers.get(base)
-            if cache is None:
-                cache = SlotCache(self._weaver_base(some[0]).decoder.kv_shape, len(self._memories))
-                self._weavers[base] = cache
-            latents.update(zip(some, self._weave_on(cache, some, at_prompt_end), strict=True))
+        for base, some in grouped(rows, lambda row: self._weaver_base(self._streams[row]).name).items():
+            if base not in self._weavers:
+                shape = self._weaver_base(self._streams[some[0]]).decoder.kv_shape
+                self._weavers[base] = RowCaches(shape, self._most_bytes)
+            latents.update(zip(some, self._weave_on(self._weavers[base], some, at_prompt_end), strict=True))
         return [latents[row] for row in rows]
 
     def trigger_states(self, rows: Sequence[int]) -> list[Tensor]:
         """The trigger's last hidden state `(H,)` at the newest token of each row."""
         decoder = self._host.backbone.decoder
-        if self._triggers is None:
-            self._triggers = SlotCache(decoder.kv_shape, len(self._memories))
-        embeds = [decoder.embed(torch.tensor(self._unread_ids[row], device=decoder.kv_shape.device)) for row in rows]
-        loras = [_required(self._memory(row).trigger) for row in rows]
-        hidden = _read(self._host.backbone, self._triggers, rows, embeds, loras)
-        counts = [len(part) for part in embeds]
-        self._triggers.advance(rows, counts)
-        for row in rows:
-            self._unread_ids[row].clear()
-        return [states[count - 1] for states, count in zip(hidden, counts, strict=True)]
+        streams = [self._streams[row] for row in rows]
+        for stream in streams:
+            stream.trigger = stream.trigger or self._triggers.open(len(stream.unread_ids))
+        places = [_required(stream.trigger) for stream in streams]
+        ids = [torch.tensor(stream.unread_ids, device=decoder.kv_shape.device) for stream in streams]
+        loras = [_required(stream.memory.trigger) for stream in streams]
+        hidden = _read(decoder, self._triggers, places, [decoder.embed(some) for some in ids], loras)
+        for stream, place in zip(streams, places, strict=True):
+            place.cache.advance([place.place], [len(stream.unread_ids)])
+            stream.unread_ids.clear()
+        return [states[-1] for states in hidden]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drop all rows but these."""
-        for cache in [*self._weavers.values(), *([self._triggers] if self._triggers else [])]:
-            cache.keep(rows)
-        self._memories = [self._memories[row] for row in rows]
-        self._unread = [self._unread[row] for row in rows]
-        self._unread_ids = [self._unread_ids[row] for row in rows]
-
-    def _weave_on(self, cache: SlotCache, rows: Sequence[int], at_prompt_end: bool) -> list[Tensor]:
-        base = self._weaver_base(rows[0])
+    def _weave_on(self, caches: RowCaches, rows: Sequence[int], at_prompt_end: bool) -> list[Tensor]:
+        streams = [self._streams[row] for row in rows]
         contexts, queries = [], []
-        for row in rows:
-            memory = self._memory(row)
-            context = torch.cat(self._unread[row]).to(memory.reasoner_to_weaver.weight.dtype)
+        for stream in streams:
+            memory = stream.memory
+            context = torch.cat(stream.unread).to(memory.reasoner_to_weaver.weight.dtype)
             contexts.append(memory.reasoner_to_weaver(context))
             queries.append(memory.queries(at_prompt_end=at_prompt_end)())
+            stream.weaver = stream.weaver or caches.open(len(context) + len(queries[-1]))
+        places = [_required(stream.weaver) for stream in streams]
         embeds = [torch.cat(parts) for parts in zip(contexts, queries, strict=True)]
-        hidden = _read(base, cache, rows, embeds, [self._memory(row).weaver for row in rows])
-        # The queries are temporary: only what the reasoner reads stays in the stream.
-        cache.advance(rows, [len(context) for context in contexts])
+        decoder = self._weaver_base(streams[0]).decoder
+        hidden = _read(decoder, caches, places, embeds, [stream.memory.weaver for stream in streams])
         latents = []
-        for row, context, query, states in zip(rows, contexts, queries, hidden, strict=True):
-            self._unread[row].clear()
-            memory = self._memory(row)
-            woven = memory.weaver_to_reasoner(states[len(context) : len(context) + len(query)].float())
+        for stream, place, context, states in zip(streams, places, contexts, hidden, strict=True):
+            # The queries are temporary: only what the reasoner reads stays in the stream.
+            place.cache.advance([place.place], [len(context)])
+            stream.unread.clear()
+            woven = stream.memory.weaver_to_reasoner(states[len(context) :].float())
             latents.append(woven.to(self._host.backbone.decoder.kv_shape.dtype))
         return latents
 
@@ -156,24 +182,28 @@ class Streams:
         decoder = self._host.backbone.decoder
         return decoder.embed(torch.tensor([ids], device=decoder.kv_shape.device))[0]
 
-    def _memory(self, row: int) -> Memory:
-        return _required(self._memories[row])
-
-    def _weaver_base(self, row: int) -> Backbone:
-        return self._host.weaver_base(self._memory(row).config)
+    def _weaver_base(self, stream: _RowStream) -> Backbone:
+        return self._host.weaver_base(stream.memory.config)
 
 
 def _read(
-    base: Backbone, cache: SlotCache, rows: Sequence[int], embeds: Sequence[Tensor], loras: Sequence[Lora]
-) -> Tensor:
-    """Hidden states `(R, N, H)` of unequal numbers of embeddings `(n, H)` behind each row's cache, right-padded."""
-    width = max(len(part) for part in embeds)
-    batch = embeds[0].new_zeros(len(embeds), width, embeds[0].shape[1])
-    for number, part in enumerate(embeds):
-        batch[number, : len(part)] = part
-    shape = base.decoder.kv_shape
-    adapters = LoraTokens.by_row(loras, width, shape.device)
-    return base.decoder.forward(batch.to(shape.dtype), cache.window(rows, width), adapters)
+    decoder: Decoder, caches: RowCaches, rows: Sequence[CacheRow], embeds: Sequence[Tensor], loras: Sequence[Lora]
+) -> list[Tensor]:
+    """Hidden states `(n, H)` of each row's embeddings `(n, H)` behind what its cache holds. Rows of one cache that read
+    as many are a part of the pass."""
+    for row, part in zip(rows, embeds, strict=True):
+        caches.reserve(row, row.length + len(part))
+    groups = list(grouped(range(len(rows)), lambda n: (id(rows[n].cache), len(embeds[n]))).values())
+    parts = []
+    for group in groups:
+        batch = torch.stack([embeds[n] for n in group]).to(caches.shape.dtype)
+        adapters = LoraTokens.by_row([loras[n] for n in group], batch.shape[1], caches.shape.device)
+        window = rows[group[0]].cache.window([rows[n].place for n in group], batch.shape[1])
+        parts.append(DecoderPart(batch, window, adapters))
+    hidden: dict[int, Tensor] = {}
+    for group, states in zip(groups, decoder.forward_together(parts), strict=True):
+        hidden.update(zip(group, states, strict=True))
+    return [hidden[n] for n in range(len(rows))]
 
 
 def grouped(items: Iterable[_T], key: Callable[[_T], _K]) -> dict[_K, list[_T]]:

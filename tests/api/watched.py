@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from memgen.generation.decoding import Decoding
+from memgen.generation.draws import Chosen
 
 
 class Watch:
@@ -47,20 +48,24 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     watching = Watch()
 
     class Watched(Decoding):
-        def __init__(self, host: Any, requests: Any, **options: Any) -> None:
-            watching.batches.append(len(requests))
-            super().__init__(host, requests, **options)
+        def __init__(self, host: Any, **options: Any) -> None:
+            watching.batches.append(0)
+            super().__init__(host, **options)
 
-        def step(self) -> None:
+        def add(self, request: Any, **options: Any) -> int:
+            watching.batches[-1] += 1
+            return super().add(request, **options)
+
+        def _choose_tokens(self, rows: Any) -> None:
             watching.step()
-            super().step()
+            super()._choose_tokens(rows)
 
-        def _take(self, place: int, row: Any, token: int, logprob: float | None) -> None:
+        def _take(self, row: Any, chosen: Chosen) -> None:
             if watching.say is not None:
                 tokenizer = self._host.backbone.tokenizer
                 said = [*tokenizer(watching.say, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-                token = said[row.new_tokens]
-            super()._take(place, row, token, logprob)
+                chosen = chosen._replace(token=said[row.new_tokens])
+            super()._take(row, chosen)
 
     monkeypatch.setattr("api.inference.local.engine.Decoding", Watched)
     yield watching

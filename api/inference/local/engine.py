@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import torch
 
 from api.inference.local.rows import AnswerRow, ending, prepare_rows
 from api.inference.local.serving_base import as_served, load_serving_base
@@ -274,20 +273,18 @@ class LocalEngine:
             if row.ticket.wants_pieces:
                 row.ticket.send(Piece(row.choice, text, row.opened))
 
-        with torch.inference_mode():
-            decoding = Decoding(host, [row.request for row in rows], prompts=prompts, on_text=on_text)
-            going = set(decoding.unfinished())
-            while going:
-                for number in going:
-                    if rows[number].ticket.abandoned or self._stopping.is_set() or self._is_preempted(rows[number]):
-                        decoding.cancel(number)
-                decoding.step()
-                left = set(decoding.unfinished())
-                if ended := going - left:
-                    results = decoding.results()
-                    for number in ended:
-                        rows[number].ticket.send(ending(host, rows[number], results[number]))
-                going = left
+        decoding = Decoding(host, prompts=prompts, on_text=on_text)
+        for row in rows:
+            decoding.add(row.request)
+        while not decoding.done:
+            for number in decoding.unfinished():
+                if rows[number].ticket.abandoned or self._stopping.is_set() or self._is_preempted(rows[number]):
+                    decoding.cancel(number)
+            decoding.step()
+            for number, answer in decoding.ended():
+                rows[number].ticket.send(
+                    answer if isinstance(answer, Exception) else ending(host, rows[number], answer)
+                )
 
     def _is_preempted(self, row: AnswerRow) -> bool:
         return row.ticket.background and bool(self._waiting)

@@ -163,9 +163,10 @@ def _latents(host: AdapterHost, memory: Memory, rows: Sequence[ReadTurn]) -> Ten
                 for token in tokens
             ]
         )
-    streams = Streams(host, [memory] * len(rows))
+    streams = Streams(host)
     found: list[list[Tensor]] = [[] for _ in rows]
     for number, row in enumerate(rows):
+        streams.open(number, memory)
         if row.cue:
             streams.add_cue(number, row.cue)
     for ordinal in range(max(map(len, woven))):

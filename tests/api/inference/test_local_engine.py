@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-import memgen.backbone.prompt_cache
 from api.inference.local.engine import LocalEngine
 from api.inference.requests import ChatRequest, Finished, MemorySource, Piece
 from api.inference.unavailable import InferenceUnavailable
 from memgen.errors import PromptTooLong
+from memgen.generation.reading import Chunk, Readings
 from memgen.generation.sampling import Sampling
 from registry.settings import Settings, load_settings
 from tests.api.watched import Watch, watch
@@ -84,14 +85,13 @@ def test_the_pieces_of_a_stream_are_its_answer(start: Start) -> None:
 
 def test_a_prompt_is_read_once_for_all_its_answers_and_turns(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    real = memgen.backbone.prompt_cache.read_prompts
+    real = Readings.note
 
-    def counted(decoder: Any, prompts: Any, starts: Any) -> Any:
-        pairs = zip(prompts, starts, strict=True)
-        read.append(sum(len(prompt) - (known.tokens if known else 0) for prompt, known in pairs))
-        return real(decoder, prompts, starts)
+    def counted(self: Readings, chunk: Chunk, hidden: Tensor) -> None:
+        read.append(chunk.tokens)
+        real(self, chunk, hidden)
 
-    monkeypatch.setattr(memgen.backbone.prompt_cache, "read_prompts", counted)
+    monkeypatch.setattr(Readings, "note", counted)
     first = [{"role": "user", "content": "hi"}]
     second = [*first, {"role": "assistant", "content": "yo"}, {"role": "user", "content": "and?"}]
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from memgen.artifacts.artifact import load_artifact
+from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import ChatTemplateError, NothingToTrain, SandboxUnavailable
 from memgen.evaluation.accuracy import HeldOutItem, item_of, read_items, score_items, score_suite
 from memgen.evaluation.grading import grade_answer
 from memgen.generation import engine
-from memgen.generation.requests import Generation, GenerationRequest
+from memgen.generation.decoding import Decoding
+from memgen.generation.requests import GenerationRequest
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference
 from memgen.text.answers import Answer
@@ -53,17 +55,20 @@ def _item(question: str, answer: str, **metadata: Any) -> HeldOutItem:
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[GenerationRequest]]:
-    """The batches that are generated, as they come."""
-    seen: list[list[GenerationRequest]] = []
-    generate = engine.generate
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[GenerationRequest]:
+    """The requests that are answered, in the order in which they join those that are decoded."""
+    seen: list[GenerationRequest] = []
 
-    def noted(host: AdapterHost, requests: list[GenerationRequest], **options: Any) -> list[Generation]:
-        assert options.pop("prompts", None) is None, "nobody's prompts are known from before"
-        seen.append(list(requests))
-        return generate(host, requests, **options)
+    class Noted(Decoding):
+        def __init__(self, host: AdapterHost, *, prompts: PromptCache, **options: Any) -> None:
+            assert prompts.reused_tokens == 0, "nobody's prompts are known from before"
+            super().__init__(host, prompts=prompts, **options)
 
-    monkeypatch.setattr(engine, "generate", noted)
+        def add(self, request: GenerationRequest, **options: Any) -> int:
+            seen.append(request)
+            return super().add(request, **options)
+
+    monkeypatch.setattr(engine, "Decoding", Noted)
     return seen
 
 
@@ -91,14 +96,14 @@ def test_an_item_that_fits_nobody_is_left_out_for_all(host: AdapterHost, kind: s
         assert all(f"the base reads {longest}" in note for note in scored.notes.values())
 
 
-def test_each_answer_has_a_budget_of_its_own(host: AdapterHost, batches: list[list[GenerationRequest]]) -> None:
+def test_each_answer_has_a_budget_of_its_own(host: AdapterHost, joined: list[GenerationRequest]) -> None:
     """The longest reference was everybody's budget, with which long prompts did not fit."""
     longest = host.backbone.max_tokens
     items = [_item("a" * (longest - 60), "yes"), _item("q", "b" * (longest - 60)), _item("r", "c" * 40)]
     scored = score_suite(host, None, items, {"kind": "exact"})
     assert not scored.notes
     read = read_items(host, items)
-    budgets = {request.prompt_ids: request.sampling.max_new_tokens for [*some] in batches for request in some}
+    budgets = {request.prompt_ids: request.sampling.max_new_tokens for request in joined}
     assert budgets[read[0].prompt_ids] == len(read[0].target_ids) + 1 + 8
     assert budgets[read[1].prompt_ids] == longest - len(read[1].prompt_ids), "what room there is"
     assert budgets[read[2].prompt_ids] == 41 + 10 + 8
@@ -161,22 +166,22 @@ def test_what_concerns_all_items_is_an_error() -> None:
         grade_answer(grade, "x", Reference({"role": "assistant", "content": "x"}))
 
 
-def test_who_shares_a_batch_follows_from_the_suite(
-    host: AdapterHost, batches: list[list[GenerationRequest]], artifacts: dict[str, Path]
+def test_who_is_answered_beside_whom_follows_from_the_suite(
+    host: AdapterHost, joined: list[GenerationRequest], artifacts: dict[str, Path]
 ) -> None:
     """Whatever the subject, how a router chose, and whom an item does not fit: in bfloat16 company changes answers."""
     for name, folder in artifacts.items():
         load_artifact(host, name, folder)
     host.create("wide", replace(CONFIG, reread_tokens=600))
     items = read_items(host, [_item("q" * n, "yes") for n in (5, 500, 3, 9, 700, 1, 7, 2000)])
-    companies = []
+    orders = []
     mixed = ["yes", None, "no", "yes", None, "no", "no", "yes"]
     for memories in ([None] * 8, ["yes"] * 8, mixed, ["wide"] * 8, [None] * 8):
-        batches.clear()
+        joined.clear()
         score_items(host, memories, items, {"kind": "exact"}, batch_size=3)
-        companies.append([[request.prompt_ids for request in batch] for batch in batches])
-    assert [len(batch) for batch in companies[0]] == [3, 3, 1]
-    assert all(company == companies[0] for company in companies)
+        orders.append([request.prompt_ids for request in joined])
+    assert len(orders[0]) == 7
+    assert all(order == orders[0] for order in orders)
 
 
 def test_the_last_supervised_turn_is_the_reference() -> None:

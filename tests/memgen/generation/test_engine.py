@@ -151,16 +151,19 @@ def test_rows_that_weave_and_rows_that_do_not_share_a_pass(
     forward_together = decoder.forward_together
 
     def count(parts: Sequence[DecoderPart]) -> list[Tensor]:
-        passes.append([part.embeds.shape[1] for part in parts])
+        # Triggers, and weavers of form `embedding`, read with their adapters on for every token.
+        if not all(part.lora is not None and part.lora.parts[0][1] is None for part in parts):
+            passes.append([part.embeds.shape[1] for part in parts])
         return forward_together(parts)
 
     monkeypatch.setattr(decoder, "forward_together", count)
     steps = 0
-    with torch.inference_mode():
-        decoding = Decoding(host, [GenerationRequest(PROMPTS[2], Sampling(24), name) for name in everything])
-        while not decoding.done:
-            decoding.step()
-            steps += 1
+    decoding = Decoding(host)
+    for name in everything:
+        decoding.add(GenerationRequest(PROMPTS[2], Sampling(24), name))
+    while not decoding.done:
+        decoding.step()
+        steps += 1
     assert len(passes) == steps
     inside = [tokens for tokens in passes[1:] if max(tokens) > 1]
     assert any(min(tokens) == 1 for tokens in inside)
@@ -210,7 +213,7 @@ def test_a_cancelled_row_stops_and_the_others_go_on(loaded: AdapterHost) -> None
 
     def is_cancelled(number: int) -> bool:
         calls.append(number)
-        return number == 1 and calls.count(1) > 5
+        return number == 1 and calls.count(1) > 6  # the first step reads the prompts
 
     answers = generate(loaded, requests, is_cancelled=is_cancelled)
     assert answers[1].finish_reason == "cancelled"
@@ -258,7 +261,7 @@ def test_generate_all_keeps_the_order(loaded: AdapterHost) -> None:
     answers = generate_all(loaded, requests, batch_size=3, on_done=done.append)
     assert [a.prompt_tokens for a in answers] == [19, 7, 2, 1]
     assert [a.token_ids for a in answers] == [generate(loaded, [r])[0].token_ids for r in requests]
-    assert done == [3, 4]
+    assert (done[-1], done) == (4, sorted(set(done)))
 
 
 def test_sampling_repeats_with_its_seed_whatever_the_batch(loaded: AdapterHost) -> None:

@@ -1,0 +1,82 @@
+"""Caches of rows that join and leave, by capacity."""
+
+import random
+
+import torch
+
+from memgen.backbone.kv_cache import KVShape, Prefix
+from memgen.backbone.row_caches import CacheRow, RowCaches, capacity_for
+
+SHAPE = KVShape(2, 1, 4, torch.float32, torch.device("cpu"))
+
+
+def filled_with(number: float, length: int) -> Prefix:
+    return Prefix(torch.full((2, 2, 1, length, 4), number), torch.zeros(4))
+
+
+def test_capacities_are_close() -> None:
+    found = [capacity_for(n) for n in (1, 64, 65, 128, 129, 193, 257, 385, 513, 1000, 1025)]
+    assert found == [64, 64, 128, 128, 192, 256, 384, 512, 768, 1024, 1536]
+    assert all(n <= capacity_for(n) < 1.5 * n + 64 for n in range(1, 5000))
+
+
+def test_rows_keep_what_they_hold_while_others_come_and_go() -> None:
+    rng = random.Random(3)
+    caches = RowCaches(SHAPE)
+    rows: dict[int, tuple[CacheRow, int]] = {}
+    for number in range(1, 400):
+        if rows and rng.random() < 0.45:
+            gone = rng.choice(list(rows))
+            caches.close(rows.pop(gone)[0])
+        else:
+            length = rng.randrange(1, 200)
+            rows[number] = caches.filled(filled_with(float(number), length), length), length
+        if rows:
+            growing = rng.choice(list(rows))
+            caches.reserve(rows[growing][0], rng.randrange(1, 500))
+        places = {(id(row.cache), row.place) for row, _ in rows.values()}
+        assert len(places) == len(rows) == caches.rows
+        for each, (row, length) in rows.items():
+            assert row.length == length
+            kept = row.cache.read(row.place, length)
+            assert bool((kept == each).all())
+        for row, _ in rows.values():
+            assert len(row.cache.lengths) > row.place
+    for row, _ in rows.values():
+        caches.close(row)
+    assert (caches.bytes, caches.rows) == (0, 0)
+
+
+def test_what_is_held_follows_what_is_needed() -> None:
+    caches = RowCaches(SHAPE)
+    token = SHAPE.bytes_per_token
+    rows = [caches.open(64) for _ in range(20)]
+    assert 20 * 64 * token <= caches.bytes <= 24 * 64 * token
+    for row in rows[3:]:
+        caches.close(row)
+    assert caches.bytes <= 6 * 64 * token
+
+
+def test_beyond_the_most_bytes_nothing_is_held_in_advance() -> None:
+    token = SHAPE.bytes_per_token
+    caches = RowCaches(SHAPE, most_bytes=10 * 64 * token)
+    for number in range(10):
+        caches.open(64)
+        assert caches.bytes <= max(10, number + 1) * 64 * token
+    assert caches.bytes == 10 * 64 * token
+
+
+def test_a_row_that_comes_sees_nothing_of_one_that_left() -> None:
+    """Not even what is no number: a masked NaN would still poison a sum."""
+    caches = RowCaches(SHAPE)
+    rows = [caches.filled(filled_with(float("nan"), 60), 60) for _ in range(3)]
+    for row in rows[1:]:
+        caches.close(row)
+    caches.close(rows[0])
+    stays = caches.filled(filled_with(1.0, 5), 5)
+    broken = caches.filled(filled_with(float("nan"), 60), 60)
+    caches.close(broken)
+    comes = caches.open(5)
+    for row in (stays, comes):
+        keys, values = row.cache.layer(0)
+        assert not bool(keys[row.place].isnan().any() | values[row.place].isnan().any())
