@@ -22,6 +22,8 @@ from memgen.backbone.packed_weights import PackedWeights
 
 _FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 _PLAIN_SCORES = 8_000_000
+_PLAIN_CAUSAL_TOKENS = 256
+"""With nothing in front of more tokens, the flash kernel wins by leaving out half of the scores."""
 _SOURCES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -190,7 +192,7 @@ class FusedDecoder:
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, view: _View) -> Tensor:
         """`(R, N, heads * head_size)` of queries `(R, N, heads, head_size)`."""
         rows, tokens, _, size = query.shape
-        if view.window.causal:
+        if view.window.causal and not view.plain:
             mixed = F.scaled_dot_product_attention(
                 query.transpose(1, 2), keys, values, is_causal=True, enable_gqa=self._group > 1
             )
@@ -226,16 +228,19 @@ class FusedDecoder:
     def _view(self, part: DecoderPart, present: Tensor | None) -> _View:
         embeds, window = part.embeds, part.window
         index = None if present is None or bool(present.all()) else present.flatten().nonzero().squeeze(1)
+        rows, tokens = embeds.shape[:2]
+        # On a CPU, plain products beat the flash kernel unless there is one query or very many (research/method.md).
+        on_cpu, mask = embeds.device.type == "cpu", window.mask
+        if window.causal and on_cpu and tokens <= _PLAIN_CAUSAL_TOKENS and not torch.is_grad_enabled():
+            mask = window.full_mask()
+        scores = self._query_heads * (0 if mask is None else mask.numel())
+        plain = on_cpu and rows * tokens > 1 and scores <= _PLAIN_SCORES and not (window.causal and mask is None)
         bias = None
-        if window.mask is not None:
-            forbidden = torch.zeros(window.mask.shape, dtype=embeds.dtype, device=embeds.device)
-            bias = forbidden.masked_fill_(~window.mask, -torch.inf)
+        if mask is not None:
+            forbidden = torch.zeros(mask.shape, dtype=embeds.dtype, device=embeds.device)
+            bias = forbidden.masked_fill_(~mask, -torch.inf)
             if bias.shape[2] > 1:
                 bias = bias.repeat(1, 1, self._group, 1)
-        # On a CPU, plain products beat the flash kernel unless there is one query or very many (research/method.md).
-        scores = self._query_heads * (0 if window.mask is None else window.mask.numel())
-        single = len(embeds) == 1 and embeds.shape[1] == 1
-        plain = embeds.device.type == "cpu" and not single and scores <= _PLAIN_SCORES
         return _View(window, bias, plain, index)
 
     def _apply(self, module: nn.Linear, name: str, inputs: Tensor, lora: LoraTokens | None) -> Tensor:

@@ -81,9 +81,10 @@ def _answer(engine: Any, work: dict[str, Any], key: str) -> float:
 def _adapter(folder: str) -> Any:
     import hashlib
 
+    from vllm.lora.request import LoRARequest
+
     from memgen_vllm.memory import adapter_path
     from memgen_vllm.names import ArtifactName
-    from vllm.lora.request import LoRARequest
 
     sha256 = hashlib.sha256((Path(folder) / "manifest.json").read_bytes()).hexdigest()
     return LoRARequest(sha256, ArtifactName(sha256, None).lora_id, str(adapter_path(Path(folder))))

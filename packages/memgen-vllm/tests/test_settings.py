@@ -67,9 +67,8 @@ def _check_grammar(llm: Any, reference: Any) -> None:
 
 def insertions(llm: Any, reference: Any, name: str, prompt: list[int], tokens: Any) -> int:
     """How many there are inside an answer, by the rule of the wire contract."""
-    from memgen_vllm.memory import memory_of
-
     from memgen.text.delimiters import DelimiterMatcher
+    from memgen_vllm.memory import memory_of
 
     config = memory_of(reference.lora(name)).config
     matcher = DelimiterMatcher.of(llm.get_tokenizer(), config.delimiters)
