@@ -5,8 +5,14 @@ BIN := $(VENV)/bin
 # A GPU machine: make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
+# vLLM pins other versions than the service, so it has an environment of its own. Where no index has CPU builds of torch:
+# make vllm VLLM_TORCH="torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu"
+VLLM_VENV := .venv-vllm
+VLLM_TORCH ?= torch==2.13.0+cpu
+VLLM_LOCK := packages/memgen-vllm/requirements.lock
+VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help setup demo test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-vllm setup demo test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +46,23 @@ lint: setup
 
 unit: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+vllm: $(VLLM_READY)  ## vLLM for CPUs with the plugin, in an environment of its own (3 GB)
+
+# The lock lists everything, so nothing is resolved: what the wheel asks for beyond it does not fit (see there).
+$(VLLM_READY): $(VLLM_LOCK) packages/memgen-vllm/pyproject.toml pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(VLLM_TORCH)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $(VLLM_LOCK)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--editable . --editable packages/memgen-vllm
+	@$(VLLM_VENV)/bin/python -c 'import torch; assert torch.version.cuda is None, torch.__version__' \
+		|| { echo "torch is a CUDA build; expected the CPU's: set VLLM_TORCH as the Makefile says"; exit 1; }
+	@touch $@
+
+# Minutes: engines start several times, in float32. Not a part of `make test`, whose environment has no vLLM.
+test-vllm: setup vllm  ## The vLLM plugin against the service's own engine, on the CPU
+	cd packages/memgen-vllm && ../../$(VLLM_VENV)/bin/python -m pytest
 
 format: setup  ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
@@ -78,4 +101,4 @@ lock: setup  ## Resolve the dependencies anew
 	sed -i -e 's/+cpu$$//' -e '/^#/d' -e '/^setuptools/d' -e '/^$$/d' requirements.lock
 
 clean:  ## Remove the environment and the demo's data
-	rm -rf $(VENV) .demo demo-report.json
+	rm -rf $(VENV) $(VLLM_VENV) .demo demo-report.json

