@@ -29,9 +29,10 @@ def main() -> int:
     interpreter: Path = parser.parse_args().vllm
     with tempfile.TemporaryDirectory() as folder:
         here = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        subprocess.run([sys.executable, TESTS / "reference_answers.py", folder], cwd=ROOT, env=here, check=True)  # noqa: S603
+        made = [sys.executable, str(TESTS / "reference_answers.py"), folder]
+        subprocess.run(made, cwd=ROOT, env=here, check=True)  # noqa: S603
         there = {**os.environ, "VLLM_PLUGINS": "memgen", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-        command = [interpreter, TESTS / "gpu_parity.py", folder]
+        command = [str(interpreter), str(TESTS / "gpu_parity.py"), folder]
         done = subprocess.run(command, cwd=TESTS, env=there, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
