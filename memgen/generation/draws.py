@@ -137,7 +137,8 @@ def choose(logits: Tensor, rows: Sequence[Draws]) -> list[Chosen]:
     Raises:
         ConfigError: a row that samples has no generator.
     """
-    chosen = logits.argmax(dim=-1)
+    # The first of the largest, as by argmax, which is several times slower in bfloat16 on a CPU.
+    chosen = logits.max(dim=-1).indices
     changed = [n for n, row in enumerate(rows) if not row.greedy]
     if changed:
         chosen[changed] = _chosen(logits[changed].float(), [rows[n] for n in changed])
