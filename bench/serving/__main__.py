@@ -53,16 +53,7 @@ class Material:
     backbone: Backbone
     settings: Settings
     versions: Sequence[MemorySource]
-    stored: Sequence[Path]
-    """The versions' folders."""
     quick: bool
-
-    @property
-    def packed(self) -> Backbone:
-        """The base as the API has it."""
-        return load_backbone(
-            self.backbone.name, cache_dir=self.settings.models_dir, dtype=torch.bfloat16, pack_weights=None
-        )
 
     def pairs(self, wanted: int) -> int:
         return 1 if self.quick else wanted
@@ -95,13 +86,14 @@ SECTIONS = (
     ),
     Section(
         "against_vllm",
-        lambda m: against_vllm(m.packed, m.settings.models_dir, m.stored, m.settings.torch_threads, m.pairs(5)),
+        lambda m: against_vllm(m.backbone, m.settings, m.pairs(5)),
         (
             "local_over_vllm_b1",
             "local_over_vllm_b8",
             "local_over_vllm_b16",
             "local_over_vllm_mixed16",
             "vllm_memory_over_bare",
+            "vllm_interleaved_over_bare",
         ),
     ),
     Section(
@@ -134,9 +126,8 @@ def main() -> None:
             base_dtype="bfloat16",
             torch_threads=arguments.threads,
         )
-        stored = make_versions(backbone, Path(folder), _VERSIONS, MemoryConfig())
-        versions = [source_of(each) for each in stored]
-        material = Material(backbone, settings, versions, stored, arguments.quick)
+        versions = [source_of(s) for s in make_versions(backbone, Path(folder), [MemoryConfig()] * _VERSIONS)]
+        material = Material(backbone, settings, versions, arguments.quick)
         for section in chosen:
             console.print(f"{section.name} ...")
             started = time.perf_counter()

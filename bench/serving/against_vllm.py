@@ -8,48 +8,62 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
+import torch
+
+from bench.serving.workload import make_versions
 from bench.speed.generation import endless, real_prompts
 from bench.speed.ratios import Findings, InvalidRun, NotHere, Ratio
 from memgen.artifacts.artifact import load_artifact
-from memgen.backbone.loading import Backbone
+from memgen.backbone.loading import Backbone, load_backbone
 from memgen.backbone.sources import resolve
+from memgen.config import MemoryConfig
 from memgen.generation.engine import generate
 from memgen.generation.requests import GenerationRequest
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
+from registry.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "packages" / "memgen-vllm" / "benchmarks" / "throughput.py"
 PROMPT_TOKENS, ANSWER_TOKENS = 128, 64
-MIXED = 4
-"""Versions in the mixed batch."""
+SHAPES = (
+    MemoryConfig(latents=16, max_insertions=0),
+    MemoryConfig(latents=8, reread_tokens=32, max_insertions=0),
+    MemoryConfig(latents=16, max_insertions=0),
+    MemoryConfig(latents=4, reread_tokens=7, max_insertions=0),
+)
+"""The versions that are mixed: woven at the prompt's end, as the recipes make them."""
+INTERLEAVED = (MemoryConfig(),) * 4
+"""Versions that weave inside of answers too, as many tokens as the default allows."""
 
 Batch = Sequence[tuple[tuple[int, ...], str | None]]
 
 
-def against_vllm(backbone: Backbone, models: Path, stored: Sequence[Path], threads: int, pairs: int) -> Findings:
-    """Keys `local_over_vllm_b1`, `_b8`, `_b16`, `_mixed16` and `vllm_memory_over_bare`.
-
-    Args:
-        stored: folders of artifacts.
+def against_vllm(backbone: Backbone, settings: Settings, pairs: int) -> Findings:
+    """Keys `local_over_vllm_b1`, `_b8`, `_b16`, `_mixed16`, `vllm_memory_over_bare` and `vllm_interleaved_over_bare`.
 
     Raises:
         NotHere: there is no environment with vLLM.
     """
-    artifacts = {folder.name: folder for folder in stored[:MIXED]}
+    folder = settings.home / "against-vllm"
+    stored = [
+        path for n, some in enumerate((SHAPES, INTERLEAVED)) for path in make_versions(backbone, folder / str(n), some)
+    ]
+    artifacts = {f"m{n}": path for n, path in enumerate(stored)}
+    shapes, interleaved = list(artifacts)[: len(SHAPES)], list(artifacts)[len(SHAPES) :]
     prompts = real_prompts(backbone, 16, PROMPT_TOKENS)
     batches: dict[str, Batch] = {f"b{rows}": [(p, None) for p in prompts[:rows]] for rows in (1, 8, 16)}
-    batches["mixed16"] = list(zip(prompts, islice(cycle(artifacts), 16), strict=True))
-    ours = _Ours(backbone, artifacts)
+    batches["mixed16"] = list(zip(prompts, islice(cycle(shapes), 16), strict=True))
+    batches["interleaved16"] = list(zip(prompts, islice(cycle(interleaved), 16), strict=True))
+    ours = _Ours(as_the_api_has_it(settings), artifacts)
     found: dict[str, list[tuple[float, float]]] = {}
     bare: dict[str, list[float]] = {}
-    with _vllm(backbone, models, artifacts, batches, threads) as ask:
+    with _vllm(settings, folder, artifacts, batches) as ask:
         ask("plugin")
         for key, batch in batches.items():
             ours.speed(batch)
@@ -65,8 +79,13 @@ def against_vllm(backbone: Backbone, models: Path, stored: Sequence[Path], threa
         )
         for key, each in found.items()
     ]
-    mixed = tuple(theirs / free for (_, theirs), free in zip(found["mixed16"], bare["b16"], strict=True))
-    ratios.append(Ratio("vllm_memory_over_bare", f"vLLM, {MIXED} versions mixed, over vLLM bare, batch 16", mixed))
+    for key, name, what in (
+        ("vllm_memory_over_bare", "mixed16", "4 versions mixed"),
+        ("vllm_interleaved_over_bare", "interleaved16", "4 versions that weave inside of answers"),
+    ):
+        pairs_of_both = zip(found[name], bare["b16"], strict=True)
+        values = tuple(theirs / free for (_, theirs), free in pairs_of_both)
+        ratios.append(Ratio(key, f"vLLM, {what}, over vLLM bare, batch 16", values))
     method = {
         "how": f"{PROMPT_TOKENS} prompt and {ANSWER_TOKENS} new tokens a row, greedy, prompts read on both sides; vLLM "
         "eager, without prefix cache",
@@ -99,22 +118,22 @@ class _Ours:
 
 @contextmanager
 def _vllm(
-    backbone: Backbone, models: Path, artifacts: dict[str, Path], batches: dict[str, Batch], threads: int
-) -> Iterator[Any]:
+    settings: Settings, folder: Path, artifacts: dict[str, Path], batches: dict[str, Batch]
+) -> Iterator[Callable[[str], float]]:
     """A function that sends a command to vLLM's side and returns its figure."""
     python = Path(os.environ.get("MEMGEN_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
     if not python.exists():
         raise NotHere(f"{python} is missing; run `make vllm`, or name an interpreter by MEMGEN_VLLM_PYTHON")
-    folder, _ = resolve(backbone.name, models, "main")
-    work = next(iter(artifacts.values())).parent / "vllm-work.json"
+    base, _ = resolve(settings.base_model, settings.models_dir, settings.base_revision)
+    work = folder / "work.json"
     described = {
-        "base": str(folder),
+        "base": str(base),
         "artifacts": {name: str(path) for name, path in artifacts.items()},
         "tokens": ANSWER_TOKENS,
         "batches": batches,
     }
     work.write_text(json.dumps(described))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.torch_threads)}
     command = [str(python), str(SCRIPT), str(work)]
     log = work.with_suffix(".log")
     with (
@@ -141,8 +160,15 @@ def _vllm(
             process.kill()
 
 
+def as_the_api_has_it(settings: Settings) -> Backbone:
+    return load_backbone(
+        settings.base_model, cache_dir=settings.models_dir, dtype=torch.bfloat16, pack_weights=settings.pack_weights
+    )
+
+
 def _words(key: str) -> str:
-    return f"batch 16, {MIXED} versions" if key == "mixed16" else f"batch {key[1:]}, bare"
+    names = {"mixed16": "batch 16, 4 versions", "interleaved16": "batch 16, 4 versions that weave inside of answers"}
+    return names.get(key, f"batch {key[1:]}, bare")
 
 
 def _middle(values: Sequence[float]) -> float:

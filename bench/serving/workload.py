@@ -71,10 +71,10 @@ def mixed_chats(backbone: Backbone, count: int, versions: Sequence[MemorySource 
     ]
 
 
-def make_versions(backbone: Backbone, folder: Path, count: int, config: MemoryConfig) -> list[Path]:
-    """Artifacts of equal size in `folder`, each with values of its own."""
+def make_versions(backbone: Backbone, folder: Path, configs: Sequence[MemoryConfig]) -> list[Path]:
+    """Artifacts in `folder`, one of each shape, each with values of its own."""
     stored = []
-    for number in range(count):
+    for number, config in enumerate(configs):
         host = AdapterHost(backbone)
         plant(host, "planted", config, seed=number)
         stored.append(save(host, "planted", folder / f"version-{number}"))
