@@ -10,6 +10,7 @@ RegistryError
 │   ├── GateNotFound          the version's gate has not run
 │   ├── RouteNotFound
 │   ├── CompletionNotFound    no exposure to attribute feedback to
+│   ├── ResponseNotFound      not recorded, expired or deleted
 │   ├── JobNotFound
 │   ├── DeletionNotFound
 │   ├── KeyNotFound
@@ -82,6 +83,9 @@ class RouteNotFound(NotFound): ...
 
 
 class CompletionNotFound(NotFound): ...
+
+
+class ResponseNotFound(NotFound): ...
 
 
 class JobNotFound(NotFound): ...

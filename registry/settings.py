@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     shadow_pending: int = Field(default=16, ge=0)
     """Answers of shadow versions that may wait in a process for idle time; what comes beyond is not shadowed."""
 
+    response_days: float = Field(default=30.0, gt=0)
+    """How long a response is kept that was requested with `store: true`; one that is continued lives longer."""
+
     # Leaving: what `api.server` does on SIGTERM. Whoever ends the process must wait for both, and some seconds.
     drain_notice_seconds: float = Field(default=5.0, ge=0)
     """How long requests are still taken while `/readyz` says no: longer than a proxy takes to see that."""

@@ -1,4 +1,4 @@
-"""The beat's tick: it starts the schedules that are due, advances retrainings, and finishes deletions of data.
+"""The beat's tick: it starts schedules that are due, advances retrainings, finishes deletions, sweeps what expired.
 
 It may run twice at once, or not for a day: each piece of work is taken under a lock and done once. A fault in one
 piece, even an unforeseen one, must not keep the others from running: a deletion would wait for an unrelated row.
@@ -15,6 +15,7 @@ from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
 from registry.schedules.ticks import schedules_to_ask, tick
 from registry.scratch import sweep
+from registry.serving.stored_responses import sweep_responses
 from registry.wiring import Services
 from workers.queue import Send
 
@@ -27,6 +28,7 @@ def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
     for job_id in created:
         send(job_id)
     _sweep(services)
+    _sweep_responses(services)
     _finish_erasures(services)
     return created
 
@@ -74,6 +76,19 @@ def _sweep(services: Services) -> None:
         return
     if swept:
         log.info("folders of dead processes are gone", folders=[folder.name for folder in swept])
+
+
+def _sweep_responses(services: Services) -> None:
+    """Remove stored responses that have expired, some in each transaction."""
+    try:
+        while True:
+            with transaction(services.sessions) as session:
+                swept = sweep_responses(session, utc_now())
+            if not swept:
+                return
+            log.info("stored responses have expired", responses=swept)
+    except Exception:
+        log.exception("expired responses could not be removed")
 
 
 def _finish_erasures(services: Services) -> None:

@@ -20,7 +20,7 @@ from api.http.problems import Described, described
 from api.inference.requests import Finished, Piece
 
 Events = AsyncGenerator[Piece | Finished, None]
-OnAnswered = Callable[[Sequence[Finished]], Awaitable[None]]
+OnAnswered = Callable[[Sequence[Finished]], Awaitable[object]]
 
 _PATIENCE_SECONDS = 1.0
 """How long a stream waits with its headers for what comes first."""

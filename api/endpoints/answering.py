@@ -5,9 +5,10 @@ It knows no body and no reply: an endpoint hands over the prompts that it read, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import structlog
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,6 +28,10 @@ from registry.serving.resolution import Resolution, ServingRequest, resolve
 from registry.wiring import Services
 
 log = structlog.get_logger()
+
+SessionId = Annotated[
+    str | None, Header(description="Conversation or user; its requests get one version of a route's. Not OpenAI's.")
+]
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ async def answer_question(
 
     Args:
         make_shape: the shape of the answer, once it is known which version gives it.
-        on_reply: called in a thread with the whole reply before it is sent, or before a stream's end is.
+        on_reply: called in a thread with the whole reply before it is sent, or before a stream's end is; what it
+            changes of it is sent.
 
     Raises:
         RegistryError: no such model, or not one that serves.
@@ -77,14 +83,16 @@ async def answer_question(
     shape = make_shape(resolution)
     inference: InferenceEngine = request.app.state.inference
 
-    async def on_answered(answers: Sequence[Finished]) -> None:
+    async def on_answered(answers: Sequence[Finished]) -> JsonObject:
+        reply = shape.whole(answers)
         if on_reply is not None:
-            await run_in_threadpool(on_reply, shape.whole(answers))
+            await run_in_threadpool(on_reply, reply)
         shadow = source_of(services, resolution.adapter, resolution.shadow)
         if shadow is not None and resolution.route is not None:
             shadows: Shadows = request.app.state.shadows
             first = next(answer for answer in answers if answer.choice == 0)
             shadows.offer(question.id, resolution.route, prompts[0], shadow, first)
+        return reply
 
     if question.stream:
         stream = await open_stream(
@@ -99,8 +107,8 @@ async def answer_question(
         return stream
     answers = await while_connected(request, answer_together(inference, prompts))
     await run_in_threadpool(_expose, services, caller, serving, resolution)
-    await on_answered(answers)
-    return JSONResponse(shape.whole(answers), headers={"X-Memgen-Version": resolution.label})
+    reply = await on_answered(answers)
+    return JSONResponse(reply, headers={"X-Memgen-Version": resolution.label})
 
 
 def _route(services: Services, caller: Principal, model: str, serving: ServingRequest) -> Resolution:

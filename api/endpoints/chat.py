@@ -1,12 +1,12 @@
 """The OpenAI-compatible paths: `/v1/chat/completions` and `/v1/models`, for the stock `openai` client."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.endpoints.answering import answer_question
+from api.endpoints.answering import SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.chat_reply import new_completion_id
@@ -20,10 +20,6 @@ from registry.serving.resolution import Resolution, resolve
 from registry.versions.state import servable_versions
 
 router = APIRouter(prefix="/v1", tags=["openai"])
-
-SessionId = Annotated[
-    str | None, Header(description="Conversation or user; its requests get one version of a route's. Not OpenAI's.")
-]
 
 
 @router.post("/chat/completions")

@@ -41,6 +41,7 @@ from registry.models import (
 )
 from registry.serving.aliases import history, list_aliases, promote, roll_back
 from registry.serving.routes import end_live_route, live_route
+from registry.serving.stored_responses import forget_responses
 from registry.trajectories.records import lock_trajectories
 from registry.versions.ancestry import ancestors_and_self
 from registry.versions.records import get_version, list_versions, version_of_job
@@ -91,6 +92,7 @@ def delete_data(
     session.execute(delete(Trajectory).where(one_of(Trajectory.id, [id_ for id_, _ in affected.trajectories])))
     blank_missing_answers(session, project_id)
     _forget_sessions(session, project_id, affected.sessions)
+    forget_responses(session, project_id, affected.sessions, subject.user)
     deletion = Deletion(id=uuid.uuid4(), project_id=project_id, scope=subject.scope, subject_hash=subject.digest)
     evidence = {"deletion": str(deletion.id)}
     if policy == "withdraw":

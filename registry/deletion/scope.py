@@ -24,6 +24,7 @@ from registry.models import (
     Trajectory,
     Version,
 )
+from registry.serving.stored_responses import count_responses
 from registry.versions.lineage import ServingSummary, datasets_of, serving_of, versions_touched
 
 DeletionScope = Literal["trajectory", "session", "user"]
@@ -35,6 +36,10 @@ class DeletionSubject:
 
     scope: DeletionScope
     identifier: str
+
+    @property
+    def user(self) -> str | None:
+        return self.identifier if self.scope == "user" else None
 
     @property
     def digest(self) -> str:
@@ -51,6 +56,8 @@ class Affected:
     sessions: tuple[str, ...]
     """Sessions whose answers lose the session's id, and whose feedback loses its comments."""
     answers: int
+    responses: int
+    """Stored responses of the sessions and of the user."""
     suites: tuple[tuple[str, int, int], ...]
     """(task, number, items)"""
     datasets: tuple[tuple[Dataset, int], ...]
@@ -70,6 +77,7 @@ class Affected:
         return {
             "trajectories": len(self.trajectories),
             "answers": self.answers,
+            "responses": self.responses,
             "suites": [{"task": task, "number": number, "items": items} for task, number, items in self.suites],
             "datasets": [
                 {"hash": dataset.content_hash, "task": dataset.task.name, "items": items}
@@ -101,7 +109,8 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
     answers = session.scalar(
         select(func.count()).where(Exposure.project_id == project_id, Exposure.session_id.in_(sessions))
     )
-    if not rows and not answers:
+    responses = count_responses(session, project_id, sessions, subject.user)
+    if not rows and not answers and not responses:
         raise TrajectoryNotFound(f"nothing of {subject.scope} {show(subject.identifier)} is stored in this project")
     datasets = datasets_of(session, ids)
     dataset_ids = [dataset.id for dataset in datasets]
@@ -116,6 +125,7 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
         trajectories=tuple((row.id, row.content_hash) for row in rows),
         sessions=sessions,
         answers=answers or 0,
+        responses=responses,
         suites=_suites(session, ids),
         datasets=tuple((dataset, places[dataset.id]) for dataset in datasets),
         jobs=_live_jobs(session, project_id, dataset_ids, versions),

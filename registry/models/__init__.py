@@ -21,6 +21,7 @@ from registry.models.deletions import DELETION_POLICIES, DELETION_SCOPES, Deleti
 from registry.models.evaluations import Evaluation, Gate, GateDecision
 from registry.models.jobs import JOB_STATES, Job, JobEvent
 from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project
+from registry.models.responses import StoredResponse
 from registry.models.routes import (
     ROUTE_CHANGES,
     ROUTE_KINDS,
@@ -98,6 +99,7 @@ __all__ = [
     "ScheduleChange",
     "ScheduleRun",
     "ShadowAnswer",
+    "StoredResponse",
     "Suite",
     "SuiteItem",
     "Task",

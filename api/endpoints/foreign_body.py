@@ -1,0 +1,66 @@
+"""What the bodies of other APIs have in common: nulls are absent, and what is not supported is taken where it asks for
+nothing. Each is read as a chat's body, so that what a chat refuses is refused in the same words everywhere."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from api.endpoints.chat_models import ChatIn
+from api.http.json_object import JsonObject
+from registry.errors import InvalidTrajectory
+from registry.json_text import show
+
+
+class ForeignBody(BaseModel):
+    """A body in another API's words. What is not a field of it is refused by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls_are_absent(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {name: value for name, value in body.items() if value is not None or name in required}
+
+
+def only(*neutral: object) -> Callable[[object], object]:
+    """A validator of a field that is not supported, beyond values that ask for nothing."""
+
+    def check(value: object) -> object:
+        if value not in neutral:
+            expected = " or ".join(["null", *map(show, neutral)])
+            raise ValueError(f"{show(value)} is not supported; expected {expected}, or leave it out")
+        return value
+
+    return check
+
+
+def as_chat(fields: JsonObject, names: Mapping[str, str]) -> ChatIn:
+    """The chat's body with these fields.
+
+    Args:
+        names: how the caller's API calls a chat's field, where it has another name.
+
+    Raises:
+        RequestValidationError: a chat refuses a field; the caller's name of it is its place.
+    """
+    try:
+        return ChatIn.model_validate({name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *_renamed(each["loc"], names))} for each in found]
+        ) from error
+
+
+def refuse(place: str, got: object, expected: str, code: str = "content_part") -> InvalidTrajectory:
+    """The error for a part of a conversation that can't be read. Its place is the caller's own."""
+    return InvalidTrajectory(code, f"{place}: got {show(got)}; expected {expected}")
+
+
+def _renamed(place: tuple[int | str, ...], names: Mapping[str, str]) -> tuple[int | str, ...]:
+    return (names.get(str(place[0]), place[0]), *place[1:]) if place else ()
