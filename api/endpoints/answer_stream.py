@@ -20,7 +20,7 @@ from api.http.problems import Described, described
 from api.inference.requests import Finished, Piece
 
 Events = AsyncGenerator[Piece | Finished, None]
-OnAnswered = Callable[[Sequence[Finished]], Awaitable[object]]
+OnAnswered = Callable[[Sequence[Finished]], Awaitable[None]]
 
 _PATIENCE_SECONDS = 1.0
 """How long a stream waits with its headers for what comes first."""
@@ -32,7 +32,7 @@ class AnswerShape(Protocol):
     """How one API words one reply: as a whole, or as the texts of a stream's events, which are asked for in order."""
 
     def whole(self, answers: Sequence[Finished]) -> JsonObject:
-        """The reply; behind a stream the one that its events have made up."""
+        """The reply; behind a stream the one that its events have made up. A shape with memory gives the same again."""
         ...
 
     def opening(self) -> Iterable[str]: ...

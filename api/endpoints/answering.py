@@ -83,16 +83,14 @@ async def answer_question(
     shape = make_shape(resolution)
     inference: InferenceEngine = request.app.state.inference
 
-    async def on_answered(answers: Sequence[Finished]) -> JsonObject:
-        reply = shape.whole(answers)
+    async def on_answered(answers: Sequence[Finished]) -> None:
         if on_reply is not None:
-            await run_in_threadpool(on_reply, reply)
+            await run_in_threadpool(on_reply, shape.whole(answers))
         shadow = source_of(services, resolution.adapter, resolution.shadow)
         if shadow is not None and resolution.route is not None:
             shadows: Shadows = request.app.state.shadows
             first = next(answer for answer in answers if answer.choice == 0)
             shadows.offer(question.id, resolution.route, prompts[0], shadow, first)
-        return reply
 
     if question.stream:
         stream = await open_stream(
@@ -107,8 +105,8 @@ async def answer_question(
         return stream
     answers = await while_connected(request, answer_together(inference, prompts))
     await run_in_threadpool(_expose, services, caller, serving, resolution)
-    reply = await on_answered(answers)
-    return JSONResponse(reply, headers={"X-Memgen-Version": resolution.label})
+    await on_answered(answers)
+    return JSONResponse(shape.whole(answers), headers={"X-Memgen-Version": resolution.label})
 
 
 def _route(services: Services, caller: Principal, model: str, serving: ServingRequest) -> Resolution:

@@ -9,6 +9,8 @@ from typing import Any
 
 from api.endpoints.foreign_body import refuse
 from api.http.json_object import JsonObject, JsonObjects
+from registry.errors import InvalidTrajectory
+from registry.json_text import show
 
 _TEXT_PARTS = ("input_text", "output_text", "text", "refusal", "summary_text", "reasoning_text")
 _ROLES = ("system", "developer", "user", "assistant")
@@ -55,10 +57,14 @@ def _kind(item: JsonObject, place: str) -> str:
         if item.get("role") not in _ROLES:
             raise refuse(f"{place}.role", item.get("role"), f"one of {', '.join(_ROLES)}", "role_unknown")
     elif kind == "item_reference":
-        raise refuse(place, item, "the item itself: items by reference are not kept", "input_item")
+        raise _unread(place, item, "the item itself: items by reference are not kept")
     elif not isinstance(kind, str) or (kind not in _CALLS and kind not in _OUTPUTS and kind != "reasoning"):
-        raise refuse(f"{place}.type", kind, _EXPECTED, "input_item")
+        raise _unread(f"{place}.type", kind, _EXPECTED)
     return kind
+
+
+def _unread(place: str, got: object, expected: str) -> InvalidTrajectory:
+    return InvalidTrajectory("input_item", f"{place}: got {show(got)}; expected {expected}")
 
 
 def _call(item: JsonObject, kind: str, place: str) -> JsonObject:
@@ -100,7 +106,6 @@ def _part(part: Any, place: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     text = part.get("refusal" if kind == "refusal" else "text") if kind in _TEXT_PARTS else None
     if not isinstance(text, str):
-        raise refuse(
-            place, part, '{"type": "input_text", "text": "..."}: only text is read, no images, sounds or files'
-        )
+        expected = '{"type": "input_text", "text": "..."}: only text is read, no images, sounds or files'
+        raise refuse(place, part, expected)
     return text

@@ -132,18 +132,13 @@ class OutputItems:
 
     def _grow(self, kind: str, text: str) -> _Events:
         self._item["content"][0]["text"] += text
-        more = {"logprobs": []} if kind == "response.output_text.delta" else {}
+        more: JsonObject = {"logprobs": []} if kind == "response.output_text.delta" else {}
         yield self._of_part(kind, delta=text, **more)
 
     def _add(self, item: JsonObject) -> _Events:
         self._output.append(item)
         self._open = item
-        content = {"content": []} if "content" in item else {}
-        yield {
-            "type": "response.output_item.added",
-            "output_index": len(self._output) - 1,
-            "item": {**item, **content},
-        }
+        yield {"type": "response.output_item.added", "output_index": len(self._output) - 1, "item": item}
 
     def _close(self, status: str) -> _Events:
         if self._open is None:

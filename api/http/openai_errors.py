@@ -36,7 +36,16 @@ _PARAMS = {
 }
 """The parameter that is always at fault, by code."""
 
-_PLACE = re.compile(r"((?:messages|tools|stop|model|tool_choice|response_format|user|metadata)[\w.\[\]]*): ")
+_NAMES = {
+    "/v1/completions": {"messages": "prompt"},
+    "/v1/responses": {"messages": "input", "max_tokens": "max_output_tokens"},
+}
+"""What a path calls a chat's parameter otherwise."""
+
+_PLACE = re.compile(
+    r"((?:input|messages|previous_response_id|prompt|tools|stop|model|tool_choice|response_format|user|metadata)"
+    r"[\w.\[\]]*): "
+)
 """How the registry's checks of a conversation begin their messages."""
 
 _INVALID_CODES = {
@@ -61,13 +70,14 @@ def openai_status(status: int) -> int:
     return 400 if status == 422 else status
 
 
-def openai_error(status: int, code: str, detail: str, param: str | None = None) -> JsonObject:
-    """The body of an error: `error` with `message`, `type`, `param`, `code`."""
+def openai_error(status: int, code: str, detail: str, param: str | None = None, path: str = "") -> JsonObject:
+    """The body of an error on that path: `error` with `message`, `type`, `param`, `code`."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     code = _CODES.get(code, code)
     if param is None:
         place = _PLACE.match(detail)
         param = place.group(1) if place else _PARAMS.get(code)
+        param = _NAMES.get(path, {}).get(param, param) if param else None
     return {"error": {"message": detail, "type": kind, "param": param, "code": code}}
 
 

@@ -141,7 +141,7 @@ def problem(
     detail = _shown(detail)
     if is_openai_path(request.scope["path"]):
         status = openai_status(status)
-        return JSONResponse(openai_error(status, code, detail, param), status, headers=headers)
+        return JSONResponse(openai_error(status, code, detail, param, request.scope["path"]), status, headers=headers)
     if is_anthropic_path(request.scope["path"]):
         status = anthropic_status(status)
         return JSONResponse(anthropic_error(status, code, detail), status, headers=headers)

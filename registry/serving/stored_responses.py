@@ -85,12 +85,12 @@ def conversation_of(session: Session, project_id: uuid.UUID, response_id: str, m
         InvalidTrajectory: it was never recorded, or some of what it continues is gone, or it is too long.
     """
     if not is_storable(response_id):
-        raise InvalidTrajectory("previous_response_not_found", _nowhere(response_id))
+        raise InvalidTrajectory("previous_response_not_found", f"previous_response_id: {_nowhere(response_id)}")
     chain = _chain(project_id, response_id, utc_now(), most_bytes=most_bytes)
     query = select(StoredResponse, chain.c.total).join(chain, chain.c.id == StoredResponse.id)
     rows = session.execute(query.order_by(chain.c.depth.desc())).all()
     if not rows:
-        raise InvalidTrajectory("previous_response_not_found", _nowhere(response_id))
+        raise InvalidTrajectory("previous_response_not_found", f"previous_response_id: {_nowhere(response_id)}")
     if rows[0].total > most_bytes:
         raise InvalidTrajectory(
             "conversation_too_long",
