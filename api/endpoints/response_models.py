@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from api.endpoints.chat_models import MetadataKey, MetadataValue
 from api.endpoints.foreign_body import ForeignBody, only, refuse
 from api.endpoints.response_items import chat_messages
 from api.http.json_object import JsonObject, JsonObjects
+from registry.json_text import show
 
 _LOGPROBS = "message.output_text.logprobs"
 NAMES = {
@@ -18,6 +19,16 @@ NAMES = {
     "logprobs": "include",
 }
 """What a chat calls otherwise."""
+
+
+def _is_input(value: Any) -> Any:
+    """Checked here so that one message says what was expected."""
+    if isinstance(value, str):
+        return value
+    wrong = value if not isinstance(value, list) else next((e for e in value if not isinstance(e, dict)), None)
+    if not isinstance(value, list) or wrong is not None or None in value:
+        raise ValueError(f"got {show(wrong)}; expected a text, or a list of items, which are objects")
+    return value
 
 
 class TextIn(BaseModel):
@@ -51,7 +62,7 @@ class ResponseIn(ForeignBody):
     """OpenAI's request. A field that this service does not support is accepted at its neutral value only."""
 
     model: Annotated[str, StringConstraints(max_length=600, pattern=r"\A[^\x00]*\z")]
-    input: str | list[dict[str, Any]]
+    input: Annotated[str | list[dict[str, Any]], BeforeValidator(_is_input)]
     instructions: str | None = None
     previous_response_id: Annotated[str | None, Field(max_length=200)] = None
     store: Annotated[

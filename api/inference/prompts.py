@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from memgen.backbone.loading import Backbone
-from memgen.errors import PromptTooLong
+from memgen.errors import ConfigError, PromptTooLong
 from memgen.text.profile import shown_messages
 from memgen.text.reasoning import opens_reasoning
 from memgen.text.tool_calls import tool_pattern
@@ -41,19 +41,41 @@ def read_prompt(backbone: Backbone, messages: list[dict[str, Any]], tools: list[
     return Prompt(ids, opens_reasoning(backbone.tokenizer, ids))
 
 
+def read_raw_prompt(backbone: Backbone, prompt: str | tuple[int, ...]) -> Prompt:
+    """The tokens of a prompt that no template writes; of a text, with those that the tokenizer begins each with.
+
+    Raises:
+        PromptTooLong: a text alone has more tokens than the context.
+        ConfigError: there are none, or ids that are no tokens.
+    """
+    if isinstance(prompt, str):
+        _check_texts(backbone, [prompt], 1)
+        prompt = tuple(backbone.tokenizer(prompt).input_ids)
+    most = int(backbone.model.config.get_text_config().vocab_size)
+    wrong = next((each for each in prompt if not 0 <= each < most), None)
+    if wrong is not None:
+        raise ConfigError(f"prompt: token id {wrong}; expected ids from 0 to {most - 1}")
+    if not prompt:
+        raise ConfigError("prompt: it has no tokens; expected one at least")
+    return Prompt(prompt, opens_reasoning=False)
+
+
 def _check_length(backbone: Backbone, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None) -> None:
-    texts = [*_texts(messages), *_tool_texts(backbone, tools)]
+    _check_texts(backbone, [*_texts(messages), *_tool_texts(backbone, tools)], len(messages))
+
+
+def _check_texts(backbone: Backbone, texts: Sequence[str], messages: int) -> None:
     characters, most = sum(map(len, texts)), backbone.max_tokens
-    if len(messages) <= most and characters <= _CHARACTERS_PER_TOKEN * most:
+    if messages <= most and characters <= _CHARACTERS_PER_TOKEN * most:
         return
-    tokens = float(len(messages))  # each is some token's worth of a template's text
+    tokens = float(messages)  # each is some token's worth of a template's text
     for part in _parts(texts):
         if tokens > most:
             break
         tokens += max(0.0, 0.9 * len(backbone.tokenizer(part, add_special_tokens=False).input_ids) - _PART_TOKENS)
     if tokens > most:
         raise PromptTooLong(
-            f"the prompt has {len(messages)} messages of {characters} characters, which are more than {int(tokens)} "
+            f"the prompt has {messages} messages of {characters} characters, which are more than {int(tokens)} "
             f"tokens; the model's context has {most}. Shorten the messages."
         )
 

@@ -33,6 +33,8 @@ class ChatRequest:
     """One answer for each, in one batch: the prompt is read once."""
     memory: MemorySource | None
     """None answers with the bare base."""
+    raw_prompt: str | tuple[int, ...] | None = None
+    """The prompt itself, as text or token ids; then the messages are only what past experience is searched by."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.retraining import Chain
 from registry.deletion.scope import DeletionSubject
-from registry.models import Job, Schedule, Trajectory
+from registry.models import Job, Schedule, StoredResponse, Trajectory
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import TrainingRequest, create_schedule
+from registry.serving.stored_responses import ResponseOwner, store_response
 from registry.settings import Settings
 from registry.tasks import create_task, get_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
@@ -152,3 +153,13 @@ def test_a_tick_removes_what_killed_processes_left(services: Services, settings:
     assert tick_all(services, lambda job_id: None) == []
     assert not dead.exists()
     assert own.exists()
+
+
+def test_expired_responses_go_with_the_tick(services: Services, project_id: uuid.UUID) -> None:
+    for name, days in (("over", -1), ("kept", 1)):
+        reply = {"id": name, "previous_response_id": None, "output": []}
+        with transaction(services.sessions) as session:
+            store_response(session, project_id, reply, [], ResponseOwner(), timedelta(days=days))
+    tick_all(services, lambda job_id: None)
+    with transaction(services.sessions) as session:
+        assert session.scalars(sa.select(StoredResponse.id)).all() == ["kept"]

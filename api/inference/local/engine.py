@@ -22,7 +22,7 @@ import structlog
 from api.inference.local.rows import AnswerRow, ending, prepare_rows
 from api.inference.local.serving_base import as_served, load_serving_base
 from api.inference.local.tickets import Ticket
-from api.inference.prompts import read_prompt
+from api.inference.prompts import read_prompt, read_raw_prompt
 from api.inference.requests import ChatRequest, Finished, Piece
 from api.inference.unavailable import STOPPING, InferenceUnavailable
 from memgen.backbone.description import describe
@@ -158,7 +158,10 @@ class LocalEngine:
             return
         try:
             request = ticket.request
-            ticket.prompt = read_prompt(host.backbone, request.messages, request.tools)
+            if request.raw_prompt is None:
+                ticket.prompt = read_prompt(host.backbone, request.messages, request.tools)
+            else:
+                ticket.prompt = read_raw_prompt(host.backbone, request.raw_prompt)
             check_fits(host, GenerationRequest(ticket.prompt.token_ids, request.samplings[0]))
         except Exception as error:
             if not isinstance(error, MemgenError):

@@ -51,6 +51,15 @@ BODIES: dict[str, Any] = {
         **{"tools": [{"type": "function", "function": {"name": "go", "parameters": {"type": "object"}}}]},
         **{"top_p": 1.0, "stop": ["x"], "seed": 1, "n": 1, "user": "u", "metadata": {"a": "b"}, "top_k": 0},
     },
+    "POST /v1/completions": {
+        **{"model": "base", "prompt": ["hi", "ho"], "max_tokens": 1, "temperature": 0.0, "top_p": 1.0, "stop": ["x"]},
+        **{"seed": 1, "n": 1, "logprobs": 0, "user": "u", "echo": False},
+    },
+    "POST /v1/responses": {
+        **{"model": "base", "input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]},
+        **{"max_output_tokens": 1, "store": True, "tools": [{"type": "function", "name": "go", "parameters": {}}]},
+        **{"text": {"format": {"type": "text"}}, "include": [], "reasoning": {"effort": "none"}, "user": "u"},
+    },
     "POST /v1/adapters/{name}/routes": {
         **{"kind": "ab", "arms": [{"version": 1, "weight": 0.5}, {"version": 9, "weight": 0.5}], "version": None},
         **{"share": None, "level": 0.05, "smallest_effect": 0.05, "reward_source": "user", "promotion": "never"},
@@ -95,6 +104,7 @@ class Stored:
             self.path_values = {
                 **{"number": "1", "label": "x", "alias": "champion", "job_id": str(job.id), "key_id": str(key.id)},
                 **{"model": "base", "deletion_id": str(uuid.uuid4()), "trajectory": str(uuid.uuid4())},
+                **{"response_id": "resp_1"},
             }
 
     def path(self, template: str, **hostile: str) -> str:

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from api.http.openai_errors import is_openai_path
 from registry.settings import Settings
 from registry.wiring import Services
 from tests.api.http.every_route import BODIES, OPERATIONS, Stored, takes_json
@@ -88,7 +89,7 @@ class Sweep:
         kind = response.headers["content-type"]
         if len(text) > 20_000:
             return "a long answer"
-        if path.startswith(("/v1/chat/", "/v1/models")):
+        if is_openai_path(urlsplit(path).path):
             return None if kind == "application/json" and "error" in json.loads(text) else "not as OpenAI"
         return None if kind == "application/problem+json" and json.loads(text)["detail"] else "no problem"
 

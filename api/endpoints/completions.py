@@ -1,0 +1,44 @@
+"""`/v1/completions`: OpenAI's older API. The prompt is read as it is, without the base's chat template."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api.endpoints.answering import Question, SessionId, answer_question
+from api.endpoints.chat_reply import Reply
+from api.endpoints.completion_models import CompletionIn, RawPrompt
+from api.endpoints.completion_reply import CompletionShape, new_text_id
+from api.endpoints.foreign_body import as_chat
+from api.http.deps import Reader, ServicesDep
+from api.inference.requests import ChatRequest
+from memgen.generation.sampling import Sampling
+from registry.serving.resolution import Resolution
+from registry.settings import Settings
+
+router = APIRouter(prefix="/v1/completions", tags=["openai"])
+
+
+@router.post("")
+async def complete(
+    body: CompletionIn, request: Request, services: ServicesDep, caller: Reader, x_session_id: SessionId = None
+) -> Response:
+    """Continue each prompt, with the memory woven in at its end. Otherwise as `/v1/chat/completions`."""
+    question = await run_in_threadpool(_question, body, x_session_id, services.settings)
+    answers_each = body.n or 1
+    include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+
+    def shape(resolution: Resolution) -> CompletionShape:
+        reply = Reply(resolution, tools=False, include_usage=include_usage, id=question.id)
+        return CompletionShape(reply, answers_each, question.choices)
+
+    return await answer_question(request, caller, question, shape)
+
+
+def _question(body: CompletionIn, session_id: str | None, settings: Settings) -> Question:
+    samplings = as_chat(body.chat_fields(), {"messages": "prompt"}).samplings(settings.max_new_tokens)
+    prompts = tuple(_request(prompt, samplings) for prompt in body.prompts)
+    return Question(new_text_id(), body.model, prompts, session_id or body.user or None, bool(body.stream))
+
+
+def _request(prompt: RawPrompt, samplings: tuple[Sampling, ...]) -> ChatRequest:
+    text = prompt if isinstance(prompt, str) else ""
+    return ChatRequest([{"role": "user", "content": text}], None, samplings, None, prompt)
