@@ -47,6 +47,14 @@ class InferenceEngine(Protocol):
         """
         ...
 
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Tokens of the request's prompt, as `prompt_tokens` counts them. Answers nothing, and needs no samplings.
+
+        Raises:
+            InferenceUnavailable, MemgenError: as `answer`.
+        """
+        ...
+
     def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Finished, None]:
         """Pieces of text, and each answer when it is whole. Closing the generator ends the generation.
 

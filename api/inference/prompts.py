@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from api.inference.requests import ChatRequest
 from memgen.backbone.loading import Backbone
 from memgen.errors import ConfigError, PromptTooLong
 from memgen.text.profile import shown_messages
@@ -27,6 +28,13 @@ class Prompt:
     token_ids: tuple[int, ...]
     opens_reasoning: bool
     """The answer goes on inside of a thought that the prompt opens."""
+
+
+def prompt_of(backbone: Backbone, request: ChatRequest) -> Prompt:
+    """The request's prompt. To be called by any thread. Raises as `read_prompt` and `read_raw_prompt`."""
+    if request.raw_prompt is None:
+        return read_prompt(backbone, request.messages, request.tools)
+    return read_raw_prompt(backbone, request.raw_prompt)
 
 
 def read_prompt(backbone: Backbone, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> Prompt:

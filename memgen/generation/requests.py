@@ -71,6 +71,8 @@ class Generation:
     """On request: the likeliest tokens at the place of each token, under the model's raw distribution."""
     end_token: int | None = None
     """The token that ended the answer; None if none did."""
+    stop_string: str | None = None
+    """The stop string that ended the answer; None if none did."""
     end_logprob: float | None = None
     """On request: log probability of `end_token`."""
 

@@ -154,4 +154,5 @@ class Row:
             alternatives=tuple(self.alternatives) if self.request.sampling.top_logprobs else None,
             end_token=end_token,
             end_logprob=end_logprob,
+            stop_string=self.text.stop_string,
         )

@@ -46,6 +46,8 @@ class TextStream:
         self._pieces: list[str] = []
         self.stopped = False
         """A stop string appeared; what is pushed from now on is ignored."""
+        self.stop_string: str | None = None
+        """The one that did."""
 
     @property
     def text(self) -> str:
@@ -120,9 +122,10 @@ class TextStream:
     def _stop_begins(self, new: str) -> int | None:
         """Where the first stop string to be complete begins, from the held text's start; None without one."""
         for number, character in enumerate(new if self._searches else "", start=1):
-            found = [len(search.text) for search in self._searches if search.push(character)]
+            found = [search.text for search in self._searches if search.push(character)]
             if found:
-                return self._held_length + number - max(found)
+                self.stop_string = max(found, key=len)
+                return self._held_length + number - len(self.stop_string)
         return None
 
     def _beginning(self, new: str, length: int) -> str:

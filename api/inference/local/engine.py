@@ -22,7 +22,7 @@ import structlog
 from api.inference.local.rows import AnswerRow, ending, prepare_rows
 from api.inference.local.serving_base import as_served, load_serving_base
 from api.inference.local.tickets import Ticket
-from api.inference.prompts import read_prompt, read_raw_prompt
+from api.inference.prompts import prompt_of
 from api.inference.requests import ChatRequest, Finished, Piece
 from api.inference.unavailable import STOPPING, InferenceUnavailable
 from memgen.backbone.description import describe
@@ -115,6 +115,16 @@ class LocalEngine:
         """
         return self._follow(request, wants_pieces=True)
 
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Tokens of the request's prompt. Raises InferenceUnavailable: no model yet; MemgenError: as `answer`."""
+        self.check_ready()
+        with self._changed:
+            host = self._host
+        if host is None:
+            raise InferenceUnavailable(STOPPING)
+        reading = asyncio.get_running_loop().run_in_executor(self._reading, prompt_of, host.backbone, request)
+        return len((await reading).token_ids)
+
     async def _follow(
         self, request: ChatRequest, *, wants_pieces: bool, background: bool = False
     ) -> AsyncGenerator[Piece | Finished, None]:
@@ -158,10 +168,7 @@ class LocalEngine:
             return
         try:
             request = ticket.request
-            if request.raw_prompt is None:
-                ticket.prompt = read_prompt(host.backbone, request.messages, request.tools)
-            else:
-                ticket.prompt = read_raw_prompt(host.backbone, request.raw_prompt)
+            ticket.prompt = prompt_of(host.backbone, request)
             check_fits(host, GenerationRequest(ticket.prompt.token_ids, request.samplings[0]))
         except Exception as error:
             if not isinstance(error, MemgenError):

@@ -1,0 +1,57 @@
+"""`/v1/messages`: Anthropic's Messages API, for the stock `anthropic` client. Errors have Anthropic's shape."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api.endpoints.answering import SessionId, answer_question
+from api.endpoints.chat_models import ChatIn
+from api.endpoints.chat_question import chat_question, chat_reply
+from api.endpoints.foreign_body import as_chat
+from api.endpoints.message_models import NAMES, CountIn, MessageIn
+from api.endpoints.message_reply import MessageShape, new_message_id
+from api.http.deps import Reader, ServicesDep
+from api.inference.engine import InferenceEngine
+from registry.database import transaction
+from registry.keys import Principal
+from registry.serving.resolution import Resolution, resolve
+from registry.wiring import Services
+
+router = APIRouter(prefix="/v1/messages", tags=["anthropic"])
+
+
+@router.post("")
+async def create(
+    body: MessageIn, request: Request, services: ServicesDep, caller: Reader, x_session_id: SessionId = None
+) -> Response:
+    """Answer with the memory woven in, as a message or as a stream of its events.
+
+    The key may come as `x-api-key`. The session is the header `X-Session-Id`, else `metadata.user_id`. Otherwise as
+    `/v1/chat/completions`.
+    """
+    chat = await run_in_threadpool(_as_chat, body)
+    question = await run_in_threadpool(chat_question, chat, new_message_id(), x_session_id, services.settings)
+
+    def shape(resolution: Resolution) -> MessageShape:
+        return MessageShape(chat_reply(chat, resolution, question.id, include_usage=True))
+
+    return await answer_question(request, caller, question, shape)
+
+
+@router.post("/count_tokens")
+async def count(body: CountIn, request: Request, services: ServicesDep, caller: Reader) -> dict[str, int]:
+    """How many tokens the prompt has, as `input_tokens` of an answer would say. Nothing is answered."""
+    chat = await run_in_threadpool(_as_chat, body)
+    question = await run_in_threadpool(chat_question, chat, new_message_id(), None, services.settings)
+    await run_in_threadpool(_check_model, services, caller, body.model)
+    inference: InferenceEngine = request.app.state.inference
+    [prompt] = question.prompts
+    return {"input_tokens": await inference.count_tokens(prompt)}
+
+
+def _as_chat(body: CountIn) -> ChatIn:
+    return as_chat(body.chat_fields(), NAMES)
+
+
+def _check_model(services: Services, caller: Principal, model: str) -> None:
+    with transaction(services.sessions) as session:
+        resolve(session, caller.project_id, model)
