@@ -83,9 +83,7 @@ class MessageIn(CountIn):
     """Anthropic's request. A field that this service does not support is accepted at its neutral value only."""
 
     max_tokens: Annotated[int, Field(ge=1)]
-    stop_sequences: Annotated[
-        list[Annotated[str, StringConstraints(max_length=MOST_STOP_CHARACTERS)]] | None, Field()
-    ] = None
+    stop_sequences: list[StopText] | None = None
     temperature: Annotated[float | None, Field(ge=0, le=1)] = None
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=0, lt=2**63)] = None

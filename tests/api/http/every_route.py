@@ -55,6 +55,18 @@ BODIES: dict[str, Any] = {
         **{"model": "base", "prompt": ["hi", "ho"], "max_tokens": 1, "temperature": 0.0, "top_p": 1.0, "stop": ["x"]},
         **{"seed": 1, "n": 1, "logprobs": 0, "user": "u", "echo": False},
     },
+    "POST /v1/messages": {
+        **{
+            "model": "base",
+            "max_tokens": 1,
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+        },
+        **{"system": "s", "tools": [{"name": "go", "input_schema": {"type": "object"}}], "temperature": 0.0},
+        **{"tool_choice": {"type": "auto"}, "stop_sequences": ["x"], "metadata": {"user_id": "u"}, "top_k": 0},
+    },
+    "POST /v1/messages/count_tokens": {
+        **{"model": "base", "messages": [{"role": "user", "content": "hi"}], "system": [{"type": "text", "text": "s"}]},
+    },
     "POST /v1/responses": {
         **{"model": "base", "input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]},
         **{"max_output_tokens": 1, "store": True, "tools": [{"type": "function", "name": "go", "parameters": {}}]},

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from api.http.anthropic_errors import is_anthropic_path
 from api.http.openai_errors import is_openai_path
 from registry.settings import Settings
 from registry.wiring import Services
@@ -91,6 +92,8 @@ class Sweep:
             return "a long answer"
         if is_openai_path(urlsplit(path).path):
             return None if kind == "application/json" and "error" in json.loads(text) else "not as OpenAI"
+        if is_anthropic_path(urlsplit(path).path):
+            return None if kind == "application/json" and json.loads(text)["type"] == "error" else "not as Anthropic"
         return None if kind == "application/problem+json" and json.loads(text)["detail"] else "no problem"
 
 
