@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-vllm setup demo test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-vllm test-agents setup demo test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +37,14 @@ demo: setup  ## The whole loop on a real model and real data; writes demo-report
 	@MEMGEN_HOME="$${MEMGEN_HOME:-$(CURDIR)/.demo}" $(BIN)/memgen demo --report demo-report.json
 
 test: setup lint unit  ## Everything that CI runs
+
+test-agents: setup $(VENV)-agents/.ready  ## Loops of stock agents' clients against the service, over HTTP
+	MEMGEN_AGENTS_PYTHON=$(CURDIR)/$(VENV)-agents/bin/python $(BIN)/python -m pytest tests/agents
+
+$(VENV)-agents/.ready: requirements-agents.lock
+	$(PYTHON) -m venv $(VENV)-agents
+	$(VENV)-agents/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-agents.lock
+	@touch $@
 
 lint: setup
 	$(BIN)/ruff check .
@@ -101,4 +109,4 @@ lock: setup  ## Resolve the dependencies anew
 	sed -i -e 's/+cpu$$//' -e '/^#/d' -e '/^setuptools/d' -e '/^$$/d' requirements.lock
 
 clean:  ## Remove the environment and the demo's data
-	rm -rf $(VENV) $(VLLM_VENV) .demo demo-report.json
+	rm -rf $(VENV) $(VENV)-agents $(VLLM_VENV) .demo demo-report.json

@@ -114,7 +114,7 @@ async def open_stream(
         await source.close()
         raise
     following = _following(first, source, alive_seconds)
-    chunks = _kept_alive(_told(request, shape, following, on_answered), alive_seconds)
+    chunks = _kept_alive(_event_texts(request, shape, following, on_answered), alive_seconds)
     return _Stream(chunks, source, label)
 
 
@@ -166,7 +166,7 @@ async def _kept_alive(chunks: AsyncGenerator[str | None, None], seconds: float) 
             sent = clock()
 
 
-async def _told(
+async def _event_texts(
     request: Request,
     shape: AnswerShape,
     events: AsyncGenerator[Piece | Finished | None, None],

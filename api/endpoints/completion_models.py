@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from api.endpoints.chat_models import StopText, StreamOptions
-from api.endpoints.foreign_body import ForeignBody, only
+from api.endpoints.foreign_body import ForeignBody, ModelName, only
 from api.http.json_object import JsonObject
 from registry.json_text import show
 
@@ -34,7 +34,7 @@ def _is_id(value: object) -> bool:
 class CompletionIn(ForeignBody):
     """OpenAI's request. A field that this service does not support is accepted at its neutral value only."""
 
-    model: Annotated[str, StringConstraints(max_length=600, pattern=r"\A[^\x00]*\z")]
+    model: ModelName
     prompt: Annotated[str | list[str] | list[int] | list[list[int]], BeforeValidator(_is_prompt)]
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None

@@ -2,15 +2,18 @@
 nothing. Each is read as a chat's body, so that what a chat refuses is refused in the same words everywhere."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from api.endpoints.chat_models import ChatIn
 from api.http.json_object import JsonObject
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
+
+ModelName = Annotated[str, StringConstraints(max_length=600, pattern=r"\A[^\x00]*\z")]
+"""As long as the longest names of an adapter and an alias."""
 
 
 class ForeignBody(BaseModel):

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.endpoints.chat_models import StopText
-from api.endpoints.foreign_body import ForeignBody, only, refuse
+from api.endpoints.foreign_body import ForeignBody, ModelName, only, refuse
 from api.endpoints.message_blocks import chat_messages
 from api.http.json_object import JsonObject, JsonObjects
 from registry.json_text import show
@@ -48,7 +48,7 @@ def _is_thinking(value: object) -> object:
 class CountIn(ForeignBody):
     """What `/v1/messages/count_tokens` takes."""
 
-    model: Annotated[str, StringConstraints(max_length=600, pattern=r"\A[^\x00]*\z")]
+    model: ModelName
     messages: list[dict[str, Any]]
     system: str | list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None

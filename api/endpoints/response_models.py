@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.endpoints.chat_models import MetadataKey, MetadataValue
-from api.endpoints.foreign_body import ForeignBody, only, refuse
+from api.endpoints.foreign_body import ForeignBody, ModelName, only, refuse
 from api.endpoints.response_items import chat_messages
 from api.http.json_object import JsonObject, JsonObjects
 from registry.json_text import show
@@ -61,7 +61,7 @@ class StreamOptionsIn(BaseModel):
 class ResponseIn(ForeignBody):
     """OpenAI's request. A field that this service does not support is accepted at its neutral value only."""
 
-    model: Annotated[str, StringConstraints(max_length=600, pattern=r"\A[^\x00]*\z")]
+    model: ModelName
     input: Annotated[str | list[dict[str, Any]], BeforeValidator(_is_input)]
     instructions: str | None = None
     previous_response_id: Annotated[str | None, Field(max_length=200)] = None
@@ -114,11 +114,11 @@ class ResponseIn(ForeignBody):
         Raises:
             InvalidTrajectory: an item or a tool that can't be read.
         """
-        said = [{"role": "system", "content": self.instructions}] if self.instructions else []
+        guidance = [{"role": "system", "content": self.instructions}] if self.instructions else []
         wants_logprobs = _LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
         return {
             "model": self.model,
-            "messages": [*said, *earlier, *chat_messages(self.items)],
+            "messages": [*guidance, *earlier, *chat_messages(self.items)],
             "tools": _chat_tools(self.tools),
             "tool_choice": _chat_choice(self.tool_choice),
             "parallel_tool_calls": self.parallel_tool_calls,

@@ -29,8 +29,8 @@ def why_not_offered(path: str) -> str | None:
     parts = path.split("/")
     if parts[:2] != ["", "v1"] or len(parts) < 3:
         return None
-    said = _BY_NOUN.get(parts[2])
-    return None if said is None else f"/v1/{parts[2]} is not offered: {said}"
+    reason = _BY_NOUN.get(parts[2])
+    return None if reason is None else f"/v1/{parts[2]} is not offered: {reason}"
 
 
 def is_not_offered(path: str) -> bool:

@@ -71,7 +71,7 @@ def get_response(session: Session, project_id: uuid.UUID, response_id: str) -> S
 
 
 def delete_response(session: Session, project_id: uuid.UUID, response_id: str) -> None:
-    """Those that continue it stay, and can't be continued any more. Raises ResponseNotFound."""
+    """Remove one. Those that continue it stay, and can't be continued any more. Raises ResponseNotFound."""
     session.delete(get_response(session, project_id, response_id))
 
 

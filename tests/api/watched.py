@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,8 @@ class Watch:
         """Number of the step, of all, that raises."""
         self.say: str | None = None
         """What every answer is, instead of what the model says."""
+        self.say_to: Callable[[str], str] | None = None
+        """What the answer to a prompt is, instead."""
         self._held_from: int | None = None
         self._go = threading.Event()
 
@@ -61,9 +63,12 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
             super()._choose_tokens(rows)
 
         def _take(self, row: Any, chosen: Chosen) -> None:
-            if watching.say is not None:
-                tokenizer = self._host.backbone.tokenizer
-                said = [*tokenizer(watching.say, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+            tokenizer = self._host.backbone.tokenizer
+            say = watching.say
+            if watching.say_to is not None:
+                say = watching.say_to(tokenizer.decode(row.request.prompt_ids))
+            if say is not None:
+                said = [*tokenizer(say, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
                 chosen = chosen._replace(token=said[row.new_tokens])
             super()._take(row, chosen)
 

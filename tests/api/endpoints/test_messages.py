@@ -76,7 +76,8 @@ def test_the_events_of_a_text(client: anthropic.Anthropic, watch: Watch) -> None
     assert text == "Hello there."
     assert [block.type for block in final.content] == ["thinking", "text"]
     whole = create(client)
-    assert final.content == whole.content
+    told, said = ([(block.type, getattr(block, "text", None)) for block in each.content] for each in (final, whole))
+    assert told == said
     assert (final.stop_reason, final.usage.output_tokens) == (whole.stop_reason, whole.usage.output_tokens)
     assert final.usage.input_tokens == whole.usage.input_tokens
     assert whole.stop_reason == "end_turn"
@@ -170,7 +171,7 @@ def test_feedback_names_a_message_by_its_id(client: anthropic.Anthropic, http: h
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "only text"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": "x" * 5000}]}, "context"),
-        ({"max_tokens": 10**6}, "MEMGEN_MAX_NEW_TOKENS"),
+        ({"max_tokens": 2000}, "MEMGEN_MAX_NEW_TOKENS"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"extra_body": {"temperature": 1.5}}, "temperature"),
         ({"stop_sequences": [""]}, "stop"),

@@ -1,0 +1,51 @@
+"""LangChain and LangGraph: bound tools, a stream, structured output, and a ReAct agent; over chat and responses."""
+
+import json
+import sys
+
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from langgraph.prebuilt import create_react_agent
+from pydantic import BaseModel
+
+called: list[str] = []
+
+
+@tool
+def find_city(country: str) -> str:
+    """The largest city of a country."""
+    called.append(f"find_city {country}")
+    return "Lima"
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather in a city."""
+    called.append(f"weather {city}")
+    return f"fog in {city}"
+
+
+class Report(BaseModel):
+    """What the weather is like."""
+
+    city: str
+    fog: bool
+
+
+def main(url: str, key: str) -> None:
+    found = {}
+    for name, responses in (("chat", False), ("responses", True)):
+        model = ChatOpenAI(base_url=f"{url}/v1", api_key=key, model="base", max_retries=0, use_responses_api=responses)
+        question = "How is the weather in the largest city of Peru?"
+        bound = model.bind_tools([find_city, weather]).invoke(question)
+        found[f"{name} bound"] = [[call["name"], call["args"]] for call in bound.tool_calls]
+        found[f"{name} stream"] = "".join(chunk.text for chunk in model.stream("Count to three."))
+        report = model.with_structured_output(Report, method="json_schema").invoke("Say it as JSON.")
+        found[f"{name} typed"] = report.model_dump()
+        called.clear()
+        state = create_react_agent(model, [find_city, weather]).invoke({"messages": [("user", question)]})
+        found[f"{name} agent"] = [state["messages"][-1].text, *called]
+    print(json.dumps(found))
+
+
+main(*sys.argv[1:])
