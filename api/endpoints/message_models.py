@@ -8,6 +8,7 @@ from api.endpoints.chat_models import StopText
 from api.endpoints.foreign_body import ForeignBody, ModelName, only, refuse
 from api.endpoints.message_blocks import chat_messages
 from api.http.json_object import JsonObject, JsonObjects
+from registry.errors import InvalidTrajectory
 from registry.json_text import show
 
 NAMES = {
@@ -56,6 +57,7 @@ class CountIn(ForeignBody):
     thinking: Annotated[Any, AfterValidator(_is_thinking)] = None
     output_config: OutputConfigIn | None = None
     cache_control: Annotated[Any, Field(description="Accepted and not read: prompts are cached anyway.")] = None
+    thread: Annotated[Any, Field(description="Refused: conversations are not kept.")] = None
     mcp_servers: Annotated[Any, AfterValidator(only([]))] = None
     context_management: Annotated[Any, AfterValidator(only())] = None
     speed: Annotated[Any, AfterValidator(only("standard"))] = None
@@ -66,6 +68,10 @@ class CountIn(ForeignBody):
         Raises:
             InvalidTrajectory: a block or a tool that can't be read.
         """
+        if self.thread is not None:
+            raise InvalidTrajectory(
+                "thread_unsupported_request", "thread: conversations are not kept here; send the whole one without it"
+            )
         config = self.output_config or OutputConfigIn()
         choice = self.tool_choice or {}
         return {

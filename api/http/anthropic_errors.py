@@ -1,6 +1,6 @@
 """Errors as Anthropic's API words them, for its paths: its stock client picks its exception from the status.
 
-https://docs.anthropic.com/en/api/errors names the statuses and types. `code` is ours, beside them.
+https://docs.anthropic.com/en/api/errors names the statuses and types. `details.error_code` is our code.
 """
 
 import re
@@ -33,4 +33,4 @@ def anthropic_status(status: int) -> int:
 def anthropic_error(status: int, code: str, detail: str) -> JsonObject:
     """The body of an error, and the data of a stream's event."""
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": detail, "code": code}}
+    return {"type": "error", "error": {"type": kind, "message": detail, "details": {"error_code": code}}}

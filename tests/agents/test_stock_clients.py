@@ -39,7 +39,7 @@ def url(settings: Settings, tiny_base: Path, watch: Watch) -> Iterator[str]:
 
 def _said(prompt: str) -> str:
     """What the base says behind a prompt: a step of the loop, by the results that the prompt ends in."""
-    said = re.split(r"<\|im_start\|>", prompt)[-2]
+    said = re.split(r"<\|im_start\|>", prompt)[-2:][0]
     if "JSON" in said:
         return json.dumps(REPORT)
     if "three" in said:

@@ -178,6 +178,7 @@ def test_feedback_names_a_message_by_its_id(client: anthropic.Anthropic, http: h
         ({"container": "c"}, "container"),
         ({"thinking": {"type": "deep"}}, "thinking"),
         ({"extra_body": {"colour": 1}}, "colour"),
+        ({"extra_body": {"thread": {"type": "create"}}}, "the whole one"),
         ({"extra_body": {"mcp_servers": [{"name": "x"}]}}, "mcp_servers"),
     ],
 )
