@@ -22,6 +22,12 @@ __all__ = ["watch"]
 
 PYTHON = os.environ.get("MEMGEN_AGENTS_PYTHON")
 CLIENTS = Path(__file__).parent / "clients"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "openai.md"
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+    **{"PYTHONPATH": "", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"},
+}
+"""Nothing but the service is to be reached."""
 CALLS = ["find_city Peru", "weather Lima"]
 REPORT = {"city": "Lima", "fog": True}
 FOGGY = "There is fog in Lima."
@@ -61,12 +67,8 @@ def _call(name: str, **arguments: str) -> str:
 
 def run(script: str, url: str, key: str) -> dict[str, Any]:
     """What the client found, as it prints it last."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.endswith("_proxy")},
-        **{"PYTHONPATH": "", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"},
-    }
     done = subprocess.run(
-        [str(PYTHON), str(CLIENTS / script), url, key], env=environment, capture_output=True, text=True, timeout=240
+        [str(PYTHON), str(CLIENTS / script), url, key], env=ENVIRONMENT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr[-6000:]
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -105,3 +107,16 @@ def test_anthropics_tool_runner(url: str, api_key: str) -> None:
     found = run("anthropic_client.py", url, api_key)
     for name in ("whole", "streamed"):
         assert found[name] == [FOGGY, "end_turn", *CALLS]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_snippets_of_the_page_run_as_they_stand(url: str, api_key: str, number: int, tmp_path: Path) -> None:
+    snippets = re.findall(
+        r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8").split("\n## Clients\n")[1], re.DOTALL
+    )
+    assert len(snippets) == 5
+    script = tmp_path / "snippet.py"
+    script.write_text(snippets[number], encoding="utf-8")
+    environment = ENVIRONMENT | {"MEMGEN_API_URL": url, "MEMGEN_API_KEY": api_key}
+    done = subprocess.run([str(PYTHON), str(script)], env=environment, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, "Hello." in done.stdout) == (0, True), done.stderr[-6000:]

@@ -122,6 +122,48 @@ def test_sessions_stick_to_a_version_on_every_replica(
         _ask(one, "x" * 300)
 
 
+OTHER_APIS: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"input": ASKED, "max_output_tokens": 3},
+    "/v1/messages": {"messages": ASKED, "max_tokens": 3},
+    "/v1/completions": {"prompt": "<|im_start|>user\ny1<|im_end|>\n<|im_start|>assistant\n", "max_tokens": 3},
+}
+
+
+@pytest.mark.parametrize("path", OTHER_APIS)
+def test_other_apis_go_by_the_same_route(http: httpx.Client, clients: list[openai.OpenAI], path: str) -> None:
+    _start(http, kind="ab", arms=[{"version": 1, "weight": 0.5}, {"version": 2, "weight": 0.5}])
+    body = {"model": "bot", "temperature": 0, **OTHER_APIS[path]}
+    seen = set()
+    for session_id in (f"s{n}" for n in range(6)):
+        version = _ask(clients[0], session_id).model
+        seen.add(version)
+        headers = {"X-Session-Id": session_id}
+        answer = http.post(path, json=body, headers=headers)
+        stamp = answer.json()["memgen"]
+        assert answer.headers["x-memgen-version"] == answer.json()["model"] == version
+        assert (f"bot@{stamp['version']}", stamp["route"], len(stamp["insertions"])) == (version, 1, 1)
+        given = http.post("/v1/feedback", json={"completion_id": answer.json()["id"], "reward": 1.0}).json()
+        assert (given["model"], given["session_id"], given["route"]) == (version, session_id, 1)
+        with http.stream("POST", path, json={**body, "stream": True}, headers=headers) as stream:
+            assert stream.headers["x-memgen-version"] == version
+            assert '"memgen"' in stream.read().decode()
+    assert seen == {"bot@1", "bot@2"}
+
+
+@pytest.mark.parametrize("path", OTHER_APIS)
+def test_a_shadow_answers_other_apis_too(http: httpx.Client, path: str) -> None:
+    _start(http, kind="shadow", version=2)
+    answer = http.post(path, json={"model": "bot", "temperature": 0, **OTHER_APIS[path]})
+    assert answer.headers["x-memgen-version"] == "bot@1"
+    assert "yes" in answer.text
+
+    def compared() -> bool:
+        found = http.get("/v1/adapters/bot/routes/1/results").json()["shadow"]
+        return bool((found["answers"], found["same"], found["failed"]) == (1, 1.0, 0))
+
+    _eventually(compared)
+
+
 def test_a_streamed_answer_can_be_rated_before_it_ends(http: httpx.Client, clients: list[openai.OpenAI]) -> None:
     with _ask(clients[0], "anna", stream=True) as stream:
         first = next(iter(stream))
