@@ -113,7 +113,8 @@ def _engines(reference: Reference) -> Iterator[Callable[..., Any]]:
             "block_size": 32,
             "seed": 0,
         }
-        running.append(LLM(str(reference.base), **{**settings, **changes}))
+        base = changes.pop("base", reference.base)
+        running.append(LLM(str(base), **{**settings, **changes}))
         return running[0]
 
     yield make

@@ -8,6 +8,7 @@ large enough that each insertion turns the answer: nothing here needs a training
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,24 +76,25 @@ def main(out: Path) -> None:
     base = save_tiny_base(out / "base", hidden_size=128)
     other = save_tiny_base(out / "other-base", seed=1, hidden_size=128)
     host = AdapterHost(load_backbone(str(base), cache_dir=out, dtype=torch.float32))
-    artifacts = {name: _made(host, out, name, shape, seed) for seed, (name, shape) in enumerate(SHAPES.items())}
+    artifacts = {name: made(host, out, name, shape, seed) for seed, (name, shape) in enumerate(SHAPES.items())}
     artifacts["plain"] = _plain_lora(host, out)
     foreign = AdapterHost(load_backbone(str(other), cache_dir=out, dtype=torch.float32))
     for name, shape in REFUSED.items():
-        artifacts[name] = _made(foreign if name == "foreign" else host, out, name, shape, 9)
+        artifacts[name] = made(foreign if name == "foreign" else host, out, name, shape, 9)
     write_json(
         out / "reference.json",
         {
             "artifacts": artifacts,
-            "cases": _cases(host, out, artifacts),
+            "cases": cases(host, out, artifacts, SERVED, TEXTS),
             "settings": _literal(base, out, artifacts, host),
         },
     )
 
 
-def _made(host: AdapterHost, out: Path, name: str, shape: dict[str, Any], seed: int) -> str:
+def made(host: AdapterHost, out: Path, name: str, shape: dict[str, Any], seed: int, spread: float = 0.15) -> str:
+    """Hash of a new artifact. `spread` is the standard deviation of the LoRA's second factors."""
     memory = host.create(name, MemoryConfig(**{"rank": 8, **shape}), seed=seed)
-    randomize(memory, torch.Generator().manual_seed(seed))
+    randomize(memory, torch.Generator().manual_seed(seed), spread)
     if name == "decided":
         torch.nn.init.normal_(memory.trigger_head.weight)
     if name == "isolated":
@@ -102,11 +104,11 @@ def _made(host: AdapterHost, out: Path, name: str, shape: dict[str, Any], seed: 
     return _named_by_hash(out, out / name, save_artifact(host, name, out / name, report))
 
 
-def randomize(memory: Memory, generator: torch.Generator) -> None:
+def randomize(memory: Memory, generator: torch.Generator, spread: float = 0.15) -> None:
     """Let the weaver do something: a LoRA begins as nothing."""
     with torch.no_grad():
         for _, b in memory.weaver.factors.values():
-            b.normal_(0, 0.15, generator=generator)
+            b.normal_(0, spread, generator=generator)
 
 
 def _plain_lora(host: AdapterHost, out: Path) -> str:
@@ -132,18 +134,21 @@ class Answer:
     """How many tokens stand in front of each insertion."""
 
 
-def _prompts(host: AdapterHost) -> list[list[int]]:
-    return [list(host.backbone.profile.prompt_ids([{"role": "user", "content": text}], None)) for text in TEXTS]
+def _prompts(host: AdapterHost, texts: Sequence[str]) -> list[list[int]]:
+    return [list(host.backbone.profile.prompt_ids([{"role": "user", "content": text}], None)) for text in texts]
 
 
-def _cases(host: AdapterHost, out: Path, artifacts: dict[str, str]) -> list[dict[str, Any]]:
-    """Every text with two of the versions or the bare base, and one with all: by the engine, one by one."""
-    mix: list[str | None] = [None, *SERVED]
-    prompts = _prompts(host)
-    pairs = [(prompt, mix[(n + k * 3) % len(mix)]) for n, prompt in enumerate(prompts) for k in range(3)]
+def cases(
+    host: AdapterHost, out: Path, artifacts: dict[str, str], names: Sequence[str], texts: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Every text with three of the versions or the bare base, and one with all: by the engine, one by one."""
+    mix: list[str | None] = [None, *names]
+    prompts = _prompts(host, texts)
+    pairs = [(prompt, mix[(n * 3 + k) % len(mix)]) for n, prompt in enumerate(prompts) for k in range(3)]
     pairs += [(prompts[0], name) for name in mix]
-    host.memories["undecided"].weave_until_trigger_is_trained()
-    cases = []
+    for memory in host.memories.values():
+        memory.weave_until_trigger_is_trained()
+    found = []
     for prompt, name in pairs:
         if name == "plain":
             answer = _plain_answer(out, artifacts["plain"], prompt)
@@ -156,8 +161,8 @@ def _cases(host: AdapterHost, out: Path, artifacts: dict[str, str]) -> list[dict
                 [*(made.logprobs or ()), *([made.end_logprob] if ended else [])],
                 [decision.position for decision in made.insertions],
             )
-        cases.append({"prompt": prompt, "memory": name, **vars(answer)})
-    return cases
+        found.append({"prompt": prompt, "memory": name, **vars(answer)})
+    return found
 
 
 def _plain_answer(out: Path, sha256: str, prompt: list[int]) -> Answer:
@@ -183,7 +188,7 @@ def _literal(base: Path, out: Path, artifacts: dict[str, str], host: AdapterHost
     found = []
     for name in ("many", "short", None):
         memory = ReferenceMemory(model, out / "artifacts" / artifacts[name], tokenizer) if name else None
-        for prompt in _prompts(host)[:2]:
+        for prompt in _prompts(host, TEXTS[:2]):
             for settings in SETTINGS:
                 answer = _answer(memory, model, tokenizer, prompt, settings)
                 found.append({"prompt": prompt, "memory": name, "settings": settings, **vars(answer)})
