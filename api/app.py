@@ -32,7 +32,7 @@ from api.http.cors import Cors
 from api.http.drain import ConnectionsEnd, Drain
 from api.http.last_resort import LastResort
 from api.http.request_log import RequestLog
-from api.inference.local.engine import LocalEngine
+from api.inference.choose import make_engine
 from api.inference.shadows import Shadows
 from registry.binding import ServedBase, bind_unbound
 from registry.database import transaction
@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True, dr
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.drain = drain
         with open_services(settings) as services:
-            inference = LocalEngine(settings, services.scratch, on_loaded=partial(_bind, services))
+            inference = make_engine(settings, services.scratch, on_loaded=partial(_bind, services))
             app.state.services, app.state.inference = services, inference
             app.state.shadows = Shadows(inference, services)
             with make_queue(settings) as app.state.queue:

@@ -1,4 +1,4 @@
-"""The API as a process that leaves without breaking off answers: `python -m api.server --port 8000`.
+"""The API as a process, one of its replicas, that leaves without breaking off answers: `python -m api.server`.
 
 On SIGTERM:
 1. `/readyz` answers 503 at once. Requests are still answered for `drain_notice_seconds`, each ending its connection:
@@ -33,7 +33,7 @@ LAST_WORDS_SECONDS = 2.0
 """For what is left to be sent once the engine has ended the answers."""
 
 
-class Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn's, with a notice before it stops to accept, and a limit at which answers are ended in words."""
 
     def __init__(
@@ -73,7 +73,9 @@ class Server(uvicorn.Server):
         await asyncio.to_thread(self._end_answers)
 
 
-def make_server(settings: Settings, *, host: str, port: int, notice_seconds: float, drain_seconds: float) -> Server:
+def make_server(
+    settings: Settings, *, host: str, port: int, notice_seconds: float, drain_seconds: float
+) -> DrainingServer:
     drain = Drain()
     app = create_app(settings, drain=drain)
     config = uvicorn.Config(app, host=host, port=port, access_log=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS)
@@ -81,7 +83,7 @@ def make_server(settings: Settings, *, host: str, port: int, notice_seconds: flo
     def end_answers() -> None:
         app.state.inference.stop()
 
-    return Server(config, drain, end_answers, notice_seconds=notice_seconds, drain_seconds=drain_seconds)
+    return DrainingServer(config, drain, end_answers, notice_seconds=notice_seconds, drain_seconds=drain_seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

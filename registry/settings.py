@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SERVICE_ENV = "service.env"
+_SERVER = re.compile(r"https?://[^/\s?#@]+/?\Z")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+\Z")
 
 
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8000, ge=0, le=65535)
     postgres_port: int = Field(default=0, ge=0, le=65535)
     s3_port: int = Field(default=0, ge=0, le=65535)
+    vllm_port: int = Field(default=0, ge=0, le=65535)
 
     # Where clients (the CLI) find the API, and with which key.
     api_url: str = "http://127.0.0.1:8000"
@@ -93,6 +95,15 @@ class Settings(BaseSettings):
     """Origins whose web pages may call the API, with commas between: `https://app.example.com`, or `*` for all."""
 
     # Serving.
+    engine: Literal["local", "vllm"] = "local"
+    """What generates: `local`, in the API's process; `vllm`, a vLLM server with the plugin `memgen-vllm`."""
+    vllm_url: str = ""
+    """Engine `vllm`: `http://host:port` of the server; several with commas between share the prompts. Without it,
+    `memgen up` starts one."""
+    vllm_python: Path | None = None
+    """Interpreter of the environment that has vLLM and its plugin; None means the one that `make vllm` makes."""
+    vllm_arguments: str = ""
+    """Further arguments of the vLLM server that `memgen up` starts, as a shell splits them; the last of two counts."""
     max_new_tokens: int = Field(default=1024, gt=0)
     inference_batch: int = Field(default=8, gt=0)
     """Waiting chat requests that are answered together in one batch, whatever versions they name."""
@@ -119,6 +130,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
+    @field_validator("vllm_url")
+    @classmethod
+    def _are_servers(cls, value: str) -> str:
+        wrong = [url for url in _split(value) if not _SERVER.match(url)]
+        if wrong:
+            raise ValueError(f"{wrong} are no servers; expected such as http://127.0.0.1:8001, without a path")
+        return value
+
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: str) -> str:
@@ -133,6 +152,11 @@ class Settings(BaseSettings):
         return _split(self.cors_origins)
 
     @property
+    def vllm_urls(self) -> list[str]:
+        """The servers of `vllm_url`."""
+        return [url.rstrip("/") for url in _split(self.vllm_url)]
+
+    @property
     def models_dir(self) -> Path:
         return self.model_cache or self.home / "models"
 
@@ -141,8 +165,8 @@ class Settings(BaseSettings):
         return (self.scratch or self.home / "tmp").expanduser().absolute()
 
 
-def _split(origins: str) -> list[str]:
-    return [origin.strip() for origin in origins.split(",") if origin.strip()]
+def _split(texts: str) -> list[str]:
+    return [text.strip() for text in texts.split(",") if text.strip()]
 
 
 def load_settings(*, service_env: bool = True, **overrides: object) -> Settings:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,17 +25,22 @@ def up(
     context: typer.Context,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay here until Ctrl-C stops everything.")] = False,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 picks a free one.")] = None,
+    engine: Annotated[
+        Literal["local", "vllm"] | None,
+        typer.Option(help="What generates: the API's process, or a vLLM server beside it (make vllm)."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start the whole service on this machine: PostgreSQL, Valkey, S3, API, workers and beat.
 
     Returns once the API is ready. A service that runs already is left as it is. Servers that you name by
-    MEMGEN_DATABASE_URL, MEMGEN_BROKER_URL or MEMGEN_S3_URL are used instead of local ones.
+    MEMGEN_DATABASE_URL, MEMGEN_BROKER_URL, MEMGEN_S3_URL or, with --engine vllm, MEMGEN_VLLM_URL are used instead of
+    local ones.
     """
     from api.cli.stack import SUPERVISOR, prepare
     from api.local import control
 
-    settings = invocation(context).settings(service_env=False, api_port=port)
+    settings = invocation(context).settings(service_env=False, api_port=port, engine=engine)
     if not control.status(settings)["running"]:
         refuse_at_start(settings)
     at_ready = _at_ready(settings) if foreground and not as_json else None

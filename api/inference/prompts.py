@@ -1,4 +1,5 @@
-"""Prompts of chat requests as tokens, made beside the model's thread: it computes answers and nothing else.
+"""Prompts of chat requests as tokens, made beside the model's thread: it computes answers and nothing else. Needs of a
+base what decides how it reads, not its weights.
 
 A conversation that can't fit the model's context is refused after as many characters as show it: reading a prompt costs
 what the context costs, however long it is.
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.inference.requests import ChatRequest
-from memgen.backbone.loading import Backbone
+from memgen.backbone.loading import Backbone, BaseFiles
 from memgen.errors import ConfigError, PromptTooLong
 from memgen.text.profile import shown_messages
 from memgen.text.reasoning import opens_reasoning
@@ -30,26 +31,28 @@ class Prompt:
     """The answer goes on inside of a thought that the prompt opens."""
 
 
-def prompt_of(backbone: Backbone, request: ChatRequest) -> Prompt:
+def prompt_of(base: Backbone | BaseFiles, request: ChatRequest) -> Prompt:
     """The request's prompt. To be called by any thread. Raises as `read_prompt` and `read_raw_prompt`."""
     if request.raw_prompt is None:
-        return read_prompt(backbone, request.messages, request.tools)
-    return read_raw_prompt(backbone, request.raw_prompt)
+        return read_prompt(base, request.messages, request.tools)
+    return read_raw_prompt(base, request.raw_prompt)
 
 
-def read_prompt(backbone: Backbone, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> Prompt:
+def read_prompt(
+    base: Backbone | BaseFiles, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+) -> Prompt:
     """The tokens in front of the answer, with today's date where the template writes one. To be called by any thread.
 
     Raises:
         PromptTooLong: the texts alone have more tokens than the context.
         ChatTemplateError: the template refuses the conversation.
     """
-    _check_length(backbone, shown_messages(messages), tools)
-    ids = backbone.profile.on(datetime.now(UTC).date()).prompt_ids(messages, tools)
-    return Prompt(ids, opens_reasoning(backbone.tokenizer, ids))
+    _check_length(base, shown_messages(messages), tools)
+    ids = base.profile.on(datetime.now(UTC).date()).prompt_ids(messages, tools)
+    return Prompt(ids, opens_reasoning(base.tokenizer, ids))
 
 
-def read_raw_prompt(backbone: Backbone, prompt: str | tuple[int, ...]) -> Prompt:
+def read_raw_prompt(base: Backbone | BaseFiles, prompt: str | tuple[int, ...]) -> Prompt:
     """The tokens of a prompt that no template writes; of a text, with those that the tokenizer begins each with.
 
     Raises:
@@ -57,9 +60,9 @@ def read_raw_prompt(backbone: Backbone, prompt: str | tuple[int, ...]) -> Prompt
         ConfigError: there are none, or ids that are no tokens.
     """
     if isinstance(prompt, str):
-        _check_texts(backbone, [prompt], 1)
-        prompt = tuple(backbone.tokenizer(prompt).input_ids)
-    most = int(backbone.model.config.get_text_config().vocab_size)
+        _check_texts(base, [prompt], 1)
+        prompt = tuple(base.tokenizer(prompt).input_ids)
+    most = base.vocab_size
     wrong = next((each for each in prompt if not 0 <= each < most), None)
     if wrong is not None:
         raise ConfigError(f"prompt: token id {wrong}; expected ids from 0 to {most - 1}")
@@ -68,19 +71,21 @@ def read_raw_prompt(backbone: Backbone, prompt: str | tuple[int, ...]) -> Prompt
     return Prompt(prompt, opens_reasoning=False)
 
 
-def _check_length(backbone: Backbone, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None) -> None:
-    _check_texts(backbone, [*_texts(messages), *_tool_texts(backbone, tools)], len(messages))
+def _check_length(
+    base: Backbone | BaseFiles, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None
+) -> None:
+    _check_texts(base, [*_texts(messages), *_tool_texts(base, tools)], len(messages))
 
 
-def _check_texts(backbone: Backbone, texts: Sequence[str], messages: int) -> None:
-    characters, most = sum(map(len, texts)), backbone.max_tokens
+def _check_texts(base: Backbone | BaseFiles, texts: Sequence[str], messages: int) -> None:
+    characters, most = sum(map(len, texts)), base.max_tokens
     if messages <= most and characters <= _CHARACTERS_PER_TOKEN * most:
         return
     tokens = float(messages)  # each is some token's worth of a template's text
     for part in _parts(texts):
         if tokens > most:
             break
-        tokens += max(0.0, 0.9 * len(backbone.tokenizer(part, add_special_tokens=False).input_ids) - _PART_TOKENS)
+        tokens += max(0.0, 0.9 * len(base.tokenizer(part, add_special_tokens=False).input_ids) - _PART_TOKENS)
     if tokens > most:
         raise PromptTooLong(
             f"the prompt has {messages} messages of {characters} characters, which are more than {int(tokens)} "
@@ -97,10 +102,10 @@ def _texts(messages: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield from _values(call["function"]["arguments"])
 
 
-def _tool_texts(backbone: Backbone, tools: list[dict[str, Any]] | None) -> Iterator[str]:
+def _tool_texts(base: Backbone | BaseFiles, tools: list[dict[str, Any]] | None) -> Iterator[str]:
     """What of the tools is shown to the model: whole schemas where its template lists tools, else their patterns."""
     for tool in tools or ():
-        if backbone.profile.form.tools:
+        if base.profile.form.tools:
             yield from _values(tool)
         else:
             yield tool_pattern(tool["function"])

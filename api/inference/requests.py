@@ -23,6 +23,12 @@ class MemorySource:
     where a version has one memory."""
     check_base: Callable[[ServedBase], None] | None = None
     """Raises unless the version's adapter is bound to that base."""
+    read_file: Callable[[str], bytes] | None = None
+    """One file of the artifact by its name, for an engine that does not load the rest."""
+    artifact_key: str = ""
+    """Folder of the artifact in the object store, for an engine that fetches it there by itself."""
+    label: str = ""
+    """What people call the version, as `support-bot@7`."""
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,7 @@ def source_of(services: Services, adapter: Adapter | None, version: Version | No
         fetch=partial(fetch, version.artifact_key),
         fetch_other=fetch_other,
         check_base=partial(check_bound, adapter),
+        read_file=lambda name: services.store.get(f"{version.artifact_key}/{name}"),
+        artifact_key=version.artifact_key,
+        label=f"{adapter.name}@{version.number}",
     )

@@ -1,4 +1,5 @@
-"""The service's own processes as `memgen up` runs them: API, two workers, beat. Knows commands, not who runs them.
+"""The service's own processes as `memgen up` runs them: API, two workers, beat, and a vLLM server where that is the
+engine. Knows commands, not who runs them.
 
 Secrets never stand in a command: each process reads them from `<home>/service.env`.
 """
@@ -28,15 +29,35 @@ class AppSpec:
     settle_seconds: float = 3.0
     needed: bool = True
     """Whether `memgen up` fails where it can't be started; the stack goes on without it otherwise."""
+    is_used_by_others: bool = False
+    """Stopped with the servers, when no process needs it any more."""
 
 
-def service_apps(settings: Settings, api_port: int) -> tuple[AppSpec, ...]:
-    """API, worker for GPU jobs, worker for everything else, beat."""
+@dataclass(frozen=True)
+class AppPorts:
+    api: int
+    vllm: int | None = None
+    """None where no vLLM server is to run here."""
+
+
+def service_apps(settings: Settings, ports: AppPorts) -> tuple[AppSpec, ...]:
+    """vLLM server if one is to run, API, worker for GPU jobs, worker for everything else, beat."""
     return (
-        _api(settings, api_port),
+        *([_vllm(ports.vllm)] if ports.vllm is not None else []),
+        _api(settings, ports.api),
         AppSpec("worker-gpu", _celery_worker("gpu", "gpu"), needed=False),
         AppSpec("worker-default", _celery_worker("default", "default,celery"), needed=False),
         AppSpec("beat", (*_celery(), "beat", "--pidfile="), needed=False),
+    )
+
+
+def _vllm(port: int) -> AppSpec:
+    return AppSpec(
+        "vllm",
+        (sys.executable, "-m", "api.local.vllm_program", "--port", str(port)),
+        ready_url=f"http://{LOOPBACK}:{port}/memgen/base",
+        port=port,
+        is_used_by_others=True,
     )
 
 

@@ -75,7 +75,10 @@ def plan_servers(settings: Settings, home: Path, secrets: Secrets) -> tuple[Serv
 def write_service_env(settings: Settings) -> None:
     """Writes what every process of this home, and every client on this machine, needs to find the servers."""
     lines = ["# Written by `memgen up` at every start. Environment variables win over this file."]
-    for name in ("database_url", "broker_url", "s3_url", "api_url", "api_key"):
+    names = ["database_url", "broker_url", "s3_url", "api_url", "api_key"]
+    if settings.vllm_url:
+        names.append("vllm_url")
+    for name in names:
         value = getattr(settings, name)
         text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         escaped = text.replace("\\", "\\\\").replace("'", "\\'")

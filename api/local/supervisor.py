@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
-from api.local.apps import AppSpec, service_apps
+from api.local.apps import AppPorts, AppSpec, service_apps
 from api.local.errors import LocalStackError, ServerFailed
 from api.local.files import make_home
 from api.local.health import without_password
@@ -30,6 +30,7 @@ from api.local.secrets import load_or_create_secrets
 from api.local.servers import ServerPlan, plan_servers, write_service_env
 from api.local.stack import Managed, Stack, record, report
 from api.local.state import Event, hold_lock
+from api.local.vllm_command import vllm_python
 from api.local.watchdog import start_watchdog
 from registry.settings import Settings, child_environment, load_settings
 
@@ -54,7 +55,7 @@ def ignore_event(event: Event) -> None:
 def run_supervisor(
     settings: Settings,
     *,
-    apps: Callable[[Settings, int], Sequence[AppSpec]] = service_apps,
+    apps: Callable[[Settings, AppPorts], Sequence[AppSpec]] = service_apps,
     migrate: Callable[[str], Sequence[str]] = migrate_database,
     prepare: Callable[[Settings], None] = prepare_nothing,
     on_event: Callable[[Event], None] = ignore_event,
@@ -100,16 +101,15 @@ def _stop_signals() -> Iterator[threading.Event]:
 def _start_all(
     stack: Stack,
     settings: Settings,
-    apps: Callable[[Settings, int], Sequence[AppSpec]],
+    apps: Callable[[Settings, AppPorts], Sequence[AppSpec]],
     migrate: Callable[[str], Sequence[str]],
     prepare: Callable[[Settings], None],
 ) -> None:
     record(stack)
     secrets = load_or_create_secrets(stack.home)
     # Checked first: a taken port is the commonest mistake, and found at once.
-    request = PortRequest("the API", settings.api_port, "MEMGEN_API_PORT")
-    api_port = pin_ports(stack.home / "api.ports.json", [request])["the API"]
-    stack.api_url = f"http://{LOOPBACK}:{api_port}"
+    ports = _app_ports(stack.home, settings)
+    stack.api_url = f"http://{LOOPBACK}:{ports.api}"
     urls: dict[str, SecretStr] = {}
     for plan in plan_servers(settings, stack.home, secrets):
         if stack.stop_requested.is_set():
@@ -122,7 +122,8 @@ def _start_all(
             "home": stack.home,
             "api_url": stack.api_url,
             "api_key": api_key,
-            "api_port": api_port,
+            "api_port": ports.api,
+            **({"vllm_url": f"http://{LOOPBACK}:{ports.vllm}"} if ports.vllm is not None else {}),
         }
     )
     write_service_env(complete)
@@ -134,10 +135,21 @@ def _start_all(
             return
         _do_once(stack, name, step)
     environment = child_environment(settings)
-    for spec in apps(settings.model_copy(update={"home": stack.home}), api_port):
+    for spec in apps(complete, ports):
         if stack.stop_requested.is_set():
             return
         launch(stack, Managed(spec.name, _launcher(stack.home, spec, environment), spec=spec))
+
+
+def _app_ports(home: Path, settings: Settings) -> AppPorts:
+    """Raises PortTaken, or ServerFailed where a vLLM server is to run and there is no vLLM."""
+    request = PortRequest("the API", settings.api_port, "MEMGEN_API_PORT")
+    api = pin_ports(home / "api.ports.json", [request])["the API"]
+    if settings.engine != "vllm" or settings.vllm_urls:
+        return AppPorts(api)
+    vllm_python(settings)  # missed now, and not when everything else runs
+    request = PortRequest("vLLM", settings.vllm_port, "MEMGEN_VLLM_PORT")
+    return AppPorts(api, pin_ports(home / "vllm.ports.json", [request])["vLLM"])
 
 
 def _start_or_check(stack: Stack, plan: ServerPlan) -> str:
@@ -220,7 +232,8 @@ def _stop_all(stack: Stack) -> None:
     stack.phase = "stopping"
     record(stack, Event("stack", "stopping"))
     running = [each for each in reversed(stack.processes) if each.server is not None and each.state != "restarting"]
-    for group in ([each for each in running if each.spec], [each for each in running if not each.spec]):
+    apps = [each for each in running if each.spec is not None and not each.spec.is_used_by_others]
+    for group in (apps, [each for each in running if each not in apps]):
         children = [managed.server.child for managed in group if managed.server is not None]
         stop(children)
         for managed, child in zip(group, children, strict=True):

@@ -72,6 +72,11 @@ class Backbone:
         """Longest context, in tokens."""
         return int(self.model.config.get_text_config().max_position_embeddings)
 
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        return int(self.model.config.get_text_config().vocab_size)
+
     @functools.cached_property
     def profile(self) -> BaseProfile:
         """How its chat template writes conversations; found out once.
@@ -180,6 +185,8 @@ class BaseFiles:
     generation_config: GenerationConfig
     max_tokens: int
     """Longest context, in tokens."""
+    vocab_size: int
+    """Token ids are below it."""
 
     @functools.cached_property
     def identity(self) -> BaseIdentity:
@@ -194,6 +201,11 @@ class BaseFiles:
             BaseRefused: the template can't be worked with.
         """
         return probe(self.tokenizer, _end_tokens(self.generation_config))
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return self.profile.stop_token_ids
 
     def with_template(self, template: str) -> Self:
         """The same with another chat template."""
@@ -218,7 +230,10 @@ def read_base(name: str, *, cache_dir: Path, revision: str = "main") -> BaseFile
         raise ModelNotFound(f"tokenizer of base model {name!r} could not be loaded: {error}") from error
     found = exact_revision or str(getattr(config, "_commit_hash", None) or revision)
     generation = _generation_config(source, config, revision, local)
-    return BaseFiles(name, found, tokenizer, generation, int(config.get_text_config().max_position_embeddings))
+    text = config.get_text_config()
+    return BaseFiles(
+        name, found, tokenizer, generation, int(text.max_position_embeddings), vocab_size=int(text.vocab_size)
+    )
 
 
 def find_identity(name: str, *, cache_dir: Path, revision: str = "main") -> BaseIdentity:

@@ -17,7 +17,7 @@ from llguidance.hf import from_tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from memgen.backbone.loading import Backbone
+from memgen.backbone.loading import Backbone, BaseFiles
 from memgen.errors import ConstraintUnsupported, SchemaRefused
 from memgen.text.answer_grammars import Constraint, grammar_of
 from memgen.text.reasoning import opens_reasoning
@@ -106,32 +106,32 @@ class Grammars:
         return matcher
 
 
-def prepare(backbone: Backbone, constraint: Constraint, prompt_ids: Sequence[int]) -> str:
+def prepare(base: Backbone | BaseFiles, constraint: Constraint, prompt_ids: Sequence[int]) -> str:
     """Compile what an answer behind the prompt is held to, so that the model's thread need not; the grammar's text.
 
     Raises:
         SchemaRefused: a schema that can't be held to; the message begins with the field of the request.
         ConstraintUnsupported: the base's tokenizer can't be held to anything.
     """
-    grammar = _grammar(backbone, constraint, prompt_ids)
+    grammar = _grammar(base, constraint, prompt_ids)
     try:
-        Grammars.of(backbone.tokenizer, backbone.stop_token_ids).matcher(grammar)
+        Grammars.of(base.tokenizer, base.stop_token_ids).matcher(grammar)
     except SchemaRefused as error:
         raise SchemaRefused(f"{constraint.origin}: {error}") from error
     return grammar
 
 
-def matcher_for(backbone: Backbone, constraint: Constraint | None, prompt_ids: Sequence[int]) -> Matcher | None:
+def matcher_for(base: Backbone | BaseFiles, constraint: Constraint | None, prompt_ids: Sequence[int]) -> Matcher | None:
     """What holds an answer behind the prompt to the constraint; None without one. Raises as `prepare`."""
     if constraint is None:
         return None
-    grammars = Grammars.of(backbone.tokenizer, backbone.stop_token_ids)
-    return grammars.matcher(_grammar(backbone, constraint, prompt_ids))
+    grammars = Grammars.of(base.tokenizer, base.stop_token_ids)
+    return grammars.matcher(_grammar(base, constraint, prompt_ids))
 
 
-def _grammar(backbone: Backbone, constraint: Constraint, prompt_ids: Sequence[int]) -> str:
-    opened = opens_reasoning(backbone.tokenizer, prompt_ids)
-    return grammar_of(constraint, backbone.profile, opens_reasoning=opened)
+def _grammar(base: Backbone | BaseFiles, constraint: Constraint, prompt_ids: Sequence[int]) -> str:
+    opened = opens_reasoning(base.tokenizer, prompt_ids)
+    return grammar_of(constraint, base.profile, opens_reasoning=opened)
 
 
 def _tokens_of(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> LLTokenizer:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from api.local.ports import pick_free_port
-from api.server import Server, make_server
+from api.server import DrainingServer, make_server
 from registry.settings import Settings
 from tests.api.watched import Watch, watch
 
@@ -31,7 +31,7 @@ STREAM = {
 
 @dataclass
 class Live:
-    server: Server
+    server: DrainingServer
     thread: threading.Thread
     client: httpx.Client
 

@@ -121,6 +121,7 @@ class Sent:
     began: float
     session: str
     stream: bool
+    tokens: int
     ended: float = 0.0
     first_byte: float | None = None
     status: int | None = None
@@ -135,17 +136,17 @@ class Sent:
 
 @dataclass
 class Load:
-    """Agents that ask without a pause, each in a session of its own, every other one by streams."""
+    """Agents that ask without a pause, each in a session of its own: half of them by streams, a third at length."""
 
     fleet: Fleet
     sent: list[Sent] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self, number: int) -> None:
-        session, stream = f"session {number}", number % 2 == 0
+        session, stream, tokens = f"session {number}", number % 2 == 0, 24 if number % 3 else 300
         with httpx.Client(base_url=self.fleet.proxy, headers=self.fleet.headers, timeout=120) as client:
             while not self._over.is_set():
-                one = Sent(time.monotonic(), session, stream)
+                one = Sent(time.monotonic(), session, stream, tokens)
                 try:
                     self._ask(client, one)
                 except httpx.HTTPError as error:
@@ -155,7 +156,7 @@ class Load:
 
     def _ask(self, client: httpx.Client, one: Sent) -> None:
         # The bare base talks on; so there is something to break off.
-        body = {"model": "base", "messages": [{"role": "user", "content": one.session}], "max_tokens": 24}
+        body = {"model": "base", "messages": [{"role": "user", "content": one.session}], "max_tokens": one.tokens}
         body |= {"temperature": 0, "stream": one.stream}
         headers = {"X-Session-Id": one.session}
         with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as reply:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from api.local.apps import AppSpec
+from api.local.apps import AppPorts, AppSpec
 from api.local.errors import LocalStackError
 from api.local.supervisor import RestartPolicy, run_supervisor
 from registry.settings import Settings, load_settings
@@ -15,9 +15,9 @@ from registry.settings import Settings, load_settings
 FAKE_APP = str(Path(__file__).with_name("fake_app.py"))
 
 
-def fake_apps(settings: Settings, api_port: int) -> Sequence[AppSpec]:
-    url = f"http://127.0.0.1:{api_port}/readyz"
-    api = AppSpec("api", (sys.executable, FAKE_APP, str(api_port)), url, api_port, grace_seconds=1.0)
+def fake_apps(settings: Settings, ports: AppPorts) -> Sequence[AppSpec]:
+    url = f"http://127.0.0.1:{ports.api}/readyz"
+    api = AppSpec("api", (sys.executable, FAKE_APP, str(ports.api)), url, ports.api, grace_seconds=1.0)
     worker = AppSpec("worker", (sys.executable, FAKE_APP, "0"), grace_seconds=1.0, settle_seconds=0.3)
     crash = AppSpec("crash", (sys.executable, "-c", "import sys; sys.exit('no such teapot')"))
     code = "import os, sys, time; os.path.exists(sys.argv[1]) or sys.exit('no such teapot'); time.sleep(600)"

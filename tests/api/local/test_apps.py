@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from api.local.apps import service_apps
+from api.local.apps import AppPorts, service_apps
 from api.local.processes import log_tail, spawn, stop
 from registry.settings import Settings, child_environment
 
@@ -21,7 +21,7 @@ def test_beat_sends_whatever_stands_in_its_old_file(settings: Settings, tmp_path
         kept.update({"entries": {}, "__version__": "5.7.0", "tz": "UTC", "utc_enabled": True})
     for path in (schedule, schedule.with_suffix(".dat")):
         path.write_bytes(damaged)
-    [beat] = [spec for spec in service_apps(settings, 1) if spec.name == "beat"]
+    [beat] = [spec for spec in service_apps(settings, AppPorts(1)) if spec.name == "beat"]
     broker = settings.broker_url.get_secret_value() if settings.broker_url else ""
     client = redis.Redis(unix_socket_path=broker.removeprefix("redis+socket://").partition("?")[0])
     quick = {"MEMGEN_TICK_INTERVAL_SECONDS": "0.1", "MEMGEN_REAPER_INTERVAL_SECONDS": "0.1"}

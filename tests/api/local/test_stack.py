@@ -79,6 +79,13 @@ def test_nothing_runs_at_first(home: Path) -> None:
     assert not (home / "missing").exists()
 
 
+def test_a_vllm_server_that_cannot_be_started_is_missed_before_anything_runs(home: Path) -> None:
+    missing = home / "nowhere" / "python"
+    with pytest.raises(ServerFailed, match=f"{missing} is missing. `make vllm` makes its environment"):
+        up(settings_of(home, engine="vllm", vllm_python=missing))
+    assert not (home / "logs" / "postgres.log").exists()
+
+
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
 def test_data_and_addresses_survive_down_and_up(home: Path) -> None:
     settings = settings_of(home)

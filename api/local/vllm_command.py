@@ -1,0 +1,68 @@
+"""How the vLLM server of `memgen up --engine vllm` is called: interpreter, arguments, environment. Starts nothing.
+
+It runs in an environment of its own, which `make vllm` makes.
+"""
+
+import json
+import shlex
+from pathlib import Path
+
+from api.local.errors import ServerFailed
+from api.local.ports import LOOPBACK
+from registry.settings import Settings, child_environment
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MOST_RANK = 64
+_SLOTS = 8
+"""Versions that may weave at the same time; a request of one more waits for a slot."""
+_MOST_LOGPROBS = 20
+_DTYPES = {"auto": "auto", "bfloat16": "bfloat16", "float32": "float32"}
+
+
+def vllm_python(settings: Settings) -> Path:
+    """The interpreter that has vLLM. Raises ServerFailed where there is none."""
+    found = settings.vllm_python or _ROOT / ".venv-vllm" / "bin" / "python"
+    if not found.expanduser().is_file():
+        raise ServerFailed(
+            f"There is no vLLM: {found} is missing. `make vllm` makes its environment. Or set MEMGEN_VLLM_PYTHON to "
+            "the interpreter of one that has vLLM and packages/memgen-vllm, or MEMGEN_VLLM_URL to a running server."
+        )
+    return found.expanduser().absolute()
+
+
+def vllm_command(settings: Settings, python: Path, base: str, port: int) -> list[str]:
+    """The server on loopback. `base` is a folder or a hub id."""
+    options = {
+        "--model": base,
+        "--served-model-name": "base",
+        "--host": LOOPBACK,
+        "--port": str(port),
+        "--dtype": _DTYPES[settings.base_dtype],
+        "--max-loras": str(_SLOTS),
+        "--max-lora-rank": str(_MOST_RANK),
+        "--max-logprobs": str(_MOST_LOGPROBS),
+        # Ours decides what answers are drawn with, and its grammars are llguidance's.
+        "--generation-config": "vllm",
+        "--structured-outputs-config": json.dumps({"backend": "guidance"}),
+    }
+    if not Path(base).is_dir():
+        options["--revision"] = settings.base_revision
+    flags = ["--enable-lora", "--disable-uvicorn-access-log"]
+    if settings.device == "cpu":
+        flags.append("--enforce-eager")
+    named = [part for option in options.items() for part in option]
+    further = shlex.split(settings.vllm_arguments)
+    return [str(python), "-m", "vllm.entrypoints.openai.api_server", *named, *flags, *further]
+
+
+def vllm_environment(settings: Settings) -> dict[str, str]:
+    """The environment of the server: what the plugin needs, and defaults that the user's own environment wins over."""
+    defaults = {"VLLM_NO_USAGE_STATS": "1"}
+    if settings.device == "cpu":
+        # It shares its cores: threads that are bound, or wait for each other busily, would starve.
+        defaults |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "PASSIVE"}
+        if settings.torch_threads:
+            defaults["OMP_NUM_THREADS"] = str(settings.torch_threads)
+    found = {**defaults, **child_environment(settings), "VLLM_PLUGINS": "memgen"}
+    found.pop("PYTHONPATH", None)  # of the service's environment
+    return found
