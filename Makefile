@@ -58,7 +58,7 @@ unit: setup
 vllm: $(VLLM_READY)  ## vLLM for CPUs with the plugin, in an environment of its own (3 GB)
 
 # The lock lists everything, so nothing is resolved: what the wheel asks for beyond it does not fit (see there).
-$(VLLM_READY): $(VLLM_LOCK) packages/memgen-vllm/pyproject.toml pyproject.toml
+$(VLLM_READY): $(VLLM_LOCK) packages/memgen-vllm/pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(VLLM_TORCH)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r $(VLLM_LOCK)

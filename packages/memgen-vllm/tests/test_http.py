@@ -15,6 +15,8 @@ from answering import CLOSE, NEW_TOKENS
 from conftest import ROOT, Reference, service_python
 from server import Server
 
+STORES: list[subprocess.Popen[str]] = []
+
 
 @pytest.fixture(scope="module")
 def store(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
@@ -26,6 +28,7 @@ def store(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Ite
     ) as process:
         assert process.stdout is not None
         assert process.stdin is not None
+        STORES.append(process)
         yield json.loads(process.stdout.readline())
         process.stdin.close()
 
@@ -201,3 +204,15 @@ def test_a_killed_server_answers_the_same_when_it_is_back(server: Server, ask: A
     server.kill()
     server.start()
     check(case, ask(case).choices[0])
+
+
+def test_without_the_object_store_what_is_here_is_answered(
+    server: Server, store: dict[str, str], ask: Asking, reference: Reference
+) -> None:
+    """The last test of this module: it stops the store."""
+    STORES[-1].communicate()
+    case = next(case for case in reference.cases if case["memory"] == "short")
+    check(case, ask(case).choices[0])
+    with pytest.raises(openai.InternalServerError, match="did not answer") as refused:
+        ask(case, model="0" * 64)
+    assert refused.value.status_code == 503
