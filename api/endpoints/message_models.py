@@ -133,7 +133,7 @@ def _chat_choice(choice: JsonObject | None) -> str | JsonObject | None:
     kind = choice.get("type")
     if kind == "tool":
         return {"type": "function", "function": {"name": choice.get("name")}}
-    if kind not in _CHOICES:
+    if not isinstance(kind, str) or kind not in _CHOICES:
         raise refuse("tool_choice.type", kind, '"auto", "any", "tool" or "none"', "tools_malformed")
     return _CHOICES[kind]
 

@@ -166,6 +166,7 @@ def test_feedback_names_a_message_by_its_id(client: anthropic.Anthropic, http: h
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "Anthropic's side"),
         ({"tools": [{"name": "go"}]}, r"tools\[0\].input_schema"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
+        ({"tool_choice": {"type": []}}, "tool_choice.type"),
         ({"messages": [*HI, {"role": "assistant", "content": "I"}]}, "gone on with"),
         ({"messages": [{"role": "wizard", "content": "I"}]}, r"messages\[0\].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "only text"),
