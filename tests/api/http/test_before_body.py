@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from api.app import create_app
 from api.http.anthropic_errors import is_anthropic_path
 from api.http.before_body import LIMITS
+from api.http.openai_errors import is_openai_path
 from registry.database import transaction
 from registry.settings import Settings
 from registry.wiring import Services
@@ -248,7 +249,8 @@ def test_json_that_no_route_could_use_is_refused_on_every_route(
     assert len(taking) > 15
     with serve(settings) as url, httpx.Client(base_url=url, headers={"Authorization": f"Bearer {api_key}"}) as api:
         for method, path in taking:
-            openai, path = "chat" in path, path.replace("{number}", "1").replace("{name}", "n").replace("{alias}", "a")
+            chat, anthropic = is_openai_path(path) or is_anthropic_path(path), is_anthropic_path(path)
+            path = path.replace("{number}", "1").replace("{name}", "n").replace("{alias}", "a")
             for code, body in WRONG_JSON.items():
                 if chat and code == "nul_character":
                     continue  # what a chat says is stored nowhere
@@ -256,7 +258,10 @@ def test_json_that_no_route_could_use_is_refused_on_every_route(
                 assert answer.status_code == (400 if chat else 422), (path, answer.text)
                 if path == "/v1/trajectories" and code.split()[0] not in JSON_CODES:
                     continue  # an item's values are checked when its format is known
-                found = answer.json()["error"]["code"] if openai else answer.json()["type"].rpartition(":")[2]
+                if anthropic:
+                    found = answer.json()["error"]["details"]["error_code"]
+                else:
+                    found = answer.json()["error"]["code"] if chat else answer.json()["type"].rpartition(":")[2]
                 assert found == code.split()[0], (path, answer.text)
 
 
