@@ -47,6 +47,8 @@ RegistryError
 │   ├── LearnedDeleted        an archive of what learned data that was deleted here
 │   └── GateNotPassed         only a version that passed its gate may be promoted
 ├── UnreadableRow             stored JSON of a job or a dataset that this release can't read
+├── Busy                      too much waits already; carries when to come again
+├── TimedOut                  it was begun, and not done in the time that the caller or the service gives it
 └── Unavailable
     ├── NotConfigured         a server URL is missing from the settings
     ├── DatabaseUnavailable   PostgreSQL is away, or gave a transaction up
@@ -204,6 +206,15 @@ class GateNotPassed(Forbidden): ...
 
 
 class UnreadableRow(RegistryError): ...
+
+
+class Busy(RegistryError):
+    def __init__(self, message: str, retry_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class TimedOut(RegistryError): ...
 
 
 class Unavailable(RegistryError): ...

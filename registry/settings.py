@@ -105,8 +105,18 @@ class Settings(BaseSettings):
     vllm_arguments: str = ""
     """Further arguments of the vLLM server that `memgen up` starts, as a shell splits them; the last of two counts."""
     max_new_tokens: int = Field(default=1024, gt=0)
-    inference_batch: int = Field(default=8, gt=0)
-    """Waiting chat requests that are answered together in one batch, whatever versions they name."""
+    inference_batch: int = Field(default=32, gt=0)
+    """Answers that are decoded together at most, whatever they hold of the cache."""
+    cache_bytes: int = Field(default=2_000_000_000, gt=0)
+    """Memory, on the model's device, for the keys and values of the answers that are decoded. One is let in when what
+    it may need at most fits beside the others. On a GPU: what the weights leave, less `prompt_cache_bytes` and a
+    tenth."""
+    prompt_chunk_tokens: int = Field(default=128, gt=0)
+    """Prompt tokens that are read in one step at most while answers are decoded, which wait for them."""
+    queue_requests: int = Field(default=256, gt=0)
+    """Requests that may wait to be answered in one process; what comes beyond gets 429 with `Retry-After`."""
+    queue_tokens: int = Field(default=500_000, gt=0)
+    """Tokens, of prompts and of answers at their longest, that may wait in one process; 429 beyond, too."""
     prompt_cache_bytes: int = Field(default=1_000_000_000, ge=0)
     """Memory, on the model's device, for prompts already read: a conversation's next turn reads only what is new."""
     inference_timeout_seconds: float = Field(default=300.0, gt=0)

@@ -3,6 +3,7 @@
 It knows no body and no reply: an endpoint hands over the prompts that it read, and the shape that its answers have.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -22,6 +23,7 @@ from api.inference.shadows import Shadows
 from api.inference.source import source_of
 from api.inference.together import answer_together, stream_together
 from registry.database import transaction
+from registry.errors import Invalid
 from registry.keys import Principal
 from registry.serving.exposures import check_session_id, record_exposure
 from registry.serving.resolution import Resolution, ServingRequest, resolve
@@ -32,6 +34,9 @@ log = structlog.get_logger()
 SessionId = Annotated[
     str | None, Header(description="Conversation or user; its requests get one version of a route's. Not OpenAI's.")
 ]
+
+TIMEOUT_HEADER = "X-Memgen-Timeout"
+"""Seconds that a caller waits for an answer, if that is less than the service would take."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ async def answer_question(
 
     Raises:
         RegistryError: no such model, or not one that serves.
+        Invalid: the header `X-Memgen-Timeout` is no number of seconds.
         InferenceUnavailable, MemgenError: as `InferenceEngine.answer`.
         ClientDisconnect: the client went away before the reply began.
     """
@@ -79,7 +85,8 @@ async def answer_question(
     serving = ServingRequest(question.id, session_id)
     resolution = await run_in_threadpool(_route, services, caller, question.model, serving)
     source = source_of(services, resolution.adapter, resolution.version)
-    prompts = [replace(prompt, memory=source) for prompt in question.prompts]
+    seconds = _timeout_seconds(request)
+    prompts = [replace(prompt, memory=source, timeout_seconds=seconds) for prompt in question.prompts]
     shape = make_shape(resolution)
     inference: InferenceEngine = request.app.state.inference
 
@@ -107,6 +114,22 @@ async def answer_question(
     await run_in_threadpool(_expose, services, caller, serving, resolution)
     await on_answered(answers)
     return JSONResponse(shape.whole(answers), headers={"X-Memgen-Version": resolution.label})
+
+
+def _timeout_seconds(request: Request) -> float | None:
+    """How long the caller waits for the answer, by the header; None if it does not say."""
+    value = request.headers.get(TIMEOUT_HEADER)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise Invalid(
+            f"{TIMEOUT_HEADER} is {value[:60]!r}; expected a number of seconds, more than 0, such as 20 or 2.5"
+        )
+    return seconds
 
 
 def _route(services: Services, caller: Principal, model: str, serving: ServingRequest) -> Resolution:

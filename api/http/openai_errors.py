@@ -21,6 +21,7 @@ _CODES = {
     "alias_not_found": "model_not_found",
     "version_not_found": "model_not_found",
     "prompt_too_long": "context_length_exceeded",
+    "queue_full": "rate_limit_exceeded",
     "http_404": "unknown_url",
     "http_405": "method_not_supported",
     "http_413": "request_too_large",

@@ -31,6 +31,8 @@ STATUS: dict[type[Exception], int] = {
     registry_errors.Forbidden: 403,
     registry_errors.UnknownKey: 401,
     registry_errors.UnreadableRow: 500,
+    registry_errors.Busy: 429,
+    registry_errors.TimedOut: 504,
     registry_errors.Unavailable: 503,
     memgen_errors.MemgenError: 500,
     memgen_errors.ModelError: 500,
@@ -108,7 +110,8 @@ def answer(request: Request, error: Exception) -> Response:
         detail = why_not_offered(request.scope["path"]) if error.status_code == 404 else None
         code = f"http_{error.status_code}"
         return problem(request, error.status_code, code, detail or str(error.detail), headers=error.headers)
-    return problem(request, *_described(request, error))
+    headers = {"Retry-After": str(error.retry_seconds)} if isinstance(error, registry_errors.Busy) else None
+    return problem(request, *_described(request, error), headers=headers)
 
 
 def described(request: Request, error: Exception) -> Described:

@@ -41,6 +41,8 @@ class ChatRequest:
     """None answers with the bare base."""
     raw_prompt: str | tuple[int, ...] | None = None
     """The prompt itself, as text or token ids; then the messages are only what past experience is searched by."""
+    timeout_seconds: float | None = None
+    """How long the reader waits; the service's own limit holds too."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Why there is no answer now; the same request may be answered later."""
 
-from registry.errors import Unavailable
+from registry.errors import Busy, TimedOut, Unavailable
 
 STOPPING = "the service is stopping"
 
@@ -11,3 +11,15 @@ class InferenceUnavailable(Unavailable):
 
 class Preempted(InferenceUnavailable):
     """A background answer was given up for a request that a client waits for. It can be sent again."""
+
+
+class NotBegunInTime(InferenceUnavailable):
+    """The request's time passed while it waited; nothing was computed for it."""
+
+
+class NotFinishedInTime(InferenceUnavailable, TimedOut):
+    """The request's time passed while it was answered."""
+
+
+class QueueFull(Busy):
+    """More requests wait than this process lets wait."""

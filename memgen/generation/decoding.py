@@ -134,15 +134,15 @@ class Decoding:
             self._finish(row, "cancelled")
 
     @torch.inference_mode()
-    def step(self) -> None:
+    def step(self) -> bool:
         """One more token for every row whose prompt is read, with memory woven in front of it where a trigger decides
-        so, and some tokens of the prompts of the others."""
+        so, and some tokens of the prompts of the others. False if there was nothing to do."""
         began = time.perf_counter()
         self._begin()
         rows = list(self._going)
         chunks = self._held.readings.plan(self._chunk_tokens if rows else max(ALONE_TOKENS, self._chunk_tokens))
         if not rows and not chunks:
-            return
+            return False
         invoked = decide_rows(self._held, rows)
         decided = time.perf_counter()
         read_together(self._held, rows, invoked, chunks)
@@ -152,6 +152,7 @@ class Decoding:
         for row in rows:
             if row.finish_reason is not None and row.number in self._rows:
                 self._leave(row, row.generation())
+        return True
 
     def ended(self) -> list[tuple[int, Generation | Exception]]:
         """Answers that have ended since the last call, by number of row; an error of a row's own in place of it."""

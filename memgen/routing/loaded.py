@@ -10,6 +10,7 @@ from torch import Tensor
 
 from memgen.artifacts.artifact import load_artifact
 from memgen.memory.host import AdapterHost
+from memgen.memory.weights import Memory
 from memgen.routing.isolated import Isolated
 
 
@@ -23,8 +24,16 @@ class Choice:
     """Task that the prompt was found to belong to, where there is a memory per task."""
 
 
+@dataclass(frozen=True)
+class FetchedMemory:
+    """A memory that is ready for the host, and not in it yet."""
+
+    memory: Memory
+    isolated: Isolated | None
+
+
 class LoadedMemories:
-    """Not thread-safe: one thread owns the host."""
+    """One thread owns the host. Others may call `fetched`, and nothing else."""
 
     def __init__(self, host: AdapterHost, capacity: int, folder: Callable[[], Path | None] = lambda: None) -> None:
         """`folder` returns where artifacts are unpacked; None is the system's folder for temporary files."""
@@ -42,18 +51,36 @@ class LoadedMemories:
         Raises:
             ArtifactError: the fetched folder is missing files, corrupt, or made for another base.
         """
-        if name in self._order:
-            self._order.move_to_end(name)
-            return name
+        if not self.has(name):
+            self.take(name, self.fetched(name, manifest_sha256, fetch))
+        return name
+
+    def has(self, name: str) -> bool:
+        """Whether the memory is in the host; if so it counts as used."""
+        if name not in self._order:
+            return False
+        self._order.move_to_end(name)
+        return True
+
+    def fetched(self, name: str, manifest_sha256: str, fetch: Callable[[Path], None]) -> FetchedMemory:
+        """A memory made ready from its folder, beside the host, by any thread.
+
+        Raises:
+            ArtifactError: as `ensure`.
+        """
+        beside = AdapterHost(*self.host.weaver_bases)
         with tempfile.TemporaryDirectory(prefix="artifact-", dir=self._folder()) as folder:
             fetch(Path(folder))
-            memory = load_artifact(self.host, name, Path(folder), manifest_sha256=manifest_sha256)
+            memory = load_artifact(beside, name, Path(folder), manifest_sha256=manifest_sha256)
             memory.weave_until_trigger_is_trained()
-            isolated = Isolated.load(Path(folder), self.host.backbone)
+            return FetchedMemory(memory, Isolated.load(Path(folder), self.host.backbone))
+
+    def take(self, name: str, fetched: FetchedMemory) -> None:
+        """Put a memory into the host."""
+        self.host.memories[name] = fetched.memory
         self._order[name] = None
-        if isolated is not None:
-            self._isolated[name] = isolated
-        return name
+        if fetched.isolated is not None:
+            self._isolated[name] = fetched.isolated
 
     def isolated(self, name: str) -> Isolated | None:
         """What the memory `name`, which is in the host, knows of other tasks; None if it answers all prompts."""
@@ -69,16 +96,24 @@ class LoadedMemories:
         Raises:
             ArtifactError: raised by `ensure` for the other's artifact.
         """
+        if name not in self._isolated:
+            return Choice(name)
+        choice = self.route(name, state())
+        if choice.memory is not None and choice.memory != name:
+            other = choice.memory
+            self.ensure(other, other, lambda folder: fetch_other(other, folder))
+        return choice
+
+    def route(self, name: str, state: Tensor) -> Choice:
+        """The memory that answers a prompt with that state, sent to `name`, which is in the host; whether the one it
+        names is in the host too is not looked at. Another task's memory goes by the hash of its manifest."""
         isolated = self._isolated.get(name)
         if isolated is None:
             return Choice(name)
-        [task] = isolated.choose(state()[None])
+        [task] = isolated.choose(state[None])
         if task is None:
             return Choice(None)
-        if task == isolated.task:
-            return Choice(name, task)
-        other = isolated.others[task]
-        return Choice(self.ensure(other, other, lambda folder: fetch_other(other, folder)), task)
+        return Choice(name if task == isolated.task else isolated.others[task], task)
 
     def trim(self, keep: frozenset[str] = frozenset()) -> None:
         """Drop what exceeds the capacity, except the names in `keep`."""

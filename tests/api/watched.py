@@ -1,4 +1,4 @@
-"""The engine's batches, watched while they are decoded: counted, held, slowed, broken or told what to say."""
+"""The engine's steps, watched: counted, held, slowed, broken or told what to say."""
 
 import threading
 import time
@@ -13,9 +13,12 @@ from memgen.generation.draws import Chosen
 
 class Watch:
     def __init__(self) -> None:
-        self.batches: list[int] = []
-        """Answers in each batch."""
+        self.joined = 0
+        """Answers that were begun."""
+        self.rows: list[int] = []
+        """Answers that got a token in each step."""
         self.steps = 0
+        """Those in which an answer gets a token."""
         self.step_seconds = 0.0
         self.fail_at: int | None = None
         """Number of the step, of all, that raises."""
@@ -25,9 +28,11 @@ class Watch:
         """What the answer to a prompt is, instead."""
         self._held_from: int | None = None
         self._go = threading.Event()
+        self.is_held = threading.Event()
+        """Set while the engine waits for `go`."""
 
     def hold(self, *, after: int) -> None:
-        """Let `after` more steps be taken, then none until `go`."""
+        """Let `after` more steps give their tokens, then none until `go`."""
         self._go.clear()
         self._held_from = self.steps + after
 
@@ -35,31 +40,30 @@ class Watch:
         self._held_from = None
         self._go.set()
 
-    def step(self) -> None:
+    def step(self, rows: int) -> None:
         if self._held_from is not None and self.steps >= self._held_from:
+            self.is_held.set()
             assert self._go.wait(timeout=60), "nobody let the engine go on"
+            self.is_held.clear()
         time.sleep(self.step_seconds)
         self.steps += 1
+        self.rows.append(rows)
         if self.steps == self.fail_at:
             raise RuntimeError("the device is gone")
 
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """Of all batches that services in this process decode."""
+    """Of all answers that services in this process decode."""
     watching = Watch()
 
     class Watched(Decoding):
-        def __init__(self, host: Any, **options: Any) -> None:
-            watching.batches.append(0)
-            super().__init__(host, **options)
-
         def add(self, request: Any, **options: Any) -> int:
-            watching.batches[-1] += 1
+            watching.joined += 1
             return super().add(request, **options)
 
         def _choose_tokens(self, rows: Any) -> None:
-            watching.step()
+            watching.step(len(rows))
             super()._choose_tokens(rows)
 
         def _take(self, row: Any, chosen: Chosen) -> None:
@@ -72,6 +76,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
                 chosen = chosen._replace(token=said[row.new_tokens])
             super()._take(row, chosen)
 
-    monkeypatch.setattr("api.inference.local.engine.Decoding", Watched)
+    monkeypatch.setattr("api.inference.local.model_loop.Decoding", Watched)
     yield watching
     watching.go()

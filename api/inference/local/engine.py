@@ -1,8 +1,7 @@
-"""Answers for the chat endpoint: one thread owns the model, and waiting requests are answered together.
+"""Answers for the chat endpoint: one thread owns the model, and requests join and leave what it decodes between steps.
 
-The thread takes what is waiting, up to a batch; its rows may be answered by different versions, or by the bare base.
-Which version serves is decided before, by the registry, for each request: moving an alias needs no restart and no
-message to this process.
+Answers that are decoded together may be of different versions, or of the bare base. Which version serves is decided
+before, by the registry, for each request: moving an alias needs no restart and no message to this process.
 
 The reader of an answer is a task of an event loop. The thread never waits for it, and computes nothing for one that has
 gone. Prompts are rendered and tokenized before, by a few threads of their own (`api.inference.prompts`): one that is
@@ -11,7 +10,6 @@ refused costs nobody else's answer a moment.
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,28 +17,31 @@ from typing import Any
 
 import structlog
 
-from api.inference.local.rows import AnswerRow, ending, prepare_rows
+from api.inference.local.backlog import Backlog, rough_tokens
+from api.inference.local.figures import EngineFigures
+from api.inference.local.inbox import Inbox
+from api.inference.local.model_loop import Arrival, ModelLoop
 from api.inference.local.serving_base import as_served, load_serving_base
 from api.inference.local.tickets import Ticket
 from api.inference.prompts import prompt_of
 from api.inference.requests import ChatRequest, Finished, Piece
-from api.inference.unavailable import STOPPING, InferenceUnavailable
+from api.inference.unavailable import STOPPING, InferenceUnavailable, NotBegunInTime, NotFinishedInTime
 from memgen.backbone.description import describe
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import MemgenError
-from memgen.generation.decoding import Decoding
 from memgen.generation.requests import GenerationRequest, check_fits
 from memgen.memory.host import AdapterHost
 from memgen.routing.loaded import LoadedMemories
 from registry.binding import ServedBase
-from registry.errors import RegistryError
 from registry.scratch import Scratch
 from registry.settings import Settings
 
 log = structlog.get_logger()
 
 _PROMPT_THREADS = 2
+_CONTEXT_UNKNOWN = 2**15
+"""Tokens that a prompt counts for at most while the base, and with it the context, is not known."""
 
 
 class LocalEngine:
@@ -60,19 +61,25 @@ class LocalEngine:
         """The base that answers, once it is loaded."""
         self.description: dict[str, Any] | None = None
         """As `memgen.backbone.description` describes it."""
-        self._changed = threading.Condition()
-        """Guards the queues, `_host` and `_closed`."""
+        self._changed = threading.Lock()
+        """Guards `_early`, `_host`, `_closed` and `_submitted`."""
         self._early: list[Ticket] = []
         """What came before the model was loaded."""
-        self._waiting: deque[Ticket] = deque()
-        self._background: deque[Ticket] = deque()
+        self._submitted = 0
+        self._backlog = Backlog(settings.queue_requests, settings.queue_tokens)
+        self._inbox: Inbox[Arrival] = Inbox()
+        self._loop: ModelLoop | None = None
         self._host: AdapterHost | None = None
         self._reading = ThreadPoolExecutor(_PROMPT_THREADS, "prompts")
         self._closed: str | None = None
         """Why nothing is answered any more."""
-        self._stopping = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+
+    @property
+    def figures(self) -> EngineFigures:
+        """What it was doing as of the last step; may be read by any thread at any time."""
+        return self._loop.figures if self._loop is not None else EngineFigures(waiting=self._backlog.requests)
 
     def start(self) -> None:
         """Begin loading the model; requests may be sent at once and wait for it."""
@@ -80,9 +87,7 @@ class LocalEngine:
 
     def stop(self) -> None:
         """End what is being answered, refuse what waits."""
-        with self._changed:
-            self._stopping.set()
-            self._changed.notify()
+        self._inbox.close()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
@@ -101,6 +106,7 @@ class LocalEngine:
 
         Raises:
             Preempted: another request came, and this one was in the background.
+            QueueFull: too much waits already.
             InferenceUnavailable: no model, or no answer in time.
             MemgenError: the prompt is too long, the template refuses it, or the artifact is broken.
         """
@@ -111,7 +117,7 @@ class LocalEngine:
         """Pieces of text, and each answer when it is whole. Closing the generator ends the generation.
 
         Raises:
-            InferenceUnavailable, MemgenError: as `answer`, at any event.
+            QueueFull, InferenceUnavailable, MemgenError: as `answer`, at any event.
         """
         return self._follow(request, wants_pieces=True)
 
@@ -129,27 +135,30 @@ class LocalEngine:
         self, request: ChatRequest, *, wants_pieces: bool, background: bool = False
     ) -> AsyncGenerator[Piece | Finished, None]:
         seconds = self._settings.inference_timeout_seconds
-        deadline = asyncio.get_running_loop().time() + seconds
+        if request.timeout_seconds is not None:
+            seconds = min(seconds, request.timeout_seconds)
+        ticket = Ticket(request, wants_pieces=wants_pieces, background=background, seconds=seconds)
         left = len(request.samplings)
-        ticket = Ticket(request, wants_pieces=wants_pieces, background=background)
         self._submit(ticket)
         try:
             while left:
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout(max(0.0, ticket.seconds_left)):
                         event = await ticket.next()
                 except TimeoutError:
-                    raise InferenceUnavailable(
-                        f"no answer within {seconds:g} s; lower max_tokens or raise MEMGEN_INFERENCE_TIMEOUT_SECONDS"
-                    ) from None
+                    raise _too_late(ticket, seconds) from None
+                if isinstance(event, NotBegunInTime):
+                    raise _too_late(ticket, seconds)
                 if isinstance(event, Exception):
                     raise event
                 left -= isinstance(event, Finished)
                 yield event
         finally:
             ticket.abandoned = True
+            self._backlog.leave(ticket.backlog_number)
 
     def _submit(self, ticket: Ticket) -> None:
+        """Raises QueueFull, before any work on the request."""
         with self._changed:
             if self._closed is not None:
                 raise InferenceUnavailable(self._closed)
@@ -157,6 +166,11 @@ class LocalEngine:
                 raise InferenceUnavailable(
                     "this process was started without the model; send the request to one that serves it"
                 )
+            if not ticket.background:
+                most = self._host.backbone.max_tokens if self._host is not None else _CONTEXT_UNKNOWN
+                ticket.backlog_number = self._backlog.enter(rough_tokens(ticket.request, most))
+            self._submitted += 1
+            ticket.order = self._submitted
             if self._host is None:
                 self._early.append(ticket)
             else:
@@ -164,7 +178,8 @@ class LocalEngine:
 
     def _read_prompt(self, host: AdapterHost, ticket: Ticket) -> None:
         """Put the ticket where the model's thread takes it from, with its prompt; an error goes to its reader."""
-        if ticket.abandoned:
+        if ticket.is_gone:
+            ticket.send(NotBegunInTime("its time passed while it waited"))
             return
         try:
             request = ticket.request
@@ -176,11 +191,10 @@ class LocalEngine:
             ticket.send(error)
             return
         with self._changed:
-            if self._closed is not None:
+            if self._closed is None:
+                self._inbox.put(ticket)
+            else:
                 ticket.send(InferenceUnavailable(self._closed))
-                return
-            (self._background if ticket.background else self._waiting).append(ticket)
-            self._changed.notify()
 
     def _open(self, host: AdapterHost) -> None:
         """From now on prompts are read; those that waited first."""
@@ -199,16 +213,18 @@ class LocalEngine:
             self._close(f"the base model could not be loaded: {error}")
             return
         self._tell_loaded(memories.host.backbone)
+        self._loop = ModelLoop(memories, prompts, self._settings, self._inbox, self._backlog)
         self._open(memories.host)
         log.info("base model loaded", model=self._settings.base_model)
-        while (batch := self._next_batch()) is not None:
-            try:
-                self._answer_batch(memories, prompts, batch)
-            except Exception as error:
-                log.exception("generation failed")
-                for ticket in batch:
-                    ticket.send(error)
+        try:
+            self._loop.run()
+        except Exception as error:  # nothing is answered any more, and everybody hears of it
+            log.exception("the model's thread ended")
+            self._close(f"the model's thread ended: {type(error).__name__}: {error}")
+            self._loop.refuse(InferenceUnavailable(str(self._closed)))
+            return
         self._close(STOPPING)
+        self._loop.refuse(InferenceUnavailable(STOPPING))
 
     def _load(self) -> tuple[LoadedMemories, PromptCache]:
         settings = self._settings
@@ -231,70 +247,15 @@ class LocalEngine:
     def _close(self, reason: str) -> None:
         with self._changed:
             self._closed = reason
-            for queue in (self._waiting, self._background, self._early):
-                for ticket in queue:
-                    ticket.send(InferenceUnavailable(reason))
-                queue.clear()
+            for ticket in self._early:
+                ticket.send(InferenceUnavailable(reason))
+            self._early.clear()
+        self._ready.clear()
         self._reading.shutdown(wait=False)
 
-    def _next_batch(self) -> list[Ticket] | None:
-        """Wait for a request, and take those behind it while their answers fit; None at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._background or self._stopping.is_set())
-            if self._stopping.is_set():
-                return None
-            if not self._waiting:
-                idle = self._background.popleft()
-                return [] if idle.abandoned else [idle]
-            batch: list[Ticket] = []
-            room = self._settings.inference_batch
-            while self._waiting:
-                following = self._waiting[0]
-                answers = len(following.request.samplings)
-                if batch and answers > room:
-                    break
-                self._waiting.popleft()
-                if not following.abandoned:
-                    batch.append(following)
-                    room -= answers
-            return batch
 
-    def _answer_batch(self, memories: LoadedMemories, prompts: PromptCache, batch: list[Ticket]) -> None:
-        """One request that can't be answered does not hurt the others of its batch."""
-        rows: list[AnswerRow] = []
-        for ticket in batch:
-            try:
-                if ticket.prompt is not None:
-                    rows += prepare_rows(memories, prompts, ticket, ticket.prompt)
-            except (MemgenError, RegistryError) as error:
-                ticket.send(error)
-            except Exception as error:
-                log.exception("a request could not be prepared")
-                ticket.send(error)
-        if rows:
-            self._generate(memories.host, prompts, rows)
-        memories.trim()
-
-    def _generate(self, host: AdapterHost, prompts: PromptCache, rows: list[AnswerRow]) -> None:
-        """Each answer is sent when it ends, also while others of the batch go on."""
-
-        def on_text(number: int, text: str) -> None:
-            row = rows[number]
-            if row.ticket.wants_pieces:
-                row.ticket.send(Piece(row.choice, text, row.opened))
-
-        decoding = Decoding(host, prompts=prompts, on_text=on_text)
-        for row in rows:
-            decoding.add(row.request)
-        while not decoding.done:
-            for number in decoding.unfinished():
-                if rows[number].ticket.abandoned or self._stopping.is_set() or self._is_preempted(rows[number]):
-                    decoding.cancel(number)
-            decoding.step()
-            for number, answer in decoding.ended():
-                rows[number].ticket.send(
-                    answer if isinstance(answer, Exception) else ending(host, rows[number], answer)
-                )
-
-    def _is_preempted(self, row: AnswerRow) -> bool:
-        return row.ticket.background and bool(self._waiting)
+def _too_late(ticket: Ticket, seconds: float) -> InferenceUnavailable:
+    more = "raise MEMGEN_INFERENCE_TIMEOUT_SECONDS, or X-Memgen-Timeout where the request sent it"
+    if ticket.begun:
+        return NotFinishedInTime(f"no answer within {seconds:g} s; lower max_tokens or {more}")
+    return NotBegunInTime(f"not begun within {seconds:g} s, for others came first; send it again later, or {more}")

@@ -1,74 +1,87 @@
-"""Rows of a batch: a request's prompt with the memory that answers it, and what becomes of it when its answer ends."""
+"""Rows: one answer of a request, with the memory that gives it, from its waiting to its end."""
 
 from dataclasses import dataclass, replace
 
-from api.inference.local.serving_base import as_served
 from api.inference.local.tickets import Ticket
 from api.inference.prompts import Prompt
-from api.inference.requests import Finished, MemorySource
+from api.inference.requests import Finished
 from api.inference.token_texts import token_texts
-from api.inference.unavailable import STOPPING, InferenceUnavailable, Preempted
-from memgen.backbone.prompt_cache import PromptCache
+from memgen.errors import PromptTooLong
+from memgen.generation.cache_need import cache_need
 from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.memory.host import AdapterHost
-from memgen.routing.loaded import Choice, LoadedMemories
+from memgen.routing.loaded import Choice
 
 
-@dataclass(frozen=True)
+@dataclass
 class AnswerRow:
-    """One answer of a batch that is being decoded."""
-
     ticket: Ticket
     choice: int
+    """Which of the request's answers."""
     request: GenerationRequest
-    task: str | None
-    """Task that a router found the prompt to belong to."""
-    cue: tuple[str, ...]
-    """Ids of the past trajectories that the weaver is shown."""
+    need: int
+    """Bytes of the caches, in the worst case."""
     opened: bool
     """The prompt opens a thought."""
+    undecided: bool = False
+    """A router is still to choose the memory, by what the base makes of the prompt."""
+    task: str | None = None
+    """Task that a router found the prompt to belong to."""
+    cue: tuple[str, ...] = ()
+    """Ids of the past trajectories that the weaver is shown."""
+
+    def decide(self, host: AdapterHost, chosen: Choice) -> None:
+        """Let the chosen memory answer.
+
+        Raises:
+            PromptTooLong: with it the request exceeds the model's context.
+        """
+        cue = self.ticket.cues.get(chosen.memory)
+        if cue is None:
+            [cue] = host.cues(chosen.memory, [self.ticket.request.messages])
+            self.ticket.cues[chosen.memory] = cue
+        request = replace(self.request, memory=chosen.memory, cue_ids=cue.token_ids)
+        check_fits(host, request)
+        self.request, self.need = request, cache_need(host, request)
+        self.undecided, self.task, self.cue = False, chosen.task, cue.entry_ids
 
 
-def prepare_rows(memories: LoadedMemories, prompts: PromptCache, ticket: Ticket, prompt: Prompt) -> list[AnswerRow]:
+def make_rows(
+    host: AdapterHost, ticket: Ticket, prompt: Prompt, memory: str | None, most_bytes: int, *, undecided: bool
+) -> list[AnswerRow]:
     """A row for each of the ticket's answers.
 
+    Args:
+        memory: the version's own, which is in the host; None is the bare base.
+        undecided: a router may choose another.
+
     Raises:
-        MemgenError, RegistryError: the version can't answer it.
+        PromptTooLong: an answer would not fit the model's context, or needs more cache than there is.
     """
-    request = ticket.request
-    bare = GenerationRequest(prompt.token_ids, request.samplings[0])
-    check_fits(memories.host, bare)
-    chosen = _choose(memories, prompts, request.memory, bare)
-    [cue] = memories.host.cues(chosen.memory, [request.messages])
-    cued = replace(bare, memory=chosen.memory, cue_ids=cue.token_ids)
-    prepared = [replace(cued, sampling=sampling) for sampling in request.samplings]
-    for each in prepared:
-        check_fits(memories.host, each)
-    opened = prompt.opens_reasoning
-    return [AnswerRow(ticket, choice, each, chosen.task, cue.entry_ids, opened) for choice, each in enumerate(prepared)]
+    rows: list[AnswerRow] = []
+    for choice, sampling in enumerate(ticket.request.samplings):
+        request = GenerationRequest(prompt.token_ids, sampling, None if undecided else memory)
+        check_fits(host, request)
+        need = cache_need(host, replace(request, memory=memory))
+        row = AnswerRow(ticket, choice, request, need, prompt.opens_reasoning, undecided)
+        if not undecided:
+            row.decide(host, Choice(memory))
+        check_need(row, most_bytes)
+        rows.append(row)
+    return rows
 
 
-def _choose(
-    memories: LoadedMemories, prompts: PromptCache, source: MemorySource | None, request: GenerationRequest
-) -> Choice:
-    """The memory that answers. Where a router decides, it reads the prompt, which is then kept for the answer."""
-    if source is None:
-        return Choice(None)
-    if source.check_base is not None:
-        source.check_base(as_served(memories.host.backbone))
-    name = memories.ensure(source.name, source.manifest_sha256, source.fetch)
-    if source.fetch_other is None:
-        return Choice(name)
-    return memories.choose(name, lambda: prompts.read([request.prompt_ids[:-1]])[0].state, source.fetch_other)
-
-
-def ending(host: AdapterHost, row: AnswerRow, generation: Generation) -> Finished | Exception:
-    if generation.finish_reason == "cancelled":  # the ticket of an abandoned one drops what is sent
-        return (
-            Preempted("another request waits for an answer")
-            if row.ticket.background
-            else InferenceUnavailable(STOPPING)
+def check_need(row: AnswerRow, most_bytes: int) -> None:
+    """Raises PromptTooLong if the row can never find room."""
+    if row.need > most_bytes:
+        raise PromptTooLong(
+            f"prompt ({len(row.request.prompt_ids)} tokens) and answer (up to {row.request.sampling.max_new_tokens}) "
+            f"may need {row.need} bytes of the cache; this process has {most_bytes} (MEMGEN_CACHE_BYTES). Shorten the "
+            "messages or lower max_tokens."
         )
+
+
+def finished(host: AdapterHost, row: AnswerRow, generation: Generation) -> Finished:
     wants_logprobs = row.request.sampling.logprobs
     tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if wants_logprobs else ()
     return Finished(row.choice, generation, row.task, row.cue, tokens, row.opened)

@@ -256,7 +256,7 @@ def test_a_stream_beyond_its_time_says_so(settings: Settings, tiny_base: Path, a
         pytest.raises(openai.APIError) as error,
     ):
         list(stream)
-    assert error.value.code == "inference_unavailable"
+    assert error.value.code == "not_finished_in_time"
 
 
 @pytest.mark.parametrize("tools", [None, TOOLS])

@@ -50,15 +50,17 @@ def asking(*samplings: Sampling, text: str = "hi", **more: Any) -> ChatRequest:
 
 
 async def _queued(inference: LocalEngine, count: int) -> None:
-    """Wait until so many requests have their prompts read and wait for the model."""
+    """Wait until so many requests have their prompts read and wait for the model's thread, which is held."""
     async with asyncio.timeout(30):
-        while len(inference._waiting) < count:
+        while len(inference._inbox) < count:
             await asyncio.sleep(0.001)
 
 
-async def _first(events: AsyncGenerator[Piece | Finished, None]) -> None:
-    """Wait until text of the answer is there."""
+async def _first(events: AsyncGenerator[Piece | Finished, None], held: Watch | None = None) -> None:
+    """Wait until text of the answer is there, and until the model's thread is held."""
     assert isinstance(await anext(events), Piece)
+    if held is not None:
+        assert await asyncio.to_thread(held.is_held.wait, 60)
 
 
 def test_the_pieces_of_a_stream_are_its_answer(start: Start) -> None:
@@ -138,7 +140,7 @@ def test_who_went_away_while_waiting_is_not_answered(start: Start, watch: Watch)
 
     async def run() -> None:
         async with aclosing(inference.stream(asking(Sampling(3)))) as events:
-            await _first(events)
+            await _first(events, watch)
             leaving, staying = (asyncio.create_task(inference.answer(asking(Sampling(5)))) for _ in range(2))
             await _queued(inference, 2)
             leaving.cancel()
@@ -148,7 +150,7 @@ def test_who_went_away_while_waiting_is_not_answered(start: Start, watch: Watch)
             assert len((await staying)[0].generation.token_ids) == 5
 
     asyncio.run(run())
-    assert watch.batches == [1, 1]
+    assert watch.joined == 2
 
 
 def test_a_request_beyond_its_time_ends(start: Start, watch: Watch) -> None:
@@ -180,13 +182,13 @@ def test_an_answer_does_not_wait_for_the_longer_ones_of_its_batch(start: Start, 
     assert watch.steps <= 10
 
 
-def test_requests_share_a_batch_while_their_answers_fit(start: Start, watch: Watch) -> None:
+def test_requests_join_those_that_are_decoded_while_there_are_places(start: Start, watch: Watch) -> None:
     inference = start(inference_batch=4)
     watch.hold(after=1)
 
     async def run() -> None:
-        async with aclosing(inference.stream(asking(Sampling(2)))) as events:
-            await _first(events)
+        async with aclosing(inference.stream(asking(Sampling(40)))) as events:
+            await _first(events, watch)
             waiting = []
             for answers in (2, 1, 2, 6, 1):
                 request = asking(*(Sampling(3) for _ in range(answers)))
@@ -196,10 +198,10 @@ def test_requests_share_a_batch_while_their_answers_fit(start: Start, watch: Wat
             assert [len(each) for each in await asyncio.gather(*waiting)] == [2, 1, 2, 6, 1]
 
     asyncio.run(run())
-    assert watch.batches == [1, 3, 2, 6, 1]
+    assert (watch.rows[0], max(watch.rows)) == (1, 4)
 
 
-def test_a_failing_batch_is_told_and_the_next_one_answered(start: Start, watch: Watch) -> None:
+def test_a_failing_step_is_told_and_the_next_request_answered(start: Start, watch: Watch) -> None:
     inference = start()
     watch.fail_at = 3
 
@@ -222,7 +224,7 @@ def test_a_request_that_cannot_be_prepared_hurts_only_itself(start: Start, watch
 
     async def run() -> None:
         async with aclosing(inference.stream(asking(Sampling(2)))) as events:
-            await _first(events)
+            await _first(events, watch)
             waiting = asyncio.gather(
                 inference.answer(asking(Sampling(1), text="x" * 2000)),
                 inference.answer(asking(Sampling(1), memory=MemorySource("m", "", fetch))),
@@ -236,7 +238,7 @@ def test_a_request_that_cannot_be_prepared_hurts_only_itself(start: Start, watch
         assert len(good[0].generation.token_ids) == 4
 
     asyncio.run(run())
-    assert watch.batches == [1, 1]
+    assert watch.joined == 2
 
 
 LONG = {"a long text": [{"role": "user", "content": "x" * 10_000_000}],
@@ -302,7 +304,9 @@ def test_a_stop_ends_what_is_answered_and_refuses_what_waits(start: Start, watch
         async with aclosing(inference.stream(asking(Sampling(900)))) as events:
             await _first(events)
             waiting = asyncio.create_task(inference.answer(asking(Sampling(1))))
-            await _queued(inference, 1)
+            async with asyncio.timeout(30):
+                while not inference.figures.waiting:
+                    await asyncio.sleep(0.001)
             await asyncio.to_thread(inference.stop)
             for refused in (waiting, anext(e async for e in events if isinstance(e, Finished))):
                 with pytest.raises(InferenceUnavailable, match="stopping"):

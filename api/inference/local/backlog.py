@@ -1,0 +1,92 @@
+"""How much may wait to be answered, by requests and by tokens; what comes beyond is refused before any work on it."""
+
+import math
+import threading
+from typing import Any
+
+from api.inference.requests import ChatRequest
+from api.inference.unavailable import QueueFull
+
+_CHARACTERS_PER_TOKEN = 4
+_LONGEST_WAIT_SECONDS = 600
+_WEIGHT = 0.1
+"""Of one step in the measured speed: some tens of steps count."""
+
+
+class Backlog:
+    """What waits in one process, and how fast it is answered. Used by all threads."""
+
+    def __init__(self, most_requests: int, most_tokens: int) -> None:
+        self._most_requests, self._most_tokens = most_requests, most_tokens
+        self._lock = threading.Lock()
+        self._entries: dict[int, int] = {}
+        self._entered = 0
+        self._tokens = 0
+        self._speed = 0.0
+
+    @property
+    def requests(self) -> int:
+        return len(self._entries)
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens
+
+    def enter(self, tokens: int) -> int:
+        """Wait, with so many tokens to read and to write; the number to leave by. An empty backlog takes anything.
+
+        Raises:
+            QueueFull: too much waits already.
+        """
+        with self._lock:
+            full = len(self._entries) >= self._most_requests
+            if self._entries and (full or self._tokens + tokens > self._most_tokens):
+                raise QueueFull(
+                    f"{len(self._entries)} requests wait to be answered, of {self._tokens} tokens together; this "
+                    f"process lets {self._most_requests} requests and {self._most_tokens} tokens wait "
+                    "(MEMGEN_QUEUE_REQUESTS, MEMGEN_QUEUE_TOKENS). Send it again after Retry-After.",
+                    self._retry_seconds(),
+                )
+            self._entered += 1
+            self._entries[self._entered] = tokens
+            self._tokens += tokens
+            return self._entered
+
+    def leave(self, number: int) -> None:
+        """Wait no more. It may be called again."""
+        with self._lock:
+            self._tokens -= self._entries.pop(number, 0)
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """A step read and wrote so many tokens."""
+        if seconds > 0:
+            speed = tokens / seconds
+            self._speed = speed if self._speed == 0 else (1 - _WEIGHT) * self._speed + _WEIGHT * speed
+
+    def _retry_seconds(self) -> int:
+        """When half of what waits will have been answered, by the speed of late."""
+        if self._speed == 0:
+            return 1
+        return max(1, min(_LONGEST_WAIT_SECONDS, math.ceil(self._tokens / 2 / self._speed)))
+
+
+def rough_tokens(request: ChatRequest, most: int) -> int:
+    """About how many tokens a request is to read and to write, without reading it; a prompt counts for at most
+    `most`."""
+    return min(most, _rough_prompt(request)) + sum(sampling.max_new_tokens for sampling in request.samplings)
+
+
+def _rough_prompt(request: ChatRequest) -> int:
+    if isinstance(request.raw_prompt, tuple):
+        return len(request.raw_prompt)
+    if request.raw_prompt is not None:
+        return len(request.raw_prompt) // _CHARACTERS_PER_TOKEN
+    characters = sum(_characters(message) for message in request.messages)
+    if request.tools:
+        characters += sum(len(str(tool)) for tool in request.tools)
+    return characters // _CHARACTERS_PER_TOKEN + len(request.messages)
+
+
+def _characters(message: dict[str, Any]) -> int:
+    content = message.get("content")
+    return len(content) if isinstance(content, str) else 0
