@@ -17,7 +17,7 @@ class NotBegunInTime(InferenceUnavailable):
     """The request's time passed while it waited; nothing was computed for it."""
 
 
-class NotFinishedInTime(InferenceUnavailable, TimedOut):
+class NotFinishedInTime(TimedOut, InferenceUnavailable):
     """The request's time passed while it was answered."""
 
 

@@ -1,4 +1,4 @@
-"""How the engine in this process lets requests in, gives way, loads versions and refuses; with the real model thread."""
+"""How the engine in this process lets requests in, gives way, loads versions and refuses."""
 
 import asyncio
 import shutil
@@ -109,7 +109,9 @@ def test_a_version_that_is_loaded_delays_nobody_else(start: Start, stored: Calla
     cold.go.clear()
 
     async def run() -> None:
-        waiting = [asyncio.create_task(inference.answer(asking(Sampling(3), memory=cold.source("v")))) for _ in range(3)]
+        waiting = [
+            asyncio.create_task(inference.answer(asking(Sampling(3), memory=cold.source("v")))) for _ in range(3)
+        ]
         await eventually(lambda: cold.fetches)
         for _ in range(2):
             [other] = await inference.answer(asking(Sampling(40)))
@@ -219,7 +221,9 @@ def test_answers_begin_as_the_cache_has_room_for_them(start: Start, watch: Watch
         requests = [asking(Sampling(20 + 5 * (n % 3)), text="hi" + "!" * (n % 7)) for n in range(12)]
         answers = await asyncio.gather(*(inference.answer(request) for request in requests))
         assert [len(answer.generation.token_ids) for [answer] in answers] == [20 + 5 * (n % 3) for n in range(12)]
-        with pytest.raises(PromptTooLong, match=f"may need .* bytes of the cache; this process has {need}.*MEMGEN_CACHE"):
+        with pytest.raises(
+            PromptTooLong, match=f"may need .* bytes of the cache; this process has {need}.*MEMGEN_CACHE"
+        ):
             await inference.answer(asking(Sampling(900)))
         await eventually(lambda: inference.figures.cache_bytes == 0)
 
