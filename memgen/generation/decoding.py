@@ -54,11 +54,11 @@ class Decoding:
         self._rows: dict[int, Row] = {}
         """Every row that has not ended, in the order in which they joined."""
         self._going: list[Row] = []
-        """Those that are decoded; of the others the prompts are being read."""
+        """Rows that are decoded; of the others the prompts are being read."""
         self._ended: list[tuple[int, Generation | Exception]] = []
         self._joined = 0
         self.generated_tokens = 0
-        """Of all rows, since it was made."""
+        """Tokens of all rows, since it was made."""
 
     @property
     def done(self) -> bool:

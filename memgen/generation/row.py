@@ -117,7 +117,7 @@ class Row:
 
     @property
     def kind_of_insertion(self) -> InsertionKind:
-        """Of the one that it would make now."""
+        """Kind of the insertion that it would make now."""
         config = self.woven_memory.config
         at_prompt_end = self.new_tokens == 0
         latents = config.latents if at_prompt_end else config.inference_latents

@@ -57,25 +57,35 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Of all answers that services in this process decode."""
     watching = Watch()
 
-    class Watched(Decoding):
-        def add(self, request: Any, **options: Any) -> int:
+    add, choose_tokens, take = Decoding.add, Decoding._choose_tokens, Decoding._take
+
+    def watched_add(self: Decoding, request: Any, **options: Any) -> int:
+        if _is_of_a_service(self):
             watching.joined += 1
-            return super().add(request, **options)
+        return add(self, request, **options)
 
-        def _choose_tokens(self, rows: Any) -> None:
+    def watched_choose_tokens(self: Decoding, rows: Any) -> None:
+        if _is_of_a_service(self):
             watching.step(len(rows))
-            super()._choose_tokens(rows)
+        choose_tokens(self, rows)
 
-        def _take(self, row: Any, chosen: Chosen) -> None:
-            tokenizer = self._host.backbone.tokenizer
-            say = watching.say
-            if watching.say_to is not None:
-                say = watching.say_to(tokenizer.decode(row.request.prompt_ids))
-            if say is not None:
-                said = [*tokenizer(say, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-                chosen = chosen._replace(token=said[row.new_tokens])
-            super()._take(row, chosen)
+    def watched_take(self: Decoding, row: Any, chosen: Chosen) -> None:
+        tokenizer = self._host.backbone.tokenizer
+        say = watching.say if _is_of_a_service(self) else None
+        if watching.say_to is not None:
+            say = watching.say_to(tokenizer.decode(row.request.prompt_ids))
+        if say is not None:
+            said = [*tokenizer(say, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+            chosen = chosen._replace(token=said[row.new_tokens])
+        take(self, row, chosen)
 
-    monkeypatch.setattr("api.inference.local.model_loop.Decoding", Watched)
+    monkeypatch.setattr(Decoding, "add", watched_add)
+    monkeypatch.setattr(Decoding, "_choose_tokens", watched_choose_tokens)
+    monkeypatch.setattr(Decoding, "_take", watched_take)
     yield watching
     watching.go()
+
+
+def _is_of_a_service(decoding: Decoding) -> bool:
+    """Evaluation sends its texts to nobody."""
+    return decoding._on_text is not None

@@ -10,7 +10,7 @@ from api.inference.unavailable import QueueFull
 _CHARACTERS_PER_TOKEN = 4
 _LONGEST_WAIT_SECONDS = 600
 _WEIGHT = 0.1
-"""Of one step in the measured speed: some tens of steps count."""
+"""What one step counts for in the measured speed: some tens of steps matter."""
 
 
 class Backlog:

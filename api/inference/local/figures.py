@@ -21,6 +21,6 @@ class EngineFigures:
     """What running answers may need of it at most."""
     cache_budget_bytes: int = 0
     generated_tokens: int = 0
-    """Of all answers since the process began."""
+    """Tokens of all answers since the process began."""
     read_tokens: int = 0
     """Prompt tokens that were read since the process began, those that were known left out."""

@@ -41,7 +41,7 @@ class WaitingLine(Generic[T]):
         insort(self._waiters, Waiter(item, order, need), key=lambda waiter: waiter.order)
 
     def admit(self, free_bytes: int, free_places: int) -> list[Waiter[T]]:
-        """Those that go on now, in order; they wait no more."""
+        """Who goes on now, in order; they wait no more."""
         admitted: list[Waiter[T]] = []
         left: list[Waiter[T]] = []
         nobody_passes = False
