@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from api.inference.local.engine import LocalEngine
+from api.inference.local.tickets import Ticket
 from api.inference.requests import ChatRequest, Finished, MemorySource, Piece
 from api.inference.unavailable import NotBegunInTime, NotFinishedInTime, Preempted, QueueFull
 from memgen.artifacts.artifact import save_artifact
@@ -95,6 +96,11 @@ class Stored:
 def asking(*samplings: Sampling, text: str = "hi", **more: Any) -> ChatRequest:
     messages = [{"role": "user", "content": text}]
     return ChatRequest(**{"messages": messages, "tools": None, "samplings": samplings, "memory": None, **more})
+
+
+def _come(inference: LocalEngine) -> list[Ticket]:
+    """Requests that wait for the model's thread."""
+    return [each for each in inference._inbox.waiting() if isinstance(each, Ticket)]
 
 
 async def eventually(condition: Callable[[], object]) -> None:
