@@ -75,6 +75,7 @@ class VllmAnswer:
             alternatives=self._alternatives() if self._sampling.top_logprobs else None,
             end_token=self._end.token_id if self._end else None,
             end_logprob=_known(self._end) if wants_logprobs and self._end else None,
+            stop_string=self._text.stop_string,
         )
 
     def _alternatives(self) -> tuple[tuple[Alternative, ...], ...]:

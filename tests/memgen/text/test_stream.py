@@ -99,6 +99,11 @@ def test_the_text_ends_before_the_first_stop_string(
     assert given_out + stream.finish() == expected
     assert stream.text == expected
     assert stream.stopped is stops
+    if stream.stop_string is None:
+        assert not stops
+    else:
+        assert stream.stop_string in stop
+        assert text.startswith(expected + stream.stop_string)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def test_a_stop_string_ends_the_answer_in_front_of_it(
     assert (expected.finish_reason, len(expected.token_ids) < 40) == ("stop", True)
     [finished] = asyncio.run(engine.answer(request))
     check_same(finished.generation, expected)
+    assert finished.generation.stop_string == expected.stop_string == stop
     pieces, _ = asyncio.run(collect(engine.stream(request)))
     assert pieces.get(0, "") == expected.text
 
