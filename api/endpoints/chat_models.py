@@ -3,11 +3,21 @@
 A null is OpenAI's default, everywhere. What is not supported is taken at its neutral values, and refused at all others.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from api.endpoints.answer_constraints import (
+    ResponseFormat,
+    ToolChoice,
+    answer_constraint,
+    check_tool_choice,
+    read_tool_choice,
+)
 from memgen.generation.sampling import Sampling
+from memgen.text.answer_grammars import Constraint
+from memgen.text.answers import message_text
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
 
@@ -15,30 +25,27 @@ _DEFAULT_TOKENS = 256
 _LEAST_TOP_P = 1e-9
 """Leaves the likeliest token only, which OpenAI's 0 means."""
 MOST_STOP_CHARACTERS = 1000
+_MOST_STOPS = 4
+_MOST_BIASES = 1024
 _MOST_METADATA = 16
 _MOST_MODEL_CHARACTERS = 600
 """Room for the longest names of an adapter and an alias."""
 
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "audio": (),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
     "modalities": (["text"],),
+    "moderation": (),
     "prediction": (),
-    "presence_penalty": (0,),
     "reasoning_effort": ("none", "medium"),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
 """Values of OpenAI's fields that ask for nothing which this service lacks, beside null."""
 
-StopText = Annotated[str, StringConstraints(max_length=MOST_STOP_CHARACTERS)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -60,7 +67,9 @@ class ChatIn(BaseModel):
     model: Annotated[str, StringConstraints(max_length=_MOST_MODEL_CHARACTERS, pattern=r"\A[^\x00]*\z")]
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Annotated[
+        Any, Field(description="`auto`, `none`, `required`, a function, or `allowed_tools`; as OpenAI's.")
+    ] = None
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, description="1 if not given; 0 is greedy.")] = None
@@ -71,7 +80,9 @@ class ChatIn(BaseModel):
     repetition_penalty: Annotated[
         float | None, Field(gt=0, le=10, description="1 is off. Not OpenAI's: send it in `extra_body`.")
     ] = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: Annotated[
+        Any, Field(description=f"A text, or up to 4, of at most {MOST_STOP_CHARACTERS} characters each.")
+    ] = None
     seed: Annotated[
         int | None,
         Field(
@@ -83,6 +94,17 @@ class ChatIn(BaseModel):
     ] = None
     n: Annotated[int | None, Field(ge=1, le=8, description="Answers. The one at index i takes seed + i.")] = None
     logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    logit_bias: Annotated[
+        dict[Annotated[int, Field(ge=0, lt=2**31)], Annotated[float, Field(ge=-100, le=100)]] | None,
+        Field(max_length=_MOST_BIASES),
+    ] = None
+    min_tokens: Annotated[
+        int | None, Field(ge=0, description="No answer ends before. Not OpenAI's: send it in `extra_body`.")
+    ] = None
+    response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     parallel_tool_calls: bool | None = None
@@ -92,20 +114,17 @@ class ChatIn(BaseModel):
     prompt_cache_key: Annotated[str | None, Field(description="Accepted and not read: prompts are cached anyway.")] = (
         None
     )
+    prompt_cache_options: Annotated[Any, Field(description="Accepted and not read.")] = None
     prompt_cache_retention: Annotated[str | None, Field(description="Accepted and not read.")] = None
     audio: Any = None
-    frequency_penalty: Any = None
     function_call: Any = None
     functions: Any = None
-    logit_bias: Any = None
     modalities: Any = None
+    moderation: Any = None
     prediction: Any = None
-    presence_penalty: Any = None
     reasoning_effort: Any = None
-    response_format: Any = None
     service_tier: Any = None
     store: Any = None
-    top_logprobs: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -126,6 +145,37 @@ class ChatIn(BaseModel):
             raise ValueError(f"{show(value)} is not supported; expected {expected}, or leave it out")
         return value
 
+    @field_validator("metadata", "logit_bias", mode="before")
+    @classmethod
+    def _null_values_are_absent(cls, given: Any) -> Any:
+        return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_texts(cls, given: Any) -> tuple[str, ...]:
+        texts = [given] if isinstance(given, str) else [] if given is None else given
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise PydanticCustomError("stop_type", "expected a text, or a list of texts")
+        if len(texts) > _MOST_STOPS:
+            raise PydanticCustomError("too_long", f"{len(texts)} texts; expected at most {_MOST_STOPS}")
+        if not all(texts):
+            raise PydanticCustomError("string_too_short", "an empty text would end every answer; leave it out")
+        if any(len(text) > MOST_STOP_CHARACTERS for text in texts):
+            raise PydanticCustomError("string_too_long", f"expected texts of at most {MOST_STOP_CHARACTERS} characters")
+        return tuple(texts)
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _choice_is_one(cls, given: Any) -> ToolChoice:
+        return read_tool_choice(given)
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _alternatives_need_logprobs(cls, given: int | None, info: ValidationInfo) -> int | None:
+        if given and not info.data.get("logprobs"):
+            raise ValueError("only allowed when logprobs is true")
+        return given
+
     @model_validator(mode="after")
     def _options_belong_to_a_stream(self) -> Self:
         if self.include_usage and not self.stream:
@@ -138,19 +188,23 @@ class ChatIn(BaseModel):
         return (self.metadata or {}).get("session_id") or self.user or None
 
     @property
+    def choice(self) -> ToolChoice:
+        return self.tool_choice or ToolChoice()
+
+    @property
     def callable_tools(self) -> list[dict[str, Any]] | None:
-        return None if self.tool_choice == "none" else self.tools or None
+        return None if self.choice.mode == "none" else self.tools or None
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def samplings(self, most_tokens: int) -> tuple[Sampling, ...]:
-        """How each of the `n` answers is sampled.
+        """How each of the `n` answers is sampled. Messages and tools were checked before.
 
         Raises:
-            InvalidTrajectory: more than `most_tokens` were requested.
-            ConfigError: a stop string is empty.
+            InvalidTrajectory: more than `most_tokens` were requested, or the choice is not among the tools.
+            SchemaRefused: a schema that no answer can be held to.
         """
         requested = self.max_completion_tokens or self.max_tokens or min(_DEFAULT_TOKENS, most_tokens)
         if requested > most_tokens:
@@ -158,17 +212,43 @@ class ChatIn(BaseModel):
                 "max_tokens_too_large",
                 f"max_tokens is {requested}; this service allows up to {most_tokens} (MEMGEN_MAX_NEW_TOKENS)",
             )
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        least = self.min_tokens or 0
+        if least > requested:
+            raise InvalidTrajectory(
+                "min_tokens_too_large", f"min_tokens is {least}; expected at most max_tokens, which is {requested}"
+            )
+        constraint = self._constraint()
         return tuple(
             Sampling(
                 requested,
                 1.0 if self.temperature is None else self.temperature,
                 1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P),
-                stop,
+                self.stop or (),
                 seed=None if self.seed is None else self.seed + choice,
                 top_k=self.top_k or 0,
                 repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
                 logprobs=bool(self.logprobs),
+                frequency_penalty=self.frequency_penalty or 0.0,
+                presence_penalty=self.presence_penalty or 0.0,
+                logit_bias=tuple((self.logit_bias or {}).items()),
+                top_logprobs=self.top_logprobs or 0,
+                min_tokens=self.min_tokens or 0,
+                constraint=constraint,
             )
             for choice in range(self.n or 1)
         )
+
+    def _constraint(self) -> Constraint | None:
+        check_tool_choice(self.choice, self.tools or ())
+        parallel = self.parallel_tool_calls is not False
+        if self.response_format is not None and self.response_format.type == "json_object":
+            self._check_json_is_mentioned()
+        return answer_constraint(self.tools or (), self.choice, self.response_format, parallel=parallel)
+
+    def _check_json_is_mentioned(self) -> None:
+        """OpenAI's rule: a model that is not told to write JSON may write anything that is some."""
+        if not any("json" in message_text(message).lower() for message in self.messages):
+            raise InvalidTrajectory(
+                "json_not_mentioned",
+                "messages: must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+            )

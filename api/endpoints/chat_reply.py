@@ -5,40 +5,64 @@ An answer that was cut off at its token limit ends for `length`: the whole calls
 is not, neither as a call nor as text.
 """
 
+import hashlib
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from api.http.json_object import JsonObject
 from api.inference.requests import Finished, Piece
+from api.inference.token_texts import TokenText
 from memgen.text.answers import parse_answer
+from memgen.text.calls import CallStream
 from memgen.text.reasoning import ReasoningStream
 from registry.serving.resolution import Resolution
 
 
 class Telling:
-    """What of one answer was streamed so far. Nothing of an answer that may be calls: that is known at its end."""
+    """What of one answer was streamed so far: text as soon as it is certain that it is no call, calls when they are
+    whole, each as its name and then its arguments."""
 
-    def __init__(self, *, opened: bool, calls: bool) -> None:
-        self._stream = None if calls else ReasoningStream(opened=opened)
+    def __init__(self, *, opened: bool, calls: bool, ids: str) -> None:
+        """
+        Args:
+            calls: whether the answer may be calls.
+            ids: what the ids of its calls are made of.
+        """
+        self._reasoning = ReasoningStream(opened=opened)
+        self._calls = CallStream() if calls else None
+        self._ids = ids
         self._sent = {"reasoning_content": 0, "content": 0}
+        self._called = 0
 
-    def push(self, text: str) -> JsonObject:
-        """The delta that more of the text makes certain; empty if none."""
-        reasoning, content = self._stream.push(text) if self._stream else ("", "")
-        return self._tell({"reasoning_content": reasoning, "content": content})
+    def push(self, text: str) -> Iterator[JsonObject]:
+        """The deltas that more of the text makes certain."""
+        reasoning, content = self._reasoning.push(text)
+        content, calls = self._calls.push(content) if self._calls else (content, [])
+        yield from self._tell({"reasoning_content": reasoning, "content": content})
+        for call in calls:
+            yield from self._tell_call(_tool_call(self._ids, self._called, call))
 
-    def rest(self, message: JsonObject) -> JsonObject:
-        """The delta that the whole message adds to what was told."""
-        added = {name: (message.get(name) or "")[length:] for name, length in self._sent.items()}
-        return self._tell(added)
+    def rest(self, message: JsonObject) -> Iterator[JsonObject]:
+        """The deltas that the whole message adds to what was told."""
+        yield from self._tell({name: (message.get(name) or "")[length:] for name, length in self._sent.items()})
+        for call in message.get("tool_calls", ())[self._called :]:
+            yield from self._tell_call(call)
 
-    def _tell(self, delta: JsonObject) -> JsonObject:
+    def _tell(self, delta: JsonObject) -> Iterator[JsonObject]:
         for name, text in delta.items():
             self._sent[name] += len(text)
-        return {name: text for name, text in delta.items() if text}
+        if told := {name: text for name, text in delta.items() if text}:
+            yield told
+
+    def _tell_call(self, call: JsonObject) -> Iterator[JsonObject]:
+        index, function = self._called, call["function"]
+        self._called += 1
+        yield {"tool_calls": [{"index": index, **call, "function": {"name": function["name"], "arguments": ""}}]}
+        yield {"tool_calls": [{"index": index, "function": {"arguments": function["arguments"]}}]}
 
 
 @dataclass(frozen=True)
@@ -73,7 +97,7 @@ class Reply:
 
     def telling(self, event: Piece | Finished) -> Telling:
         """Where the stream of the event's choice begins."""
-        return Telling(opened=event.opened, calls=self.tools)
+        return Telling(opened=event.opened, calls=self.tools, ids=self._ids(event.choice))
 
     def delta(self, choice: int, delta: JsonObject) -> JsonObject:
         return self._chunk(choice, delta)
@@ -82,10 +106,7 @@ class Reply:
         """The last chunks of a choice: what was not told yet, and why it ended."""
         message, finish_reason = self._message(answer)
         last = self._chunk(answer.choice, {}, finish_reason=finish_reason, logprobs=_logprobs(answer))
-        delta = telling.rest(message)
-        if "tool_calls" in message:
-            delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(message["tool_calls"])]
-        return [self._chunk(answer.choice, delta), last] if delta else [last]
+        return [*(self._chunk(answer.choice, delta) for delta in telling.rest(message)), last]
 
     def stamped(self, chunk: JsonObject, answers: Sequence[Finished]) -> JsonObject:
         """The chunk with `memgen`, as a completion has it."""
@@ -94,6 +115,9 @@ class Reply:
     def usage(self, answers: Sequence[Finished]) -> JsonObject:
         """The chunk after the last choice's."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answers)}
+
+    def _ids(self, choice: int) -> str:
+        return f"{self.id}/{choice}"
 
     def _head(self, kind: str) -> JsonObject:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.resolution.label}
@@ -115,15 +139,16 @@ class Reply:
             message["reasoning_content"] = parsed.reasoning
         if not parsed.tool_calls:
             return message, generation.finish_reason
-        message["tool_calls"] = [
-            {
-                "id": f"call_{uuid.uuid4().hex[:24]}",
-                "type": "function",
-                "function": {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)},
-            }
-            for call in parsed.tool_calls
-        ]
+        ids = self._ids(answer.choice)
+        message["tool_calls"] = [_tool_call(ids, number, call) for number, call in enumerate(parsed.tool_calls)]
         return message, generation.finish_reason if cut else "tool_calls"
+
+
+def _tool_call(ids: str, number: int, call: Mapping[str, Any]) -> JsonObject:
+    """The same id each time, so that a call that was streamed is the one in the whole reply."""
+    unique = hashlib.sha256(f"{ids}/{number}".encode()).hexdigest()[:24]
+    arguments = json.dumps(call["arguments"], ensure_ascii=False)
+    return {"id": f"call_{unique}", "type": "function", "function": {"name": call["name"], "arguments": arguments}}
 
 
 def new_completion_id() -> str:
@@ -135,11 +160,20 @@ def _logprobs(answer: Finished) -> JsonObject | None:
     values = answer.generation.logprobs
     if values is None:
         return None
-    content: list[JsonObject] = [
-        {"token": token.text, "logprob": value, "bytes": token.raw, "top_logprobs": []}
-        for token, value in zip(answer.tokens, values, strict=True)
+    shown = answer.generation.alternatives or ((),) * len(values)
+    texts = answer.alternatives or ((),) * len(values)
+    content = [
+        {
+            **_logprob(token, value),
+            "top_logprobs": [_logprob(text, each.logprob) for text, each in zip(names, places, strict=True)],
+        }
+        for token, value, names, places in zip(answer.tokens, values, texts, shown, strict=True)
     ]
     return {"content": content, "refusal": None}
+
+
+def _logprob(token: TokenText, value: float) -> JsonObject:
+    return {"token": token.text, "logprob": value, "bytes": token.raw}
 
 
 def _usage(answers: Sequence[Finished]) -> JsonObject:

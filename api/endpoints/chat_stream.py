@@ -27,7 +27,7 @@ class ChatChunks:
         if telling is None:
             telling = self._tellings[event.choice] = self.reply.telling(event)
         if isinstance(event, Piece):
-            if delta := telling.push(event.text):
+            for delta in telling.push(event.text):
                 yield self.reply.delta(event.choice, delta)
             return
         self._answers.append(event)

@@ -22,6 +22,7 @@ _CODES = {
     "version_not_found": "model_not_found",
     "prompt_too_long": "context_length_exceeded",
     "queue_full": "rate_limit_exceeded",
+    "schema_refused": "invalid_json_schema",
     "http_404": "unknown_url",
     "http_405": "method_not_supported",
     "http_413": "request_too_large",
@@ -33,6 +34,7 @@ _PARAMS = {
     "model_not_found": "model",
     "context_length_exceeded": "messages",
     "max_tokens_too_large": "max_tokens",
+    "min_tokens_too_large": "min_tokens",
     "version_not_servable": "model",
 }
 """The parameter that is always at fault, by code."""
@@ -44,8 +46,8 @@ _NAMES = {
 """What a path calls a chat's parameter otherwise."""
 
 _PLACE = re.compile(
-    r"((?:input|messages|previous_response_id|prompt|tools|stop|model|tool_choice|response_format|user|metadata)"
-    r"[\w.\[\]]*): "
+    r"((?:input|messages|previous_response_id|prompt|tools|stop|model|tool_choice|response_format|logit_bias|user"
+    r"|metadata)[\w.\[\]]*): "
 )
 """How the registry's checks of a conversation begin their messages."""
 
@@ -79,6 +81,8 @@ def openai_error(status: int, code: str, detail: str, param: str | None = None, 
         place = _PLACE.match(detail)
         param = place.group(1) if place else _PARAMS.get(code)
         param = _NAMES.get(path, {}).get(param, param) if param else None
+    if code == "invalid_json_schema" and param and param.startswith("tools"):
+        code = "invalid_function_parameters"
     return {"error": {"message": detail, "type": kind, "param": param, "code": code}}
 
 

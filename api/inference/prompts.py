@@ -13,6 +13,8 @@ from typing import Any
 from api.inference.requests import ChatRequest
 from memgen.backbone.loading import Backbone, BaseFiles
 from memgen.errors import ConfigError, PromptTooLong
+from memgen.generation.constraints import prepare
+from memgen.generation.sampling import Sampling
 from memgen.text.profile import shown_messages
 from memgen.text.reasoning import opens_reasoning
 from memgen.text.tool_calls import tool_pattern
@@ -52,6 +54,23 @@ def read_prompt(
     return Prompt(ids, opens_reasoning(base.tokenizer, ids))
 
 
+def check_sampling(base: Backbone | BaseFiles, sampling: Sampling, prompt: Prompt) -> str | None:
+    """Compile what the answer is held to, and keep it for when it is drawn. To be called by any thread.
+
+    Returns:
+        The grammar of its constraint; None if it is free.
+
+    Raises:
+        ConfigError: a bias of a token that the vocabulary does not have.
+        SchemaRefused, ConstraintUnsupported: as `memgen.generation.constraints.prepare`.
+    """
+    tokens = base.vocab_size
+    for token, _ in sampling.logit_bias:
+        if token >= tokens:
+            raise ConfigError(f"logit_bias: {token} is no token of the model; expected 0 to {tokens - 1}")
+    return prepare(base, sampling.constraint, prompt.token_ids) if sampling.constraint else None
+
+
 def read_raw_prompt(base: Backbone | BaseFiles, prompt: str | tuple[int, ...]) -> Prompt:
     """The tokens of a prompt that no template writes; of a text, with those that the tokenizer begins each with.
 
@@ -87,9 +106,10 @@ def _check_texts(base: Backbone | BaseFiles, texts: Sequence[str], messages: int
             break
         tokens += max(0.0, 0.9 * len(base.tokenizer(part, add_special_tokens=False).input_ids) - _PART_TOKENS)
     if tokens > most:
+        counted = "1 message" if messages == 1 else f"{messages} messages"
         raise PromptTooLong(
-            f"the prompt has {messages} messages of {characters} characters, which are more than {int(tokens)} "
-            f"tokens; the model's context has {most}. Shorten the messages."
+            f"the prompt has {counted} of {characters} characters, which are more than {int(tokens)} tokens; the "
+            f"model's context has {most}. Shorten the messages."
         )
 
 

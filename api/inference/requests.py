@@ -70,3 +70,5 @@ class Finished:
     """Text and bytes of each of the generation's tokens, if logprobs were requested."""
     opened: bool = False
     """The prompt opens a thought, which the answer goes on with."""
+    alternatives: tuple[tuple[TokenText, ...], ...] = ()
+    """Text and bytes of the generation's alternatives at each place, if any were requested."""

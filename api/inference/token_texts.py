@@ -10,6 +10,8 @@ from itertools import count
 
 from transformers import PreTrainedTokenizerBase
 
+from memgen.generation.requests import Generation
+
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 """How SentencePiece names a token of one byte."""
@@ -27,6 +29,17 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) ->
     """What each token adds to a text that it does not begin."""
     special = frozenset(tokenizer.all_special_ids)
     return tuple(_token_text(tokenizer, token_id, token_id in special) for token_id in token_ids)
+
+
+def reported_texts(
+    tokenizer: PreTrainedTokenizerBase, generation: Generation
+) -> tuple[tuple[TokenText, ...], tuple[tuple[TokenText, ...], ...]]:
+    """(of its tokens, of the alternatives at each place), each token's text made once."""
+    places = generation.alternatives or ()
+    ids = {*generation.token_ids, *(each.token for place in places for each in place)}
+    known = dict(zip(ids, token_texts(tokenizer, tuple(ids)), strict=True))
+    alternatives = tuple(tuple(known[each.token] for each in place) for place in places)
+    return tuple(known[token] for token in generation.token_ids), alternatives
 
 
 def _token_text(tokenizer: PreTrainedTokenizerBase, token_id: int, special: bool) -> TokenText:

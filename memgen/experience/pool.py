@@ -22,7 +22,8 @@ from torch import Tensor
 from memgen.backbone.loading import Backbone
 from memgen.checked_files import check_files, read_tensors, write_manifest
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ConfigError
-from memgen.text.answers import ChatMessage, call_text, message_calls, message_text
+from memgen.text.answers import ChatMessage, message_calls, message_text
+from memgen.text.calls import call_text
 from memgen.text.history import unified_messages
 
 FORMAT = 1

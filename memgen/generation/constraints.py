@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from memgen.backbone.loading import Backbone, BaseFiles
 from memgen.errors import ConstraintUnsupported, SchemaRefused
 from memgen.text.answer_grammars import Constraint, grammar_of
+from memgen.text.profile import BaseProfile
 from memgen.text.reasoning import opens_reasoning
 
 _KEPT_GRAMMARS = 64
@@ -32,22 +33,26 @@ _LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 _FAULT = "failed to compile JSON schema: "
+_WARNING = "WARNING"
 
 
 class Matcher:
     """Where one answer stands in its grammar."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, *, optional: bool = False) -> None:
         self._matcher = matcher
+        self._optional = optional
 
     @property
     def failed(self) -> bool:
         """A step would have cost more than is allowed: the answer can't go on, though it is not whole."""
-        return self._matcher.is_error()
+        return not self._optional and self._matcher.is_error()
 
     def forbidden(self, vocabulary: int) -> Tensor:
         """Which of so many tokens can't come next, `(V,)` bool; all but end tokens where the answer can't go on."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._optional and self._matcher.is_error():
+            return torch.zeros(vocabulary, dtype=torch.bool)
         allowed = np.unpackbits(bits, count=min(vocabulary, 8 * len(bits)), bitorder="little")
         forbidden = torch.ones(vocabulary, dtype=torch.bool)
         forbidden[: len(allowed)] = torch.from_numpy(allowed == 0)
@@ -74,8 +79,11 @@ class Grammars:
         """The grammars for this tokenizer (the object), shared so that what was compiled is kept."""
         return cls(tokenizer, stops)
 
-    def matcher(self, grammar: str) -> Matcher:
+    def matcher(self, grammar: str, *, optional: bool = False) -> Matcher:
         """A matcher at the beginning of an answer.
+
+        Args:
+            optional: where a step would cost too much, the answer goes on freely.
 
         Raises:
             SchemaRefused: the grammar can't be compiled within its limits, or nothing satisfies it.
@@ -83,17 +91,13 @@ class Grammars:
         with self._lock:
             if (known := self._kept.get(grammar)) is not None:
                 self._kept.move_to_end(grammar)
-                return Matcher(known.deep_copy())
+                return Matcher(known.deep_copy(), optional=optional)
         compiled = self._compile(grammar)  # not within the lock: others must not wait for it
         with self._lock:
             self._kept[grammar] = compiled
             while len(self._kept) > _KEPT_GRAMMARS:
                 self._kept.popitem(last=False)
-            return Matcher(compiled.deep_copy())
-
-    def check(self, grammar: str) -> None:
-        """Raises SchemaRefused as `matcher` does; keeps nothing."""
-        self._compile(grammar)
+            return Matcher(compiled.deep_copy(), optional=optional)
 
     def _compile(self, grammar: str) -> LLMatcher:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
@@ -106,32 +110,47 @@ class Grammars:
         return matcher
 
 
-def prepare(base: Backbone | BaseFiles, constraint: Constraint, prompt_ids: Sequence[int]) -> str:
-    """Compile what an answer behind the prompt is held to, so that the model's thread need not; the grammar's text.
+def prepare(base: Backbone | BaseFiles, constraint: Constraint, prompt_ids: Sequence[int]) -> str | None:
+    """Compile what an answer behind the prompt is held to, so that the model's thread need not.
+
+    Returns:
+        The grammar, as `memgen.text.answer_grammars` writes it; None where an optional one can't be held to.
 
     Raises:
         SchemaRefused: a schema that can't be held to; the message begins with the field of the request.
         ConstraintUnsupported: the base's tokenizer can't be held to anything.
     """
-    grammar = _grammar(base, constraint, prompt_ids)
-    try:
-        Grammars.of(base.tokenizer, base.stop_token_ids).matcher(grammar)
-    except SchemaRefused as error:
-        raise SchemaRefused(f"{constraint.origin}: {error}") from error
-    return grammar
+    grammar = _grammar(base.profile, constraint, prompt_ids)
+    return None if _held(base.profile, constraint, grammar) is None else grammar
 
 
 def matcher_for(base: Backbone | BaseFiles, constraint: Constraint | None, prompt_ids: Sequence[int]) -> Matcher | None:
-    """What holds an answer behind the prompt to the constraint; None without one. Raises as `prepare`."""
+    """What holds an answer behind the prompt to the constraint; None if nothing does. Raises as `prepare`."""
     if constraint is None:
         return None
-    grammars = Grammars.of(base.tokenizer, base.stop_token_ids)
-    return grammars.matcher(_grammar(base, constraint, prompt_ids))
+    return _held(base.profile, constraint, _grammar(base.profile, constraint, prompt_ids))
 
 
-def _grammar(base: Backbone | BaseFiles, constraint: Constraint, prompt_ids: Sequence[int]) -> str:
-    opened = opens_reasoning(base.tokenizer, prompt_ids)
-    return grammar_of(constraint, base.profile, opens_reasoning=opened)
+@lru_cache(maxsize=1024)
+def schema_fault(schema: str) -> str | None:
+    """Why no answer can be held to a schema, from `memgen.text.json_schemas.grammar_schema`; None if one can."""
+    message = LLMatcher.validate_grammar(f"start: %json {schema}", limits=_LIMITS)
+    return _fault(message) if message and not message.startswith(_WARNING) else None
+
+
+def _grammar(profile: BaseProfile, constraint: Constraint, prompt_ids: Sequence[int]) -> str:
+    opened = opens_reasoning(profile.tokenizer, prompt_ids)
+    return grammar_of(constraint, profile, opens_reasoning=opened)
+
+
+def _held(profile: BaseProfile, constraint: Constraint, grammar: str) -> Matcher | None:
+    try:
+        grammars = Grammars.of(profile.tokenizer, profile.stop_token_ids)
+        return grammars.matcher(grammar, optional=constraint.optional)
+    except (SchemaRefused, ConstraintUnsupported) as error:
+        if constraint.optional:
+            return None
+        raise type(error)(f"{constraint.origin}: {error}") from error
 
 
 def _tokens_of(tokenizer: PreTrainedTokenizerBase, stops: frozenset[int]) -> LLTokenizer:

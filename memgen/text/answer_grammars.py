@@ -6,8 +6,9 @@ base's template writes and `memgen.text.answers` reads back. Compiles nothing.
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
-from memgen.text.answers import CALL_END, CALL_OPENING
+from memgen.text.calls import CALL_END, CALL_OPENING
 from memgen.text.profile import BaseProfile
 from memgen.text.reasoning import REASONING_END
 
@@ -38,6 +39,8 @@ class Constraint:
     """The answer is nothing but calls."""
     parallel: bool = True
     """More than one call may be made."""
+    optional: bool = False
+    """The answer may be free where it can't be held to this."""
     origin: str = "response_format"
     """The field of a request that it comes of, which an error names."""
 
@@ -81,6 +84,7 @@ def grammar_of(constraint: Constraint, profile: BaseProfile, *, opens_reasoning:
     return "\n".join(rules) + "\n"
 
 
+@lru_cache(maxsize=16)
 def call_frame(profile: BaseProfile) -> tuple[str, str, str]:
     """(in front of a call's object, behind it, between two calls), as the base's template writes calls.
 

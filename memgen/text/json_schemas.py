@@ -11,13 +11,15 @@ from typing import Any
 
 from memgen.errors import SchemaRefused
 
-MOST_CHARACTERS = 120_000
+MOST_BYTES = 120_000
 """The longest JSON text of a schema; OpenAI's strict ones may have as many characters in names and values."""
 MOST_COUNTED = 10_000
 """Items, characters or properties that a keyword may count: grammars unroll them."""
 _MOST_MULTIPLE = 1_000
 """The largest divisor, in units of its last digit; a grammar has a state for each rest."""
 _MOST_DEPTH = 64
+_MOST_HOPS = 64
+"""References from one to the next until something is found."""
 _MOST_DIGITS = 300
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 _LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -63,14 +65,18 @@ def check_bounds(schema: Any) -> None:
     if not isinstance(schema, Mapping):
         raise SchemaRefused(f"schema is {_kind(schema)}; expected a JSON schema, an object")
     try:
-        size = len(json.dumps(schema, ensure_ascii=False))
+        size = len(json.dumps(schema, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        raise SchemaRefused("schema holds half of a surrogate pair, which is no text") from None
     except RecursionError:
         size = 0
     if not size or any(len(place) > 2 * _MOST_DEPTH for place, _ in subschemas(schema)):
         raise SchemaRefused(f"schema is nested more than {_MOST_DEPTH} levels deep")
-    if size > MOST_CHARACTERS:
-        raise SchemaRefused(f"schema has {size} characters; expected at most {MOST_CHARACTERS}")
+    if size > MOST_BYTES:
+        raise SchemaRefused(f"schema has {size} bytes as JSON; expected at most {MOST_BYTES}")
     for place, part in subschemas(schema):
+        if "$ref" in part and _is_circle(schema, part):
+            raise SchemaRefused(f"In context={place}, '$ref' leads to itself: no JSON satisfies it")
         for name in _COUNTS:
             if isinstance(part.get(name), int | float) and part[name] > MOST_COUNTED:
                 raise SchemaRefused(f"In context={place}, '{name}' is more than {MOST_COUNTED}")
@@ -129,6 +135,20 @@ def _closed(schema: Any) -> Any:
     if isinstance(closed.get("properties"), dict) and "patternProperties" not in closed and "$ref" not in closed:
         closed.setdefault("additionalProperties", False)
     return closed
+
+
+def _is_circle(root: Mapping[str, Any], part: Any) -> bool:
+    """Whether references lead from one to the next without end."""
+    for _ in range(_MOST_HOPS):
+        reference = part.get("$ref") if isinstance(part, Mapping) else None
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            return False
+        found: Any = root
+        for step in filter(None, reference[1:].split("/")):
+            name = step.replace("~1", "/").replace("~0", "~")
+            found = found.get(name) if isinstance(found, Mapping) else None
+        part = found
+    return True
 
 
 def _divides_cheaply(divisor: Any) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memgen.text.answers import ChatMessage, call_text, message_calls, message_text
+from memgen.text.answers import ChatMessage, message_calls, message_text
+from memgen.text.calls import call_text
 from memgen.text.tool_calls import tool_pattern
 
 SYSTEM_ROLES = ("system", "developer")

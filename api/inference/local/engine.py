@@ -23,7 +23,7 @@ from api.inference.local.inbox import Inbox
 from api.inference.local.model_loop import Arrival, ModelLoop
 from api.inference.local.serving_base import as_served, load_serving_base
 from api.inference.local.tickets import Ticket
-from api.inference.prompts import prompt_of
+from api.inference.prompts import check_sampling, prompt_of
 from api.inference.requests import ChatRequest, Finished, Piece
 from api.inference.unavailable import STOPPING, InferenceUnavailable, NotBegunInTime, NotFinishedInTime
 from memgen.backbone.description import describe
@@ -184,6 +184,7 @@ class LocalEngine:
         try:
             request = ticket.request
             ticket.prompt = prompt_of(host.backbone, request)
+            check_sampling(host.backbone, request.samplings[0], ticket.prompt)
             check_fits(host, GenerationRequest(ticket.prompt.token_ids, request.samplings[0]))
         except Exception as error:
             if not isinstance(error, MemgenError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from api.inference.local.tickets import Ticket
 from api.inference.prompts import Prompt
 from api.inference.requests import Finished
-from api.inference.token_texts import token_texts
+from api.inference.token_texts import reported_texts
 from memgen.errors import PromptTooLong
 from memgen.generation.cache_need import cache_need
 from memgen.generation.requests import Generation, GenerationRequest, check_fits
@@ -82,6 +82,7 @@ def check_need(row: AnswerRow, most_bytes: int) -> None:
 
 
 def finished(host: AdapterHost, row: AnswerRow, generation: Generation) -> Finished:
-    wants_logprobs = row.request.sampling.logprobs
-    tokens = token_texts(host.backbone.tokenizer, generation.token_ids) if wants_logprobs else ()
-    return Finished(row.choice, generation, row.task, row.cue, tokens, row.opened)
+    if not row.request.sampling.logprobs:
+        return Finished(row.choice, generation, row.task, row.cue, opened=row.opened)
+    tokens, alternatives = reported_texts(host.backbone.tokenizer, generation)
+    return Finished(row.choice, generation, row.task, row.cue, tokens, row.opened, alternatives)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from memgen.text.answers import Answer, answer_message, call_text, message_calls, message_text, parse_answer
+from memgen.text.answers import Answer, answer_message, message_calls, message_text, parse_answer
+from memgen.text.calls import call_text
 
 
 def called(**arguments: Any) -> Answer:
