@@ -5,7 +5,16 @@ A null is OpenAI's default, everywhere. What is not supported is taken at its ne
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from api.endpoints.answer_constraints import (
@@ -46,6 +55,27 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 """Values of OpenAI's fields that ask for nothing which this service lacks, beside null."""
 
+StopText = Annotated[str, StringConstraints(max_length=MOST_STOP_CHARACTERS)]
+
+
+def _read_stops(given: Any) -> Any:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise PydanticCustomError("stop_type", "expected a text, or a list of texts")
+    if len(texts) > _MOST_STOPS:
+        raise PydanticCustomError("too_long", f"{len(texts)} texts; expected at most {_MOST_STOPS}")
+    if not all(texts):
+        raise PydanticCustomError("string_too_short", "an empty text would end every answer; leave it out")
+    if any(len(text) > MOST_STOP_CHARACTERS for text in texts):
+        raise PydanticCustomError("string_too_long", f"expected texts of at most {MOST_STOP_CHARACTERS} characters")
+    return tuple(texts)
+
+
+Stops = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_read_stops),
+    Field(description=f"A text, or up to {_MOST_STOPS}, of at most {MOST_STOP_CHARACTERS} characters each."),
+]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
@@ -80,9 +110,7 @@ class ChatIn(BaseModel):
     repetition_penalty: Annotated[
         float | None, Field(gt=0, le=10, description="1 is off. Not OpenAI's: send it in `extra_body`.")
     ] = None
-    stop: Annotated[
-        Any, Field(description=f"A text, or up to 4, of at most {MOST_STOP_CHARACTERS} characters each.")
-    ] = None
+    stop: Stops | None = None
     seed: Annotated[
         int | None,
         Field(
@@ -149,20 +177,6 @@ class ChatIn(BaseModel):
     @classmethod
     def _null_values_are_absent(cls, given: Any) -> Any:
         return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
-
-    @field_validator("stop")
-    @classmethod
-    def _stops_are_texts(cls, given: Any) -> tuple[str, ...]:
-        texts = [given] if isinstance(given, str) else [] if given is None else given
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise PydanticCustomError("stop_type", "expected a text, or a list of texts")
-        if len(texts) > _MOST_STOPS:
-            raise PydanticCustomError("too_long", f"{len(texts)} texts; expected at most {_MOST_STOPS}")
-        if not all(texts):
-            raise PydanticCustomError("string_too_short", "an empty text would end every answer; leave it out")
-        if any(len(text) > MOST_STOP_CHARACTERS for text in texts):
-            raise PydanticCustomError("string_too_long", f"expected texts of at most {MOST_STOP_CHARACTERS} characters")
-        return tuple(texts)
 
     @field_validator("tool_choice")
     @classmethod

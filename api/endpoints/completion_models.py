@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from api.endpoints.chat_models import StopText, StreamOptions
+from api.endpoints.chat_models import Stops, StreamOptions
 from api.endpoints.foreign_body import ForeignBody, ModelName, only
 from api.http.json_object import JsonObject
 from registry.json_text import show
@@ -44,7 +44,7 @@ class CompletionIn(ForeignBody):
     frequency_penalty: Any = None
     presence_penalty: Any = None
     logit_bias: Any = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: Stops | None = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     n: Annotated[int | None, Field(ge=1, le=8, description="Answers to each prompt.")] = None
     logprobs: Annotated[int | None, Field(ge=0, le=5, description="Alternatives to each token.")] = None

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import structlog
 
-from api.inference.prompts import Prompt, prompt_of
+from api.inference.prompts import Prompt, check_sampling, prompt_of
 from api.inference.requests import ChatRequest, Finished, MemorySource, Piece
 from api.inference.token_texts import token_texts
 from api.inference.unavailable import STOPPING, InferenceUnavailable, Preempted
@@ -27,7 +27,6 @@ from memgen.artifacts.artifact import MOMENTS_FILE
 from memgen.backbone.loading import BaseFiles
 from memgen.checked_files import check_files
 from memgen.errors import ConfigError, MemgenError
-from memgen.generation.constraints import prepare
 from memgen.generation.sampling import Sampling
 from registry.binding import ServedBase, changed_parts
 from registry.errors import ObjectNotFound, RegistryError
@@ -149,10 +148,7 @@ class Dispatch:
             memory = self._memories.find(request.memory)
         for sampling in request.samplings:
             check_room(prompt.token_ids, sampling, memory, self._files.max_tokens)
-        grammars = [
-            prepare(self._files, sampling.constraint, prompt.token_ids) if sampling.constraint else None
-            for sampling in request.samplings
-        ]
+        grammars = [check_sampling(self._files, sampling, prompt) for sampling in request.samplings]
         return _Question(request, prompt, memory, tuple(grammars))
 
     async def _answer_one(self, ticket: VllmTicket, question: _Question, choice: int, sampling: Sampling) -> None:
