@@ -111,8 +111,8 @@ class Settings(BaseSettings):
     """Memory, on the model's device, for the keys and values of the answers that are decoded. One is let in when what
     it may need at most fits beside the others. On a GPU: what the weights leave, less `prompt_cache_bytes` and a
     tenth."""
-    prompt_chunk_tokens: int = Field(default=128, gt=0)
-    """Prompt tokens that are read in one step at most while answers are decoded, which wait for them."""
+    prompt_chunk_tokens: int = Field(default=64, gt=0)
+    """Prompt tokens that are read in one step at most while answers are decoded, which wait for them. On a GPU, 512."""
     queue_requests: int = Field(default=256, gt=0)
     """Requests that may wait to be answered in one process; what comes beyond gets 429 with `Retry-After`."""
     queue_tokens: int = Field(default=500_000, gt=0)

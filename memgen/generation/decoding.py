@@ -20,7 +20,7 @@ from memgen.memory.weaving import Streams
 from memgen.text.delimiters import DelimiterMatcher
 from memgen.text.stream import TextStream
 
-ALONE_TOKENS = 512
+ALONE_TOKENS = 256
 """Prompt tokens that a step reads while no row is decoded: more would make a pass no cheaper by the token."""
 
 

@@ -30,6 +30,7 @@ from memgen.backbone.description import describe
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import MemgenError
+from memgen.generation.constraints import prepare
 from memgen.generation.requests import GenerationRequest, check_fits
 from memgen.memory.host import AdapterHost
 from memgen.routing.loaded import LoadedMemories
@@ -186,6 +187,9 @@ class LocalEngine:
             ticket.prompt = prompt_of(host.backbone, request)
             check_sampling(host.backbone, request.samplings[0], ticket.prompt)
             check_fits(host, GenerationRequest(ticket.prompt.token_ids, request.samplings[0]))
+            for constraint in dict.fromkeys(sampling.constraint for sampling in request.samplings):
+                if constraint is not None:
+                    prepare(host.backbone, constraint, ticket.prompt.token_ids)
         except Exception as error:
             if not isinstance(error, MemgenError):
                 log.exception("a prompt could not be read")

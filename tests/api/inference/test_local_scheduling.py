@@ -243,10 +243,11 @@ def test_the_background_runs_alone_and_gives_way_within_a_step(start: Start, wat
 
     async def run() -> None:
         shadow = asyncio.create_task(inference.answer(asking(Sampling(900)), background=True))
+        await eventually(lambda: watch.joined == 1)
         second = asyncio.create_task(inference.answer(asking(Sampling(2)), background=True))
         assert await asyncio.to_thread(watch.is_held.wait, 60)
         asked = asyncio.create_task(inference.answer(asking(Sampling(3))))
-        await eventually(lambda: len(inference._inbox) >= 1)
+        await eventually(lambda: any(not ticket.background for ticket in _come(inference)))
         watch.go()
         with pytest.raises(Preempted):
             await shadow
