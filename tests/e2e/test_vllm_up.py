@@ -85,9 +85,10 @@ def test_a_vllm_server_runs_beside_the_rest_and_is_replaced_when_it_dies(home: P
         bare = client.chat.completions.create(model="base", max_tokens=8, **ask)
         assert not (bare.model_extra or {})["memgen"].get("insertions")
 
-        body = {**ask, "model": "bot@1", "max_tokens": 900, "logit_bias": {"2": -100}, "stream": True}
+        body = {**ask, "model": "bot@1", "max_tokens": 700, "logit_bias": {"2": -100}, "stream": True}
         headers = {"Authorization": f"Bearer {key}"}
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers, timeout=120) as reply:
+            assert reply.status_code == 200, reply.read()
             events = _events(reply)
             next(events)
             next(events)

@@ -98,9 +98,8 @@ class Dispatch:
         try:
             await self._answer(ticket)
         except asyncio.CancelledError:
-            if (reason := self._reasons.pop(task, None)) is None:
-                raise  # its reader has gone
-            ticket.send(reason)
+            ticket.send(self._reasons.pop(task, InferenceUnavailable(STOPPING)))  # unless its reader has gone
+            raise
         except (MemgenError, RegistryError) as error:
             ticket.send(error)
         except Exception as error:

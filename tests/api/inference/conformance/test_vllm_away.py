@@ -12,6 +12,7 @@ import pytest
 from api.inference.engine import InferenceEngine
 from api.inference.requests import Piece
 from api.inference.unavailable import InferenceUnavailable
+from api.inference.vllm.engine import VllmEngine
 from memgen.generation.sampling import Sampling
 from tests.api.inference.conformance.conftest import Start, World
 from tests.fixtures_model import save_tiny_base
@@ -51,7 +52,7 @@ def test_what_was_not_begun_is_answered_by_the_server_that_comes_back(world: Wor
         for core in cores:
             os.kill(core.pid, signal.SIGSTOP)  # it takes requests and begins none
         waiting = [asyncio.create_task(engine.answer(request)) for _ in range(3)]
-        while server_connections(server) < 4:
+        while _answers(engine) < 4:
             await asyncio.sleep(0.02)
         server.kill()
         with pytest.raises(InferenceUnavailable, match="went away while it answered"):
@@ -70,10 +71,11 @@ def test_what_was_not_begun_is_answered_by_the_server_that_comes_back(world: Wor
     asyncio.run(run())
 
 
-def server_connections(server: VllmProcess) -> int:
-    """Connections that this process has to the server and that wait for it."""
-    found = psutil.Process().net_connections(kind="tcp")
-    return sum(1 for each in found if each.raddr and each.raddr.port == server.port and each.status == "ESTABLISHED")
+def _answers(engine: InferenceEngine) -> int:
+    """Answers that the server is to make for this engine."""
+    assert isinstance(engine, VllmEngine)
+    assert engine._dispatch is not None
+    return sum(each.answers for each in engine._dispatch._servers)
 
 
 def test_another_server_takes_over(world: World, start: Start) -> None:
