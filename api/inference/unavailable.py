@@ -23,3 +23,11 @@ class NotFinishedInTime(TimedOut, InferenceUnavailable):
 
 class QueueFull(Busy):
     """More requests wait than this process lets wait."""
+
+
+def too_late(seconds: float, *, begun: bool) -> InferenceUnavailable:
+    """The error of a request whose time has passed."""
+    more = "raise MEMGEN_INFERENCE_TIMEOUT_SECONDS, or X-Memgen-Timeout where the request sent it"
+    if begun:
+        return NotFinishedInTime(f"no answer within {seconds:g} s; lower max_tokens or {more}")
+    return NotBegunInTime(f"not begun within {seconds:g} s, for others came first; send it again later, or {more}")

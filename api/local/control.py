@@ -22,6 +22,8 @@ from api.local.supervisor import ignore_event, prepare_nothing, run_supervisor
 from registry.settings import SERVICE_ENV, Settings, child_environment
 
 _POLL_SECONDS = 0.1
+_START_SECONDS = {"local": 300.0, "vllm": 1200.0}
+"""How long the stack may take to be ready, by its engine: vLLM loads large bases, and compiles."""
 SUPERVISOR = (sys.executable, "-m", "api.local.supervisor")
 
 
@@ -49,7 +51,7 @@ def up(
     on_event: Callable[[Event], None] = ignore_event,
     prepare: Callable[[Settings], None] = prepare_nothing,
     command: Sequence[str] = SUPERVISOR,
-    timeout_seconds: float = 300.0,
+    timeout_seconds: float | None = None,
 ) -> UpResult:
     """Starts the stack and returns once the API is ready; in the foreground, once it has been stopped again.
 
@@ -57,6 +59,8 @@ def up(
     foreground form). `prepare` serves the foreground. A stack that already runs is waited for and returned.
     Raises the supervisor's own LocalStackError, or ServerFailed with the tail of its log.
     """
+    if timeout_seconds is None:
+        timeout_seconds = _START_SECONDS[settings.engine]
     began = time.monotonic()
     home = make_home(settings.home)
     if foreground:

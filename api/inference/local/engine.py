@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from api.inference.local.backlog import Backlog, rough_tokens
+from api.inference.backlog import Backlog, rough_tokens
 from api.inference.local.figures import EngineFigures
 from api.inference.local.inbox import Inbox
 from api.inference.local.model_loop import Arrival, ModelLoop
@@ -25,7 +25,7 @@ from api.inference.local.serving_base import as_served, load_serving_base
 from api.inference.local.tickets import Ticket
 from api.inference.prompts import check_sampling, prompt_of
 from api.inference.requests import ChatRequest, Finished, Piece
-from api.inference.unavailable import STOPPING, InferenceUnavailable, NotBegunInTime, NotFinishedInTime
+from api.inference.unavailable import STOPPING, InferenceUnavailable, NotBegunInTime, too_late
 from memgen.backbone.description import describe
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
@@ -147,9 +147,9 @@ class LocalEngine:
                     async with asyncio.timeout(max(0.0, ticket.seconds_left)):
                         event = await ticket.next()
                 except TimeoutError:
-                    raise _too_late(ticket, seconds) from None
+                    raise too_late(seconds, begun=ticket.begun) from None
                 if isinstance(event, NotBegunInTime):
-                    raise _too_late(ticket, seconds)
+                    raise too_late(seconds, begun=ticket.begun)
                 if isinstance(event, Exception):
                     raise event
                 left -= isinstance(event, Finished)
@@ -257,10 +257,3 @@ class LocalEngine:
             self._early.clear()
         self._ready.clear()
         self._reading.shutdown(wait=False)
-
-
-def _too_late(ticket: Ticket, seconds: float) -> InferenceUnavailable:
-    more = "raise MEMGEN_INFERENCE_TIMEOUT_SECONDS, or X-Memgen-Timeout where the request sent it"
-    if ticket.begun:
-        return NotFinishedInTime(f"no answer within {seconds:g} s; lower max_tokens or {more}")
-    return NotBegunInTime(f"not begun within {seconds:g} s, for others came first; send it again later, or {more}")

@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 from torch import Tensor
 
-from api.inference.local.backlog import Backlog
+from api.inference.backlog import Backlog
 from api.inference.local.figures import EngineFigures
 from api.inference.local.inbox import Inbox
 from api.inference.local.loading import Loaded, VersionLoader

@@ -6,6 +6,7 @@ it is back. One that it had begun ends with an error: what was streamed of it ca
 
 import asyncio
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import NoReturn
 
 import structlog
 
+from api.inference.backlog import Backlog
 from api.inference.prompts import Prompt, check_sampling, prompt_of
 from api.inference.requests import ChatRequest, Finished, MemorySource, Piece
 from api.inference.token_texts import token_texts
@@ -27,6 +29,7 @@ from memgen.artifacts.artifact import MOMENTS_FILE
 from memgen.backbone.loading import BaseFiles
 from memgen.checked_files import check_files
 from memgen.errors import ConfigError, MemgenError
+from memgen.generation.requests import Generation
 from memgen.generation.sampling import Sampling
 from registry.binding import ServedBase, changed_parts
 from registry.errors import ObjectNotFound, RegistryError
@@ -52,8 +55,11 @@ class _Question:
 
 
 class Dispatch:
-    def __init__(self, files: BaseFiles, servers: list[VllmServer]) -> None:
-        self._files, self._servers = files, servers
+    def __init__(self, files: BaseFiles, servers: list[VllmServer], backlog: Backlog) -> None:
+        """Requests leave the `backlog`, which they entered before, with their first token."""
+        self._files, self._servers, self._backlog = files, servers, backlog
+        self._ended_at = time.monotonic()
+        """When the last answer ended."""
         self._memories = KnownMemories()
         self._reading = ThreadPoolExecutor(_READING_THREADS, "prompts")
         self._going: dict[asyncio.Task[None], VllmTicket] = {}
@@ -65,6 +71,10 @@ class Dispatch:
         self._idle.set()
         self._looked = asyncio.Condition()
         """Notified whenever a server was looked at."""
+
+    @property
+    def context_tokens(self) -> int:
+        return self._files.max_tokens
 
     def check_ready(self) -> None:
         """Raises InferenceUnavailable unless a server can be used. To be called by any thread."""
@@ -171,9 +181,17 @@ class Dispatch:
             except Refused as error:
                 await self._explain(error, ticket.request.memory)
             generation = answer.generation(question.memory)
+            self._note(generation)
             tokens = token_texts(files.tokenizer, generation.token_ids) if sampling.logprobs else ()
             ticket.send(Finished(choice, generation, tokens=tokens, opened=prompt.opens_reasoning))
             return
+
+    def _note(self, generation: Generation) -> None:
+        """Let the backlog know how fast answers come, of all that are made at once."""
+        now = time.monotonic()
+        seconds = min(now - self._ended_at, generation.timings.total)
+        self._backlog.note(generation.prompt_tokens + len(generation.token_ids), seconds)
+        self._ended_at = now
 
     async def _read_answer(
         self,
@@ -192,6 +210,9 @@ class Dispatch:
         async with aclosing(server.complete(body)) as chunks:
             async for chunk in chunks:
                 pieces = [answer.take(token) for token in chunk.tokens]
+                if chunk.tokens and not ticket.begun:
+                    ticket.begun = True
+                    self._backlog.leave(ticket.backlog_number)
                 if chunk.finish_reason == "abort":
                     raise BrokenOff("the server gave it up")
                 if chunk.finish_reason is not None:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import structlog
 
+from api.inference.backlog import Backlog, rough_tokens
 from api.inference.requests import ChatRequest, Finished, Piece
-from api.inference.unavailable import STOPPING, InferenceUnavailable
+from api.inference.unavailable import STOPPING, InferenceUnavailable, too_late
 from api.inference.vllm.dispatch import Dispatch
 from api.inference.vllm.servers import CONNECT_SECONDS, VllmServer
 from api.inference.vllm.tickets import VllmTicket
@@ -39,6 +40,8 @@ class VllmEngine:
         self.description: dict[str, Any] | None = None
         self._closed: str | None = None
         """Why nothing is answered any more."""
+        self._backlog = Backlog(settings.queue_requests, settings.queue_tokens)
+        """What waits for its first token: what is answered is the server's to bound."""
         self._dispatch: Dispatch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The thread's; made by `start`."""
@@ -82,6 +85,8 @@ class VllmEngine:
         self, request: ChatRequest, *, wants_pieces: bool, background: bool = False
     ) -> AsyncGenerator[Piece | Finished, None]:
         seconds = self._settings.inference_timeout_seconds
+        if request.timeout_seconds is not None:
+            seconds = min(seconds, request.timeout_seconds)
         deadline = asyncio.get_running_loop().time() + seconds
         left = len(request.samplings)
         ticket = VllmTicket(request, wants_pieces=wants_pieces, background=background)
@@ -92,23 +97,26 @@ class VllmEngine:
                     async with asyncio.timeout_at(deadline):
                         event = await ticket.next()
                 except TimeoutError:
-                    raise InferenceUnavailable(
-                        f"no answer within {seconds:g} s; lower max_tokens or raise MEMGEN_INFERENCE_TIMEOUT_SECONDS"
-                    ) from None
+                    raise too_late(seconds, begun=ticket.begun) from None
                 if isinstance(event, Exception):
                     raise event
                 left -= isinstance(event, Finished)
                 yield event
         finally:
             going.cancel()
+            self._backlog.leave(ticket.backlog_number)
 
     def _submit(self, ticket: VllmTicket) -> "Future[None]":
+        """Raises QueueFull, before any work on the request."""
         if self._closed is not None:
             raise InferenceUnavailable(self._closed)
         if self._loop is None or not self._thread.is_alive():
             raise InferenceUnavailable(
                 "this process was started without the model; send the request to one that serves it"
             )
+        if not ticket.background:
+            most = self._dispatch.context_tokens if self._dispatch is not None else 0
+            ticket.backlog_number = self._backlog.enter(rough_tokens(ticket.request, most))
         return asyncio.run_coroutine_threadsafe(self._serve(ticket), self._loop)
 
     async def _serve(self, ticket: VllmTicket) -> None:
@@ -140,7 +148,7 @@ class VllmEngine:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS)
         timeout = httpx.Timeout(self._settings.inference_timeout_seconds, connect=CONNECT_SECONDS, pool=None)
         async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as client:
-            self._dispatch = Dispatch(files, [VllmServer(url, client) for url in self._urls])
+            self._dispatch = Dispatch(files, [VllmServer(url, client) for url in self._urls], self._backlog)
             self._opened.set()
             await self._dispatch.run(self._stopping)
 

@@ -18,6 +18,9 @@ class VllmTicket:
         """Answered only while no other waits, and given up as soon as one does."""
         self.is_being_answered = False
         """Whether it was sent to a server."""
+        self.begun = False
+        """Tokens of it have come."""
+        self.backlog_number = 0
         self._loop = asyncio.get_running_loop()
         # Unbounded: an answer is small, and a slow reader must not hold the others up.
         self._events: asyncio.Queue[Event] = asyncio.Queue()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.inference.local.backlog import Backlog, rough_tokens
+from api.inference.backlog import Backlog, rough_tokens
 from api.inference.requests import ChatRequest
 from api.inference.unavailable import QueueFull
 from memgen.generation.sampling import Sampling

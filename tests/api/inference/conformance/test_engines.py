@@ -14,7 +14,7 @@ import pytest
 from api.inference.choose import make_engine
 from api.inference.engine import InferenceEngine
 from api.inference.requests import Finished, MemorySource, Piece
-from api.inference.unavailable import InferenceUnavailable, Preempted
+from api.inference.unavailable import InferenceUnavailable, Preempted, QueueFull
 from api.inference.vllm.memories import NotServedByEngine
 from memgen.errors import ArtifactCorrupt, ConfigError, PromptTooLong
 from memgen.generation.requests import Generation
@@ -292,6 +292,28 @@ def test_a_request_beyond_its_time_ends(world: World, start: Start) -> None:
             await slow.answer(world.request(*[replace(LONG, max_new_tokens=980)] * 8))
 
     asyncio.run(run())
+
+
+def test_a_request_may_give_itself_less_time(world: World, engine: InferenceEngine) -> None:
+    with pytest.raises(InferenceUnavailable, match=r"within 0\.2 s"):
+        asyncio.run(engine.answer(world.request(*[replace(LONG, max_new_tokens=980)] * 8, timeout_seconds=0.2)))
+
+
+def test_what_comes_when_too_much_waits_is_refused_at_once(world: World, start: Start) -> None:
+    crowded = start(queue_requests=2)
+
+    async def run() -> list[list[Finished] | BaseException]:
+        await crowded.answer(world.request(Sampling(1)))
+        requests = [world.request(Sampling(4, **LASTING), text=f"{n}") for n in range(60)]
+        return await asyncio.gather(*map(crowded.answer, requests), return_exceptions=True)
+
+    found = asyncio.run(run())
+    refused = [each for each in found if isinstance(each, QueueFull)]
+    answered = [each for each in found if isinstance(each, list)]
+    assert len(refused) + len(answered) == 60
+    assert refused
+    assert answered
+    assert all(each.retry_seconds >= 1 for each in refused)
 
 
 def test_a_stop_ends_what_is_answered_and_refuses_what_comes(world: World, start: Start) -> None:
