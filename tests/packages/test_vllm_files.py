@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from memgen_vllm.registration import TESTED
+from registry.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "packages" / "memgen-vllm"
@@ -37,6 +38,8 @@ def test_compose_adds_to_what_there_is() -> None:
     assert service["environment"]["MEMGEN_S3_URL"] == base["x-service"]["environment"]["MEMGEN_S3_URL"]
     assert service["environment"]["VLLM_PLUGINS"] == "memgen"
     assert "--enable-lora" in service["command"]
+    fields = {f"MEMGEN_{name.upper()}" for name in Settings.model_fields}
+    assert added["services"]["api"]["environment"].keys() <= fields
 
 
 def test_the_image_holds_what_it_installs() -> None:
