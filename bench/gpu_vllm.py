@@ -34,7 +34,7 @@ def main() -> int:
         there = {**os.environ, "VLLM_PLUGINS": "memgen", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
         command = [str(interpreter), str(TESTS / "gpu_parity.py"), folder]
         done = subprocess.run(command, cwd=TESTS, env=there, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    found = [json.loads(line) for line in done.stdout.split("\n") if line.startswith("{")]
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
     wrong = [
         each
