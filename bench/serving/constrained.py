@@ -17,6 +17,7 @@ from memgen.text.json_schemas import grammar_schema
 
 TOKENS = 96
 """Of each answer, held or free: no end is drawn before, and the schema has room for them."""
+_ZIP = {"type": "string", "pattern": "^[0-9]{5}$"}
 _WORDS = {"type": "string", "minLength": 400}
 _SCHEMA = {
     "type": "object",
