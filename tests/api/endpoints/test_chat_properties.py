@@ -87,11 +87,18 @@ OPTIONS = objects(
     logprobs=st.booleans(),
     stream=st.booleans(),
     stream_options=objects(include_usage=st.booleans()),
-    tool_choice=st.sampled_from(["auto", "none"]),
+    tool_choice=st.sampled_from(["auto", "none", "required", {"type": "function", "function": {"name": "go"}}]),
+    tools=st.just([{"type": "function", "function": {"name": "go", "parameters": {"properties": {"x": {}}}}}]),
+    parallel_tool_calls=st.booleans(),
+    min_tokens=st.integers(0, 3),
+    top_logprobs=st.integers(0, 20),
+    frequency_penalty=st.floats(-2, 2),
+    presence_penalty=st.floats(-2, 2),
     metadata=st.dictionaries(TEXT, TEXT, max_size=3),
     user=TEXT,
-    response_format=st.sampled_from([None, {"type": "text"}]),
-    logit_bias=st.just({}),
+    response_format=st.sampled_from([None, {"type": "text"}, {"type": "json_object"}])
+    | SCHEMA.map(lambda given: {"type": "json_schema", "json_schema": {"name": "x", "schema": given}}),
+    logit_bias=st.dictionaries(st.integers(0, 258).map(str), st.floats(-100, 100), max_size=3),
     store=st.just(False),
 )
 
@@ -196,8 +203,12 @@ def test_any_answer_is_json_may_come_back_and_is_streamed_alike(post: Post, watc
         deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
         for key in ("content", "reasoning_content"):
             assert "".join(delta.get(key) or "" for delta in deltas) == (message.get(key) or "")
-        calls = [call["function"] for delta in deltas for call in delta.get("tool_calls") or []]
-        assert calls == [call["function"] for call in message.get("tool_calls") or []]
+        calls: dict[int, dict[str, str]] = {}
+        for part in (call for delta in deltas for call in delta.get("tool_calls") or []):
+            made = calls.setdefault(part["index"], {"arguments": ""})
+            made |= {key: text for key, text in part["function"].items() if key != "arguments"}
+            made["arguments"] += part["function"]["arguments"]
+        assert list(calls.values()) == [call["function"] for call in message.get("tool_calls") or []]
         assert chunks[-1]["choices"][0]["finish_reason"] == ended
         again = post({**body, "messages": [*question, message, *question], "max_tokens": 1})
         assert again.status_code == 200, (message, again.text)
