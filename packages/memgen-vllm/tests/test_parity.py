@@ -8,7 +8,7 @@ from answering import answers, differences
 SETTINGS = {
     "room for all": {},
     "spans cut by chunks": {"max_num_batched_tokens": 64, "max_num_seqs": 16},
-    "seven versions in two slots": {"max_loras": 2, "max_cpu_loras": 4},
+    "more versions than slots": {"max_loras": 2, "max_cpu_loras": 4},
 }
 
 

@@ -14,7 +14,8 @@ def test_penalties_and_limits_go_on_across_insertions(engine: Any, reference: An
     cases = reference.settings
     woven = [case for case in cases if len(case["positions"]) > 1]
     assert {str(case["settings"]) for case in woven} == {str(case["settings"]) for case in cases}
-    llm = engine(max_logprobs=VOCABULARY)
+    # The backend that the service starts its servers with.
+    llm = engine(max_logprobs=VOCABULARY, structured_outputs_config={"backend": "guidance"})
     assert differences(answers(llm, reference, cases), cases) == []
     _check_draws(llm, reference)
     _check_grammar(llm, reference)
