@@ -65,10 +65,14 @@ def _call(name: str, **arguments: str) -> str:
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
 
 
-def run(script: str, url: str, key: str) -> dict[str, Any]:
+def run(script: str, url: str, key: str, part: str = "loops") -> dict[str, Any]:
     """What the client found, as it prints it last."""
     done = subprocess.run(
-        [str(PYTHON), str(CLIENTS / script), url, key], env=ENVIRONMENT, capture_output=True, text=True, timeout=240
+        [str(PYTHON), str(CLIENTS / script), part, url, key],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-6000:]
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -81,7 +85,7 @@ def test_the_agents_sdk(url: str, api_key: str) -> None:
         assert found[name] == [FOGGY, *CALLS]
         assert found[f"{name} streamed"][:3] == [FOGGY, *CALLS]
         assert found[f"{name} streamed"][3] >= 5, "calls, results and the message are items of their own"
-        assert found[f"{name} typed"] == REPORT
+        assert found[f"{name} again"] == "One, two, three."
     assert found["previous"] == ["Ana."]
 
 
@@ -90,8 +94,12 @@ def test_langchain_and_langgraph(url: str, api_key: str) -> None:
     for name in ("chat", "responses"):
         assert found[f"{name} bound"] == [["find_city", {"country": "Peru"}]]
         assert found[f"{name} stream"] == "One, two, three."
-        assert found[f"{name} typed"] == REPORT
         assert found[f"{name} agent"] == [FOGGY, *CALLS]
+
+
+@pytest.mark.parametrize("script", ["agents_sdk.py", "langchain_client.py"])
+def test_typed_answers(script: str, url: str, api_key: str) -> None:
+    assert run(script, url, api_key, "typed") == {"chat": REPORT, "responses": REPORT}
 
 
 def test_litellm(url: str, api_key: str) -> None:

@@ -39,7 +39,16 @@ class Report(BaseModel):
     fog: bool
 
 
-async def main(url: str, key: str) -> None:
+async def typed(url: str, key: str) -> None:
+    client = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    found = {}
+    for name, kind in (("chat", OpenAIChatCompletionsModel), ("responses", OpenAIResponsesModel)):
+        reporter = Agent(name="reporter", model=kind("base", client), output_type=Report)
+        found[name] = (await Runner.run(reporter, "Say it as JSON.")).final_output.model_dump()
+    print(json.dumps(found))
+
+
+async def loops(url: str, key: str) -> None:
     client = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
     found = {}
     for name, kind in (("chat", OpenAIChatCompletionsModel), ("responses", OpenAIResponsesModel)):
@@ -54,9 +63,8 @@ async def main(url: str, key: str) -> None:
         streamed = Runner.run_streamed(agent, question, max_turns=5)
         kinds = [event.type async for event in streamed.stream_events()]
         found[f"{name} streamed"] = [streamed.final_output, *called, kinds.count("run_item_stream_event")]
-        again = [*whole.to_input_list(), {"role": "user", "content": "Say it as JSON."}]
-        reporter = Agent(name="reporter", model=kind("base", client), output_type=Report)
-        found[f"{name} typed"] = (await Runner.run(reporter, again)).final_output.model_dump()
+        again = [*whole.to_input_list(), {"role": "user", "content": "Count to three."}]
+        found[f"{name} again"] = (await Runner.run(agent, again)).final_output
     stored = Agent(
         name="rememberer", model=OpenAIResponsesModel("base", client), model_settings=ModelSettings(store=True)
     )
@@ -66,4 +74,4 @@ async def main(url: str, key: str) -> None:
     print(json.dumps(found))
 
 
-asyncio.run(main(*sys.argv[1:]))
+asyncio.run({"loops": loops, "typed": typed}[sys.argv[1]](*sys.argv[2:]))

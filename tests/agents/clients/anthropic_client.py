@@ -36,4 +36,4 @@ def main(url: str, key: str) -> None:
     print(json.dumps(found))
 
 
-main(*sys.argv[1:])
+main(*sys.argv[2:])

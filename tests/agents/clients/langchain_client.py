@@ -32,7 +32,16 @@ class Report(BaseModel):
     fog: bool
 
 
-def main(url: str, key: str) -> None:
+def typed(url: str, key: str) -> None:
+    found = {}
+    for name, responses in (("chat", False), ("responses", True)):
+        model = ChatOpenAI(base_url=f"{url}/v1", api_key=key, model="base", max_retries=0, use_responses_api=responses)
+        report = model.with_structured_output(Report, method="json_schema").invoke("Say it as JSON.")
+        found[name] = report.model_dump()
+    print(json.dumps(found))
+
+
+def loops(url: str, key: str) -> None:
     found = {}
     for name, responses in (("chat", False), ("responses", True)):
         model = ChatOpenAI(base_url=f"{url}/v1", api_key=key, model="base", max_retries=0, use_responses_api=responses)
@@ -40,12 +49,10 @@ def main(url: str, key: str) -> None:
         bound = model.bind_tools([find_city, weather]).invoke(question)
         found[f"{name} bound"] = [[call["name"], call["args"]] for call in bound.tool_calls]
         found[f"{name} stream"] = "".join(chunk.text for chunk in model.stream("Count to three."))
-        report = model.with_structured_output(Report, method="json_schema").invoke("Say it as JSON.")
-        found[f"{name} typed"] = report.model_dump()
         called.clear()
         state = create_react_agent(model, [find_city, weather]).invoke({"messages": [("user", question)]})
         found[f"{name} agent"] = [state["messages"][-1].text, *called]
     print(json.dumps(found))
 
 
-main(*sys.argv[1:])
+{"loops": loops, "typed": typed}[sys.argv[1]](*sys.argv[2:])
