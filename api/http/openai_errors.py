@@ -41,7 +41,7 @@ _PARAMS = {
 
 _NAMES = {
     "/v1/completions": {"messages": "prompt"},
-    "/v1/responses": {"messages": "input", "max_tokens": "max_output_tokens"},
+    "/v1/responses": {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text"},
 }
 """What a path calls a chat's parameter otherwise."""
 

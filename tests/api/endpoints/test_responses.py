@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
 from registry.settings import Settings
 from tests.api.live_api import serve
@@ -223,3 +224,29 @@ def test_what_is_refused(client: openai.OpenAI, options: dict[str, Any], param: 
         respond(client, stream=stream, **options)
     assert refused.value.status_code == (404 if param == "model" else 400)
     assert refused.value.param == param
+
+
+def test_answers_are_held_to_a_schema_and_to_a_choice(client: openai.OpenAI) -> None:
+    class Report(BaseModel):
+        fog: bool
+        kind: Literal["thin", "thick"]
+
+    parsed = client.responses.parse(model="base", input="hi", text_format=Report, max_output_tokens=60)
+    assert isinstance(parsed.output_parsed, Report)
+    strict = {**GO, "parameters": {**GO["parameters"], "additionalProperties": False}, "strict": True}
+    strict["parameters"]["properties"] = {"to": {"type": "string", "enum": ["market", "sea"]}}
+    for choice in ("required", {"type": "function", "name": "go"}):
+        with respond(client, tools=[strict], tool_choice=choice, stream=True, max_output_tokens=120) as stream:
+            response = list(stream)[-1].response
+        [call] = response.output
+        assert (call.name, json.loads(call.arguments)["to"] in ("market", "sea")) == ("go", True)
+    with pytest.raises(openai.BadRequestError) as refused:
+        respond(client, text={"format": {"type": "json_schema", "name": "x", "strict": True, "schema": {"type": "no"}}})
+    assert refused.value.param == "text"
+
+
+def test_logprobs_stand_with_the_text(client: openai.OpenAI) -> None:
+    response = respond(client, max_output_tokens=4, top_logprobs=2, include=["message.output_text.logprobs"])
+    logprobs = response.output[0].content[0].logprobs
+    assert [len(each.top_logprobs) for each in logprobs] == [2] * 4
+    assert logprobs[0].logprob <= 0
