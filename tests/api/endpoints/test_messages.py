@@ -241,12 +241,12 @@ def test_an_error_behind_the_beginning_is_an_event(client: anthropic.Anthropic, 
 
 def test_a_tool_must_be_used_and_an_answer_is_held_to_a_schema(client: anthropic.Anthropic) -> None:
     schema = {"type": "object", "properties": {"to": {"type": "string", "enum": ["market", "sea"]}}, "required": ["to"]}
-    tool = {**GO, "input_schema": schema}
+    report = {**schema, "additionalProperties": False}
+    tool = {**GO, "input_schema": report, "strict": True}
     for choice in ({"type": "any", "disable_parallel_tool_use": True}, {"type": "tool", "name": "go"}):
         message = create(client, tools=[tool], tool_choice=choice, max_tokens=120)
         uses = [block for block in message.content if block.type == "tool_use"]
         assert (len(uses), message.stop_reason) == (1, "tool_use")
         assert uses[0].input["to"] in ("market", "sea")
-    report = {**schema, "additionalProperties": False}
     message = create(client, output_config={"format": {"type": "json_schema", "schema": report}}, max_tokens=60)
     assert json.loads(message.content[0].text)["to"] in ("market", "sea")
