@@ -79,7 +79,9 @@ def test_several_prompts_and_answers(client: openai.OpenAI) -> None:
         mine = [c for chunk in chunks for c in chunk.choices if c.index == choice.index]
         assert "".join(c.text for c in mine) == choice.text
         assert [c.finish_reason for c in mine] == [None] * (len(mine) - 1) + [choice.finish_reason]
-        assert mine[-1].logprobs == choice.logprobs
+        told, whole = mine[-1].logprobs, choice.logprobs
+        assert (told.tokens, told.text_offset) == (whole.tokens, whole.text_offset)
+        assert told.token_logprobs == pytest.approx(whole.token_logprobs, abs=1e-4)
     assert (chunks[-1].choices, chunks[-1].usage) == ([], completion.usage)
     assert all(chunk.usage is None for chunk in chunks[:-1])
     [stamp] = [chunk.memgen for chunk in chunks if "memgen" in (chunk.model_extra or {})]

@@ -243,8 +243,9 @@ def test_a_tool_must_be_used_and_an_answer_is_held_to_a_schema(client: anthropic
     schema = {"type": "object", "properties": {"to": {"type": "string", "enum": ["market", "sea"]}}, "required": ["to"]}
     report = {**schema, "additionalProperties": False}
     tool = {**GO, "input_schema": report, "strict": True}
-    for choice in ({"type": "any", "disable_parallel_tool_use": True}, {"type": "tool", "name": "go"}):
-        message = create(client, tools=[tool], tool_choice=choice, max_tokens=120)
+    for choice in ({"type": "any"}, {"type": "tool", "name": "go"}):
+        one = {**choice, "disable_parallel_tool_use": True}
+        message = create(client, tools=[tool], tool_choice=one, max_tokens=120)
         uses = [block for block in message.content if block.type == "tool_use"]
         assert (len(uses), message.stop_reason) == (1, "tool_use")
         assert uses[0].input["to"] in ("market", "sea")
