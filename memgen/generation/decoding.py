@@ -55,6 +55,8 @@ class Decoding:
         """Every row that has not ended, in the order in which they joined."""
         self._going: list[Row] = []
         """Rows that are decoded; of the others the prompts are being read."""
+        self._catching_up: list[Row] = []
+        """Rows whose memory of form `embedding` is still reading the prompt, some tokens in each step."""
         self._ended: list[tuple[int, Generation | Exception]] = []
         self._joined = 0
         self.generated_tokens = 0
@@ -141,8 +143,9 @@ class Decoding:
         self._begin()
         rows = list(self._going)
         chunks = self._held.readings.plan(self._chunk_tokens if rows else max(ALONE_TOKENS, self._chunk_tokens))
+        caught_up = self._catch_up()
         if not rows and not chunks:
-            return False
+            return caught_up
         invoked = decide_rows(self._held, rows)
         decided = time.perf_counter()
         read_together(self._held, rows, invoked, chunks)
@@ -186,7 +189,24 @@ class Decoding:
                 if row.request.cue_ids:
                     self._held.streams.add_cue(row.number, row.request.cue_ids)
                 self._held.streams.add_tokens(row.number, row.request.prompt_ids)
-            self._going.append(row)
+                self._catching_up.append(row)
+            else:
+                self._going.append(row)
+        self._go_on()
+
+    def _catch_up(self) -> bool:
+        """Let a memory that reads the prompt in a stream of its own read some more of it; the oldest row's first."""
+        if not self._catching_up:
+            return False
+        self._held.streams.catch_up(self._catching_up[0].number, self._chunk_tokens)
+        return True
+
+    def _go_on(self) -> None:
+        """Let rows be decoded whose memory is behind by no more than one step may take."""
+        for row in list(self._catching_up):
+            if self._held.streams.behind(row.number) <= self._chunk_tokens:
+                self._catching_up.remove(row)
+                self._going.append(row)
 
     def _choose_tokens(self, rows: Sequence[Row]) -> None:
         """The next token of each row, from its state. What fails for one row ends that row."""
@@ -234,6 +254,7 @@ class Decoding:
         """Drop a row and all that it holds."""
         del self._rows[row.number]
         self._going = [other for other in self._going if other is not row]
+        self._catching_up = [other for other in self._catching_up if other is not row]
         if row.slots is not None:
             self._held.caches.close(row.slots)
         for reading in (row.prompt, row.cue_reading):

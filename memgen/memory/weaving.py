@@ -131,14 +131,37 @@ class Streams:
         """Note latents `(_K, H)` that the reasoner reads."""
         self._streams[row].unread.append(latents)
 
+    def behind(self, row: int) -> int:
+        """Tokens that the streams are sure to read before the row's next decision is carried out."""
+        stream = self._streams[row]
+        weaver = sum(map(len, stream.unread)) if stream.memory.decides == "always" else 0
+        return max(weaver, len(stream.unread_ids) if stream.memory.decides == "lora" else 0)
+
+    def catch_up(self, row: int, most: int) -> None:
+        """Read so many of the tokens that the streams are behind by."""
+        stream = self._streams[row]
+        if stream.memory.decides == "lora":
+            ids, stream.unread_ids = stream.unread_ids[:most], stream.unread_ids[most:]
+            stream.trigger = stream.trigger or self._triggers.open(len(ids) + len(stream.unread_ids))
+            decoder = self._host.backbone.decoder
+            embeds = decoder.embed(torch.tensor(ids, device=decoder.kv_shape.device))
+            _read(decoder, self._triggers, [stream.trigger], [embeds], [_required(stream.memory.trigger)])
+            stream.trigger.cache.advance([stream.trigger.place], [len(ids)])
+        if stream.memory.decides == "always":
+            caches, unread = self._weaver_caches(stream), torch.cat(stream.unread)
+            stream.unread = [unread[most:]]
+            stream.weaver = stream.weaver or caches.open(len(unread))
+            projection = stream.memory.reasoner_to_weaver
+            context = projection(unread[:most].to(projection.weight.dtype))
+            _read(self._weaver_base(stream).decoder, caches, [stream.weaver], [context], [stream.memory.weaver])
+            stream.weaver.cache.advance([stream.weaver.place], [len(context)])
+
     def weave(self, rows: Sequence[int], *, at_prompt_end: bool) -> list[Tensor]:
         """Latents `(_K, H)` for each row, as input embeddings of the reasoner."""
         latents: dict[int, Tensor] = {}
-        for base, some in grouped(rows, lambda row: self._weaver_base(self._streams[row]).name).items():
-            if base not in self._weavers:
-                shape = self._weaver_base(self._streams[some[0]]).decoder.kv_shape
-                self._weavers[base] = RowCaches(shape, self._most_bytes)
-            latents.update(zip(some, self._weave_on(self._weavers[base], some, at_prompt_end), strict=True))
+        for some in grouped(rows, lambda row: self._weaver_base(self._streams[row]).name).values():
+            caches = self._weaver_caches(self._streams[some[0]])
+            latents.update(zip(some, self._weave_on(caches, some, at_prompt_end), strict=True))
         return [latents[row] for row in rows]
 
     def trigger_states(self, rows: Sequence[int]) -> list[Tensor]:
@@ -181,6 +204,12 @@ class Streams:
     def _embed(self, ids: Sequence[int]) -> Tensor:
         decoder = self._host.backbone.decoder
         return decoder.embed(torch.tensor([ids], device=decoder.kv_shape.device))[0]
+
+    def _weaver_caches(self, stream: _RowStream) -> RowCaches:
+        base = self._weaver_base(stream)
+        if base.name not in self._weavers:
+            self._weavers[base.name] = RowCaches(base.decoder.kv_shape, self._most_bytes)
+        return self._weavers[base.name]
 
     def _weaver_base(self, stream: _RowStream) -> Backbone:
         return self._host.weaver_base(stream.memory.config)

@@ -151,6 +151,40 @@ def test_no_more_of_a_prompt_is_read_in_a_step_than_a_chunk_while_others_are_dec
     assert decoding.read_tokens == 2 + 199 + 4
 
 
+@pytest.mark.parametrize("trigger", ["always", "lora"])
+def test_a_stream_of_its_own_reads_a_long_prompt_in_chunks_too(
+    host: AdapterHost, random_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, trigger: str
+) -> None:
+    """Form `embedding`: the weaver that is sure to weave, and the trigger that is sure to read."""
+    load_artifact(host, "m", random_artifact(form="embedding", trigger=trigger, max_insertions=2, seed=3))
+    if trigger == "lora":  # with a trigger's decision to weave, the weaver reads all at once
+        with torch.no_grad():
+            host.memories["m"].trigger_head.bias.copy_(torch.tensor([1e4, -1e4]))
+    request = GenerationRequest(tuple(range(5, 105)) * 2, Sampling(8), "m")
+    [alone] = generate(host, [request])
+    widths: list[int] = []
+    real = host.backbone.decoder.forward_together
+
+    def watched(parts: Any) -> Any:
+        widths.append(sum(part.embeds.shape[0] * part.embeds.shape[1] for part in parts))
+        return real(parts)
+
+    monkeypatch.setattr(host.backbone.decoder, "forward_together", watched)
+    decoding = Decoding(host, chunk_tokens=16)
+    decoding.add(GenerationRequest((5, 6, 7), Sampling(90)))
+    decoding.step()
+    decoding.step()
+    widths.clear()
+    number = decoding.add(request)
+    ended: dict[int, Any] = {}
+    while number not in ended:
+        decoding.step()
+        ended.update(decoding.ended())
+    assert ended[number].token_ids == alone.token_ids
+    assert bool(alone.insertions) == (trigger == "always")
+    assert max(widths) <= 16 + 8
+
+
 def test_a_text_that_many_need_is_read_once(host: AdapterHost, names: list[str | None]) -> None:
     """The same prompt in several rows, a start that several share, and a cue."""
     decoding = Decoding(host, chunk_tokens=16)
