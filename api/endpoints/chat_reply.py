@@ -55,8 +55,8 @@ class Telling:
     def _tell(self, delta: JsonObject) -> Iterator[JsonObject]:
         for name, text in delta.items():
             self._sent[name] += len(text)
-        if told := {name: text for name, text in delta.items() if text}:
-            yield told
+        if delta_now := {name: text for name, text in delta.items() if text}:
+            yield delta_now
 
     def _tell_call(self, call: JsonObject) -> Iterator[JsonObject]:
         index, function = self._called, call["function"]

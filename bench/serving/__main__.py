@@ -21,6 +21,7 @@ from api.inference.requests import MemorySource
 from bench.report import RESULTS
 from bench.serving import local, over_http
 from bench.serving.against_vllm import against_vllm
+from bench.serving.constrained import constrained_over_free
 from bench.serving.workload import make_versions, source_of
 from bench.speed.engine_report import Bars, EngineReport
 from bench.speed.ratios import Findings, NotHere
@@ -47,7 +48,7 @@ _VERSIONS = 8
 
 
 @dataclass(frozen=True)
-class Material:
+class ServingMaterial:
     """What sections work with."""
 
     backbone: Backbone
@@ -55,38 +56,52 @@ class Material:
     versions: Sequence[MemorySource]
     quick: bool
 
+    def packed(self) -> Backbone:
+        """The base as the API has it."""
+        return load_backbone(
+            self.settings.base_model,
+            cache_dir=self.settings.models_dir,
+            dtype=torch.bfloat16,
+            pack_weights=self.settings.pack_weights,
+        )
+
     def pairs(self, wanted: int) -> int:
         return 1 if self.quick else wanted
 
 
 @dataclass(frozen=True)
-class Section:
+class ServingSection:
     """What is measured together, and the keys of its ratios."""
 
     name: str
-    measure: Callable[[Material], Findings]
+    measure: Callable[[ServingMaterial], Findings]
     keys: tuple[str, ...]
 
 
 SECTIONS = (
-    Section(
+    ServingSection(
         "concurrency",
         lambda m: local.concurrency(m.backbone, m.settings, m.versions, m.pairs(3)),
         ("concurrent16_over_one", "mixed8_over_single"),
     ),
-    Section(
+    ServingSection(
         "first_token",
         lambda m: local.first_token(m.backbone, m.settings, m.pairs(15)),
         ("short_first_token_behind_long",),
     ),
-    Section(
+    ServingSection(
         "cold_version",
         lambda m: local.cold_version(m.backbone, m.settings, m.versions, m.pairs(7)),
         ("cold_version_stall",),
     ),
-    Section(
+    ServingSection(
+        "constrained",
+        lambda m: constrained_over_free(m.packed(), m.pairs(5)),
+        ("constrained_over_free", "constrained_over_free_b8"),
+    ),
+    ServingSection(
         "against_vllm",
-        lambda m: against_vllm(m.backbone, m.settings, m.pairs(5)),
+        lambda m: against_vllm(m.backbone, m.packed(), m.settings, m.pairs(5)),
         (
             "local_over_vllm_b1",
             "local_over_vllm_b8",
@@ -96,7 +111,7 @@ SECTIONS = (
             "vllm_interleaved_over_bare",
         ),
     ),
-    Section(
+    ServingSection(
         "over_http",
         lambda m: over_http.overhead_and_flood(m.settings, m.pairs(100), 20 if m.quick else 1000),
         ("api_overhead_ms", "queue_full_failed"),
@@ -127,7 +142,7 @@ def main() -> None:
             torch_threads=arguments.threads,
         )
         versions = [source_of(s) for s in make_versions(backbone, Path(folder), [MemoryConfig()] * _VERSIONS)]
-        material = Material(backbone, settings, versions, arguments.quick)
+        material = ServingMaterial(backbone, settings, versions, arguments.quick)
         for section in chosen:
             console.print(f"{section.name} ...")
             started = time.perf_counter()

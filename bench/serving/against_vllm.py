@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 
-import torch
-
 from bench.serving.workload import make_versions
 from bench.speed.generation import endless, real_prompts
 from bench.speed.ratios import Findings, InvalidRun, NotHere, Ratio
 from memgen.artifacts.artifact import load_artifact
-from memgen.backbone.loading import Backbone, load_backbone
+from memgen.backbone.loading import Backbone
 from memgen.backbone.sources import resolve
 from memgen.config import MemoryConfig
 from memgen.generation.engine import generate
@@ -44,8 +42,11 @@ INTERLEAVED = (MemoryConfig(),) * 4
 Batch = Sequence[tuple[tuple[int, ...], str | None]]
 
 
-def against_vllm(backbone: Backbone, settings: Settings, pairs: int) -> Findings:
+def against_vllm(backbone: Backbone, packed: Backbone, settings: Settings, pairs: int) -> Findings:
     """Keys `local_over_vllm_b1`, `_b8`, `_b16`, `_mixed16`, `vllm_memory_over_bare` and `vllm_interleaved_over_bare`.
+
+    Args:
+        packed: the base as the API has it; `backbone` makes the versions.
 
     Raises:
         NotHere: there is no environment with vLLM.
@@ -60,7 +61,7 @@ def against_vllm(backbone: Backbone, settings: Settings, pairs: int) -> Findings
     batches: dict[str, Batch] = {f"b{rows}": [(p, None) for p in prompts[:rows]] for rows in (1, 8, 16)}
     batches["mixed16"] = list(zip(prompts, islice(cycle(shapes), 16), strict=True))
     batches["interleaved16"] = list(zip(prompts, islice(cycle(interleaved), 16), strict=True))
-    ours = _Ours(as_the_api_has_it(settings), artifacts)
+    ours = _Ours(packed, artifacts)
     found: dict[str, list[tuple[float, float]]] = {}
     bare: dict[str, list[float]] = {}
     with _vllm(settings, folder, artifacts, batches) as ask:
@@ -158,12 +159,6 @@ def _vllm(
             yield ask
         finally:
             process.kill()
-
-
-def as_the_api_has_it(settings: Settings) -> Backbone:
-    return load_backbone(
-        settings.base_model, cache_dir=settings.models_dir, dtype=torch.bfloat16, pack_weights=settings.pack_weights
-    )
 
 
 def _words(key: str) -> str:

@@ -4,9 +4,10 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import median
 
 from bench.serving.workload import questions
+from bench.speed.ratios import Findings, InvalidRun, Ratio
+from memgen.backbone.loading import Backbone
 from memgen.generation.constraints import prepare
 from memgen.generation.decoding import Decoding
 from memgen.generation.requests import GenerationRequest
@@ -34,8 +35,22 @@ _SCHEMA = {
 }
 
 
-def constrained_over_free(host: AdapterHost, batch: int, *, rounds: int = 5) -> float:
-    """CPU seconds of answers that are held to a schema over those of free ones, the median of rounds that take turns.
+def constrained_over_free(backbone: Backbone, rounds: int) -> Findings:
+    """Keys `constrained_over_free`, of one answer alone, and `constrained_over_free_b8`."""
+    host = AdapterHost(backbone)
+    ratios = tuple(
+        Ratio(
+            f"constrained_over_free{ending}",
+            f"CPU time of a decode step under a JSON schema over a free one, batch {batch}",
+            _ratios(host, batch, rounds),
+        )
+        for batch, ending in ((1, ""), (8, "_b8"))
+    )
+    return Findings(ratios, {"how": f"{TOKENS} tokens drawn at temperature 1, the schema compiled before"})
+
+
+def _ratios(host: AdapterHost, batch: int, rounds: int) -> tuple[float, ...]:
+    """CPU seconds of answers that are held to a schema over those of free ones, in rounds that take turns.
 
     The grammar is compiled before, as it is while a prompt is read.
     """
@@ -54,7 +69,7 @@ def constrained_over_free(host: AdapterHost, batch: int, *, rounds: int = 5) -> 
         }
         if turn:  # the first one warms up
             ratios.append(seconds[True] / seconds[False])
-    return median(ratios)
+    return tuple(ratios)
 
 
 def _decode_seconds(host: AdapterHost, prompts: Sequence[tuple[int, ...]], sampling: Sampling) -> float:
@@ -73,5 +88,5 @@ def _decode_seconds(host: AdapterHost, prompts: Sequence[tuple[int, ...]], sampl
         if isinstance(ended, Exception):
             raise ended
         if sampling.constraint is not None and not ended.text.startswith('{"id": '):
-            raise RuntimeError(f"held to a schema, and wrote {json.dumps(ended.text[:80])}")
+            raise InvalidRun(f"held to a schema, and wrote {json.dumps(ended.text[:80])}")
     return seconds
