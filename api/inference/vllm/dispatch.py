@@ -39,8 +39,6 @@ log = structlog.get_logger()
 _READING_THREADS = 4
 _PATIENCE_SECONDS = 1.0
 """How long a new request waits for a server, where none is there: one may only have to be looked at again."""
-_RETURN_SECONDS = 120.0
-"""How long a request waits that a server took and did not begin: it may be starting again."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class Dispatch:
 
     async def _answer_one(self, ticket: VllmTicket, question: _Question, choice: int, sampling: Sampling) -> None:
         prompt, files = question.prompt, self._files
-        wait_seconds = _PATIENCE_SECONDS
+        wait_seconds: float | None = _PATIENCE_SECONDS
         while True:
             answer = VllmAnswer(files.tokenizer, prompt.token_ids, sampling, files.stop_token_ids)
             server, base = await self._choose(prompt, wait_seconds)
@@ -174,9 +172,9 @@ class Dispatch:
                     raise InferenceUnavailable(
                         f"the vLLM server went away while it answered ({error}); send the request again"
                     ) from error
-                if wait_seconds == _RETURN_SECONDS:
+                if wait_seconds is None:
                     raise InferenceUnavailable(f"the vLLM server went away twice ({error})") from error
-                wait_seconds = _RETURN_SECONDS
+                wait_seconds = None  # it may be starting again: as long as the reader waits
                 continue
             except Refused as error:
                 await self._explain(error, ticket.request.memory)
@@ -223,7 +221,7 @@ class Dispatch:
                     return
         raise BrokenOff("its stream ended before the answer did")
 
-    async def _choose(self, prompt: Prompt, wait_seconds: float) -> tuple[VllmServer, FoundBase]:
+    async def _choose(self, prompt: Prompt, wait_seconds: float | None) -> tuple[VllmServer, FoundBase]:
         """Raises InferenceUnavailable: no server is there, and none came."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_seconds), self._looked:

@@ -40,7 +40,7 @@ async def _is_ready(engine: InferenceEngine) -> None:
 
 
 def test_what_was_not_begun_is_answered_by_the_server_that_comes_back(world: World, start: Start) -> None:
-    server, engine = _server(world), start()
+    server, engine = _server(world), start(inference_timeout_seconds=900.0)
     request = world.request(Sampling(12), memory="many")
 
     async def run() -> None:
