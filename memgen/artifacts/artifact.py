@@ -95,7 +95,7 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
     description = json.loads(existing(folder / "memory.json").read_text())
     oldest = description.get("format") == 1
     config = _check_description(host, folder, _as_format_2(description) if oldest else description)
-    memory = host.create(name, config)
+    memory = host.create(name, config, seed=None)
     try:
         tensors = read_tensors(folder / _TENSORS)
         if oldest:

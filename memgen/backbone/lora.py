@@ -28,8 +28,8 @@ class Lora:
         self.scaling = alpha / rank
 
     @classmethod
-    def for_model(cls, model: nn.Module, config: MemoryConfig, generator: torch.Generator) -> "Lora":
-        """A fresh adapter that changes nothing: A uniform as PEFT starts it, B zero.
+    def for_model(cls, model: nn.Module, config: MemoryConfig, generator: torch.Generator | None) -> "Lora":
+        """A fresh adapter that changes nothing: A uniform as PEFT starts it, or zero without a generator; B zero.
 
         Raises:
             ConfigError: the base has no such linear layers.
@@ -37,7 +37,9 @@ class Lora:
         factors = {}
         for name, module in linear_modules(model, config.target_modules):
             bound = 1 / math.sqrt(module.in_features)
-            a = torch.empty(config.rank, module.in_features).uniform_(-bound, bound, generator=generator)
+            a = torch.zeros(config.rank, module.in_features)
+            if generator is not None:
+                a.uniform_(-bound, bound, generator=generator)
             b = torch.zeros(module.out_features, config.rank)
             factors[name] = (nn.Parameter(a.to(module.weight.device)), nn.Parameter(b.to(module.weight.device)))
         return cls(factors, config.rank, config.alpha)

@@ -21,8 +21,9 @@ class AdapterHost:
         self._weaver_bases = {base.name: base for base in weaver_bases}
         self.memories: dict[str, Memory] = {}
 
-    def create(self, name: str, config: MemoryConfig, *, seed: int = 0) -> Memory:
-        """A new, untrained memory. Its LoRA starts as the identity (B = 0).
+    def create(self, name: str, config: MemoryConfig, *, seed: int | None = 0) -> Memory:
+        """A new, untrained memory. Its LoRA starts as the identity (B = 0). None as the seed leaves it blank, for an
+        artifact to fill.
 
         Raises:
             ConfigError: the base lacks a target module, or the weaver's base is not loaded, or the memory leaves

@@ -67,12 +67,18 @@ class QueryLatents(nn.Module):
 class Memory(nn.Module):
     """One memory. Its modules are what `memory.safetensors` holds; the two LoRAs are beside them."""
 
-    def __init__(self, name: str, config: MemoryConfig, base: Backbone, weaver_base: Backbone, *, seed: int) -> None:
-        """A fresh, untrained memory for the reasoner `base`, its weaver on `weaver_base` (the same, or another)."""
+    def __init__(
+        self, name: str, config: MemoryConfig, base: Backbone, weaver_base: Backbone, *, seed: int | None
+    ) -> None:
+        """A fresh, untrained memory for the reasoner `base`, its weaver on `weaver_base` (the same, or another).
+
+        Args:
+            seed: None computes no values for it to start from: an artifact's replace all of them.
+        """
         super().__init__()
         self.name = name
         self.config = config
-        generator = torch.Generator().manual_seed(seed)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
         self.prompt_queries = QueryLatents(config.latents, weaver_base.hidden_size)
         self._start(self.prompt_queries, _FIRST_WORDS, weaver_base, generator)
         self.weaver = Lora.for_model(weaver_base.model, config, generator)
@@ -81,7 +87,8 @@ class Memory(nn.Module):
         if config.form == "embedding":
             self.reasoner_to_weaver = _matched_linear(base.hidden_size, weaver_base.hidden_size)
             self.weaver_to_reasoner = _matched_linear(weaver_base.hidden_size, base.hidden_size)
-            self._start_in_distribution(base, weaver_base)
+            if seed is not None:
+                self._start_in_distribution(base, weaver_base)
         self.trigger: Lora | None = None
         if config.trigger == "lora":
             self.trigger = Lora.for_model(base.model, config, generator)
@@ -132,9 +139,13 @@ class Memory(nn.Module):
         loras = [lora for lora in (self.weaver, self.trigger) if lora is not None]
         return [*self.parameters(), *(p for lora in loras for p in lora.parameters())]
 
-    def _start(self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator) -> None:
+    def _start(
+        self, queries: QueryLatents, words: str, weaver_base: Backbone, generator: torch.Generator | None
+    ) -> None:
         """Form `cache` starts as words that hardly disturb the base's answers (research/method.md)."""
-        if self.config.form == "cache":
+        if generator is None:
+            nn.init.zeros_(queries.latents)
+        elif self.config.form == "cache":
             start_as(queries, _tokens(weaver_base, words), weaver_base, generator)
         else:
             queries.start_from(_embeddings(weaver_base), generator)

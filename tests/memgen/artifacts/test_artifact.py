@@ -18,6 +18,9 @@ from memgen.artifacts.artifact import load_artifact, save_artifact
 from memgen.artifacts.report import TrainingReport
 from memgen.backbone.loading import Backbone, load_backbone
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.generation.engine import generate
+from memgen.generation.requests import GenerationRequest
+from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.routing.loaded import LoadedMemories
 from tests.fixtures_model import save_tiny_base
@@ -202,3 +205,34 @@ def test_the_least_recently_used_memory_is_dropped(host: AdapterHost, artifacts:
         ensure(name)
     assert fetched == ["a", "b", "c", "b"]
     assert sorted(host.memories) == ["a", "b"]
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor does not multiply bfloat16 in hardware"
+)
+@pytest.mark.parametrize("form", ["cache", "embedding"])
+@pytest.mark.parametrize("trigger", ["always", "lora"])
+def test_a_base_that_only_answers_loads_what_was_trained_on_one_that_trains(
+    random_artifact: Callable[..., Path], tiny_base: Path, form: str, trigger: str
+) -> None:
+    """Its weights are packed, so nothing but its decoder may run them."""
+    folder = random_artifact(form=form, trigger=trigger)
+    answers = []
+    for pack in (False, True):
+        base = load_backbone(str(tiny_base), cache_dir=tiny_base.parent, dtype=torch.bfloat16, pack_weights=pack)
+        host = AdapterHost(base)
+        load_artifact(host, "m", folder)
+        request = GenerationRequest(tuple(range(5, 40)), Sampling(1, logprobs=True, top_logprobs=3), "m")
+        [answer] = generate(host, [request])
+        answers.append(answer)
+    plain, packed = answers
+    for mine, theirs in zip(plain.decisions, packed.decisions, strict=True):
+        assert (mine.invoked, mine.latents) == (theirs.invoked, theirs.latents)
+        assert mine.probability == pytest.approx(theirs.probability, abs=0.05)
+    assert trigger == "lora" or plain.insertions[0].latents == 4
+    assert plain.alternatives is not None
+    assert packed.alternatives is not None
+    found = [{a.token: a.logprob for a in answer.alternatives[0]} for answer in answers]
+    shared = found[0].keys() & found[1].keys()
+    assert len(shared) >= 2
+    assert all(abs(found[0][token] - found[1][token]) < 0.2 for token in shared)
