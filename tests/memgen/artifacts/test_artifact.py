@@ -220,6 +220,7 @@ def test_a_base_that_only_answers_loads_what_was_trained_on_one_that_trains(
     answers = []
     for pack in (False, True):
         base = load_backbone(str(tiny_base), cache_dir=tiny_base.parent, dtype=torch.bfloat16, pack_weights=pack)
+        _ = base.decoder  # packs, as when it has answered before
         host = AdapterHost(base)
         load_artifact(host, "m", folder)
         request = GenerationRequest(tuple(range(5, 40)), Sampling(1, logprobs=True, top_logprobs=3), "m")
