@@ -122,13 +122,16 @@ def apply_repetition_penalty(logits: Tensor, token_ids: Collection[int], penalty
     """Make tokens that were seen less likely (`penalty` above 1) or more; `(V,)`, a new tensor.
 
     A positive logit is divided by the penalty and a negative one multiplied, once however often the token was seen.
-    Ids outside the vocabulary are passed over. For `[2, -2, 2]`, seen `[0, 1, 0]`, penalty 2: `[1, -4, 2]`.
+    Ids outside the vocabulary are passed over. A finite logit stays finite, however small the penalty: two infinite
+    ones would make a softmax NaN. For `[2, -2, 2]`, seen `[0, 1, 0]`, penalty 2: `[1, -4, 2]`.
 
     Source: CTRL (Keskar et al., 2019), section 4.1, as in `transformers.RepetitionPenaltyLogitsProcessor`.
     """
     ids = torch.tensor([i for i in set(token_ids) if i < len(logits)], dtype=torch.long, device=logits.device)
-    seen = logits[ids]
-    return logits.index_put((ids,), torch.where(seen < 0, seen * penalty, seen / penalty))
+    seen, bounds = logits[ids], torch.finfo(logits.dtype)
+    moved = torch.where(seen < 0, seen * min(penalty, bounds.max), seen / max(penalty, bounds.tiny))
+    finite = moved.clamp(bounds.min, bounds.max)
+    return logits.index_put((ids,), torch.where(seen.isinf(), seen, finite))
 
 
 def apply_count_penalties(logits: Tensor, counts: Tensor, frequency: Tensor, presence: Tensor) -> Tensor:

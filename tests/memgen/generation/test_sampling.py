@@ -139,6 +139,16 @@ def test_a_penalty_counts_once() -> None:
     torch.testing.assert_close(apply_repetition_penalty(logits, [], 2.0), logits)
 
 
+@pytest.mark.parametrize("penalty", [1e-300, 1e-38, 1e38, 1e300])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_no_penalty_draws_a_token_that_is_impossible(penalty: float, temperature: float) -> None:
+    logits = torch.tensor([[3.0, 2.0, 0.0, -math.inf]])
+    sampling = Sampling(repetition_penalty=penalty, temperature=temperature, seed=0)
+
+    assert apply_repetition_penalty(logits[0], [0, 1, 2, 3], penalty).isfinite().tolist() == [True, True, True, False]
+    assert choose(logits, [Draws(sampling, [0, 1, 2, 3])])[0].token != 3
+
+
 @settings(deadline=None)
 @given(
     logits=logit_rows,
