@@ -3,7 +3,7 @@
 A null is OpenAI's default, everywhere. What is not supported is taken at its neutral values, and refused at all others.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -190,11 +190,12 @@ class ChatIn(BaseModel):
             raise ValueError("only allowed when logprobs is true")
         return given
 
-    @model_validator(mode="after")
-    def _options_belong_to_a_stream(self) -> Self:
-        if self.include_usage and not self.stream:
+    @field_validator("stream_options")
+    @classmethod
+    def _options_belong_to_a_stream(cls, given: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if given is not None and given.include_usage and not info.data.get("stream"):
             raise ValueError("stream_options is only allowed with stream: true")
-        return self
+        return given
 
     @property
     def session_id(self) -> str | None:

@@ -34,7 +34,7 @@ async def complete(
 
 
 def _question(body: CompletionIn, session_id: str | None, settings: Settings) -> Question:
-    samplings = as_chat(body.chat_fields(), {"messages": "prompt"}).samplings(settings.max_new_tokens)
+    samplings = as_chat(body.chat_fields(), "/v1/completions").samplings(settings.max_new_tokens)
     prompts = tuple(_request(prompt, samplings) for prompt in body.prompts)
     return Question(new_text_id(), body.model, prompts, session_id or body.user or None, bool(body.stream))
 

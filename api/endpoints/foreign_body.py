@@ -1,7 +1,7 @@
 """What the bodies of other APIs have in common: nulls are absent, and what is not supported is taken where it asks for
 nothing. Each is read as a chat's body, so that what a chat refuses is refused in the same words everywhere."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from api.endpoints.chat_models import ChatIn
 from api.http.json_object import JsonObject
+from api.http.openai_errors import place_text
+from api.http.places import own_place
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
 
@@ -42,28 +44,24 @@ def only(*neutral: object) -> Callable[[object], object]:
     return check
 
 
-def as_chat(fields: JsonObject, names: Mapping[str, str]) -> ChatIn:
+def as_chat(fields: JsonObject, path: str) -> ChatIn:
     """The chat's body with these fields.
 
     Args:
-        names: how the caller's API calls a chat's field, where it has another name.
+        path: the caller's, in whose words the places of faults are.
 
     Raises:
-        RequestValidationError: a chat refuses a field; the caller's name of it is its place.
+        RequestValidationError: a chat refuses a field.
     """
     try:
         return ChatIn.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise RequestValidationError(
-            [{**each, "loc": ("body", *_renamed(each["loc"], names))} for each in found]
+            [{**each, "loc": ("body", own_place(path, place_text(each["loc"])))} for each in found]
         ) from error
 
 
 def refuse(place: str, got: object, expected: str, code: str = "content_part") -> InvalidTrajectory:
     """The error for a part of a conversation that can't be read. Its place is the caller's own."""
     return InvalidTrajectory(code, f"{place}: got {show(got)}; expected {expected}")
-
-
-def _renamed(place: tuple[int | str, ...], names: Mapping[str, str]) -> tuple[int | str, ...]:
-    return (names.get(str(place[0]), place[0]), *place[1:]) if place else ()

@@ -11,13 +11,6 @@ from api.http.json_object import JsonObject, JsonObjects
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
 
-NAMES = {
-    "max_completion_tokens": "max_tokens",
-    "stop": "stop_sequences",
-    "response_format": "output_config",
-    "reasoning_effort": "output_config",
-}
-"""What a chat calls otherwise."""
 _EFFORTS = {"max": "xhigh"}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 

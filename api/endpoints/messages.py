@@ -7,7 +7,7 @@ from api.endpoints.answering import SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.foreign_body import as_chat
-from api.endpoints.message_models import NAMES, CountIn, MessageIn
+from api.endpoints.message_models import CountIn, MessageIn
 from api.endpoints.message_reply import MessageShape, new_message_id
 from api.http.deps import Reader, ServicesDep
 from api.inference.engine import InferenceEngine
@@ -49,7 +49,7 @@ async def count(body: CountIn, request: Request, services: ServicesDep, caller: 
 
 
 def _as_chat(body: CountIn) -> ChatIn:
-    return as_chat(body.chat_fields(), NAMES)
+    return as_chat(body.chat_fields(), "/v1/messages")
 
 
 def _check_model(services: Services, caller: Principal, model: str) -> None:

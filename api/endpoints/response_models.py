@@ -11,14 +11,6 @@ from api.http.json_object import JsonObject, JsonObjects
 from registry.json_text import show
 
 _LOGPROBS = "message.output_text.logprobs"
-NAMES = {
-    "messages": "input",
-    "max_completion_tokens": "max_output_tokens",
-    "response_format": "text",
-    "reasoning_effort": "reasoning",
-    "logprobs": "include",
-}
-"""What a chat calls otherwise."""
 
 
 def _is_input(value: Any) -> Any:

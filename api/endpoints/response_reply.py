@@ -155,7 +155,8 @@ class OutputItems:
             else:
                 yield self._of_part("response.reasoning_text.done", text=part["text"])
             yield self._of_part("response.content_part.done", part=part)
-        item["status"] = status
+        # Calls come whole, or not at all.
+        item["status"] = "completed" if item["type"] == "function_call" else status
         self._open = self._call = None
         yield {"type": "response.output_item.done", "output_index": len(self._output) - 1, "item": item}
 

@@ -15,7 +15,7 @@ from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.foreign_body import as_chat
 from api.endpoints.response_items import chat_messages
-from api.endpoints.response_models import NAMES, ResponseIn
+from api.endpoints.response_models import ResponseIn
 from api.endpoints.response_reply import ResponseShape, new_response_id
 from api.http.deps import Reader, ServicesDep, Writer
 from api.http.json_object import JsonObject, JsonObjects
@@ -80,7 +80,7 @@ def _as_chat(services: Services, caller: Principal, body: ResponseIn) -> ChatIn:
                 session, caller.project_id, body.previous_response_id, services.settings.max_chat_bytes
             )
             earlier = chat_messages([item for each in found for item in (*each.items, *each.reply["output"])])
-    return as_chat(body.chat_fields(earlier), NAMES)
+    return as_chat(body.chat_fields(earlier), "/v1/responses")
 
 
 def _store(services: Services, caller: Principal, items: JsonObjects, reply: JsonObject, owner: ResponseOwner) -> None:

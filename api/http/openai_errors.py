@@ -9,6 +9,7 @@ from typing import Any
 
 from api.http.json_object import JsonObject
 from api.http.not_offered import is_not_offered
+from api.http.places import own_place
 
 _PATHS = re.compile(r"/v1/(chat|completions|models|responses)(/.*)?\Z", re.DOTALL)
 
@@ -39,15 +40,9 @@ _PARAMS = {
 }
 """The parameter that is always at fault, by code."""
 
-_NAMES = {
-    "/v1/completions": {"messages": "prompt"},
-    "/v1/responses": {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text"},
-}
-"""What a path calls a chat's parameter otherwise."""
-
 _PLACE = re.compile(
-    r"((?:input|messages|previous_response_id|prompt|tools|stop|model|tool_choice|response_format|logit_bias|user"
-    r"|metadata)[\w.\[\]]*): "
+    r"((?:input|messages|previous_response_id|prompt|tools|stop|model|tool_choice|response_format|text|logit_bias"
+    r"|user|metadata)[\w.\[\]]*): "
 )
 """How the registry's checks of a conversation begin their messages."""
 
@@ -80,7 +75,7 @@ def openai_error(status: int, code: str, detail: str, param: str | None = None, 
     if param is None:
         place = _PLACE.match(detail)
         param = place.group(1) if place else _PARAMS.get(code)
-        param = _NAMES.get(path, {}).get(param, param) if param else None
+        param = own_place(path, param) if param else None
     if code == "invalid_json_schema" and param and param.startswith("tools"):
         code = "invalid_function_parameters"
     return {"error": {"message": detail, "type": kind, "param": param, "code": code}}
@@ -88,8 +83,13 @@ def openai_error(status: int, code: str, detail: str, param: str | None = None, 
 
 def openai_param(place: Sequence[str | int]) -> str | None:
     """`messages[0].content` for the place of a validation error, without its first part, which is `body` or `query`."""
-    named = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place[1:])
-    return named.removeprefix(".")[:200] or None
+    return place_text(place[1:])[:200] or None
+
+
+def place_text(place: Sequence[str | int]) -> str:
+    """`messages[0].content` for `("messages", 0, "content")`."""
+    named = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return named.removeprefix(".")
 
 
 def openai_invalid_code(error: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from api.http.anthropic_errors import anthropic_error, anthropic_status, is_anth
 from api.http.database_errors import domain_error
 from api.http.not_offered import why_not_offered
 from api.http.openai_errors import is_openai_path, openai_error, openai_invalid_code, openai_param, openai_status
+from api.http.places import own_words
 from registry.json_text import show
 
 log = structlog.get_logger()
@@ -167,7 +168,7 @@ def _described(request: Request, error: Exception) -> tuple[int, str, str]:
     status = status_of(error)
     if status >= 500:
         log.error("request failed", path=request.url.path, error=str(error), exc_info=error)
-    return status, code_of(error), str(error)
+    return status, code_of(error), own_words(request.scope["path"], str(error))
 
 
 def _invalid_request(request: Request, found: Sequence[Any]) -> JSONResponse:

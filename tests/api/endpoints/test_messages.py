@@ -182,6 +182,10 @@ def test_feedback_names_a_message_by_its_id(client: anthropic.Anthropic, http: h
         ({"extra_body": {"colour": 1}}, "colour"),
         ({"extra_body": {"thread": {"type": "create"}}}, "the whole one"),
         ({"extra_body": {"mcp_servers": [{"name": "x"}]}}, "mcp_servers"),
+        ({"tools": [{"name": "go", "input_schema": {"properties": [1]}}]}, r"tools\[0\].input_schema.properties"),
+        ({"tools": [{"name": "", "input_schema": {}}]}, r"tools\[0\].name"),
+        ({"output_config": {"effort": "high"}}, "output_config.effort"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {}}}}, "output_config.format: "),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

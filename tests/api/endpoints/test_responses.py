@@ -10,6 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from api.endpoints.response_reply import OutputItems
 from registry.settings import Settings
 from tests.api.live_api import serve
 from tests.api.watched import Watch, watch
@@ -216,6 +217,16 @@ def test_feedback_names_a_response_by_its_id(client: openai.OpenAI, http: httpx.
         ({"input": "x" * 5000}, "input", "context"),
         ({"extra_body": {"colour": 1}}, "colour", "Extra inputs"),
         ({"model": "nobody"}, "model", "nobody"),
+        ({"tools": [{**GO, "parameters": [1]}]}, "tools[0].parameters", "an object"),
+        ({"tools": [{**GO, "strict": True}]}, "tools[0].parameters", "additionalProperties"),
+        ({"text": {"format": {"type": "zz"}}}, "text.format.type", "json_schema"),
+        ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name", "required"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x", "strict": True, "schema": {"type": "object"}}}},
+            "text.format",
+            "additionalProperties",
+        ),
+        ({"reasoning": {"effort": "high"}}, "reasoning.effort", "not supported"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -242,7 +253,7 @@ def test_answers_are_held_to_a_schema_and_to_a_choice(client: openai.OpenAI) -> 
         assert (call.name, json.loads(call.arguments)["to"] in ("market", "sea")) == ("go", True)
     with pytest.raises(openai.BadRequestError) as refused:
         respond(client, text={"format": {"type": "json_schema", "name": "x", "strict": True, "schema": {"type": "no"}}})
-    assert refused.value.param == "text"
+    assert refused.value.param == "text.format"
 
 
 def test_logprobs_stand_with_the_text(client: openai.OpenAI) -> None:
@@ -250,3 +261,12 @@ def test_logprobs_stand_with_the_text(client: openai.OpenAI) -> None:
     logprobs = response.output[0].content[0].logprobs
     assert [len(each.top_logprobs) for each in logprobs] == [2] * 4
     assert logprobs[0].logprob <= 0
+
+
+def test_a_whole_call_is_completed_where_the_answer_is_cut_behind_it() -> None:
+    output: list[dict[str, Any]] = []
+    items = OutputItems(output, wants_logprobs=False)
+    call = {"index": 0, "id": "call_1", "function": {"name": "go", "arguments": "{}"}}
+    events = [*items.push({"delta": {"tool_calls": [call]}}), *items.end(whole=False)]
+    assert [(item["type"], item["status"]) for item in output] == [("function_call", "completed")]
+    assert events[-1]["item"]["status"] == "completed"
