@@ -151,12 +151,15 @@ class LocalEngine:
                 if isinstance(event, NotBegunInTime):
                     raise too_late(seconds, begun=ticket.begun)
                 if isinstance(event, Exception):
-                    raise event
+                    # Several readers may hear of the same error: a traceback of its own for each.
+                    raise event.with_traceback(None)
                 left -= isinstance(event, Finished)
                 yield event
         finally:
             ticket.abandoned = True
             self._backlog.leave(ticket.backlog_number)
+            if left:
+                self._inbox.wake()
 
     def _submit(self, ticket: Ticket) -> None:
         """Raises QueueFull, before any work on the request."""
@@ -173,7 +176,7 @@ class LocalEngine:
             self._submitted += 1
             ticket.order = self._submitted
             if self._host is None:
-                self._early.append(ticket)
+                self._early = [*(early for early in self._early if not early.is_gone), ticket]
             else:
                 self._reading.submit(self._read_prompt, self._host, ticket)
 

@@ -11,7 +11,7 @@ class Inbox(Generic[T]):
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._items: deque[T] = deque()
-        self._closed = False
+        self._closed = self._woken = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -30,6 +30,12 @@ class Inbox(Generic[T]):
             self._items.append(item)
             self._changed.notify()
 
+    def wake(self) -> None:
+        """Let who waits look again at what has changed elsewhere."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
     def close(self) -> None:
         """Wake who waits; nothing more is waited for."""
         with self._changed:
@@ -37,10 +43,11 @@ class Inbox(Generic[T]):
             self._changed.notify()
 
     def take(self, *, wait: bool) -> list[T]:
-        """All that has come; with `wait` only once there is something, or it is closed."""
+        """All that has come; with `wait` only once there is something, or it is closed or woken."""
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._items or self._closed)
+                self._changed.wait_for(lambda: self._items or self._closed or self._woken)
+            self._woken = False
             items = list(self._items)
             self._items.clear()
             return items

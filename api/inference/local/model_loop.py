@@ -8,24 +8,25 @@ that is being loaded. Background answers run while nothing else does.
 import time
 from bisect import insort
 from functools import partial
+from itertools import chain
 
 import structlog
 from torch import Tensor
 
 from api.inference.backlog import Backlog
+from api.inference.local.awaited import AwaitedVersions
 from api.inference.local.figures import EngineFigures
 from api.inference.local.inbox import Inbox
 from api.inference.local.loading import Loaded, VersionLoader
-from api.inference.local.rows import AnswerRow, check_need, finished, make_rows
+from api.inference.local.rows import AnswerRow, check_need, make_rows, outcome
 from api.inference.local.serving_base import as_served
 from api.inference.local.tickets import Ticket
 from api.inference.local.waiting import WaitingLine
-from api.inference.requests import Finished, MemorySource, Piece
+from api.inference.requests import Piece
 from api.inference.unavailable import NotBegunInTime, Preempted
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import MemgenError
 from memgen.generation.decoding import Decoding
-from memgen.generation.requests import Generation
 from memgen.routing.loaded import Choice, LoadedMemories
 from registry.errors import RegistryError
 from registry.settings import Settings
@@ -53,8 +54,7 @@ class ModelLoop:
         self._line: WaitingLine[AnswerRow] = WaitingLine()
         self._background: list[list[AnswerRow]] = []
         self._running: dict[int, AnswerRow] = {}
-        self._waiting_for: dict[str, list[Ticket]] = {}
-        """Requests whose own version is being loaded, by its name."""
+        self._awaited = AwaitedVersions()
         self._routed: dict[int, Choice] = {}
         """Rows whose memory is chosen, and is being loaded, by number."""
         self._generated = self._read = 0
@@ -104,21 +104,28 @@ class ModelLoop:
         if source is None or self._memories.has(source.name):
             self._line_up(arrival)
         else:
-            self._waiting_for.setdefault(source.name, []).append(arrival)
+            self._awaited.ask(source.name, arrival)
             self._loader.want(source.name, source.manifest_sha256, source.fetch)
 
     def _take_loaded(self, loaded: Loaded) -> None:
         self._loader.arrived(loaded.name)
-        waiting = self._waiting_for.pop(loaded.name, [])
+        wanting = self._awaited.take(loaded.name)
         if isinstance(loaded.outcome, Exception):
-            for ticket in waiting:
+            for ticket in wanting.all_tickets():
                 self._fail(ticket, loaded.outcome)
             for number in [n for n, choice in self._routed.items() if choice.memory == loaded.name]:
                 self._cut(number, loaded.outcome)
             return
         self._memories.take(loaded.name, loaded.outcome)
-        for ticket in waiting:
+        for ticket in wanting.tickets:
             self._line_up(ticket)
+        for row, choice in wanting.rows:
+            try:
+                row.decide(self._memories.host, choice)
+                check_need(row, self._budget)
+                self._line.join(row, order=row.ticket.order, need=row.need)
+            except Exception as error:
+                self._fail(row.ticket, error)
 
     def _line_up(self, ticket: Ticket) -> None:
         """Let a ticket's answers wait for room; its version is loaded."""
@@ -126,7 +133,8 @@ class ModelLoop:
         if ticket.is_gone or ticket.prompt is None:
             return
         name = source.name if source is not None else None
-        undecided = source is not None and source.fetch_other is not None and self._is_routed(source)
+        isolated = self._memories.isolated(name) if name is not None else None
+        undecided = isolated is not None and source is not None and source.fetch_other is not None
         host = self._memories.host
         try:
             rows = make_rows(host, ticket, ticket.prompt, name, self._budget, undecided=undecided)
@@ -139,30 +147,43 @@ class ModelLoop:
         for row in rows:
             self._line.join(row, order=ticket.order, need=row.need)
 
-    def _is_routed(self, source: MemorySource) -> bool:
-        return self._memories.isolated(source.name) is not None
-
     def _drop_gone(self) -> None:
         """Nothing is computed for one whose reader has gone, or whose time has passed."""
         for row in self._line.drop(lambda row: row.ticket.is_gone):
             self._backlog.leave(row.ticket.backlog_number)
             row.ticket.send(NotBegunInTime("its time passed while it waited"))
+        self._awaited.drop_gone()
         self._background = [rows for rows in self._background if not rows[0].ticket.is_gone]
         for number in [n for n, row in self._running.items() if row.ticket.is_gone]:
             self._cut(number, None)
 
     def _give_way(self) -> None:
         """End the background's answers where anybody else waits."""
-        loading = any(not ticket.background for tickets in self._waiting_for.values() for ticket in tickets)
-        if len(self._line) or loading:
+        if len(self._line) or self._awaited.has_foreground():
             for number in [n for n, row in self._running.items() if row.ticket.background]:
                 self._cut(number, Preempted("another request waits for an answer"))
 
     def _admit(self) -> bool:
+        let_in = self._let_in()
+        if len(self._line) and self._routed:
+            self._set_aside()
+            let_in |= self._let_in()
+        return let_in
+
+    def _set_aside(self) -> None:
+        """Let others have the places of answers whose memory is being loaded."""
+        for number, choice in self._routed.items():
+            if choice.memory is not None:
+                self._awaited.set_aside(choice.memory, self._running.pop(number), choice)
+                self._decoding.cancel(number)
+        self._routed.clear()
+
+    def _let_in(self) -> bool:
         free = self._budget - sum(row.need for row in self._running.values())
         places = self._settings.inference_batch - len(self._running)
         rows = [waiter.item for waiter in self._line.admit(free, places)]
-        if not rows and not self._running and not self._line and not self._waiting_for and self._background:
+        others = rows or self._running or len(self._line) or self._awaited.has_foreground()
+        if self._background and not others:
             rows = self._background.pop(0)
         for row in rows:
             try:
@@ -176,7 +197,7 @@ class ModelLoop:
         return bool(rows)
 
     def _choose_memories(self) -> bool:
-        """Let rows go on that wait for a router's choice, once the chosen memory is there."""
+        """Let rows go on that wait for a router's choice, once the chosen memory is there. Whether anything changed."""
         went_on = False
         for number, state in self._decoding.parked():
             try:
@@ -192,10 +213,11 @@ class ModelLoop:
             raise RuntimeError("only a version with a memory for each task is routed")
         choice = self._routed.get(number) or self._memories.route(source.name, state)
         if choice.memory is not None and not self._memories.has(choice.memory):
-            if number not in self._routed:
-                self._routed[number] = choice
-                self._loader.want(choice.memory, choice.memory, partial(source.fetch_other, choice.memory))
-            return False
+            if number in self._routed:
+                return False
+            self._routed[number] = choice
+            self._loader.want(choice.memory, choice.memory, partial(source.fetch_other, choice.memory))
+            return True
         self._routed.pop(number, None)
         before = row.need
         row.decide(self._memories.host, choice)
@@ -217,6 +239,8 @@ class ModelLoop:
             ended = self._decoding.ended()
         except Exception as error:  # the device's, or a bug: what the rows held can't be relied on
             log.exception("generation failed")
+            # What the frames hold of the device would stay until all readers have heard of it.
+            error.__traceback__ = None
             for broken in self._running.values():
                 broken.ticket.send(error)
             self._running.clear()
@@ -231,17 +255,8 @@ class ModelLoop:
             row = self._running.pop(number, None)
             if row is None:
                 continue
-            row.ticket.send(self._outcome(row, answer))
+            row.ticket.send(outcome(self._memories.host, row, answer))
         return stepped
-
-    def _outcome(self, row: AnswerRow, answer: Generation | Exception) -> Finished | Exception:
-        try:
-            if not isinstance(answer, Exception):
-                return finished(self._memories.host, row, answer)
-        except Exception as error:
-            answer = error
-        log.error("an answer failed", exc_info=answer)
-        return answer
 
     def _cut(self, number: int, error: Exception | None) -> None:
         """End an answer that runs."""
@@ -270,25 +285,25 @@ class ModelLoop:
             most_bytes=self._budget,
         )
 
+    def _rows(self) -> list[AnswerRow]:
+        return [*self._running.values(), *self._line.items(), *chain.from_iterable(self._background)]
+
     def _tickets(self) -> list[Ticket]:
-        rows = [*self._running.values(), *self._line.items(), *(row for rows in self._background for row in rows)]
-        loading = [ticket for tickets in self._waiting_for.values() for ticket in tickets]
-        return [*loading, *{id(row.ticket): row.ticket for row in rows}.values()]
+        tickets = (*self._awaited.tickets(), *(row.ticket for row in self._rows()))
+        return list({id(ticket): ticket for ticket in tickets}.values())
 
     def _names_in_use(self) -> frozenset[str]:
         """Memories that may not be dropped."""
         sources = [ticket.request.memory for ticket in self._tickets()]
-        routed = [choice.memory for choice in self._routed.values()]
-        chosen = [row.request.memory for row in (*self._running.values(), *self._line.items())]
-        own = [source.name for source in sources if source is not None]
-        return frozenset(name for name in (*own, *routed, *chosen) if name is not None)
+        chosen = [*(choice.memory for choice in self._routed.values()), *(row.request.memory for row in self._rows())]
+        return frozenset([*(s.name for s in sources if s is not None), *(name for name in chosen if name is not None)])
 
     def _note_figures(self) -> None:
         self.figures = EngineFigures(
             running=len(self._running),
             waiting=self._backlog.requests,
             waiting_tokens=self._backlog.tokens,
-            loading=len(self._waiting_for) + len(self._routed),
+            loading=len(self._awaited.names() | {choice.memory for choice in self._routed.values()}),
             cache_bytes=self._decoding.cache_bytes,
             cache_need_bytes=sum(row.need for row in self._running.values()),
             cache_budget_bytes=self._budget,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import structlog
+
 from api.inference.local.tickets import Ticket
 from api.inference.prompts import Prompt
 from api.inference.requests import Finished
@@ -11,6 +13,8 @@ from memgen.generation.cache_need import cache_need
 from memgen.generation.requests import Generation, GenerationRequest, check_fits
 from memgen.memory.host import AdapterHost
 from memgen.routing.loaded import Choice
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -81,7 +85,18 @@ def check_need(row: AnswerRow, most_bytes: int) -> None:
         )
 
 
-def finished(host: AdapterHost, row: AnswerRow, generation: Generation) -> Finished:
+def outcome(host: AdapterHost, row: AnswerRow, answer: Generation | Exception) -> Finished | Exception:
+    """What the reader of a row's answer gets, of what became of it."""
+    try:
+        if not isinstance(answer, Exception):
+            return _finished(host, row, answer)
+    except Exception as error:
+        answer = error
+    log.error("an answer failed", exc_info=answer)
+    return answer
+
+
+def _finished(host: AdapterHost, row: AnswerRow, generation: Generation) -> Finished:
     if not row.request.sampling.logprobs:
         return Finished(row.choice, generation, row.task, row.cue, opened=row.opened)
     tokens, alternatives = reported_texts(host.backbone.tokenizer, generation)

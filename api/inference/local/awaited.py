@@ -1,0 +1,60 @@
+"""Who waits for versions that are being loaded, by the version's name. They hold no place and no cache meanwhile."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from api.inference.local.rows import AnswerRow
+from api.inference.local.tickets import Ticket
+from memgen.routing.loaded import Choice
+
+
+@dataclass
+class Wanting:
+    """Requests and answers that wait for one version."""
+
+    tickets: list[Ticket] = field(default_factory=list)
+    """Requests whose own version it is."""
+    rows: list[tuple[AnswerRow, Choice]] = field(default_factory=list)
+    """Answers that a router chose it for, and that gave their places to others."""
+
+    def all_tickets(self) -> list[Ticket]:
+        return [*self.tickets, *(row.ticket for row, _ in self.rows)]
+
+
+class AwaitedVersions:
+    """Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._wanting: dict[str, Wanting] = {}
+
+    def __len__(self) -> int:
+        """Versions that somebody waits for."""
+        return len(self._wanting)
+
+    def ask(self, name: str, ticket: Ticket) -> None:
+        self._wanting.setdefault(name, Wanting()).tickets.append(ticket)
+
+    def set_aside(self, name: str, row: AnswerRow, choice: Choice) -> None:
+        self._wanting.setdefault(name, Wanting()).rows.append((row, choice))
+
+    def take(self, name: str) -> Wanting:
+        """Remove and return who waits for a version."""
+        return self._wanting.pop(name, Wanting())
+
+    def tickets(self) -> Iterator[Ticket]:
+        for wanting in self._wanting.values():
+            yield from wanting.all_tickets()
+
+    def names(self) -> set[str]:
+        return set(self._wanting)
+
+    def has_foreground(self) -> bool:
+        """Whether anybody waits whose answer is not of the background."""
+        return any(not ticket.background for ticket in self.tickets())
+
+    def drop_gone(self) -> None:
+        for name, wanting in list(self._wanting.items()):
+            wanting.tickets = [ticket for ticket in wanting.tickets if not ticket.is_gone]
+            wanting.rows = [(row, choice) for row, choice in wanting.rows if not row.ticket.is_gone]
+            if not wanting.tickets and not wanting.rows:
+                del self._wanting[name]
