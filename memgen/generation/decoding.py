@@ -9,6 +9,7 @@ from torch import Tensor
 
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.backbone.row_caches import RowCaches
+from memgen.errors import ModelError
 from memgen.generation.constraints import matcher_for
 from memgen.generation.draws import Chosen, Draws, choose
 from memgen.generation.passes import Held, decide_rows, read_together
@@ -210,7 +211,15 @@ class Decoding:
 
     def _choose_tokens(self, rows: Sequence[Row]) -> None:
         """The next token of each row, from its state. What fails for one row ends that row."""
-        logits = self._decoder.logits(torch.stack([row.state for row in rows if row.state is not None]))
+        states = torch.stack([row.state for row in rows if row.state is not None])
+        sound = states.isfinite().all(dim=-1).tolist()
+        if not all(sound):
+            for row in (row for row, is_sound in zip(rows, sound, strict=True) if not is_sound):
+                self._leave(row, _no_numbers(row))
+            rows, states = [row for row in rows if row.number in self._rows], states[sound]
+        if not rows:
+            return
+        logits = self._decoder.logits(states)
         for row, chosen in zip(rows, choose(logits, [row.draws for row in rows]), strict=True):
             try:
                 self._take(row, chosen)
@@ -277,3 +286,11 @@ class Decoding:
         for row in self._rows.values() if chunks else ():
             if row.prompt is not None:
                 row.clock.prompt += deciding + passing
+
+
+def _no_numbers(row: Row) -> ModelError:
+    whose = f"memory {row.request.memory}" if row.request.memory is not None else "the bare base"
+    return ModelError(
+        f"token {row.new_tokens + 1} of an answer of {whose} can't be chosen: its state is no number (NaN or infinite). "
+        "The weights are broken or overflow; answer with another version, or with the base in float32."
+    )

@@ -167,9 +167,15 @@ class Readings:
         self._follow(reading)
 
     def _follow(self, reading: TextReading, *, leaving: bool = False) -> None:
-        """Let others that begin alike go on by themselves, from what is read, once it is what they share."""
-        for other in self._active.values():
-            if other.behind is not reading or not (leaving or reading.tokens_read >= other.shared):
+        """Let others that begin alike go on by themselves, from what is read, once it is what they share. Of those that
+        wait for more of one that leaves, the one that shares the most goes on, and the others wait for that."""
+        followers = [other for other in self._active.values() if other.behind is reading]
+        heir = max(followers, key=lambda other: other.shared, default=None) if leaving else None
+        for other in followers:
+            if heir is not None and other is not heir and reading.tokens_read + WORTH_A_PASS <= other.shared:
+                other.behind = heir
+                continue
+            if not (leaving or reading.tokens_read >= other.shared):
                 continue
             other.behind = None
             known = min(reading.tokens_read, other.shared)

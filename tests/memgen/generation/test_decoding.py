@@ -14,7 +14,7 @@ import torch
 from memgen.artifacts.artifact import load_artifact
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
-from memgen.errors import PromptTooLong
+from memgen.errors import ModelError, PromptTooLong
 from memgen.generation.decoding import Decoding
 from memgen.generation.engine import generate
 from memgen.generation.requests import Generation, GenerationRequest
@@ -301,3 +301,49 @@ def test_memory_goes_back_as_rows_leave(host: AdapterHost, backbone: Backbone) -
     assert decoding.cache_bytes <= 512 * 2 * shape.bytes_per_token
     assert alone < most <= (2 * 512 + 24 * 64) * shape.bytes_per_token
     assert max(traced) - min(traced) < 500_000
+
+
+def test_those_that_were_read_behind_one_that_leaves_are_still_read_together(host: AdapterHost) -> None:
+    decoding = Decoding(host, chunk_tokens=16)
+    busy = decoding.add(GenerationRequest((5, 6), Sampling(60)))
+    decoding.step()
+    leaving, *staying = (decoding.add(GenerationRequest((*SYSTEM, n, n, n), Sampling(3))) for n in range(5, 10))
+    decoding.step()
+    before = decoding.read_tokens
+    decoding.cancel(leaving)
+    ended: set[int] = set()
+    while not ended.issuperset(staying):
+        decoding.step()
+        ended |= {number for number, _ in decoding.ended()}
+    assert decoding.read_tokens - before == len(SYSTEM) - 16 + len(staying) * 2
+    decoding.cancel(busy)
+    assert decoding.cache_bytes == 0
+
+
+@pytest.mark.parametrize("form", ["cache", "embedding"])
+def test_an_answer_without_numbers_fails_alone(
+    host: AdapterHost, random_artifact: Callable[..., Path], form: str
+) -> None:
+    """A version whose weights are broken, beside others of its kind and the bare base."""
+    for name, seed in (("good", 1), ("broken", 2)):
+        load_artifact(host, name, random_artifact(form=form, trigger="always", latents=3, max_insertions=2, seed=seed))
+    with torch.no_grad():
+        next(iter(host.memories["broken"].parameters())).fill_(float("nan"))
+    requests = [
+        GenerationRequest((*range(5, 12 + n),), Sampling(20, seed=n), memory)
+        for n, memory in enumerate(("good", "broken", None, "broken", "good"))
+    ]
+    decoding = Decoding(host)
+    for request in requests:
+        decoding.add(request)
+    ended: dict[int, Any] = {}
+    while not decoding.done:
+        decoding.step()
+        ended.update(decoding.ended())
+    for number, request in enumerate(requests):
+        if request.memory == "broken":
+            assert isinstance(ended[number], ModelError)
+            assert "memory broken can't be chosen" in str(ended[number])
+        else:
+            assert ended[number].token_ids == generate(host, [request])[0].token_ids
+    assert decoding.cache_bytes == 0
