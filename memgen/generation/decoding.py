@@ -291,6 +291,6 @@ class Decoding:
 def _no_numbers(row: Row) -> ModelError:
     whose = f"memory {row.request.memory}" if row.request.memory is not None else "the bare base"
     return ModelError(
-        f"token {row.new_tokens + 1} of an answer of {whose} can't be chosen: its state is no number (NaN or infinite). "
+        f"token {row.new_tokens + 1} of an answer of {whose} can't be chosen: its state is NaN or infinite. "
         "The weights are broken or overflow; answer with another version, or with the base in float32."
     )
