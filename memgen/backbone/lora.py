@@ -97,7 +97,8 @@ class LoraTokens:
         return cls(tuple(parts))
 
     def add(self, name: str, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """`outputs` `(..., out)` of the module `name` for `inputs` `(..., in)`, with the adapters' part added."""
+        """`outputs` `(..., out)` of the module `name` for `inputs` `(..., in)`, with the adapters' part added; without
+        gradient, in place where adapters are on for some tokens only."""
         for lora, index in self.parts:
             if name not in lora.factors:
                 continue
@@ -105,7 +106,7 @@ class LoraTokens:
                 outputs = outputs + lora.delta(name, inputs).to(outputs.dtype)
             else:
                 delta = lora.delta(name, inputs.flatten(0, -2).index_select(0, index)).to(outputs.dtype)
-                outputs = outputs.flatten(0, -2).index_add(0, index, delta).view(outputs.shape)
+                outputs = _added(outputs.flatten(0, -2), index, delta).view(outputs.shape)
         return outputs
 
     def among(self, present: Tensor) -> "LoraTokens":
@@ -128,6 +129,14 @@ class LoraTokens:
     def names(self) -> set[str]:
         """Modules that any of the adapters changes."""
         return {name for lora, _ in self.parts for name in lora.factors}
+
+
+def _added(outputs: Tensor, index: Tensor, delta: Tensor) -> Tensor:
+    """`outputs` `(N, out)` with `delta` `(M, out)` added at `index` `(M,)`, whose positions differ."""
+    if torch.is_grad_enabled():
+        return outputs.index_add(0, index, delta)
+    # `index_add` of bfloat16 takes ten times as long on a CPU, and copies what it leaves as it is.
+    return outputs.index_copy_(0, index, outputs.index_select(0, index).add_(delta))
 
 
 def linear_modules(model: nn.Module, targets: Iterable[str]) -> list[tuple[str, nn.Linear]]:
