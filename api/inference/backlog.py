@@ -20,6 +20,8 @@ class Backlog:
         self._most_requests, self._most_tokens = most_requests, most_tokens
         self._lock = threading.Lock()
         self._entries: dict[int, int] = {}
+        self._loading: set[int] = set()
+        """Entries that wait for a version that is being loaded."""
         self._entered = 0
         self._tokens = 0
         self._speed = 0.0
@@ -55,7 +57,34 @@ class Backlog:
     def leave(self, number: int) -> None:
         """Wait no more. It may be called again."""
         with self._lock:
+            self._loading.discard(number)
             self._tokens -= self._entries.pop(number, 0)
+
+    def wait_for_version(self, number: int, tokens: int) -> None:
+        """Wait for a version that is being loaded; one that had left waits again, if it is to.
+
+        Raises:
+            QueueFull: half of what may wait does so for versions; the other half is for those that need none.
+        """
+        with self._lock:
+            loading = [each for each in self._loading if each != number]
+            full = len(loading) >= max(1, self._most_requests // 2)
+            waiting_tokens = sum(self._entries[each] for each in loading)
+            if loading and (full or waiting_tokens + tokens > self._most_tokens / 2):
+                raise QueueFull(
+                    f"{len(loading)} requests wait for versions that are being loaded, of {waiting_tokens} tokens "
+                    f"together; they may be half of the {self._most_requests} requests and {self._most_tokens} tokens "
+                    "that may wait (MEMGEN_QUEUE_REQUESTS, MEMGEN_QUEUE_TOKENS). Send it again after Retry-After.",
+                    self._retry_seconds(),
+                )
+            self._tokens += tokens - self._entries.get(number, 0)
+            self._entries[number] = tokens
+            self._loading.add(number)
+
+    def has_version(self, number: int) -> None:
+        """Wait like all others; the version is there."""
+        with self._lock:
+            self._loading.discard(number)
 
     def note(self, tokens: int, seconds: float) -> None:
         """A step read and wrote so many tokens."""

@@ -172,7 +172,8 @@ class LocalEngine:
                 )
             if not ticket.background:
                 most = self._host.backbone.max_tokens if self._host is not None else _CONTEXT_UNKNOWN
-                ticket.backlog_number = self._backlog.enter(rough_tokens(ticket.request, most))
+                ticket.rough_tokens = rough_tokens(ticket.request, most)
+                ticket.backlog_number = self._backlog.enter(ticket.rough_tokens)
             self._submitted += 1
             ticket.order = self._submitted
             if self._host is None:

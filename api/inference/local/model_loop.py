@@ -54,7 +54,7 @@ class ModelLoop:
         self._line: WaitingLine[AnswerRow] = WaitingLine()
         self._background: list[list[AnswerRow]] = []
         self._running: dict[int, AnswerRow] = {}
-        self._awaited = AwaitedVersions()
+        self._awaited = AwaitedVersions(backlog)
         self._routed: dict[int, Choice] = {}
         """Rows whose memory is chosen, and is being loaded, by number."""
         self._generated = self._read = 0
@@ -103,8 +103,7 @@ class ModelLoop:
             return
         if source is None or self._memories.has(source.name):
             self._line_up(arrival)
-        else:
-            self._awaited.ask(source.name, arrival)
+        elif self._awaited.ask(source.name, arrival):
             self._loader.want(source.name, source.manifest_sha256, source.fetch)
 
     def _take_loaded(self, loaded: Loaded) -> None:

@@ -26,6 +26,9 @@ class Ticket:
         self.cues: dict[str | None, Cue] = {}
         """What each memory's weaver is shown beside the conversation."""
         self.backlog_number = 0
+        """0 in the background, which no one waits behind."""
+        self.rough_tokens = 0
+        """What it counts for in the backlog."""
         self.begun = False
         """The model has begun with it."""
         self.abandoned = False

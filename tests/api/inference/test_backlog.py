@@ -54,3 +54,24 @@ def test_a_request_counts_for_its_characters_and_its_longest_answers() -> None:
     request = ChatRequest(messages, None, (Sampling(30), Sampling(12)), None)
     assert rough_tokens(request, most=1000) == 100 + 2 + 42
     assert rough_tokens(request, most=50) == 50 + 42
+
+
+def test_half_of_it_is_for_those_that_wait_for_no_version() -> None:
+    backlog = Backlog(4, 1000)
+    numbers = [backlog.enter(100) for _ in range(4)]
+    for number in numbers[:2]:
+        backlog.wait_for_version(number, 100)
+    backlog.wait_for_version(numbers[0], 100)
+    with pytest.raises(QueueFull, match="2 requests wait for versions"):
+        backlog.wait_for_version(numbers[2], 100)
+    backlog.has_version(numbers[0])
+    backlog.wait_for_version(numbers[2], 100)
+    backlog.leave(numbers[2])
+    with pytest.raises(QueueFull, match="of 100 tokens"):
+        backlog.wait_for_version(numbers[3], 450)
+    backlog.leave(numbers[3])
+    backlog.wait_for_version(numbers[3], 200)  # its row had begun, and waits again
+    assert (backlog.requests, backlog.tokens) == (3, 400)
+    for number in (*numbers, *numbers):
+        backlog.leave(number)
+    assert (backlog.requests, backlog.tokens) == (0, 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from api.inference.requests import Finished
-from api.inference.unavailable import InferenceUnavailable
+from api.inference.unavailable import InferenceUnavailable, QueueFull
 from memgen.backbone.loading import Backbone
 from memgen.generation.sampling import Sampling
 from memgen.routing.isolated import with_task
@@ -174,3 +174,39 @@ def test_versions_that_do_not_come_keep_no_other_from_being_loaded(start: Start,
     finally:
         for each in hung:
             each.go.set()
+
+
+def test_those_that_wait_for_versions_leave_room_for_others_to_wait(
+    start: Start, stored: Callable[..., Stored], routed: Callable[[], Stored]
+) -> None:
+    """By the version's own bytes, or those of another task's memory that its requests were set aside for."""
+    cold, own = stored(), routed()
+    other = held_of(own)
+    cold.go.clear()
+    inference = start(queue_requests=8, inference_batch=1)
+
+    async def run() -> None:
+        await inference.answer(asking(Sampling(1)))
+        for text, version in (("hi", cold), ("say yes 1", own)):
+            wants = []
+            for _ in range(7):
+                request = asking(Sampling(2), text=text, memory=version.source(text))
+                wants.append(asyncio.create_task(inference.answer(request)))
+                await answered(asyncio.create_task(inference.answer(asking(Sampling(2)))))
+            while sum(task.done() for task in wants) < 3:  # each that others need the place of is set aside, or refused
+                await answered(asyncio.create_task(inference.answer(asking(Sampling(2)))))
+            assert inference._backlog.requests == 4
+            refused = [task.exception() for task in wants if task.done()]
+            assert len(refused) == 3
+            assert all(isinstance(error, QueueFull) and "wait for versions" in str(error) for error in refused)
+            (cold if version is cold else other).go.set()
+            for task in wants:
+                if not task.done():
+                    assert (await answered(task)).generation.insertions
+        await eventually(lambda: not inference.figures.waiting and not inference.figures.waiting_tokens)
+
+    try:
+        asyncio.run(run())
+    finally:
+        cold.go.set()
+        other.go.set()
