@@ -58,6 +58,8 @@ class Decoding:
         """Rows that are decoded; of the others the prompts are being read."""
         self._catching_up: list[Row] = []
         """Rows whose memory of form `embedding` is still reading the prompt, some tokens in each step."""
+        self._oldest_first = False
+        """Whose stream read last while some catch up: the oldest row's, or that with the fewest tokens left."""
         self._ended: list[tuple[int, Generation | Exception]] = []
         self._joined = 0
         self.generated_tokens = 0
@@ -196,10 +198,14 @@ class Decoding:
         self._go_on()
 
     def _catch_up(self) -> bool:
-        """Let a memory that reads the prompt in a stream of its own read some more of it; the oldest row's first."""
+        """Let a memory that reads the prompt in a stream of its own read some more of it: the oldest row's and the one
+        that has the fewest tokens left by turns, so that neither long nor short ones wait for all of the others."""
         if not self._catching_up:
             return False
-        self._held.streams.catch_up(self._catching_up[0].number, self._chunk_tokens)
+        self._oldest_first = not self._oldest_first
+        left = {row.number: self._held.streams.behind(row.number) for row in self._catching_up}
+        number = self._catching_up[0].number if self._oldest_first else min(left, key=lambda number: left[number])
+        self._held.streams.catch_up(number, self._chunk_tokens)
         return True
 
     def _go_on(self) -> None:

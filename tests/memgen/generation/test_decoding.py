@@ -347,3 +347,37 @@ def test_an_answer_without_numbers_fails_alone(
         else:
             assert ended[number].token_ids == generate(host, [request])[0].token_ids
     assert decoding.cache_bytes == 0
+
+
+def test_a_streams_short_prompt_does_not_wait_for_a_long_one_nor_that_for_short_ones(
+    host: AdapterHost, random_artifact: Callable[..., Path]
+) -> None:
+    load_artifact(host, "m", random_artifact(form="embedding", trigger="always", latents=2, max_insertions=1, seed=1))
+    decoding = Decoding(host, chunk_tokens=16)
+    rng = random.Random(0)
+
+    def prompt(tokens: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(5, 120) for _ in range(tokens))
+
+    decoding.add(GenerationRequest((5, 6), Sampling(900)))
+    decoding.step()
+    long = decoding.add(GenerationRequest(prompt(640), Sampling(1), "m"))
+    for _ in range(50):  # its stream is behind the base, which has read it
+        decoding.step()
+    short = decoding.add(GenerationRequest(prompt(64), Sampling(1), "m"))
+    ended: dict[int, int] = {}
+    for step in range(400):
+        decoding.step()
+        ended.update((number, step) for number, _ in decoding.ended())
+        if short in ended or len(ended) > 1:
+            break
+    assert short in ended
+    assert long not in ended
+    for step in range(400):
+        if len([n for n in decoding.unfinished() if n != long]) < 4:
+            decoding.add(GenerationRequest(prompt(48), Sampling(1), "m"))
+        decoding.step()
+        ended.update((number, step) for number, _ in decoding.ended())
+        if long in ended:
+            break
+    assert long in ended
