@@ -86,6 +86,7 @@ class SlotCache:
     def __init__(self, shape: KVShape, rows: int, capacity: int = BLOCK) -> None:
         self.shape = shape
         self.lengths = [0] * rows
+        self._held_rows = rows
         self._keys, self._values = (self._empty(rows, capacity) for _ in range(2))
 
     @classmethod
@@ -103,7 +104,7 @@ class SlotCache:
     @property
     def held_rows(self) -> int:
         """Rows that there is room for."""
-        return int(self._keys[0].shape[0])
+        return self._held_rows
 
     @property
     def bytes(self) -> int:
@@ -134,14 +135,17 @@ class SlotCache:
         self.lengths.pop()
 
     def hold(self, rows: int) -> None:
-        """Have room for exactly `rows` rows, of which there are no more now."""
+        """Have room for exactly `rows` rows, of which there are no more now. Where memory runs out, what the rows hold
+        stays."""
         used = len(self.lengths)
+        self._held_rows = min(rows, self._held_rows)
         for held in (self._keys, self._values):
             # One layer at a time, so that little is held twice.
             for layer, old in enumerate(held):
                 new = old.new_zeros(rows, *old.shape[1:])
                 new[:used] = old[:used]
                 held[layer] = new
+        self._held_rows = rows
 
     def copy_from(self, other: "SlotCache", source: int, row: int, length: int) -> None:
         """Put the first `length` tokens of another cache's row at the start of an empty row."""
@@ -180,6 +184,7 @@ class SlotCache:
         self._keys = [k.index_select(0, index) for k in self._keys]
         self._values = [v.index_select(0, index) for v in self._values]
         self.lengths = [self.lengths[row] for row in rows]
+        self._held_rows = len(rows)
 
     def reserve(self, slots: int) -> None:
         """Have room for `slots` tokens in every row, and for little more: passes look at all slots."""

@@ -5,6 +5,8 @@ room for it, and moves up when it outgrows it. Memory goes back as rows leave: a
 nothing, one that few need holds room for twice as many at most.
 """
 
+from contextlib import suppress
+
 from memgen.backbone.kv_cache import BLOCK, KVShape, Prefix, SlotCache
 
 _STEPS = (1, 1.5)
@@ -69,7 +71,8 @@ class RowCaches:
         if not rows:
             del self._caches[cache.capacity], self._rows[cache.capacity]
         elif cache.held_rows > max(2 * len(rows), _FEW):
-            cache.hold(len(rows))
+            with suppress(MemoryError, RuntimeError):  # no room for the smaller copy: it goes back with a later row
+                cache.hold(len(rows))
 
     def reserve(self, row: CacheRow, slots: int) -> None:
         """Have room for `slots` tokens in a row, which may move to another cache for it."""

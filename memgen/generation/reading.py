@@ -83,16 +83,11 @@ class Readings:
             self._prompts.reused_tokens += len(ids)
             return reading
         reading = self._active[ids] = TextReading(ids)
-        whole = empty_prefix(self._decoder) if not ids else self._prompts.find(ids)
-        if whole is not None:
-            reading.prefix, reading.state = whole, whole.state
-            return reading
-        other, shared = self._most_alike(reading)
-        start = self._prompts.find_start(ids)
-        reading.prefix = start
-        if other is not None and shared >= (start.tokens if start else 0) + WORTH_A_PASS:
-            reading.behind, reading.shared = other, shared
-            self._follow(other)
+        try:
+            self._begin(reading)
+        except Exception:  # no memory is left, as a rule: nobody gets to know of the reading, and so would release it
+            self.release(reading)
+            raise
         return reading
 
     def release(self, reading: TextReading) -> None:
@@ -165,6 +160,20 @@ class Readings:
                 reading.prefix = self._prefix(reading)
                 self._prompts.keep(reading.ids, reading.prefix)
         self._follow(reading)
+
+    def _begin(self, reading: TextReading) -> None:
+        """Find out what is known of a text, and which other it begins like."""
+        ids = reading.ids
+        whole = empty_prefix(self._decoder) if not ids else self._prompts.find(ids)
+        if whole is not None:
+            reading.prefix, reading.state = whole, whole.state
+            return
+        other, shared = self._most_alike(reading)
+        start = self._prompts.find_start(ids)
+        reading.prefix = start
+        if other is not None and shared >= (start.tokens if start else 0) + WORTH_A_PASS:
+            reading.behind, reading.shared = other, shared
+            self._follow(other)
 
     def _follow(self, reading: TextReading, *, leaving: bool = False) -> None:
         """Let others that begin alike go on by themselves, from what is read, once it is what they share. Of those that

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from memgen.artifacts.artifact import load_artifact
+from memgen.backbone.kv_cache import SlotCache
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache
 from memgen.errors import ModelError, PromptTooLong
@@ -381,3 +383,37 @@ def test_a_streams_short_prompt_does_not_wait_for_a_long_one_nor_that_for_short_
         if long in ended:
             break
     assert long in ended
+
+
+def test_a_row_that_finds_no_memory_leaves_nothing_and_one_that_leaves_needs_none(
+    host: AdapterHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that begins like one being read is refused for want of memory; rows leave while there is still none."""
+
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory is left")
+
+    decoding = Decoding(host)
+    long = GenerationRequest((*SYSTEM, *range(5, 120)) * 2, Sampling(12))
+    requests = [GenerationRequest((n, n, 7), Sampling(40)) for n in range(5, 15)]
+    numbers = [decoding.add(request) for request in (*requests, long)]
+    decoding.step()
+    decoding.step()
+    assert len(decoding._held.readings._active) == 1, "the long one is still being read"
+    with monkeypatch.context() as patched:
+        patched.setattr("memgen.backbone.row_caches.RowCaches.copied", fails)
+        with pytest.raises(torch.OutOfMemoryError):
+            decoding.add(GenerationRequest((*SYSTEM, 90, 91, 92), Sampling(3)))
+    assert len(decoding._held.readings._active) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(SlotCache, "_empty", fails)
+        patched.setattr(Tensor, "new_zeros", fails)
+        for number in numbers[1:9]:
+            decoding.cancel(number)
+    done: dict[int, Any] = {}
+    while not decoding.done:
+        decoding.step()
+        done.update(decoding.ended())
+    for number, request in ((0, requests[0]), (9, requests[9]), (10, long)):
+        assert done[number].token_ids == generate(host, [request])[0].token_ids
+    assert decoding.cache_bytes == 0
