@@ -114,7 +114,8 @@ class Settings(BaseSettings):
     prompt_chunk_tokens: int = Field(default=64, gt=0)
     """Prompt tokens that are read in one step at most while answers are decoded, which wait for them. On a GPU, 512."""
     queue_requests: int = Field(default=256, gt=0)
-    """Requests that may wait to be answered in one process; what comes beyond gets 429 with `Retry-After`."""
+    """Requests that may wait to be answered in one process; what comes beyond gets 429 with `Retry-After`. Those that
+    wait for versions to be loaded may fill half of it, and half of `queue_tokens`."""
     queue_tokens: int = Field(default=500_000, gt=0)
     """Tokens, of prompts and of answers at their longest, that may wait in one process; 429 beyond, too."""
     prompt_cache_bytes: int = Field(default=1_000_000_000, ge=0)
