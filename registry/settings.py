@@ -112,7 +112,8 @@ class Settings(BaseSettings):
     it may need at most fits beside the others. On a GPU: what the weights leave, less `prompt_cache_bytes` and a
     tenth."""
     prompt_chunk_tokens: int = Field(default=64, gt=0)
-    """Prompt tokens that are read in one step at most while answers are decoded, which wait for them. On a GPU, 512."""
+    """Prompt tokens that are read in one step at most while answers are decoded, which wait for them, and half as many
+    again where that ends a prompt. On a GPU, 512."""
     queue_requests: int = Field(default=256, gt=0)
     """Requests that may wait to be answered in one process; what comes beyond gets 429 with `Retry-After`. Those that
     wait for versions to be loaded may fill half of it, and half of `queue_tokens`."""

@@ -92,7 +92,7 @@ SECTIONS = (
     ServingSection(
         "cold_version",
         lambda m: local.cold_version(m.backbone, m.settings, m.versions, m.pairs(7)),
-        ("cold_version_stall",),
+        ("cold_version_stall", "cold_version_stall_with_weaving"),
     ),
     ServingSection(
         "constrained",

@@ -10,7 +10,7 @@ from typing import Any
 
 from api.inference.local.engine import LocalEngine
 from api.inference.requests import ChatRequest, MemorySource
-from bench.serving.workload import chat, endless, follow, mixed_chats, questions, running, throughput
+from bench.serving.workload import chat, endless, follow, mixed_chats, noted_loads, questions, running, throughput
 from bench.speed.ratios import Findings, InvalidRun, Ratio
 from memgen.backbone.loading import Backbone
 from registry.settings import Settings
@@ -88,9 +88,10 @@ def first_token(backbone: Backbone, settings: Settings, pairs: int) -> Findings:
 
 
 def cold_version(backbone: Backbone, settings: Settings, versions: Sequence[MemorySource], pairs: int) -> Findings:
-    """Key `cold_version_stall`. A version is loaded that no process knows yet, for a prompt that is known, while four
-    answers run."""
+    """Keys `cold_version_stall` and `cold_version_stall_with_weaving`. A version is loaded that the process does not
+    know yet, for a prompt that is known, while four answers run; the second key counts until its first token."""
     stalls: list[float] = []
+    until_first: list[float] = []
     usual_gaps: list[float] = []
     seconds: list[float] = []
 
@@ -113,16 +114,26 @@ def cold_version(backbone: Backbone, settings: Settings, versions: Sequence[Memo
                 raise InvalidRun("an answer ended before the version was loaded")
             gaps = [(end, end - start) for start, end in pairwise(times)]
             usual = statistics.median(gap for end, gap in gaps if end < sent and gap > 0.002)
-            during = max(gap for end, gap in gaps if sent <= end <= answered.pieces[0])
+            loaded = next(at for at in loads if at > sent)
+            while_loading = [min(end, loaded) - (end - gap) for end, gap in gaps if end >= sent and end - gap < loaded]
             usual_gaps.append(usual)
-            stalls.append(during / usual)
+            stalls.append(max(while_loading) / usual)
+            until_first.append(max(gap for end, gap in gaps if sent <= end <= answered.pieces[0]) / usual)
             seconds.append(answered.first_seconds)
 
-    _on(settings, measure)
-    ratio = Ratio(
-        "cold_version_stall", "longest gap between tokens while a version loads, over the usual gap", tuple(stalls)
+    with noted_loads() as loads:
+        _on(settings, measure)
+    ratios = (
+        Ratio(
+            "cold_version_stall", "longest gap between tokens while a version loads, over the usual gap", tuple(stalls)
+        ),
+        Ratio(
+            "cold_version_stall_with_weaving",
+            "the same until the version's first token: its 16 latents are woven in a pass with the others' tokens",
+            tuple(until_first),
+        ),
     )
-    return Findings((ratio,), {"milliseconds_usual": _spread(usual_gaps), "milliseconds_cold_first": _spread(seconds)})
+    return Findings(ratios, {"milliseconds_usual": _spread(usual_gaps), "milliseconds_cold_first": _spread(seconds)})
 
 
 async def _note(engine: LocalEngine, request: ChatRequest, times: list[float]) -> None:

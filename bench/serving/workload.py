@@ -22,6 +22,7 @@ from memgen.backbone.loading import Backbone
 from memgen.config import MemoryConfig
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
+from memgen.routing.loaded import FetchedMemory, LoadedMemories
 from memgen.tasks.bfcl import single_calls
 from registry.settings import Settings
 
@@ -103,6 +104,23 @@ def endless() -> Iterator[None]:
 
 
 @contextmanager
+def noted_loads() -> Iterator[list[float]]:
+    """The times, by `time.perf_counter`, at which versions were put beside the model of this process."""
+    times: list[float] = []
+    kept = LoadedMemories.take
+
+    def take(self: LoadedMemories, name: str, fetched: FetchedMemory) -> None:
+        times.append(time.perf_counter())
+        kept(self, name, fetched)
+
+    LoadedMemories.take = take  # type: ignore[method-assign]  # for a while
+    try:
+        yield times
+    finally:
+        LoadedMemories.take = kept  # type: ignore[method-assign]
+
+
+@contextmanager
 def running(settings: Settings) -> Iterator[LocalEngine]:
     """An engine that is ready."""
     engine = LocalEngine(settings)
@@ -137,15 +155,19 @@ async def follow(engine: LocalEngine, request: ChatRequest) -> Answered:
 
 
 async def throughput(engine: LocalEngine, chats: Sequence[ChatRequest], at_once: int) -> float:
-    """Tokens a second of chats, of which `at_once` are always under way."""
+    """Tokens a second while `at_once` of the chats are under way: from the first until no other is left to begin."""
     waiting = iter(chats)
+    last_begun: list[tuple[float, int]] = []
 
-    async def client() -> int:
-        return sum([(await follow(engine, request)).tokens for request in waiting])
+    async def client() -> None:
+        for request in waiting:
+            await follow(engine, request)
+        last_begun.append((time.perf_counter(), engine.figures.generated_tokens))
 
-    started = time.perf_counter()
-    counts = await asyncio.gather(*(client() for _ in range(at_once)))
-    return sum(counts) / (time.perf_counter() - started)
+    started, before = time.perf_counter(), engine.figures.generated_tokens
+    await asyncio.gather(*(client() for _ in range(at_once)))
+    ended, after = last_begun[0]
+    return (after - before) / (ended - started)
 
 
 def _is_ready(engine: LocalEngine) -> bool:

@@ -9,8 +9,9 @@ from contextlib import suppress
 
 from memgen.backbone.kv_cache import BLOCK, KVShape, Prefix, SlotCache
 
-_STEPS = (1, 1.5)
-"""Capacities are these times 64, 128, 256 and so on: rows of unequal lengths share few passes, and little is unused."""
+_LEAST = 2 * BLOCK
+"""The smallest capacity; each other is twice the one before. Finer ones leave less unused, but rows of unequal lengths
+then attend in more parts, which costs more (research/decoding.md)."""
 _FEW = 4
 """Rows that a cache may have room for beyond those it has, whatever they are."""
 
@@ -114,11 +115,8 @@ class RowCaches:
 
 
 def capacity_for(slots: int) -> int:
-    """Slots of the smallest cache that a row of so many tokens fits: 64, 128, 192, 256, 384, 512, 768 and so on."""
-    block = BLOCK
-    while True:
-        for step in _STEPS:
-            # 96 is left out: a block is the least.
-            if slots <= step * block and step * block % BLOCK == 0:
-                return int(step * block)
-        block *= 2
+    """Slots of the smallest cache that a row of so many tokens fits: 128, 256, 512 and so on."""
+    capacity = _LEAST
+    while capacity < slots:
+        capacity *= 2
+    return capacity

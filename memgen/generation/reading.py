@@ -122,7 +122,8 @@ class Readings:
         return prefix
 
     def plan(self, most: int) -> list[Chunk]:
-        """What the next pass reads, at most so many tokens."""
+        """What the next pass reads, at most so many tokens; up to half as many again where they end a text, which then
+        waits for no pass of its own."""
         reading = [each for each in self._active.values() if each.tokens_left and each.behind is None]
         shares: dict[int, int] = {}
         if reading:
@@ -132,6 +133,10 @@ class Readings:
             if place < len(reading) and room > 0:
                 got = shares.get(place, 0)
                 shares[place] = got + min(reading[place].tokens_left - got, room)
+        for place, tokens in shares.items():
+            if 0 < reading[place].tokens_left - tokens <= most // 2:
+                shares[place] = reading[place].tokens_left
+                break
         return [Chunk(reading[place], tokens) for place, tokens in sorted(shares.items()) if tokens]
 
     def prepare(self, chunks: Sequence[Chunk]) -> None:

@@ -4,6 +4,7 @@ Memory stays bounded whatever is sent: decompression goes piece by piece, and a 
 skipped to its end instead of being kept.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _PIECE_BYTES = 65_536
+_NEWLINES = re.compile(rb"\n+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,19 @@ class LineReader:
                 return
 
     def _split(self, piece: bytes) -> Iterator[JsonLine]:
-        start = 0
+        start = self._skip_blank(piece, 0)
         while (end := piece.find(b"\n", start)) >= 0:
             self._keep(piece[start:end])
             yield from self._end_line()
-            start = end + 1
+            start = self._skip_blank(piece, end + 1)
         self._keep(piece[start:])
+
+    def _skip_blank(self, piece: bytes, start: int) -> int:
+        """Count the empty lines from `start` on, together: a file of nothing else holds very many."""
+        if self._line or self._too_long or (blank := _NEWLINES.match(piece, start)) is None:
+            return start
+        self.number += blank.end() - start
+        return blank.end()
 
     def _keep(self, part: bytes) -> None:
         if len(self._line) + len(part) > self.max_line_bytes:

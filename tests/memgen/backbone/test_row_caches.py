@@ -14,10 +14,10 @@ def filled_with(number: float, length: int) -> Prefix:
     return Prefix(torch.full((2, 2, 1, length, 4), number), torch.zeros(4))
 
 
-def test_capacities_are_close() -> None:
-    found = [capacity_for(n) for n in (1, 64, 65, 128, 129, 193, 257, 385, 513, 1000, 1025)]
-    assert found == [64, 64, 128, 128, 192, 256, 384, 512, 768, 1024, 1536]
-    assert all(n <= capacity_for(n) < 1.5 * n + 64 for n in range(1, 5000))
+def test_capacities_are_few_and_no_more_than_twice_what_is_needed() -> None:
+    found = [capacity_for(n) for n in (1, 64, 128, 129, 256, 257, 512, 513, 1000, 1025)]
+    assert found == [128, 128, 128, 256, 256, 512, 512, 1024, 1024, 2048]
+    assert all(n <= capacity_for(n) < max(2 * n, 129) for n in range(1, 5000))
 
 
 def test_rows_keep_what_they_hold_while_others_come_and_go() -> None:
@@ -50,20 +50,20 @@ def test_rows_keep_what_they_hold_while_others_come_and_go() -> None:
 def test_what_is_held_follows_what_is_needed() -> None:
     caches = RowCaches(SHAPE)
     token = SHAPE.bytes_per_token
-    rows = [caches.open(64) for _ in range(20)]
-    assert 20 * 64 * token <= caches.bytes <= 24 * 64 * token
+    rows = [caches.open(128) for _ in range(20)]
+    assert 20 * 128 * token <= caches.bytes <= 24 * 128 * token
     for row in rows[3:]:
         caches.close(row)
-    assert caches.bytes <= 6 * 64 * token
+    assert caches.bytes <= 6 * 128 * token
 
 
 def test_beyond_the_most_bytes_nothing_is_held_in_advance() -> None:
     token = SHAPE.bytes_per_token
-    caches = RowCaches(SHAPE, most_bytes=10 * 64 * token)
+    caches = RowCaches(SHAPE, most_bytes=10 * 128 * token)
     for number in range(10):
-        caches.open(64)
-        assert caches.bytes <= max(10, number + 1) * 64 * token
-    assert caches.bytes == 10 * 64 * token
+        caches.open(128)
+        assert caches.bytes <= max(10, number + 1) * 128 * token
+    assert caches.bytes == 10 * 128 * token
 
 
 def test_a_row_that_comes_sees_nothing_of_one_that_left() -> None:
