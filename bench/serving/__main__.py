@@ -7,15 +7,11 @@ file as it is.
 
 import argparse
 import tempfile
-import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from transformers.utils import logging
 
 from api.inference.requests import MemorySource
 from bench.report import RESULTS
@@ -24,8 +20,8 @@ from bench.serving.against_vllm import against_vllm
 from bench.serving.constrained import constrained_over_free
 from bench.serving.workload import make_versions, source_of
 from bench.speed.engine_report import Bars, EngineReport
-from bench.speed.ratios import Findings, NotHere
-from memgen.backbone.loading import Backbone, load_backbone, prepare_process
+from bench.speed.sections import Section, choose_sections, make_parser, measure_sections, prepare_quietly
+from memgen.backbone.loading import Backbone, load_backbone
 from memgen.config import MemoryConfig
 from registry.settings import Settings, load_settings
 
@@ -69,37 +65,28 @@ class ServingMaterial:
         return 1 if self.quick else wanted
 
 
-@dataclass(frozen=True)
-class ServingSection:
-    """What is measured together, and the keys of its ratios."""
-
-    name: str
-    measure: Callable[[ServingMaterial], Findings]
-    keys: tuple[str, ...]
-
-
-SECTIONS = (
-    ServingSection(
+SECTIONS: tuple[Section[ServingMaterial], ...] = (
+    Section(
         "concurrency",
         lambda m: local.concurrency(m.backbone, m.settings, m.versions, m.pairs(3)),
         ("concurrent16_over_one", "mixed8_over_single"),
     ),
-    ServingSection(
+    Section(
         "first_token",
         lambda m: local.first_token(m.backbone, m.settings, m.pairs(15)),
         ("short_first_token_behind_long",),
     ),
-    ServingSection(
+    Section(
         "cold_version",
         lambda m: local.cold_version(m.backbone, m.settings, m.versions, m.pairs(7)),
         ("cold_version_stall", "cold_version_stall_with_weaving"),
     ),
-    ServingSection(
+    Section(
         "constrained",
         lambda m: constrained_over_free(m.packed(), m.pairs(5)),
         ("constrained_over_free", "constrained_over_free_b8"),
     ),
-    ServingSection(
+    Section(
         "against_vllm",
         lambda m: against_vllm(m.backbone, m.packed(), m.settings, m.pairs(5)),
         (
@@ -111,7 +98,7 @@ SECTIONS = (
             "vllm_interleaved_over_bare",
         ),
     ),
-    ServingSection(
+    Section(
         "over_http",
         lambda m: over_http.overhead_and_flood(m.settings, m.pairs(100), 20 if m.quick else 1000),
         ("api_overhead_ms", "queue_full_failed"),
@@ -121,16 +108,11 @@ SECTIONS = (
 
 def main() -> None:
     arguments = _arguments()
-    chosen = [s for s in SECTIONS if any(key.startswith(tuple(arguments.only)) for key in s.keys)]
-    if not chosen:
-        raise SystemExit(f"no key begins with {arguments.only}; keys: {[key for s in SECTIONS for key in s.keys]}")
+    chosen = choose_sections(SECTIONS, arguments.only)
     path = arguments.out or (None if arguments.quick else RESULTS / "serving.json")
-    # PEFT 0.21 still reads transformers' old name of the flag.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    prepare_process(arguments.threads)
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    prepare_quietly(arguments.threads)
     backbone = load_backbone(arguments.model, cache_dir=arguments.models, dtype=torch.bfloat16)
-    report, console = EngineReport(backbone, path, BARS), Console()
+    report = EngineReport(backbone, path, BARS)
     ending = "" if arguments.threads == 1 else f"_threads{arguments.threads}"
     with tempfile.TemporaryDirectory(prefix="memgen-bench-") as folder:
         settings = load_settings(
@@ -143,32 +125,12 @@ def main() -> None:
         )
         versions = [source_of(s) for s in make_versions(backbone, Path(folder), [MemoryConfig()] * _VERSIONS)]
         material = ServingMaterial(backbone, settings, versions, arguments.quick)
-        for section in chosen:
-            console.print(f"{section.name} ...")
-            started = time.perf_counter()
-            try:
-                findings = section.measure(material)
-            except NotHere as error:
-                console.print(f"not measured here: {error}")
-                continue
-            report.add(f"{section.name}{ending}", _named(findings, ending), time.perf_counter() - started)
-    report.show(console)
-
-
-def _named(findings: Findings, ending: str) -> Findings:
-    return replace(findings, ratios=tuple(replace(ratio, key=ratio.key + ending) for ratio in findings.ratios))
+        measure_sections(chosen, material, report, ending=ending)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", nargs="+", default=[""], metavar="PREFIX", help="measure only sections with such keys"
-    )
-    parser.add_argument("--quick", action="store_true", help="a smoke test, not written unless --out is given")
-    parser.add_argument("--out", type=Path, help="the file of the results")
+    parser = make_parser(__doc__, out="the file of the results")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--models", type=Path, default=Path.home() / ".memgen" / "models", help="cache of base models")
     return parser.parse_args()
 
 
