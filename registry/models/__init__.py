@@ -52,11 +52,13 @@ from registry.models.versions import (
     VersionState,
     VersionTag,
 )
+from registry.models.webhooks import DELIVERY_STATES, WEBHOOK_EVENTS, OutboxEvent, Webhook, WebhookDelivery
 
 __all__ = [
     "CANARY_PROMOTIONS",
     "DELETION_POLICIES",
     "DELETION_SCOPES",
+    "DELIVERY_STATES",
     "GATE_POLICIES",
     "GATE_RULES",
     "JOB_STATES",
@@ -69,6 +71,7 @@ __all__ = [
     "SCOPES",
     "STRATEGIES",
     "VERSION_CHANGES",
+    "WEBHOOK_EVENTS",
     "Adapter",
     "AdapterChange",
     "Alias",
@@ -89,6 +92,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JsonObject",
+    "OutboxEvent",
     "Project",
     "RetentionPolicy",
     "Retraining",
@@ -111,4 +115,6 @@ __all__ = [
     "VersionImportTask",
     "VersionState",
     "VersionTag",
+    "Webhook",
+    "WebhookDelivery",
 ]
