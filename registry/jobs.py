@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from registry.errors import JobNotFound, JobStateConflict, UnreadableRow
 from registry.job_requests import AnyTraining, JobRequest, read_request, replaced_named, version_named
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
+from registry.outbox import emit
 
 LIVE = ("queued", "running")
 UNSENT = "the broker is down; the job is sent when it is back"
@@ -189,6 +190,8 @@ def finish(
     if ended is not None:
         level = "error" if state == "failed" else "info"
         add_event(session, job_id, level, state if error is None else f"{state}: {error}", result or {})
+        if state == "failed":
+            _emit_failed(session, session.get_one(Job, job_id, populate_existing=True))
     return ended is not None
 
 
@@ -253,6 +256,7 @@ def reap(session: Session, *, max_attempts: int, redeliver_after_seconds: float)
             )
             job.finished_at = session.scalar(select(func.now()))
             add_event(session, job.id, "error", f"failed: {job.error}")
+            _emit_failed(session, job)
         else:
             job.state, job.lease_until, job.enqueued_at = "queued", None, None
             add_event(session, job.id, "warning", f"returned to the queue: the lease of {job.worker} ran out")
@@ -277,6 +281,19 @@ def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) 
     """Oldest first, beginning after the event with the `seq` `after`."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
     return list(session.scalars(query.order_by(JobEvent.seq).limit(limit)))
+
+
+def _emit_failed(session: Session, job: Job) -> None:
+    """Tell the project's webhooks of a job that has failed for good; what is tried again has not."""
+    told = {
+        "job": str(job.id),
+        "kind": job.kind,
+        "adapter": job.adapter.name if job.adapter else None,
+        "task": job.params.get("task"),
+        "attempt": job.attempt,
+        "error": job.error,
+    }
+    emit(session, job.project_id, "job.failed", told)
 
 
 def _own(job_id: uuid.UUID, attempt: int) -> Any:

@@ -12,7 +12,7 @@ from registry import jobs
 from registry.datasets.manifest import manifest_of
 from registry.errors import JobStateConflict, NothingToDecide, RouteRunning, UnreadableRow
 from registry.gates.baseline import baseline_of, is_imported
-from registry.gates.gate import Comparison, forgot
+from registry.gates.gate import Comparison, emit_verdict, forgot
 from registry.gates.verdict import gate_of, verdict
 from registry.job_requests import AnyTraining, CheckImport, Evaluate, TrainWeaver
 from registry.models import Adapter, AliasMove, Gate, GateDecision, Job, Version
@@ -126,6 +126,7 @@ def decide(
         )
     gate.decision = GateDecision(gate_id=gate.id, approved=approved, actor=actor, reason=reason)
     session.flush()
+    emit_verdict(session, version, gate)
     if not approved:
         return gate.decision, None
     if expected is None:

@@ -30,8 +30,10 @@ from registry.datasets.manifest import TrainedPart, trained_part
 from registry.gates.baseline import is_imported, tasks_to_judge
 from registry.gates.evaluations import find_evaluation, judged_scores, subject_of
 from registry.gates.paired import Paired, compare_pairs
+from registry.gates.verdict import verdict
 from registry.jobs import replaced_number
 from registry.models import Adapter, Gate, Job, Version, VersionImport
+from registry.outbox import emit
 from registry.versions.ancestry import learned_tasks
 
 
@@ -100,13 +102,13 @@ def compare(
     before, after = sum(baseline) / len(baseline), sum(candidate) / len(candidate)
     if new:
         passed = after > before
-        verdict = f"{'a gain' if passed else 'no gain'} on the new task"
+        found = f"{'a gain' if passed else 'no gain'} on the new task"
     else:
-        passed, verdict = _holds(evidence, after - before, terms)
+        passed, found = _holds(evidence, after - before, terms)
     if not learned:
-        verdict += "; the champion has learned it and this version has not"
+        found += "; the champion has learned it and this version has not"
     reason = (
-        f"{task}: {100 * before:.1f}% to {100 * after:.1f}% ({100 * (after - before):+.1f} points), {verdict}; "
+        f"{task}: {100 * before:.1f}% to {100 * after:.1f}% ({100 * (after - before):+.1f} points), {found}; "
         f"{_in_words(evidence)}" + (f"; {left_out} more are left out" if left_out else "")
     )
     return Comparison(task, new, before, after, passed, reason, str(suite) if suite else None, evidence, learned)
@@ -203,7 +205,23 @@ def record_gate(
     )
     session.add(gate)
     session.flush()
+    emit_verdict(session, version, gate)
     return gate
+
+
+def emit_verdict(session: Session, version: Version, gate: Gate) -> None:
+    """Tell the project's webhooks how its gate, or a person after it, decided on a version."""
+    told = {
+        "adapter": version.adapter.name,
+        "version": version.number,
+        "task": version.dataset.task.name,
+        "verdict": verdict(gate),
+        "policy": gate.policy,
+        "reasons": gate.reasons,
+        "decided_by": gate.decision.actor if gate.decision else None,
+        "decision_reason": gate.decision.reason if gate.decision else None,
+    }
+    emit(session, version.adapter.project_id, "gate.decided", told)
 
 
 def _of_trigger(version: Version) -> bool:

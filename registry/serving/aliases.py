@@ -16,6 +16,7 @@ from registry.models import Adapter, Alias, AliasMove, Gate, Route, Version
 from registry.names import CHAMPION, check_name, is_valid_name
 from registry.serving.rollback import RollbackTarget, rollback_target
 from registry.serving.routes import end_live_route, route_at
+from registry.serving.told_events import emit_move
 from registry.versions.records import get_version
 from registry.versions.state import check_servable, why_not_servable
 
@@ -219,6 +220,7 @@ def _move(
     else:
         current.version, current.moved_at = version, utc_now()
     session.flush()
+    emit_move(session, adapter, move)
     if alias == CHAMPION:
         # A live route would go on sharing the traffic among the versions of before; the new champion gets all of it.
         why = f"{adapter.name}@{alias} moved to version {version.number}"

@@ -25,6 +25,7 @@ from registry.errors import AliasNotFound, GateNotPassed, InvalidRoute, RouteEnd
 from registry.gates.verdict import gate_of, verdict
 from registry.models import CANARY_PROMOTIONS, Adapter, Route, RouteArm, RouteChange, Version
 from registry.names import check_name
+from registry.serving.told_events import emit_end
 from registry.versions.champion import champion
 from registry.versions.records import get_version
 from registry.versions.state import check_servable
@@ -148,8 +149,10 @@ def close_route(
 ) -> Route:
     """End a live route, whose lock the caller holds: the next request goes to the champion."""
     route.state, route.ended_at = state, utc_now()
-    session.add(RouteChange(route_id=route.id, kind=state, actor=actor, reason=reason, evidence=dict(evidence)))
+    change = RouteChange(route_id=route.id, kind=state, actor=actor, reason=reason, evidence=dict(evidence))
+    session.add(change)
     session.flush()
+    emit_end(session, route, change)
     return route
 
 
