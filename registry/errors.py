@@ -15,6 +15,7 @@ RegistryError
 │   ├── DeletionNotFound
 │   ├── KeyNotFound
 │   ├── ScheduleNotFound
+│   ├── UpstreamNotFound      no upstream of that name, or one that may not be asked for that model
 │   └── ObjectNotFound
 ├── Conflict
 │   ├── NameTaken
@@ -39,6 +40,7 @@ RegistryError
 │   ├── InvalidTrajectory     one refused line; carries a machine-readable code
 │   ├── InvalidCursor
 │   ├── InvalidRoute
+│   ├── AddressRefused        the service does not connect to that address
 │   └── EmptyDataset
 ├── Forbidden
 │   ├── UnknownKey
@@ -48,7 +50,10 @@ RegistryError
 │   └── GateNotPassed         only a version that passed its gate may be promoted
 ├── UnreadableRow             stored JSON of a job or a dataset that this release can't read
 ├── Busy                      too much waits already; carries when to come again
+│   └── UpstreamBusy          as many requests as the upstream's setting allows are with it
 ├── TimedOut                  it was begun, and not done in the time that the caller or the service gives it
+│   └── OutboundTimedOut      a server that the service asked did not answer in time
+├── OutboundFailed            a server that the service asked could not be reached, broke off, or sent no sense
 └── Unavailable
     ├── NotConfigured         a server URL is missing from the settings
     ├── DatabaseUnavailable   PostgreSQL is away, or gave a transaction up
@@ -100,6 +105,9 @@ class KeyNotFound(NotFound): ...
 
 
 class ScheduleNotFound(NotFound): ...
+
+
+class UpstreamNotFound(NotFound): ...
 
 
 class ObjectNotFound(NotFound): ...
@@ -184,6 +192,9 @@ class InvalidCursor(Invalid): ...
 class InvalidRoute(Invalid): ...
 
 
+class AddressRefused(Invalid): ...
+
+
 class EmptyDataset(Invalid): ...
 
 
@@ -214,7 +225,16 @@ class Busy(RegistryError):
         self.retry_seconds = retry_seconds
 
 
+class UpstreamBusy(Busy): ...
+
+
 class TimedOut(RegistryError): ...
+
+
+class OutboundTimedOut(TimedOut): ...
+
+
+class OutboundFailed(RegistryError): ...
 
 
 class Unavailable(RegistryError): ...

@@ -6,6 +6,7 @@ defaults below. In production the environment alone is enough and `home` stays e
 
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -132,6 +133,13 @@ class Settings(BaseSettings):
     response_days: float = Field(default=30.0, gt=0)
     """How long a response is kept that was requested with `store: true`; one that is continued lives longer."""
 
+    # What the service itself connects to, beside its servers.
+    upstreams: Path | None = None
+    """TOML file of other OpenAI-compatible endpoints, whose models are served as `upstream/model` (docs/gateway.md)."""
+    outbound_networks: str = ""
+    """Private addresses and networks that webhooks and judges may connect to, with commas between:
+    `10.1.0.0/16,127.0.0.1`. Without it, public addresses only; each upstream has a setting of its own."""
+
     # Leaving: what `api.server` does on SIGTERM. Whoever ends the process must wait for both, and some seconds.
     drain_notice_seconds: float = Field(default=5.0, ge=0)
     """How long requests are still taken while `/readyz` says no: longer than a proxy takes to see that."""
@@ -157,6 +165,21 @@ class Settings(BaseSettings):
         if wrong:
             raise ValueError(f"{wrong} are no origins; expected such as https://app.example.com, without a path, or *")
         return value
+
+    @field_validator("outbound_networks")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for text in _split(value):
+            try:
+                ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"{error}; expected such as 10.1.0.0/16 or 127.0.0.1") from error
+        return value
+
+    @property
+    def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks of `outbound_networks`."""
+        return tuple(ip_network(text) for text in _split(self.outbound_networks))
 
     @property
     def allowed_origins(self) -> list[str]:
@@ -190,6 +213,12 @@ def load_settings(*, service_env: bool = True, **overrides: object) -> Settings:
     home = overrides.get("home") or os.environ.get("MEMGEN_HOME") or Path.home() / ".memgen"
     env_file = Path(str(home)) / SERVICE_ENV if service_env else None
     return Settings(_env_file=env_file, **overrides)  # type: ignore[arg-type]  # validated by pydantic
+
+
+def secret_variable(name: str) -> SecretStr | None:
+    """The value of a variable of the environment that a file of settings names for a secret; None if it is not set."""
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -34,6 +34,7 @@ STATUS: dict[type[Exception], int] = {
     registry_errors.UnreadableRow: 500,
     registry_errors.Busy: 429,
     registry_errors.TimedOut: 504,
+    registry_errors.OutboundFailed: 502,
     registry_errors.Unavailable: 503,
     memgen_errors.MemgenError: 500,
     memgen_errors.ModelError: 500,
