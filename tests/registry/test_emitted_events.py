@@ -28,19 +28,24 @@ def _told(services: Services, event: str) -> list[dict[str, Any]]:
         return list(session.scalars(query.order_by(OutboxEvent.seq)))
 
 
+def _promote(rows: Rows, number: int, expected: int | None = None) -> None:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        version = get_version(session, adapter, number)
+        promote(session, adapter, "champion", version, actor="anna", reason="go", expected=expected)
+
+
 def test_moves_of_an_alias(rows: Rows) -> None:
     rows.task("a")
     rows.version("a")
     rows.version("a")
+    for number in (1, 2):
+        _promote(rows, number)
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot", lock=True)
-        for number in (1, 2):
-            promote(session, adapter, "champion", get_version(session, adapter, number), actor="anna", reason="go")
         roll_back(session, adapter, "champion", actor="bert", reason="worse")
-    with pytest.raises(StaleAlias), transaction(rows.services.sessions) as session:
-        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
-        version = get_version(session, adapter, 2)
-        promote(session, adapter, "champion", version, actor="anna", reason="late", expected=2)
+    with pytest.raises(StaleAlias):
+        _promote(rows, 2, expected=2)
     moves = _told(rows.services, "alias.moved")
     assert [(m["kind"], m["from_version"], m["to_version"], m["actor"]) for m in moves] == [
         ("promotion", None, 1, "anna"),
