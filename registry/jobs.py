@@ -285,7 +285,7 @@ def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) 
 
 def _emit_failed(session: Session, job: Job) -> None:
     """Tell the project's webhooks of a job that has failed for good; what is tried again has not."""
-    told = {
+    data = {
         "job": str(job.id),
         "kind": job.kind,
         "adapter": job.adapter.name if job.adapter else None,
@@ -293,7 +293,7 @@ def _emit_failed(session: Session, job: Job) -> None:
         "attempt": job.attempt,
         "error": job.error,
     }
-    emit(session, job.project_id, "job.failed", told)
+    emit(session, job.project_id, "job.failed", data)
 
 
 def _own(job_id: uuid.UUID, attempt: int) -> Any:

@@ -211,7 +211,7 @@ def record_gate(
 
 def emit_verdict(session: Session, version: Version, gate: Gate) -> None:
     """Tell the project's webhooks how its gate, or a person after it, decided on a version."""
-    told = {
+    data = {
         "adapter": version.adapter.name,
         "version": version.number,
         "task": version.dataset.task.name,
@@ -221,7 +221,7 @@ def emit_verdict(session: Session, version: Version, gate: Gate) -> None:
         "decided_by": gate.decision.actor if gate.decision else None,
         "decision_reason": gate.decision.reason if gate.decision else None,
     }
-    emit(session, version.adapter.project_id, "gate.decided", told)
+    emit(session, version.adapter.project_id, "gate.decided", data)
 
 
 def _of_trigger(version: Version) -> bool:

@@ -14,9 +14,9 @@ from registry.gates.verdict import gate_of, verdict
 from registry.json_text import show
 from registry.models import Adapter, Alias, AliasMove, Gate, Route, Version
 from registry.names import CHAMPION, check_name, is_valid_name
+from registry.serving.events import emit_move
 from registry.serving.rollback import RollbackTarget, rollback_target
 from registry.serving.routes import end_live_route, route_at
-from registry.serving.told_events import emit_move
 from registry.versions.records import get_version
 from registry.versions.state import check_servable, why_not_servable
 

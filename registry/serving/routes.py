@@ -25,7 +25,7 @@ from registry.errors import AliasNotFound, GateNotPassed, InvalidRoute, RouteEnd
 from registry.gates.verdict import gate_of, verdict
 from registry.models import CANARY_PROMOTIONS, Adapter, Route, RouteArm, RouteChange, Version
 from registry.names import check_name
-from registry.serving.told_events import emit_end
+from registry.serving.events import emit_end
 from registry.versions.champion import champion
 from registry.versions.records import get_version
 from registry.versions.state import check_servable

@@ -1,4 +1,4 @@
-"""What a project's webhooks are told of its aliases and routes."""
+"""What a project's webhooks get about its aliases and routes."""
 
 from sqlalchemy.orm import Session
 
@@ -7,7 +7,7 @@ from registry.outbox import emit
 
 
 def emit_move(session: Session, adapter: Adapter, move: AliasMove) -> None:
-    told = {
+    data = {
         "adapter": adapter.name,
         "alias": move.alias,
         "kind": move.kind,
@@ -16,11 +16,11 @@ def emit_move(session: Session, adapter: Adapter, move: AliasMove) -> None:
         "actor": move.actor,
         "reason": move.reason,
     }
-    emit(session, adapter.project_id, "alias.moved", told)
+    emit(session, adapter.project_id, "alias.moved", data)
 
 
 def emit_end(session: Session, route: Route, change: RouteChange) -> None:
-    told = {
+    data = {
         "adapter": route.adapter.name,
         "route": route.number,
         "kind": route.kind,
@@ -29,4 +29,4 @@ def emit_end(session: Session, route: Route, change: RouteChange) -> None:
         "actor": change.actor,
         "reason": change.reason,
     }
-    emit(session, route.adapter.project_id, "route.ended", told)
+    emit(session, route.adapter.project_id, "route.ended", data)
