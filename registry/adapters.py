@@ -18,8 +18,9 @@ LARGEST_CANARY = 0.5
 """Largest share of the sessions that a canary may get."""
 
 
-def _setting(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"meaning": meaning})
+def _setting(default: Any, meaning: str, *, later: bool = False) -> Any:
+    """`later` if releases were published without it: the hash of a creation leaves it out where it has its default."""
+    return field(default=default, metadata={"meaning": meaning, "later": later})
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class AdapterSettings:
     gate_rule: str = _setting("point", f"How the margin is applied to a finite suite: {', '.join(GATE_RULES)}")
     gate_level: float = _setting(
         0.05, "Significance level of the gate's tests; its intervals have confidence 1 - gate_level"
+    )
+    gate_settled: bool = _setting(
+        False,
+        "Whether a version may not drop either on the items that the champion was judged by, which what came since "
+        "can't outvote",
+        later=True,
     )
     gate_policy: str = _setting("automatic", f"What follows from a pass: {', '.join(GATE_POLICIES)}")
     canary_share: float = _setting(0.05, "Share of the sessions that a canary gets, for policy canary")

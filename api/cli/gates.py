@@ -132,7 +132,7 @@ def _evidence(comparison: dict[str, Any]) -> tuple[object, ...]:
     found = comparison.get("evidence") or {}
     interval = f"{points(found['low'])} to {points(found['high'])}" if found else None
     return (
-        comparison["task"] + (" (new)" if comparison["new"] else ""),
+        comparison["task"] + (" (new)" if comparison["new"] else " (settled)" if comparison.get("settled") else ""),
         percent(comparison["champion"]),
         percent(comparison["candidate"]),
         points(comparison["change"]),

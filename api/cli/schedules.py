@@ -17,7 +17,10 @@ app = typer.Typer(help="Schedules: an adapter learns a task by itself.", no_args
 ScheduleArgument = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
 CronOption = Annotated[str | None, typer.Option("--cron", help="Five fields: '0 3 * * *' is every night at three.")]
 ZoneOption = Annotated[str | None, typer.Option(help="IANA time zone of --cron, such as Europe/Berlin. Default: UTC.")]
-AfterOption = Annotated[int | None, typer.Option(min=1, help="After so many new trajectories of the task.")]
+AfterOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="After so many new trajectories of the task; with --cron, fewer wait for its next time."),
+]
 IdleHoursOption = Annotated[
     float | None, typer.Option(help="After so many hours without trajectories and requests, if something is new.")
 ]
@@ -186,7 +189,8 @@ def _print(schedule: JsonObject, as_json: bool) -> None:
 
 def _when(schedule: JsonObject) -> str:
     if schedule["kind"] == "cron":
-        return f"at {schedule['cron']} ({schedule['time_zone']})"
+        enough = schedule["new_trajectories"]
+        return f"at {schedule['cron']} ({schedule['time_zone']})" + (f", after {enough} new" if enough else "")
     if schedule["kind"] == "idle":
         return f"after {schedule['idle_hours']:g} idle hours"
     return f"after {schedule['new_trajectories']} new trajectories"

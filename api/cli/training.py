@@ -183,7 +183,7 @@ def _print_verdict(client: Client, version: JsonObject) -> None:
     before = f"{version['adapter']}@{gate['champion']}" if gate["champion"] else "base"
     rows = [
         (
-            c["task"] + (" (new)" if c["new"] else ""),
+            c["task"] + (" (new)" if c["new"] else " (settled)" if c.get("settled") else ""),
             percent(c["champion"]),
             percent(c["candidate"]),
             points(c["change"]),

@@ -11,8 +11,8 @@ class Schedules(Noun):
     def create(
         self, name: str, adapter: str, task: str, *, idempotency_key: str | None = None, **options: Any
     ) -> JsonObject:
-        """Options: one of `cron` (with `time_zone`), `new_trajectories`, `idle_hours`; `training`, `min_reward` and
-        `promote` as for `client.train`."""
+        """Options: `cron` (with `time_zone`), `new_trajectories`, both of them, or `idle_hours`; `training`,
+        `min_reward` and `promote` as for `client.train`."""
         body = {"name": name, "adapter": adapter, "task": task, **options}
         return self._connection.send("POST", "/v1/schedules", body, idempotency_key=idempotency_key)
 

@@ -34,23 +34,29 @@ class WhenIn(Strict):
         None
     )
     time_zone: Annotated[str | None, Field(max_length=64, description="IANA name, of `cron`; default UTC")] = None
-    new_trajectories: Annotated[Number | None, Field(description="After so many that were not learned yet")] = None
+    new_trajectories: Annotated[
+        Number | None,
+        Field(description="After so many that were not learned yet; with `cron`, fewer wait for its next due time"),
+    ] = None
     idle_hours: Annotated[float | None, Field(description="After so long without trajectories and requests")] = None
 
     def read(self) -> schedules.When | None:
         """When it is due; None where the body has nothing of it.
 
         Raises:
-            InvalidSchedule: more than one was sent, or a zone without `cron`.
+            InvalidSchedule: `idle_hours` beside another, or a zone without `cron`.
         """
         triggers = [name for name in ("cron", "new_trajectories", "idle_hours") if getattr(self, name) is not None]
-        if len(triggers) > 1 or (self.time_zone is not None and self.cron is None):
+        beside_idle = self.idle_hours is not None and len(triggers) > 1
+        if beside_idle or (self.time_zone is not None and self.cron is None):
             raise InvalidSchedule(
-                f"{triggers or 'time_zone alone'} given; expected one of cron (with time_zone), new_trajectories,"
-                " idle_hours"
+                f"{triggers or 'time_zone alone'} given; expected cron (with time_zone), new_trajectories, both of "
+                "them, or idle_hours"
             )
         if self.cron is not None:
-            return Cron(self.cron, self.time_zone or "UTC")
+            return Cron(
+                self.cron, self.time_zone or "UTC", 1 if self.new_trajectories is None else self.new_trajectories
+            )
         if self.new_trajectories is not None:
             return schedules.NewTrajectories(self.new_trajectories)
         return None if self.idle_hours is None else schedules.Idle(self.idle_hours)
@@ -157,7 +163,7 @@ def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency
     """Each run is an ordinary training that goes on from the champion of that moment."""
     when = body.read()
     if when is None:
-        raise InvalidSchedule("a schedule needs one of cron (with time_zone), new_trajectories, idle_hours")
+        raise InvalidSchedule("a schedule needs cron (with time_zone), new_trajectories, both, or idle_hours")
     request = schedules.TrainingRequest(_training(body.training), body.min_reward, body.promote)
     with transaction(services.sessions) as session:
 

@@ -1,9 +1,11 @@
 """How rows look over HTTP: one schema a row, shared by the endpoints that return it."""
 
+import operator
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -24,7 +26,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 def with_settings(model: type[ModelT]) -> type[ModelT]:
     """Class decorator: `model` with the fields of `registry.adapters.AdapterSettings`, their defaults and meanings."""
-    return _with_settings(model, lambda setting: (setting.type, setting.default))
+    return _with_settings(model, lambda setting: (setting.type, setting.default), hashed=True)
 
 
 def with_required_settings(model: type[ModelT]) -> type[ModelT]:
@@ -37,11 +39,15 @@ def with_optional_settings(model: type[ModelT]) -> type[ModelT]:
     return _with_settings(model, lambda setting: (setting.type | None, None))
 
 
-def _with_settings(model: type[ModelT], typed: Callable[[Any], tuple[Any, Any]]) -> type[ModelT]:
+def _with_settings(
+    model: type[ModelT], typed: Callable[[Any], tuple[Any, Any]], *, hashed: bool = False
+) -> type[ModelT]:
+    """`hashed` for a body that `Idempotency-Key` is kept with: one sent to the release before has the same hash."""
     added: dict[str, Any] = {}
     for setting in fields(AdapterSettings):
         kind, default = typed(setting)
-        added[setting.name] = (kind, Field(default, description=setting.metadata["meaning"]))
+        exclude = partial(operator.eq, default) if hashed and setting.metadata["later"] else None
+        added[setting.name] = (kind, Field(default, description=setting.metadata["meaning"], exclude_if=exclude))
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=model.__module__, **added)
 
 

@@ -79,15 +79,18 @@ def _storable(value: Any) -> Any:
     return value.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def judged_scores(evaluations: Sequence[Evaluation]) -> list[list[float]]:
+def judged_scores(evaluations: Sequence[Evaluation], places: Collection[int] | None = None) -> list[list[float]]:
     """By evaluation of one suite, the scores of the items that every one of them judged.
 
     An item may be left out for one subject only, whose memory leaves it no room: it says nothing about either then.
+
+    Args:
+        places: the items that are wanted; None for all.
     """
     kept = [
         [item["score"] for item in items]
-        for items in zip(*(evaluation.items for evaluation in evaluations), strict=True)
-        if not any(item.get("left_out") for item in items)
+        for place, items in enumerate(zip(*(evaluation.items for evaluation in evaluations), strict=True))
+        if (places is None or place in places) and not any(item.get("left_out") for item in items)
     ]
     return [[scores[number] for scores in kept] for number in range(len(evaluations))]
 

@@ -14,6 +14,11 @@ The first is the default. On suites of a few dozen items the second lets real fo
 nearly everything: 40 items that all stay right leave an interval of nearly 9 points. The new task must gain by its
 point estimate whatever the rule; the interval of the gain is recorded beside it.
 
+With the adapter's setting `gate_settled`, the new task is compared a second time, on the items that the baseline itself
+was judged by: there the version may not drop either. Held-out items come with the same traffic as what is trained on.
+If the rewards of a day are wrong, failures of that day are references, and a version that learned them would gain by
+them; it can't gain by items that were held out, and rewarded, before the champion was.
+
 What is compared with is called the baseline. Stored rows and the API call it `champion`: nearly always it is.
 
 Verdict, evidence and reasons are recorded once and never changed; a person's decision on them is a row of its own
@@ -22,17 +27,18 @@ Verdict, evidence and reasons are recorded once and never changed; a person's de
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.datasets.manifest import TrainedPart, trained_part
 from registry.gates.baseline import is_imported, tasks_to_judge
 from registry.gates.evaluations import find_evaluation, judged_scores, subject_of
 from registry.gates.paired import Paired, compare_pairs
-from registry.gates.verdict import verdict
+from registry.gates.verdict import gate_of, verdict
 from registry.jobs import replaced_number
-from registry.models import Adapter, Gate, Job, Version, VersionImport
+from registry.models import Adapter, Evaluation, Gate, Job, SuiteItem, Task, Version, VersionImport
 from registry.outbox import emit
 from registry.versions.ancestry import learned_tasks
 
@@ -69,6 +75,8 @@ class Comparison:
     evidence: Paired | None = None
     learned: bool = True
     """Whether the candidate's lineage learned the task; else only the baseline's did."""
+    settled: bool = False
+    """Whether only items that the baseline was judged by are compared; the task has a comparison of all items too."""
 
     @property
     def change(self) -> float | None:
@@ -157,7 +165,45 @@ def judge(
                 left_out=len(measured[0].items) - len(scores[0]) if measured else 0,
             )
         )
+        if task.id == version.dataset.task_id and len(measured) == len(subjects):
+            found += _on_settled_items(session, version, baseline, task, measured, terms)
     return found
+
+
+def _on_settled_items(
+    session: Session,
+    version: Version,
+    baseline: Version | None,
+    task: Task,
+    measured: Sequence[Evaluation],
+    terms: GateTerms,
+) -> list[Comparison]:
+    """The comparison on the items of the suite that the baseline's own gate compared on; none where it is not asked
+    for, or would be the same again."""
+    if not version.adapter.gate_settled or baseline is None:
+        return []
+    gate = gate_of(session, baseline)
+    former = next((c["suite"] for c in gate.comparisons if c["task"] == task.name), None) if gate else None
+    suite = measured[0].suite_id
+    if former is None or former == str(suite):
+        return []
+    settled = select(SuiteItem.trajectory_id).where(SuiteItem.suite_id == uuid.UUID(former))
+    query = select(SuiteItem.place).where(SuiteItem.suite_id == suite, SuiteItem.trajectory_id.in_(settled))
+    places = set(session.scalars(query))
+    scores = judged_scores(measured, places)
+    compared = compare(
+        task.name,
+        new=False,
+        baseline=scores[0],
+        candidate=scores[1],
+        terms=terms,
+        suite=suite,
+        left_out=len(places) - len(scores[0]),
+    )
+    reason = f"on what the champion was judged by, {compared.reason}"
+    if not places:
+        reason = f"{task.name}: nothing is left of the items that the champion was judged by"
+    return [replace(compared, settled=True, reason=reason)]
 
 
 def origin_verdict(session: Session, version: Version) -> Comparison:
@@ -231,7 +277,9 @@ def _of_trigger(version: Version) -> bool:
 
 def forgot(comparisons: Sequence[Comparison]) -> bool:
     """Whether a task learned earlier was measured and failed, which a larger replay share might mend."""
-    return any(c.learned and not c.new and not c.passed and c.evidence is not None for c in comparisons)
+    return any(
+        c.learned and not c.new and not c.settled and not c.passed and c.evidence is not None for c in comparisons
+    )
 
 
 def _holds(evidence: Paired, change: float, terms: GateTerms) -> tuple[bool, str]:

@@ -26,9 +26,14 @@ class Cron:
 
     expression: str
     time_zone: str = "UTC"
+    at_least: int = 1
+    """New trajectories that must wait at a due time; fewer wait for the next due time."""
 
     def check(self, now: datetime) -> "Cron":
-        """Raises InvalidSchedule: the zone is unknown, or the expression is none or is never due."""
+        """Raises InvalidSchedule: the zone is unknown, the expression is none or is never due, or `at_least` is out of
+        range."""
+        if not 1 <= self.at_least < 2**31:
+            raise InvalidSchedule(f"after {self.at_least} new trajectories; expected at least 1")
         if len(self.expression.split()) != 5:
             raise InvalidSchedule(
                 f"cron {show(self.expression)} has {len(self.expression.split())} fields; expected five: minute, hour, "

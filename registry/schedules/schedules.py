@@ -173,7 +173,7 @@ def next_runs(schedule: Schedule, now: datetime, count: int = SHOWN_RUNS) -> lis
 
 def when_of(schedule: Schedule) -> When:
     if schedule.cron is not None and schedule.time_zone is not None:
-        return Cron(schedule.cron, schedule.time_zone)
+        return Cron(schedule.cron, schedule.time_zone, schedule.new_trajectories or 1)
     if schedule.new_trajectories is not None:
         return NewTrajectories(schedule.new_trajectories)
     if schedule.idle_hours is not None:
@@ -196,6 +196,7 @@ def _set_when(schedule: Schedule, when: When, now: datetime) -> None:
     if isinstance(when, Cron):
         when.check(now)
         schedule.kind, schedule.cron, schedule.time_zone = "cron", when.expression, when.time_zone
+        schedule.new_trajectories = when.at_least if when.at_least > 1 else None
         schedule.next_run_at = next(when.after(now))
     elif isinstance(when, NewTrajectories):
         if not 1 <= when.count < 2**31:

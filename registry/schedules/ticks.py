@@ -5,6 +5,7 @@ done. Due times that passed while no beat ran are made up for once.
 """
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,8 +48,18 @@ def schedules_to_ask(session: Session, now: datetime) -> list[uuid.UUID]:
     return list(session.scalars(query.order_by(Schedule.created_at, Schedule.id)))
 
 
-def tick(session: Session, schedule_id: uuid.UUID, now: datetime) -> uuid.UUID | None:
-    """Start the schedule's job if it is due. Returns the job to enqueue after the commit, or None."""
+WhyNot = Callable[[Session, Schedule], str | None]
+"""Why a schedule that is due may start no job now, in words for people; None if it may."""
+
+
+def tick(
+    session: Session, schedule_id: uuid.UUID, now: datetime, why_not: WhyNot = lambda *_: None
+) -> uuid.UUID | None:
+    """Start the schedule's job if it is due. Returns the job to enqueue after the commit, or None.
+
+    Args:
+        why_not: asked under the schedule's lock, in the transaction that would create the job.
+    """
     schedule = session.scalars(
         select(Schedule)
         .where(Schedule.id == schedule_id, Schedule.paused_at.is_(None), Schedule.deleted_at.is_(None))
@@ -59,7 +70,7 @@ def tick(session: Session, schedule_id: uuid.UUID, now: datetime) -> uuid.UUID |
     due = _due(session, schedule, now)
     if due is None:
         return None
-    refusal = _refusal(session, schedule, due)
+    refusal = _refusal(session, schedule, due) or why_not(session, schedule)
     if refusal is not None:
         _skip(session, schedule, due, now, refusal)
         return None
@@ -124,6 +135,9 @@ def _refusal(session: Session, schedule: Schedule, due: _Due) -> str | None:
         return f"its last job {last.id} is still {last.state}"
     if due.waiting.count == 0:
         return f"nothing new to learn: {schedule.adapter.name} has learned all of {schedule.task.name} that it may"
+    when = when_of(schedule)
+    if isinstance(when, Cron) and due.waiting.count < when.at_least:
+        return f"{due.waiting.count} new trajectories wait; it learns from {when.at_least} on"
     reason = why_not_parent(session, champion(session, schedule.adapter))
     return None if reason is None else f"the champion can't be gone on from: {reason}"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.adapters import get_adapter
@@ -33,6 +34,7 @@ from registry.schedules.schedules import (
     get_schedule,
     list_changes,
     next_runs,
+    when_of,
 )
 from registry.schedules.ticks import schedules_to_ask, tick
 from registry.serving.aliases import promote
@@ -179,6 +181,41 @@ def test_a_schedule_with_nothing_new_is_skipped_and_says_so(rows: Rows) -> None:
     assert _runs(rows)[0].reason == "nothing new to learn: bot has learned all of a that it may"
     _send(rows, 20, "parcel")
     assert len(_tick(rows, now + timedelta(hours=2))) == 1
+
+
+def test_by_the_clock_and_only_when_enough_is_new(rows: Rows) -> None:
+    rows.task("a")
+    rows.version("a", passed=False)
+    schedule_id = _create(rows, Cron("0 * * * *", at_least=10))
+    now = utc_now()
+    assert [_tick(rows, now + timedelta(hours=hour)) for hour in (1, 2)] == [[], []]
+    _send(rows, 8, "few")
+    assert _tick(rows, now + timedelta(hours=3)) == []
+    _send(rows, 80, "many")
+    assert _tick(rows, now + timedelta(hours=3)) == [], "enough waits, and the time has not come"
+    [job_id] = _tick(rows, now + timedelta(hours=4))
+    *skipped, started = _runs(rows)
+    assert [run.outcome for run in skipped] == ["skipped"] * 3
+    assert skipped[2].reason.endswith("new trajectories wait; it learns from 10 on")
+    assert (started.job_id, started.missed) == (job_id, 0)
+    with transaction(rows.services.sessions) as session:
+        assert when_of(session.get_one(Schedule, schedule_id)) == Cron("0 * * * *", at_least=10)
+
+
+def test_what_forbids_a_job_is_asked_last_and_recorded(rows: Rows) -> None:
+    rows.task("a")
+    schedule_id, now = _create(rows, HOURLY), utc_now() + timedelta(hours=1)
+    asked: list[str] = []
+
+    def why_not(session: Session, schedule: Schedule) -> str | None:
+        asked.append(schedule.name)
+        return "the loop is paused"
+
+    with transaction(rows.services.sessions) as session:
+        assert tick(session, schedule_id, now, why_not) is None
+        assert tick(session, schedule_id, now, why_not) is None
+    assert asked == ["nightly"]
+    assert [(run.outcome, run.reason) for run in _runs(rows)] == [("skipped", "the loop is paused")]
 
 
 def test_after_n_new_trajectories_counts_what_may_be_learned(rows: Rows) -> None:
