@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     holdout_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of a task's prompts that becomes its suite, unless the task says otherwise."""
     max_trajectory_bytes: int = Field(default=4_000_000, gt=0)
-    """Longest single JSONL line."""
+    """Longest single trajectory: a JSONL line, or an item of a list."""
+    max_document_bytes: int = Field(default=32_000_000, gt=0)
+    """Longest single document of a format whose documents hold several trajectories, such as ATIF's and OTLP's."""
     import_batch_lines: int = Field(default=200, gt=0)
 
     # Jobs.

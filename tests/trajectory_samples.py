@@ -5,9 +5,12 @@ import json
 from typing import Any
 
 from registry.errors import InvalidTrajectory
-from registry.trajectories.draft import Draft
-from registry.trajectories.formats import openai
-from registry.trajectories.formats.formats import TrajectoryFormat
+from registry.trajectories.draft import Draft, Sent
+from registry.trajectories.files import SizeLimits, TrajectoryFile
+from registry.trajectories.files import read_line as read_one
+from registry.trajectories.formats import chat as chat_format
+from registry.trajectories.formats.formats import FORMATS, EachAlone, TrajectoryFormat
+from registry.trajectories.jsonl import JsonLine
 
 LOOKUP = {
     "type": "function",
@@ -190,11 +193,36 @@ def tiny_tokenizer() -> Any:
     return wrapped
 
 
+LIMITS = SizeLimits(10**6, 10**7)
+
+
+def read_line(number: int, data: bytes | None) -> Sent:
+    """What the format `chat` makes of one line."""
+    chat_lines = FORMATS["chat"]
+    [sent] = read_one(JsonLine(number, data), chat_lines, chat_lines.open(), LIMITS)
+    return sent
+
+
+def read_file(data: bytes, format_name: str, *, size: int = 65_536, limits: SizeLimits = LIMITS) -> list[Sent]:
+    """What a file holds that comes in chunks of `size` bytes."""
+    file = TrajectoryFile(format_name, limits)
+    found = [sent for start in range(0, len(data), size) for sent in file.feed(data[start : start + size])]
+    return [*found, *file.finish()]
+
+
+def drafts(found: list[Sent]) -> list[Draft]:
+    """The drafts; a refusal among them is raised."""
+    for _, sent in found:
+        if not isinstance(sent, Draft):
+            raise sent
+    return [sent for _, sent in found if isinstance(sent, Draft)]
+
+
 def _read_pair(item: object) -> Draft:
     if not isinstance(item, dict) or set(item) != {"question", "answer"}:
         raise InvalidTrajectory("invalid_pair", "expected `question` and `answer`")
-    return openai.read(chat(item["question"], item["answer"]))
+    return chat_format.read(chat(item["question"], item["answer"]))
 
 
-PAIRS = TrajectoryFormat(_read_pair, {"type": "object", "required": ["question", "answer"]})
+PAIRS = TrajectoryFormat(lambda: EachAlone(_read_pair), {"type": "object", "required": ["question", "answer"]})
 """A second format for tests that add one to `FORMATS`: `{"question": "2+2?", "answer": "4"}`."""

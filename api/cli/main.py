@@ -15,6 +15,7 @@ from api.cli import (
     adapters,
     bases,
     chat,
+    convert,
     data,
     demo,
     gates,
@@ -63,6 +64,9 @@ app.add_typer(bases.app, name="base", rich_help_panel=_SERVICE)
 app.command(epilog="Example: `memgen demo --report demo-report.json`", rich_help_panel=_SERVICE)(demo.demo)
 app.add_typer(tasks.app, name="task", rich_help_panel=_LEARN)
 app.command(epilog="Example: `memgen upload runs.jsonl.gz --task support`", rich_help_panel=_LEARN)(upload.upload)
+app.command(epilog="Example: `memgen convert trajectory.json runs.jsonl --from atif`", rich_help_panel=_LEARN)(
+    convert.convert
+)
 app.add_typer(adapters.app, name="adapter", rich_help_panel=_LEARN)
 app.command(
     epilog="Example: `memgen train support-bot --task support --steps 150 --set learning_rate=0.002`",

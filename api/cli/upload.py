@@ -30,12 +30,12 @@ def upload(
             readable=True,
             show_default=False,
             metavar="FILE...",
-            help="JSONL, plain or gzip: one trajectory a line.",
+            help="JSONL or a document of the format, plain or gzip.",
         ),
     ],
     task: Annotated[str | None, typer.Option(help="Task of the trajectories that name none themselves.")] = None,
     format_name: Annotated[
-        str | None, typer.Option("--format", show_default="openai", help="Format of each trajectory.")
+        str | None, typer.Option("--format", show_default="chat", help="atif, chat, hf-tools, otlp or sharegpt.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with exit code 1 if a line was refused.")] = False,
     as_json: JsonOption = False,

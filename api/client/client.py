@@ -102,13 +102,14 @@ class Client(FlatNames):
         format: str | None = None,  # noqa: A002 - the name of the API's own parameter
         on_bytes: Callable[[int], None] | None = None,
     ) -> JsonObject:
-        """Stream trajectories: a JSONL file, plain or gzip, or any iterable of them. Returns the import's report.
+        """Stream trajectories: a file, plain or gzip, or any iterable of them. Returns the import's report.
 
         Nothing is held in memory. Sending the same again is harmless.
 
         Args:
             task: the task of the trajectories that name none themselves.
-            format: name of the trajectories' format; None for `openai`.
+            format: `chat`, `atif`, `otlp`, `sharegpt` or `hf-tools`; None for `chat`. A file is JSONL,
+                one JSON list, or documents of the format.
             on_bytes: called with the size of each block as it is sent.
         """
         blocks = _file_blocks(Path(source)) if isinstance(source, str | Path) else _json_blocks(source)

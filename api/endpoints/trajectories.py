@@ -26,18 +26,16 @@ from registry.errors import Invalid, InvalidTrajectory
 from registry.json_text import parse_json, show
 from registry.keys import Principal
 from registry.tasks import get_task
-from registry.trajectories.formats.formats import DEFAULT_FORMAT, FORMATS, check_format
+from registry.trajectories.draft import Sent
+from registry.trajectories.files import SizeLimits, TrajectoryFile, read_values
+from registry.trajectories.formats.formats import DEFAULT_FORMAT, check_format, format_names
 from registry.trajectories.imports import (
     ImportReport,
     LineResult,
-    Sent,
     TokenLimit,
     import_batch,
-    read_item,
-    read_line,
     warn_of_shared_prefixes,
 )
-from registry.trajectories.jsonl import JsonLine, LineReader
 from registry.trajectories.records import get_trajectory, list_trajectories
 from registry.wiring import Services
 
@@ -59,13 +57,13 @@ def format_name(
         str,
         Query(
             alias="format",
-            description="Format of each trajectory",
+            description="Format of what is sent; docs/formats.md shows what becomes what. `openai` is `chat`",
             max_length=256,
-            json_schema_extra={"enum": sorted(FORMATS)},
+            json_schema_extra={"enum": format_names()},
         ),
     ] = DEFAULT_FORMAT,
 ) -> str:
-    """The query parameter `format`. Raises Invalid: no format has this name."""
+    """The own name of the format in the query. Raises Invalid: no format has this name."""
     return check_format(sent)
 
 
@@ -99,13 +97,10 @@ def post_trajectories(
         raise Invalid(f"trajectories: got {show(items)}; expected a list of trajectories")
     if len(items) > MAX_ITEMS:
         raise Invalid(f"{len(items)} trajectories; expected at most {MAX_ITEMS}. Use POST /v1/trajectories/import.")
-    size = services.settings.import_batch_lines
-    for start in range(0, len(items), size):
-        batch = enumerate(items[start : start + size], start + 1)
-        importing.store([read_item(n, item, format_name) for n, item in batch])
-    importing.warn()
+    importing.take(read_values(enumerate(items, 1), format_name, importing.limits))
+    importing.finish(())
     results = importing.report.lines
-    if alone and results[0].code is not None:
+    if alone and len(results) == 1 and results[0].code is not None:
         raise InvalidTrajectory(results[0].code, str(results[0].reason))
     return ImportReportOut.of(importing.report, lines_read=len(items))
 
@@ -119,27 +114,27 @@ async def import_trajectories(
     format_name: FormatName,
     task: TaskName = None,
 ) -> ImportReportOut:
-    """Stream a JSONL file of any size, plain or gzip: `curl --data-binary @file.jsonl.gz`.
+    """Stream a file of any size, plain or gzip: `curl --data-binary @file.jsonl.gz`.
 
-    Lines are stored in batches as they arrive. A refused line never hinders the others. If the stream breaks
-    off, what was stored stays, `complete` is false, and sending the whole file again adds only what is
-    missing.
+    It is JSONL, one JSON list, or documents of the format. Lines are stored in batches as they arrive. A refused line
+    never hinders the others. If the stream breaks off, what was stored stays, `complete` is false, and sending the
+    whole file again adds only what is missing.
     """
     if request.headers.get("content-type", "").startswith(_FORMS):
         raise HTTPException(415, "a form was sent; send the file itself: curl --data-binary @file.jsonl")
     if (encoding := request.headers.get("content-encoding", "identity").lower()) not in _ENCODINGS:
-        raise HTTPException(415, f"Content-Encoding {encoding!r} is not known; send plain JSONL or gzip")
+        raise HTTPException(415, f"Content-Encoding {encoding!r} is not known; send the file plain or as gzip")
     importing = _Import(services, principal, tokens, task, format_name, ImportReport())
     await run_in_threadpool(importing.check_task)
-    reader = LineReader(services.settings.max_trajectory_bytes)
+    file = TrajectoryFile(format_name, importing.limits)
     try:
         async for chunk in request.stream():
-            await run_in_threadpool(importing.take, reader.feed(chunk))
+            await run_in_threadpool(importing.take, file.feed(chunk), file)
     except ClientDisconnect:
-        log.warning("import broken off by the client", lines=reader.number)
-        reader.stopped = f"the connection closed after line {reader.number}; send the whole file again"
-    await run_in_threadpool(importing.finish, reader)
-    return ImportReportOut.of(importing.report, lines_read=reader.number, stopped=reader.stopped)
+        log.warning("import broken off by the client", lines=file.reader.number)
+        file.reader.stop("the connection closed")
+    await run_in_threadpool(importing.finish, file.finish())
+    return ImportReportOut.of(importing.report, lines_read=file.reader.number, stopped=file.reader.stopped)
 
 
 @router.get("/trajectories")
@@ -188,8 +183,14 @@ class _Import:
     task: str | None
     format_name: str
     report: ImportReport
-    waiting: list[JsonLine] = field(default_factory=list)
-    waiting_bytes: int = 0
+    waiting: list[Sent] = field(default_factory=list)
+    stored_bytes: int = 0
+    """Bytes that the file had given when the last batch was stored."""
+
+    @property
+    def limits(self) -> SizeLimits:
+        settings = self.services.settings
+        return SizeLimits(settings.max_trajectory_bytes, settings.max_document_bytes)
 
     def check_task(self) -> None:
         """Raises TaskNotFound, instead of refusing each of a million lines."""
@@ -197,17 +198,21 @@ class _Import:
             with transaction(self.services.sessions) as session:
                 get_task(session, self.principal.project_id, self.task)
 
-    def take(self, lines: Iterable[JsonLine]) -> None:
+    def take(self, found: Iterable[Sent], file: TrajectoryFile | None = None) -> None:
         settings = self.services.settings
-        for line in lines:
-            self.waiting.append(line)
-            self.waiting_bytes += len(line.data or b"")
+        for sent in found:
+            self.waiting.append(sent)
             # Bytes count too: a batch of the longest lines would be held in memory whole.
-            if len(self.waiting) >= settings.import_batch_lines or self.waiting_bytes >= settings.max_trajectory_bytes:
+            read = file.reader.bytes_read if file is not None else 0
+            if (
+                len(self.waiting) >= settings.import_batch_lines
+                or read - self.stored_bytes >= settings.max_trajectory_bytes
+            ):
                 self._flush()
+                self.stored_bytes = read
 
-    def finish(self, reader: LineReader) -> None:
-        self.take(reader.finish())
+    def finish(self, rest: Iterable[Sent]) -> None:
+        self.take(rest)
         self._flush()
         self.warn()
 
@@ -227,7 +232,5 @@ class _Import:
 
     def _flush(self) -> None:
         if self.waiting:
-            limit = self.services.settings.max_trajectory_bytes
-            lines = [read_line(line, max_bytes=limit, format_name=self.format_name) for line in self.waiting]
-            self.store(lines)
-        self.waiting, self.waiting_bytes = [], 0
+            self.store(self.waiting)
+        self.waiting = []

@@ -7,12 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.models import Trajectory
-from registry.trajectories.formats.formats import DEFAULT_FORMAT, FORMATS
+from registry.trajectories.formats.formats import FORMATS
 from registry.trajectories.imports import MAX_REPORTED_LINES, ImportReport
 
-_TRAJECTORY: dict[str, Any] = (
-    {"anyOf": [each.schema for each in FORMATS.values()]} if len(FORMATS) > 1 else FORMATS[DEFAULT_FORMAT].schema
-)
+_TRAJECTORY: dict[str, Any] = {"anyOf": [{"title": name, **each.schema} for name, each in FORMATS.items()]}
 TRAJECTORY_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -35,8 +33,14 @@ TRAJECTORY_BODY: dict[str, Any] = {
 IMPORT_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        kind: {"schema": {"type": "string", "format": "binary", "description": "One trajectory a line."}}
-        for kind in ("application/x-ndjson", "application/gzip")
+        kind: {
+            "schema": {
+                "type": "string",
+                "format": "binary",
+                "description": "One trajectory a line, or a document of the format.",
+            }
+        }
+        for kind in ("application/x-ndjson", "application/json", "application/x-protobuf", "application/gzip")
     },
 }
 
@@ -44,7 +48,7 @@ IMPORT_BODY: dict[str, Any] = {
 class LineOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    line: int = Field(description="Line number from 1; in a JSON body, the place in the list")
+    line: int = Field(description="Line number from 1; in a JSON list, the place in it; of documents, their number")
     status: Literal["accepted", "duplicate", "refused"]
     id: uuid.UUID | None = Field(description="Id of the stored trajectory; null where refused")
     code: str | None = Field(description="Reason of a refusal, for programs; stable")
@@ -52,7 +56,7 @@ class LineOut(BaseModel):
 
 
 class WarnedLine(BaseModel):
-    line: int = Field(description="Line number from 1; in a JSON body, the place in the list")
+    line: int = Field(description="Line number from 1; in a JSON list, the place in it; of documents, their number")
     code: str = Field(description="For programs; stable")
     reason: str
 
@@ -64,7 +68,7 @@ class ImportReportOut(BaseModel):
     held_out: int = Field(description="How many of the accepted ones are kept for evaluation and never trained on")
     complete: bool = Field(description="False if the stream broke off; what was accepted is kept")
     stopped: str | None = Field(description="Why and where the stream broke off")
-    lines_read: int = Field(description="Lines that arrived whole, blank ones included")
+    lines_read: int = Field(description="Lines that arrived whole, blank ones included; or documents, or items")
     refused_by_code: dict[str, int] = Field(description="Number of refused lines by code")
     lines: list[LineOut] = Field(
         description=f"Every refused line up to {MAX_REPORTED_LINES:,}; for JSON bodies the others too"

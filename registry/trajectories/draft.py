@@ -27,6 +27,10 @@ class Draft:
     content_hash: str
 
 
+Sent = tuple[int, Draft | InvalidTrajectory]
+"""(line number, its draft or the refusal)"""
+
+
 def content_hash(fields: Mapping[str, Any]) -> str:
     """Hash of all fields except the task, which is part of the row's key beside the hash. 64 hex digits.
 

@@ -16,16 +16,12 @@ from registry.errors import InvalidTrajectory
 from registry.json_text import show
 from registry.models import Task
 from registry.tasks import find_tasks
-from registry.trajectories.draft import Draft
-from registry.trajectories.formats.formats import DEFAULT_FORMAT, parse_trajectory, read_trajectory
+from registry.trajectories.draft import Draft, Sent
+from registry.trajectories.formats import chat
 from registry.trajectories.holdout import MIN_ALIKE, beginning_hash, find_shared_prefix_group, held_out, stored_sides
-from registry.trajectories.jsonl import JsonLine
 from registry.trajectories.records import Key, NewTrajectory, find_stored, insert_trajectories
 
 Status = Literal["accepted", "duplicate", "refused"]
-Sent = tuple[int, Draft | InvalidTrajectory]
-"""(line number, its draft or the refusal)"""
-
 MAX_REPORTED_LINES = 10_000
 """Refused lines listed one by one in a report; all of them are counted by code."""
 
@@ -115,23 +111,10 @@ class ImportReport:
             self.warnings.append(f"{count} {'line' if count == 1 else 'lines'}, as line {line}: {warning.reason}")
 
 
-def read_line(line: JsonLine, *, max_bytes: int, format_name: str = DEFAULT_FORMAT) -> Sent:
-    """Check one JSONL line."""
+def read_item(number: int, item: object) -> Sent:
+    """Check one parsed object of the format `chat`."""
     try:
-        if line.data is None:
-            raise InvalidTrajectory(
-                "line_too_long",
-                f"longer than {max_bytes} bytes; the limit of one line (MEMGEN_MAX_TRAJECTORY_BYTES)",
-            )
-        return line.number, parse_trajectory(line.data, format_name)
-    except InvalidTrajectory as refusal:
-        return line.number, refusal
-
-
-def read_item(number: int, item: object, format_name: str = DEFAULT_FORMAT) -> Sent:
-    """Check one parsed object."""
-    try:
-        return number, read_trajectory(item, format_name)
+        return number, chat.read(item)
     except InvalidTrajectory as refusal:
         return number, refusal
 

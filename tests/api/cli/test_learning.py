@@ -84,7 +84,7 @@ def test_upload_names_the_format(api_url: str, tmp_path: Path, monkeypatch: pyte
     file.write_text('{"question": "2+2?", "answer": "4"}\n')
     sent = succeed("upload", str(file), "--task", "t", "--format", "pairs", "--json")
     assert sent.document["accepted"] == 1
-    assert "expected one of: openai, pairs" in fail("upload", str(file), "--task", "t", "--format", "atif")
+    assert "expected one of: atif, chat, " in fail("upload", str(file), "--task", "t", "--format", "csv")
 
 
 def test_upload_reports_every_line(api_url: str, tmp_path: Path) -> None:

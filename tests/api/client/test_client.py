@@ -79,8 +79,8 @@ def test_an_upload_names_its_format(client: Client, monkeypatch: pytest.MonkeyPa
     pairs = [{"question": f"{n}+0?", "answer": str(n)} for n in range(3)]
     assert client.upload(pairs, task="t", format="pairs")["accepted"] == 3
     assert client.upload(pairs, task="t", format="openai")["refused"] == 3
-    with pytest.raises(ApiError, match="expected one of: openai, pairs") as error:
-        client.upload(pairs, task="t", format="atif")
+    with pytest.raises(ApiError, match="expected one of: atif, chat, ") as error:
+        client.upload(pairs, task="t", format="csv")
     assert refused(error) == (422, "invalid")
 
 

@@ -19,7 +19,7 @@ from registry.database import transaction
 from registry.errors import InvalidCursor
 from registry.models import Trajectory
 from registry.settings import Settings
-from registry.trajectories.formats.formats import FORMATS
+from registry.trajectories.formats.formats import FORMATS, format_names
 from registry.trajectories.imports import TokenLimit
 from registry.wiring import Services
 from tests.trajectory_samples import BROKEN, PAIRS, chat, line, tiny_tokenizer, tool_chat
@@ -76,11 +76,11 @@ def test_a_format_that_is_added_is_read_both_ways_and_an_unknown_one_is_refused(
     assert (outcome(report), report["refused_by_code"]) == ((1, 1, 1), {"invalid_pair": 1})
     stored = client.get("/v1/trajectories", params={"include_messages": True}).json()["data"]
     assert [[each["content"] for each in row["messages"]] for row in stored] == [["2+2?", "4"], ["3+3?", "6"]]
-    assert client.post("/v1/trajectories", json=pair, params={"task": "t"}).status_code == 422, "openai is the default"
+    assert client.post("/v1/trajectories", json=pair, params={"task": "t"}).status_code == 422, "chat is the default"
     for path in ("/v1/trajectories", "/v1/trajectories/import"):
-        refused = client.post(path, json=chat("new"), params={"task": "t", "format": "atif"})
+        refused = client.post(path, json=chat("new"), params={"task": "t", "format": "csv"})
         assert (refused.status_code, refused.json()["type"]) == (422, "urn:memgen:problem:invalid")
-        assert "'atif'; expected one of: openai, pairs" in refused.json()["detail"]
+        assert "'csv'; expected one of: atif, chat, " in refused.json()["detail"]
     assert len(client.get("/v1/trajectories").json()["data"]) == 2
 
 
@@ -90,8 +90,8 @@ def test_the_schema_lists_the_formats(client: TestClient) -> None:
         [shown] = [each for each in paths[path]["post"]["parameters"] if each["name"] == "format"]
         assert (shown["required"], shown["schema"]["enum"], shown["schema"]["default"]) == (
             False,
-            sorted(FORMATS),
-            "openai",
+            format_names(),
+            "chat",
         )
 
 

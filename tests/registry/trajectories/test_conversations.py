@@ -5,18 +5,19 @@ import pytest
 from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import MAX_DEPTH, canonical_json, parse_json
 from registry.trajectories.conversations import check_conversation, check_prompt, last_supervised
-from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
-from tests.trajectory_samples import BROKEN, LOOKUP, call, changed, chat, line, tool_chat
+from registry.trajectories.draft import Draft
+from registry.trajectories.formats.chat import read
+from tests.trajectory_samples import BROKEN, LOOKUP, call, changed, chat, line, read_line, tool_chat
 
 
 @pytest.mark.parametrize(("data", "code"), [pytest.param(data, code, id=name) for name, data, code in BROKEN])
 def test_each_kind_of_broken_line_has_its_code(data: bytes, code: str) -> None:
-    with pytest.raises(InvalidTrajectory) as caught:
-        parse_trajectory(data)
-    assert caught.value.code == code
+    _, refusal = read_line(1, data)
+    assert isinstance(refusal, InvalidTrajectory)
+    assert refusal.code == code
     # A reason goes into a JSON report: it must be short and encodable.
-    assert str(caught.value).encode("utf-8")
-    assert len(str(caught.value)) < 1000
+    assert str(refusal).encode("utf-8")
+    assert len(str(refusal)) < 1000
 
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -57,7 +58,8 @@ GOOD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("item", [pytest.param(item, id=name) for name, item in GOOD.items()])
 def test_good_conversations_pass(item: dict[str, Any]) -> None:
-    draft = parse_trajectory(line(item))
+    _, draft = read_line(1, line(item))
+    assert isinstance(draft, Draft)
     assert draft.messages == item["messages"]
     assert draft.metadata == (item.get("metadata") or {})
 
@@ -65,9 +67,9 @@ def test_good_conversations_pass(item: dict[str, Any]) -> None:
 def test_the_message_names_the_place() -> None:
     broken = changed(tool_chat(), "messages", 2, "tool_calls", 1, "function", "arguments", to="{")
     with pytest.raises(InvalidTrajectory, match=r"^messages\[2\]\.tool_calls\[1\]\.function\.arguments: not JSON"):
-        read_trajectory(broken)
+        read(broken)
     with pytest.raises(InvalidTrajectory, match=r"^messages\[1\]\.content: 'a\\x00b' holds the NUL"):
-        read_trajectory(chat(answer="a\0b"))
+        read(chat(answer="a\0b"))
     with pytest.raises(InvalidTrajectory, match=r"^tools\[1\]\.function\.name: 'lookup' is declared twice"):
         check_conversation(chat()["messages"], [LOOKUP, LOOKUP])
 

@@ -4,10 +4,10 @@ import pytest
 
 from registry.errors import InvalidTrajectory
 from registry.json_text import MAX_DEPTH
-from registry.trajectories.formats.formats import FORMATS, parse_trajectory, read_trajectory
-from registry.trajectories.imports import read_item, read_line
-from registry.trajectories.jsonl import JsonLine
-from tests.trajectory_samples import chat, line
+from registry.trajectories.formats.chat import read, write
+from registry.trajectories.formats.formats import FORMATS
+from registry.trajectories.imports import read_item
+from tests.trajectory_samples import chat, line, read_line
 
 FULL = chat(
     tools=[],
@@ -23,24 +23,24 @@ FULL = chat(
 
 
 def test_the_schema_shows_the_fields_that_are_read() -> None:
-    shown = FORMATS["openai"].schema
+    shown = FORMATS["chat"].schema
     assert set(shown["properties"]) == {*FULL, "parallel_tool_calls"}
     assert shown["additionalProperties"] is False
-    draft = read_trajectory(FULL)
-    assert draft == parse_trajectory(line(FULL))
-    assert read_item(1, FULL, "openai") == (1, draft)
+    draft = read(FULL)
+    assert read_line(1, line(FULL)) == read_item(1, FULL) == (1, draft)
+    assert read(write(draft)) == draft
     assert {field: getattr(draft, field) for field in FULL} == {**FULL, "tools": None}
 
 
-@pytest.mark.parametrize("field", sorted(FORMATS["openai"].schema["properties"]))
+@pytest.mark.parametrize("field", sorted(FORMATS["chat"].schema["properties"]))
 def test_null_is_absent_and_a_wrong_type_has_a_code_of_its_field(field: str) -> None:
     if field == "parallel_tool_calls":
-        assert read_trajectory(chat(parallel_tool_calls=object())) == read_trajectory(chat())
+        assert read(chat(parallel_tool_calls=object())) == read(chat())
         return
     if field != "messages":
-        assert read_trajectory(chat(**{field: None})) == read_trajectory(chat())
+        assert read(chat(**{field: None})) == read(chat())
     with pytest.raises(InvalidTrajectory) as caught:
-        read_trajectory({**chat(), field: 7j})
+        read({**chat(), field: 7j})
     assert caught.value.code.startswith(field)
 
 
@@ -56,6 +56,6 @@ def test_null_is_absent_and_a_wrong_type_has_a_code_of_its_field(field: str) -> 
     ],
 )
 def test_what_is_no_json_is_refused_as_a_trajectory(text: bytes, code: str) -> None:
-    _, refusal = read_line(JsonLine(1, text), max_bytes=10**6)
+    _, refusal = read_line(1, text)
     assert isinstance(refusal, InvalidTrajectory)
     assert refusal.code == code

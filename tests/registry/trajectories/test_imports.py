@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from registry.database import transaction
 from registry.models import Trajectory
 from registry.tasks import create_task
-from registry.trajectories.imports import ImportReport, LineResult, TokenLimit, import_batch, read_item, read_line
-from registry.trajectories.jsonl import JsonLine, LineReader
+from registry.trajectories.files import FileReader
+from registry.trajectories.imports import ImportReport, LineResult, TokenLimit, import_batch, read_item
+from registry.trajectories.jsonl import JsonLine, LineSplitter
 from registry.wiring import Services
-from tests.trajectory_samples import BROKEN, chat, line
+from tests.trajectory_samples import BROKEN, chat, line, read_line
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def store(sessions: sessionmaker[Session], project: uuid.UUID, *items: object) -
         return import_batch(session, project, batch, default_task="t", tokens=_tokens())
 
 
-def read_all(chunks: Iterable[bytes], limit: int = 1000) -> tuple[list[JsonLine], LineReader]:
-    reader = LineReader(limit)
+def read_all(chunks: Iterable[bytes], limit: int = 1000) -> tuple[list[JsonLine], FileReader]:
+    reader = FileReader(LineSplitter(limit))
     lines = [found for chunk in chunks for found in reader.feed(chunk)]
     return [*lines, *reader.finish()], reader
 
@@ -93,11 +94,12 @@ def test_damaged_gzip_stops_without_losing_what_came_before() -> None:
 def test_a_decompression_bomb_is_never_held_in_memory() -> None:
     bomb = zlib.compressobj(9, wbits=31)
     data = b"".join(bomb.compress(b"x" * 1_000_000) for _ in range(100)) + bomb.flush()
-    reader = LineReader(1000)
+    splitter = LineSplitter(1000)
+    reader = FileReader(splitter)
     for chunk in pieces(data, 65_536):
         for _ in reader.feed(chunk):
             raise AssertionError("it has no line end")
-        assert len(reader._line) <= 1000
+        assert len(splitter._line) <= 1000
     assert list(reader.finish()) == [JsonLine(1, None)]
     assert reader.stopped is None
 
@@ -107,7 +109,7 @@ def test_files_put_together_bring_each_a_mark() -> None:
     mark = b"\xef\xbb\xbf"
     files = [mark + b'{"n": 1}\r\n', mark + b'{"n": 2}\n', mark, b"\n" + mark + b'{"n": 3}']
     for data in (b"".join(files), b"".join(map(gzip.compress, files))):
-        reader = LineReader(1000)
+        reader = FileReader(LineSplitter(1000))
         lines = [*reader.feed(data), *reader.finish()]
         assert [(line.number, json.loads(line.data or b"")["n"]) for line in lines] == [(1, 1), (2, 2), (4, 3)]
         assert reader.stopped is None
@@ -133,7 +135,7 @@ def test_every_broken_kind_beside_good_lines(sessions: sessionmaker[Session], pr
     for number, (_, broken, code) in enumerate(BROKEN):
         data += [(broken, code), (line(chat(f"good {number}")), None)]
     with transaction(sessions) as session:
-        batch = [read_line(JsonLine(n, text), max_bytes=10**6) for n, (text, _) in enumerate(data, 1)]
+        batch = [read_line(n, text) for n, (text, _) in enumerate(data, 1)]
         results = import_batch(session, project, batch, default_task="t", tokens=_tokens())
     assert [(r.line, r.code) for r in results] == [(n, code) for n, (_, code) in enumerate(data, 1)]
     assert [r.status for r in results] == ["refused", "accepted"] * len(BROKEN)
@@ -160,7 +162,7 @@ def test_one_content_in_two_tasks_is_two_trajectories(sessions: sessionmaker[Ses
 
 def test_lines_without_any_task_are_refused(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     with transaction(sessions) as session:
-        batch = [read_line(JsonLine(1, line(chat())), max_bytes=10**6)]
+        batch = [read_line(1, line(chat()))]
         [result] = import_batch(session, project, batch, default_task=None, tokens=_tokens())
     assert result.code == "task_missing"
 
@@ -172,7 +174,7 @@ def test_what_the_model_cannot_read_is_refused(sessions: sessionmaker[Session], 
         return len(messages[0]["content"])
 
     sent = [chat("odd"), chat("x" * 11), chat("x" * 10)]
-    batch = [read_line(JsonLine(n, line(item)), max_bytes=10**6) for n, item in enumerate(sent, 1)]
+    batch = [read_line(n, line(item)) for n, item in enumerate(sent, 1)]
     with transaction(sessions) as session:
         results = import_batch(session, project, batch, default_task="t", tokens=TokenLimit(count, 10))
     assert [r.code for r in results] == ["template_refused", "too_long", None]
@@ -184,7 +186,7 @@ def test_what_the_model_cannot_read_is_refused(sessions: sessionmaker[Session], 
 def test_stored_lines_are_not_tokenized_again(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     store(sessions, project, chat())
     with transaction(sessions) as session:
-        batch = [read_line(JsonLine(1, line(chat())), max_bytes=10**6)]
+        batch = [read_line(1, line(chat()))]
         never = TokenLimit(lambda messages, tools: pytest.fail("counted"), 1)
         [result] = import_batch(session, project, batch, default_task="t", tokens=never)
     assert result.status == "duplicate"
@@ -193,7 +195,7 @@ def test_stored_lines_are_not_tokenized_again(sessions: sessionmaker[Session], p
 def test_a_batch_that_fails_leaves_nothing(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     def fail() -> None:
         with transaction(sessions) as session:
-            batch = [read_line(JsonLine(1, line(chat())), max_bytes=10**6)]
+            batch = [read_line(1, line(chat()))]
             import_batch(session, project, batch, default_task="t", tokens=_tokens())
             raise ZeroDivisionError
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry.trajectories import jsonl
-from registry.trajectories.jsonl import LineReader
+from registry.trajectories import unpacking
+from registry.trajectories.documents import JsonSplitter
+from registry.trajectories.files import FileReader
 
 LINE = 100_000
 PEAK = 3_000_000
@@ -31,7 +32,7 @@ def chunks(data: bytes, size: int) -> Iterator[bytes]:
 )
 def test_a_bomb_takes_the_memory_of_one_line(piece: bytes, found: list[bytes | None], size: int) -> None:
     data = bomb(piece, 64)
-    reader = LineReader(LINE)
+    reader = FileReader(JsonSplitter(LINE))
     tracemalloc.start()
     lines = [line.data for chunk in chunks(data, size) for line in reader.feed(chunk)]
     lines += [line.data for line in reader.finish()]
@@ -42,7 +43,7 @@ def test_a_bomb_takes_the_memory_of_one_line(piece: bytes, found: list[bytes | N
 
 
 def test_a_bomb_of_bombs_is_unpacked_once() -> None:
-    reader = LineReader(LINE)
+    reader = FileReader(JsonSplitter(LINE))
     inner = bomb(bytes(1 << 20), 16)
     lines = [*reader.feed(gzip.compress(inner)), *reader.finish()]
     assert len(b"".join(line.data or b"" for line in lines)) <= len(inner)
@@ -65,11 +66,11 @@ def test_what_is_left_of_a_chunk_is_copied_in_short_pieces_only(monkeypatch: pyt
             return getattr(self.real, name)
 
     real = zlib.decompressobj
-    monkeypatch.setattr(jsonl.zlib, "decompressobj", Counting)
+    monkeypatch.setattr(unpacking.zlib, "decompressobj", Counting)
     counts = []
     for times in (1 << 10, 1 << 13):
         data, seen = b"".join(gzip.compress(bytes(1000) + b"\n", mtime=0) for _ in range(times)), 0
-        reader = LineReader(LINE)
+        reader = FileReader(JsonSplitter(LINE))
         assert len(list(reader.feed(data))) == times
         counts.append(seen / len(data))
     assert counts[1] < 4 * counts[0]

@@ -10,15 +10,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from registry.database import transaction
 from registry.errors import InvalidName, InvalidTrajectory, NameTaken, TaskNotFound, TrajectoryNotFound
-from registry.json_text import canonical_json
+from registry.json_text import canonical_json, parse_json
 from registry.models import Project
 from registry.tasks import TaskCounts, count_trajectories, create_task, get_task, list_tasks
-from registry.trajectories.formats.formats import parse_trajectory, read_trajectory
-from registry.trajectories.imports import LineResult, TokenLimit, import_batch, read_item, read_line
-from registry.trajectories.jsonl import JsonLine
+from registry.trajectories.formats import chat as chat_format
+from registry.trajectories.imports import LineResult, TokenLimit, import_batch, read_item
 from registry.trajectories.records import get_trajectory, list_trajectories
 from registry.wiring import Services
-from tests.trajectory_samples import changed, chat, line, tool_chat
+from tests.trajectory_samples import changed, chat, line, read_line, tool_chat
 
 TOKENS = TokenLimit(lambda messages, tools: len(messages), 1000)
 
@@ -64,10 +63,10 @@ def store(sessions: sessionmaker[Session], project: uuid.UUID, *items: object) -
 def test_order_of_keys_and_white_space_keep_the_content_hash(metadata: dict[str, Any]) -> None:
     item = tool_chat(metadata=metadata, reward=1, session_id="s")
     try:
-        expected = read_trajectory(item).content_hash
+        expected = chat_format.read(item).content_hash
     except InvalidTrajectory:
         return
-    assert parse_trajectory(json.dumps(_reversed(item), indent=3).encode()).content_hash == expected
+    assert chat_format.read(parse_json(json.dumps(_reversed(item), indent=3))).content_hash == expected
 
 
 def _reversed(value: Any) -> Any:
@@ -90,12 +89,12 @@ def _reversed(value: Any) -> Any:
     ],
 )
 def test_what_was_sent_changes_the_content_hash(other: dict[str, Any]) -> None:
-    assert read_trajectory(other).content_hash != read_trajectory(chat()).content_hash
+    assert chat_format.read(other).content_hash != chat_format.read(chat()).content_hash
 
 
 def test_absent_equals_null_and_the_task_is_no_part_of_the_content_hash() -> None:
-    expected = read_trajectory(chat(reward=1)).content_hash
-    assert read_trajectory(chat(reward=1.0, success=None, tools=[], metadata={}, task="t")).content_hash == expected
+    expected = chat_format.read(chat(reward=1)).content_hash
+    assert chat_format.read(chat(reward=1.0, success=None, tools=[], metadata={}, task="t")).content_hash == expected
 
 
 # Rows
@@ -155,7 +154,7 @@ def test_whatever_passes_the_checks_postgres_takes(services: Services, metadata:
     """No line may pass the checks and then take its whole batch down."""
     item = chat(metadata=metadata)
     try:
-        read_trajectory(item)
+        chat_format.read(item)
     except InvalidTrajectory:
         return
     with services.engine.connect() as connection:
@@ -203,6 +202,6 @@ def test_counts_are_by_task(sessions: sessionmaker[Session], project: uuid.UUID)
 
 
 def test_reading_a_line_never_raises() -> None:
-    assert isinstance(read_line(JsonLine(1, b"\xff"), max_bytes=10)[1], InvalidTrajectory)
-    assert isinstance(read_line(JsonLine(1, None), max_bytes=10)[1], InvalidTrajectory)
-    assert not isinstance(read_line(JsonLine(1, line(chat())), max_bytes=10)[1], InvalidTrajectory)
+    assert isinstance(read_line(1, b"\xff")[1], InvalidTrajectory)
+    assert isinstance(read_line(1, None)[1], InvalidTrajectory)
+    assert not isinstance(read_line(1, line(chat()))[1], InvalidTrajectory)

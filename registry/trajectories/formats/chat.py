@@ -1,4 +1,4 @@
-"""Format `openai`: OpenAI's chat messages and tools, in the envelope. Pure; knows no row.
+"""Format `chat`: OpenAI's chat messages and tools, in the envelope. Pure; knows no row.
 
 `registry.trajectories.conversations` checks the conversation, `registry.trajectories.formats.envelope` the rest.
 """
@@ -11,6 +11,7 @@ from registry.models import JsonObject
 from registry.trajectories.conversations import ROLES, check_conversation
 from registry.trajectories.draft import Draft, content_hash
 from registry.trajectories.formats.envelope import ENVELOPE, TASK, read_envelope, read_task
+from registry.trajectories.formats.mapping import DROPPED, Mapped
 
 _CONVERSATION: JsonObject = {
     "messages": {
@@ -35,6 +36,18 @@ SCHEMA: JsonObject = {
         **_IGNORED,
     },
 }
+
+MAPPING = (
+    Mapped("`messages[]`", "`messages[]`", "OpenAI's roles, texts, calls and results; other fields are kept"),
+    Mapped("`messages[].weight`", "`weight`", "0: context, not learned from; absent: 1"),
+    Mapped("`tools[]`", "`tools[]`", "OpenAI's function tools"),
+    Mapped(
+        "`task`, `trajectory_id`, `session_id`, `reward`, `reward_source`, `success`, `adapter_version`, `metadata`",
+        "the same",
+    ),
+    Mapped("`parallel_tool_calls`", DROPPED, "it steers sampling"),
+    Mapped("any other field", "refused", "`unknown_field`; put what is your own into `metadata`"),
+)
 
 
 def read(item: object) -> Draft:
@@ -61,3 +74,9 @@ def read(item: object) -> Draft:
     check_conversation(item.get("messages"), item.get("tools"))
     # The content hash also finds what can't be stored, before anything else reads the texts.
     return Draft(task=task, content_hash=content_hash(fields), **fields)
+
+
+def write(draft: Draft) -> JsonObject:
+    """The object that `read` reads as this draft: what is absent is left out."""
+    fields = {name: getattr(draft, name) for name in FIELDS}
+    return {name: value for name, value in fields.items() if value is not None and value != {}}
