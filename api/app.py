@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 
 from api.endpoints import (
     adapters,
@@ -22,6 +23,7 @@ from api.endpoints import (
     routes,
     schedules,
     tasks,
+    tokens,
     trajectories,
     transfer,
     versions,
@@ -34,6 +36,7 @@ from api.http.last_resort import LastResort
 from api.http.request_log import RequestLog
 from api.inference.choose import make_engine
 from api.inference.shadows import Shadows
+from api.recording.recorder import Recorder
 from registry.binding import ServedBase, bind_unbound
 from registry.database import transaction
 from registry.logs import configure_logs
@@ -81,14 +84,17 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True, dr
             inference = make_engine(settings, services.scratch, on_loaded=partial(_bind, services))
             app.state.services, app.state.inference = services, inference
             app.state.shadows = Shadows(inference, services)
+            app.state.recorder = Recorder(services, partial(tokens.token_limit, services))
             with make_queue(settings) as app.state.queue:
                 if serve_model:
                     inference.start()
+                app.state.recorder.start()
                 try:
                     yield
                 finally:
                     await app.state.shadows.stop()
                     inference.stop()
+                    await run_in_threadpool(app.state.recorder.stop)
 
     app = FastAPI(
         title="MemGen",

@@ -30,8 +30,8 @@ class Scratch:
             if self._lock is None:
                 self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
                 sweep(self._root)
-                self._lock = _locked(self._root)
-            folder = _folder_of(self._lock[1])
+                self._lock = new_lock(self._root)
+            folder = folder_of(self._lock[1])
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             return folder
 
@@ -56,13 +56,13 @@ def sweep(root: Path, *, dry_run: bool = False) -> list[Path]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not dry_run:
                     _remove(lock)
-                swept.append(_folder_of(lock))
+                swept.append(folder_of(lock))
             finally:
                 os.close(descriptor)
     return swept
 
 
-def _locked(root: Path) -> tuple[int, Path]:
+def new_lock(root: Path) -> tuple[int, Path]:
     """(descriptor, path) of a new lock file that is locked."""
     while True:
         descriptor, name = tempfile.mkstemp(prefix=f"{os.getpid()}-", suffix=_LOCK, dir=root)
@@ -73,13 +73,13 @@ def _locked(root: Path) -> tuple[int, Path]:
         os.close(descriptor)
 
 
-def _folder_of(lock: Path) -> Path:
+def folder_of(lock: Path) -> Path:
     return lock.with_name(lock.name.removesuffix(_LOCK))
 
 
 def _remove(lock: Path) -> None:
     """Remove a lock's folder, however deep something dug in it, then the lock."""
-    folder = _folder_of(lock)
+    folder = folder_of(lock)
     if folder.is_dir():
         left = [folder]
         while left:  # every folder is lifted to the top: some depth has no path at all

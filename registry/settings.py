@@ -142,6 +142,14 @@ class Settings(BaseSettings):
     """Private addresses and networks that webhooks and judges may connect to, with commas between:
     `10.1.0.0/16,127.0.0.1`. Without it, public addresses only; each upstream has a setting of its own."""
 
+    # Recording.
+    spool: Path | None = None
+    """Where recorded answers wait for the database; None means `<home>/spool`. Must outlive the process."""
+    spool_bytes: int = Field(default=256_000_000, gt=0)
+    """Most that may wait in one process; answers beyond are not recorded, and counted."""
+    run_idle_seconds: float = Field(default=900.0, gt=0)
+    """Silence after which a run becomes a trajectory, unless a policy says another time."""
+
     # Leaving: what `api.server` does on SIGTERM. Whoever ends the process must wait for both, and some seconds.
     drain_notice_seconds: float = Field(default=5.0, ge=0)
     """How long requests are still taken while `/readyz` says no: longer than a proxy takes to see that."""
@@ -196,6 +204,10 @@ class Settings(BaseSettings):
     @property
     def models_dir(self) -> Path:
         return self.model_cache or self.home / "models"
+
+    @property
+    def spool_dir(self) -> Path:
+        return (self.spool or self.home / "spool").expanduser().absolute()
 
     @property
     def scratch_dir(self) -> Path:

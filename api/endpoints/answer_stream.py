@@ -21,6 +21,7 @@ from api.inference.requests import Finished, Piece
 
 Events = AsyncGenerator[Piece | Finished, None]
 OnAnswered = Callable[[Sequence[Finished]], Awaitable[None]]
+OnFinished = Callable[[Finished], Awaitable[None]]
 
 _PATIENCE_SECONDS = 1.0
 """How long a stream waits with its headers for what comes first."""
@@ -33,6 +34,10 @@ class AnswerShape(Protocol):
 
     def whole(self, answers: Sequence[Finished]) -> JsonObject:
         """The reply; behind a stream the one that its events have made up. A shape with memory gives the same again."""
+        ...
+
+    def message(self, answer: Finished) -> tuple[JsonObject, str]:
+        """The assistant message of one choice in OpenAI's shape, whatever the API's, and why it ended."""
         ...
 
     def opening(self) -> Iterable[str]: ...
@@ -92,6 +97,7 @@ async def open_stream(
     label: str,
     on_answered: OnAnswered | None = None,
     *,
+    on_finished: OnFinished | None = None,
     alive_seconds: float = 5.0,
 ) -> StreamingResponse:
     """The response. What fails within a second is an error with its own status; then the stream begins anyway.
@@ -99,6 +105,7 @@ async def open_stream(
     Args:
         label: the version that answers.
         on_answered: awaited with all answers when they are whole, before the stream's end is sent.
+        on_finished: awaited with each answer when it is whole, before its end is sent.
         alive_seconds: time without anything sent after which a comment is.
 
     Raises:
@@ -114,7 +121,7 @@ async def open_stream(
         await source.close()
         raise
     following = _following(first, source, alive_seconds)
-    chunks = _kept_alive(_event_texts(request, shape, following, on_answered), alive_seconds)
+    chunks = _kept_alive(_event_texts(request, shape, following, on_answered, on_finished), alive_seconds)
     return _Stream(chunks, source, label)
 
 
@@ -171,6 +178,7 @@ async def _event_texts(
     shape: AnswerShape,
     events: AsyncGenerator[Piece | Finished | None, None],
     on_answered: OnAnswered | None,
+    on_finished: OnFinished | None,
 ) -> AsyncGenerator[str | None, None]:
     answers: list[Finished] = []
     try:
@@ -178,6 +186,8 @@ async def _event_texts(
             yield text
         async with aclosing(events):
             async for event in events:
+                if isinstance(event, Finished) and on_finished is not None:
+                    await on_finished(event)
                 texts = [] if event is None else list(shape.event(event))
                 if isinstance(event, Finished):
                     answers.append(event)

@@ -3,9 +3,10 @@
 It knows no body and no reply: an endpoint hands over the prompts that it read, and the shape that its answers have.
 """
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import structlog
@@ -22,9 +23,13 @@ from api.inference.requests import ChatRequest, Finished
 from api.inference.shadows import Shadows
 from api.inference.source import source_of
 from api.inference.together import answer_together, stream_together
+from api.recording.answers import AnswerRecording, RecordedRequest
+from api.recording.asking import beginning_of, read_ask
+from api.recording.note import RecordingNote
 from registry.database import transaction
 from registry.errors import Invalid
 from registry.keys import Principal
+from registry.recordings.policies import RecordingAsk, RecordingDecision, decide
 from registry.serving.exposures import check_session_id, record_exposure
 from registry.serving.resolution import Resolution, ServingRequest, resolve
 from registry.wiring import Services
@@ -50,13 +55,17 @@ class Question:
     """Each with its own choices, numbered on from prompt to prompt; the version's memory is filled in here."""
     session_id: str | None = None
     stream: bool = False
+    store: bool | None = None
+    """Whether it asks to be recorded, or not to be; None says nothing."""
+    user: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def choices(self) -> int:
         return sum(len(prompt.samplings) for prompt in self.prompts)
 
 
-MakeShape = Callable[[Resolution], AnswerShape]
+MakeShape = Callable[[Resolution, RecordingNote], AnswerShape]
 OnReply = Callable[[JsonObject], None]
 
 
@@ -70,25 +79,25 @@ async def answer_question(
     """Answer with the memory woven in, as JSON or as a stream of events. A client that goes away ends the generation.
 
     Args:
-        make_shape: the shape of the answer, once it is known which version gives it.
+        make_shape: the shape of the answer, once it is known which version gives it, and whether it is recorded.
         on_reply: called in a thread with the whole reply before it is sent, or before a stream's end is; what it
             changes of it is sent.
 
     Raises:
         RegistryError: no such model, or not one that serves.
-        Invalid: the header `X-Memgen-Timeout` is no number of seconds.
+        Invalid: a header of this service's own can't be read.
         InferenceUnavailable, MemgenError: as `InferenceEngine.answer`.
         ClientDisconnect: the client went away before the reply began.
     """
     services: Services = request.app.state.services
-    session_id = check_session_id(question.session_id) if question.session_id else None
-    serving = ServingRequest(question.id, session_id)
-    resolution = await run_in_threadpool(_route, services, caller, question.model, serving)
-    source = source_of(services, resolution.adapter, resolution.version)
-    seconds = _timeout_seconds(request)
-    prompts = [replace(prompt, memory=source, timeout_seconds=seconds) for prompt in question.prompts]
-    shape = make_shape(resolution)
+    begun = await _begin(request, services, caller, question)
+    resolution, serving, recording, prompts = begun.resolution, begun.serving, begun.recording, begun.prompts
+    shape = make_shape(resolution, recording.note)
     inference: InferenceEngine = request.app.state.inference
+    recording.begin(inference.base)
+
+    async def on_finished(answer: Finished) -> None:
+        await recording.offer(answer, shape.message)
 
     async def on_answered(answers: Sequence[Finished]) -> None:
         if on_reply is not None:
@@ -106,14 +115,44 @@ async def answer_question(
             stream_together(inference, prompts),
             resolution.label,
             on_answered,
+            on_finished=on_finished if recording.wanted else None,
             alive_seconds=services.settings.stream_alive_seconds,
         )
         await run_in_threadpool(_expose, services, caller, serving, resolution)
         return stream
     answers = await while_connected(request, answer_together(inference, prompts))
-    await run_in_threadpool(_expose, services, caller, serving, resolution)
+    # Beside one another: the recording costs the answer no time of its own.
+    await asyncio.gather(
+        run_in_threadpool(_expose, services, caller, serving, resolution),
+        *(on_finished(answer) for answer in answers if recording.wanted),
+    )
     await on_answered(answers)
     return JSONResponse(shape.whole(answers), headers={"X-Memgen-Version": resolution.label})
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A question of which it is decided what becomes of it."""
+
+    resolution: Resolution
+    serving: ServingRequest
+    recording: AnswerRecording
+    prompts: list[ChatRequest]
+
+
+async def _begin(request: Request, services: Services, caller: Principal, question: Question) -> _Begun:
+    session_id = check_session_id(question.session_id) if question.session_id else None
+    serving = ServingRequest(question.id, session_id)
+    ask = read_ask(request.headers, store=question.store, metadata=question.metadata)
+    seconds = _timeout_seconds(request)
+    resolution, decision = await run_in_threadpool(_route, services, caller, question, serving, ask)
+    recorded = _recorded_request(caller, question, session_id, resolution)
+    recording = AnswerRecording(request.app.state.recorder, recorded, decision, ask)
+    source = source_of(services, resolution.adapter, resolution.version)
+    prompts = [
+        recording.recorded(replace(prompt, memory=source, timeout_seconds=seconds)) for prompt in question.prompts
+    ]
+    return _Begun(resolution, serving, recording, prompts)
 
 
 def _timeout_seconds(request: Request) -> float | None:
@@ -132,10 +171,38 @@ def _timeout_seconds(request: Request) -> float | None:
     return seconds
 
 
-def _route(services: Services, caller: Principal, model: str, serving: ServingRequest) -> Resolution:
-    """Decide once which version answers: an alias or a route that changes later counts for the next request."""
+def _route(
+    services: Services, caller: Principal, question: Question, serving: ServingRequest, ask: RecordingAsk
+) -> tuple[Resolution, RecordingDecision]:
+    """Decide once which version answers, and whether it is recorded: an alias, a route or a policy that changes later
+    counts for the next request."""
     with transaction(services.sessions) as session:
-        return resolve(session, caller.project_id, model, serving)
+        resolution = resolve(session, caller.project_id, question.model, serving)
+        decision = decide(
+            session,
+            caller.project_id,
+            resolution.adapter,
+            ask,
+            sample_key=serving.session_id or beginning_of(question.prompts[0].messages),
+            idle_seconds=services.settings.run_idle_seconds,
+        )
+        return resolution, decision
+
+
+def _recorded_request(
+    caller: Principal, question: Question, session_id: str | None, resolution: Resolution
+) -> RecordedRequest:
+    return RecordedRequest(
+        completion_id=question.id,
+        project_id=caller.project_id,
+        key_id=caller.key_id,
+        session_id=session_id,
+        user=question.user,
+        metadata=question.metadata,
+        model=resolution.label,
+        version_id=resolution.version.id if resolution.version else None,
+        prompts=question.prompts,
+    )
 
 
 def _expose(services: Services, caller: Principal, serving: ServingRequest, resolution: Resolution) -> None:

@@ -12,6 +12,7 @@ from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.chat_reply import new_completion_id
 from api.endpoints.chat_stream import ChatShape
 from api.http.deps import Reader, ServicesDep
+from api.recording.note import RecordingNote
 from registry.adapters import list_adapters
 from registry.database import transaction
 from registry.names import BASE, CHAMPION
@@ -38,8 +39,8 @@ async def complete(
     read = partial(chat_question, body, new_completion_id(), x_session_id, services.settings)
     question = await run_in_threadpool(read)
 
-    def shape(resolution: Resolution) -> ChatShape:
-        reply = chat_reply(body, resolution, question.id, include_usage=body.include_usage)
+    def shape(resolution: Resolution, recording: RecordingNote) -> ChatShape:
+        reply = chat_reply(body, resolution, question.id, recording, include_usage=body.include_usage)
         return ChatShape(reply, question.choices)
 
     return await answer_question(request, caller, question, shape)

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -49,7 +50,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "prediction": (),
     "reasoning_effort": ("none", "medium"),
     "service_tier": ("auto", "default"),
-    "store": (False,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -138,6 +138,9 @@ class ChatIn(BaseModel):
     parallel_tool_calls: bool | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue] | None, Field(max_length=_MOST_METADATA)] = None
     user: str | None = None
+    store: Annotated[
+        StrictBool | None, Field(description="Record the answer as a part of its run: see docs/recording.md.")
+    ] = None
     safety_identifier: Annotated[str | None, Field(description="Accepted and not read.")] = None
     prompt_cache_key: Annotated[str | None, Field(description="Accepted and not read: prompts are cached anyway.")] = (
         None
@@ -152,7 +155,6 @@ class ChatIn(BaseModel):
     prediction: Any = None
     reasoning_effort: Any = None
     service_tier: Any = None
-    store: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 

@@ -4,6 +4,7 @@ from api.endpoints.answering import Question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_reply import Reply
 from api.inference.requests import ChatRequest
+from api.recording.note import RecordingNote
 from registry.serving.resolution import Resolution
 from registry.settings import Settings
 from registry.trajectories.conversations import check_prompt
@@ -20,8 +21,19 @@ def chat_question(body: ChatIn, completion_id: str, session_id: str | None, sett
     """
     check_prompt(body.messages, body.tools)
     prompt = ChatRequest(body.messages, body.callable_tools, body.samplings(settings.max_new_tokens), None)
-    return Question(completion_id, body.model, (prompt,), session_id or body.session_id, bool(body.stream))
+    return Question(
+        completion_id,
+        body.model,
+        (prompt,),
+        session_id or body.session_id,
+        bool(body.stream),
+        store=body.store,
+        user=(body.metadata or {}).get("user") or body.user or None,
+        metadata=dict(body.metadata or {}),
+    )
 
 
-def chat_reply(body: ChatIn, resolution: Resolution, completion_id: str, *, include_usage: bool) -> Reply:
-    return Reply(resolution, body.callable_tools is not None, include_usage, completion_id)
+def chat_reply(
+    body: ChatIn, resolution: Resolution, completion_id: str, recording: RecordingNote, *, include_usage: bool
+) -> Reply:
+    return Reply(resolution, body.callable_tools is not None, include_usage, completion_id, recording=recording)

@@ -16,6 +16,7 @@ from typing import Any
 from api.http.json_object import JsonObject
 from api.inference.requests import Finished, Piece
 from api.inference.token_texts import TokenText
+from api.recording.note import RecordingNote
 from memgen.text.answers import parse_answer
 from memgen.text.calls import CallStream
 from memgen.text.reasoning import ReasoningStream
@@ -75,22 +76,24 @@ class Reply:
     include_usage: bool = False
     """In a stream, every chunk then has `usage`, which is null in all but the last."""
     id: str = field(default_factory=lambda: new_completion_id())
+    recording: RecordingNote | None = None
+    """What becomes of the answer's recording; told with the last of its choices."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def completion(self, answers: Sequence[Finished]) -> JsonObject:
         choices = []
         for answer in answers:
-            message, finish_reason = self._message(answer)
+            message, finish_reason = self.message(answer)
             choices.append(
                 {
                     "index": answer.choice,
-                    "message": {"role": "assistant", **message},
+                    "message": message,
                     "finish_reason": finish_reason,
                     "logprobs": _logprobs(answer),
                 }
             )
         head = self._head("chat.completion")
-        return {**head, "choices": choices, "usage": _usage(answers), "memgen": _stamp(self.resolution, answers)}
+        return {**head, "choices": choices, "usage": _usage(answers), "memgen": self._stamp(answers)}
 
     def opening(self, choice: int) -> JsonObject:
         return self._chunk(choice, {"role": "assistant", "content": None if self.tools else ""})
@@ -110,11 +113,20 @@ class Reply:
 
     def stamped(self, chunk: JsonObject, answers: Sequence[Finished]) -> JsonObject:
         """The chunk with `memgen`, as a completion has it."""
-        return {**chunk, "memgen": _stamp(self.resolution, answers)}
+        return {**chunk, "memgen": self._stamp(answers)}
 
     def usage(self, answers: Sequence[Finished]) -> JsonObject:
         """The chunk after the last choice's."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": _usage(answers)}
+
+    def message(self, answer: Finished) -> tuple[JsonObject, str]:
+        """The assistant message of one choice, and why it ended."""
+        message, finish_reason = self._message(answer)
+        return {"role": "assistant", **message}, finish_reason
+
+    def _stamp(self, answers: Sequence[Finished]) -> JsonObject:
+        recorded = self.recording.describe() if self.recording else None
+        return {**_stamp(self.resolution, answers), "recorded": recorded}
 
     def _ids(self, choice: int) -> str:
         return f"{self.id}/{choice}"

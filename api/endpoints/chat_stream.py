@@ -49,6 +49,9 @@ class ChatShape:
     def whole(self, answers: Sequence[Finished]) -> JsonObject:
         return self._chunks.reply.completion(answers)
 
+    def message(self, answer: Finished) -> tuple[JsonObject, str]:
+        return self._chunks.reply.message(answer)
+
     def opening(self) -> Iterable[str]:
         return map(data_event, self._chunks.opening())
 

@@ -31,6 +31,9 @@ class CompletionShape:
             "memgen": self._reply.completion(answers)["memgen"],
         }
 
+    def message(self, answer: Finished) -> tuple[JsonObject, str]:
+        return self._reply.message(answer)
+
     def opening(self) -> Iterable[str]:
         return ()
 

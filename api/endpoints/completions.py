@@ -10,6 +10,7 @@ from api.endpoints.completion_reply import CompletionShape, new_text_id
 from api.endpoints.foreign_body import as_chat
 from api.http.deps import Reader, ServicesDep
 from api.inference.requests import ChatRequest
+from api.recording.note import RecordingNote
 from memgen.generation.sampling import Sampling
 from registry.serving.resolution import Resolution
 from registry.settings import Settings
@@ -26,8 +27,8 @@ async def complete(
     answers_each = body.n or 1
     include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
 
-    def shape(resolution: Resolution) -> CompletionShape:
-        reply = Reply(resolution, tools=False, include_usage=include_usage, id=question.id)
+    def shape(resolution: Resolution, recording: RecordingNote) -> CompletionShape:
+        reply = Reply(resolution, tools=False, include_usage=include_usage, id=question.id, recording=recording)
         return CompletionShape(reply, answers_each, question.choices)
 
     return await answer_question(request, caller, question, shape)
@@ -36,7 +37,14 @@ async def complete(
 def _question(body: CompletionIn, session_id: str | None, settings: Settings) -> Question:
     samplings = as_chat(body.chat_fields(), "/v1/completions").samplings(settings.max_new_tokens)
     prompts = tuple(_request(prompt, samplings) for prompt in body.prompts)
-    return Question(new_text_id(), body.model, prompts, session_id or body.user or None, bool(body.stream))
+    return Question(
+        new_text_id(),
+        body.model,
+        prompts,
+        session_id or body.user or None,
+        bool(body.stream),
+        user=body.user or None,
+    )
 
 
 def _request(prompt: RawPrompt, samplings: tuple[Sampling, ...]) -> ChatRequest:

@@ -46,6 +46,9 @@ class MessageShape:
                 list(self.event(answer))
         return self._message
 
+    def message(self, answer: Finished) -> tuple[JsonObject, str]:
+        return self._chunks.reply.message(answer)
+
     def opening(self) -> Iterable[str]:
         """The prompt's length is not known yet; the usage at the end has it."""
         yield _event({"type": "message_start", "message": self._message})

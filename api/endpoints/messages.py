@@ -11,6 +11,7 @@ from api.endpoints.message_models import CountIn, MessageIn
 from api.endpoints.message_reply import MessageShape, new_message_id
 from api.http.deps import Reader, ServicesDep
 from api.inference.engine import InferenceEngine
+from api.recording.note import RecordingNote
 from registry.database import transaction
 from registry.keys import Principal
 from registry.serving.resolution import Resolution, resolve
@@ -31,8 +32,8 @@ async def create(
     chat = await run_in_threadpool(_as_chat, body)
     question = await run_in_threadpool(chat_question, chat, new_message_id(), x_session_id, services.settings)
 
-    def shape(resolution: Resolution) -> MessageShape:
-        return MessageShape(chat_reply(chat, resolution, question.id, include_usage=True))
+    def shape(resolution: Resolution, recording: RecordingNote) -> MessageShape:
+        return MessageShape(chat_reply(chat, resolution, question.id, recording, include_usage=True))
 
     return await answer_question(request, caller, question, shape)
 

@@ -123,7 +123,7 @@ class ResponseIn(ForeignBody):
         }
 
 
-_SAME = ("temperature", "top_p", "top_k", "repetition_penalty", "seed", "stream", "metadata", "user")
+_SAME = ("store", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stream", "metadata", "user")
 """Fields that a chat has too."""
 
 

@@ -37,6 +37,9 @@ class ResponseShape:
                 list(self.event(answer))
         return self._response
 
+    def message(self, answer: Finished) -> tuple[JsonObject, str]:
+        return self._chunks.reply.message(answer)
+
     def opening(self) -> Iterable[str]:
         for kind in ("response.created", "response.in_progress"):
             yield self._event({"type": kind, "response": self._response})

@@ -19,6 +19,7 @@ from api.endpoints.response_models import ResponseIn
 from api.endpoints.response_reply import ResponseShape, new_response_id
 from api.http.deps import Reader, ServicesDep, Writer
 from api.http.json_object import JsonObject, JsonObjects
+from api.recording.note import RecordingNote
 from registry.database import transaction
 from registry.keys import Principal
 from registry.serving.resolution import Resolution
@@ -47,8 +48,8 @@ async def respond(
     chat = await run_in_threadpool(_as_chat, services, caller, body)
     question = await run_in_threadpool(chat_question, chat, new_response_id(), x_session_id, services.settings)
 
-    def shape(resolution: Resolution) -> ResponseShape:
-        return ResponseShape(body, chat_reply(chat, resolution, question.id, include_usage=True))
+    def shape(resolution: Resolution, recording: RecordingNote) -> ResponseShape:
+        return ResponseShape(body, chat_reply(chat, resolution, question.id, recording, include_usage=True))
 
     def store(reply: JsonObject) -> None:
         owner = ResponseOwner(question.session_id, body.user or (body.metadata or {}).get("user"))

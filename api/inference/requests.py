@@ -72,3 +72,5 @@ class Finished:
     """The prompt opens a thought, which the answer goes on with."""
     alternatives: tuple[tuple[TokenText, ...], ...] = ()
     """Text and bytes of the generation's alternatives at each place, if any were requested."""
+    prompt_ids: tuple[int, ...] = ()
+    """What the reasoner read in front of the answer, if the answer is recorded."""

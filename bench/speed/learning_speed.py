@@ -68,7 +68,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Run:
+class LearningRun:
     """One training of one side, with its curve."""
 
     method: str
@@ -157,7 +157,9 @@ def learning_speed(bench: Bench, plan: SpeedPlan | None = None) -> Findings:
     return Findings(ratios, method)
 
 
-def _ratio_of_medians(key: str, what: str, ours: Sequence[Run], theirs: Sequence[Run], which: int) -> "MedianRatio":
+def _ratio_of_medians(
+    key: str, what: str, ours: Sequence[LearningRun], theirs: Sequence[LearningRun], which: int
+) -> "MedianRatio":
     pairs = tuple(a.cost[which] / b.cost[which] for a, b in zip(ours, theirs, strict=True))
     reached = all(run.goal is not None for run in ours)
     middle = statistics.median(r.cost[which] for r in ours) / statistics.median(r.cost[which] for r in theirs)
@@ -177,7 +179,7 @@ class MedianRatio(Ratio):
         return self.of_medians
 
 
-def _train_memory(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], seed: int) -> Run:
+def _train_memory(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], seed: int) -> LearningRun:
     host = AdapterHost(backbone)
     host.create("memory", MemoryConfig(), seed=seed)
     exam = _Exam(backbone, held_out, plan)
@@ -197,12 +199,14 @@ def _train_memory(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCa
     exam.start()
     with contextlib.suppress(Cancelled):  # the goal or the last step was reached
         train_weaver(host, "memory", data, config, control=RunControl(on_step=on_step, should_stop=should_stop))
-    return Run("memory", config.learning_rate, seed, tuple(exam.curve))
+    return LearningRun("memory", config.learning_rate, seed, tuple(exam.curve))
 
 
-def _tune_lora(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], rates: Sequence[float]) -> list[Run]:
+def _tune_lora(
+    backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], rates: Sequence[float]
+) -> list[LearningRun]:
     """A run of the first seed at each rate; one that is already slower than the best so far ends there."""
-    runs: list[Run] = []
+    runs: list[LearningRun] = []
     for rate in rates:
         runs.append(_train_lora(backbone, plan, held_out, rate, plan.seeds[0]))
         if (goal := runs[-1].goal) is not None:
@@ -210,7 +214,9 @@ def _tune_lora(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall]
     return runs
 
 
-def _train_lora(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], rate: float, seed: int) -> Run:
+def _train_lora(
+    backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], rate: float, seed: int
+) -> LearningRun:
     lora = PlainLora(backbone, learning_rate=rate, seed=seed)
     exam = _Exam(backbone, held_out, plan)
     config = TrainingConfig(seed=seed)
@@ -225,7 +231,7 @@ def _train_lora(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall
         exam.after_step(step + 1, answering)
         if exam.passed:
             break
-    return Run("lora", rate, seed, tuple(exam.curve))
+    return LearningRun("lora", rate, seed, tuple(exam.curve))
 
 
 def _training_data(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall], seed: int) -> ExampleSet:
@@ -270,7 +276,7 @@ def _task(backbone: Backbone, plan: SpeedPlan, held_out: Sequence[ToolCall]) -> 
     }
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def _plain(run: LearningRun) -> dict[str, Any]:
     steps, seconds = run.cost
     reached = run.goal is not None
     return {

@@ -236,6 +236,8 @@ class Decoding:
     def _take(self, row: Row, chosen: Chosen) -> None:
         row.clock.first_token = row.clock.first_token or time.perf_counter() - row.clock.started
         token = chosen.token
+        if chosen.drawn_logprob is not None:
+            row.drawn_logprobs.append(chosen.drawn_logprob)
         if token in self._stops:
             row.end = token, chosen.logprob
             self._end(row, "length" if row.draws.failed else "stop")

@@ -43,6 +43,9 @@ class Chosen(NamedTuple):
     constraint, temperature, top-k and top-p. None where it was not requested."""
     alternatives: tuple[Alternative, ...] = ()
     """As many as `top_logprobs` of the likeliest tokens under the model itself, likeliest first."""
+    drawn_logprob: float | None = None
+    """Natural, under the distribution that the token was drawn from. None where that is the model's own, where nothing
+    was drawn (temperature 0), and where it is not to be recorded."""
 
 
 class Draws:
@@ -140,17 +143,22 @@ def choose(logits: Tensor, rows: Sequence[Draws]) -> list[Chosen]:
     # The first of the largest, as by argmax, which is several times slower in bfloat16 on a CPU.
     chosen = logits.max(dim=-1).indices
     changed = [n for n, row in enumerate(rows) if not row.greedy]
+    drawn: dict[int, float] = {}
     if changed:
-        chosen[changed] = _chosen(logits[changed].float(), [rows[n] for n in changed])
+        chosen[changed], known = _chosen(logits[changed].float(), [rows[n] for n in changed])
+        drawn = {changed[place]: value for place, value in known.items()}
     tokens = chosen.tolist()
     reports = _logprobs(logits, chosen, rows)
     for row, token in zip(rows, tokens, strict=True):
         row.take(token)
-    return [Chosen(token, *reports.get(n, (None, ()))) for n, token in enumerate(tokens)]
+    unknown: tuple[None, tuple[Alternative, ...]] = (None, ())
+    found = [reports.get(n, unknown) for n in range(len(tokens))]
+    return [Chosen(token, found[n][0], found[n][1], drawn.get(n)) for n, token in enumerate(tokens)]
 
 
-def _chosen(logits: Tensor, rows: Sequence[Draws]) -> Tensor:
-    """Tokens `(B,)` of rows that are not simply greedy. Writes over the logits `(B, V)`, float32."""
+def _chosen(logits: Tensor, rows: Sequence[Draws]) -> tuple[Tensor, dict[int, float]]:
+    """Tokens `(B,)` of rows that are not simply greedy, and by place the log probabilities that some were drawn with,
+    which are to be recorded and not the model's own. Writes over the logits `(B, V)`, float32."""
     for row, own in zip(logits, rows, strict=True):
         if own.weighs:
             row.copy_(own.weigh(row))
@@ -167,7 +175,22 @@ def _chosen(logits: Tensor, rows: Sequence[Draws]) -> Tensor:
     if drawn:
         distributions = probabilities(logits[drawn], [rows[n].sampling for n in drawn])
         chosen[drawn] = draw(distributions, [uniform(rows[n].generator) for n in drawn])
-    return chosen
+        return chosen, _drawn_logprobs(distributions, chosen, rows, drawn)
+    return chosen, {}
+
+
+def _drawn_logprobs(
+    distributions: Tensor, chosen: Tensor, rows: Sequence[Draws], drawn: Sequence[int]
+) -> dict[int, float]:
+    """Log probabilities `distributions` (a row for each of `drawn`) give the tokens chosen, where it is recorded."""
+    samplings = [rows[n].sampling for n in drawn]
+    recorded = [(place, drawn[place]) for place, one in enumerate(samplings) if one.record and not one.is_neutral]
+    if not recorded:
+        return {}
+    places, numbers = [place for place, _ in recorded], [n for _, n in recorded]
+    mass = distributions[places]
+    shares = mass.gather(1, chosen[numbers, None]).squeeze(1) / mass.sum(dim=-1)
+    return dict(zip(numbers, shares.double().log().tolist(), strict=True))
 
 
 def _restrict(logits: Tensor, rows: Sequence[Draws]) -> None:
@@ -192,7 +215,7 @@ def _logprobs(
     logits: Tensor, chosen: Tensor, rows: Sequence[Draws]
 ) -> dict[int, tuple[float, tuple[Alternative, ...]]]:
     """Log probability and alternatives of each row that reports them, by its place."""
-    reporting = [n for n, row in enumerate(rows) if row.sampling.logprobs]
+    reporting = [n for n, row in enumerate(rows) if row.sampling.logprobs or row.sampling.record]
     if not reporting:
         return {}
     scales = torch.tensor([rows[n].sampling.logprob_temperature for n in reporting], device=logits.device)

@@ -56,6 +56,17 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class DrawnTokens:
+    """How the tokens of an answer were drawn, the end token's too if one ended it."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    """Natural, under the model itself; None if they are not known."""
+    drawn_logprobs: tuple[float, ...] | None = None
+    """Natural, under the distributions that the tokens were drawn from, where those were others and are known."""
+
+
+@dataclass(frozen=True)
 class Generation:
     token_ids: tuple[int, ...]
     """Without the token that ended the answer."""
@@ -75,6 +86,8 @@ class Generation:
     """The stop string that ended the answer; None if none did."""
     end_logprob: float | None = None
     """On request: log probability of `end_token`."""
+    drawn: DrawnTokens | None = None
+    """On request: how it was drawn."""
 
     @property
     def insertions(self) -> tuple[Decision, ...]:

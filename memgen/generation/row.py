@@ -10,7 +10,7 @@ from memgen.backbone.kv_cache import Prefix
 from memgen.backbone.row_caches import CacheRow
 from memgen.generation.draws import Alternative, Draws
 from memgen.generation.reading import TextReading
-from memgen.generation.requests import Decision, Generation, GenerationRequest, Timings
+from memgen.generation.requests import Decision, DrawnTokens, Generation, GenerationRequest, Timings
 from memgen.memory.weights import Memory
 from memgen.text.delimiters import DelimiterMatcher
 from memgen.text.stream import TextStream
@@ -74,6 +74,8 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     alternatives: list[tuple[Alternative, ...]] = field(default_factory=list)
     """Likeliest tokens at each place, on request."""
+    drawn_logprobs: list[float] = field(default_factory=list)
+    """Where they are recorded and not the model's own; the end token's too."""
     end: tuple[int, float | None] | None = None
     """The token that ended the answer, and its log probability on request."""
     finish_reason: str | None = None
@@ -151,8 +153,17 @@ class Row:
             prompt_tokens=len(self.request.prompt_ids),
             timings=self.clock.timings(),
             logprobs=tuple(self.logprobs) if self.request.sampling.logprobs else None,
+            drawn=self._drawn() if self.request.sampling.record else None,
             alternatives=tuple(self.alternatives) if self.request.sampling.top_logprobs else None,
             end_token=end_token,
-            end_logprob=end_logprob,
+            end_logprob=end_logprob if self.request.sampling.logprobs else None,
             stop_string=self.text.stop_string,
         )
+
+    def _drawn(self) -> DrawnTokens:
+        tokens, logprobs = self.context[len(self.request.prompt_ids) :], list(self.logprobs)
+        if self.end is not None:
+            tokens = [*tokens, self.end[0]]
+            logprobs += [] if self.end[1] is None else [self.end[1]]
+        known = self.drawn_logprobs if len(self.drawn_logprobs) == len(tokens) else None
+        return DrawnTokens(tuple(tokens), tuple(logprobs), None if known is None else tuple(known))

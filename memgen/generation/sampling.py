@@ -56,6 +56,8 @@ class Sampling:
     """No end token is drawn before the answer has so many tokens."""
     constraint: Constraint | None = None
     """What the answer must be; None leaves it free."""
+    record: bool = False
+    """Keep how each token was drawn, the end token too: `Generation.drawn`."""
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
@@ -78,6 +80,16 @@ class Sampling:
         _require(0 <= tokens <= self.max_new_tokens, "min_tokens", tokens, "0 to max_new_tokens")
         _require(isinstance(self.stop, tuple) and all(self.stop), "stop", self.stop, "a tuple of texts, none empty")
         _require(self.seed is None or self.seed in _SEEDS, "seed", self.seed, "-2**63 to 2**64 - 1, or None")
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether tokens are drawn from the model's own distribution."""
+        moved = self.logit_bias or self.top_k or self.min_tokens or self.frequency_penalty or self.presence_penalty
+        return (
+            not moved
+            and self.constraint is None
+            and (self.temperature, self.top_p, self.repetition_penalty) == (1.0, 1.0, 1.0)
+        )
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -21,6 +21,17 @@ from registry.models.deletions import DELETION_POLICIES, DELETION_SCOPES, Deleti
 from registry.models.evaluations import Evaluation, Gate, GateDecision
 from registry.models.jobs import JOB_STATES, Job, JobEvent
 from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project
+from registry.models.recordings import (
+    CLOSE_REASONS,
+    RECORDING_MODES,
+    RUN_STATES,
+    TURN_KINDS,
+    RecordingCount,
+    RecordingPolicy,
+    Run,
+    RunCall,
+    RunTurn,
+)
 from registry.models.responses import StoredResponse
 from registry.models.routes import (
     ROUTE_CHANGES,
@@ -56,20 +67,24 @@ from registry.models.webhooks import DELIVERY_STATES, WEBHOOK_EVENTS, OutboxEven
 
 __all__ = [
     "CANARY_PROMOTIONS",
+    "CLOSE_REASONS",
     "DELETION_POLICIES",
     "DELETION_SCOPES",
     "DELIVERY_STATES",
     "GATE_POLICIES",
     "GATE_RULES",
     "JOB_STATES",
+    "RECORDING_MODES",
     "ROUTE_CHANGES",
     "ROUTE_KINDS",
     "ROUTE_STATES",
     "RUN_OUTCOMES",
+    "RUN_STATES",
     "SCHEDULE_CHANGES",
     "SCHEDULE_KINDS",
     "SCOPES",
     "STRATEGIES",
+    "TURN_KINDS",
     "VERSION_CHANGES",
     "WEBHOOK_EVENTS",
     "Adapter",
@@ -94,11 +109,16 @@ __all__ = [
     "JsonObject",
     "OutboxEvent",
     "Project",
+    "RecordingCount",
+    "RecordingPolicy",
     "RetentionPolicy",
     "Retraining",
     "Route",
     "RouteArm",
     "RouteChange",
+    "Run",
+    "RunCall",
+    "RunTurn",
     "Schedule",
     "ScheduleChange",
     "ScheduleRun",

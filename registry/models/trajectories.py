@@ -57,6 +57,9 @@ class Trajectory(Base):
     adapter_version: Mapped[str | None]
     details: Mapped[JsonObject]
     """The envelope's `metadata`."""
+    sampled: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What is known of each assistant turn as it was sampled, null for a turn of which nothing is; null if none is.
+    `registry.recordings.sampled` says what it holds."""
     tokens: Mapped[int]
     """Longest prompt plus answer of its supervised turns under the project's base tokenizer."""
     created_at: Mapped[datetime] = created_at_column()

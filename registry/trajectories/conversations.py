@@ -46,6 +46,54 @@ def check_conversation(messages: object, tools: object) -> None:
         )
 
 
+def unlearnable_turns(messages: list[dict[str, Any]], tools: object) -> dict[int, str]:
+    """The supervised assistant turns that `check_conversation` would refuse, with its codes, by their indices.
+
+    A turn's fault may show in what follows it: a result that answers none of its calls. With weight 0 for all of them
+    the conversation passes, if it has anything left to learn. Takes time linear in it.
+
+    Raises:
+        InvalidTrajectory: what stands in front of the first turn, or the tools, would be refused.
+    """
+    declared = check_tools(tools)
+    faults: dict[int, str] = {}
+    pending: set[str] = set()
+    turns = [number for number, message in enumerate(messages) if message.get("role") == "assistant"]
+    for number, message in enumerate(messages[: turns[0] if turns else None]):
+        _check_message(message, _role(message, f"messages[{number}]"), f"messages[{number}]", declared, pending)
+    for start, end in zip(turns, [*turns[1:], len(messages)], strict=True):
+        before = set(pending)
+        try:
+            _check_segment(messages, range(start, end), declared, pending)
+        except InvalidTrajectory as fault:
+            if messages[start].get("weight") == 0:
+                raise
+            faults[start] = fault.code
+            pending.clear()
+            pending |= before
+            _check_segment(messages, range(start, end), declared, pending, context=True)
+    return faults
+
+
+def _check_segment(
+    messages: list[dict[str, Any]],
+    places: range,
+    declared: frozenset[str] | None,
+    pending: set[str],
+    *,
+    context: bool = False,
+) -> None:
+    """An assistant turn with what follows it up to the next one."""
+    context = context or messages[places[0]].get("weight") == 0
+    for number in places:
+        place = f"messages[{number}]"
+        role = _role(messages[number], place)
+        if context and role in ("assistant", "tool", "function"):
+            _check_context(messages[number], role, place, pending)
+        else:
+            _check_message(messages[number], role, place, declared, pending)
+
+
 def check_prompt(messages: object, tools: object) -> None:
     """Refuse a conversation that can't be answered. All of it is context.
 

@@ -25,6 +25,8 @@ class Draft:
     adapter_version: str | None
     metadata: JsonObject
     content_hash: str
+    sampled: list[Any] | None = None
+    """Its turns as they were sampled; set by the recording alone."""
 
 
 Sent = tuple[int, Draft | InvalidTrajectory]

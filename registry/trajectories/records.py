@@ -63,6 +63,7 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
             "success": item.draft.success,
             "adapter_version": item.draft.adapter_version,
             "details": item.draft.metadata,
+            "sampled": item.draft.sampled,
             "tokens": item.tokens,
             "created_at": now,
         }

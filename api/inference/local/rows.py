@@ -97,7 +97,8 @@ def outcome(host: AdapterHost, row: AnswerRow, answer: Generation | Exception) -
 
 
 def _finished(host: AdapterHost, row: AnswerRow, generation: Generation) -> Finished:
+    read = row.request.prompt_ids if row.request.sampling.record else ()
     if not row.request.sampling.logprobs:
-        return Finished(row.choice, generation, row.task, row.cue, opened=row.opened)
+        return Finished(row.choice, generation, row.task, row.cue, opened=row.opened, prompt_ids=read)
     tokens, alternatives = reported_texts(host.backbone.tokenizer, generation)
-    return Finished(row.choice, generation, row.task, row.cue, tokens, row.opened, alternatives)
+    return Finished(row.choice, generation, row.task, row.cue, tokens, row.opened, alternatives, read)

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from api.inference.vllm.memories import WovenMemory
 from api.inference.vllm.wire import Token
 from memgen.generation.draws import Alternative
-from memgen.generation.requests import Generation, Timings
+from memgen.generation.requests import DrawnTokens, Generation, Timings
 from memgen.generation.sampling import Sampling
 from memgen.text.stream import TextStream
 
@@ -76,7 +76,15 @@ class VllmAnswer:
             end_token=self._end.token_id if self._end else None,
             end_logprob=_known(self._end) if wants_logprobs and self._end else None,
             stop_string=self._text.stop_string,
+            drawn=self._drawn() if self._sampling.record else None,
         )
+
+    def _drawn(self) -> DrawnTokens:
+        """The server reports the model's own log probabilities, whatever it drew from."""
+        tokens = [*self._tokens, self._end] if self._end else self._tokens
+        known = [token.logprob for token in tokens if token.logprob is not None]
+        logprobs = tuple(known) if len(known) == len(tokens) else None
+        return DrawnTokens(tuple(token.token_id for token in tokens), logprobs)
 
     def _alternatives(self) -> tuple[tuple[Alternative, ...], ...]:
         most = self._sampling.top_logprobs  # the chosen token comes beside them, where it is none of them

@@ -181,7 +181,8 @@ class Dispatch:
             generation = answer.generation(question.memory)
             self._note(generation)
             tokens = token_texts(files.tokenizer, generation.token_ids) if sampling.logprobs else ()
-            ticket.send(Finished(choice, generation, tokens=tokens, opened=prompt.opens_reasoning))
+            read = prompt.token_ids if sampling.record else ()
+            ticket.send(Finished(choice, generation, tokens=tokens, opened=prompt.opens_reasoning, prompt_ids=read))
             return
 
     def _note(self, generation: Generation) -> None:

@@ -78,7 +78,7 @@ def completion_body(
     }
     if sampling.seed is not None:
         body["seed"] = sampling.seed % 2**63  # it takes 64 bits with a sign, and -1 for no seed
-    if sampling.logprobs:
+    if sampling.logprobs or sampling.record:
         body |= {"logprobs": sampling.top_logprobs, "return_tokens_as_token_ids": True}
     if sampling.logit_bias:
         body["logit_bias"] = {str(token_id): bias for token_id, bias in sampling.logit_bias}

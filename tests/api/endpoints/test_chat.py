@@ -200,7 +200,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"presence_penalty": 3}, "presence_penalty"),
     ({"tool_choice": "required"}, "tool_choice"),
-    ({"store": True}, "store"),
     ({"n": 9}, "n:"),
     ({"stream_options": {"include_usage": True}}, "stream_options is only allowed with stream"),
     ({"seed": 2**63}, "seed"),

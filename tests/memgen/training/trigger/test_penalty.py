@@ -46,7 +46,7 @@ def test_where_they_never_weave_it_has_its_full_price() -> None:
     assert penalised_rewards([[NO], [NO], [YES, NO, YES]], [1.0, 1.0, 0.0], 0.5) == [1.0, 1.0, -1.0]
 
 
-def test_who_was_not_asked_pays_nothing_and_says_nothing() -> None:
+def test_who_was_not_requested_pays_nothing_and_says_nothing() -> None:
     assert mean_activation([[], [YES, NO]], [1.0, 1.0]) == 0.5
     assert mean_activation([[], [YES]], [1.0, 0.0]) == 0.0
     assert penalised_rewards([[], [YES]], [1.0, 0.0], 0.5) == [1.0, -0.5]

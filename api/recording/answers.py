@@ -1,0 +1,182 @@
+"""The recording of one request's answers: what is asked of the engine for it, and what is offered to the recorder.
+
+What can be found out before the answer is there is found out meanwhile. What is left at its end is one write to a file.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+
+from api.http.json_object import JsonObject
+from api.inference.requests import ChatRequest, Finished
+from api.recording.note import RecordingNote
+from api.recording.recorder import Recorder
+from memgen.generation.requests import Decision
+from memgen.generation.sampling import Sampling
+from registry.binding import ServedBase
+from registry.clock import utc_now
+from registry.json_text import is_storable
+from registry.recordings.call import RecordedCall, SampledAnswer
+from registry.recordings.continuation import turn_points
+from registry.recordings.policies import NOT_REQUESTED, RecordingAsk, RecordingDecision
+
+RAW_PROMPT = "raw_prompt"
+_LISTED = ("temperature", "top_p", "top_k", "repetition_penalty", "frequency_penalty", "presence_penalty", "min_tokens")
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """What of a request, and of where it went, its recording needs."""
+
+    completion_id: str
+    project_id: uuid.UUID
+    key_id: uuid.UUID
+    session_id: str | None
+    user: str | None
+    metadata: dict[str, str]
+    model: str
+    version_id: uuid.UUID | None
+    prompts: tuple[ChatRequest, ...]
+    requested_at: datetime = field(default_factory=utc_now)
+
+    def prompt_of(self, choice: int) -> tuple[ChatRequest, Sampling]:
+        """The prompt that a choice answers, and how it was drawn."""
+        for prompt in self.prompts:
+            if choice < len(prompt.samplings):
+                return prompt, prompt.samplings[choice]
+            choice -= len(prompt.samplings)
+        raise IndexError(choice)
+
+
+class AnswerRecording:
+    """Lives in one event loop."""
+
+    def __init__(
+        self, recorder: Recorder, request: RecordedRequest, decision: RecordingDecision, ask: RecordingAsk
+    ) -> None:
+        self._recorder, self._request, self._decision, self._ask = recorder, request, decision, ask
+        self._base: ServedBase | None = None
+        self._found: asyncio.Future[uuid.UUID | None] | None = None
+        reason = decision.reason
+        if reason is None and any(not isinstance(prompt.raw_prompt, str | None) for prompt in request.prompts):
+            reason = RAW_PROMPT
+        self.note = RecordingNote(reason=reason)
+        if reason is not None and reason != NOT_REQUESTED:
+            recorder.count(request.project_id, reason)
+        self._offered = False
+
+    @property
+    def wanted(self) -> bool:
+        return self.note.reason is None
+
+    def recorded(self, prompt: ChatRequest) -> ChatRequest:
+        """The prompt, asking for what its recording needs of the engine."""
+        if not self.wanted:
+            return prompt
+        return replace(prompt, samplings=tuple(replace(sampling, record=True) for sampling in prompt.samplings))
+
+    def begin(self, base: ServedBase | None) -> None:
+        """Look, while the answer is made, which run it continues."""
+        if self.wanted:
+            self._base = base
+            loop = asyncio.get_running_loop()
+            self._found = asyncio.ensure_future(loop.run_in_executor(None, self._find_run))
+
+    async def offer(self, answer: Finished, message_of: Callable[[Finished], tuple[JsonObject, str]]) -> None:
+        """Have the recorder take an answer, before its end is sent."""
+        run_id = await self._found if self._found is not None and not self._offered else None
+        first, self._offered = not self._offered, True
+        reason = await run_in_threadpool(self._offer, answer, message_of, run_id or uuid.uuid4(), first)
+        self.note.reason = self.note.reason or reason
+
+    def _offer(
+        self,
+        answer: Finished,
+        message_of: Callable[[Finished], tuple[JsonObject, str]],
+        run_id: uuid.UUID,
+        first: bool,
+    ) -> str | None:
+        request, (prompt, sampling) = self._request, self._request.prompt_of(answer.choice)
+        message, finish_reason = message_of(answer)
+        if first:
+            self.note.run_id = run_id
+        call = RecordedCall(
+            completion_id=request.completion_id,
+            project_id=request.project_id,
+            key_id=request.key_id,
+            task=self._decision.task or "",
+            model=request.model,
+            messages=prompt.messages,
+            tools=prompt.tools,
+            answer=message,
+            finish_reason=finish_reason,
+            requested_at=request.requested_at,
+            answered_at=utc_now(),
+            choice=answer.choice,
+            session_id=request.session_id,
+            user=request.user if request.user and is_storable(request.user) else None,
+            ends_run=self._ask.ends_run,
+            version_id=request.version_id,
+            metadata=_own_metadata(request.metadata),
+            sampled=_sampled(answer, sampling, self._base),
+            idle_seconds=self._decision.idle_seconds,
+            run_id=run_id,
+        )
+        reason = self._recorder.offer(call)
+        if reason is None:
+            tip = turn_points([*call.messages, message])[-1].hash
+            self._recorder.remember_tip((call.project_id, call.scope), tip, run_id)
+        return reason
+
+    def _find_run(self) -> uuid.UUID | None:
+        request = self._request
+        tips = [point.hash for point in turn_points(request.prompts[0].messages)]
+        if not tips:
+            return None
+        scope = f"key {request.key_id}" if request.session_id is None else f"session {request.session_id}"
+        return self._recorder.find_run(request.project_id, scope, tips)
+
+
+def _own_metadata(metadata: dict[str, str]) -> dict[str, Any]:
+    """What is not said elsewhere in the trajectory, if it can be stored."""
+    kept = {key: value for key, value in metadata.items() if key not in ("session_id", "task")}
+    return {key: value for key, value in kept.items() if is_storable(key) and is_storable(value)}
+
+
+def _sampled(answer: Finished, sampling: Sampling, base: ServedBase | None) -> SampledAnswer | None:
+    drawn = answer.generation.drawn
+    if drawn is None or base is None:
+        return None
+    return SampledAnswer(
+        base=f"{base.name}@{base.revision}",
+        prompt_ids=list(answer.prompt_ids),
+        token_ids=list(drawn.token_ids),
+        logprobs=list(drawn.logprobs) if drawn.logprobs is not None else None,
+        drawn_logprobs=list(drawn.drawn_logprobs) if drawn.drawn_logprobs is not None else None,
+        settings=_settings(sampling),
+        decisions=[_decision(each) for each in answer.generation.decisions],
+        cue=list(answer.cue),
+        task=answer.task,
+    )
+
+
+def _settings(sampling: Sampling) -> dict[str, Any]:
+    listed: dict[str, Any] = {name: getattr(sampling, name) for name in _LISTED}
+    if sampling.logit_bias:
+        listed["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+    if sampling.constraint is not None:
+        listed["constrained"] = True
+    if sampling.stop:
+        listed["stop"] = list(sampling.stop)
+    return listed
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    plain = asdict(replace(decision, states=None))
+    del plain["states"]
+    return plain

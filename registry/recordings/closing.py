@@ -1,0 +1,152 @@
+"""Runs become trajectories, by the rules of the import: checked, counted in tokens, put on a side.
+
+An own turn is learned from. What came along in a request is context, and so is an own turn whose words training could
+not learn from: empty, cut off at its limit, a call of a function that was not offered. Its tokens are kept beside it as
+they were sampled. A run of which nothing can be learned is refused: it stays, with the code and the reason.
+
+Runs are never the same one: a run's id is the trajectory's `trajectory_id`.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from registry.clock import utc_now
+from registry.errors import InvalidTrajectory
+from registry.models import Run, RunTurn
+from registry.recordings.sampled import sampled_turns
+from registry.trajectories.conversations import unlearnable_turns
+from registry.trajectories.formats.formats import read_trajectory
+from registry.trajectories.imports import TokenLimit, import_batch
+from registry.trajectories.records import lock_trajectories
+
+log = structlog.get_logger()
+
+LATE = timedelta(seconds=3)
+"""How long a run that is to be closed waits for what other processes have answered in it."""
+
+
+@dataclass(frozen=True)
+class ClosedRun:
+    run_id: uuid.UUID
+    project_id: uuid.UUID
+    trajectory_id: uuid.UUID | None
+    """None: it was refused."""
+
+
+def due_projects(session: Session, now: datetime | None = None) -> list[uuid.UUID]:
+    """Projects that have runs to close."""
+    return list(session.scalars(select(Run.project_id).where(_is_due(now or utc_now())).distinct()))
+
+
+def close_due(
+    session: Session, project_id: uuid.UUID, tokens: TokenLimit, *, limit: int = 10, now: datetime | None = None
+) -> list[ClosedRun]:
+    """Make trajectories of some of a project's runs that are due. Fewer than `limit` come back if none is left."""
+    now = now or utc_now()
+    lock_trajectories(session, project_id)  # first, as a deletion does
+    rows = session.scalars(
+        select(Run)
+        .where(Run.project_id == project_id, _is_due(now))
+        .order_by(Run.last_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    return [close_run(session, run, tokens, now) for run in rows]
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    seconds = func.make_interval(0, 0, 0, 0, 0, 0, Run.idle_seconds)
+    idle = (Run.state == "open") & (Run.last_at + seconds <= now)
+    return idle | ((Run.state == "closing") & (Run.closing_at <= now - LATE))
+
+
+def close_run(session: Session, run: Run, tokens: TokenLimit, now: datetime) -> ClosedRun:
+    """Make a trajectory of a run that is locked."""
+    run.close_reason = run.close_reason or "idle"
+    run.state, run.closed_at = "closed", now
+    turns = list(session.scalars(select(RunTurn).where(RunTurn.run_id == run.id).order_by(RunTurn.place)))
+    messages = conversation(turns)
+    try:
+        with session.begin_nested():
+            trajectory_id = _store(session, run, turns, messages, tokens)
+    except (DBAPIError, OSError):
+        raise
+    except InvalidTrajectory as refusal:
+        return _refused(run, refusal.code, str(refusal))
+    except Exception as error:  # one run's trouble is never the others'
+        log.exception("a run could not be closed", run=str(run.id))
+        return _refused(run, "error", f"{type(error).__name__}: {error}")
+    run.trajectory_id = trajectory_id
+    # The trajectory has it all now.
+    session.execute(delete(RunTurn).where(RunTurn.run_id == run.id))
+    return ClosedRun(run.id, run.project_id, trajectory_id)
+
+
+def _refused(run: Run, code: str, reason: str) -> ClosedRun:
+    run.refusal_code, run.refusal_reason = code, reason
+    return ClosedRun(run.id, run.project_id, None)
+
+
+def conversation(turns: Sequence[RunTurn]) -> list[Any]:
+    """The messages of a run, with the weights of its turns."""
+    return [
+        {**message, "weight": int(turn.kind == "own")} if message["role"] == "assistant" else message
+        for turn in turns
+        for message in turn.messages
+    ]
+
+
+def _store(session: Session, run: Run, turns: Sequence[RunTurn], messages: list[Any], tokens: TokenLimit) -> uuid.UUID:
+    cut = _cut_off(turns)
+    messages = [{**each, "weight": 0} if number in cut else each for number, each in enumerate(messages)]
+    faults = cut | unlearnable_turns(messages, run.tools)
+    messages = [{**each, "weight": 0} if number in faults else each for number, each in enumerate(messages)]
+    draft = read_trajectory(
+        {
+            "messages": messages,
+            "tools": run.tools,
+            "task": run.task.name,
+            "trajectory_id": str(run.id),
+            "session_id": run.session_id,
+            "adapter_version": _version(turns),
+            "metadata": run.details | _recorded(run, turns, faults),
+        }
+    )
+    draft = replace(draft, sampled=sampled_turns(turns))
+    [result] = import_batch(session, run.project_id, [(1, draft)], default_task=None, tokens=tokens)
+    if result.id is None:
+        raise InvalidTrajectory(result.code or "refused", result.reason or "it was refused")
+    return result.id
+
+
+def _cut_off(turns: Sequence[RunTurn]) -> dict[int, str]:
+    """Own turns that ended at their limit of tokens: their words would teach to stop there."""
+    found, place = {}, 0
+    for turn in turns:
+        place += len(turn.messages)
+        if turn.kind == "own" and turn.finish_reason == "length":
+            found[place - 1] = "cut_off"
+    return found
+
+
+def _version(turns: Sequence[RunTurn]) -> str | None:
+    """The version that answered, if it was one."""
+    models = {turn.model for turn in turns if turn.model is not None}
+    return models.pop() if len(models) == 1 else None
+
+
+def _recorded(run: Run, turns: Sequence[RunTurn], faults: dict[int, str]) -> dict[str, Any]:
+    models = sorted({turn.model for turn in turns if turn.model is not None})
+    recorded: dict[str, Any] = {"run": str(run.id), "closed": run.close_reason, "models": models}
+    if faults:
+        recorded["not_learned"] = [{"message": number, "code": code} for number, code in sorted(faults.items())]
+    user = {"user": run.user} if run.user is not None else {}
+    return {**user, "recorded": recorded}
