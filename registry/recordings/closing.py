@@ -23,7 +23,7 @@ from registry.errors import InvalidTrajectory
 from registry.models import Run, RunTurn
 from registry.recordings.sampled import sampled_turns
 from registry.trajectories.conversations import unlearnable_turns
-from registry.trajectories.formats.formats import read_trajectory
+from registry.trajectories.formats import chat
 from registry.trajectories.imports import TokenLimit, import_batch
 from registry.trajectories.records import lock_trajectories
 
@@ -109,7 +109,7 @@ def _store(session: Session, run: Run, turns: Sequence[RunTurn], messages: list[
     messages = [{**each, "weight": 0} if number in cut else each for number, each in enumerate(messages)]
     faults = cut | unlearnable_turns(messages, run.tools)
     messages = [{**each, "weight": 0} if number in faults else each for number, each in enumerate(messages)]
-    draft = read_trajectory(
+    draft = chat.read(
         {
             "messages": messages,
             "tools": run.tools,
