@@ -30,6 +30,7 @@ RegistryError
 │   ├── RouteRunning          an adapter has one live route at most
 │   ├── RouteEnded
 │   ├── FeedbackDiffers       the same source has reported another reward already
+│   ├── RewardDiffers         the same source has given the trajectory another reward already
 │   ├── IdempotencyMismatch   the same key with another body
 │   └── JobStateConflict      a move that the job's state does not allow
 ├── Invalid
@@ -150,6 +151,9 @@ class RouteEnded(Conflict): ...
 
 
 class FeedbackDiffers(Conflict): ...
+
+
+class RewardDiffers(Conflict): ...
 
 
 class IdempotencyMismatch(Conflict): ...

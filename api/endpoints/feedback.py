@@ -43,7 +43,7 @@ class FeedbackOut(BaseModel):
     def of(cls, received: Received) -> "FeedbackOut":
         row, version, route = received.feedback, received.exposure.version, received.route
         return cls(
-            completion_id=row.completion_id,
+            completion_id=received.exposure.completion_id,
             reward=row.reward,
             source=row.source,
             comment=row.comment,

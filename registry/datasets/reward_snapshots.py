@@ -151,7 +151,7 @@ def environment_snapshot(
         replay_share=0.0,
         seed=seed,
     ).changed(trains=trains, held_out=judges)
-    return make_snapshot(project_id, task, (), manifest, ())
+    return make_snapshot(project_id, task, (), manifest, (), ())
 
 
 def has_comparison(session: Session, task: Task) -> bool:
@@ -219,7 +219,8 @@ def _with_lines(
     ids = {trajectory_id for trajectory_id, _ in items}
     rows = {row.id: row for row in session.scalars(select(Trajectory).where(Trajectory.id.in_(ids)))}
     lines = [_line(rows[trajectory_id], replayed=replayed) for trajectory_id, replayed in items]
-    return make_snapshot(project_id, task, items, manifest, lines)
+    rewards = [rows[trajectory_id].reward for trajectory_id, _ in items]
+    return make_snapshot(project_id, task, items, manifest, lines, rewards)
 
 
 def _line(row: Trajectory, *, replayed: bool) -> str:

@@ -32,6 +32,8 @@ class Snapshot:
     task_id: uuid.UUID
     items: tuple[tuple[uuid.UUID, bool], ...]
     """Pairs (trajectory id, whether it is replayed), in order."""
+    rewards: tuple[float | None, ...]
+    """Reward of each item."""
     content_hash: str
     manifest: Manifest
     jsonl: bytes
@@ -79,7 +81,7 @@ def snapshot(
     )
     items = [(row.id, is_replayed) for row, is_replayed in chosen]
     lines = [_line(row, replayed=is_replayed) for row, is_replayed in chosen]
-    return make_snapshot(project_id, task, items, manifest, lines)
+    return make_snapshot(project_id, task, items, manifest, lines, [row.reward for row, _ in chosen])
 
 
 def make_snapshot(
@@ -88,16 +90,18 @@ def make_snapshot(
     items: Sequence[tuple[uuid.UUID, bool]],
     manifest: Manifest,
     lines: Sequence[str],
+    rewards: Sequence[float | None],
 ) -> Snapshot:
     """A snapshot with its hash, which covers the manifest and every line.
 
     Args:
         items: (trajectory, replayed) by place.
         lines: JSON texts, one for each of the items, or none at all where an environment makes the items.
+        rewards: one for each of the items, as in its line.
     """
     jsonl = "".join(f"{line}\n" for line in lines).encode()
     digest = hashlib.sha256(json.dumps(manifest.to_json(), sort_keys=True).encode() + b"\n" + jsonl).hexdigest()
-    return Snapshot(project_id, task.id, tuple(items), digest, manifest, jsonl)
+    return Snapshot(project_id, task.id, tuple(items), tuple(rewards), digest, manifest, jsonl)
 
 
 def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
@@ -123,8 +127,8 @@ def record_dataset(session: Session, snapshot: Snapshot) -> Dataset:
     session.add(dataset)
     session.flush()
     session.add_all(
-        DatasetItem(dataset_id=dataset.id, place=place, trajectory_id=trajectory_id, replayed=replayed)
-        for place, (trajectory_id, replayed) in enumerate(snapshot.items)
+        DatasetItem(dataset_id=dataset.id, place=place, trajectory_id=trajectory_id, replayed=replayed, reward=reward)
+        for place, ((trajectory_id, replayed), reward) in enumerate(zip(snapshot.items, snapshot.rewards, strict=True))
     )
     session.flush()
     return dataset

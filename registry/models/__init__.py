@@ -33,6 +33,7 @@ from registry.models.recordings import (
     RunTurn,
 )
 from registry.models.responses import StoredResponse
+from registry.models.rewards import TrajectoryReward
 from registry.models.routes import (
     ROUTE_CHANGES,
     ROUTE_KINDS,
@@ -52,7 +53,7 @@ from registry.models.schedules import (
     ScheduleChange,
     ScheduleRun,
 )
-from registry.models.trajectories import Dataset, DatasetItem, Suite, SuiteItem, Task, Trajectory
+from registry.models.trajectories import JUDGE_REWARDS, Dataset, DatasetItem, Suite, SuiteItem, Task, Trajectory
 from registry.models.versions import (
     VERSION_CHANGES,
     RetentionPolicy,
@@ -74,6 +75,7 @@ __all__ = [
     "GATE_POLICIES",
     "GATE_RULES",
     "JOB_STATES",
+    "JUDGE_REWARDS",
     "RECORDING_MODES",
     "ROUTE_CHANGES",
     "ROUTE_KINDS",
@@ -128,6 +130,7 @@ __all__ = [
     "SuiteItem",
     "Task",
     "Trajectory",
+    "TrajectoryReward",
     "Version",
     "VersionChange",
     "VersionImport",

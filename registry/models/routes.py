@@ -3,7 +3,7 @@
 import uuid
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.adapters import CANARY_PROMOTIONS, Adapter, Version
@@ -100,7 +100,9 @@ class Exposure(Base):
     completion_id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[uuid.UUID] = owning_project_id()
     version_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)
-    """Null is the bare base."""
+    """Null is the bare base, or an upstream."""
+    upstream: Mapped[str | None]
+    """The other endpoint's model that gave the answer, as `name/model`; null for our own answers."""
     route_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"))
     """The route that chose the version; null where the request or an alias did."""
     session_id: Mapped[str | None] = mapped_column(index=True)
@@ -108,19 +110,41 @@ class Exposure(Base):
     version: Mapped[Version | None] = relationship()
 
 
+def _first_of_source(target: str) -> Index:
+    columns = "project_id", target, "source"
+    return Index(f"uq_feedback_{target}", *columns, unique=True, postgresql_where=text("part_of is null"))
+
+
 class Feedback(Base):
-    """A reward reported for an exposure: the first of its source, which is final."""
+    """A reward reported for an answer, a run, a session or a trajectory: the first of its source, which is final."""
 
     __tablename__ = "feedback"
     __table_args__ = (
         UniqueConstraint("completion_id", "source"),
         CheckConstraint("reward >= 0 and reward <= 1", name="reward"),
         CheckConstraint("not counted or (route_id is not null and unit is not null)", name="counted"),
+        CheckConstraint("num_nonnulls(completion_id, run_id, session_id, trajectory_id) = 1", name="target"),
         Index("uq_feedback_counted", "route_id", "unit", unique=True, postgresql_where=text("counted")),
+        _first_of_source("run_id"),
+        _first_of_source("trajectory_id"),
         Index("ix_feedback_route_id_seq", "route_id", "seq"),
+        Index("ix_feedback_project_id_seq", "project_id", "seq"),
+        Index("ix_feedback_project_id_session_id", "project_id", "session_id"),
+        Index(
+            "ix_feedback_comment_words",
+            func.to_tsvector(text("'simple'::regconfig"), text("comment")),
+            postgresql_using="gin",
+        ),
     )
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    completion_id: Mapped[str] = mapped_column(ForeignKey("exposures.completion_id", ondelete="CASCADE"))
+    completion_id: Mapped[str | None] = mapped_column(ForeignKey("exposures.completion_id", ondelete="CASCADE"))
+    run_id: Mapped[uuid.UUID | None]
+    """No key refers to what may be deleted: the reward stays for the comparison that counted it."""
+    session_id: Mapped[str | None]
+    trajectory_id: Mapped[uuid.UUID | None]
+    part_of: Mapped[int | None] = mapped_column(BigInteger)
+    """`seq` of the report that this row counts for another route too: the answers of a run or a session may have come
+    by several. Null for the report itself, which alone has the comment and is listed."""
     project_id: Mapped[uuid.UUID] = owning_project_id()
     source: Mapped[str]
     """`user`, `grader`, `environment`, ..."""
@@ -132,7 +156,7 @@ class Feedback(Base):
     route_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("routes.id", ondelete="CASCADE"))
     """The exposure's route."""
     unit: Mapped[str | None]
-    """The unit of observation: a session's id, or the completion's id of a request without a session."""
+    """The unit of observation: a session's id, or the completion's or the run's id without a session."""
     counted: Mapped[bool]
     """Whether the route's comparison reads it: the first feedback of its unit."""
     at: Mapped[datetime] = created_at_column()

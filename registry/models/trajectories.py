@@ -9,12 +9,16 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
 
+JUDGE_REWARDS = ("apart", "fill")
+"""Whether judges' rewards are shown beside those of others alone, or are used where no other gave one."""
+
 
 class Task(Base):
     __tablename__ = "tasks"
     __table_args__ = (
         UniqueConstraint("project_id", "name"),
         CheckConstraint("shared_turns >= 0", name="shared_turns"),
+        CheckConstraint(f"judge_rewards in {JUDGE_REWARDS}", name="judge_rewards"),
     )
     id: Mapped[uuid.UUID] = primary_id()
     project_id: Mapped[uuid.UUID] = owning_project_id()
@@ -25,6 +29,7 @@ class Task(Base):
     holdout_share: Mapped[float]
     shared_turns: Mapped[int] = mapped_column(default=0)
     """Assistant turns that every conversation of the task opens with; the side depends on what follows them."""
+    judge_rewards: Mapped[str] = mapped_column(default="apart", server_default="apart")
     created_at: Mapped[datetime] = created_at_column()
 
 
@@ -34,6 +39,8 @@ class Trajectory(Base):
         UniqueConstraint("task_id", "content_hash"),
         Index("ix_trajectories_task_id_held_out_seq", "task_id", "held_out", "seq"),
         Index("ix_trajectories_task_id_beginning_hash", "task_id", "beginning_hash"),
+        Index("ix_trajectories_task_id_rewarded_at", "task_id", "rewarded_at"),
+        Index("ix_trajectories_project_id_reward_source_seq", "project_id", "reward_source", "seq"),
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
@@ -52,7 +59,10 @@ class Trajectory(Base):
     """As sent, in the order of its keys too, which jsonb would not keep; a model reads it. So are `tools`."""
     tools: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     reward: Mapped[float | None]
+    """The effective one of its rewards, by the order of `registry.rewards.rewards`; so is its source."""
     reward_source: Mapped[str | None]
+    rewarded_at: Mapped[datetime | None]
+    """When the effective reward last changed after it had been stored."""
     success: Mapped[bool | None]
     adapter_version: Mapped[str | None]
     details: Mapped[JsonObject]
@@ -110,3 +120,5 @@ class DatasetItem(Base):
     place: Mapped[int] = mapped_column(primary_key=True)
     trajectory_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("trajectories.id", ondelete="CASCADE"), index=True)
     replayed: Mapped[bool]
+    reward: Mapped[float | None]
+    """The trajectory's reward when the dataset was made."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
@@ -21,6 +21,10 @@ from registry.schedules.schedules import Idle, NewTrajectories, training_request
 from registry.versions.champion import champion
 from registry.versions.state import why_not_parent
 
+_SNAPSHOT_TIME = timedelta(days=1)
+"""More than the time from a dataset's choice of trajectories to its row, and than any transaction that rewards one.
+What was rewarded before needs no look: the dataset has it."""
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -28,7 +32,7 @@ class Waiting:
 
     count: int
     up_to_seq: int
-    """Arrival number of the newest; 0 for none."""
+    """Arrival number of the newest of them; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,31 @@ def tick(
 
 
 def waiting_for(session: Session, schedule: Schedule) -> Waiting:
-    """What the schedule counts: learnable trajectories that came after the newest one that the adapter has learned.
+    """What the schedule counts: learnable trajectories that came after the newest one that the adapter has learned, and
+    older ones whose reward the adapter has not learned: it came later, or is another one now.
 
-    Kinds other than cron count only those that came after the ones of the last job as well, so that a job that fails
-    is not started again at every tick.
+    Kinds other than cron count only what came after the ones of the last job as well, so that a job that fails is not
+    started again at every tick.
     """
-    mark = _learned_up_to(session, schedule)
-    if schedule.kind != "cron":
-        mark = max(mark, _tried_up_to(session, schedule))
+    learned, tried = session.execute(_newest_dataset(schedule)).one_or_none(), _tried(session, schedule)
+    mark = 0
+    is_rewarded_since: ColumnElement[bool] = false()
+    if learned is not None:
+        items = select(DatasetItem.place).where(DatasetItem.dataset_id == learned.id)
+        mine = items.where(DatasetItem.trajectory_id == Trajectory.id)
+        is_rewarded_since = and_(
+            Trajectory.rewarded_at > learned.created_at - _SNAPSHOT_TIME,
+            Trajectory.reward.is_not(None),
+            ~mine.where(DatasetItem.reward == Trajectory.reward).exists(),
+        )
+        mark = _newest_of(session, learned.id, schedule.task_id)
+    if schedule.kind != "cron" and tried is not None:
+        mark = max(mark, tried.up_to_seq)
+        is_rewarded_since = and_(is_rewarded_since, Trajectory.rewarded_at > tried.at)
     count, newest = session.execute(
         select(func.count(), func.coalesce(func.max(Trajectory.seq), 0)).where(
-            learnable(schedule.task_id, training_request(schedule).min_reward), Trajectory.seq > mark
+            learnable(schedule.task_id, training_request(schedule).min_reward),
+            or_(Trajectory.seq > mark, is_rewarded_since),
         )
     ).one()
     return Waiting(count, newest)
@@ -179,12 +197,11 @@ def _record(
     session.flush()
 
 
-def _learned_up_to(session: Session, schedule: Schedule) -> int:
-    """Arrival number of the newest trajectory in the dataset of the adapter's newest version whose weaver was trained
-    on the task, whatever its gate decided; 0 for none."""
-    newest = (
-        select(Version.dataset_id)
-        .join(Dataset, Dataset.id == Version.dataset_id)
+def _newest_dataset(schedule: Schedule) -> Select[uuid.UUID, datetime]:
+    """The dataset of the adapter's newest version whose weaver was trained on the task, whatever its gate decided."""
+    return (
+        select(Dataset.id, Dataset.created_at)
+        .join(Version, Version.dataset_id == Dataset.id)
         .where(
             Version.adapter_id == schedule.adapter_id,
             Dataset.task_id == schedule.task_id,
@@ -192,16 +209,28 @@ def _learned_up_to(session: Session, schedule: Schedule) -> int:
         )
         .order_by(Version.number.desc())
         .limit(1)
-        .scalar_subquery()
     )
+
+
+def _newest_of(session: Session, dataset_id: uuid.UUID, task_id: uuid.UUID) -> int:
+    """Arrival number of the newest trajectory of the task in the dataset; 0 for none."""
     found = session.scalar(
         select(func.max(Trajectory.seq))
         .join(DatasetItem, DatasetItem.trajectory_id == Trajectory.id)
-        .where(DatasetItem.dataset_id == newest, Trajectory.task_id == schedule.task_id)
+        .where(DatasetItem.dataset_id == dataset_id, Trajectory.task_id == task_id)
     )
     return found or 0
 
 
-def _tried_up_to(session: Session, schedule: Schedule) -> int:
-    query = select(func.max(ScheduleRun.up_to_seq))
-    return session.scalar(query.where(ScheduleRun.schedule_id == schedule.id, ScheduleRun.outcome == "started")) or 0
+@dataclass(frozen=True)
+class _Tried:
+    """What the schedule's jobs were started for so far."""
+
+    up_to_seq: int
+    at: datetime
+
+
+def _tried(session: Session, schedule: Schedule) -> _Tried | None:
+    query = select(func.max(ScheduleRun.up_to_seq), func.max(ScheduleRun.at))
+    found = session.execute(query.where(ScheduleRun.schedule_id == schedule.id, ScheduleRun.outcome == "started")).one()
+    return None if found[1] is None else _Tried(found[0], found[1])

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, defer, joinedload
 from registry.clock import utc_now
 from registry.errors import TrajectoryNotFound
 from registry.models import Task, Trajectory
+from registry.rewards.rewards import record_uploaded
 from registry.trajectories.draft import Draft
 
 Key = tuple[uuid.UUID, str]
@@ -80,7 +81,9 @@ def insert_trajectories(session: Session, project_id: uuid.UUID, new: Sequence[N
         .on_conflict_do_nothing(index_elements=["task_id", "content_hash"])
         .returning(Trajectory.id)
     )
-    return set(session.scalars(inserted))
+    created = set(session.scalars(inserted))
+    record_uploaded(session, created)
+    return created
 
 
 def lock_trajectories(session: Session, project_id: uuid.UUID) -> None:

@@ -31,6 +31,7 @@ IMMUTABLE = (
     "exposures",
     "feedback",
     "shadow_answers",
+    "trajectory_rewards",
     "schedule_runs",
     "schedule_changes",
     "version_changes",
