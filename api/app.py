@@ -27,6 +27,7 @@ from api.endpoints import (
     trajectories,
     transfer,
     versions,
+    webhooks,
 )
 from api.http import problems
 from api.http.before_body import BeforeBody
@@ -63,6 +64,7 @@ ENDPOINTS = (
     versions,
     transfer,
     deletions,
+    webhooks,
 )
 
 

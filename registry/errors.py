@@ -15,6 +15,8 @@ RegistryError
 │   ├── DeletionNotFound
 │   ├── KeyNotFound
 │   ├── ScheduleNotFound
+│   ├── WebhookNotFound
+│   ├── DeliveryNotFound      an event's delivery to a webhook
 │   ├── UpstreamNotFound      no upstream of that name, or one that may not be asked for that model
 │   └── ObjectNotFound
 ├── Conflict
@@ -31,6 +33,8 @@ RegistryError
 │   ├── RouteEnded
 │   ├── FeedbackDiffers       the same source has reported another reward already
 │   ├── RewardDiffers         the same source has given the trajectory another reward already
+│   ├── WebhookDisabled       nothing is sent to it
+│   ├── TooManyWebhooks       as many as a project may have
 │   ├── IdempotencyMismatch   the same key with another body
 │   └── JobStateConflict      a move that the job's state does not allow
 ├── Invalid
@@ -41,6 +45,7 @@ RegistryError
 │   ├── InvalidTrajectory     one refused line; carries a machine-readable code
 │   ├── InvalidCursor
 │   ├── InvalidRoute
+│   ├── InvalidWebhook
 │   ├── AddressRefused        the service does not connect to that address
 │   └── EmptyDataset
 ├── Forbidden
@@ -108,6 +113,12 @@ class KeyNotFound(NotFound): ...
 class ScheduleNotFound(NotFound): ...
 
 
+class WebhookNotFound(NotFound): ...
+
+
+class DeliveryNotFound(NotFound): ...
+
+
 class UpstreamNotFound(NotFound): ...
 
 
@@ -156,6 +167,12 @@ class FeedbackDiffers(Conflict): ...
 class RewardDiffers(Conflict): ...
 
 
+class WebhookDisabled(Conflict): ...
+
+
+class TooManyWebhooks(Conflict): ...
+
+
 class IdempotencyMismatch(Conflict): ...
 
 
@@ -194,6 +211,9 @@ class InvalidCursor(Invalid): ...
 
 
 class InvalidRoute(Invalid): ...
+
+
+class InvalidWebhook(Invalid): ...
 
 
 class AddressRefused(Invalid): ...

@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, insert, literal, or_, select
 from sqlalchemy.orm import Session
 
-from registry.clock import utc_now
 from registry.models import WEBHOOK_EVENTS, OutboxEvent, Webhook, WebhookDelivery
 
 
@@ -39,7 +38,7 @@ def _emit(
     row = OutboxEvent(project_id=project_id, event=event, data=dict(data))
     session.add(row)
     session.flush()
-    now = literal(utc_now())
+    now = func.now()
     receivers = (
         select(func.gen_random_uuid(), Webhook.id, literal(row.id), literal("pending"), literal(0), now, now)
         .where(Webhook.project_id == project_id, Webhook.enabled, wanted)

@@ -5,6 +5,7 @@ piece, even an unforeseen one, must not keep the others from running: a deletion
 """
 
 import uuid
+from datetime import timedelta
 
 import structlog
 
@@ -16,6 +17,7 @@ from registry.errors import RegistryError
 from registry.schedules.ticks import schedules_to_ask, tick
 from registry.scratch import sweep
 from registry.serving.stored_responses import sweep_responses
+from registry.webhooks.deliveries import sweep_events
 from registry.wiring import Services
 from workers.queue import Send
 
@@ -29,6 +31,7 @@ def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
         send(job_id)
     _sweep(services)
     _sweep_responses(services)
+    _sweep_events(services)
     _finish_erasures(services)
     return created
 
@@ -89,6 +92,18 @@ def _sweep_responses(services: Services) -> None:
             log.info("stored responses have expired", responses=swept)
     except Exception:
         log.exception("expired responses could not be removed")
+
+
+def _sweep_events(services: Services) -> None:
+    """Remove old events and their deliveries, some in each transaction."""
+    older_than = utc_now() - timedelta(days=services.settings.webhook_days)
+    try:
+        swept = 1
+        while swept:
+            with transaction(services.sessions) as session:
+                swept = sweep_events(session, older_than)
+    except Exception:
+        log.exception("old events could not be removed")
 
 
 def _finish_erasures(services: Services) -> None:

@@ -23,6 +23,7 @@ from registry.wiring import Services, make_services
 from workers.beat import tick_all
 from workers.queue import REAP, RUN_JOB, TICK, make_queue, send_jobs
 from workers.runner import Handler, Running, run
+from workers.webhooks import WebhookThread
 
 if TYPE_CHECKING:
     from workers.model import Model
@@ -37,18 +38,22 @@ class _Process:
 
     services: Services | None = None
     handlers: Mapping[JobKind, Handler] | None = None
+    webhooks: WebhookThread | None = None
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # celery is untyped
 def _start(**_: Any) -> None:
     configure_logs(settings)
     _Process.services = make_services(settings)
+    _Process.webhooks = WebhookThread(_Process.services)
     # Also what the libraries keep for a moment, and the sandbox, stays where it is found again.
     tempfile.tempdir = str(_Process.services.scratch.folder)
 
 
 @worker_process_shutdown.connect  # type: ignore[untyped-decorator]  # celery is untyped
 def _stop(**_: Any) -> None:
+    if _Process.webhooks is not None:
+        _Process.webhooks.stop()
     if _Process.services is not None:
         _Process.services.close()
 
@@ -117,5 +122,7 @@ def reap() -> None:
 
 @app.task(name=TICK)  # type: ignore[untyped-decorator]  # celery is untyped
 def tick() -> None:
-    """Start what schedules are due, go on with retrainings, finish deletions of data."""
+    """Start what schedules are due, go on with retrainings, finish deletions of data; see that webhooks are sent."""
+    if _Process.webhooks is not None:
+        _Process.webhooks.ensure()
     tick_all(_services(), _send)

@@ -28,6 +28,7 @@ from api.cli import (
     training,
     upload,
     versions,
+    webhooks,
 )
 from api.cli.invocation import CommandFailed, Invocation
 from api.cli.output import print_note
@@ -41,6 +42,7 @@ _HINTS = {
     "version_not_found": "`memgen versions ADAPTER` shows them.",
     "route_not_found": "`memgen route list ADAPTER` shows them.",
     "schedule_not_found": "`memgen schedule list` shows them.",
+    "webhook_not_found": "`memgen webhooks list` shows them.",
     "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
     "unknown_key": _KEY,
     "invalid_api_key": _KEY,
@@ -107,6 +109,7 @@ app.command(
 )(chat.chat)
 app.command(epilog="Example: `memgen feedback chatcmpl-0f9c 1 --source user`", rich_help_panel=_USE)(routes.feedback)
 app.add_typer(keys.app, name="keys", rich_help_panel=_USE)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=_USE)
 
 
 def _print_version(requested: bool) -> None:

@@ -37,6 +37,7 @@ from api.client.schedules import Schedules
 from api.client.tasks import Tasks
 from api.client.trajectories import Trajectories
 from api.client.versions import Versions
+from api.client.webhooks import Webhooks
 from api.http.json_object import JsonObject
 
 LIVE_STATES = ("queued", "running")
@@ -77,6 +78,7 @@ class Client(FlatNames):
         self.routes = Routes(connection)
         self.jobs = Jobs(connection)
         self.schedules = Schedules(connection)
+        self.webhooks = Webhooks(connection)
         self.retention = Retention(connection)
         self.garbage = Garbage(connection)
         self.deletions = Deletions(connection)

@@ -46,5 +46,13 @@ def tag_path(adapter: str, number: int, label: str) -> str:
     return f"{version_path(adapter, number)}/tags/{_quoted(label)}"
 
 
+def webhook_path(name: str) -> str:
+    return f"/v1/webhooks/{_quoted(name)}"
+
+
+def delivery_path(webhook: str, delivery_id: str) -> str:
+    return f"{webhook_path(webhook)}/deliveries/{_quoted(delivery_id)}"
+
+
 def _quoted(name: str) -> str:
     return quote(name, safe="")

@@ -4,10 +4,14 @@ https://docs.anthropic.com/en/api/errors names the statuses and types. `details.
 """
 
 import re
+from collections.abc import Mapping
 
 from api.http.json_object import JsonObject
 
 _PATHS = re.compile(r"/v1/messages(/.*)?\Z", re.DOTALL)
+
+_SHARED = re.compile(r"/v1/models(/.*)?\Z", re.DOTALL)
+"""Paths that OpenAI's API and Anthropic's both have."""
 
 _TYPES = {
     401: "authentication_error",
@@ -23,6 +27,12 @@ _TYPES = {
 
 def is_anthropic_path(path: str) -> bool:
     return _PATHS.match(path) is not None
+
+
+def is_anthropic(path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request is in Anthropic's words: by its path, or by its version's header where the path is OpenAI's
+    too."""
+    return is_anthropic_path(path) or (_SHARED.match(path) is not None and "anthropic-version" in headers)
 
 
 def anthropic_status(status: int) -> int:

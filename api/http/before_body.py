@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.http.anthropic_errors import is_anthropic_path
+from api.http.anthropic_errors import is_anthropic, is_anthropic_path
 from api.http.deps import RequiredScope
 from api.http.exchange import Exchange, HeadIsAnswered
 from api.http.openai_errors import is_openai_path
@@ -132,7 +132,7 @@ class BeforeBody:
     async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
         kind, _, key = headers.get("Authorization", "").partition(" ")
         key = key.strip()
-        beside = headers.get("x-api-key") if is_anthropic_path(scope["path"]) else None
+        beside = headers.get("x-api-key") if is_anthropic(scope["path"], headers) else None
         if (kind.lower() != "bearer" or not key) and beside:
             kind, key = "bearer", beside.strip()
         if kind.lower() != "bearer" or not key:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 import memgen.errors as memgen_errors
 import registry.errors as registry_errors
-from api.http.anthropic_errors import anthropic_error, anthropic_status, is_anthropic_path
+from api.http.anthropic_errors import anthropic_error, anthropic_status, is_anthropic
 from api.http.database_errors import domain_error
 from api.http.not_offered import why_not_offered
 from api.http.openai_errors import is_openai_path, openai_error, openai_invalid_code, openai_param, openai_status
@@ -60,7 +60,7 @@ RETRY_SECONDS = 5
 _SHOWN_ERRORS = 20
 """Faults of one body that are listed; the others are counted."""
 _SHOWN_CHARACTERS = 4000
-_KEY = re.compile(r"\b(mg_|sk-)[\w-]{4,}")
+_KEY = re.compile(r"\b(mg_|sk-|whsec_)[\w+/=-]{4,}")
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,12 @@ def problem(
     if status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
     detail = _shown(detail)
+    if is_anthropic(request.scope["path"], request.headers):
+        status = anthropic_status(status)
+        return JSONResponse(anthropic_error(status, code, detail), status, headers=headers)
     if is_openai_path(request.scope["path"]):
         status = openai_status(status)
         return JSONResponse(openai_error(status, code, detail, param, request.scope["path"]), status, headers=headers)
-    if is_anthropic_path(request.scope["path"]):
-        status = anthropic_status(status)
-        return JSONResponse(anthropic_error(status, code, detail), status, headers=headers)
     body = {
         "type": f"urn:memgen:problem:{code}",
         "title": code.replace("_", " "),

@@ -4,7 +4,20 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Identity, Index, String, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Index,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.declarative import Base, created_at_column, owning_project_id, primary_id
@@ -19,6 +32,23 @@ WEBHOOK_EVENTS = (
     "webhook.test",
 )
 DELIVERY_STATES = ("pending", "delivered", "given_up")
+
+
+class _Unshown(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'...'"
+
+
+class _SecretText(TypeDecorator[str]):
+    """A text that no error shows: those of the database have the parameters of their statement in them."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _Unshown(value)
 
 
 class OutboxEvent(Base):
@@ -48,8 +78,8 @@ class Webhook(Base):
     """Events that are sent to it; empty for all."""
     enabled: Mapped[bool] = mapped_column(default=True)
     disabled_reason: Mapped[str | None]
-    secret: Mapped[str]
-    former_secret: Mapped[str | None]
+    secret: Mapped[str] = mapped_column(_SecretText)
+    former_secret: Mapped[str | None] = mapped_column(_SecretText)
     """The secret before the last rotation, which signs beside the new one until `former_until`."""
     former_until: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]

@@ -19,7 +19,7 @@ COMMANDS = {
     *("task", "upload", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "trace", "delete-data", "deletions", "gc"),
-    *("route", "feedback", "chat", "keys"),
+    *("route", "feedback", "chat", "keys", "webhooks"),
 }
 
 

@@ -93,6 +93,9 @@ BODIES: dict[str, Any] = {
     "POST /v1/deletions": {
         **{"scope": "user", "id": "u", "policy": "keep", "reason": "", "dry_run": True, "expected": 1}
     },
+    "POST /v1/webhooks": {"name": "n", "url": "https://example.com/hook", "events": ["job.failed"]},
+    "PATCH /v1/webhooks/{name}": {"url": "https://example.com/hook", "events": [], "enabled": True},
+    "POST /v1/webhooks/{name}/rotate": {"overlap_hours": 1.0},
     "POST /v1/garbage": {"dry_run": True},
 }
 """A whole body for each route that takes one."""
@@ -116,7 +119,7 @@ class Stored:
             self.path_values = {
                 **{"number": "1", "label": "x", "alias": "champion", "job_id": str(job.id), "key_id": str(key.id)},
                 **{"model": "base", "deletion_id": str(uuid.uuid4()), "trajectory": str(uuid.uuid4())},
-                **{"response_id": "resp_1"},
+                **{"response_id": "resp_1", "delivery_id": str(uuid.uuid4())},
             }
 
     def path(self, template: str, **hostile: str) -> str:
