@@ -26,9 +26,11 @@ from api.endpoints import (
     tokens,
     trajectories,
     transfer,
+    upstreams,
     versions,
     webhooks,
 )
+from api.gateway.calls import Gateway
 from api.http import problems
 from api.http.before_body import BeforeBody
 from api.http.cors import Cors
@@ -42,6 +44,7 @@ from registry.binding import ServedBase, bind_unbound
 from registry.database import transaction
 from registry.logs import configure_logs
 from registry.settings import Settings, load_settings
+from registry.upstreams import load_upstreams
 from registry.wiring import Services, open_services
 from workers.queue import make_queue
 
@@ -65,6 +68,7 @@ ENDPOINTS = (
     transfer,
     deletions,
     webhooks,
+    upstreams,
 )
 
 
@@ -82,9 +86,10 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True, dr
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.drain = drain
+        gateway = Gateway(load_upstreams(settings))
         with open_services(settings) as services:
             inference = make_engine(settings, services.scratch, on_loaded=partial(_bind, services))
-            app.state.services, app.state.inference = services, inference
+            app.state.services, app.state.inference, app.state.gateway = services, inference, gateway
             app.state.shadows = Shadows(inference, services)
             app.state.recorder = Recorder(services, partial(tokens.token_limit, services))
             with make_queue(settings) as app.state.queue:
@@ -95,6 +100,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True, dr
                     yield
                 finally:
                     await app.state.shadows.stop()
+                    await gateway.close()
                     inference.stop()
                     await run_in_threadpool(app.state.recorder.stop)
 

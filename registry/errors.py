@@ -46,6 +46,7 @@ RegistryError
 │   ├── InvalidCursor
 │   ├── InvalidRoute
 │   ├── InvalidWebhook
+│   ├── NotForUpstreams       the path does not serve the models of upstreams
 │   ├── AddressRefused        the service does not connect to that address
 │   └── EmptyDataset
 ├── Forbidden
@@ -214,6 +215,9 @@ class InvalidRoute(Invalid): ...
 
 
 class InvalidWebhook(Invalid): ...
+
+
+class NotForUpstreams(Invalid): ...
 
 
 class AddressRefused(Invalid): ...

@@ -95,6 +95,10 @@ def revoke_key(session: Session, project_id: uuid.UUID, key_id: uuid.UUID) -> Ap
     return row
 
 
+def project_name(session: Session, project_id: uuid.UUID) -> str:
+    return session.scalars(select(Project.name).where(Project.id == project_id)).one()
+
+
 def _hash(key: str) -> str:
     # 256 random bits need no slow hash.
     return hashlib.sha256(key.encode()).hexdigest()

@@ -180,6 +180,12 @@ class Settings(BaseSettings):
             raise ValueError(f"{wrong} are no origins; expected such as https://app.example.com, without a path, or *")
         return value
 
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _is_a_place(cls, value: object) -> object:
+        """Absolute, because the processes of `memgen up` may run in another folder; an empty text names none."""
+        return Path(value).expanduser().absolute() if isinstance(value, str | Path) and str(value) else None
+
     @field_validator("outbound_networks")
     @classmethod
     def _are_networks(cls, value: str) -> str:

@@ -124,7 +124,7 @@ class Upstream(BaseModel):
         return [f"{self.name}/{model}" for model in self.models if model != ANY_MODEL]
 
     def allows(self, model: str) -> bool:
-        return model in self.models or (ANY_MODEL in self.models and 0 < len(model) <= 300)
+        return model in self.models or (ANY_MODEL in self.models and 0 < len(model) <= 300 and model.isprintable())
 
     @property
     def timeout(self) -> httpx.Timeout:
@@ -152,7 +152,7 @@ def load_upstreams(settings: Settings) -> Upstreams:
     if path is None:
         return {}
     try:
-        tables = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise NotConfigured(f"MEMGEN_UPSTREAMS: {path} can't be read as TOML: {error}") from error
     return {name: _read(path, name, table) for name, table in tables.items()}

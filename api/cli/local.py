@@ -39,9 +39,11 @@ def up(
     """
     from api.cli.stack import SUPERVISOR, prepare
     from api.local import control
+    from registry.upstreams import load_upstreams
 
     settings = invocation(context).settings(service_env=False, api_port=port, engine=engine)
     if not control.status(settings)["running"]:
+        load_upstreams(settings)  # refused now, and not in the log of an API that can't start
         refuse_at_start(settings)
     at_ready = _at_ready(settings) if foreground and not as_json else None
     try:

@@ -27,6 +27,7 @@ from api.cli import (
     tasks,
     training,
     upload,
+    upstreams,
     versions,
     webhooks,
 )
@@ -44,6 +45,7 @@ _HINTS = {
     "schedule_not_found": "`memgen schedule list` shows them.",
     "webhook_not_found": "`memgen webhooks list` shows them.",
     "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
+    "upstream_not_found": "`memgen upstreams list` shows them.",
     "unknown_key": _KEY,
     "invalid_api_key": _KEY,
 }
@@ -110,6 +112,7 @@ app.command(
 app.command(epilog="Example: `memgen feedback chatcmpl-0f9c 1 --source user`", rich_help_panel=_USE)(routes.feedback)
 app.add_typer(keys.app, name="keys", rich_help_panel=_USE)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=_USE)
+app.add_typer(upstreams.app, name="upstreams", rich_help_panel=_USE)
 
 
 def _print_version(requested: bool) -> None:

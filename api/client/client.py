@@ -36,6 +36,7 @@ from api.client.routes import Routes
 from api.client.schedules import Schedules
 from api.client.tasks import Tasks
 from api.client.trajectories import Trajectories
+from api.client.upstreams import Upstreams
 from api.client.versions import Versions
 from api.client.webhooks import Webhooks
 from api.http.json_object import JsonObject
@@ -83,6 +84,7 @@ class Client(FlatNames):
         self.garbage = Garbage(connection)
         self.deletions = Deletions(connection)
         self.keys = Keys(connection)
+        self.upstreams = Upstreams(connection)
         self.base = Bases(connection)
 
     def __enter__(self) -> Self:

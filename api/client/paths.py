@@ -26,6 +26,10 @@ def schedule_path(name: str) -> str:
     return f"/v1/schedules/{_quoted(name)}"
 
 
+def upstream_path(name: str) -> str:
+    return f"/v1/upstreams/{_quoted(name)}"
+
+
 def job_path(job_id: str) -> str:
     return f"/v1/jobs/{_quoted(job_id)}"
 

@@ -10,11 +10,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from fastapi import Request
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi import Request, Response
 
 from api.http.disconnect import while_connected
+from api.http.event_stream import ALIVE, EventStream, Source
 from api.http.json_object import JsonObject
 from api.http.problems import Described, described
 from api.inference.requests import Finished, Piece
@@ -25,8 +24,6 @@ OnFinished = Callable[[Finished], Awaitable[None]]
 
 _PATIENCE_SECONDS = 1.0
 """How long a stream waits with its headers for what comes first."""
-_ALIVE = ": keep-alive\n\n"
-"""A comment, which clients pass over."""
 
 
 class AnswerShape(Protocol):
@@ -59,37 +56,6 @@ def data_event(data: dict[str, Any], name: str | None = None) -> str:
     return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
-class Source:
-    """Events, read by a task that may be waited for a while and left waiting."""
-
-    def __init__(self, events: Events) -> None:
-        self._events = events
-        self._next: asyncio.Task[Piece | Finished | None] | None = None
-
-    async def wait(self, seconds: float) -> bool:
-        """Whether the next event, or an error in its place, is there within that time."""
-        if self._next is None:
-            self._next = asyncio.create_task(self._read())
-        done, _ = await asyncio.wait((self._next,), timeout=seconds)
-        return bool(done)
-
-    def take(self) -> Piece | Finished | None:
-        """The event that `wait` has waited for, None at the end; raises the error in its place."""
-        assert self._next is not None
-        taken, self._next = self._next, None
-        return taken.result()
-
-    async def close(self) -> None:
-        """End the events. They are closed by who reads them: two at once can't."""
-        if self._next is not None:
-            self._next.cancel()
-            await asyncio.gather(self._next, return_exceptions=True)
-        await self._events.aclose()
-
-    async def _read(self) -> Piece | Finished | None:
-        return await anext(self._events, None)
-
-
 async def open_stream(
     request: Request,
     shape: AnswerShape,
@@ -99,7 +65,7 @@ async def open_stream(
     *,
     on_finished: OnFinished | None = None,
     alive_seconds: float = 5.0,
-) -> StreamingResponse:
+) -> Response:
     """The response. What fails within a second is an error with its own status; then the stream begins anyway.
 
     Args:
@@ -122,30 +88,11 @@ async def open_stream(
         raise
     following = _following(first, source, alive_seconds)
     chunks = _kept_alive(_event_texts(request, shape, following, on_answered, on_finished), alive_seconds)
-    return _Stream(chunks, source, label)
-
-
-class _Stream(StreamingResponse):
-    """Closes its sources however it ends: a client that leaves must cost no more tokens."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, chunks: AsyncGenerator[str, None], source: Source, label: str) -> None:
-        # A proxy that gathers a reply before it passes it on would gather the comments too.
-        headers = {"X-Memgen-Version": label, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(chunks, headers=headers)
-        self._chunks, self._source = chunks, source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._chunks.aclose()
-            await self._source.close()
+    return EventStream(chunks, source, label)
 
 
 async def _following(
-    first: Sequence[Piece | Finished | None], source: Source, alive_seconds: float
+    first: Sequence[Piece | Finished | None], source: Source[Piece | Finished], alive_seconds: float
 ) -> AsyncGenerator[Piece | Finished | None, None]:
     """The events to their end; None each time that nothing came for `alive_seconds`."""
     for event in first:
@@ -161,7 +108,7 @@ async def _following(
             yield event
 
 
-async def _kept_alive(chunks: AsyncGenerator[str | None, None], seconds: float) -> AsyncGenerator[str, None]:
+async def _kept_alive(chunks: AsyncGenerator[str | None, None], seconds: float) -> AsyncGenerator[str | bytes, None]:
     """The chunks, with a comment where for so long there was none; None says that there is none now."""
     clock = asyncio.get_running_loop().time
     sent = clock()
@@ -169,7 +116,7 @@ async def _kept_alive(chunks: AsyncGenerator[str | None, None], seconds: float) 
         async for chunk in chunks:
             if chunk is None and clock() - sent < seconds:
                 continue
-            yield chunk or _ALIVE
+            yield chunk or ALIVE
             sent = clock()
 
 

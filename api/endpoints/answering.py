@@ -144,7 +144,7 @@ async def _begin(request: Request, services: Services, caller: Principal, questi
     session_id = check_session_id(question.session_id) if question.session_id else None
     serving = ServingRequest(question.id, session_id)
     ask = read_ask(request.headers, store=question.store, metadata=question.metadata)
-    seconds = _timeout_seconds(request)
+    seconds = timeout_seconds(request)
     resolution, decision = await run_in_threadpool(_route, services, caller, question, serving, ask)
     recorded = _recorded_request(caller, question, session_id, resolution)
     recording = AnswerRecording(request.app.state.recorder, recorded, decision, ask)
@@ -155,7 +155,7 @@ async def _begin(request: Request, services: Services, caller: Principal, questi
     return _Begun(resolution, serving, recording, prompts)
 
 
-def _timeout_seconds(request: Request) -> float | None:
+def timeout_seconds(request: Request) -> float | None:
     """How long the caller waits for the answer, by the header; None if it does not say."""
     value = request.headers.get(TIMEOUT_HEADER)
     if value is None:

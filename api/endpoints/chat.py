@@ -11,6 +11,7 @@ from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.chat_reply import new_completion_id
 from api.endpoints.chat_stream import ChatShape
+from api.endpoints.upstream_chat import ForwardingRoute, allowed_upstreams
 from api.http.deps import Reader, ServicesDep
 from api.recording.note import RecordingNote
 from registry.adapters import list_adapters
@@ -18,9 +19,10 @@ from registry.database import transaction
 from registry.names import BASE, CHAMPION
 from registry.serving.aliases import list_aliases
 from registry.serving.resolution import Resolution, resolve
+from registry.upstreams import Upstream, find_upstream, is_upstream_model
 from registry.versions.state import servable_versions
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=ForwardingRoute)
 
 
 @router.post("/chat/completions")
@@ -35,6 +37,9 @@ async def complete(
     The model `adapter` goes by the adapter's live route, if it has one; then a session always gets the same version.
     The session's id is the header `X-Session-Id`, else `metadata.session_id`, else `user`; a request without one is
     assigned to a version by itself.
+
+    The model `upstream/model` is another endpoint's (`GET /v1/models`): its request may have any fields, and its answer
+    is passed through as it comes, with an id of ours.
     """
     read = partial(chat_question, body, new_completion_id(), x_session_id, services.settings)
     question = await run_in_threadpool(read)
@@ -47,8 +52,9 @@ async def complete(
 
 
 @router.get("/models")
-def models(services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """`base`, and for each adapter its name, its aliases and its versions."""
+def models(request: Request, services: ServicesDep, caller: Reader) -> dict[str, Any]:
+    """`base`; for each adapter its name, its aliases and its versions; and the models of upstreams."""
+    upstreams = allowed_upstreams(request.app.state.gateway, services, caller)
     with transaction(services.sessions) as session:
         found = [_model(BASE, 0)]
         for adapter in list_adapters(session, caller.project_id):
@@ -61,11 +67,15 @@ def models(services: ServicesDep, caller: Reader) -> dict[str, Any]:
                 _model(f"{adapter.name}@{version.number}", int(version.created_at.timestamp()))
                 for version in servable_versions(session, adapter)
             ]
-        return {"object": "list", "data": found}
+    found += [_upstream_model(upstream, name) for upstream in upstreams.values() for name in upstream.listed_models]
+    return {"object": "list", "data": found}
 
 
-@router.get("/models/{model}")
-def model(model: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
+@router.get("/models/{model:path}")
+def model(model: str, request: Request, services: ServicesDep, caller: Reader) -> dict[str, Any]:
+    if is_upstream_model(model):
+        upstream, _ = find_upstream(allowed_upstreams(request.app.state.gateway, services, caller), model)
+        return _upstream_model(upstream, model)
     with transaction(services.sessions) as session:
         resolution = resolve(session, caller.project_id, model)
         return _model(model, int(resolution.version.created_at.timestamp()) if resolution.version else 0)
@@ -73,3 +83,7 @@ def model(model: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
 
 def _model(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "memgen"}
+
+
+def _upstream_model(upstream: Upstream, name: str) -> dict[str, Any]:
+    return {**_model(name, 0), "owned_by": upstream.name}

@@ -8,6 +8,7 @@ from api.endpoints.chat_reply import Reply
 from api.endpoints.completion_models import CompletionIn, RawPrompt
 from api.endpoints.completion_reply import CompletionShape, new_text_id
 from api.endpoints.foreign_body import as_chat
+from api.endpoints.upstream_chat import OwnModelsRoute
 from api.http.deps import Reader, ServicesDep
 from api.inference.requests import ChatRequest
 from api.recording.note import RecordingNote
@@ -15,7 +16,7 @@ from memgen.generation.sampling import Sampling
 from registry.serving.resolution import Resolution
 from registry.settings import Settings
 
-router = APIRouter(prefix="/v1/completions", tags=["openai"])
+router = APIRouter(prefix="/v1/completions", tags=["openai"], route_class=OwnModelsRoute)
 
 
 @router.post("")

@@ -27,7 +27,7 @@ class FeedbackOut(BaseModel):
     source: str
     comment: str
     model: str
-    """The exact version that gave the answer, as `support-bot@7`, or `base`."""
+    """The exact version that gave the answer, as `support-bot@7`; `base`, or an upstream's model, as `strong/gpt-5`."""
     session_id: str | None
     route: int | None
     """The route that had chosen the version."""
@@ -47,7 +47,7 @@ class FeedbackOut(BaseModel):
             reward=row.reward,
             source=row.source,
             comment=row.comment,
-            model=f"{version.adapter.name}@{version.number}" if version else "base",
+            model=f"{version.adapter.name}@{version.number}" if version else received.exposure.upstream or "base",
             session_id=received.exposure.session_id,
             route=route.number if route else None,
             counted=row.counted,

@@ -9,6 +9,7 @@ from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.foreign_body import as_chat
 from api.endpoints.message_models import CountIn, MessageIn
 from api.endpoints.message_reply import MessageShape, new_message_id
+from api.endpoints.upstream_chat import OwnModelsRoute
 from api.http.deps import Reader, ServicesDep
 from api.inference.engine import InferenceEngine
 from api.recording.note import RecordingNote
@@ -17,7 +18,7 @@ from registry.keys import Principal
 from registry.serving.resolution import Resolution, resolve
 from registry.wiring import Services
 
-router = APIRouter(prefix="/v1/messages", tags=["anthropic"])
+router = APIRouter(prefix="/v1/messages", tags=["anthropic"], route_class=OwnModelsRoute)
 
 
 @router.post("")

@@ -17,6 +17,7 @@ from api.endpoints.foreign_body import as_chat
 from api.endpoints.response_items import chat_messages
 from api.endpoints.response_models import ResponseIn
 from api.endpoints.response_reply import ResponseShape, new_response_id
+from api.endpoints.upstream_chat import OwnModelsRoute
 from api.http.deps import Reader, ServicesDep, Writer
 from api.http.json_object import JsonObject, JsonObjects
 from api.recording.note import RecordingNote
@@ -33,7 +34,7 @@ from registry.serving.stored_responses import (
 from registry.wiring import Services
 
 log = structlog.get_logger()
-router = APIRouter(prefix="/v1/responses", tags=["openai"])
+router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=OwnModelsRoute)
 
 
 @router.post("")

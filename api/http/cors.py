@@ -16,6 +16,7 @@ _EXPOSED = (
     "Location",
     "Retry-After",
     "WWW-Authenticate",
+    "X-Memgen-Run",
     "X-Memgen-Version",
     "X-Request-ID",
 )

@@ -43,7 +43,7 @@ _PARAMS = {
 """The parameter that is always at fault, by code."""
 
 _PLACE = re.compile(
-    r"((?:input|messages|previous_response_id|prompt|tools|stop|model|tool_choice|response_format|text|logit_bias"
+    r"((?:input|messages|previous_response_id|prompt|tools|stop|stream|model|tool_choice|response_format|text|logit_bias"
     r"|user|metadata)[\w.\[\]]*): "
 )
 """How the registry's checks of a conversation begin their messages."""

@@ -168,7 +168,9 @@ def _described(request: Request, error: Exception) -> tuple[int, str, str]:
         return 500, *_BUG
     status = status_of(error)
     if status >= 500:
-        log.error("request failed", path=request.url.path, error=str(error), exc_info=error)
+        # Another server's trouble is no fault of this code, which a traceback would be for.
+        is_ours = not isinstance(error, registry_errors.OutboundFailed | registry_errors.OutboundTimedOut)
+        log.error("request failed", path=request.url.path, error=str(error), exc_info=error if is_ours else None)
     return status, code_of(error), own_words(request.scope["path"], str(error))
 
 

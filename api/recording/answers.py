@@ -122,7 +122,7 @@ class AnswerRecording:
             user=request.user if request.user and is_storable(request.user) else None,
             ends_run=self._ask.ends_run,
             version_id=request.version_id,
-            metadata=_own_metadata(request.metadata),
+            metadata=own_metadata(request.metadata),
             sampled=_sampled(answer, sampling, self._base),
             idle_seconds=self._decision.idle_seconds,
             run_id=run_id,
@@ -142,7 +142,7 @@ class AnswerRecording:
         return self._recorder.find_run(request.project_id, scope, tips)
 
 
-def _own_metadata(metadata: dict[str, str]) -> dict[str, Any]:
+def own_metadata(metadata: dict[str, str]) -> dict[str, Any]:
     """What is not said elsewhere in the trajectory, if it can be stored."""
     kept = {key: value for key, value in metadata.items() if key not in ("session_id", "task")}
     return {key: value for key, value in kept.items() if is_storable(key) and is_storable(value)}

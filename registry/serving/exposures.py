@@ -26,6 +26,13 @@ def record_exposure(
     )
 
 
+def record_upstream_exposure(
+    session: Session, project_id: uuid.UUID, completion_id: str, model: str, session_id: str | None
+) -> None:
+    """Stamp an answer with the upstream's model that gives it, as `strong/gpt-5`. It has no version and no route."""
+    session.add(Exposure(completion_id=completion_id, project_id=project_id, upstream=model, session_id=session_id))
+
+
 def get_exposure(session: Session, project_id: uuid.UUID, completion_id: str) -> Exposure:
     """Raises CompletionNotFound."""
     options = [joinedload(Exposure.version)]

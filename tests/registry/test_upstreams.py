@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import NotConfigured, UpstreamNotFound
-from registry.settings import Settings, load_settings
+from registry.settings import Settings, child_environment, load_settings
 from registry.upstreams import find_upstream, is_upstream_model, load_upstreams, open_upstream
 
 KEY = "sk-very-secret-1234567890"
@@ -55,8 +55,9 @@ def test_any_model_can_be_allowed(tmp_path: Path) -> None:
     upstreams = load_upstreams(_settings(tmp_path, STRONG.replace('["gpt-5", "Qwen/Qwen3-8B"]', '["gpt-5", "*"]')))
     assert find_upstream(upstreams, "strong/what/ever")[1] == "what/ever"
     assert upstreams["strong"].listed_models == ["strong/gpt-5"]
-    with pytest.raises(UpstreamNotFound):
-        find_upstream(upstreams, f"strong/{'x' * 301}")
+    for model in ("x" * 301, "", "a\0", "\ud83d", "a\nb"):
+        with pytest.raises(UpstreamNotFound):
+            find_upstream(upstreams, f"strong/{model}")
 
 
 def test_a_key_is_nowhere_but_in_the_header(tmp_path: Path) -> None:
@@ -120,6 +121,17 @@ def test_what_is_wrong_is_said_without_the_key(tmp_path: Path, old: str, new: st
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotConfigured, match="none.toml"):
         load_upstreams(load_settings(home=tmp_path, upstreams=tmp_path / "none.toml"))
+
+
+def test_what_is_started_from_here_finds_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`memgen up` may be given a path of the shell's folder; its processes run where they like."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMGEN_UPSTREAMS", "mine.toml")
+    environment = child_environment(load_settings(home=tmp_path))
+    assert environment["MEMGEN_UPSTREAMS"] == str(tmp_path / "mine.toml")
+    assert environment["STRONG_KEY"] == KEY
+    monkeypatch.setenv("MEMGEN_UPSTREAMS", "")
+    assert load_upstreams(load_settings(home=tmp_path)) == {}
 
 
 def test_an_upstream_of_this_machine_has_to_say_so(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Whether an upstream can be used from here: its list of models, asked for with its key."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from api.gateway.refusals import without_key
+from registry.errors import AddressRefused, OutboundFailed
+from registry.outbound.clients import read_bounded
+from registry.upstreams import ANY_MODEL, Upstream, open_upstream
+
+_MOST_BYTES = 4_000_000
+_MOST_SECONDS = 15.0
+_SHOWN_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class UpstreamCheck:
+    name: str
+    ok: bool
+    """Whether it answered, took the key, and lists what may be requested of it, where it lists anything."""
+    detail: str
+    seconds: float
+    models: int | None
+    """How many models it lists; None where it lists none."""
+    missing: tuple[str, ...]
+    """Models that may be requested and that it does not list."""
+
+
+def check_upstream(upstream: Upstream) -> UpstreamCheck:
+    """Ask it. Blocks for some seconds at most."""
+    began = time.monotonic()
+    try:
+        with open_upstream(upstream) as client, client.stream("GET", "models", timeout=_timeout(upstream)) as response:
+            body = read_bounded(response, _MOST_BYTES, seconds=_MOST_SECONDS)
+            status = response.status_code
+    except (httpx.HTTPError, OutboundFailed, AddressRefused) as error:
+        reason = without_key(upstream, str(error) or type(error).__name__)[:_SHOWN_CHARACTERS]
+        return UpstreamCheck(upstream.name, False, f"can't be used: {reason}", time.monotonic() - began, None, ())
+    listed = _listed(body) if status == 200 else None
+    missing = [model for model in upstream.models if listed is not None and model not in (*listed, ANY_MODEL)]
+    return UpstreamCheck(
+        upstream.name,
+        (listed is not None and not missing) or status == 404,
+        _detail(upstream, status, body, listed, missing),
+        time.monotonic() - began,
+        None if listed is None else len(listed),
+        tuple(missing),
+    )
+
+
+def _detail(upstream: Upstream, status: int, body: bytes, listed: frozenset[str] | None, missing: list[str]) -> str:
+    if status == 404:
+        return "it answers, and lists no models"
+    if status != 200:
+        shown = without_key(upstream, body[:4096].decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
+        return f"it answered {status}: {shown}"
+    if listed is None:
+        return "it answers, and its list of models can't be read"
+    return f"it does not list {', '.join(missing)}" if missing else f"it answers, and lists {len(listed)} models"
+
+
+def _listed(body: bytes) -> frozenset[str] | None:
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        found: Any = json.loads(body)["data"]
+        return frozenset(str(each["id"]) for each in found)
+    return None
+
+
+def _timeout(upstream: Upstream) -> httpx.Timeout:
+    return httpx.Timeout(_MOST_SECONDS, connect=upstream.connect_seconds)

@@ -1,0 +1,173 @@
+"""An upstream's answers as demonstrations: what is recorded of them, and what is not."""
+
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from sqlalchemy import select
+
+from registry.database import transaction
+from registry.models import RecordingCount, Run, RunCall, Trajectory
+from registry.tasks import create_task
+from registry.wiring import Services
+from tests.api.gateway.conftest import UPSTREAM_KEY
+from tests.api.gateway.upstream_server import HELLO, Received, UpstreamServer, chunk, completion
+
+HI: list[Any] = [{"role": "user", "content": "hi"}]
+GO = {"type": "function", "function": {"name": "go", "parameters": {"type": "object", "properties": {"to": {}}}}}
+TASK = {"X-Memgen-Task": "support"}
+LAST = {**TASK, "X-Memgen-Run": "end"}
+
+
+@pytest.fixture
+def settings(settings: Any, tiny_base: Path) -> Any:
+    return settings.model_copy(update={"base_model": str(tiny_base), "torch_threads": 1})
+
+
+@pytest.fixture(autouse=True)
+def task(services: Services, project_id: uuid.UUID) -> None:
+    with transaction(services.sessions) as session:
+        create_task(session, project_id, "support", grader={"kind": "exact"}, holdout_share=0.2)
+
+
+def post(http: httpx.Client, messages: list[Any], **more: Any) -> Any:
+    headers = more.pop("headers", TASK)
+    body = {"model": "strong/gpt-5", "messages": messages, **more}
+    reply = http.post("/v1/chat/completions", json=body, headers=headers)
+    assert reply.status_code == 200, reply.text
+    return reply
+
+
+def trajectories(services: Services, count: int, seconds: float = 30.0) -> list[dict[str, Any]]:
+    """The recorded trajectories, once there are so many."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with transaction(services.sessions) as session:
+            found = list(session.scalars(select(Trajectory).order_by(Trajectory.seq)))
+            if len(found) >= count or time.monotonic() > deadline:
+                assert len(found) == count
+                return [{"messages": row.messages, "tools": row.tools, "sampled": row.sampled} for row in found]
+        time.sleep(0.1)
+
+
+def test_a_run_of_tool_calls_becomes_one_demonstration(
+    http: httpx.Client, client: openai.OpenAI, upstream: UpstreamServer, services: Services
+) -> None:
+    """Streamed in pieces, as a stock client's loop sends it back."""
+
+    def play(request: Received) -> None:
+        request.begin()
+        if request.body["messages"][-1]["role"] == "user":
+            head = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "go", "arguments": ""}}
+            request.event(chunk({"role": "assistant", "content": None, "tool_calls": [head]}))
+            for piece in ('{"to"', ': "no', 'rth"}'):
+                request.event(chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}))
+            request.event(chunk({}, finish="tool_calls"))
+        else:
+            request.event(chunk({"role": "assistant", "content": "You are "}))
+            request.event(chunk({"content": "there."}))
+            request.event(chunk({}, finish="stop"))
+        request.send(b"data: [DONE]\n\n")
+        request.end()
+
+    upstream.play = play
+    tools: Any = [GO]
+    with client.chat.completions.stream(model="strong/gpt-5", messages=HI, tools=tools, extra_headers=TASK) as stream:
+        call = stream.get_final_completion().choices[0].message.tool_calls[0]  # type: ignore[index]
+    called = {"id": call.id, "type": "function", "function": {"name": "go", "arguments": call.function.arguments}}
+    result = {"role": "tool", "tool_call_id": call.id, "content": "ok"}
+    reply = post(
+        http, [*HI, {"role": "assistant", "tool_calls": [called]}, result], tools=[GO], stream=True, headers=LAST
+    )
+    uuid.UUID(reply.headers["x-memgen-run"])
+    [recorded] = trajectories(services, 1)
+    assert [message["role"] for message in recorded["messages"]] == ["user", "assistant", "tool", "assistant"]
+    [made] = recorded["messages"][1]["tool_calls"]
+    assert json.loads(made["function"]["arguments"]) == {"to": "north"}
+    assert recorded["messages"][3]["content"] == "You are there."
+    assert all(message.get("weight", 1) == 1 for message in recorded["messages"])
+    assert recorded["tools"] == [GO]
+    assert recorded["sampled"] is None
+    with transaction(services.sessions) as session:
+        [run] = session.scalars(select(Run))
+        assert str(run.id) == reply.headers["x-memgen-run"]
+
+
+def test_whole_replies_say_what_became_of_them(http: httpx.Client, services: Services) -> None:
+    reply = post(http, HI).json()
+    assert reply["memgen"]["version"] == "strong/gpt-5"
+    run = reply["memgen"]["recorded"]
+    assert run["reason"] is None
+    more = [*HI, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "more"}]
+    again = post(http, more, headers=LAST).json()
+    assert again["memgen"]["recorded"] == run
+    [recorded] = trajectories(services, 1)
+    assert [message["content"] for message in recorded["messages"]] == ["hi", "Hello", "more", "Hello"]
+
+
+def test_nothing_is_recorded_that_did_not_ask(http: httpx.Client, services: Services) -> None:
+    assert post(http, HI, headers={}).json()["memgen"]["recorded"] == {"run": None, "reason": "not_requested"}
+    assert "x-memgen-run" not in post(http, HI, headers={}, stream=True).headers
+    assert post(http, HI, store=False).json()["memgen"]["recorded"]["reason"] == "store_false"
+    assert post(http, HI, headers={}, store=True).json()["memgen"]["recorded"]["reason"] == "no_task"
+    with transaction(services.sessions) as session:
+        assert list(session.scalars(select(RunCall))) == []
+
+
+def test_what_is_no_whole_answer_is_not_recorded(
+    http: httpx.Client, upstream: UpstreamServer, services: Services
+) -> None:
+    def break_off(request: Received) -> None:
+        request.begin()
+        for each in HELLO[:3]:
+            request.event(each)
+        request.break_off()
+
+    def end_without_reason(request: Received) -> None:
+        request.begin()
+        request.event(HELLO[1])
+        request.send(b"data: [DONE]\n\n")
+        request.end()
+
+    def fail(request: Received) -> None:
+        request.begin()
+        request.event(chunk({"content": "x"}, finish="stop"))
+        request.event({"error": {"message": "no"}})
+        request.end()
+
+    def say_nothing(request: Received) -> None:
+        request.begin()
+        request.event(chunk({"role": "assistant"}, finish="stop"))
+        request.send(b"data: [DONE]\n\n")
+        request.end()
+
+    for play in (break_off, end_without_reason, fail, say_nothing):
+        upstream.play = play
+        post(http, HI, stream=True, headers=LAST)
+    odd = {"content": None, "function_call": {"name": "go", "arguments": "{}"}}
+    upstream.play = lambda request: request.reply(completion(odd))
+    assert post(http, HI).json()["memgen"]["recorded"] == {"run": None, "reason": "unreadable"}
+    upstream.play = lambda request: request.reply(completion({"content": "Hello"}))
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}]
+    assert post(http, picture).json()["memgen"]["recorded"]["reason"] == "unreadable"
+    counts: dict[str, int] = {}
+    deadline = time.monotonic() + 15
+    while counts != {"unreadable": 4} and time.monotonic() < deadline:
+        with transaction(services.sessions) as session:
+            assert list(session.scalars(select(RunCall))) == []
+            counts = {row.outcome: row.count for row in session.scalars(select(RecordingCount))}
+        time.sleep(0.1)
+    assert counts == {"unreadable": 4}
+
+
+def test_no_key_is_in_any_row(http: httpx.Client, upstream: UpstreamServer, services: Services) -> None:
+    """Not even of an upstream that says it."""
+    upstream.play = lambda request: request.reply(completion({"content": f"I know {UPSTREAM_KEY}"}))
+    post(http, HI, headers=LAST)
+    [recorded] = trajectories(services, 1)
+    assert recorded["messages"][1]["content"] == "I know [key]"
