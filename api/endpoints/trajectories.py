@@ -132,7 +132,7 @@ async def import_trajectories(
             await run_in_threadpool(importing.take, file.feed(chunk), file)
     except ClientDisconnect:
         log.warning("import broken off by the client", lines=file.reader.number)
-        file.reader.stop("the connection closed")
+        file.abandon("the connection closed")
     await run_in_threadpool(importing.finish, file.finish())
     return ImportReportOut.of(importing.report, lines_read=file.reader.number, stopped=file.reader.stopped)
 

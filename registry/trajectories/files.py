@@ -80,13 +80,20 @@ class TrajectoryFile:
         self._limits = limits
         self.reader = FileReader(self._format.split(limits.of_value(self._format)))
         self._reading = self._format.open()
+        self._abandoned = False
 
     def feed(self, chunk: bytes) -> Iterator[Sent]:
         yield from self._read(self.reader.feed(chunk))
 
     def finish(self) -> Iterator[Sent]:
         yield from self._read(self.reader.finish())
-        yield from self._bounded(self._reading.finish())
+        if not self._abandoned:
+            yield from self._bounded(self._reading.finish())
+
+    def abandon(self, reason: str) -> None:
+        """Say that the rest will come another time: what only the end would tell is left for then."""
+        self._abandoned = True
+        self.reader.stop(reason)
 
     def _read(self, lines: Iterable[JsonLine]) -> Iterator[Sent]:
         for line in lines:

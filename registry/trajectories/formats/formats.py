@@ -25,7 +25,7 @@ from registry.json_text import parse_json, show
 from registry.models import JsonObject
 from registry.trajectories.documents import JsonSplitter
 from registry.trajectories.draft import Draft, Sent
-from registry.trajectories.formats import atif, chat, hf_tools, sharegpt
+from registry.trajectories.formats import atif, chat, hf_tools, otlp, sharegpt
 from registry.trajectories.formats.mapping import Mapped
 from registry.trajectories.jsonl import JsonLine
 
@@ -98,6 +98,9 @@ DEFAULT_FORMAT = "chat"
 FORMATS = {
     DEFAULT_FORMAT: TrajectoryFormat(lambda: EachAlone(chat.read), chat.SCHEMA, chat.MAPPING),
     "atif": TrajectoryFormat(lambda: EachDocument(atif.read), atif.SCHEMA, atif.MAPPING, documents=True),
+    "otlp": TrajectoryFormat(
+        otlp.OtlpReading, otlp.SCHEMA, otlp.MAPPING, documents=True, split=otlp.OtlpSplitter, parse=otlp.parse
+    ),
     "sharegpt": TrajectoryFormat(lambda: EachAlone(sharegpt.read), sharegpt.SCHEMA, sharegpt.MAPPING),
     "hf-tools": TrajectoryFormat(lambda: EachAlone(hf_tools.read), hf_tools.SCHEMA, hf_tools.MAPPING),
 }

@@ -33,11 +33,15 @@ class Turns:
     """The messages so far, in order."""
 
     messages: list[JsonObject] = field(default_factory=list)
-    _open: dict[str, str] = field(default_factory=dict)
+    open_names: dict[str, str] = field(default_factory=dict)
     """Names of the functions that were called and not yet answered, by the call's id."""
+    calls_made: int = 0
     _open_by_name: dict[str, dict[str, None]] = field(default_factory=dict)
     """Ids of the open calls of each function, in order."""
-    _calls: int = 0
+
+    def __post_init__(self) -> None:
+        for call_id, name in self.open_names.items():
+            self._open_by_name.setdefault(name, {})[call_id] = None
 
     def say(self, role: str, content: object) -> None:
         """A message that is no assistant's."""
@@ -60,21 +64,21 @@ class Turns:
         """What a call returned; without an id, the first open call of that name, or else the first open one."""
         if not is_name(call_id):
             named = self._open_by_name.get(name) if isinstance(name, str) else None
-            call_id = next(iter(named or self._open), None)
-        if isinstance(call_id, str) and (called := self._open.pop(call_id, None)) is not None:
+            call_id = next(iter(named or self.open_names), None)
+        if isinstance(call_id, str) and (called := self.open_names.pop(call_id, None)) is not None:
             del self._open_by_name[called][call_id]
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
     @property
     def open_calls(self) -> int:
         """Number of calls that wait for their results."""
-        return len(self._open)
+        return len(self.open_names)
 
     def _call(self, call: Call) -> JsonObject:
-        self._calls += 1
-        call_id = call.id if is_name(call.id) and call.id not in self._open else f"call_{self._calls}"
+        self.calls_made += 1
+        call_id = call.id if is_name(call.id) and call.id not in self.open_names else f"call_{self.calls_made}"
         if isinstance(call.name, str):
-            self._open[call_id] = call.name
+            self.open_names[call_id] = call.name
             self._open_by_name.setdefault(call.name, {})[call_id] = None
         function = {"name": call.name, "arguments": arguments_text(call.arguments)}
         return {"id": call_id, "type": "function", "function": function}

@@ -1,0 +1,187 @@
+"""Format `otlp`: spans of agents as OpenTelemetry exports them, in JSON or protobuf. Pure; knows no row.
+
+A conversation is spread over many spans, and these over many lines of a file: each call of a model repeats what was
+said before. They are joined, and a trajectory comes out at the end of the file.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from registry.errors import InvalidTrajectory
+from registry.json_text import parse_json
+from registry.models import JsonObject
+from registry.trajectories.documents import JsonSplitter
+from registry.trajectories.draft import Sent
+from registry.trajectories.formats.mapping import DROPPED, Mapped
+from registry.trajectories.jsonl import JsonLine
+from registry.trajectories.otlp.calls import is_model_call, read_calls, with_logs
+from registry.trajectories.otlp.runs import RunJoiner, in_order
+from registry.trajectories.otlp.spans import Span, read_json, read_protobuf
+from registry.trajectories.otlp.split import ProtobufSplitter, looks_like_json
+
+SCHEMA: JsonObject = {
+    "type": "object",
+    "description": "An OTLP export of spans with the GenAI conventions. Calls of one conversation are joined.",
+    "properties": {
+        "resourceSpans": {"type": "array", "items": {"type": "object"}},
+        "resourceLogs": {"type": "array", "items": {"type": "object"}},
+    },
+}
+MAPPING = (
+    Mapped(
+        "spans of a model's call: `gen_ai.operation.name` or `llm.request.type` chat, completion, text_completion, "
+        "generate_content; `openinference.span.kind` LLM; `ai.operationId` ...doGenerate, ...doStream",
+        "a request and its answer",
+        "joined to trajectories by their messages",
+    ),
+    Mapped("other spans (agents, tools, HTTP, ...)", DROPPED, "what tools returned stands in the next call's messages"),
+    Mapped("calls that failed and have no answer", DROPPED),
+    Mapped("calls without messages", "refused", "`otlp_no_content`: content is captured only where it is asked for"),
+    Mapped(
+        "`gen_ai.input.messages`, `gen_ai.output.messages`, `gen_ai.system_instructions`, `gen_ai.tool.definitions`",
+        "`messages`, `tools`",
+        "since 1.37; of the span, or of the event `gen_ai.client.inference.operation.details`; structured or JSON text",
+    ),
+    Mapped(
+        "events `gen_ai.system.message`, `.user.message`, `.assistant.message`, `.tool.message`, `gen_ai.choice`",
+        "`messages`",
+        "1.28 to 1.36; span events, log records in the same file, and the attribute `events` of Logfire",
+    ),
+    Mapped(
+        "events or attributes `gen_ai.prompt`, `gen_ai.completion` with JSON",
+        "`messages`",
+        "before 1.28: `gen_ai.content.prompt`, `gen_ai.content.completion`",
+    ),
+    Mapped(
+        "`gen_ai.prompt.0.role`, `.content`, `.tool_calls.0.name`, ..., `gen_ai.completion.0...`",
+        "`messages`",
+        "OpenLLMetry (Traceloop); its tools are `llm.request.functions.0...` or `gen_ai.tool.definitions`",
+    ),
+    Mapped(
+        "`llm.input_messages.0.message...`, `llm.output_messages.0...`, `llm.tools.0.tool.json_schema`",
+        "`messages`, `tools`",
+        "OpenInference (Arize Phoenix)",
+    ),
+    Mapped(
+        "`ai.prompt.messages`, `ai.response.text`, `ai.response.toolCalls`, `ai.prompt.tools`",
+        "`messages`, `tools`",
+        "Vercel's AI SDK",
+    ),
+    Mapped(
+        "parts of type text, tool_call, tool_call_response, reasoning",
+        "content, `tool_calls`, tool messages, `reasoning_content`",
+        "also tool_use and tool_result, tool-call and tool-result, toolUse and toolResult",
+    ),
+    Mapped("parts of tools that the provider runs, redacted thoughts", DROPPED),
+    Mapped("parts of type blob, file, uri, image", "refused", "`content_part`: only text is read"),
+    Mapped("several choices of one call", "a trajectory each", "16 at most"),
+    Mapped("assistant turns that no span answered", "`weight` 0", "history from elsewhere, or edited"),
+    Mapped(
+        "a request that goes on from an earlier point",
+        "a trajectory of its own",
+        "in which the turns that another one has have `weight` 0",
+    ),
+    Mapped(
+        "`gen_ai.conversation.id`, `session.id`, `traceloop.association.properties.session_id`, `langfuse.session.id`",
+        "`session_id`",
+        "of any span of the trace; without one, calls are joined by their messages alone",
+    ),
+    Mapped("trace id", "`trajectory_id`", "of the first call; all are in `metadata.otlp.traces`"),
+    Mapped(
+        "`gen_ai.response.model`, `gen_ai.request.model`, `llm.model_name`",
+        "`metadata.otlp.model`",
+        "a model `bot@7` is also `adapter_version`",
+    ),
+    Mapped("`service.name`", "`metadata.otlp.service`"),
+    Mapped(
+        "`memgen.task`, `memgen.reward`, `memgen.reward_source`, `memgen.success`",
+        "the same",
+        "of the resource or of any span of the trace",
+    ),
+    Mapped("token counts, times, other attributes, links, metrics", DROPPED),
+)
+
+
+class OtlpReading:
+    """The reading of one file or request."""
+
+    def __init__(self) -> None:
+        self._joiner = RunJoiner()
+        self._values = self._calls = 0
+
+    def read(self, number: int, value: object) -> Iterator[Sent]:
+        if isinstance(value, list):
+            yield from ((number, found) for found in value if isinstance(found, InvalidTrajectory))
+            spans = [found for found in value if isinstance(found, Span)]
+        else:
+            both = list(read_json(value))
+            yield from ((number, found) for found in both if isinstance(found, InvalidTrajectory))
+            spans = [found for found in both if isinstance(found, Span)]
+        yield from self._take(number, with_logs(spans))
+
+    def finish(self) -> Iterable[Sent]:
+        if self._values and not self._calls:
+            return [(1, InvalidTrajectory("otlp_no_calls", "no span is a call of a model; docs/formats.md lists them"))]
+        return self._joiner.finish()
+
+    def _take(self, number: int, spans: list[Span]) -> Iterator[Sent]:
+        self._values += 1
+        for span in spans:
+            self._joiner.facts(span.trace_id).learn(span)
+        calls = []
+        for span in filter(is_model_call, spans):
+            self._calls += 1
+            try:
+                calls += read_calls(span)
+            except InvalidTrajectory as refusal:
+                yield number, refusal
+        for call in in_order(calls):
+            yield from self._joiner.add(call, number)
+
+
+class OtlpSplitter:
+    """JSON by lines, lists or documents, or protobuf: the first bytes say which."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._head = b""
+        self._splitter: JsonSplitter | ProtobufSplitter | None = None
+
+    @property
+    def number(self) -> int:
+        return self._splitter.number if self._splitter else 0
+
+    @property
+    def unit(self) -> str:
+        return self._splitter.unit if self._splitter else "line"
+
+    @property
+    def cut(self) -> bool:
+        return self._splitter.cut if self._splitter else False
+
+    def feed(self, piece: bytes) -> Iterator[JsonLine]:
+        if self._splitter is None:
+            self._head += piece
+            if len(self._head) < 8:
+                return
+            piece = self._head
+            self._decide()
+        yield from self._splitter.feed(piece)  # type: ignore[union-attr]  # decided
+
+    def finish(self) -> Iterator[JsonLine]:
+        if self._splitter is None:
+            self._decide()
+            yield from self._splitter.feed(self._head)  # type: ignore[attr-defined]  # decided
+        yield from self._splitter.finish()  # type: ignore[union-attr]  # decided
+
+    def _decide(self) -> None:
+        kind = JsonSplitter if looks_like_json(self._head) else ProtobufSplitter
+        self._splitter = kind(self._max_bytes)
+
+
+def parse(data: bytes) -> object:
+    """A parsed JSON value, or the spans of a protobuf message.
+
+    Raises:
+        InvalidJson, InvalidTrajectory: it is neither.
+    """
+    return parse_json(data) if looks_like_json(data) else list(read_protobuf(data))
