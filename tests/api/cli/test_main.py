@@ -16,10 +16,10 @@ from tests.api.cli.invoking import fail, memgen, succeed
 
 COMMANDS = {
     *("up", "down", "status", "init", "base", "demo"),
-    *("task", "upload", "adapter", "train", "train-trigger", "jobs"),
+    *("task", "upload", "convert", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "trace", "delete-data", "deletions", "gc"),
-    *("route", "feedback", "chat", "keys", "webhooks"),
+    *("route", "feedback", "chat", "keys", "webhooks", "upstreams"),
 }
 
 

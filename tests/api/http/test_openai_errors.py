@@ -77,13 +77,14 @@ def test_what_is_not_there(api: httpx.Client) -> None:
         error = error_of(response)
         assert (response.status_code, error["type"]) == (404, "invalid_request_error")
         assert (error["param"], error["code"]) == ("model", "model_not_found")
-    for method, path in (("GET", "/v1/chat/nowhere"), ("POST", "/v1/models/a/b")):
+    for method, path in (("GET", "/v1/chat/nowhere"), ("POST", "/v1/chat/a/b")):
         response = api.request(method, path)
         assert (response.status_code, error_of(response)["code"]) == (404, "unknown_url")
     for method, path, allow in (
         ("GET", CHAT, "OPTIONS, POST"),
         ("DELETE", "/v1/models", "GET, HEAD, OPTIONS"),
         ("POST", "/v1/models/base", "GET, HEAD, OPTIONS"),
+        ("POST", "/v1/models/upstream/model", "GET, HEAD, OPTIONS"),
     ):
         response = api.request(method, path)
         assert (response.status_code, response.headers["allow"]) == (405, allow)
