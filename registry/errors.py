@@ -17,6 +17,7 @@ RegistryError
 │   ├── ScheduleNotFound
 │   ├── WebhookNotFound
 │   ├── DeliveryNotFound      an event's delivery to a webhook
+│   ├── LoopNotFound
 │   ├── UpstreamNotFound      no upstream of that name, or one that may not be asked for that model
 │   └── ObjectNotFound
 ├── Conflict
@@ -118,6 +119,9 @@ class WebhookNotFound(NotFound): ...
 
 
 class DeliveryNotFound(NotFound): ...
+
+
+class LoopNotFound(NotFound): ...
 
 
 class UpstreamNotFound(NotFound): ...

@@ -79,6 +79,10 @@ class Settings(BaseSettings):
     tick_interval_seconds: float = Field(default=10.0, gt=0)
     """Seconds between two looks at which schedules are due and which deletions of data are unfinished."""
 
+    # Disks.
+    min_free_bytes: int = Field(default=2_000_000_000, ge=0)
+    """Free space below which loops start no training: on the disks of the home, of the servers in it and of scratch."""
+
     # What is kept of versions and objects.
     retention_keep_last: int = Field(default=20, ge=1)
     """Newest versions of an adapter that retention keeps even without a hold, unless the adapter has a policy."""

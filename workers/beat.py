@@ -1,4 +1,5 @@
-"""The beat's tick: it starts schedules that are due, advances retrainings, finishes deletions, sweeps what expired.
+"""The beat's tick: it looks at loops, starts schedules that are due, advances retrainings, finishes deletions, sweeps
+what expired.
 
 It may run twice at once, or not for a day: each piece of work is taken under a lock and done once. A fault in one
 piece, even an unforeseen one, must not keep the others from running: a deletion would wait for an unrelated row.
@@ -6,6 +7,7 @@ piece, even an unforeseen one, must not keep the others from running: a deletion
 
 import uuid
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -14,6 +16,9 @@ from registry.database import transaction
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
+from registry.loops.conditions import Surroundings
+from registry.loops.disks import full_disks
+from registry.loops.states import check_loop, loops_to_check, why_held
 from registry.schedules.ticks import schedules_to_ask, tick
 from registry.scratch import sweep
 from registry.serving.stored_responses import sweep_responses
@@ -26,7 +31,9 @@ log = structlog.get_logger()
 
 def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
     """Run one tick. Returns the jobs that it created and sent."""
-    created = [*_tick_schedules(services), *_advance_retrainings(services)]
+    around = Surroundings(utc_now(), full_disks(services.settings))
+    _check_loops(services, around)
+    created = [*_tick_schedules(services, around), *_advance_retrainings(services)]
     for job_id in created:
         send(job_id)
     _sweep(services)
@@ -36,15 +43,26 @@ def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
     return created
 
 
-def _tick_schedules(services: Services) -> list[uuid.UUID]:
-    now = utc_now()
+def _check_loops(services: Services, around: Surroundings) -> None:
+    """Find the state of each loop, and let its change be told."""
     with transaction(services.sessions) as session:
-        waiting = schedules_to_ask(session, now)
+        waiting = loops_to_check(session)
+    for loop_id in waiting:
+        try:
+            with transaction(services.sessions) as session:
+                check_loop(session, loop_id, around)
+        except Exception:
+            log.exception("a loop could not be looked at", loop=str(loop_id))
+
+
+def _tick_schedules(services: Services, around: Surroundings) -> list[uuid.UUID]:
+    with transaction(services.sessions) as session:
+        waiting = schedules_to_ask(session, around.now)
     created = []
     for schedule_id in waiting:
         try:
             with transaction(services.sessions) as session:
-                job_id = tick(session, schedule_id, now)
+                job_id = tick(session, schedule_id, around.now, partial(why_held, around=around))
         except RegistryError as error:
             log.error("a schedule could not run", schedule=str(schedule_id), error=str(error))
             continue

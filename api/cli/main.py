@@ -22,6 +22,7 @@ from api.cli import (
     jobs,
     keys,
     local,
+    loops,
     routes,
     schedules,
     tasks,
@@ -44,6 +45,7 @@ _HINTS = {
     "route_not_found": "`memgen route list ADAPTER` shows them.",
     "schedule_not_found": "`memgen schedule list` shows them.",
     "webhook_not_found": "`memgen webhooks list` shows them.",
+    "loop_not_found": "`memgen loop list` shows them, `memgen loop create ADAPTER --task TASK` makes one.",
     "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
     "upstream_not_found": "`memgen upstreams list` shows them.",
     "unknown_key": _KEY,
@@ -82,6 +84,7 @@ app.command(
 )(training.train_trigger)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=_LEARN)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=_LEARN)
+app.add_typer(loops.app, name="loop", rich_help_panel=_LEARN)
 app.add_typer(versions.app, name="versions", rich_help_panel=_VERSIONS)
 app.command(epilog="Example: `memgen trace 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`", rich_help_panel=_VERSIONS)(
     data.trace

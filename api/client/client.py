@@ -30,6 +30,7 @@ from api.client.deprecated import FlatNames
 from api.client.gates import Gates
 from api.client.jobs import Jobs
 from api.client.keys import Keys
+from api.client.loops import Loops
 from api.client.paths import CHAMPION, alias_path, job_path
 from api.client.retention import Garbage, Retention
 from api.client.routes import Routes
@@ -80,6 +81,7 @@ class Client(FlatNames):
         self.jobs = Jobs(connection)
         self.schedules = Schedules(connection)
         self.webhooks = Webhooks(connection)
+        self.loops = Loops(connection)
         self.retention = Retention(connection)
         self.garbage = Garbage(connection)
         self.deletions = Deletions(connection)

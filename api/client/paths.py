@@ -30,6 +30,10 @@ def upstream_path(name: str) -> str:
     return f"/v1/upstreams/{_quoted(name)}"
 
 
+def loop_path(name: str) -> str:
+    return f"/v1/loops/{_quoted(name)}"
+
+
 def job_path(job_id: str) -> str:
     return f"/v1/jobs/{_quoted(job_id)}"
 

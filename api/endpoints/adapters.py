@@ -127,7 +127,7 @@ def create(
     """The adapter is bound to the base model that this service runs."""
     settings = services.settings
     memory = MemoryConfig.from_mapping(body.memory)
-    _check_trainable(memory)
+    check_trainable(memory)
     base = served_base(request, services)
 
     with transaction(services.sessions) as session:
@@ -150,7 +150,7 @@ def create(
         return once(session, caller.project_id, idempotency, body, AdapterOut, created)
 
 
-def _check_trainable(memory: MemoryConfig) -> None:
+def check_trainable(memory: MemoryConfig) -> None:
     """Refuse at once what this service's workers could not train, instead of in a job an hour later."""
     if memory.trigger == "never":
         raise ConfigError(

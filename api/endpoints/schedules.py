@@ -164,7 +164,7 @@ def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency
     when = body.read()
     if when is None:
         raise InvalidSchedule("a schedule needs cron (with time_zone), new_trajectories, both, or idle_hours")
-    request = schedules.TrainingRequest(_training(body.training), body.min_reward, body.promote)
+    request = schedules.TrainingRequest(checked_training(body.training), body.min_reward, body.promote)
     with transaction(services.sessions) as session:
 
         def created() -> ScheduleOut:
@@ -201,7 +201,7 @@ def change(name: str, body: ScheduleChangeIn, services: ServicesDep, caller: Tra
     """What is left out stays. Resuming does not make up for what was missed while paused."""
     wanted = schedules.Change(
         when=body.read(),
-        training=None if body.training is None else _training(body.training),
+        training=None if body.training is None else checked_training(body.training),
         min_reward=body.min_reward,
         promote=body.promote,
         paused=body.paused,
@@ -238,7 +238,7 @@ def history(name: str, services: ServicesDep, caller: Reader) -> ScheduleHistory
         return ScheduleHistory(data=[ScheduleChangeOut.of(row) for row in schedules.list_changes(session, schedule)])
 
 
-def _training(fields: dict[str, Any]) -> dict[str, Any]:
+def checked_training(fields: dict[str, Any]) -> dict[str, Any]:
     """All fields of the training, checked now and not in a job at night."""
     checked: dict[str, Any] = json.loads(json.dumps(TrainingConfig.from_mapping(fields).to_mapping()))
     return checked

@@ -20,6 +20,7 @@ from registry.models.declarative import Base, JsonObject
 from registry.models.deletions import DELETION_POLICIES, DELETION_SCOPES, Deletion, DeletionDataset, Erasure, Retraining
 from registry.models.evaluations import Evaluation, Gate, GateDecision
 from registry.models.jobs import JOB_STATES, Job, JobEvent
+from registry.models.loops import LOOP_CHANGES, LOOP_STATES, Loop, LoopChange
 from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project
 from registry.models.recordings import (
     CLOSE_REASONS,
@@ -76,6 +77,8 @@ __all__ = [
     "GATE_RULES",
     "JOB_STATES",
     "JUDGE_REWARDS",
+    "LOOP_CHANGES",
+    "LOOP_STATES",
     "RECORDING_MODES",
     "ROUTE_CHANGES",
     "ROUTE_KINDS",
@@ -109,6 +112,8 @@ __all__ = [
     "Job",
     "JobEvent",
     "JsonObject",
+    "Loop",
+    "LoopChange",
     "OutboxEvent",
     "Project",
     "RecordingCount",

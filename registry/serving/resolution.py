@@ -3,15 +3,17 @@
 import uuid
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.adapters import get_adapter
 from registry.errors import VersionNotFound
-from registry.models import Adapter, Route, Version
+from registry.models import Adapter, Loop, Route, Version
 from registry.names import BASE, CHAMPION
 from registry.serving.aliases import get_alias
 from registry.serving.assignment import choose_version, is_sampled
 from registry.serving.routes import live_route, weights_of
+from registry.versions.champion import champion
 from registry.versions.records import get_version
 from registry.versions.state import check_servable
 
@@ -49,6 +51,8 @@ class Resolution:
 def resolve(session: Session, project_id: uuid.UUID, model: str, request: ServingRequest | None = None) -> Resolution:
     """Resolve `base`, `adapter` (its live route, else its champion), `adapter@alias` or `adapter@7`.
 
+    An adapter with a loop and without a champion yet is the bare base.
+
     Args:
         request: None only looks up what exists; routes are not used then.
 
@@ -76,7 +80,15 @@ def _resolve(session: Session, project_id: uuid.UUID, model: str, request: Servi
         if route is not None:
             return _assigned(adapter, route, request)
     alias = pointer or CHAMPION
+    if not pointer and champion(session, adapter) is None and _is_looped(session, adapter):
+        return Resolution(adapter, None, alias)
     return Resolution(adapter, get_alias(session, adapter, alias).version, alias)
+
+
+def _is_looped(session: Session, adapter: Adapter) -> bool:
+    """Whether the adapter has a loop: its agent is there before its first version, and the bare base answers it."""
+    query = select(Loop.id).where(Loop.adapter_id == adapter.id, Loop.deleted_at.is_(None))
+    return session.scalar(query) is not None
 
 
 def _assigned(adapter: Adapter, route: Route, request: ServingRequest) -> Resolution:

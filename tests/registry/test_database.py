@@ -34,6 +34,7 @@ IMMUTABLE = (
     "trajectory_rewards",
     "schedule_runs",
     "schedule_changes",
+    "loop_changes",
     "version_changes",
     "version_imports",
     "version_import_tasks",

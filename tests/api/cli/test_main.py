@@ -18,7 +18,7 @@ COMMANDS = {
     *("up", "down", "status", "init", "base", "demo"),
     *("task", "upload", "convert", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "scores", "gate", "promote", "rollback", "history"),
-    *("schedule", "trace", "delete-data", "deletions", "gc"),
+    *("schedule", "loop", "trace", "delete-data", "deletions", "gc"),
     *("route", "feedback", "chat", "keys", "webhooks", "upstreams"),
 }
 

@@ -86,6 +86,12 @@ BODIES: dict[str, Any] = {
         **{"cron": "0 3 * * *", "time_zone": "UTC", "new_trajectories": 5, "idle_hours": 1.0},
     },
     "PATCH /v1/schedules/{name}": {"cron": "0 3 * * *", "time_zone": "UTC", "min_reward": 0.5, "paused": False},
+    "POST /v1/loops": {
+        **{"adapter": "bot", "task": "t", "create": True, "every": "night", "time_zone": "UTC", "after": 5},
+        **{"training": {"steps": 1}, "min_reward": 0.5, "canary_share": 0.2, "canary_promotion": "better"},
+        **{"canary_margin": 0.05, "keep_last": 5, "quiet_hours": 24.0, "most_failures": 3, "holdout_share": 0.2},
+        **{"grader": {"kind": "exact"}, "memory": {"latents": 4}},
+    },
     "POST /v1/adapters/{name}/versions/{number}/archive": {"reason": ""},
     "POST /v1/adapters/{name}/versions/{number}/unarchive": {"reason": ""},
     "PUT /v1/adapters/{name}/retention": {"keep_last": 5},

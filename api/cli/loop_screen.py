@@ -1,0 +1,106 @@
+"""The screen of `memgen loop show`: one loop in at most 80 columns and some thirty lines."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import UTC, datetime
+
+from api.cli.output import moment, percent, print_line, print_table
+from api.http.json_object import JsonObject
+
+WIDTH = 79
+_STAGES = {
+    "arrived": "runs that arrived",
+    "recorded": "  recorded here",
+    "refused": "  not recorded",
+    "rewarded": "rewarded",
+    "judged": "judged",
+    "trained": "versions trained",
+    "passed": "  passed their gate",
+    "rejected": "  rejected by it",
+    "tried": "canaries tried",
+    "stopped": "  stopped as worse",
+    "promoted": "promoted",
+    "rolled_back": "  rolled back",
+}
+_OPTIONAL = ("refused", "judged", "rolled_back")
+"""Stages that are left out where they never were."""
+_OUTCOMES = {"trying": "is being tried", "waiting": "passed, and waits"}
+_SHOWN_ATTEMPTS = 3
+
+
+def print_screen(loop: JsonObject) -> None:
+    _print_head(loop)
+    print_line("")
+    rows = [
+        (_STAGES.get(each["stage"], each["stage"]), each["day"], each["week"], each["total"], _ago(each["last"]))
+        for each in loop["stages"]
+        if each["total"] or each["stage"] not in _OPTIONAL
+    ]
+    print_table(("", "#last day", "#last week", "#in all", "#last"), rows)
+    print_line("")
+    _print_waiting(loop)
+    if loop["attempts"]:
+        print_line("")
+        for attempt in loop["attempts"][:_SHOWN_ATTEMPTS]:
+            outcome = _OUTCOMES.get(attempt["outcome"], attempt["outcome"])
+            _print_item(f"{loop['adapter']}@{attempt['version']} {outcome}", attempt["reason"])
+
+
+def _print_head(loop: JsonObject) -> None:
+    champion = f"{loop['adapter']}@{loop['champion']}" if loop["champion"] else "the bare base"
+    since = f" since {moment(loop['champion_since'])}" if loop["champion"] else ""
+    print_line(f"{loop['name']} learns {loop['task']}. Champion: {champion}{since}.", style="bold")
+    style = "green" if loop["state"] == "running" else "red" if loop["held"] else "yellow"
+    held = "; it starts no training" if loop["held"] else ""
+    print_line(f"State: {loop['state']} since {moment(loop['since'])}{held}.", style=style)
+    if loop["reason"]:
+        _print_wrapped(f"Why: {loop['reason']}.")
+    if loop["advice"]:
+        _print_wrapped(f"Advice: {loop['advice']}.")
+    if loop["checked_at"] is None:
+        _print_wrapped("The beat has not looked at it yet; `memgen status` says whether one runs.")
+
+
+def _print_waiting(loop: JsonObject) -> None:
+    waiting, canary = loop["waiting"], loop["canary"]
+    when = f"{loop['cron']} ({loop['time_zone']})" if loop["cron"] else "as soon as enough is new"
+    _print_item("Trains", f"{when}; {waiting['new']} of {waiting['enough']} new runs wait")
+    if waiting["next_run"]:
+        _print_item("Next time", moment(waiting["next_run"]))
+    if waiting["why_not"]:
+        _print_item("Why not now", waiting["why_not"])
+    if waiting["last_skip"] and waiting["last_skip"] != waiting["why_not"]:
+        _print_item("Last time", waiting["last_skip"])
+    if loop["failures"]:
+        _print_item("Failures", f"{loop['failures']} in a row; it holds at {loop['most_failures']}")
+    if canary is not None:
+        text = f"route {canary['route']} gives {loop['adapter']}@{canary['version']} {percent(canary['share'])} since "
+        text += f"{moment(canary['since'])}: {canary['answers']} answers, {canary['rewarded']} rewarded"
+        if canary["sessions_needed"]:
+            text += f"; about {canary['sessions_needed']} more to a result"
+            if canary["days_needed"] is not None:
+                text += f", {_days(canary['days_needed'])} at this pace"
+        _print_item("Canary", text)
+
+
+def _print_item(name: str, text: str) -> None:
+    _print_wrapped(f"{name}: {text}.")
+
+
+def _print_wrapped(text: str) -> None:
+    for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
+        print_line(line)
+
+
+def _days(days: float) -> str:
+    return f"{24 * days:.0f} hours" if days < 2 else f"{days:.0f} days"
+
+
+def _ago(iso: str | None) -> str:
+    if iso is None:
+        return ""
+    minutes = (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds() / 60
+    if minutes < 90:
+        return f"{max(0, minutes):.0f} min ago"
+    return f"{minutes / 60:.0f} h ago" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days ago"

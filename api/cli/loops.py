@@ -1,0 +1,179 @@
+"""`memgen loop`: an agent's runs become its experience by themselves. One command sets it up, one screen shows it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.arguments import read_pairs
+from api.cli.invocation import CommandFailed, connect
+from api.cli.loop_screen import print_screen
+from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table, print_warning
+from api.http.json_object import JsonObject
+
+app = typer.Typer(help="Loops: what an agent does becomes what it knows, by itself.", no_args_is_help=True)
+
+LoopArgument = Annotated[str, typer.Argument(help="Name of the adapter, which is the loop's.", show_default=False)]
+EveryOption = Annotated[
+    str | None,
+    typer.Option(help="night, day, hour, week, an interval such as 6h or 30m, or a cron expression. Default: night."),
+]
+AfterOption = Annotated[
+    int | None, typer.Option(min=1, help="So many new runs at least; with --every, fewer wait for its next time.")
+]
+CanaryPromotionOption = Annotated[
+    str | None, typer.Option("--promotion", help="What makes it champion: better, non_inferior, or never (by hand).")
+]
+
+
+@app.command(
+    epilog="Example: `memgen loop create support-bot --task support --create --every night --after 200 "
+    "--zone Europe/Berlin`"
+)
+def create(
+    context: typer.Context,
+    adapter: LoopArgument,
+    task: Annotated[str, typer.Option(help="The task that it learns.", show_default=False)],
+    every: EveryOption = None,
+    zone: Annotated[str | None, typer.Option(help="IANA time zone of --every, such as Europe/Berlin.")] = None,
+    after: AfterOption = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Field of TrainingConfig as key=value; repeatable.")
+    ] = None,
+    min_reward: Annotated[float | None, typer.Option(help="Runs with a lower reward are not learned.")] = None,
+    canary_share: Annotated[float | None, typer.Option(help="Share of the sessions that try a new version.")] = None,
+    promotion: CanaryPromotionOption = None,
+    margin: Annotated[float | None, typer.Option(help="How much worse is too much, for non_inferior.")] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Newest versions that keep their bytes.")] = None,
+    quiet_hours: Annotated[
+        float | None, typer.Option(help="Hours without traffic or rewards until it says so.")
+    ] = None,
+    failures: Annotated[int | None, typer.Option(min=1, help="Failures in a row at which trainings are held.")] = None,
+    make: Annotated[bool, typer.Option("--create", help="Make the adapter and the task if they are missing.")] = False,
+    grader: Annotated[
+        str | None, typer.Option(help="Grader of a task that --create makes; see `memgen task create --help`.")
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Option of that grader, as key=value; repeatable.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set a loop up: schedule, gate with canary, retention and recording, in one step.
+
+    Doing it again changes what is given anew and leaves the rest as it is.
+    """
+    if option and not grader:
+        raise CommandFailed("--option was given without --grader; it is an option of the grader.")
+    options: dict[str, Any] = {
+        "every": every,
+        "time_zone": zone,
+        "after": after,
+        "training": read_pairs(settings, "--set") if settings else None,
+        "min_reward": min_reward,
+        "canary_share": canary_share,
+        "canary_promotion": promotion,
+        "canary_margin": margin,
+        "keep_last": keep,
+        "quiet_hours": quiet_hours,
+        "most_failures": failures,
+        "create": make or None,
+        "grader": {"kind": grader, **read_pairs(option or [], "--option")} if grader else None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    with connect(context) as client:
+        made = client.loops.create(adapter, task, **given)
+    if as_json:
+        print_json(made)
+        return
+    print_table(("part", "outcome", "what it is"), [(p["part"], p["outcome"], p["text"]) for p in made["setup"]])
+    print_line(f"The loop of {adapter} learns {task}. State: {made['state']}.")
+    print_note(f"Next: point the agent at this service with model {adapter!r}, then memgen loop show {adapter}")
+
+
+@app.command("list", epilog="Example: `memgen loop list`")
+def list_(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List all loops with their states."""
+    with connect(context) as client:
+        found = client.loops.list()
+    if as_json:
+        print_json({"data": found})
+        return
+    rows = [
+        (
+            each["name"],
+            each["task"],
+            each["state"],
+            "held" if each["held"] else "",
+            moment(each["since"]),
+            each["reason"],
+        )
+        for each in found
+    ]
+    print_table(
+        ("loop", "task", "state", "trainings", "since", "why"),
+        rows,
+        empty="No loop yet. Set one up with `memgen loop create ADAPTER --task TASK`.",
+    )
+
+
+@app.command(epilog="Example: `memgen loop show support-bot`")
+def show(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
+    """Show on one screen what was recorded, rewarded, trained, tried and promoted, what waits, and why not."""
+    with connect(context) as client:
+        found = client.loops.get(name)
+    if as_json:
+        print_json(found)
+    else:
+        print_screen(found)
+
+
+@app.command(epilog="Example: `memgen loop pause support-bot`")
+def pause(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
+    """Start no more trainings until it is resumed. Recording, a running job and a live canary go on."""
+    with connect(context) as client:
+        _print_state(client.loops.pause(name), as_json)
+
+
+@app.command(epilog="Example: `memgen loop resume support-bot`")
+def resume(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
+    """Let it go on, also after failures; they are counted anew."""
+    with connect(context) as client:
+        _print_state(client.loops.resume(name), as_json)
+
+
+@app.command(epilog="Example: `memgen loop history support-bot`")
+def history(
+    context: typer.Context,
+    name: LoopArgument,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, the newest first.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Show when its state changed, and who changed what."""
+    with connect(context) as client:
+        page = client.loops.history(name, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = [(moment(c["at"]), c["kind"], c["to_state"], c["actor"], c["reason"]) for c in page["data"]]
+    print_table(("at", "change", "state", "by", "why"), rows)
+
+
+@app.command(epilog="Example: `memgen loop delete support-bot`")
+def delete(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
+    """Delete a loop and its schedule. What it made stays, and is named."""
+    with connect(context) as client:
+        deleted = client.loops.delete(name)
+    if as_json:
+        print_json(deleted)
+        return
+    print_line(f"The loop of {name} is deleted, and its schedule {deleted['schedule']}. What stays:")
+    for each in deleted["stays"]:
+        print_line(f"  {each}")
+
+
+def _print_state(loop: JsonObject, as_json: bool) -> None:
+    if as_json:
+        print_json(loop)
+        return
+    print_line(f"{loop['name']} is {loop['state']}" + (f": {loop['reason']}." if loop["reason"] else "."))
+    if loop["advice"]:
+        print_warning(f"{loop['advice']}.")

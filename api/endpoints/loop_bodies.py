@@ -1,0 +1,238 @@
+"""Bodies of `/v1/loops`: what sets a loop up, and everything that one screen of it shows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from api.endpoints.tasks import GraderSpec
+from api.http.schemas import Strict
+from api.http.values import Number
+from registry.loops.attempts import JudgedVersion
+from registry.loops.report import LoopReport
+from registry.loops.setup import CANARY_SHARE, MOST_FAILURES, QUIET_HOURS, LoopPlan, SetUpPart
+from registry.models import Loop, LoopChange
+
+
+class LoopIn(Strict):
+    """What is left out stays as it is, or gets its default where there is nothing yet."""
+
+    adapter: str
+    task: str
+    create: Annotated[bool, Field(description="Make the adapter and the task if they are not there")] = False
+    every: Annotated[
+        str | None,
+        Field(
+            max_length=200,
+            description="`night`, `day`, `hour`, `week`, an interval such as `6h` or `30m`, or a cron expression; "
+            "`night` for a new loop without `after`",
+        ),
+    ] = None
+    time_zone: Annotated[str | None, Field(max_length=64, description="IANA name, of `every`; default UTC")] = None
+    after: Annotated[
+        Number | None,
+        Field(description="New trajectories that must wait; with `every`, fewer wait for its next time"),
+    ] = None
+    training: Annotated[dict[str, Any] | None, Field(description="Fields of TrainingConfig: steps, ...")] = None
+    min_reward: Annotated[float | None, Field(description="Runs with a lower reward are not learned")] = None
+    canary_share: Annotated[
+        float | None, Field(description=f"Share of the sessions that try a version; {CANARY_SHARE} where none was set")
+    ] = None
+    canary_promotion: Annotated[
+        Literal["never", "better", "non_inferior"] | None, Field(description="What makes a canary the champion")
+    ] = None
+    canary_margin: Annotated[float | None, Field(description="How much worse is too much for non_inferior")] = None
+    keep_last: Annotated[Number | None, Field(description="Newest versions that keep their bytes")] = None
+    quiet_hours: Annotated[
+        float | None,
+        Field(description=f"Hours without traffic or rewards until that is a state; {QUIET_HOURS:g} at first"),
+    ] = None
+    most_failures: Annotated[
+        Number | None,
+        Field(description=f"Failures in a row until no training starts any more; {MOST_FAILURES} at first"),
+    ] = None
+    grader: Annotated[GraderSpec | None, Field(description="Of a task that `create` makes; as in POST /v1/tasks")] = (
+        None
+    )
+    holdout_share: Annotated[
+        float | None, Field(gt=0, lt=1, description="Of a task that `create` makes; as in POST /v1/tasks")
+    ] = None
+    memory: Annotated[
+        dict[str, Any] | None, Field(description="Of an adapter that `create` makes; fields of MemoryConfig")
+    ] = None
+
+    def plan(self, cron: str | None, training: dict[str, Any] | None) -> LoopPlan:
+        terms = {name: getattr(self, name) for name in ("canary_share", "canary_promotion", "canary_margin")}
+        return LoopPlan(
+            cron=cron,
+            time_zone=self.time_zone,
+            after=self.after,
+            training=training,
+            min_reward=self.min_reward,
+            settings={name: value for name, value in terms.items() if value is not None},
+            keep_last=self.keep_last,
+            quiet_hours=self.quiet_hours,
+            most_failures=self.most_failures,
+        )
+
+
+class LoopOut(BaseModel):
+    name: str
+    """The adapter's."""
+    adapter: str
+    task: str
+    state: str
+    held: bool
+    """Whether it starts no training as long as the state lasts."""
+    reason: str
+    advice: str
+    since: datetime
+    schedule: str
+    cron: str | None
+    time_zone: str | None
+    after: int
+    """New trajectories that must wait."""
+    quiet_hours: float
+    most_failures: int
+    paused: bool
+    checked_at: datetime | None
+    """When the beat last looked at it; null before the first time."""
+    created_at: datetime
+
+    @classmethod
+    def fields_of(cls, row: Loop) -> dict[str, Any]:
+        return {
+            "name": row.adapter.name,
+            "adapter": row.adapter.name,
+            "task": row.task.name,
+            "schedule": row.schedule.name,
+            "cron": row.schedule.cron,
+            "time_zone": row.schedule.time_zone,
+            "after": row.schedule.new_trajectories or 1,
+            "paused": row.paused_at is not None,
+            **{
+                name: getattr(row, name)
+                for name in ("state", "held", "reason", "advice", "since", "quiet_hours", "most_failures")
+            },
+            "checked_at": row.checked_at,
+            "created_at": row.created_at,
+        }
+
+    @classmethod
+    def of(cls, row: Loop) -> "LoopOut":
+        return cls(**cls.fields_of(row))
+
+
+class LoopList(BaseModel):
+    data: list[LoopOut]
+
+
+class SetUpPartOut(BaseModel):
+    part: str
+    outcome: Literal["made", "changed", "kept"]
+    text: str
+
+
+class LoopSetUpOut(LoopOut):
+    setup: list[SetUpPartOut]
+    """What was made, what was changed and what was left as it was."""
+
+    @classmethod
+    def with_parts(cls, row: Loop, parts: Sequence[SetUpPart]) -> "LoopSetUpOut":
+        return cls(**cls.fields_of(row), setup=[SetUpPartOut(**asdict(part)) for part in parts])
+
+
+class LoopDeletedOut(BaseModel):
+    name: str
+    schedule: str
+    stays: list[str]
+    """What the deletion leaves as it is, for people."""
+
+
+class StageOut(BaseModel):
+    stage: str
+    day: int
+    """In the last 24 hours."""
+    week: int
+    total: int
+    last: datetime | None
+
+
+class WaitingOut(BaseModel):
+    new: int
+    """Trajectories that the next training would learn anew."""
+    enough: int
+    next_run: datetime | None
+    why_not: str | None
+    """Why no training starts now; null if one starts at the next due time."""
+    last_skip: str | None
+    """Why none started at the last due time."""
+
+
+class CanaryOut(BaseModel):
+    route: int
+    version: int
+    share: float
+    since: datetime
+    answers: int
+    rewarded: int
+    sessions_needed: int
+    days_needed: float | None
+    """Until a result can be expected, at the pace so far."""
+
+
+class AttemptOut(BaseModel):
+    version: int
+    outcome: Literal["rejected", "stopped", "promoted", "trying", "waiting"]
+    at: datetime
+    reason: str
+
+    @classmethod
+    def of(cls, attempt: JudgedVersion) -> "AttemptOut":
+        return cls(version=attempt.version.number, outcome=attempt.outcome, at=attempt.at, reason=attempt.reason)
+
+
+class LoopChangeOut(BaseModel):
+    kind: str
+    from_state: str | None
+    to_state: str | None
+    actor: str
+    reason: str
+    evidence: dict[str, Any]
+    at: datetime
+
+    @classmethod
+    def of(cls, row: LoopChange) -> "LoopChangeOut":
+        return cls.model_validate(row, from_attributes=True)
+
+
+class LoopReportOut(LoopOut):
+    """Everything that `memgen loop show` prints."""
+
+    champion: int | None
+    champion_since: datetime | None
+    stages: list[StageOut]
+    waiting: WaitingOut
+    canary: CanaryOut | None
+    attempts: list[AttemptOut]
+    """The newest versions that were judged, and what became of them."""
+    failures: int
+    """In a row, of `most_failures`."""
+    history: list[LoopChangeOut]
+    """The newest changes; `GET /v1/loops/{name}/history` has all."""
+
+    @classmethod
+    def shown(cls, row: Loop, report: LoopReport, changes: Sequence[LoopChange]) -> "LoopReportOut":
+        return cls(
+            **cls.fields_of(row),
+            champion=report.champion,
+            champion_since=report.champion_since,
+            stages=[StageOut(**asdict(stage)) for stage in report.stages],
+            waiting=WaitingOut(**asdict(report.waiting)),
+            canary=CanaryOut(**asdict(report.canary)) if report.canary else None,
+            attempts=[AttemptOut.of(attempt) for attempt in report.attempts],
+            failures=report.failures,
+            history=[LoopChangeOut.of(change) for change in changes],
+        )

@@ -1,0 +1,164 @@
+"""What a loop did in the last day, in the last week and in all, what waits, and why what waits does not move."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from registry.loops.attempts import JudgedVersion, attempts, failed_in_a_row
+from registry.loops.conditions import Surroundings
+from registry.loops.states import why_held
+from registry.models import AliasMove, Dataset, Gate, Loop, Route, RouteChange, ScheduleRun, Trajectory, Version
+from registry.names import CHAMPION
+from registry.schedules.cron import Cron
+from registry.schedules.schedules import when_of
+from registry.schedules.ticks import waiting_for
+from registry.serving.results import results_of
+from registry.serving.routes import live_route
+from registry.versions.champion import champion
+
+SHOWN_ATTEMPTS = 5
+_DAY, _WEEK = timedelta(days=1), timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class StageCount:
+    """How often a stage of the loop was passed."""
+
+    stage: str
+    day: int
+    week: int
+    total: int
+    last: datetime | None
+
+
+@dataclass(frozen=True)
+class CanaryProgress:
+    """How far the canary that runs is from a result."""
+
+    route: int
+    version: int
+    share: float
+    since: datetime
+    answers: int
+    rewarded: int
+    """Rewarded sessions of the version."""
+    sessions_needed: int
+    """Further ones until a result can be expected; 0 if none is to come."""
+    days_needed: float | None
+    """At the pace so far; None while there is none."""
+
+
+@dataclass(frozen=True)
+class WaitsFor:
+    """What the next training waits for."""
+
+    new: int
+    """Trajectories that count as new."""
+    enough: int
+    next_run: datetime | None
+    """The next due time; None for a schedule without a clock."""
+    why_not: str | None
+    """Why no training starts now; None if one would, at the next due time."""
+    last_skip: str | None
+    """Why none started at the last due time; None if one did."""
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    stages: list[StageCount]
+    waiting: WaitsFor
+    canary: CanaryProgress | None
+    champion: int | None
+    champion_since: datetime | None
+    attempts: list[JudgedVersion]
+    """The newest versions that were judged, and what became of them; the newest first."""
+    failures: int
+    """Versions in a row that were rejected or stopped, and count towards `most_failures`."""
+
+
+def report_of(session: Session, loop: Loop, around: Surroundings) -> LoopReport:
+    found = attempts(session, loop, since=loop.adapter.created_at)
+    best = champion(session, loop.adapter)
+    moved = session.scalar(
+        select(func.max(AliasMove.at)).where(AliasMove.adapter_id == loop.adapter_id, AliasMove.alias == CHAMPION)
+    )
+    return LoopReport(
+        stages=_stages(session, loop, around.now),
+        waiting=_waiting(session, loop, around),
+        canary=_canary(session, loop, around.now),
+        champion=best.number if best else None,
+        champion_since=moved if best else None,
+        attempts=found[:SHOWN_ATTEMPTS],
+        failures=len(failed_in_a_row(each for each in found if each.at > loop.counted_from)),
+    )
+
+
+def _stages(session: Session, loop: Loop, now: datetime) -> list[StageCount]:
+    def count(stage: str, at: InstrumentedAttribute[datetime], query: Any) -> StageCount:
+        counted = (
+            func.count().filter(at > now - _DAY),
+            func.count().filter(at > now - _WEEK),
+            func.count(),
+            func.max(at),
+        )
+        return StageCount(stage, *session.execute(query.with_only_columns(*counted)).one())
+
+    trajectories = select(Trajectory).where(Trajectory.task_id == loop.task_id)
+    versions = select(Version).join(Dataset, Dataset.id == Version.dataset_id)
+    versions = versions.where(Version.adapter_id == loop.adapter_id, Dataset.task_id == loop.task_id)
+    gates = select(Gate).where(Gate.version_id.in_(versions.with_only_columns(Version.id)))
+    canaries = select(RouteChange).join(Route, Route.id == RouteChange.route_id)
+    canaries = canaries.where(Route.adapter_id == loop.adapter_id, Route.kind == "canary")
+    moves = select(AliasMove).where(AliasMove.adapter_id == loop.adapter_id, AliasMove.alias == CHAMPION)
+    return [
+        count("arrived", Trajectory.created_at, trajectories),
+        count("rewarded", Trajectory.created_at, trajectories.where(Trajectory.reward.is_not(None))),
+        count("trained", Version.created_at, versions),
+        count("passed", Gate.created_at, gates.where(Gate.passed)),
+        count("rejected", Gate.created_at, gates.where(~Gate.passed)),
+        count("tried", RouteChange.at, canaries.where(RouteChange.kind == "started")),
+        count("stopped", RouteChange.at, canaries.where(RouteChange.kind == "stopped")),
+        count("promoted", AliasMove.at, moves.where(AliasMove.kind == "promotion")),
+        count("rolled_back", AliasMove.at, moves.where(AliasMove.kind == "rollback")),
+    ]
+
+
+def _waiting(session: Session, loop: Loop, around: Surroundings) -> WaitsFor:
+    schedule = loop.schedule
+    when, new = when_of(schedule), waiting_for(session, schedule).count
+    enough = when.at_least if isinstance(when, Cron) else schedule.new_trajectories or 1
+    newest = session.scalars(
+        select(ScheduleRun).where(ScheduleRun.schedule_id == schedule.id).order_by(ScheduleRun.seq.desc()).limit(1)
+    ).one_or_none()
+    why_not = why_held(session, schedule, around)
+    if why_not is None and new < enough:
+        why_not = f"{new} of {enough} new trajectories wait"
+    return WaitsFor(
+        new=new,
+        enough=enough,
+        next_run=schedule.next_run_at if schedule.paused_at is None and schedule.deleted_at is None else None,
+        why_not=why_not,
+        last_skip=newest.reason if newest is not None and newest.outcome == "skipped" else None,
+    )
+
+
+def _canary(session: Session, loop: Loop, now: datetime) -> CanaryProgress | None:
+    route = live_route(session, loop.adapter)
+    if route is None or route.kind != "canary":
+        return None
+    arm, result = route.arms[-1], results_of(session, route).arms[-1]
+    days = max((now - route.created_at) / _DAY, 1e-6)
+    pace = result.sessions / days
+    return CanaryProgress(
+        route=route.number,
+        version=arm.version.number,
+        share=arm.weight,
+        since=route.created_at,
+        answers=result.exposures,
+        rewarded=result.sessions,
+        sessions_needed=result.sessions_needed,
+        days_needed=result.sessions_needed / pace if pace else None,
+    )

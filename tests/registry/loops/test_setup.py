@@ -1,0 +1,180 @@
+"""One call sets a loop up, and says what it made, changed and left; again, it changes only what is given anew."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from registry.adapters import AdapterSettings, adapter_changes, change_adapter, get_adapter
+from registry.database import transaction
+from registry.errors import Conflict, Invalid, InvalidSchedule
+from registry.loops.loops import delete_loop
+from registry.loops.setup import LoopPlan
+from registry.models import Loop, RetentionPolicy, Schedule, ScheduleChange
+from registry.retention.policy import set_policy
+from registry.schedules.cron import Cron
+from registry.schedules.schedules import (
+    NewTrajectories,
+    TrainingRequest,
+    create_schedule,
+    training_request,
+    when_of,
+)
+from registry.tasks import get_task
+from tests.registry.conftest import Rows
+from tests.registry.loops.looped import Looped
+
+
+@pytest.fixture
+def looped(rows: Rows) -> Looped:
+    rows.task("a")
+    return Looped(rows)
+
+
+def _outcomes(looped: Looped, plan: LoopPlan | None = None) -> dict[str, str]:
+    return {part.part: part.outcome for part in looped.set_up(plan)}
+
+
+def _settings(rows: Rows) -> AdapterSettings:
+    with transaction(rows.services.sessions) as session:
+        return AdapterSettings.of(get_adapter(session, rows.project_id, "bot"))
+
+
+def _schedule(rows: Rows) -> Schedule:
+    with transaction(rows.services.sessions) as session:
+        return session.scalars(sa.select(Schedule).where(Schedule.deleted_at.is_(None))).one()
+
+
+def test_a_loop_is_made_of_all_its_parts(rows: Rows, looped: Looped) -> None:
+    plan = LoopPlan(cron="0 2 * * *", time_zone="Europe/Berlin", after=200, min_reward=0.8)
+    made = _outcomes(looped, plan)
+    assert made == {"schedule": "made", "gate": "changed", "retention": "made", "loop": "made"} | made
+    assert not set(made.values()) & {"kept"}
+    schedule = _schedule(rows)
+    assert schedule.name == "loop.bot"
+    assert when_of(schedule) == Cron("0 2 * * *", "Europe/Berlin", 200)
+    assert training_request(schedule) == TrainingRequest({"steps": 5}, 0.8, True)
+    found = _settings(rows)
+    assert (found.gate_policy, found.gate_settled, found.canary_promotion) == ("canary", True, "non_inferior")
+    assert found.canary_share == 0.2, "with 5% most agents would wait months for a result"
+    loop = looped.loop()
+    assert (loop.state, loop.held, loop.adapter.name, loop.task.name) == ("running", False, "bot", "a")
+    assert [(change.kind, change.actor) for change in looped.changes()][-1] == ("created", "anna")
+    with transaction(rows.services.sessions) as session:
+        [change] = adapter_changes(session, get_adapter(session, rows.project_id, "bot"))
+        assert (change.actor, change.reason) == ("anna", "its loop was set up")
+
+
+def test_again_it_changes_nothing(rows: Rows, looped: Looped) -> None:
+    plan = LoopPlan(cron="0 2 * * *", after=200, settings={"canary_share": 0.3}, keep_last=5, quiet_hours=48)
+    looped.set_up(plan)
+    history = len(looped.changes())
+    for again in (plan, LoopPlan()):
+        assert set(_outcomes(looped, again).values()) == {"kept"}
+    assert len(looped.changes()) == history
+    with transaction(rows.services.sessions) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Loop)) == 1
+        assert session.scalar(sa.select(sa.func.count()).select_from(ScheduleChange)) == 1
+
+
+def test_what_is_given_anew_is_changed_and_the_rest_stays(rows: Rows, looped: Looped) -> None:
+    looped.set_up(LoopPlan(cron="0 2 * * *", time_zone="Europe/Berlin", after=200))
+    changed = _outcomes(looped, LoopPlan(after=50, quiet_hours=72, settings={"canary_margin": 0.1}))
+    assert {part for part, outcome in changed.items() if outcome == "changed"} == {"schedule", "loop", "gate"}
+    assert when_of(_schedule(rows)) == Cron("0 2 * * *", "Europe/Berlin", 50)
+    assert looped.loop().quiet_hours == 72
+    assert _settings(rows).canary_share == 0.2
+    assert looped.changes()[0].kind == "changed"
+
+
+def test_settings_of_an_earlier_canary_policy_stay(rows: Rows, looped: Looped) -> None:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        terms = {"gate_policy": "canary", "canary_share": 0.02, "canary_promotion": "never", "gate_settled": True}
+        change_adapter(session, adapter, terms, actor="test", reason="")
+        set_policy(session, adapter, 3, actor="test")
+    made = {part.part: part for part in looped.set_up()}
+    assert (made["gate"].outcome, made["retention"].outcome) == ("kept", "kept")
+    assert "a person moves the champion" in made["gate"].text
+    assert _settings(rows).canary_share == 0.02
+    with transaction(rows.services.sessions) as session:
+        assert session.scalars(sa.select(RetentionPolicy.keep_last)).one() == 3
+
+
+def test_only_a_number_needs_no_clock(rows: Rows, looped: Looped) -> None:
+    looped.set_up(LoopPlan(after=10))
+    assert when_of(_schedule(rows)) == NewTrajectories(10)
+    looped.set_up(LoopPlan(cron="0 4 * * *"))
+    assert when_of(_schedule(rows)) == Cron("0 4 * * *", at_least=10)
+
+
+def test_other_schedules_of_the_adapter_are_told_of(rows: Rows, looped: Looped) -> None:
+    with transaction(rows.services.sessions) as session:
+        create_schedule(
+            session,
+            rows.project_id,
+            "loop.bot",
+            adapter=get_adapter(session, rows.project_id, "bot"),
+            task=get_task(session, rows.project_id, "a"),
+            when=NewTrajectories(9),
+            request=TrainingRequest({}),
+            actor="test",
+        )
+    parts = looped.set_up()
+    assert parts[-1].text == "loop.bot trains bot too, and no loop holds it"
+    assert looped.loop().schedule.name != "loop.bot", "the name is taken"
+
+
+@pytest.mark.parametrize(
+    ("plan", "error"),
+    [
+        (LoopPlan(cron="99 * * * *"), InvalidSchedule),
+        (LoopPlan(time_zone="Mars/Olympus"), InvalidSchedule),
+        (LoopPlan(after=0), InvalidSchedule),
+        (LoopPlan(quiet_hours=0), Invalid),
+        (LoopPlan(quiet_hours=float("nan")), Invalid),
+        (LoopPlan(most_failures=0), Invalid),
+        (LoopPlan(settings={"canary_share": 0.9}), Invalid),
+        (LoopPlan(keep_last=0), Invalid),
+    ],
+)
+def test_what_makes_no_sense_leaves_nothing_behind(
+    rows: Rows, looped: Looped, plan: LoopPlan, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        looped.set_up(plan)
+    with transaction(rows.services.sessions) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Schedule)) == 0
+    assert _settings(rows).gate_policy == "automatic"
+
+
+def test_an_adapters_loop_learns_one_task(rows: Rows, looped: Looped) -> None:
+    rows.task("b")
+    looped.set_up()
+    with pytest.raises(Conflict, match="has one loop"):
+        looped.set_up(task="b")
+
+
+def test_two_who_set_it_up_at_once_make_one(rows: Rows, looped: Looped) -> None:
+    together = threading.Barrier(4)
+
+    def create(_: int) -> str:
+        together.wait()
+        return _outcomes(looped, LoopPlan(after=7))["schedule"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(create, range(4))) == ["kept", "kept", "kept", "made"]
+    assert when_of(_schedule(rows)) == NewTrajectories(7)
+
+
+def test_a_deleted_loop_stays_for_its_history_and_can_be_made_anew(rows: Rows, looped: Looped) -> None:
+    looped.set_up(LoopPlan(after=7))
+    with transaction(rows.services.sessions) as session:
+        loop, stays = delete_loop(session, rows.project_id, "bot", actor="ben")
+        assert loop.schedule.deleted_at is not None
+        assert any("champion" in each for each in stays)
+    assert _settings(rows).gate_policy == "canary", "nothing moves an alias because a loop is gone"
+    assert _outcomes(looped)["loop"] == "made"
+    with transaction(rows.services.sessions) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Loop)) == 2
