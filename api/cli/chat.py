@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def chat(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="base, ADAPTER, ADAPTER@ALIAS or ADAPTER@7.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="base, ADAPTER, ADAPTER@ALIAS, ADAPTER@7 or UPSTREAM/MODEL.", show_default=False)
+    ],
     prompt: Annotated[str | None, typer.Argument(help="Without it, lines of stdin.", show_default=False)] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: Annotated[
@@ -84,7 +86,10 @@ def _questions(prompt: str | None) -> Iterator[str]:
 
 
 def _stamp(completion: JsonObject) -> str:
-    stamp, usage = completion["memgen"], completion["usage"]
+    stamp, usage = completion.get("memgen"), completion.get("usage")
+    if stamp is None or usage is None:  # an upstream's, which is passed through as it is
+        tokens = f"; {usage['completion_tokens']} tokens" if usage else ""
+        return f"[{completion.get('model')}, an upstream's{tokens}]"
     woven = stamp["insertions"]
     latents = f"{sum(i['latents'] for i in woven)} latents woven in" if woven else "no memory woven in"
     return f"[{completion['model']}; {latents}; {usage['completion_tokens']} tokens in {stamp['seconds']:.1f} s]"

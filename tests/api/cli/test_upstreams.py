@@ -80,6 +80,13 @@ def test_what_can_not_be_used_is_said(api_url: str, upstream: UpstreamServer) ->
     assert "upstreams list" in fail("upstreams", "check", "others")
 
 
+def test_an_upstreams_model_can_be_chatted_with(api_url: str) -> None:
+    done = succeed("chat", "strong/gpt-5", "hi")
+    assert done.out == "Hello\n"
+    assert "[gpt-5-real, an upstream's]" in done.err
+    assert succeed("chat", "strong/gpt-5", "hi", "--json").document["memgen"]["version"] == "strong/gpt-5"
+
+
 def test_another_projects_upstream_is_not_there(api_url: str, api_key: str, upstream: UpstreamServer) -> None:
     body = {"model": "others/gpt-5", "messages": [{"role": "user", "content": "hi"}]}
     headers = {"Authorization": f"Bearer {api_key}"}
