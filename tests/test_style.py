@@ -48,6 +48,7 @@ MODULE_LINES, FUNCTION_LINES, ARGUMENTS = 320, 60, 8
 TYPER_COMMANDS = {
     "api/cli/adapters.py:create",
     "api/cli/chat.py:chat",
+    "api/cli/feedback.py:feedback",
     "api/cli/loops.py:create",
     "api/cli/routes.py:ab",
     "api/cli/routes.py:canary",

@@ -18,6 +18,7 @@ from api.cli import (
     convert,
     data,
     demo,
+    feedback,
     gates,
     jobs,
     keys,
@@ -112,7 +113,7 @@ app.add_typer(routes.app, name="route", rich_help_panel=_VERSIONS)
 app.command(
     epilog="Example: `memgen chat support-bot@champion 'Where is my order?' --max-tokens 64`", rich_help_panel=_USE
 )(chat.chat)
-app.command(epilog="Example: `memgen feedback chatcmpl-0f9c 1 --source user`", rich_help_panel=_USE)(routes.feedback)
+app.command(epilog="Example: `memgen feedback chatcmpl-0f9c 1 --source user`", rich_help_panel=_USE)(feedback.feedback)
 app.add_typer(keys.app, name="keys", rich_help_panel=_USE)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=_USE)
 app.add_typer(upstreams.app, name="upstreams", rich_help_panel=_USE)

@@ -187,27 +187,6 @@ def end(
         print_line(f"Route {ended['number']} of {adapter} has ended; {adapter} is the champion again.")
 
 
-def feedback(
-    context: typer.Context,
-    completion_id: Annotated[str, typer.Argument(help="`id` of the chat completion.", show_default=False)],
-    reward: Annotated[float, typer.Argument(min=0, max=1, help="0 is bad, 1 is good.", show_default=False)],
-    source: Annotated[str, typer.Option(help="Who says so: user, grader, environment, ...")] = "user",
-    comment: Annotated[str, typer.Option(help="For people.")] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Report what an answer was worth; it is attributed to the version that gave it."""
-    with connect(context) as client:
-        reply = client.give_feedback(completion_id, reward, source=source, comment=comment)
-    if as_json:
-        print_json(reply)
-        return
-    print_line(f"{reply['reward']:g} for {reply['model']}.")
-    if reply["stopped"]:
-        print_note(f"This stopped the canary: route {reply['route']} has ended.", style="yellow")
-    if reply["promoted"]:
-        print_note(f"This promoted the canary: it is the champion, and route {reply['route']} has ended.")
-
-
 def _terms(level: float, effect: float, source: str | None, replace: bool, reason: str) -> dict[str, Any]:
     return {
         "level": level,

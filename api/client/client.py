@@ -27,6 +27,7 @@ from api.client.bases import Bases
 from api.client.connection import ApiError, ApiUnreachable, Connection
 from api.client.deletions import Deletions
 from api.client.deprecated import FlatNames
+from api.client.feedback import FeedbackReports
 from api.client.gates import Gates
 from api.client.jobs import Jobs
 from api.client.keys import Keys
@@ -77,6 +78,7 @@ class Client(FlatNames):
         self.versions = Versions(connection)
         self.aliases = Aliases(connection)
         self.gates = Gates(connection)
+        self.feedback = FeedbackReports(connection)
         self.routes = Routes(connection)
         self.jobs = Jobs(connection)
         self.schedules = Schedules(connection)
@@ -211,8 +213,7 @@ class Client(FlatNames):
         self, completion_id: str, reward: float, *, source: str = "user", comment: str = ""
     ) -> JsonObject:
         """`reward` from 0 to 1. Sending the same again is harmless; another one of the same source is refused."""
-        body = {"completion_id": completion_id, "reward": float(reward), "source": source, "comment": comment}
-        return self._connection.send("POST", "/v1/feedback", body)
+        return self.feedback.give(reward, completion=completion_id, source=source, comment=comment)
 
 
 def _file_blocks(path: Path) -> Iterator[bytes]:

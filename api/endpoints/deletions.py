@@ -131,6 +131,7 @@ class TrajectoryLineageOut(BaseModel):
     suites: list[str]
     """`task#number`"""
     datasets: list[dict[str, Any]]
+    """With the `reward` that it had in each."""
     jobs: list[uuid.UUID]
     versions: list[dict[str, Any]]
     """Versions that learned from it, with the aliases and live routes that serve them and their number of answers."""
@@ -222,7 +223,10 @@ def lineage(trajectory: uuid.UUID, services: ServicesDep, caller: Reader) -> Tra
             task=found.trajectory.task.name,
             held_out=found.trajectory.held_out,
             suites=[f"{suite.task.name}#{suite.number}" for suite in found.suites],
-            datasets=[{"hash": row.content_hash, "task": row.task.name} for row in found.datasets],
+            datasets=[
+                {"hash": row.content_hash, "task": row.task.name, "reward": found.rewards.get(row.id)}
+                for row in found.datasets
+            ],
             jobs=[job.id for job in found.jobs],
             versions=[
                 {

@@ -16,6 +16,7 @@ from api.endpoints.trajectory_models import (
     IMPORT_BODY,
     TRAJECTORY_BODY,
     ImportReportOut,
+    RewardedTrajectory,
     TrajectoryOut,
     TrajectorySummary,
 )
@@ -25,6 +26,7 @@ from registry.database import transaction
 from registry.errors import Invalid, InvalidTrajectory
 from registry.json_text import parse_json, show
 from registry.keys import Principal
+from registry.rewards.rewards import rewards_of_trajectory
 from registry.tasks import get_task
 from registry.trajectories.draft import Sent
 from registry.trajectories.files import SizeLimits, TrajectoryFile, read_values
@@ -36,7 +38,7 @@ from registry.trajectories.imports import (
     import_batch,
     warn_of_shared_prefixes,
 )
-from registry.trajectories.records import get_trajectory, list_trajectories
+from registry.trajectories.records import TrajectoryFilter, get_trajectory, list_trajectories
 from registry.wiring import Services
 
 router = APIRouter(prefix="/v1", tags=["trajectories"])
@@ -45,6 +47,7 @@ log = structlog.get_logger()
 MAX_ITEMS = 1_000
 """Trajectories in one JSON body; the bulk import takes any number."""
 
+NO_NUL = r"^[^\x00]*$"
 _FORMS = "multipart/"
 _ENCODINGS = ("identity", "gzip", "x-gzip")
 TaskName = Annotated[
@@ -137,27 +140,38 @@ async def import_trajectories(
     return ImportReportOut.of(importing.report, lines_read=file.reader.number, stopped=file.reader.stopped)
 
 
+def trajectory_filter(
+    task: TaskName = None,
+    session_id: Annotated[str | None, Query(max_length=256, pattern=NO_NUL)] = None,
+    held_out: Annotated[bool | None, Query(description="Only held-out ones, or only those to train on")] = None,
+    reward_source: Annotated[
+        str | None, Query(max_length=256, pattern=NO_NUL, description="Whose reward is in effect")
+    ] = None,
+    rewarded: Annotated[bool | None, Query(description="Only those that have a reward, or that have none")] = None,
+    min_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    max_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+) -> TrajectoryFilter:
+    """The query parameters of the listing."""
+    return TrajectoryFilter(task, session_id, held_out, reward_source, rewarded, min_reward, max_reward)
+
+
 @router.get("/trajectories")
 def get_trajectories(
     services: ServicesDep,
     principal: Reader,
-    task: TaskName = None,
-    session_id: Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]*$")] = None,
-    held_out: Annotated[bool | None, Query(description="Only held-out ones, or only those to train on")] = None,
+    wanted: Annotated[TrajectoryFilter, Depends(trajectory_filter)],
     include_messages: Annotated[bool, Query(description="Messages and tools too, which may be large")] = False,
     cursor: Cursor = None,
     limit: PageLimit = 50,
 ) -> Page[TrajectoryOut | TrajectorySummary]:
     """Trajectories in order of arrival."""
     with transaction(services.sessions) as session:
-        if task is not None:
-            get_task(session, principal.project_id, task)
+        if wanted.task is not None:
+            get_task(session, principal.project_id, wanted.task)
         rows = list_trajectories(
             session,
             principal.project_id,
-            task=task,
-            session_id=session_id,
-            held_out=held_out,
+            wanted,
             after=decode_cursor(cursor),
             limit=limit + 1,
             with_messages=include_messages,
@@ -167,10 +181,11 @@ def get_trajectories(
 
 
 @router.get("/trajectories/{trajectory}")
-def get_one_trajectory(trajectory: uuid.UUID, services: ServicesDep, principal: Reader) -> TrajectoryOut:
-    """One trajectory with its messages, by the id that the service gave it."""
+def get_one_trajectory(trajectory: uuid.UUID, services: ServicesDep, principal: Reader) -> RewardedTrajectory:
+    """One trajectory with its messages and all its rewards, by the id that the service gave it."""
     with transaction(services.sessions) as session:
-        return TrajectoryOut.of(get_trajectory(session, principal.project_id, trajectory))
+        row = get_trajectory(session, principal.project_id, trajectory)
+        return RewardedTrajectory.of_rewarded(row, rewards_of_trajectory(session, row))
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """JSON of trajectories and import reports; the bodies of requests come from `registry.trajectories.formats`."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.models import Trajectory
+from registry.models import Trajectory, TrajectoryReward
 from registry.trajectories.formats.formats import FORMATS
 from registry.trajectories.imports import MAX_REPORTED_LINES, ImportReport
 
@@ -130,6 +131,37 @@ class TrajectoryOut(TrajectorySummary):
     @classmethod
     def of(cls, row: Trajectory) -> "TrajectoryOut":
         return cls(**_summary(row), messages=row.messages, tools=row.tools)
+
+
+class GivenReward(BaseModel):
+    source: str = Field(description="`upload` where an upload named none")
+    reward: float
+    completion_id: str | None = Field(description="The answer that was rewarded; null where the whole was")
+    comment: str
+    actor: str
+    feedback: int | None = Field(description="`id` of the feedback that gave it")
+    at: datetime
+
+    @classmethod
+    def of(cls, row: TrajectoryReward) -> "GivenReward":
+        return cls(
+            source=row.source,
+            reward=row.reward,
+            completion_id=row.completion_id,
+            comment=row.feedback.comment if row.feedback else row.comment,
+            actor=row.actor,
+            feedback=row.feedback_seq,
+            at=row.at,
+        )
+
+
+class RewardedTrajectory(TrajectoryOut):
+    rewards: list[GivenReward] = Field(description="All that were given, in order of arrival")
+
+    @classmethod
+    def of_rewarded(cls, row: Trajectory, rewards: Sequence[TrajectoryReward]) -> "RewardedTrajectory":
+        given = [GivenReward.of(reward) for reward in rewards]
+        return cls(**_summary(row), messages=row.messages, tools=row.tools, rewards=given)
 
 
 def _summary(row: Trajectory) -> dict[str, Any]:

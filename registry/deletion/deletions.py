@@ -12,17 +12,17 @@ Policies for versions that were trained on the data, and for all that go on from
 Versions that are cued from past experience hold it word for word: only `withdraw` is allowed for them; it removes it.
 """
 
-import secrets
 import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.database import one_of
-from registry.deletion.erasure import blank_missing_answers, may_erase
+from registry.deletion.answers import forget_answers
+from registry.deletion.erasure import blank_missing_answers
 from registry.deletion.retraining import plan_retrainings, start_retrainings, stop_chain, stop_superseded
 from registry.deletion.scope import Affected, DeletionSubject, find_affected, lock_subject
 from registry.errors import DeletionChanged, DeletionNotFound, PolicyKeepsWords
@@ -33,8 +33,6 @@ from registry.models import (
     Deletion,
     DeletionDataset,
     Erasure,
-    Exposure,
-    Feedback,
     Job,
     Trajectory,
     Version,
@@ -89,9 +87,10 @@ def delete_data(
     check_policy(affected, policy)
     described = affected.describe()
     watched = _live_jobs(session, project_id)
-    session.execute(delete(Trajectory).where(one_of(Trajectory.id, [id_ for id_, _ in affected.trajectories])))
+    ids = [id_ for id_, _ in affected.trajectories]
+    forget_answers(session, project_id, sessions=affected.sessions, user=subject.user, trajectory_ids=ids)
+    session.execute(delete(Trajectory).where(one_of(Trajectory.id, ids)))
     blank_missing_answers(session, project_id)
-    _forget_sessions(session, project_id, affected.sessions)
     forget_responses(session, project_id, affected.sessions, subject.user)
     deletion = Deletion(id=uuid.uuid4(), project_id=project_id, scope=subject.scope, subject_hash=subject.digest)
     evidence = {"deletion": str(deletion.id)}
@@ -154,23 +153,6 @@ def _live_jobs(session: Session, project_id: uuid.UUID) -> list[uuid.UUID]:
     Queued ones are among them: a worker may begin them meanwhile. No new job can come: it waits for its adapter's lock.
     """
     return list(session.scalars(select(Job.id).where(Job.project_id == project_id, Job.state.in_(jobs.LIVE))))
-
-
-def _forget_sessions(session: Session, project_id: uuid.UUID, sessions: tuple[str, ...]) -> None:
-    """Remove the sessions' ids from answers, and comments from their feedback; rewards and counts stay."""
-    mine = Exposure.project_id == project_id, Exposure.session_id.in_(sessions)
-    answers = select(Exposure.completion_id).where(*mine)
-    # The unit stays one unit of the route's comparison, under a random name: nobody knows the salt once this has run,
-    # so guesses at the old name can't be tried, and a session that comes back and is deleted again is another unit.
-    digest = func.encode(func.sha256(func.convert_to(secrets.token_hex(32) + Feedback.unit, "UTF8")), "hex")
-    with may_erase(session):
-        session.execute(
-            update(Feedback)
-            .where(Feedback.completion_id.in_(answers), Feedback.unit.in_(sessions))
-            .values(unit=func.concat("erased-", digest))
-        )
-        session.execute(update(Feedback).where(Feedback.completion_id.in_(answers)).values(comment=""))
-        session.execute(update(Exposure).where(*mine).values(session_id=None))
 
 
 def _withdraw(

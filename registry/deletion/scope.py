@@ -17,6 +17,7 @@ from registry.models import (
     Dataset,
     DatasetItem,
     Exposure,
+    Feedback,
     Job,
     Suite,
     SuiteItem,
@@ -58,6 +59,8 @@ class Affected:
     answers: int
     responses: int
     """Stored responses of the sessions and of the user."""
+    feedback: int
+    """Feedback on whole sessions, which loses the session's id and its comment."""
     suites: tuple[tuple[str, int, int], ...]
     """(task, number, items)"""
     datasets: tuple[tuple[Dataset, int], ...]
@@ -78,6 +81,7 @@ class Affected:
             "trajectories": len(self.trajectories),
             "answers": self.answers,
             "responses": self.responses,
+            "feedback": self.feedback,
             "suites": [{"task": task, "number": number, "items": items} for task, number, items in self.suites],
             "datasets": [
                 {"hash": dataset.content_hash, "task": dataset.task.name, "items": items}
@@ -110,7 +114,12 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
         select(func.count()).where(Exposure.project_id == project_id, Exposure.session_id.in_(sessions))
     )
     responses = count_responses(session, project_id, sessions, subject.user)
-    if not rows and not answers and not responses:
+    feedback = session.scalar(
+        select(func.count()).where(
+            Feedback.project_id == project_id, Feedback.session_id.in_(sessions), Feedback.part_of.is_(None)
+        )
+    )
+    if not rows and not answers and not responses and not feedback:
         raise TrajectoryNotFound(f"nothing of {subject.scope} {show(subject.identifier)} is stored in this project")
     datasets = datasets_of(session, ids)
     dataset_ids = [dataset.id for dataset in datasets]
@@ -126,6 +135,7 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
         sessions=sessions,
         answers=answers or 0,
         responses=responses,
+        feedback=feedback or 0,
         suites=_suites(session, ids),
         datasets=tuple((dataset, places[dataset.id]) for dataset in datasets),
         jobs=_live_jobs(session, project_id, dataset_ids, versions),

@@ -22,6 +22,7 @@ from registry.clock import utc_now
 from registry.errors import InvalidTrajectory
 from registry.models import Run, RunTurn
 from registry.recordings.sampled import sampled_turns
+from registry.rewards.pending import settle_run
 from registry.trajectories.conversations import unlearnable_turns
 from registry.trajectories.formats import chat
 from registry.trajectories.imports import TokenLimit, import_batch
@@ -87,6 +88,7 @@ def close_run(session: Session, run: Run, tokens: TokenLimit, now: datetime) -> 
     run.trajectory_id = trajectory_id
     # The trajectory has it all now.
     session.execute(delete(RunTurn).where(RunTurn.run_id == run.id))
+    settle_run(session, run)
     return ClosedRun(run.id, run.project_id, trajectory_id)
 
 

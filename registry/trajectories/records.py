@@ -113,25 +113,46 @@ def find_stored(session: Session, keys: Iterable[Key]) -> dict[Key, uuid.UUID]:
     return found
 
 
+@dataclass(frozen=True)
+class TrajectoryFilter:
+    """Which trajectories are wanted; None wants any."""
+
+    task: str | None = None
+    session_id: str | None = None
+    held_out: bool | None = None
+    reward_source: str | None = None
+    """Source of the reward in effect."""
+    rewarded: bool | None = None
+    """Whether they have a reward."""
+    min_reward: float | None = None
+    max_reward: float | None = None
+
+
 def list_trajectories(
     session: Session,
     project_id: uuid.UUID,
+    wanted: TrajectoryFilter,
     *,
-    task: str | None = None,
-    session_id: str | None = None,
-    held_out: bool | None = None,
     after: int = 0,
     limit: int = 50,
     with_messages: bool = True,
 ) -> list[Trajectory]:
     """The next `limit` trajectories whose `seq` is greater than `after`, in order of arrival."""
     query = select(Trajectory).where(Trajectory.project_id == project_id, Trajectory.seq > after)
-    if task is not None:
-        query = query.where(Trajectory.task.has(Task.name == task))
-    if session_id is not None:
-        query = query.where(Trajectory.session_id == session_id)
-    if held_out is not None:
-        query = query.where(Trajectory.held_out.is_(held_out))
+    if wanted.task is not None:
+        query = query.where(Trajectory.task.has(Task.name == wanted.task))
+    if wanted.session_id is not None:
+        query = query.where(Trajectory.session_id == wanted.session_id)
+    if wanted.held_out is not None:
+        query = query.where(Trajectory.held_out.is_(wanted.held_out))
+    if wanted.reward_source is not None:
+        query = query.where(Trajectory.reward_source == wanted.reward_source)
+    if wanted.rewarded is not None:
+        query = query.where(Trajectory.reward.is_not(None) if wanted.rewarded else Trajectory.reward.is_(None))
+    if wanted.min_reward is not None:
+        query = query.where(Trajectory.reward >= wanted.min_reward)
+    if wanted.max_reward is not None:
+        query = query.where(Trajectory.reward <= wanted.max_reward)
     if not with_messages:
         query = query.options(defer(Trajectory.messages, raiseload=True), defer(Trajectory.tools, raiseload=True))
     return list(session.scalars(query.options(joinedload(Trajectory.task)).order_by(Trajectory.seq).limit(limit)))

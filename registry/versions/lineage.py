@@ -69,6 +69,8 @@ class TrajectoryLineage:
     trajectory: Trajectory
     suites: tuple[Suite, ...]
     datasets: tuple[Dataset, ...]
+    rewards: dict[uuid.UUID, float | None]
+    """The reward that it had in each dataset, by dataset id; another one may be in effect now."""
     jobs: tuple[Job, ...]
     """Jobs that read one of the datasets."""
     versions: tuple[Version, ...]
@@ -118,6 +120,7 @@ def trajectory_lineage(session: Session, trajectory: Trajectory) -> TrajectoryLi
     datasets = datasets_of(session, [trajectory.id])
     ids = [dataset.id for dataset in datasets]
     versions = versions_touched(session, ids)
+    items = select(DatasetItem.dataset_id, DatasetItem.reward).where(DatasetItem.trajectory_id == trajectory.id)
     suites = (
         select(Suite).join(SuiteItem).where(SuiteItem.trajectory_id == trajectory.id).options(joinedload(Suite.task))
     )
@@ -125,6 +128,7 @@ def trajectory_lineage(session: Session, trajectory: Trajectory) -> TrajectoryLi
         trajectory=trajectory,
         suites=tuple(session.scalars(suites.order_by(Suite.number))),
         datasets=tuple(datasets),
+        rewards={row.dataset_id: row.reward for row in session.execute(items)},
         jobs=tuple(session.scalars(select(Job).where(Job.dataset_id.in_(ids)).order_by(Job.seq))),
         versions=tuple(versions),
         serving=serving_of(session, [version.id for version in versions]),

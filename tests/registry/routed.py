@@ -9,7 +9,7 @@ from registry.database import transaction
 from registry.models import Adapter, Route
 from registry.serving.aliases import promote
 from registry.serving.exposures import record_exposure
-from registry.serving.feedback import Received, receive_feedback
+from registry.serving.feedback import Rating, Received, receive_feedback
 from registry.serving.resolution import ServingRequest, resolve
 from registry.serving.results import RouteResults, results_of
 from registry.serving.routes import (
@@ -79,9 +79,8 @@ class Routed:
 
     def rate(self, completion_id: str, reward: float, *, source: str = "user") -> Received:
         with transaction(self.rows.services.sessions) as session:
-            return receive_feedback(
-                session, self.rows.project_id, completion_id, reward, actor="key test", source=source
-            )
+            report = Rating(reward, actor="key test", source=source)
+            return receive_feedback(session, self.rows.project_id, completion_id, report)
 
     def rate_sessions(self, reward: Callable[[str, int], float], count: int) -> list[Received]:
         """One answer and its feedback for each of `count` sessions; `reward` of the version's label and the session."""

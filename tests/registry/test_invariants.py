@@ -35,7 +35,7 @@ from registry.promotion import decide
 from registry.retention.archiving import archive, unarchive
 from registry.serving.aliases import promote, roll_back
 from registry.serving.exposures import record_exposure
-from registry.serving.feedback import receive_feedback
+from registry.serving.feedback import Rating, receive_feedback
 from registry.serving.resolution import ServingRequest, resolve
 from registry.serving.routes import end_route, live_route, start_ab, start_canary, start_shadow
 from registry.tasks import create_task, get_task
@@ -312,7 +312,7 @@ class AdapterMachine(RuleBasedStateMachine):
     def rate(self, place: int, reward: float) -> None:
         if self.answers:
             completion = self.answers[place % len(self.answers)]
-            self._try(lambda s, _: receive_feedback(s, self.project_id, completion, reward, actor="test"))
+            self._try(lambda s, _: receive_feedback(s, self.project_id, completion, Rating(reward, "test")))
 
     @rule(number=numbers, out=st.booleans())
     def archive(self, number: int, out: bool) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from registry.database import transaction
 from registry.errors import CompletionNotFound, FeedbackDiffers, Invalid, InvalidName, RegistryError
 from registry.models import Feedback, Project
-from registry.serving.feedback import receive_feedback
+from registry.serving.feedback import Rating, receive_feedback
 from registry.serving.routes import Terms, route_history
 from tests.registry.conftest import Rows, refused_as_immutable
 from tests.registry.routed import Routed, make_routed
@@ -108,7 +108,7 @@ def test_another_project_s_answer_is_unknown(routed: Routed) -> None:
         session.add(other)
         session.flush()
     with pytest.raises(CompletionNotFound), transaction(routed.rows.services.sessions) as session:
-        receive_feedback(session, other.id, answer, 1.0, actor="spy")
+        receive_feedback(session, other.id, answer, Rating(1.0, "spy"))
     assert routed.rate(answer, 0.5).is_new
 
 
@@ -186,7 +186,7 @@ def test_answers_do_not_wait_for_feedback(routed: Routed) -> None:
     routed.start_canary(2)
     answer = routed.ask("anna")
     with transaction(routed.rows.services.sessions) as session:
-        receive_feedback(session, routed.rows.project_id, answer, 1.0, actor="slow")
+        receive_feedback(session, routed.rows.project_id, answer, Rating(1.0, "slow"))
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(routed.ask, "bert").result(timeout=5)
     assert uuid.UUID(answer.removeprefix("chatcmpl-"))

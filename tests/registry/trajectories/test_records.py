@@ -15,7 +15,7 @@ from registry.models import Project
 from registry.tasks import TaskCounts, count_trajectories, create_task, get_task, list_tasks
 from registry.trajectories.formats import chat as chat_format
 from registry.trajectories.imports import LineResult, TokenLimit, import_batch, read_item
-from registry.trajectories.records import get_trajectory, list_trajectories
+from registry.trajectories.records import TrajectoryFilter, get_trajectory, list_trajectories
 from registry.wiring import Services
 from tests.trajectory_samples import changed, chat, line, read_line, tool_chat
 
@@ -121,12 +121,14 @@ def test_lists_are_filtered_ordered_and_continue(sessions: sessionmaker[Session]
     results = store(sessions, project, *(chat(f"q{n}", task="tu"[n % 2], session_id=f"s{n % 3}") for n in range(12)))
     ids = [result.id for result in results]
     with transaction(sessions) as session:
-        first = list_trajectories(session, project, limit=5)
-        rest = list_trajectories(session, project, after=first[-1].seq)
+        first = list_trajectories(session, project, TrajectoryFilter(), limit=5)
+        rest = list_trajectories(session, project, TrajectoryFilter(), after=first[-1].seq)
         assert [row.id for row in (*first, *rest)] == ids
-        assert [row.id for row in list_trajectories(session, project, task="u", with_messages=False)] == ids[1::2]
-        assert [row.id for row in list_trajectories(session, project, session_id="s2")] == ids[2::3]
-        assert [row.id for row in list_trajectories(session, project, held_out=True)] == [
+        assert [
+            row.id for row in list_trajectories(session, project, TrajectoryFilter(task="u"), with_messages=False)
+        ] == ids[1::2]
+        assert [row.id for row in list_trajectories(session, project, TrajectoryFilter(session_id="s2"))] == ids[2::3]
+        assert [row.id for row in list_trajectories(session, project, TrajectoryFilter(held_out=True))] == [
             result.id for result in results if result.held_out
         ]
 
@@ -138,7 +140,7 @@ def test_a_project_sees_only_its_own(sessions: sessionmaker[Session], project: u
         stranger = Project(id=uuid.uuid4(), name=uuid.uuid4().hex)
         session.add(stranger)
         session.flush()
-        assert list_trajectories(session, stranger.id) == []
+        assert list_trajectories(session, stranger.id, TrajectoryFilter()) == []
         assert list_tasks(session, stranger.id) == []
         with pytest.raises(TrajectoryNotFound):
             get_trajectory(session, stranger.id, result.id)
