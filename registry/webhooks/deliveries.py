@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from registry.errors import DeliveryNotFound, WebhookDisabled
@@ -105,9 +105,7 @@ def lease_webhooks(
     session: Session, now: datetime, lease_id: uuid.UUID, lease: timedelta, *, most: int
 ) -> Sequence[uuid.UUID]:
     """Take webhooks that have something to send and no sender, the one that waits longest first."""
-    due = select(func.min(WebhookDelivery.next_attempt_at)).where(
-        WebhookDelivery.webhook_id == Webhook.id, _sendable(now)
-    )
+    due = select(func.min(WebhookDelivery.next_attempt_at)).where(_sendable(Webhook.id, now))
     waits_since = due.correlate(Webhook).scalar_subquery()
     free = or_(Webhook.leased_until.is_(None), Webhook.leased_until <= now)
     query = select(Webhook.id).where(Webhook.enabled, free, waits_since.is_not(None)).order_by(waits_since).limit(most)
@@ -129,7 +127,7 @@ def next_delivery(
     if webhook is None or not webhook.enabled:
         return None
     webhook.leased_until = now + lease
-    query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id, _sendable(now))
+    query = select(WebhookDelivery).where(_sendable(literal(webhook_id), now))
     loaded = query.options(joinedload(WebhookDelivery.event), joinedload(WebhookDelivery.webhook))
     return session.scalars(loaded.order_by(WebhookDelivery.seq).limit(1)).one_or_none()
 
@@ -179,17 +177,23 @@ def sweep_events(session: Session, older_than: datetime) -> int:
     return len(session.scalars(gone.returning(OutboxEvent.id)).all())
 
 
-def _sendable(now: datetime) -> ColumnElement[bool]:
-    """Whether a delivery is due, and no earlier one of its webhook holds it back."""
-    earlier = aliased(WebhookDelivery)
-    held_back = exists().where(
-        earlier.webhook_id == WebhookDelivery.webhook_id,
-        earlier.seq < WebhookDelivery.seq,
-        earlier.state == "pending",
-        earlier.next_attempt_at > now,
-        earlier.attempts <= HOLDING_ATTEMPTS,
+def _sendable(webhook_id: SQLColumnExpression[uuid.UUID], now: datetime) -> ColumnElement[bool]:
+    """Whether a delivery of the webhook is due, and no earlier one holds it back."""
+    holding = aliased(WebhookDelivery)
+    # Found once for a webhook, and not for each of its deliveries, of which thousands may wait after an outage.
+    first_holding = select(func.min(holding.seq)).where(
+        holding.webhook_id == webhook_id,
+        holding.state == "pending",
+        holding.next_attempt_at > now,
+        holding.attempts <= HOLDING_ATTEMPTS,
     )
-    return and_(WebhookDelivery.state == "pending", WebhookDelivery.next_attempt_at <= now, ~held_back)
+    first = first_holding.correlate(Webhook).scalar_subquery()
+    return and_(
+        WebhookDelivery.webhook_id == webhook_id,
+        WebhookDelivery.state == "pending",
+        WebhookDelivery.next_attempt_at <= now,
+        or_(first.is_(None), WebhookDelivery.seq < first),
+    )
 
 
 def _leased(session: Session, webhook_id: uuid.UUID, lease_id: uuid.UUID) -> Webhook | None:

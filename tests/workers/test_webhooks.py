@@ -14,6 +14,7 @@ from registry.settings import Settings, child_environment
 from tests.registry.webhooks.conftest import Hooks, hooks, receiver
 from tests.registry.webhooks.receiver import Receiver, receiving, status
 from workers.beat import tick_all
+from workers.queue import DEFAULT_QUEUE, TICK, make_queue
 from workers.webhooks import WebhookThread
 
 __all__ = ["hooks", "receiver"]
@@ -42,8 +43,8 @@ def thread(hooks: Hooks) -> Iterator[WebhookThread]:
     running.stop()
 
 
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+def _wait(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -111,6 +112,36 @@ def test_what_a_killed_sender_had_begun_is_sent_again(hooks: Hooks, receiver: Re
     assert hooks.send() == 1
     assert hooks.states() == [("delivered", 1, 200)]
     assert receiver.ids == [receiver.ids[0]] * 2
+
+
+def test_a_real_worker_sends_from_its_first_tick_on_and_ends_when_told(
+    hooks: Hooks, receiver: Receiver, settings: Settings, tmp_path: Path
+) -> None:
+    hooks.create(receiver.url)
+    hooks.emit()
+    options = ("-Q", "default", "--pool", "prefork", "--concurrency", "1", "--without-mingle", "--without-gossip")
+    root = str(Path(__file__).resolve().parents[2])
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "workers.main:app", "worker", *options],
+            env=child_environment(settings) | {"PYTHONPATH": root},
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            with make_queue(settings) as queue:
+                queue.send_task(TICK, queue=DEFAULT_QUEUE)
+            _wait(lambda: hooks.states() == [("delivered", 1, 204)], seconds=60)
+            hooks.emit()  # without another tick
+            _wait(lambda: len(receiver.received) == 2)
+            worker.terminate()
+            worker.wait(timeout=15)
+        finally:
+            worker.kill()
+            worker.wait()
+    assert worker.returncode == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_the_tick_sweeps_old_events(hooks: Hooks) -> None:

@@ -1,6 +1,7 @@
 """Webhooks and deliveries as rows: what is refused, redelivered, swept, and who sees a secret."""
 
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -225,6 +226,32 @@ def test_two_senders_do_not_wait_for_each_other(hooks: Hooks) -> None:
         assert len(deliveries.lease_webhooks(session, now, uuid.uuid4(), lease, most=1)) == 1
         taken.set()
         assert pool.submit(_second).result(timeout=5) == 1
+
+
+def test_thousands_that_wait_cost_a_look_little(hooks: Hooks) -> None:
+    """After an outage: all of them failed once, and are due again or not."""
+    for name in ("a", "b"):
+        hooks.create("http://127.0.0.1:1/", name)
+    hooks.execute(
+        "insert into outbox_events (id, project_id, event, data, created_at) "
+        f"select gen_random_uuid(), '{hooks.project_id}', 'alias.moved', '{{}}', now() from generate_series(1, 5000)"
+    )
+    hooks.execute(
+        "insert into webhook_deliveries (id, webhook_id, event_id, state, attempts, next_attempt_at, created_at) "
+        "select gen_random_uuid(), w.id, e.id, 'pending', 4, now() + (mod(e.seq, 2)) * interval '1 hour', now() "
+        "from outbox_events e, webhooks w"
+    )
+    hooks.execute("analyze")
+    lease, began = timedelta(seconds=30), time.monotonic()
+    for _ in range(10):
+        with transaction(hooks.services.sessions) as session:
+            now, mine = deliveries.database_now(session), uuid.uuid4()
+            taken = deliveries.lease_webhooks(session, now, mine, lease, most=5)
+            for webhook_id in taken:
+                assert deliveries.next_delivery(session, webhook_id, mine, now, lease) is not None
+                deliveries.release_webhook(session, webhook_id, mine)
+        assert len(taken) == 2
+    assert time.monotonic() - began < 3
 
 
 def test_old_events_are_swept_with_their_deliveries(hooks: Hooks) -> None:
