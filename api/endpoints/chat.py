@@ -11,16 +11,20 @@ from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.chat_reply import new_completion_id
 from api.endpoints.chat_stream import ChatShape
+from api.endpoints.message_reply import model_info, model_list
 from api.endpoints.upstream_chat import ForwardingRoute, allowed_upstreams
+from api.http.anthropic_errors import is_anthropic
 from api.http.deps import Reader, ServicesDep
 from api.recording.note import RecordingNote
 from registry.adapters import list_adapters
 from registry.database import transaction
+from registry.keys import Principal
 from registry.names import BASE, CHAMPION
 from registry.serving.aliases import list_aliases
 from registry.serving.resolution import Resolution, resolve
 from registry.upstreams import Upstream, find_upstream, is_upstream_model
 from registry.versions.state import servable_versions
+from registry.wiring import Services
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=ForwardingRoute)
 
@@ -53,7 +57,10 @@ async def complete(
 
 @router.get("/models")
 def models(request: Request, services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """`base`; for each adapter its name, its aliases and its versions; and the models of upstreams."""
+    """`base`; for each adapter its name, its aliases and its versions; and the models of upstreams.
+
+    With the header `anthropic-version`, this and its errors are in Anthropic's words.
+    """
     upstreams = allowed_upstreams(request.app.state.gateway, services, caller)
     with transaction(services.sessions) as session:
         found = [_model(BASE, 0)]
@@ -68,17 +75,26 @@ def models(request: Request, services: ServicesDep, caller: Reader) -> dict[str,
                 for version in servable_versions(session, adapter)
             ]
     found += [_upstream_model(upstream, name) for upstream in upstreams.values() for name in upstream.listed_models]
-    return {"object": "list", "data": found}
+    return model_list(found) if _speaks_anthropic(request) else {"object": "list", "data": found}
 
 
 @router.get("/models/{model:path}")
 def model(model: str, request: Request, services: ServicesDep, caller: Reader) -> dict[str, Any]:
+    found = _find_model(model, request, services, caller)
+    return model_info(found) if _speaks_anthropic(request) else found
+
+
+def _find_model(model: str, request: Request, services: Services, caller: Principal) -> dict[str, Any]:
     if is_upstream_model(model):
         upstream, _ = find_upstream(allowed_upstreams(request.app.state.gateway, services, caller), model)
         return _upstream_model(upstream, model)
     with transaction(services.sessions) as session:
         resolution = resolve(session, caller.project_id, model)
         return _model(model, int(resolution.version.created_at.timestamp()) if resolution.version else 0)
+
+
+def _speaks_anthropic(request: Request) -> bool:
+    return is_anthropic(request.scope["path"], request.headers)
 
 
 def _model(name: str, created: int) -> dict[str, Any]:

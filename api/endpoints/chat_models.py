@@ -3,6 +3,7 @@
 A null is OpenAI's default, everywhere. What is not supported is taken at its neutral values, and refused at all others.
 """
 
+import re
 from typing import Annotated, Any
 
 from pydantic import (
@@ -25,6 +26,7 @@ from api.endpoints.answer_constraints import (
     check_tool_choice,
     read_tool_choice,
 )
+from api.endpoints.plain_values import PlainValues
 from memgen.generation.sampling import Sampling
 from memgen.text.answer_grammars import Constraint
 from memgen.text.answers import message_text
@@ -36,6 +38,8 @@ _LEAST_TOP_P = 1e-9
 """Leaves the likeliest token only, which OpenAI's 0 means."""
 MOST_STOP_CHARACTERS = 1000
 _MOST_STOPS = 4
+_TOKEN_ID = re.compile(r"(0|[1-9][0-9]{0,9})\Z")
+"""A number as JSON would write it; int() takes spaces, signs, underscores and other scripts too."""
 _MOST_BIASES = 1024
 _MOST_METADATA = 16
 _MOST_MODEL_CHARACTERS = 600
@@ -89,7 +93,7 @@ class StreamOptions(BaseModel):
     """Accepted; nothing is ever added to a chunk."""
 
 
-class ChatIn(BaseModel):
+class ChatIn(PlainValues):
     """OpenAI's request. A field that this service does not support is accepted at its neutral value only."""
 
     model_config = ConfigDict(extra="forbid")
@@ -180,6 +184,16 @@ class ChatIn(BaseModel):
     def _null_values_are_absent(cls, given: Any) -> Any:
         return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
 
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _are_biases_of_ids(cls, given: Any) -> Any:
+        for key, bias in given.items() if isinstance(given, dict) else ():
+            if isinstance(key, str) and _TOKEN_ID.match(key) is None:
+                raise PydanticCustomError("int_parsing", "expected token ids as keys, such as '50256'")
+            if isinstance(bias, bool | str):
+                raise PydanticCustomError("float_type", "expected numbers as values")
+        return given
+
     @field_validator("tool_choice")
     @classmethod
     def _choice_is_one(cls, given: Any) -> ToolChoice:
@@ -225,9 +239,10 @@ class ChatIn(BaseModel):
         """
         requested = self.max_completion_tokens or self.max_tokens or min(_DEFAULT_TOKENS, most_tokens)
         if requested > most_tokens:
+            name = "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
             raise InvalidTrajectory(
                 "max_tokens_too_large",
-                f"max_tokens is {requested}; this service allows up to {most_tokens} (MEMGEN_MAX_NEW_TOKENS)",
+                f"{name}: got {requested}; this service allows up to {most_tokens} (MEMGEN_MAX_NEW_TOKENS)",
             )
         least = self.min_tokens or 0
         if least > requested:

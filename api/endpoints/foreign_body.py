@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import ConfigDict, StringConstraints, ValidationError, model_validator
 
 from api.endpoints.chat_models import ChatIn
+from api.endpoints.plain_values import PlainValues
 from api.http.json_object import JsonObject
 from api.http.openai_errors import place_text
 from api.http.places import own_place
@@ -18,7 +19,7 @@ ModelName = Annotated[str, StringConstraints(max_length=600, pattern=r"\A[^\x00]
 """As long as the longest names of an adapter and an alias."""
 
 
-class ForeignBody(BaseModel):
+class ForeignBody(PlainValues):
     """A body in another API's words. What is not a field of it is refused by name."""
 
     model_config = ConfigDict(extra="forbid")

@@ -1,4 +1,4 @@
-"""Replies of Anthropic's Messages API: the message, and the events by which a stream tells it. Pure.
+"""Replies of Anthropic's Messages API: the message, the events by which a stream tells it, and models. Pure.
 
 Both are made of a chat's chunks, a whole reply too, so that they can't differ.
 """
@@ -6,13 +6,14 @@ Both are made of a chat's chunks, a whole reply too, so that they can't differ.
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from api.endpoints.answer_stream import data_event
 from api.endpoints.chat_reply import Reply
 from api.endpoints.chat_stream import ChatChunks
 from api.http.anthropic_errors import anthropic_error, anthropic_status
-from api.http.json_object import JsonObject
+from api.http.json_object import JsonObject, JsonObjects
 from api.http.problems import Described
 from api.inference.requests import Finished, Piece
 
@@ -149,3 +150,16 @@ def _usage(chat: JsonObject) -> JsonObject:
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
     }
+
+
+def model_info(model: JsonObject) -> JsonObject:
+    """A model of OpenAI's listing in Anthropic's words."""
+    created = datetime.fromtimestamp(model["created"], UTC).isoformat()
+    return {"type": "model", "id": model["id"], "display_name": model["id"], "created_at": created}
+
+
+def model_list(models: JsonObjects) -> JsonObject:
+    """OpenAI's listing, which has no pages, in Anthropic's words."""
+    data = [model_info(model) for model in models]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"data": data, "has_more": False, "first_id": first, "last_id": last}

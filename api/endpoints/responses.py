@@ -4,9 +4,10 @@ A reply is recorded where its request says `store: true`, and nowhere else; then
 """
 
 from datetime import timedelta
+from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,6 +23,7 @@ from api.http.deps import Reader, ServicesDep, Writer
 from api.http.json_object import JsonObject, JsonObjects
 from api.recording.note import RecordingNote
 from registry.database import transaction
+from registry.errors import InvalidTrajectory
 from registry.keys import Principal
 from registry.serving.resolution import Resolution
 from registry.serving.stored_responses import (
@@ -60,8 +62,17 @@ async def respond(
 
 
 @router.get("/{response_id}")
-def retrieve(response_id: str, services: ServicesDep, caller: Reader) -> JsonObject:
+def retrieve(
+    response_id: str,
+    services: ServicesDep,
+    caller: Reader,
+    stream: Annotated[bool, Query(description="Refused: an answer is streamed while it is made, and no more.")] = False,
+) -> JsonObject:
     """A recorded response."""
+    if stream:
+        raise InvalidTrajectory(
+            "stream_unsupported", "stream: a recorded response is not streamed again; retrieve it without stream"
+        )
     with transaction(services.sessions) as session:
         return get_response(session, caller.project_id, response_id).reply
 

@@ -36,7 +36,6 @@ _CODES = {
 _PARAMS = {
     "model_not_found": "model",
     "context_length_exceeded": "messages",
-    "max_tokens_too_large": "max_tokens",
     "min_tokens_too_large": "min_tokens",
     "version_not_servable": "model",
 }
@@ -44,7 +43,7 @@ _PARAMS = {
 
 _PLACE = re.compile(
     r"((?:input|messages|previous_response_id|prompt|tools|stop|stream|model|tool_choice|response_format|text|logit_bias"
-    r"|user|metadata)[\w.\[\]]*): "
+    r"|max_completion_tokens|max_output_tokens|max_tokens|user|metadata)[\w.\[\]]*): "
 )
 """How the registry's checks of a conversation begin their messages."""
 

@@ -33,7 +33,9 @@ _OWN = {
     "/v1/messages": _ANTHROPIC,
     "/v1/messages/count_tokens": _ANTHROPIC,
 }
-_PLACE = re.compile(r"(?:messages|tools|stop|tool_choice|response_format|logit_bias)[\w.\[\]]*(?=: )")
+_PLACE = re.compile(
+    r"(?:messages|tools|stop|tool_choice|response_format|logit_bias|max_completion_tokens|max_tokens)[\w.\[\]]*(?=: )"
+)
 """How the checks of a chat begin their messages."""
 
 

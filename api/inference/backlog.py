@@ -2,6 +2,8 @@
 
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from api.inference.requests import ChatRequest
@@ -54,6 +56,15 @@ class Backlog:
             self._tokens += tokens
             return self._entered
 
+    @contextmanager
+    def waiting(self, tokens: int) -> Iterator[None]:
+        """Wait for as long as the block lasts. Raises as `enter`."""
+        number = self.enter(tokens)
+        try:
+            yield
+        finally:
+            self.leave(number)
+
     def leave(self, number: int) -> None:
         """Wait no more. It may be called again."""
         with self._lock:
@@ -102,7 +113,12 @@ class Backlog:
 def rough_tokens(request: ChatRequest, most: int) -> int:
     """About how many tokens a request is to read and to write, without reading it; a prompt counts for at most
     `most`."""
-    return min(most, _rough_prompt(request)) + sum(sampling.max_new_tokens for sampling in request.samplings)
+    return rough_prompt_tokens(request, most) + sum(sampling.max_new_tokens for sampling in request.samplings)
+
+
+def rough_prompt_tokens(request: ChatRequest, most: int) -> int:
+    """The part of `rough_tokens` that is read."""
+    return min(most, _rough_prompt(request))
 
 
 def _rough_prompt(request: ChatRequest) -> int:
@@ -117,5 +133,12 @@ def _rough_prompt(request: ChatRequest) -> int:
 
 
 def _characters(message: dict[str, Any]) -> int:
-    content = message.get("content")
-    return len(content) if isinstance(content, str) else 0
+    """About how long a message is shown: what it says, and the calls it makes."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    for call in calls if isinstance(calls, list) else ():
+        called = call.get("function") or call.get("custom") if isinstance(call, dict) else None
+        if isinstance(called, dict):
+            texts += [called.get(name) for name in ("name", "arguments", "input")]
+    return sum(len(text) if isinstance(text, str) else len(str(text)) for text in texts if text is not None)

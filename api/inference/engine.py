@@ -51,6 +51,7 @@ class InferenceEngine(Protocol):
         """Tokens of the request's prompt, as `prompt_tokens` counts them. Answers nothing, and needs no samplings.
 
         Raises:
+            QueueFull: too much waits already.
             InferenceUnavailable, MemgenError: as `answer`.
         """
         ...

@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from memgen.errors import SchemaRefused
+from memgen.text.finite_schemas import empty_schemas
 
 MOST_BYTES = 120_000
 """The longest JSON text of a schema; OpenAI's strict ones may have as many characters in names and values."""
@@ -26,6 +27,8 @@ _LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
+_NOT_DEMANDED = {"not", "if"}
+"""What stands under these need not be satisfied."""
 _OPTIONS = "x-guidance"
 """Where the grammar's compiler looks for its own options. Ours only."""
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -87,6 +90,18 @@ def check_bounds(schema: Any) -> None:
             raise SchemaRefused(
                 f"In context={place}, 'multipleOf' is not supported beyond {_MOST_MULTIPLE} units of its last digit"
             )
+    _check_finite(schema)
+
+
+def _check_finite(schema: Mapping[str, Any]) -> None:
+    """Raises SchemaRefused where an answer could never end: what it must be, or one of what it may be, has no end."""
+    parts = list(subschemas(schema))
+    empty = empty_schemas((part for _, part in parts), lambda reference: _target(schema, reference))
+    for place, part in parts:
+        if id(part) in empty and not _NOT_DEMANDED.intersection(place):
+            raise SchemaRefused(
+                f"In context={place}, no finite JSON satisfies the schema: it requires itself, or no value is left"
+            )
 
 
 def subschemas(schema: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
@@ -143,12 +158,19 @@ def _is_circle(root: Mapping[str, Any], part: Any) -> bool:
         reference = part.get("$ref") if isinstance(part, Mapping) else None
         if not isinstance(reference, str) or not reference.startswith("#"):
             return False
-        found: Any = root
-        for step in filter(None, reference[1:].split("/")):
-            name = step.replace("~1", "/").replace("~0", "~")
-            found = found.get(name) if isinstance(found, Mapping) else None
-        part = found
+        part = _target(root, reference)
     return True
+
+
+def _target(root: Mapping[str, Any], reference: str) -> Any:
+    """What a reference leads to; None where it leads nowhere, or elsewhere."""
+    if not reference.startswith("#"):
+        return None
+    found: Any = root
+    for step in filter(None, reference[1:].split("/")):
+        name = step.replace("~1", "/").replace("~0", "~")
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _divides_cheaply(divisor: Any) -> bool:

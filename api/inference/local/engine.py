@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from api.inference.backlog import Backlog, rough_tokens
+from api.inference.backlog import Backlog, rough_prompt_tokens, rough_tokens
 from api.inference.local.figures import EngineFigures
 from api.inference.local.inbox import Inbox
 from api.inference.local.model_loop import Arrival, ModelLoop
@@ -123,14 +123,20 @@ class LocalEngine:
         return self._follow(request, wants_pieces=True)
 
     async def count_tokens(self, request: ChatRequest) -> int:
-        """Tokens of the request's prompt. Raises InferenceUnavailable: no model yet; MemgenError: as `answer`."""
+        """Tokens of the request's prompt, which waits like one that is answered.
+
+        Raises:
+            QueueFull, MemgenError: as `answer`.
+            InferenceUnavailable: no model yet.
+        """
         self.check_ready()
         with self._changed:
             host = self._host
         if host is None:
             raise InferenceUnavailable(STOPPING)
-        reading = asyncio.get_running_loop().run_in_executor(self._reading, prompt_of, host.backbone, request)
-        return len((await reading).token_ids)
+        with self._backlog.waiting(rough_prompt_tokens(request, host.backbone.max_tokens)):
+            reading = asyncio.get_running_loop().run_in_executor(self._reading, prompt_of, host.backbone, request)
+            return len((await reading).token_ids)
 
     async def _follow(
         self, request: ChatRequest, *, wants_pieces: bool, background: bool = False

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import structlog
 
-from api.inference.backlog import Backlog, rough_tokens
+from api.inference.backlog import Backlog, rough_prompt_tokens, rough_tokens
 from api.inference.requests import ChatRequest, Finished, Piece
 from api.inference.unavailable import STOPPING, InferenceUnavailable, too_late
 from api.inference.vllm.dispatch import Dispatch
@@ -79,7 +79,8 @@ class VllmEngine:
         if self._dispatch is None or self._closed is not None:
             self.check_ready()
             raise InferenceUnavailable(STOPPING)
-        return await self._dispatch.count_tokens(request)
+        with self._backlog.waiting(rough_prompt_tokens(request, self._dispatch.context_tokens)):
+            return await self._dispatch.count_tokens(request)
 
     async def _follow(
         self, request: ChatRequest, *, wants_pieces: bool, background: bool = False

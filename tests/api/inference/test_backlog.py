@@ -20,6 +20,15 @@ def test_so_many_requests_wait_and_no_more() -> None:
     assert (backlog.requests, backlog.tokens) == (2, 20)
 
 
+def test_a_prompt_counts_with_the_calls_of_its_history() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "go", "arguments": "x" * 40_000}}
+    parts = [{"type": "text", "text": "y" * 4_000}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    request = ChatRequest(messages=messages, tools=None, samplings=(Sampling(10),), memory=None)
+    assert 11_000 <= rough_tokens(request, 10**6) <= 11_100
+    assert rough_tokens(request, 500) == 510
+
+
 def test_so_many_tokens_wait_but_whatever_comes_first_is_taken() -> None:
     backlog = Backlog(most_requests=9, most_tokens=100)
     long = backlog.enter(5000)

@@ -277,6 +277,8 @@ def test_a_full_queue_refuses_before_any_work(start: Start, watch: Watch, monkey
             assert refused.value.retry_seconds >= 1
             with pytest.raises(QueueFull):
                 await anext(inference.stream(asking(Sampling(2))))
+            with pytest.raises(QueueFull):
+                await inference.count_tokens(asking(Sampling(2)))
             assert len(rendered) == 4
             waiting[0].cancel()
             await eventually(waiting[0].done)
