@@ -10,6 +10,7 @@ RegistryError
 │   ├── GateNotFound          the version's gate has not run
 │   ├── RouteNotFound
 │   ├── CompletionNotFound    no exposure to attribute feedback to
+│   ├── RunNotFound
 │   ├── ResponseNotFound      not recorded, expired or deleted
 │   ├── JobNotFound
 │   ├── DeletionNotFound
@@ -98,6 +99,9 @@ class RouteNotFound(NotFound): ...
 
 
 class CompletionNotFound(NotFound): ...
+
+
+class RunNotFound(NotFound): ...
 
 
 class ResponseNotFound(NotFound): ...

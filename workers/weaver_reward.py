@@ -14,6 +14,7 @@ from memgen.config import GrpoConfig
 from memgen.errors import ConfigError
 from memgen.training.examples import build_examples
 from memgen.training.reward.recorded_groups import groups_of_trajectories
+from memgen.training.reward.sampled_turns import TrainedPolicy
 from memgen.training.several_devices import Training
 from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_groups
 from memgen.training.weaver.grpo_run import GrpoReport, GrpoStep
@@ -128,6 +129,12 @@ def _train_recorded(
         max_tokens=model.host.longest_example(workspace.memory),
         cues=cues,
         shared_turns=manifest_of(dataset).shared_turns,
+        policy=TrainedPolicy(
+            backbone.revision,
+            backbone.vocab_size,
+            model.host.memories[workspace.memory].config.form,
+            config.temperature,
+        ),
     )
     running.event(
         f"comparing the answers of {len(recorded.groups)} groups",

@@ -134,6 +134,7 @@ def _print_affected(affected: JsonObject) -> None:
         ("answers", affected["answers"], ""),
         ("stored responses", affected.get("responses", 0), ""),
         ("feedback on sessions", affected.get("feedback", 0), ""),
+        ("recorded runs", affected.get("runs", 0), ""),
     ]
     rows += [("suite", f"{s['task']}#{s['number']}", f"{s['items']} items") for s in affected["suites"]]
     rows += [("dataset", d["hash"], f"{d['items']} items of {d['task']}") for d in affected["datasets"]]

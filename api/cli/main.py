@@ -24,6 +24,7 @@ from api.cli import (
     keys,
     local,
     loops,
+    recordings,
     routes,
     schedules,
     tasks,
@@ -74,6 +75,7 @@ app.command(epilog="Example: `memgen upload runs.jsonl.gz --task support`", rich
 app.command(epilog="Example: `memgen convert trajectory.json runs.jsonl --from atif`", rich_help_panel=_LEARN)(
     convert.convert
 )
+app.add_typer(recordings.app, name="recording", rich_help_panel=_LEARN)
 app.add_typer(adapters.app, name="adapter", rich_help_panel=_LEARN)
 app.command(
     epilog="Example: `memgen train support-bot --task support --steps 150 --set learning_rate=0.002`",

@@ -33,6 +33,7 @@ from api.client.jobs import Jobs
 from api.client.keys import Keys
 from api.client.loops import Loops
 from api.client.paths import CHAMPION, alias_path, job_path
+from api.client.recordings import Recordings
 from api.client.retention import Garbage, Retention
 from api.client.routes import Routes
 from api.client.schedules import Schedules
@@ -74,6 +75,7 @@ class Client(FlatNames):
         self._connection = connection = Connection(base_url, api_key, timeout)
         self.tasks = Tasks(connection)
         self.trajectories = Trajectories(connection)
+        self.recordings = Recordings(connection)
         self.adapters = Adapters(connection)
         self.versions = Versions(connection)
         self.aliases = Aliases(connection)

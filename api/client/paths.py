@@ -62,5 +62,14 @@ def delivery_path(webhook: str, delivery_id: str) -> str:
     return f"{webhook_path(webhook)}/deliveries/{_quoted(delivery_id)}"
 
 
+def run_path(run_id: str) -> str:
+    return f"/v1/runs/{_quoted(run_id)}"
+
+
+def recording_policy_path(adapter: str | None) -> str:
+    """The policy of an adapter, or of the whole project."""
+    return "/v1/recordings/policy" if adapter is None else f"/v1/recordings/policies/{_quoted(adapter)}"
+
+
 def _quoted(name: str) -> str:
     return quote(name, safe="")

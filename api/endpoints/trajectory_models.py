@@ -127,10 +127,13 @@ class TrajectorySummary(BaseModel):
 class TrajectoryOut(TrajectorySummary):
     messages: list[Any]
     tools: list[Any] | None
+    sampled: list[Any] | None = Field(
+        description="Of a recorded run, by assistant turn: token ids, log probabilities, settings (docs/recording.md)"
+    )
 
     @classmethod
     def of(cls, row: Trajectory) -> "TrajectoryOut":
-        return cls(**_summary(row), messages=row.messages, tools=row.tools)
+        return cls(**_summary(row), messages=row.messages, tools=row.tools, sampled=row.sampled)
 
 
 class GivenReward(BaseModel):

@@ -4,6 +4,7 @@ What can be found out before the answer is there is found out meanwhile. What is
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -156,13 +157,18 @@ def _sampled(answer: Finished, sampling: Sampling, base: ServedBase | None) -> S
         base=f"{base.name}@{base.revision}",
         prompt_ids=list(answer.prompt_ids),
         token_ids=list(drawn.token_ids),
-        logprobs=list(drawn.logprobs) if drawn.logprobs is not None else None,
-        drawn_logprobs=list(drawn.drawn_logprobs) if drawn.drawn_logprobs is not None else None,
+        logprobs=_finite(drawn.logprobs),
+        drawn_logprobs=_finite(drawn.drawn_logprobs),
         settings=_settings(sampling),
         decisions=[_decision(each) for each in answer.generation.decisions],
         cue=list(answer.cue),
         task=answer.task,
     )
+
+
+def _finite(values: tuple[float, ...] | None) -> list[float] | None:
+    """No JSON holds another number, and no training could use it."""
+    return list(values) if values is not None and all(map(math.isfinite, values)) else None
 
 
 def _settings(sampling: Sampling) -> dict[str, Any]:

@@ -7,6 +7,7 @@ reason; so is what a policy keeps out.
 
 import threading
 import time
+import traceback
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -140,8 +141,9 @@ class Recorder:
                     self._take_over()
                     swept = time.monotonic()
                 self._close_due()
-            except Exception:  # the database is away, or a bug: answers go on, and what waits waits
-                log.exception("recording waits")
+            except Exception as error:  # the database is away, or a bug: answers go on, and what waits waits
+                where = traceback.format_tb(error.__traceback__)[-3:]  # the message may hold what was to be stored
+                log.error("recording waits", error=type(error).__name__, where=where)
                 if stopping:
                     return
                 self._stopping.wait(_RETRY_SECONDS)
@@ -190,12 +192,13 @@ class Recorder:
                 joined = record_calls(session, calls, most_bytes=self._services.settings.max_trajectory_bytes)
         except (OperationalError, InterfaceError):
             raise
-        except (DBAPIError, SQLAlchemyError, ValueError, KeyError, TypeError, AttributeError):
+        except (DBAPIError, SQLAlchemyError, ValueError, KeyError, TypeError, AttributeError) as error:
             if len(calls) > 1:
                 for call in calls:
                     self._record([call])
                 return
-            log.exception("an answer could not be recorded", completion=calls[0].completion_id)
+            # Not its message: that holds what was to be stored.
+            log.error("an answer could not be recorded", completion=calls[0].completion_id, error=type(error).__name__)
             self.count(calls[0].project_id, UNREADABLE)
             return
         with self._counting:

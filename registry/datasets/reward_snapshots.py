@@ -235,4 +235,6 @@ def _line(row: Trajectory, *, replayed: bool) -> str:
         "trajectory_id": row.trajectory_id or str(row.id),
         "metadata": row.details,
     }
+    if row.sampled is not None:
+        line["sampled"] = row.sampled
     return json.dumps(line, ensure_ascii=False)

@@ -37,6 +37,8 @@ from registry.models import (
     Trajectory,
     Version,
 )
+from registry.recordings.joining import lock_recording
+from registry.recordings.runs import forget_runs
 from registry.serving.aliases import history, list_aliases, promote, roll_back
 from registry.serving.routes import end_live_route, live_route
 from registry.serving.stored_responses import forget_responses
@@ -77,6 +79,7 @@ def delete_data(
     """
     # Until the commit, no data of the subject may arrive, and no alias may move to an affected version.
     lock_trajectories(session, project_id)
+    lock_recording(session, project_id, shared=False)
     _lock_adapters(session, project_id)
     lock_subject(session, project_id, subject)
     affected = find_affected(session, project_id, subject)
@@ -89,6 +92,7 @@ def delete_data(
     watched = _live_jobs(session, project_id)
     ids = [id_ for id_, _ in affected.trajectories]
     forget_answers(session, project_id, sessions=affected.sessions, user=subject.user, trajectory_ids=ids)
+    forget_runs(session, project_id, ids, affected.sessions, subject.user)
     session.execute(delete(Trajectory).where(one_of(Trajectory.id, ids)))
     blank_missing_answers(session, project_id)
     forget_responses(session, project_id, affected.sessions, subject.user)

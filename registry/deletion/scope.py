@@ -1,6 +1,5 @@
 """The scope of a deletion: its subject, and all that holds or learned from it. Reads only; a dry run shows the same."""
 
-import hashlib
 import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +24,8 @@ from registry.models import (
     Trajectory,
     Version,
 )
+from registry.recordings.erased import subject_digest
+from registry.recordings.runs import count_unwritten
 from registry.serving.stored_responses import count_responses
 from registry.versions.lineage import ServingSummary, datasets_of, serving_of, versions_touched
 
@@ -45,7 +46,7 @@ class DeletionSubject:
     @property
     def digest(self) -> str:
         """Hash that the record keeps instead of the identifier. 64 hex digits."""
-        return hashlib.sha256(f"{self.scope}\n{self.identifier}".encode()).hexdigest()
+        return subject_digest(self.scope, self.identifier)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Affected:
     """Stored responses of the sessions and of the user."""
     feedback: int
     """Feedback on whole sessions, which loses the session's id and its comment."""
+    runs: int
+    """Recorded runs of theirs that are no trajectories."""
     suites: tuple[tuple[str, int, int], ...]
     """(task, number, items)"""
     datasets: tuple[tuple[Dataset, int], ...]
@@ -82,6 +85,7 @@ class Affected:
             "answers": self.answers,
             "responses": self.responses,
             "feedback": self.feedback,
+            "runs": self.runs,
             "suites": [{"task": task, "number": number, "items": items} for task, number, items in self.suites],
             "datasets": [
                 {"hash": dataset.content_hash, "task": dataset.task.name, "items": items}
@@ -119,7 +123,8 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
             Feedback.project_id == project_id, Feedback.session_id.in_(sessions), Feedback.part_of.is_(None)
         )
     )
-    if not rows and not answers and not responses and not feedback:
+    runs = count_unwritten(session, project_id, sessions, subject.user)
+    if not rows and not answers and not responses and not feedback and not runs:
         raise TrajectoryNotFound(f"nothing of {subject.scope} {show(subject.identifier)} is stored in this project")
     datasets = datasets_of(session, ids)
     dataset_ids = [dataset.id for dataset in datasets]
@@ -136,6 +141,7 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
         answers=answers or 0,
         responses=responses,
         feedback=feedback or 0,
+        runs=runs,
         suites=_suites(session, ids),
         datasets=tuple((dataset, places[dataset.id]) for dataset in datasets),
         jobs=_live_jobs(session, project_id, dataset_ids, versions),

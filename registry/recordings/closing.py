@@ -83,7 +83,7 @@ def close_run(session: Session, run: Run, tokens: TokenLimit, now: datetime) -> 
     except InvalidTrajectory as refusal:
         return _refused(run, refusal.code, str(refusal))
     except Exception as error:  # one run's trouble is never the others'
-        log.exception("a run could not be closed", run=str(run.id))
+        log.error("a run could not be closed", run=str(run.id), error=type(error).__name__)
         return _refused(run, "error", f"{type(error).__name__}: {error}")
     run.trajectory_id = trajectory_id
     # The trajectory has it all now.

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from registry.clock import utc_now
 from registry.models import Run, RunCall, RunTurn
 from registry.recordings.call import RecordedCall, size_of
-from registry.recordings.continuation import TurnPoint, tools_hash, turn_points, with_ids_of
+from registry.recordings.continuation import TurnEnd, tools_hash, turn_points, with_ids_of
 from registry.recordings.erased import is_erased
 from registry.tasks import find_tasks
 
@@ -115,7 +115,7 @@ def _answer(call: RecordedCall) -> dict[str, Any]:
     return {"role": "assistant", **{key: value for key, value in call.answer.items() if key != "role"}}
 
 
-def _adopt(session: Session, call: RecordedCall, point: TurnPoint, task_id: uuid.UUID) -> Joined | None:
+def _adopt(session: Session, call: RecordedCall, point: TurnEnd, task_id: uuid.UUID) -> Joined | None:
     """Put a late call where a run that began, or went on, before it came holds its answer as a foreign turn."""
     found = session.execute(
         select(RunTurn, Run)
@@ -151,7 +151,7 @@ def _adopt(session: Session, call: RecordedCall, point: TurnPoint, task_id: uuid
 
 
 def _continued(
-    session: Session, call: RecordedCall, points: Sequence[TurnPoint], task_id: uuid.UUID
+    session: Session, call: RecordedCall, points: Sequence[TurnEnd], task_id: uuid.UUID
 ) -> tuple[Run | None, int]:
     """(the run that the request goes on from, how many of the request's turns it has)."""
     if not points:
@@ -186,7 +186,7 @@ def find_open_run(session: Session, project_id: uuid.UUID, scope: str, tips: Seq
     return next((found[tip] for tip in reversed(tips) if tip in found), None)
 
 
-def _opened(session: Session, call: RecordedCall, points: Sequence[TurnPoint], task_id: uuid.UUID) -> Run:
+def _opened(session: Session, call: RecordedCall, points: Sequence[TurnEnd], task_id: uuid.UUID) -> Run:
     taken = session.get(Run, call.run_id) is not None
     run = Run(
         id=uuid.uuid4() if taken else call.run_id,
@@ -217,7 +217,7 @@ def _add_turns(
     run: Run,
     call: RecordedCall,
     messages: list[Any],
-    points: Sequence[TurnPoint],
+    points: Sequence[TurnEnd],
     known: int,
 ) -> int:
     """Add the turns behind the first `known`, the answer last. Returns the answer's place."""
@@ -253,7 +253,7 @@ def _elsewhere(session: Session, call: RecordedCall, hashes: list[str]) -> dict[
     return {row.hash: row.run_id for row in rows}
 
 
-def _take_ids(session: Session, run: Run, messages: list[Any], point: TurnPoint) -> None:
+def _take_ids(session: Session, run: Run, messages: list[Any], point: TurnEnd) -> None:
     """Let the run's last turn have the ids of calls that the client's results name."""
     turn = session.get(RunTurn, (run.id, run.turns - 1))
     if turn is None:

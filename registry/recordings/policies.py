@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
@@ -101,6 +101,8 @@ def set_policy(
         raise Invalid(f"share {share}; expected more than 0 and at most 1 (mode off records nothing)")
     if idle_seconds is not None and not 0 < idle_seconds <= 30 * 86_400:
         raise Invalid(f"idle_seconds {idle_seconds}; expected more than 0 and at most 30 days")
+    # Two that set the first one take turns.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"policies of {project_id}", 0))))
     row = find_policy(session, project_id, adapter)
     if row is None:
         row = RecordingPolicy(project_id=project_id, adapter_id=adapter.id if adapter else None)
@@ -109,6 +111,13 @@ def set_policy(
     row.changed_at, row.actor = utc_now(), actor
     session.flush()
     return row
+
+
+def clear_policy(session: Session, project_id: uuid.UUID, adapter: Adapter) -> None:
+    """Remove an adapter's policy, if it has one."""
+    row = find_policy(session, project_id, adapter)
+    if row is not None:
+        session.delete(row)
 
 
 def find_policy(session: Session, project_id: uuid.UUID, adapter: Adapter | None) -> RecordingPolicy | None:

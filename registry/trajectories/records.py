@@ -154,7 +154,11 @@ def list_trajectories(
     if wanted.max_reward is not None:
         query = query.where(Trajectory.reward <= wanted.max_reward)
     if not with_messages:
-        query = query.options(defer(Trajectory.messages, raiseload=True), defer(Trajectory.tools, raiseload=True))
+        query = query.options(
+            defer(Trajectory.messages, raiseload=True),
+            defer(Trajectory.tools, raiseload=True),
+            defer(Trajectory.sampled, raiseload=True),
+        )
     return list(session.scalars(query.options(joinedload(Trajectory.task)).order_by(Trajectory.seq).limit(limit)))
 
 

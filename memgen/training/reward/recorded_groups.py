@@ -1,9 +1,12 @@
 """Groups for off-policy GRPO out of uploaded trajectories: several of one prompt, with different rewards.
 
-A trajectory may bring the log probabilities of what its policy wrote, as `metadata["logprobs"]`: a list with an entry
-for each assistant turn, null for a turn without. An entry is a list of natural logarithms, one a token of this model's
-tokenizer, or a choice's `logprobs` as OpenAI's chat and ours give them. The end-of-turn token's comes last and may be
-missing, as it is there.
+A trajectory that was recorded here brings its turns as they were sampled, and those are read as they are, whatever
+their words (`memgen.training.reward.sampled_turns`). Other turns are spelled in tokens anew.
+
+An uploaded trajectory may bring the log probabilities of what its policy wrote, as `metadata["logprobs"]`: a list with
+an entry for each assistant turn, null for a turn without. An entry is a list of natural logarithms, one a token of this
+model's tokenizer, or a choice's `logprobs` as OpenAI's chat and ours give them. The end-of-turn token's comes last and
+may be missing, as it is there.
 """
 
 import json
@@ -14,6 +17,7 @@ from typing import Any
 from memgen.experience.cue import NO_CUE, Cue
 from memgen.text.profile import BaseProfile
 from memgen.training.reward.rollouts import Group, RolledTurn, Rollout
+from memgen.training.reward.sampled_turns import SampledTurn, TrainedPolicy, sampled_turns
 from memgen.training.turns import LeftOut, supervised_turns
 
 _LEAST = -50.0
@@ -49,6 +53,7 @@ def groups_of_trajectories(
     max_tokens: int,
     cues: Sequence[Cue] = (),
     shared_turns: Mapping[str, int] | None = None,
+    policy: TrainedPolicy | None = None,
 ) -> RecordedGroups:
     """Group trajectories of one task whose tools, and messages in front of the first assistant turn, are the same.
 
@@ -59,6 +64,7 @@ def groups_of_trajectories(
         cues: for each trajectory what the weaver reads beside all its turns; none at all is none for any.
         shared_turns: by task, how many assistant turns all of its conversations begin with. Those are part of the
             prompt; 0 for a task that is not named.
+        policy: what is trained; None spells all turns anew.
     """
     by_prompt: dict[str, list[Rollout]] = {}
     rewardless = empty = kept = unfit = 0
@@ -67,7 +73,8 @@ def groups_of_trajectories(
         if trajectory.get("reward") is None:
             rewardless += 1
             continue
-        turns, unfit_here = _turns(profile, trajectory, cue.token_ids, left_out)
+        sampled = sampled_turns(trajectory, policy) if policy is not None else {}
+        turns, unfit_here = _turns(profile, trajectory, cue.token_ids, left_out, sampled)
         kept, unfit = kept + len(turns), unfit + unfit_here
         rollout = Rollout(
             item_id=str(trajectory.get("trajectory_id", number)),
@@ -95,18 +102,39 @@ def groups_of_trajectories(
 
 
 def _turns(
-    profile: BaseProfile, trajectory: dict[str, Any], cue_ids: tuple[int, ...], left_out: LeftOut
+    profile: BaseProfile,
+    trajectory: dict[str, Any],
+    cue_ids: tuple[int, ...],
+    left_out: LeftOut,
+    sampled: Mapping[int, SampledTurn],
 ) -> tuple[tuple[RolledTurn, ...], int]:
     """(turns to learn from, how many of them have unfit logprobs)."""
-    messages, tools = trajectory["messages"], trajectory.get("tools")
+    turns: dict[int, RolledTurn] = {}
+    for ordinal, turn in sampled.items():
+        if len(turn.prompt_ids) + len(turn.token_ids) > left_out.max_tokens:
+            left_out.long += 1
+            continue
+        turns[ordinal] = RolledTurn(
+            turn.prompt_ids, turn.token_ids, turn.logprobs, turn.decisions, cue_ids, turn.importance
+        )
     logged = (trajectory.get("metadata") or {}).get("logprobs")
-    turns: list[RolledTurn] = []
-    unfit = 0
-    for turn in supervised_turns(profile, messages, tools, left_out):
-        logprobs = _logprobs(logged, turn.ordinal, len(turn.answer_ids))
+    messages, unfit = _without(trajectory["messages"], sampled), 0
+    for spelled in supervised_turns(profile, messages, trajectory.get("tools"), left_out):
+        logprobs = _logprobs(logged, spelled.ordinal, len(spelled.answer_ids))
         unfit += logprobs is None
-        turns.append(RolledTurn(turn.prompt_ids, turn.answer_ids, logprobs or (), (), cue_ids))
-    return tuple(turns), unfit
+        turns[spelled.ordinal] = RolledTurn(spelled.prompt_ids, spelled.answer_ids, logprobs or (), (), cue_ids)
+    left_out.weight -= len(sampled)  # they were not left out
+    return tuple(turns[ordinal] for ordinal in sorted(turns)), unfit
+
+
+def _without(messages: Sequence[dict[str, Any]], sampled: Mapping[int, SampledTurn]) -> list[dict[str, Any]]:
+    """The messages, of which the sampled turns are not to be spelled."""
+    unsampled, ordinal = [], -1
+    for message in messages:
+        ordinal += message["role"] == "assistant"
+        is_sampled = message["role"] == "assistant" and ordinal in sampled
+        unsampled.append({**message, "weight": 0} if is_sampled else message)
+    return unsampled
 
 
 def _logprobs(logged: object, turn: int, tokens: int) -> tuple[float, ...] | None:

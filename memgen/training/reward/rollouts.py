@@ -46,6 +46,9 @@ class RolledTurn:
     """Every decision point, woven or not. Empty for a turn that was not played here."""
     cue_ids: tuple[int, ...] = ()
     """What the weaver read beside the context."""
+    importance: tuple[float, ...] = ()
+    """What each of `token_ids` counts for, where it was drawn from another distribution than the model's own
+    (`memgen.training.reward.sampled_turns`); empty is 1 for all."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class WeaverPart:
     """`(R,)`: of one token of each turn in the loss."""
     sampled_logprobs: Tensor
     """`(N,)` under the policy that drew the tokens."""
+    importance: Tensor | None
+    """`(N,)`: what each token counts for; None is 1 for all."""
     start_logprobs: Tensor | None
     """`(N,)` under the memory as it was at the start; None without a KL term."""
 
@@ -118,6 +120,8 @@ def update(
         losses, cut = clipped_surrogate(
             logprobs, part.sampled_logprobs, part.advantages[rows], eps_low=config.eps_low, eps_high=config.eps_high
         )
+        if part.importance is not None:
+            losses = losses * part.importance
         if part.start_logprobs is not None:
             kl = kl_to_start(logprobs, part.start_logprobs)
             losses = losses + config.kl_coefficient * kl
@@ -156,8 +160,15 @@ def _part(
         advantages=torch.tensor([one.advantage for one in drawn], device=device),
         weights=torch.tensor([one.weight for one in drawn], device=device),
         sampled_logprobs=torch.cat(sampled),
+        importance=_importance([one.turn for one in drawn], device),
         start_logprobs=of_start if config.kl_coefficient > 0 else None,
     )
+
+
+def _importance(turns: Sequence[RolledTurn], device: torch.device) -> Tensor | None:
+    if not any(turn.importance for turn in turns):
+        return None
+    return torch.tensor([value for t in turns for value in t.importance or [1.0] * len(t.token_ids)], device=device)
 
 
 def _logprobs(

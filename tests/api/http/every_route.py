@@ -103,6 +103,8 @@ BODIES: dict[str, Any] = {
     "PATCH /v1/webhooks/{name}": {"url": "https://example.com/hook", "events": [], "enabled": True},
     "POST /v1/webhooks/{name}/rotate": {"overlap_hours": 1.0},
     "POST /v1/garbage": {"dry_run": True},
+    "PUT /v1/recordings/policy": {"mode": "asked", "share": 1.0, "task": "t", "idle_seconds": 60.0},
+    "PUT /v1/recordings/policies/{name}": {"mode": "asked", "share": 1.0, "task": "t", "idle_seconds": 60.0},
 }
 """A whole body for each route that takes one."""
 
@@ -125,7 +127,7 @@ class Stored:
             self.path_values = {
                 **{"number": "1", "label": "x", "alias": "champion", "job_id": str(job.id), "key_id": str(key.id)},
                 **{"model": "base", "deletion_id": str(uuid.uuid4()), "trajectory": str(uuid.uuid4())},
-                **{"response_id": "resp_1", "delivery_id": str(uuid.uuid4())},
+                **{"response_id": "resp_1", "delivery_id": str(uuid.uuid4()), "run": str(uuid.uuid4())},
             }
 
     def path(self, template: str, **hostile: str) -> str:

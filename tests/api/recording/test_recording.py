@@ -47,6 +47,16 @@ def chat(client: openai.OpenAI, messages: list[Any], **options: Any) -> Any:
     )
 
 
+def with_calls(services: Services, count: int) -> list[Run]:
+    """The runs, once so many answers stand in them."""
+
+    def look() -> list[Run]:
+        found = rows(services, Run)
+        return found if sum(run.calls for run in found) == count else []
+
+    return until(look)
+
+
 def rows(services: Services, what: Any) -> list[Any]:
     with transaction(services.sessions) as session:
         return list(session.scalars(select(what)))
@@ -75,3 +85,98 @@ def test_requests_of_one_run_become_one_trajectory(client: openai.OpenAI, servic
     assert {call.completion_id for call in rows(services, RunCall)} == {first.id, second.id}
     assert rows(services, RunTurn) == []
     assert trajectory.trajectory_id == str(run.id)
+
+
+def turns(services: Services, run: str) -> list[RunTurn]:
+    found = [turn for turn in rows(services, RunTurn) if str(turn.run_id) == run]
+    return sorted(found, key=lambda turn: turn.place)
+
+
+def recorded(client: openai.OpenAI, **options: Any) -> Any:
+    return client.get("/recordings", cast_to=object, **options)
+
+
+def test_nothing_is_recorded_that_was_not_requested(client: openai.OpenAI, services: Services, watch: Watch) -> None:
+    watch.say = "Hello."
+    hi = [{"role": "user", "content": "hi"}]
+    plain: Any = client.chat.completions.create(model="base", messages=hi)
+    assert plain.memgen["recorded"] == {"run": None, "reason": "not_requested"}
+    reasons = [
+        chat(client, hi, store=False).memgen["recorded"]["reason"],
+        chat(client, hi, headers={"X-Memgen-Task": "nowhere"}).memgen["recorded"]["reason"],
+        client.chat.completions.create(model="base", messages=hi, store=True).memgen["recorded"]["reason"],  # type: ignore[attr-defined, arg-type]
+    ]
+    assert reasons == ["store_false", "task_unknown", "no_task"]
+    client.put("/recordings/policy", cast_to=object, body={"mode": "off"})
+    assert chat(client, hi).memgen["recorded"]["reason"] == "off"
+    client.put("/recordings/policy", cast_to=object, body={"mode": "all", "task": "support"})
+    everything: Any = client.chat.completions.create(model="base", messages=hi)
+    assert everything.memgen["recorded"]["run"] is not None
+    [run] = until(lambda: rows(services, Run))
+    assert run.calls == 1
+    state = until(lambda: found if (found := recorded(client))["recorded"] else None)
+    assert state["not_recorded"] == {"store_false": 1, "task_unknown": 1, "no_task": 1, "off": 1}
+    assert (state["recorded"], state["runs"]) == (1, {"open": 1})
+
+
+def test_what_was_sampled_is_recorded_as_it_was_sampled(client: openai.OpenAI, services: Services) -> None:
+    hi = [{"role": "user", "content": "hi"}]
+    for temperature, top_p in ((1.0, 1.0), (0.7, 0.9), (0.0, 1.0)):
+        reply = chat(client, hi, temperature=temperature, top_p=top_p, seed=3, logprobs=True)
+        [turn] = until(lambda reply=reply: turns(services, reply.memgen["recorded"]["run"]))
+        sampled = turn.sampled
+        assert len(sampled["prompt_ids"]) == reply.usage.prompt_tokens
+        ended = turn.finish_reason == "stop"
+        assert len(sampled["token_ids"]) == reply.usage.completion_tokens + ended
+        assert len(sampled["logprobs"]) == len(sampled["token_ids"])
+        told = [each.logprob for each in reply.choices[0].logprobs.content]
+        assert sampled["logprobs"][: len(told)] == pytest.approx(told)
+        assert sampled["settings"]["temperature"] == temperature
+        if temperature == 0.7:
+            pairs = zip(sampled["drawn_logprobs"], sampled["logprobs"], strict=True)
+            assert all(drawn <= 1e-6 for drawn, _ in pairs)
+        else:
+            assert sampled["drawn_logprobs"] is None
+        assert chat(client, hi, temperature=temperature, top_p=top_p, seed=3).choices[0].logprobs is None
+
+
+def test_streams_and_choices(client: openai.OpenAI, services: Services, watch: Watch) -> None:
+    watch.say = "Hello."
+    chunks = list(chat(client, [{"role": "user", "content": "hi"}], stream=True, n=3))
+    [stamp] = [chunk.memgen for chunk in chunks if getattr(chunk, "memgen", None)]
+    assert stamp["recorded"]["run"] is not None
+    assert [run.calls for run in with_calls(services, 3)] == [1, 1, 1]
+
+
+def test_other_apis_are_recorded_as_chats(client: openai.OpenAI, services: Services, watch: Watch) -> None:
+    watch.say = "Hello."
+    headers = {"X-Memgen-Task": "support", "X-Session-Id": "s"}
+    first: Any = client.responses.create(model="base", input="hi", store=True, extra_headers=headers)
+    second: Any = client.responses.create(
+        model="base", input="and?", store=True, previous_response_id=first.id, extra_headers=headers
+    )
+    assert first.memgen["recorded"]["run"] == second.memgen["recorded"]["run"]
+    body = {"model": "base", "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
+    client.post("/messages", cast_to=object, body=body, options={"headers": headers})
+    assert sorted(run.calls for run in with_calls(services, 3)) == [1, 2]
+
+
+def test_hostile_headers(client: openai.OpenAI) -> None:
+    hi = [{"role": "user", "content": "hi"}]
+    for headers in ({"X-Memgen-Run": "later"}, {"X-Memgen-Task": "No Such Name!"}, {"X-Memgen-Task": "x" * 5000}):
+        with pytest.raises(openai.BadRequestError):
+            chat(client, hi, headers=headers)
+
+
+def test_a_deleted_session_is_forgotten_and_does_not_come_back(
+    client: openai.OpenAI, services: Services, watch: Watch
+) -> None:
+    watch.say = "Hello."
+    chat(client, [{"role": "user", "content": "hi"}], headers={"X-Session-Id": "s"})
+    until(lambda: rows(services, Run))
+    body = {"scope": "session", "id": "s", "policy": "keep", "reason": "wish", "dry_run": False, "expected": 0}
+    shown: Any = client.post("/deletions", cast_to=object, body={**body, "dry_run": True})
+    assert shown["affected"]["runs"] == 1
+    client.post("/deletions", cast_to=object, body=body)
+    assert rows(services, Run) == rows(services, RunTurn) == []
+    assert [call.run_id for call in rows(services, RunCall)] == [None]
