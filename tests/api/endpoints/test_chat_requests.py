@@ -84,7 +84,6 @@ REFUSED: list[tuple[str, Any]] = [
     ("min_tokens", 3),
     ("min_tokens", -1),
     ("service_tier", "flex"),
-    ("store", True),
     ("reasoning_effort", "high"),
     ("verbosity", "low"),
     ("functions", [GO["function"]]),

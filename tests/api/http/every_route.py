@@ -31,6 +31,9 @@ BODIES: dict[str, Any] = {
         "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}],
         "tools": [{"type": "function", "function": {"name": "go", "parameters": {"type": "object"}}}],
     },
+    "POST /v1/trajectories/import": {
+        "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    },
     "POST /v1/adapters": {
         **{"name": "b", "description": "", "strategy": "replay", "memory": {"latents": 4}, "replay_share": 0.25},
         **{"gate_margin": 0.05, "gate_rule": "point", "gate_level": 0.05, "gate_policy": "automatic"},
