@@ -43,6 +43,11 @@ class AdapterSettings:
         "can't outvote",
         later=True,
     )
+    gate_gain: bool = _setting(
+        True,
+        "Whether a version must gain also on a task that the champion has learned; if not, it may not drop there",
+        later=True,
+    )
     gate_policy: str = _setting("automatic", f"What follows from a pass: {', '.join(GATE_POLICIES)}")
     canary_share: float = _setting(0.05, "Share of the sessions that a canary gets, for policy canary")
     canary_promotion: str = _setting(

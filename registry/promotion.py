@@ -54,6 +54,8 @@ def retry_of(
         a retry itself: there is never a second one.
     """
     share = adapter.retry_replay_share
+    if not adapter.gate_gain:  # the task itself is among those that may not drop then, and replay mends none of it
+        comparisons = [each for each in comparisons if each.task != version.dataset.task.name]
     if share is None or adapter.strategy != "replay" or not forgot(comparisons):
         return None
     request = jobs.request_of(job)

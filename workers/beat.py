@@ -18,7 +18,8 @@ from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
 from registry.loops.conditions import Surroundings
 from registry.loops.disks import full_disks
-from registry.loops.states import check_loop, loops_to_check, why_held
+from registry.loops.states import BEAT, check_loop, looped_adapters, loops_to_check, why_held
+from registry.retention.applying import adapters_over_their_policy, apply_policy
 from registry.schedules.ticks import schedules_to_ask, tick
 from registry.scratch import sweep
 from registry.serving.stored_responses import sweep_responses
@@ -40,6 +41,7 @@ def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
     _sweep_responses(services)
     _sweep_events(services)
     _finish_erasures(services)
+    _apply_retention(services)
     return created
 
 
@@ -53,6 +55,20 @@ def _check_loops(services: Services, around: Surroundings) -> None:
                 check_loop(session, loop_id, around)
         except Exception:
             log.exception("a loop could not be looked at", loop=str(loop_id))
+
+
+def _apply_retention(services: Services) -> None:
+    """Remove the bytes of versions that a loop has left behind: it makes one a night, and disks are finite."""
+    with transaction(services.sessions) as session:
+        waiting = adapters_over_their_policy(session, looped_adapters(session))
+    for adapter_id in waiting:
+        try:
+            numbers = apply_policy(services.sessions, services.store, adapter_id, actor=BEAT, reason="retention")
+        except Exception:
+            log.exception("an adapter's retention could not be applied", adapter=str(adapter_id))
+            continue
+        if numbers:
+            log.info("old versions have lost their bytes", adapter=str(adapter_id), versions=numbers)
 
 
 def _tick_schedules(services: Services, around: Surroundings) -> list[uuid.UUID]:

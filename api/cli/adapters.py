@@ -68,7 +68,8 @@ def set_(
     settings: Annotated[
         list[str],
         typer.Argument(
-            help="key=value of replay_share, gate_margin, gate_rule, gate_level, gate_settled, gate_policy, "
+            help="key=value of replay_share, gate_margin, gate_rule, gate_level, gate_settled, gate_gain, "
+            "gate_policy, "
             "canary_share, canary_promotion, canary_margin or retry_replay_share (null for none).",
             show_default=False,
         ),

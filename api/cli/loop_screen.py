@@ -44,7 +44,8 @@ def print_screen(loop: JsonObject) -> None:
         print_line("")
         for attempt in loop["attempts"][:_SHOWN_ATTEMPTS]:
             outcome = _OUTCOMES.get(attempt["outcome"], attempt["outcome"])
-            _print_item(f"{loop['adapter']}@{attempt['version']} {outcome}", attempt["reason"])
+            # The whole of it, with intervals and tests, is in `memgen gate show`.
+            _print_item(f"{loop['adapter']}@{attempt['version']} {outcome}", attempt["reason"].partition("; ")[0])
 
 
 def _print_head(loop: JsonObject) -> None:
@@ -64,11 +65,15 @@ def _print_head(loop: JsonObject) -> None:
 
 def _print_waiting(loop: JsonObject) -> None:
     waiting, canary = loop["waiting"], loop["canary"]
-    when = f"{loop['cron']} ({loop['time_zone']})" if loop["cron"] else "as soon as enough is new"
+    when = "as soon as enough is new"
+    if loop["cron"]:
+        when = f"{loop['cron']} ({loop['time_zone']})"
+    elif loop["idle_hours"]:
+        when = f"after {loop['idle_hours']:g} quiet hours"
     _print_item("Trains", f"{when}; {waiting['new']} of {waiting['enough']} new runs wait")
     if waiting["next_run"]:
         _print_item("Next time", moment(waiting["next_run"]))
-    if waiting["why_not"]:
+    if waiting["why_not"] and not loop["held"]:
         _print_item("Why not now", waiting["why_not"])
     if waiting["last_skip"] and waiting["last_skip"] != waiting["why_not"]:
         _print_item("Last time", waiting["last_skip"])

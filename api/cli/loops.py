@@ -37,6 +37,7 @@ def create(
     task: Annotated[str, typer.Option(help="The task that it learns.", show_default=False)],
     every: EveryOption = None,
     zone: Annotated[str | None, typer.Option(help="IANA time zone of --every, such as Europe/Berlin.")] = None,
+    idle_hours: Annotated[float | None, typer.Option(help="Instead of --every: so long without requests.")] = None,
     after: AfterOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Field of TrainingConfig as key=value; repeatable.")
@@ -45,6 +46,8 @@ def create(
     canary_share: Annotated[float | None, typer.Option(help="Share of the sessions that try a new version.")] = None,
     promotion: CanaryPromotionOption = None,
     margin: Annotated[float | None, typer.Option(help="How much worse is too much, for non_inferior.")] = None,
+    recording: Annotated[str | None, typer.Option(help="off, asked, or all, which is the default.")] = None,
+    recording_share: Annotated[float | None, typer.Option(help="Share of the sessions that all records.")] = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Newest versions that keep their bytes.")] = None,
     quiet_hours: Annotated[
         float | None, typer.Option(help="Hours without traffic or rewards until it says so.")
@@ -66,12 +69,15 @@ def create(
     options: dict[str, Any] = {
         "every": every,
         "time_zone": zone,
+        "idle_hours": idle_hours,
         "after": after,
         "training": read_pairs(settings, "--set") if settings else None,
         "min_reward": min_reward,
         "canary_share": canary_share,
         "canary_promotion": promotion,
         "canary_margin": margin,
+        "recording": recording,
+        "recording_share": recording_share,
         "keep_last": keep,
         "quiet_hours": quiet_hours,
         "most_failures": failures,

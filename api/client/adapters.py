@@ -20,8 +20,9 @@ class Adapters(Noun):
         return self._connection.send("GET", adapter_path(name))
 
     def change(self, name: str, *, reason: str = "", **settings: Any) -> JsonObject:
-        """Settings: `replay_share`, `gate_margin`, `gate_rule`, `gate_level`, `gate_settled`, `gate_policy`,
-        `canary_share`, `canary_promotion`, `canary_margin`, `retry_replay_share` (None turns retries off)."""
+        """Settings: `replay_share`, `gate_margin`, `gate_rule`, `gate_level`, `gate_settled`, `gate_gain`,
+        `gate_policy`, `canary_share`, `canary_promotion`, `canary_margin`, `retry_replay_share` (None
+        turns retries off)."""
         return self._connection.send("PATCH", adapter_path(name), {**settings, "reason": reason})
 
     def changes(self, name: str) -> JsonObjects:

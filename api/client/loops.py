@@ -11,9 +11,10 @@ class Loops(Noun):
     def create(self, adapter: str, task: str, **options: Any) -> JsonObject:
         """Set it up; `setup` in the reply says what was made, changed or kept. Again it is harmless.
 
-        Options: `create` (make the adapter and the task), `every` (`night`, `6h`, a cron expression) with `time_zone`,
-        `after` (new trajectories), `training`, `min_reward`, `canary_share`, `canary_promotion`, `canary_margin`,
-        `keep_last`, `quiet_hours`, `most_failures`; with `create` also `grader`, `holdout_share` and `memory`.
+        Options: `create` (make the adapter and the task); `every` (`night`, `6h`, a cron expression) with `time_zone`,
+        or `idle_hours`; `after` (new trajectories), `training`, `min_reward`; `canary_share`, `canary_promotion`,
+        `canary_margin`; `recording` (`off`, `asked`, `all`), `recording_share`, `run_idle_seconds`; `keep_last`,
+        `quiet_hours`, `most_failures`; with `create` also `grader`, `holdout_share` and `memory`.
         """
         return self._connection.send("POST", "/v1/loops", {"adapter": adapter, "task": task, **options})
 

@@ -11,7 +11,7 @@ class Schedules(Noun):
     def create(
         self, name: str, adapter: str, task: str, *, idempotency_key: str | None = None, **options: Any
     ) -> JsonObject:
-        """Options: `cron` (with `time_zone`), `new_trajectories`, both of them, or `idle_hours`; `training`,
+        """Options: `cron` (with `time_zone`) or `idle_hours`, each with `new_trajectories` or without; `training`,
         `min_reward` and `promote` as for `client.train`."""
         body = {"name": name, "adapter": adapter, "task": task, **options}
         return self._connection.send("POST", "/v1/schedules", body, idempotency_key=idempotency_key)

@@ -11,6 +11,7 @@ from api.endpoints.tasks import GraderSpec
 from api.http.schemas import Strict
 from api.http.values import Number
 from registry.loops.attempts import JudgedVersion
+from registry.loops.recording import RecordingWish
 from registry.loops.report import LoopReport
 from registry.loops.setup import CANARY_SHARE, MOST_FAILURES, QUIET_HOURS, LoopPlan, SetUpPart
 from registry.models import Loop, LoopChange
@@ -31,6 +32,9 @@ class LoopIn(Strict):
         ),
     ] = None
     time_zone: Annotated[str | None, Field(max_length=64, description="IANA name, of `every`; default UTC")] = None
+    idle_hours: Annotated[
+        float | None, Field(description="In place of `every`: hours without trajectories and requests")
+    ] = None
     after: Annotated[
         Number | None,
         Field(description="New trajectories that must wait; with `every`, fewer wait for its next time"),
@@ -44,6 +48,12 @@ class LoopIn(Strict):
         Literal["never", "better", "non_inferior"] | None, Field(description="What makes a canary the champion")
     ] = None
     canary_margin: Annotated[float | None, Field(description="How much worse is too much for non_inferior")] = None
+    recording: Annotated[
+        Literal["off", "asked", "all"] | None,
+        Field(description="What of the adapter's answers is recorded; `all` where no policy was set"),
+    ] = None
+    recording_share: Annotated[float | None, Field(description="Share of the sessions that `all` records")] = None
+    run_idle_seconds: Annotated[float | None, Field(description="Silence that closes a run")] = None
     keep_last: Annotated[Number | None, Field(description="Newest versions that keep their bytes")] = None
     quiet_hours: Annotated[
         float | None,
@@ -68,6 +78,7 @@ class LoopIn(Strict):
         return LoopPlan(
             cron=cron,
             time_zone=self.time_zone,
+            idle_hours=self.idle_hours,
             after=self.after,
             training=training,
             min_reward=self.min_reward,
@@ -75,6 +86,7 @@ class LoopIn(Strict):
             keep_last=self.keep_last,
             quiet_hours=self.quiet_hours,
             most_failures=self.most_failures,
+            recording=RecordingWish(self.recording, self.recording_share, self.run_idle_seconds),
         )
 
 
@@ -92,6 +104,7 @@ class LoopOut(BaseModel):
     schedule: str
     cron: str | None
     time_zone: str | None
+    idle_hours: float | None
     after: int
     """New trajectories that must wait."""
     quiet_hours: float
@@ -110,6 +123,7 @@ class LoopOut(BaseModel):
             "schedule": row.schedule.name,
             "cron": row.schedule.cron,
             "time_zone": row.schedule.time_zone,
+            "idle_hours": row.schedule.idle_hours,
             "after": row.schedule.new_trajectories or 1,
             "paused": row.paused_at is not None,
             **{

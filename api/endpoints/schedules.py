@@ -44,22 +44,25 @@ class WhenIn(Strict):
         """When it is due; None where the body has nothing of it.
 
         Raises:
-            InvalidSchedule: `idle_hours` beside another, or a zone without `cron`.
+            InvalidSchedule: `idle_hours` beside `cron`, or a zone without `cron`.
         """
         triggers = [name for name in ("cron", "new_trajectories", "idle_hours") if getattr(self, name) is not None]
-        beside_idle = self.idle_hours is not None and len(triggers) > 1
-        if beside_idle or (self.time_zone is not None and self.cron is None):
+        if (self.cron is not None and self.idle_hours is not None) or (
+            self.time_zone is not None and self.cron is None
+        ):
             raise InvalidSchedule(
-                f"{triggers or 'time_zone alone'} given; expected cron (with time_zone), new_trajectories, both of "
-                "them, or idle_hours"
+                f"{triggers or 'time_zone alone'} given; expected cron (with time_zone) or idle_hours, each with "
+                "or without new_trajectories, or that alone"
             )
         if self.cron is not None:
             return Cron(
                 self.cron, self.time_zone or "UTC", 1 if self.new_trajectories is None else self.new_trajectories
             )
+        if self.idle_hours is not None:
+            return schedules.Idle(self.idle_hours, 1 if self.new_trajectories is None else self.new_trajectories)
         if self.new_trajectories is not None:
             return schedules.NewTrajectories(self.new_trajectories)
-        return None if self.idle_hours is None else schedules.Idle(self.idle_hours)
+        return None
 
 
 class ScheduleIn(WhenIn):
@@ -163,7 +166,7 @@ def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency
     """Each run is an ordinary training that goes on from the champion of that moment."""
     when = body.read()
     if when is None:
-        raise InvalidSchedule("a schedule needs cron (with time_zone), new_trajectories, both, or idle_hours")
+        raise InvalidSchedule("a schedule needs cron (with time_zone), new_trajectories or idle_hours")
     request = schedules.TrainingRequest(checked_training(body.training), body.min_reward, body.promote)
     with transaction(services.sessions) as session:
 

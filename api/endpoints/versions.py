@@ -14,13 +14,12 @@ from api.http.schemas import Strict, VersionChangeOut
 from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.errors import StoreUnavailable
 from registry.gates.side_by_side import ComparedVersion, compare_versions
 from registry.gates.verdict import verdict
 from registry.models import Adapter, Version
+from registry.retention.applying import remove_folders
 from registry.retention.archiving import archive, unarchive
 from registry.retention.policy import RetentionPlan, keep_last, plan_retention, purge, set_policy
-from registry.versions.artifacts import kept_artifacts
 from registry.versions.lineage import learned_deleted, version_lineage
 from registry.versions.records import get_version, list_versions
 from registry.versions.state import states_of
@@ -285,14 +284,7 @@ def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Adm
         folders = []
         if not body.dry_run:
             folders = purge(session, adapter, plan.purged, actor=caller.actor, reason=body.reason)
-    try:
-        for folder in folders:
-            with transaction(services.sessions) as session:
-                referenced = kept_artifacts(session, [folder])
-            if not referenced:  # no import has brought it back meanwhile
-                services.store.delete_folder(folder)
-    except StoreUnavailable:
-        return out  # no row names the bytes any more: garbage collection removes them
+    remove_folders(services.sessions, services.store, folders)
     return out
 
 

@@ -175,9 +175,22 @@ def learnable(task_id: uuid.UUID, min_reward: float) -> ColumnElement[bool]:
     """Whether a trajectory of the task may be trained on."""
     return and_(
         Trajectory.task_id == task_id,
+        ~is_own_and_unrewarded(),
         Trajectory.held_out.is_(False),
         Trajectory.success.is_not(False),
         or_(Trajectory.reward.is_(None), Trajectory.reward >= min_reward),
+    )
+
+
+def is_own_and_unrewarded() -> ColumnElement[bool]:
+    """Whether a trajectory was answered here, by a model of ours, and nobody said whether it was good.
+
+    A demonstration without a reward is one that somebody chose to send; of these nobody did.
+    """
+    return and_(
+        Trajectory.sampled.is_not(None),
+        Trajectory.reward.is_(None),
+        Trajectory.success.is_(None),
     )
 
 

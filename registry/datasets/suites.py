@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from registry.database import one_of
+from registry.datasets.snapshots import is_own_and_unrewarded
 from registry.job_requests import GOOD_REWARD
 from registry.models import DatasetItem, Suite, SuiteItem, Task, Trajectory
 
@@ -78,7 +79,7 @@ def is_reference() -> ColumnElement[bool]:
     unmarked_success = and_(
         Trajectory.success.is_(None), or_(Trajectory.reward.is_(None), Trajectory.reward >= GOOD_REWARD)
     )
-    return and_(Trajectory.held_out, or_(Trajectory.success.is_(True), unmarked_success))
+    return and_(Trajectory.held_out, ~is_own_and_unrewarded(), or_(Trajectory.success.is_(True), unmarked_success))
 
 
 def _learned_beginnings(task: Task) -> Select[str | None]:

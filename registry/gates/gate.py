@@ -3,7 +3,8 @@
 It compares the version with the champion (the bare base if there is none that may serve), item by item, on the same
 suites: no task that either has learned may drop by more than the adapter's margin, and the newly trained task must gain
 (`registry.gates.baseline`). A version whose trigger alone was trained, or that replaces one without its deleted data,
-need not gain on a task that the baseline knows: there it may not drop, as on the others. What counts as a drop on a
+need not gain on a task that the baseline knows: there it may not drop, as on the others. Nor need any version with the
+adapter's setting `gate_gain` off: a champion at its ceiling would refuse all that follow it. What counts as a drop on a
 suite of finite size is the adapter's rule:
 
     point             the measured drop is more than the margin
@@ -152,7 +153,8 @@ def judge(
         found_here = [find_evaluation(session, subject, suite) for subject in subjects] if suite else []
         measured = [evaluation for evaluation in found_here if evaluation is not None]
         scores = judged_scores(measured) if len(measured) == len(subjects) else [[], []]
-        known = task in theirs and (_of_trigger(version) or _replaces(session, version))
+        holds = not version.adapter.gate_gain or _of_trigger(version) or _replaces(session, version)
+        known = task in theirs and holds
         found.append(
             compare(
                 task.name,

@@ -112,7 +112,8 @@ def _rejected(loop: Loop, failures: Sequence[JudgedVersion]) -> Finding:
     name = f"{loop.adapter.name}@{newest.version.number}"
     return Finding(
         "gate_rejected",
-        f"{len(failures)} versions in a row were rejected or stopped as worse; the last is {name}: {newest.reason}",
+        f"{len(failures)} versions in a row were rejected or stopped as worse; the last is {name}: "
+        + newest.reason.partition("; ")[0],
         f"Look at `memgen gate show {loop.adapter.name} {newest.version.number}` and at the rewards of these days "
         f"(`memgen trace`, `memgen delete-data` takes wrong ones out), then `memgen loop resume {loop.adapter.name}`",
         held=True,

@@ -10,10 +10,21 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from registry.loops.attempts import JudgedVersion, attempts, failed_in_a_row
 from registry.loops.conditions import Surroundings
 from registry.loops.states import why_held
-from registry.models import AliasMove, Dataset, Gate, Loop, Route, RouteChange, ScheduleRun, Trajectory, Version
+from registry.models import (
+    AliasMove,
+    Dataset,
+    Gate,
+    Loop,
+    Route,
+    RouteChange,
+    Run,
+    ScheduleRun,
+    Trajectory,
+    TrajectoryReward,
+    Version,
+)
 from registry.names import CHAMPION
-from registry.schedules.cron import Cron
-from registry.schedules.schedules import when_of
+from registry.rewards.rewards import JUDGE_PREFIX
 from registry.schedules.ticks import waiting_for
 from registry.serving.results import results_of
 from registry.serving.routes import live_route
@@ -97,7 +108,7 @@ def report_of(session: Session, loop: Loop, around: Surroundings) -> LoopReport:
 
 
 def _stages(session: Session, loop: Loop, now: datetime) -> list[StageCount]:
-    def count(stage: str, at: InstrumentedAttribute[datetime], query: Any) -> StageCount:
+    def count(stage: str, at: InstrumentedAttribute[Any], query: Any) -> StageCount:
         counted = (
             func.count().filter(at > now - _DAY),
             func.count().filter(at > now - _WEEK),
@@ -113,9 +124,16 @@ def _stages(session: Session, loop: Loop, now: datetime) -> list[StageCount]:
     canaries = select(RouteChange).join(Route, Route.id == RouteChange.route_id)
     canaries = canaries.where(Route.adapter_id == loop.adapter_id, Route.kind == "canary")
     moves = select(AliasMove).where(AliasMove.adapter_id == loop.adapter_id, AliasMove.alias == CHAMPION)
+    runs = select(Run).where(Run.task_id == loop.task_id, Run.state == "closed")
+    rewarded = select(TrajectoryReward).join(Trajectory, Trajectory.id == TrajectoryReward.trajectory_id)
+    rewarded = rewarded.where(Trajectory.task_id == loop.task_id)
+    by_judge = TrajectoryReward.source.startswith(JUDGE_PREFIX)
     return [
         count("arrived", Trajectory.created_at, trajectories),
-        count("rewarded", Trajectory.created_at, trajectories.where(Trajectory.reward.is_not(None))),
+        count("recorded", Run.closed_at, runs.where(Run.trajectory_id.is_not(None))),
+        count("refused", Run.closed_at, runs.where(Run.refusal_code.is_not(None))),
+        count("rewarded", TrajectoryReward.at, rewarded.where(~by_judge)),
+        count("judged", TrajectoryReward.at, rewarded.where(by_judge)),
         count("trained", Version.created_at, versions),
         count("passed", Gate.created_at, gates.where(Gate.passed)),
         count("rejected", Gate.created_at, gates.where(~Gate.passed)),
@@ -128,8 +146,8 @@ def _stages(session: Session, loop: Loop, now: datetime) -> list[StageCount]:
 
 def _waiting(session: Session, loop: Loop, around: Surroundings) -> WaitsFor:
     schedule = loop.schedule
-    when, new = when_of(schedule), waiting_for(session, schedule).count
-    enough = when.at_least if isinstance(when, Cron) else schedule.new_trajectories or 1
+    new = waiting_for(session, schedule).count
+    enough = schedule.new_trajectories or 1
     newest = session.scalars(
         select(ScheduleRun).where(ScheduleRun.schedule_id == schedule.id).order_by(ScheduleRun.seq.desc()).limit(1)
     ).one_or_none()

@@ -6,15 +6,16 @@ Doing it again changes what is given anew and leaves the rest as it is; each par
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.adapters import AdapterSettings, change_adapter
-from registry.errors import Conflict, Invalid
+from registry.errors import Conflict, Invalid, InvalidSchedule
 from registry.job_requests import GOOD_REWARD
 from registry.loops.conditions import Surroundings, find_state
+from registry.loops.recording import Outcome, RecordingWish, set_up_recording
 from registry.loops.states import enter, record
 from registry.models import Adapter, Loop, RetentionPolicy, Schedule, Task
 from registry.names import is_valid_name
@@ -22,11 +23,13 @@ from registry.retention.policy import set_policy
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import (
     Change,
+    Idle,
     NewTrajectories,
     TrainingRequest,
     When,
     change_schedule,
     create_schedule,
+    describe,
     when_of,
 )
 
@@ -37,8 +40,6 @@ QUIET_HOURS = 24.0
 MOST_FAILURES = 3
 MOST_QUIET_HOURS = 24 * 366.0
 FEWEST = 1
-
-Outcome = Literal["made", "changed", "kept"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class LoopPlan:
 
     cron: str | None = None
     time_zone: str | None = None
+    idle_hours: float | None = None
+    """Hours without trajectories and requests, in place of a clock."""
     after: int | None = None
     """New trajectories that must wait."""
     training: Mapping[str, Any] | None = None
@@ -67,6 +70,7 @@ class LoopPlan:
     keep_last: int | None = None
     quiet_hours: float | None = None
     most_failures: int | None = None
+    recording: RecordingWish = field(default_factory=RecordingWish)
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ def set_up_loop(
         parts.append(SetUpPart("loop", "made", _of_limits(loop)))
     else:
         parts.append(_change_limits(loop, schedule, plan))
+    outcome, recorded = set_up_recording(session, loop, plan.recording, actor=actor)
+    parts.append(SetUpPart("recording", outcome, recorded))
     changed = {part.part: part.text for part in parts if part.outcome != "kept"}
     if changed:
         record(session, loop, "created" if is_new else "changed", actor, evidence=changed)
@@ -138,6 +144,8 @@ def set_up_loop(
 
 
 def _check(plan: LoopPlan) -> None:
+    if plan.idle_hours is not None and (plan.cron is not None or plan.time_zone is not None):
+        raise InvalidSchedule("idle_hours beside every or time_zone; expected a clock or quiet, not both")
     if plan.quiet_hours is not None and not 0 < plan.quiet_hours <= MOST_QUIET_HOURS:
         raise Invalid(f"quiet_hours is {plan.quiet_hours}; expected more than 0 and at most {MOST_QUIET_HOURS:g}")
     if plan.most_failures is not None and not 1 <= plan.most_failures <= 20:
@@ -156,13 +164,13 @@ def _set_up_schedule(
     present = loop.schedule if loop is not None and loop.schedule.deleted_at is None else None
     if present is not None:
         changes = Change(
-            when=_changed_when(present, plan),
+            when=_changed_when(present, plan, defaults),
             training=None if plan.training is None else dict(plan.training),
             min_reward=plan.min_reward,
         )
-        before = present.kind, present.cron, present.time_zone, present.new_trajectories, dict(present.params)
+        before = describe(present)
         schedule = change_schedule(session, adapter.project_id, present.name, changes, actor=actor)
-        after = schedule.kind, schedule.cron, schedule.time_zone, schedule.new_trajectories, dict(schedule.params)
+        after = describe(schedule)
         return schedule, SetUpPart("schedule", "kept" if before == after else "changed", _of_schedule(schedule))
     request = TrainingRequest(
         dict(defaults.training if plan.training is None else plan.training),
@@ -182,29 +190,29 @@ def _set_up_schedule(
 
 
 def _when(plan: LoopPlan, defaults: LoopDefaults) -> When:
-    if plan.cron is None and plan.after is not None and plan.time_zone is None:
-        return NewTrajectories(plan.after)
+    clock = plan.cron is not None or plan.time_zone is not None
     after = FEWEST if plan.after is None else plan.after
+    if plan.idle_hours is not None and not clock:
+        return Idle(plan.idle_hours, after)
+    if plan.after is not None and not clock:
+        return NewTrajectories(after)
     return Cron(plan.cron or defaults.cron, plan.time_zone or "UTC", after)
 
 
-def _changed_when(schedule: Schedule, plan: LoopPlan) -> When | None:
+def _changed_when(schedule: Schedule, plan: LoopPlan, defaults: LoopDefaults) -> When | None:
     """The schedule's condition with what is given anew; None where nothing is."""
     before = when_of(schedule)
-    if plan.cron is None and plan.time_zone is None and plan.after is None:
-        return None
-    if isinstance(before, Cron):
-        after: When = Cron(
-            plan.cron or before.expression,
-            plan.time_zone or before.time_zone,
-            before.at_least if plan.after is None else plan.after,
-        )
+    count = (schedule.new_trajectories or FEWEST) if plan.after is None else plan.after
+    after: When
+    if plan.idle_hours is not None:
+        after = Idle(plan.idle_hours, count)
+    elif plan.cron is not None or plan.time_zone is not None or isinstance(before, Cron):
+        clock = before if isinstance(before, Cron) else Cron(defaults.cron)
+        after = Cron(plan.cron or clock.expression, plan.time_zone or clock.time_zone, count)
+    elif isinstance(before, Idle):
+        after = Idle(before.hours, count)
     else:
-        count = schedule.new_trajectories if plan.after is None else plan.after
-        if plan.cron is None and plan.time_zone is None:
-            after = NewTrajectories(count or FEWEST)
-        else:
-            after = Cron(plan.cron or "0 3 * * *", plan.time_zone or "UTC", count or FEWEST)
+        after = NewTrajectories(count)
     return None if after == before else after
 
 
@@ -220,7 +228,8 @@ def _free_name(session: Session, adapter: Adapter) -> str:
 
 
 def _set_up_gate(session: Session, adapter: Adapter, plan: LoopPlan, actor: str) -> SetUpPart:
-    wanted: dict[str, Any] = {"gate_policy": "canary", "gate_settled": True, **plan.settings}
+    # A champion at its ceiling must not reject every night's version: that one may not drop, and the canary decides.
+    wanted: dict[str, Any] = {"gate_policy": "canary", "gate_settled": True, "gate_gain": False, **plan.settings}
     if adapter.gate_policy != "canary":
         wanted.setdefault("canary_share", max(adapter.canary_share, CANARY_SHARE))
     change = change_adapter(session, adapter, wanted, actor=actor, reason="its loop was set up")
@@ -263,9 +272,11 @@ def _beside(session: Session, adapter: Adapter, schedule: Schedule) -> list[SetU
 
 def _of_schedule(schedule: Schedule) -> str:
     when = when_of(schedule)
-    if not isinstance(when, Cron):
-        return f"{schedule.name}: once {schedule.new_trajectories} new wait"
+    if isinstance(when, NewTrajectories):
+        return f"{schedule.name}: once {when.count} new wait"
     enough = f", if {when.at_least} new wait" if when.at_least > 1 else ""
+    if isinstance(when, Idle):
+        return f"{schedule.name}: after {when.hours:g} quiet hours{enough}"
     return f"{schedule.name}: at {when.expression} ({when.time_zone}){enough}"
 
 

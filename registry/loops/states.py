@@ -24,6 +24,11 @@ def loops_to_check(session: Session) -> list[uuid.UUID]:
     return list(session.scalars(query.order_by(Loop.created_at, Loop.id)))
 
 
+def looped_adapters(session: Session) -> list[uuid.UUID]:
+    """Adapters that have a loop: their retention is applied without being asked for."""
+    return list(session.scalars(select(Loop.adapter_id).where(Loop.deleted_at.is_(None))))
+
+
 def check_loop(session: Session, loop_id: uuid.UUID, around: Surroundings) -> Loop | None:
     """Find the loop's state and record it if it has changed. None if another beat, or a person, has the row now."""
     query = select(Loop).where(Loop.id == loop_id, Loop.deleted_at.is_(None))

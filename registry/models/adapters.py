@@ -44,12 +44,13 @@ class Adapter(Base):
     gate_rule: Mapped[str]
     gate_level: Mapped[float]
     gate_settled: Mapped[bool]
+    gate_gain: Mapped[bool]
     gate_policy: Mapped[str]
     canary_share: Mapped[float]
     canary_promotion: Mapped[str]
     canary_margin: Mapped[float]
     retry_replay_share: Mapped[float | None]
-    """This and the nine before it are the settings; `registry.adapters.AdapterSettings` says what each means."""
+    """This and the ten before it are the settings; `registry.adapters.AdapterSettings` says what each means."""
     memory: Mapped[JsonObject]
     """Fields of memgen's MemoryConfig; opaque here."""
     created_at: Mapped[datetime] = created_at_column()

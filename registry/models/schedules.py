@@ -24,8 +24,7 @@ class Schedule(Base):
         CheckConstraint(f"kind in {SCHEDULE_KINDS}", name="kind"),
         CheckConstraint("(kind = 'cron') = (cron is not null and time_zone is not null)", name="cron"),
         CheckConstraint(
-            "(kind <> 'new_trajectories' or new_trajectories is not null)"
-            " and (kind <> 'idle' or new_trajectories is null)",
+            "kind <> 'new_trajectories' or new_trajectories is not null",
             name="new_trajectories",
         ),
         CheckConstraint("(kind = 'idle') = (idle_hours is not null)", name="idle_hours"),
@@ -41,7 +40,7 @@ class Schedule(Base):
     time_zone: Mapped[str | None]
     """IANA name, in which `cron` is read."""
     new_trajectories: Mapped[int | None]
-    """How many must wait; with kind `cron` at a due time, where null is one."""
+    """How many must wait; null, with the kinds `cron` and `idle`, is one."""
     idle_hours: Mapped[float | None]
     params: Mapped[JsonObject]
     """Parameters of the jobs that it starts: `training`, `min_reward`, `promote`."""

@@ -36,6 +36,8 @@ class Idle:
     """Due when something new waits, and the project got neither trajectories nor requests for `hours` hours."""
 
     hours: float
+    at_least: int = 1
+    """New trajectories that must wait."""
 
 
 When = Cron | NewTrajectories | Idle
@@ -174,10 +176,10 @@ def next_runs(schedule: Schedule, now: datetime, count: int = SHOWN_RUNS) -> lis
 def when_of(schedule: Schedule) -> When:
     if schedule.cron is not None and schedule.time_zone is not None:
         return Cron(schedule.cron, schedule.time_zone, schedule.new_trajectories or 1)
+    if schedule.idle_hours is not None:
+        return Idle(schedule.idle_hours, schedule.new_trajectories or 1)
     if schedule.new_trajectories is not None:
         return NewTrajectories(schedule.new_trajectories)
-    if schedule.idle_hours is not None:
-        return Idle(schedule.idle_hours)
     raise RuntimeError(f"schedule {schedule.id} has no condition, against its check constraints")
 
 
@@ -205,7 +207,10 @@ def _set_when(schedule: Schedule, when: When, now: datetime) -> None:
     else:
         if not (math.isfinite(when.hours) and 0 < when.hours <= MOST_HOURS):
             raise InvalidSchedule(f"after {when.hours} idle hours; expected more than 0 and at most {MOST_HOURS}")
+        if not 1 <= when.at_least < 2**31:
+            raise InvalidSchedule(f"after {when.at_least} new trajectories; expected at least 1")
         schedule.kind, schedule.idle_hours = "idle", when.hours
+        schedule.new_trajectories = when.at_least if when.at_least > 1 else None
 
 
 def _record(session: Session, schedule: Schedule, kind: str, actor: str, *, before: dict[str, Any]) -> None:

@@ -141,7 +141,7 @@ def _due(session: Session, schedule: Schedule, now: datetime) -> _Due | None:
 
 
 def _idle(session: Session, schedule: Schedule, when: Idle, waiting: Waiting, now: datetime) -> _Due | None:
-    if waiting.count == 0:
+    if waiting.count < when.at_least:
         return None
     at = quiet_since(session, schedule) + timedelta(hours=when.hours)
     return _Due(at, 0, waiting) if at <= now else None

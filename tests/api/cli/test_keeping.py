@@ -81,7 +81,7 @@ def test_a_schedule_on_the_command_line(bot: Rows) -> None:
     for wrong in (
         ("--cron", "x"),
         ("--cron", "0 3 * * *", "--zone", "Mars"),
-        ("--cron", "0 3 * * *", "--after", "1"),
+        ("--cron", "0 3 * * *", "--idle-hours", "1"),
         (),
     ):
         message = fail("schedule", "create", "other", "--adapter", NAME, "--task", "support", *wrong)

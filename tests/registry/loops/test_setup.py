@@ -10,11 +10,15 @@ from registry.adapters import AdapterSettings, adapter_changes, change_adapter, 
 from registry.database import transaction
 from registry.errors import Conflict, Invalid, InvalidSchedule
 from registry.loops.loops import delete_loop
+from registry.loops.recording import RecordingWish
 from registry.loops.setup import LoopPlan
-from registry.models import Loop, RetentionPolicy, Schedule, ScheduleChange
+from registry.models import Loop, RecordingPolicy, RetentionPolicy, Schedule, ScheduleChange
+from registry.recordings.policies import find_policy
+from registry.recordings.policies import set_policy as set_recording
 from registry.retention.policy import set_policy
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import (
+    Idle,
     NewTrajectories,
     TrainingRequest,
     create_schedule,
@@ -91,8 +95,9 @@ def test_what_is_given_anew_is_changed_and_the_rest_stays(rows: Rows, looped: Lo
 def test_settings_of_an_earlier_canary_policy_stay(rows: Rows, looped: Looped) -> None:
     with transaction(rows.services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, "bot", lock=True)
-        terms = {"gate_policy": "canary", "canary_share": 0.02, "canary_promotion": "never", "gate_settled": True}
-        change_adapter(session, adapter, terms, actor="test", reason="")
+        terms = {"gate_policy": "canary", "canary_share": 0.02, "canary_promotion": "never"}
+        judged = {"gate_settled": True, "gate_gain": False}
+        change_adapter(session, adapter, terms | judged, actor="test", reason="")
         set_policy(session, adapter, 3, actor="test")
     made = {part.part: part for part in looped.set_up()}
     assert (made["gate"].outcome, made["retention"].outcome) == ("kept", "kept")
@@ -100,6 +105,64 @@ def test_settings_of_an_earlier_canary_policy_stay(rows: Rows, looped: Looped) -
     assert _settings(rows).canary_share == 0.02
     with transaction(rows.services.sessions) as session:
         assert session.scalars(sa.select(RetentionPolicy.keep_last)).one() == 3
+
+
+def _recording(rows: Rows) -> RecordingPolicy | None:
+    with transaction(rows.services.sessions) as session:
+        return find_policy(session, rows.project_id, get_adapter(session, rows.project_id, "bot"))
+
+
+def test_a_loop_records_its_adapter_and_takes_that_back(rows: Rows, looped: Looped) -> None:
+    made = {part.part: part for part in looped.set_up()}
+    assert (made["recording"].outcome, made["recording"].text) == (
+        "made",
+        "all requests as a, but those with `store: false`",
+    )
+    policy = _recording(rows)
+    assert policy is not None
+    assert (policy.mode, policy.share, policy.actor) == ("all", 1.0, "anna")
+    assert _outcomes(looped, LoopPlan(recording=RecordingWish(share=0.5)))["recording"] == "changed"
+    assert _outcomes(looped)["recording"] == "kept"
+    with transaction(rows.services.sessions) as session:
+        _, stays = delete_loop(session, rows.project_id, "bot", actor="ben")
+    assert not any("recording" in each for each in stays)
+    assert _recording(rows) is None, "nobody asks for it any more"
+
+
+def test_a_policy_that_was_there_stays_and_comes_back(rows: Rows, looped: Looped) -> None:
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot")
+        set_recording(session, rows.project_id, adapter, mode="asked", share=0.5, actor="ben")
+    made = {part.part: part for part in looped.set_up()}
+    assert (made["recording"].outcome, made["recording"].text) == ("kept", "what asks to be stored")
+    looped.set_up(LoopPlan(recording=RecordingWish(mode="all")))
+    with transaction(rows.services.sessions) as session:
+        _, stays = delete_loop(session, rows.project_id, "bot", actor="ben")
+    assert any("as it was before the loop" in each for each in stays)
+    policy = _recording(rows)
+    assert policy is not None
+    assert (policy.mode, policy.share) == ("asked", 0.5)
+
+
+def test_a_policy_that_somebody_changed_since_is_theirs(rows: Rows, looped: Looped) -> None:
+    looped.set_up()
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot")
+        set_recording(session, rows.project_id, adapter, mode="off", actor="ben")
+        _, stays = delete_loop(session, rows.project_id, "bot", actor="anna")
+    assert any("which the loop did not make: off" in each for each in stays)
+    assert _recording(rows) is not None
+
+
+def test_quiet_instead_of_a_clock(rows: Rows, looped: Looped) -> None:
+    looped.set_up(LoopPlan(idle_hours=2, after=7))
+    assert when_of(_schedule(rows)) == Idle(2, 7)
+    looped.set_up(LoopPlan(after=9))
+    assert when_of(_schedule(rows)) == Idle(2, 9)
+    looped.set_up(LoopPlan(cron="0 3 * * *"))
+    assert when_of(_schedule(rows)) == Cron("0 3 * * *", at_least=9)
+    with pytest.raises(InvalidSchedule):
+        looped.set_up(LoopPlan(idle_hours=2, cron="0 3 * * *"))
 
 
 def test_only_a_number_needs_no_clock(rows: Rows, looped: Looped) -> None:

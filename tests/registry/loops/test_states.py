@@ -252,7 +252,7 @@ def test_runs_that_nobody_rewards(rows: Rows) -> None:
     looped.pass_hours(1)
     looped.send(FEW_RUNS, "order", reward=None)
     with transaction(rows.services.sessions) as session:
-        looped.date(session, "trajectories", "created_at = :at where reward is null")
+        looped.date(session, "trajectories", "created_at = :at, sampled = '[null]' where reward is null")
     looped.pass_hours(5.5)
     loop = looped.check()
     assert (loop.state, loop.held) == ("no_rewards", False)

@@ -280,6 +280,18 @@ def test_after_idle_hours_only_when_something_is_new_and_nobody_asks(rows: Rows)
     assert len(_runs(rows)) == 1
 
 
+def test_after_idle_hours_with_enough(rows: Rows) -> None:
+    rows.task("a")
+    rows.version("a", passed=False)
+    _create(rows, Idle(2.0, at_least=10))
+    now = utc_now()
+    _send(rows, 8, "few")
+    assert _tick(rows, now + timedelta(hours=3)) == []
+    _send(rows, 80, "many")
+    assert _tick(rows, now + timedelta(hours=1)) == []
+    assert len(_tick(rows, now + timedelta(hours=3))) == 1
+
+
 def test_pausing_resuming_changing_and_deleting_with_history(rows: Rows) -> None:
     rows.task("a")
     schedule_id = _create(rows, HOURLY)
