@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-vllm test-agents setup demo test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-vllm test-agents setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ $(READY): requirements.lock requirements-data.lock pyproject.toml
 
 demo: setup  ## The whole loop on a real model and real data; writes demo-report.json
 	@MEMGEN_HOME="$${MEMGEN_HOME:-$(CURDIR)/.demo}" $(BIN)/memgen demo --report demo-report.json
+
+demo-loop: setup  ## An agent that plays games gets better by its own runs, with nothing uploaded; writes bench/results/loop.json
+	$(BIN)/python -m bench.loop
 
 test: setup lint unit  ## Everything that CI runs
 

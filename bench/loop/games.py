@@ -16,7 +16,7 @@ from memgen.tasks.textworld import Game, GameEnvironment, TextWorld
 from memgen.text.answers import Answer
 
 MAX_TURNS = 4
-"""The shortest way to win takes two commands."""
+"""The shortest way to win takes one command or two."""
 _COMMANDS = "Commands: "
 
 
@@ -36,10 +36,14 @@ class GameSets:
 
 
 def make_games(folder: Path, *, pool: int, test: int, seed: int, processes: int = 2) -> GameSets:
-    """Generate and compile the games, which takes about half a second each, unless they are in the folder."""
-    task = TextWorld(folder, level=2, theme="basic")
+    """Generate and compile the games, which takes about half a second each, unless they are in the folder.
+
+    Half of the pool is won by one command, half by two; all games of the test need two.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    sets = GameSets(tuple(task.training_items(pool, seed=seed)), tuple(task.held_out_items(test)))
+    easy, hard = (TextWorld(folder, level=level, theme="basic") for level in (1, 2))
+    days = (*easy.training_items(pool // 2, seed=seed), *hard.training_items(pool - pool // 2, seed=seed))
+    sets = GameSets(days, tuple(hard.held_out_items(test)))
     with ProcessPoolExecutor(processes) as workers:
         list(workers.map(_compile, [*sets.pool, *sets.test], chunksize=4))
     return sets

@@ -28,8 +28,8 @@ class Hour:
     won: int
     answered_by: Mapping[str, int]
     """Games by the version that answered them; `base` is the bare base."""
-    poisoned: bool = False
-    """Whether the agent was told the opposite of what its games gave."""
+    poisoned: int = 0
+    """Its last games, whose rewards were told the wrong way round."""
     trained: str | None = None
     """The version that was trained of it."""
     verdict: str | None = None

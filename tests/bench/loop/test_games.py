@@ -12,7 +12,7 @@ from memgen.tasks.textworld import Game, TextWorld
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> GameSets:
-    return make_games(tmp_path_factory.mktemp("games"), pool=1, test=1, seed=0, processes=1)
+    return make_games(tmp_path_factory.mktemp("games"), pool=2, test=1, seed=0, processes=1)
 
 
 def test_the_walkthrough_wins(sets: GameSets) -> None:
@@ -22,6 +22,14 @@ def test_the_walkthrough_wins(sets: GameSets) -> None:
         assert command in play.commands
         play.answer(json.dumps(command))
     assert (play.over, play.reward, play.turns) == (True, 1.0, 2)
+
+
+def test_half_of_the_pool_is_won_by_one_command(sets: GameSets) -> None:
+    assert sorted(len(game.walkthrough) for game in sets.pool) == [1, 2]
+    easy = min(sets.pool, key=lambda game: len(game.walkthrough))
+    play = Play(easy)
+    play.answer(json.dumps(easy.walkthrough[0]))
+    assert (play.over, play.reward) == (True, 1.0)
 
 
 def test_what_is_no_command_costs_a_turn(sets: GameSets) -> None:

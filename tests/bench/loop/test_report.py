@@ -9,7 +9,7 @@ from bench.loop.report import Hour, draw, gain, hours_json, table
 
 HOURS = [
     Hour(0, 100, 13, {"base": 100}, trained="player@1", verdict="promoted", champion="player@1", test_won=8),
-    Hour(1, 40, 10, {"player@1": 40}, poisoned=True, trained="player@2", verdict="rejected", champion="player@1"),
+    Hour(1, 40, 10, {"player@1": 40}, poisoned=20, trained="player@2", verdict="rejected", champion="player@1"),
 ]
 
 
