@@ -20,6 +20,7 @@ RegistryError
 │   ├── DeliveryNotFound      an event's delivery to a webhook
 │   ├── LoopNotFound
 │   ├── UpstreamNotFound      no upstream of that name, or one that may not be asked for that model
+│   ├── JudgeNotFound
 │   └── ObjectNotFound
 ├── Conflict
 │   ├── NameTaken
@@ -38,6 +39,7 @@ RegistryError
 │   ├── WebhookDisabled       nothing is sent to it
 │   ├── TooManyWebhooks       as many as a project may have
 │   ├── IdempotencyMismatch   the same key with another body
+│   ├── JudgeBusy             a job of the judge on this task is queued or runs
 │   └── JobStateConflict      a move that the job's state does not allow
 ├── Invalid
 │   ├── InvalidName
@@ -131,6 +133,9 @@ class LoopNotFound(NotFound): ...
 class UpstreamNotFound(NotFound): ...
 
 
+class JudgeNotFound(NotFound): ...
+
+
 class ObjectNotFound(NotFound): ...
 
 
@@ -183,6 +188,9 @@ class TooManyWebhooks(Conflict): ...
 
 
 class IdempotencyMismatch(Conflict): ...
+
+
+class JudgeBusy(Conflict): ...
 
 
 class JobStateConflict(Conflict): ...

@@ -9,18 +9,16 @@ A new kind of job touches these places, and needs no migration:
     api/client, api/cli           the call and the command that make such a job
 
 Tests fail as long as a kind lacks its request or its handler. This module knows no table and no session:
-`registry.jobs` reads a job's request.
-
-Stored JSON stays as it was written. A row that was made before a field was known lacks its key: it is read with the
-field's default, and written again it still lacks the key. Keys that no field has are kept and not read.
+`registry.jobs` reads a job's request. How requests are stored is `registry.stored_json`'s.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from registry.errors import UnreadableRow
+from registry.stored_json import StoredJson
 
 GOOD_REWARD = 0.5
 """Least reward that counts as a success, where `success` is absent and no other threshold is named."""
@@ -38,6 +36,7 @@ class JobKind(_StoredText):
     TRAIN_TRIGGER = "train_trigger"
     EVALUATE = "evaluate"
     CHECK_IMPORT = "check_import"
+    JUDGE = "judge"
     IMPORT = "import"
 
 
@@ -54,60 +53,6 @@ class Method(_StoredText):
     """By the grader's reward for answers of its own."""
     GRPO_RECORDED = "grpo_recorded"
     """By comparing uploaded answers to the same prompts that got different rewards."""
-
-
-@dataclass(frozen=True)
-class StoredJson:
-    """A dataclass that is stored as a JSON object with a key for each field.
-
-    With a field `b: int = 0`, `{"a": 1}` is read with `b == 0` and written as `{"a": 1}` again; with `b` replaced by 2
-    it is written as `{"a": 1, "b": 2}`.
-    """
-
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
-    """Keys that a new object leaves out as long as their field has its default."""
-    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
-    """How the value of a field is made of the stored one, for fields that are no plain JSON."""
-
-    absent: frozenset[str] | None = field(default=None, kw_only=True, compare=False, repr=False)
-    """Keys that are left out as long as their field has its default: those that the stored object lacked. None for a
-    new object, which leaves out `OPTIONAL`."""
-
-    unknown: Mapping[str, Any] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
-    """What stands under keys that no field has, as another release may have written: it is kept, and not read."""
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Raises UnreadableRow: a key that has no default is missing, or a value is none of the field's."""
-        names = {each.name for each in fields(cls)} - _OF_STORAGE
-        read: dict[str, Any] = {}
-        for name in names & stored.keys():
-            try:
-                read[name] = cls.READERS[name](stored[name]) if name in cls.READERS else stored[name]
-            except (TypeError, ValueError, AttributeError) as error:
-                raise UnreadableRow(f"{cls.__name__}: {name} is {stored[name]!r}: {error}") from error
-        unknown = {name: value for name, value in stored.items() if name not in names}
-        try:
-            return cls(**read, absent=frozenset(names - read.keys()), unknown=unknown)
-        except TypeError as error:
-            raise UnreadableRow(f"{cls.__name__}: the keys are {sorted(stored)}: {error}") from error
-
-    def changed(self, **values: Any) -> Self:
-        """A copy with other values of these fields, which are written even where they have their default."""
-        absent = self.OPTIONAL if self.absent is None else self.absent
-        return replace(self, **values, absent=absent - values.keys())
-
-    def to_json(self) -> dict[str, Any]:
-        absent = self.OPTIONAL if self.absent is None else self.absent
-        return {
-            each.name: _plain(getattr(self, each.name))
-            for each in fields(self)
-            if each.name not in _OF_STORAGE and not (each.name in absent and getattr(self, each.name) == _default(each))
-        } | dict(self.unknown)
-
-
-_OF_STORAGE = frozenset({"absent", "unknown"})
-"""Fields of a stored object that are no keys of its own."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +192,47 @@ class CheckImport(StoredJson):
 
 
 @dataclass(frozen=True)
+class JudgeTrajectories(StoredJson):
+    """Let a judge score what waits for it in a task, within a budget."""
+
+    kind: ClassVar[JobKind] = JobKind.JUDGE
+    OPTIONAL = frozenset({"version", "after", "unrewarded", "held_out", "again", "max_tokens", "by_itself"})
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "up_to": _number,
+        "after": _number,
+        "max_calls": _number,
+        "max_tokens": _number_or_none,
+        "version": _number_or_none,
+    }
+
+    judge: str
+    task: str
+    model: str
+    """The exact model: `base`, `adapter@7` or `upstream/model`."""
+    up_to: int
+    """Arrival number of the newest trajectory to judge, so that the job ends."""
+    max_calls: int
+    max_tokens: int | None = None
+    """Prompts and answers count."""
+    version: int | None = None
+    """Number of the version of the job's adapter that judges."""
+    after: int = 0
+    """Arrival number of the newest trajectory that an earlier job has dealt with."""
+    unrewarded: bool = False
+    """Only trajectories without a reward."""
+    held_out: bool = False
+    """Whether those that are kept for evaluation are judged, too."""
+    again: bool = False
+    """Whether those that got no score from earlier jobs are judged, too."""
+    by_itself: bool = False
+    """Whether the tick started it."""
+
+    @property
+    def version_needed(self) -> int | None:
+        return self.version
+
+
+@dataclass(frozen=True)
 class RecordImport(StoredJson):
     """Stand for the training of an imported version, which happened elsewhere."""
 
@@ -262,10 +248,11 @@ class RecordImport(StoredJson):
 
 AnyTraining = TrainWeaver | TrainTrigger
 """Requests that read a dataset and register a version trained on it."""
-JobRequest = AnyTraining | Evaluate | CheckImport | RecordImport
+JobRequest = AnyTraining | Evaluate | CheckImport | JudgeTrajectories | RecordImport
 
 REQUESTS: Mapping[JobKind, type[JobRequest]] = {
-    request.kind: request for request in (TrainWeaver, TrainTrigger, Evaluate, CheckImport, RecordImport)
+    request.kind: request
+    for request in (TrainWeaver, TrainTrigger, Evaluate, CheckImport, JudgeTrajectories, RecordImport)
 }
 
 TRAININGS = (JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER)
@@ -295,19 +282,3 @@ def replaced_named(params: Mapping[str, Any]) -> int | None:
     """Number of the version that the job's version is trained anew for, without deleted data; None if for none."""
     named = params.get("replaces")
     return named if isinstance(named, int) else None
-
-
-def _default(each: "Field[Any]") -> Any:
-    return each.default if each.default_factory is MISSING else each.default_factory()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, StoredJson):
-        return value.to_json()
-    if isinstance(value, StrEnum):
-        return value.value
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return value

@@ -50,6 +50,7 @@ TYPER_COMMANDS = {
     "api/cli/chat.py:chat",
     "api/cli/feedback.py:feedback",
     "api/cli/loops.py:create",
+    "api/cli/judges.py:run",
     "api/cli/routes.py:ab",
     "api/cli/routes.py:canary",
     "api/cli/schedules.py:change",

@@ -16,6 +16,7 @@ from registry.database import transaction
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
+from registry.judging.ticks import tasks_to_judge, tick_judge
 from registry.loops.conditions import Surroundings
 from registry.loops.disks import full_disks
 from registry.loops.states import BEAT, check_loop, looped_adapters, loops_to_check, why_held
@@ -34,7 +35,7 @@ def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
     """Run one tick. Returns the jobs that it created and sent."""
     around = Surroundings(utc_now(), full_disks(services.settings))
     _check_loops(services, around)
-    created = [*_tick_schedules(services, around), *_advance_retrainings(services)]
+    created = [*_tick_schedules(services, around), *_tick_judges(services), *_advance_retrainings(services)]
     for job_id in created:
         send(job_id)
     _sweep(services)
@@ -87,6 +88,24 @@ def _tick_schedules(services: Services, around: Surroundings) -> list[uuid.UUID]
             continue
         if job_id is not None:
             log.info("a schedule started a job", schedule=str(schedule_id), job=str(job_id))
+            created.append(job_id)
+    return created
+
+
+def _tick_judges(services: Services) -> list[uuid.UUID]:
+    """Let judges score what has come since for the tasks that name one."""
+    with transaction(services.sessions) as session:
+        waiting = tasks_to_judge(session)
+    created = []
+    for task_id in waiting:
+        try:
+            with transaction(services.sessions) as session:
+                job_id = tick_judge(session, task_id)
+        except Exception:
+            log.exception("a task could not be judged", task=str(task_id))
+            continue
+        if job_id is not None:
+            log.info("a judge has something to judge", task=str(task_id), job=str(job_id))
             created.append(job_id)
     return created
 

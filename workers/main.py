@@ -66,13 +66,14 @@ def _services() -> Services:
 
 def make_handlers(model: "Model") -> Mapping[JobKind, Handler]:
     """What runs each kind of job, on a model that is loaded."""
-    from workers.jobs import check_import, evaluate, train_trigger, train_weaver
+    from workers.jobs import check_import, evaluate, judge, train_trigger, train_weaver
 
     return {
         JobKind.TRAIN_WEAVER: partial(train_weaver.run, model=model, send=_send),
         JobKind.TRAIN_TRIGGER: partial(train_trigger.run, model=model),
         JobKind.EVALUATE: partial(evaluate.run, model=model, send=_send),
         JobKind.CHECK_IMPORT: partial(check_import.run, model=model),
+        JobKind.JUDGE: partial(judge.run, model=model),
     }
 
 
@@ -122,7 +123,7 @@ def reap() -> None:
 
 @app.task(name=TICK)  # type: ignore[untyped-decorator]  # celery is untyped
 def tick() -> None:
-    """Start what schedules are due, go on with retrainings, finish deletions of data; see that webhooks are sent."""
+    """Start what schedules and judges are due, go on with retrainings, finish deletions; see that webhooks are sent."""
     if _Process.webhooks is not None:
         _Process.webhooks.ensure()
     tick_all(_services(), _send)

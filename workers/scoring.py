@@ -38,7 +38,7 @@ class SuiteScores:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GateOutcome:
     passed: bool
     scores: dict[str, dict[str, float]]
     retry: uuid.UUID | None = None
@@ -79,7 +79,7 @@ def score_tasks(
     return scores
 
 
-def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Judgement:
+def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> GateOutcome:
     """Evaluate a version beside the bare base and the champion, and let the gate judge it.
 
     It is evaluated on the tasks that it or the champion has learned. If another job moves the champion in the meantime,
@@ -98,7 +98,7 @@ def score_and_judge(running: Running, model: Model, version_id: uuid.UUID) -> Ju
             return judged
 
 
-def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: SuiteScores) -> Judgement | None:
+def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: SuiteScores) -> GateOutcome | None:
     """Record the gate of a version and do what follows from it, in one transaction.
 
     Returns None if the baseline is no longer the one that was scored. The scores of baseline and candidate are on the
@@ -109,7 +109,7 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Su
         version = session.get_one(Version, version_id)
         known = gate_of(session, version)
         if known is not None:
-            return Judgement(known.passed, scores.by_subject)
+            return GateOutcome(known.passed, scores.by_subject)
         adapter = get_adapter(session, job.project_id, version.adapter.name, lock=True)
         session.refresh(job)  # a deletion may have cancelled it under the lock: nothing follows from the version then
         if job.cancel_requested:
@@ -137,7 +137,7 @@ def _judge(running: Running, version_id: uuid.UUID, scored: Baseline, scores: Su
             outcome += f"; job {retry.id} trains once more with a replay share of {share:g}"
         data = {"version": version.number, "reasons": gate.reasons, "retry": str(retry.id) if retry else None}
         jobs.add_event(session, job.id, "info", outcome, data)
-        return Judgement(gate.passed, scores.by_subject, retry.id if retry else None)
+        return GateOutcome(gate.passed, scores.by_subject, retry.id if retry else None)
 
 
 def _requested_by(session: Session, job: Job, version: Version) -> Job:

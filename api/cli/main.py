@@ -21,6 +21,7 @@ from api.cli import (
     feedback,
     gates,
     jobs,
+    judges,
     keys,
     local,
     loops,
@@ -45,6 +46,7 @@ _HINTS = {
     "model_not_found": "`memgen adapter list` shows the adapters, `memgen versions ADAPTER` their versions.",
     "version_not_found": "`memgen versions ADAPTER` shows them.",
     "route_not_found": "`memgen route list ADAPTER` shows them.",
+    "judge_not_found": "`memgen judge list` shows the judges, `memgen judge create NAME` makes one.",
     "schedule_not_found": "`memgen schedule list` shows them.",
     "webhook_not_found": "`memgen webhooks list` shows them.",
     "loop_not_found": "`memgen loop list` shows them, `memgen loop create ADAPTER --task TASK` makes one.",
@@ -76,6 +78,7 @@ app.command(epilog="Example: `memgen convert trajectory.json runs.jsonl --from a
     convert.convert
 )
 app.add_typer(recordings.app, name="recording", rich_help_panel=_LEARN)
+app.add_typer(judges.app, name="judge", rich_help_panel=_LEARN)
 app.add_typer(adapters.app, name="adapter", rich_help_panel=_LEARN)
 app.command(
     epilog="Example: `memgen train support-bot --task support --steps 150 --set learning_rate=0.002`",

@@ -30,6 +30,7 @@ from api.client.deprecated import FlatNames
 from api.client.feedback import FeedbackReports
 from api.client.gates import Gates
 from api.client.jobs import Jobs
+from api.client.judges import Judges
 from api.client.keys import Keys
 from api.client.loops import Loops
 from api.client.paths import CHAMPION, alias_path, job_path
@@ -83,6 +84,7 @@ class Client(FlatNames):
         self.feedback = FeedbackReports(connection)
         self.routes = Routes(connection)
         self.jobs = Jobs(connection)
+        self.judges = Judges(connection)
         self.schedules = Schedules(connection)
         self.webhooks = Webhooks(connection)
         self.loops = Loops(connection)

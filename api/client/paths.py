@@ -34,6 +34,14 @@ def loop_path(name: str) -> str:
     return f"/v1/loops/{_quoted(name)}"
 
 
+def judge_path(name: str) -> str:
+    return f"/v1/judges/{_quoted(name)}"
+
+
+def task_path(name: str) -> str:
+    return f"/v1/tasks/{_quoted(name)}"
+
+
 def job_path(job_id: str) -> str:
     return f"/v1/jobs/{_quoted(job_id)}"
 

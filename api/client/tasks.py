@@ -1,6 +1,9 @@
 """`client.tasks`: named domains with a grader and held-out items."""
 
+from typing import Any
+
 from api.client.noun import Noun
+from api.client.paths import task_path
 from api.http.json_object import JsonObject, JsonObjects
 
 
@@ -22,6 +25,11 @@ class Tasks(Noun):
             "shared_turns": shared_turns,
         }
         return self._connection.send("POST", "/v1/tasks", body | ({"grader": grader} if grader else {}))
+
+    def change(self, name: str, **options: Any) -> JsonObject:
+        """Options: `judge`, the name of the judge of its new trajectories, or None for none; `judge_rewards`, `fill` or
+        `apart`."""
+        return self._connection.send("PATCH", task_path(name), options)
 
     def list(self) -> JsonObjects:
         return self._connection.data("/v1/tasks")

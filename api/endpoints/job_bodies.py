@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from api.http.schemas import Strict
 from api.http.values import Number
 from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfig
-from memgen.tasks.environments import open_environment
+from memgen.tasks.environments import GAMES_FOLDER, open_environment
 from memgen.tasks.graders import LIKELIHOOD
 from registry.adapters import get_adapter
 from registry.datasets.reward_snapshots import has_comparison, no_comparison
@@ -28,8 +28,11 @@ from registry.job_requests import (
     TrainTrigger,
     TrainWeaver,
 )
+from registry.judging.judges import check_upstream
+from registry.judging.ticks import JudgingOrder, judging_request
 from registry.keys import Principal
 from registry.models import Adapter, Task
+from registry.settings import Settings
 from registry.tasks import get_task
 from registry.versions.ancestry import learned_tasks
 from registry.versions.champion import champion
@@ -44,9 +47,11 @@ class EnvironmentIn(Strict):
 
 
 class JobIn(Strict):
-    kind: Literal[JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER, JobKind.EVALUATE]
-    adapter: str
-    task: Annotated[str | None, Field(description="train_weaver: the task to learn")] = None
+    kind: Literal[JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER, JobKind.EVALUATE, JobKind.JUDGE]
+    adapter: Annotated[str | None, Field(description="Every kind needs one, but a judge")] = None
+    task: Annotated[
+        str | None, Field(description="train_weaver: the task to learn; judge: the task whose trajectories are judged")
+    ] = None
     tasks: Annotated[
         list[str] | None, Field(description="train_trigger: tasks to play; default: those its memory has learned")
     ] = None
@@ -87,23 +92,48 @@ class JobIn(Strict):
         ),
     ] = None
     promote: Annotated[bool, Field(description="Move `champion` to the version if it passes its gate")] = True
+    judge: Annotated[str | None, Field(description="judge: name of the judge")] = None
+    max_calls: Annotated[Number, Field(description="judge: calls of its model at most")] = JudgingOrder.max_calls
+    max_tokens: Annotated[
+        Number | None,
+        Field(description="judge: tokens of prompts and answers at most"),
+    ] = None
+    unrewarded: Annotated[bool, Field(description="judge: only trajectories that have no reward")] = False
+    held_out: Annotated[bool, Field(description="judge: those that are kept for evaluation, too")] = False
+    again: Annotated[bool, Field(description="judge: those that got no score before, too")] = False
 
 
-def job_request(session: Session, caller: Principal, body: JobIn, games_folder: Path) -> tuple[Adapter, JobRequest]:
+def job_request(
+    session: Session, caller: Principal, body: JobIn, settings: Settings
+) -> tuple[Adapter | None, JobRequest]:
     """The adapter of a job, and what the job is to do.
-
-    Args:
-        games_folder: where an environment keeps what it generates.
 
     Raises:
         Invalid, NotFound: something is missing, or not there.
+        JudgeBusy: the judge has the task in hand already.
         VersionNotServable: the parent was withdrawn, or its bytes are gone.
         ConfigError: a setting is unknown or out of range.
         EmptyDataset: there is nothing to compare.
     """
+    if body.kind == JobKind.JUDGE:
+        return _judge_request(session, caller, body, settings)
+    if body.adapter is None or body.judge is not None:
+        raise Invalid(f"a job of kind {body.kind.value} needs `adapter`, the name of an adapter, and takes no `judge`")
     adapter = get_adapter(session, caller.project_id, body.adapter)
-    _check_environment(adapter, body, games_folder)
+    _check_environment(adapter, body, settings.models_dir / GAMES_FOLDER)
     return adapter, READERS[body.kind](session, caller, adapter, body)
+
+
+def _judge_request(
+    session: Session, caller: Principal, body: JobIn, settings: Settings
+) -> tuple[Adapter | None, JobRequest]:
+    if body.judge is None or body.task is None or body.adapter is not None:
+        raise Invalid("a judge job needs `judge` and `task`, two names, and takes no `adapter`")
+    order = JudgingOrder(body.max_calls, body.max_tokens, body.unrewarded, body.held_out, body.again)
+    task = get_task(session, caller.project_id, body.task)
+    adapter, request = judging_request(session, caller.project_id, body.judge, task, order)
+    check_upstream(session, settings, caller.project_id, request.model)
+    return adapter, request
 
 
 def _evaluate_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> Evaluate:
@@ -185,7 +215,7 @@ READERS: Mapping[JobKind, Callable[[Session, Principal, Adapter, JobIn], JobRequ
     JobKind.TRAIN_TRIGGER: _trigger_request,
     JobKind.EVALUATE: _evaluate_request,
 }
-"""What reads the body of each kind that may be asked for over REST."""
+"""What reads the body of each kind that may be asked for over REST and works on an adapter."""
 CONFIGS: Mapping[Method, type[TrainingConfig | GrpoConfig]] = {
     Method.SFT: TrainingConfig,
     Method.GRPO: GrpoConfig,

@@ -20,7 +20,6 @@ from api.http.idempotency import IdempotencyDep, once
 from api.http.pagination import Cursor, PageLimit, decode_cursor, encode_cursor
 from api.http.schemas import JobEventOut, JobOut
 from api.http.values import SequenceNumber
-from memgen.tasks.environments import GAMES_FOLDER
 from registry import jobs
 from registry.database import transaction
 from registry.errors import DatabaseUnavailable
@@ -156,7 +155,7 @@ def _read(services: Services, caller: Principal, job_id: uuid.UUID, after: int) 
 
 
 def _create(session: Session, services: Services, caller: Principal, body: JobIn) -> JobOut:
-    adapter, request = job_request(session, caller, body, services.settings.models_dir / GAMES_FOLDER)
+    adapter, request = job_request(session, caller, body, services.settings)
     return JobOut.of(jobs.create_job(session, caller.project_id, request, adapter))
 
 

@@ -2,18 +2,21 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
-from api.http.deps import Reader, ServicesDep, Writer
+from api.http.deps import Reader, ServicesDep, Trainer, Writer
 from api.http.pagination import Page
 from memgen.errors import UnknownGrader
 from memgen.tasks.graders import LIKELIHOOD, grader_kinds, make_grader
 from registry.database import transaction
+from registry.judging.judges import get_judge, judges_of_tasks, name_judge
 from registry.models import Task
 from registry.names import NAME_PATTERN
+from registry.rewards.rewards import set_judge_rewards
 from registry.tasks import MAX_SHARED_TURNS, TaskCounts, count_trajectories, create_task, get_task, list_tasks
 
 router = APIRouter(prefix="/v1", tags=["tasks"])
@@ -52,6 +55,18 @@ class TaskIn(BaseModel):
     )
 
 
+class TaskChange(BaseModel):
+    """Fields that are left out stay as they are."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    judge: str | None = Field(default=None, description="Judge of the task's new trajectories; null for none")
+    judge_rewards: Literal["apart", "fill"] | None = Field(
+        default=None,
+        description="Whether judges' rewards are used where no other source gave one, or never; null changes nothing",
+    )
+
+
 class TaskOut(BaseModel):
     id: uuid.UUID
     name: str
@@ -61,6 +76,8 @@ class TaskOut(BaseModel):
     shared_turns: int
     trajectories: int = Field(description="All of the task's trajectories")
     held_out: int = Field(description="Those kept for evaluation, never trained on")
+    judge: str | None = Field(description="Judges the task's new trajectories by itself")
+    judge_rewards: str = Field(description="`fill`: used where there is no other reward; `apart`: never")
     created_at: datetime
 
 
@@ -81,7 +98,7 @@ def post_task(body: TaskIn, services: ServicesDep, principal: Writer, response: 
         )
         if not is_new:
             response.status_code = 200
-        return _render(task, count_trajectories(session, [task.id])[task.id])
+        return _shown(session, task)
 
 
 @router.get("/tasks")
@@ -90,14 +107,28 @@ def get_tasks(services: ServicesDep, principal: Reader) -> Page[TaskOut]:
     with transaction(services.sessions) as session:
         tasks = list_tasks(session, principal.project_id)
         counts = count_trajectories(session, [task.id for task in tasks])
-        return Page(data=[_render(task, counts[task.id]) for task in tasks], next_cursor=None)
+        judges = judges_of_tasks(session, [task.id for task in tasks])
+        data = [_render(task, counts[task.id], judges.get(task.id)) for task in tasks]
+        return Page(data=data, next_cursor=None)
 
 
 @router.get("/tasks/{name}")
 def get_one_task(name: str, services: ServicesDep, principal: Reader) -> TaskOut:
     with transaction(services.sessions) as session:
+        return _shown(session, get_task(session, principal.project_id, name))
+
+
+@router.patch("/tasks/{name}")
+def patch_task(name: str, body: TaskChange, services: ServicesDep, principal: Trainer) -> TaskOut:
+    """Name the judge of a task, or none. The rest of a task stays: its held-out items were chosen with it."""
+    with transaction(services.sessions) as session:
         task = get_task(session, principal.project_id, name)
-        return _render(task, count_trajectories(session, [task.id])[task.id])
+        if "judge" in body.model_fields_set:
+            judge = None if body.judge is None else get_judge(session, principal.project_id, body.judge)
+            name_judge(session, task, judge)
+        if body.judge_rewards is not None:
+            set_judge_rewards(session, task, body.judge_rewards)
+        return _shown(session, task)
 
 
 def check_grader(spec: dict[str, Any]) -> None:
@@ -108,7 +139,12 @@ def check_grader(spec: dict[str, Any]) -> None:
         raise UnknownGrader(f"grader {LIKELIHOOD!r} takes no options; got {sorted(set(spec) - {'kind'})}")
 
 
-def _render(task: Task, counts: TaskCounts) -> TaskOut:
+def _shown(session: Session, task: Task) -> TaskOut:
+    counts = count_trajectories(session, [task.id])[task.id]
+    return _render(task, counts, judges_of_tasks(session, [task.id]).get(task.id))
+
+
+def _render(task: Task, counts: TaskCounts, judge: str | None) -> TaskOut:
     return TaskOut(
         id=task.id,
         name=task.name,
@@ -118,5 +154,7 @@ def _render(task: Task, counts: TaskCounts) -> TaskOut:
         shared_turns=task.shared_turns,
         trajectories=counts.trajectories,
         held_out=counts.held_out,
+        judge=judge,
+        judge_rewards=task.judge_rewards,
         created_at=task.created_at,
     )

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, func
 
-from registry.job_requests import PlayedEnvironment, StoredJson
+from registry.job_requests import PlayedEnvironment
 from registry.models import Dataset
+from registry.stored_json import StoredJson
 
 
 class TrainedPart(StrEnum):

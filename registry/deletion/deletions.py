@@ -28,6 +28,7 @@ from registry.deletion.scope import Affected, DeletionSubject, find_affected, lo
 from registry.errors import DeletionChanged, DeletionNotFound, PolicyKeepsWords
 from registry.gates.verdict import gate_of, verdict
 from registry.job_requests import AnyTraining, TrainTrigger
+from registry.judging.judgements import forget
 from registry.models import (
     Adapter,
     Deletion,
@@ -93,6 +94,7 @@ def delete_data(
     ids = [id_ for id_, _ in affected.trajectories]
     forget_answers(session, project_id, sessions=affected.sessions, user=subject.user, trajectory_ids=ids)
     forget_runs(session, project_id, ids, affected.sessions, subject.user)
+    forget(session, ids)
     session.execute(delete(Trajectory).where(one_of(Trajectory.id, ids)))
     blank_missing_answers(session, project_id)
     forget_responses(session, project_id, affected.sessions, subject.user)

@@ -20,6 +20,15 @@ from registry.models.declarative import Base, JsonObject
 from registry.models.deletions import DELETION_POLICIES, DELETION_SCOPES, Deletion, DeletionDataset, Erasure, Retraining
 from registry.models.evaluations import Evaluation, Gate, GateDecision
 from registry.models.jobs import JOB_STATES, Job, JobEvent
+from registry.models.judging import (
+    JUDGE_KINDS,
+    JUDGEMENT_STATES,
+    TOO_LONG,
+    Judge,
+    JudgeCall,
+    Judgement,
+    TaskJudge,
+)
 from registry.models.loops import LOOP_CHANGES, LOOP_STATES, Loop, LoopChange
 from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project
 from registry.models.recordings import (
@@ -76,6 +85,8 @@ __all__ = [
     "GATE_POLICIES",
     "GATE_RULES",
     "JOB_STATES",
+    "JUDGEMENT_STATES",
+    "JUDGE_KINDS",
     "JUDGE_REWARDS",
     "LOOP_CHANGES",
     "LOOP_STATES",
@@ -89,6 +100,7 @@ __all__ = [
     "SCHEDULE_KINDS",
     "SCOPES",
     "STRATEGIES",
+    "TOO_LONG",
     "TURN_KINDS",
     "VERSION_CHANGES",
     "WEBHOOK_EVENTS",
@@ -112,6 +124,9 @@ __all__ = [
     "Job",
     "JobEvent",
     "JsonObject",
+    "Judge",
+    "JudgeCall",
+    "Judgement",
     "Loop",
     "LoopChange",
     "OutboxEvent",
@@ -134,6 +149,7 @@ __all__ = [
     "Suite",
     "SuiteItem",
     "Task",
+    "TaskJudge",
     "Trajectory",
     "TrajectoryReward",
     "Version",

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
 from registry.errors import InvalidSchedule, NameTaken, ScheduleNotFound
-from registry.job_requests import GOOD_REWARD, StoredJson, TrainWeaver
+from registry.job_requests import GOOD_REWARD, TrainWeaver
 from registry.models import Adapter, JsonObject, Schedule, ScheduleChange, ScheduleRun, Task, Version
 from registry.names import check_name
 from registry.schedules.cron import Cron
+from registry.stored_json import StoredJson
 
 SHOWN_RUNS = 5
 MOST_HOURS = 24 * 366

@@ -53,7 +53,7 @@ def _before_the_first_verdict(monkeypatch: pytest.MonkeyPatch, number: int, happ
     """Between the scores of version `number` and its verdict."""
     judge, seen = scoring._judge, []
 
-    def judge_late(running: Running, version_id: uuid.UUID, *more: Any) -> scoring.Judgement | None:
+    def judge_late(running: Running, version_id: uuid.UUID, *more: Any) -> scoring.GateOutcome | None:
         with transaction(running.services.sessions) as session:
             mine = session.get_one(Version, version_id).number == number
         if mine and not seen:

