@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from registry.database import transaction
 from registry.models import OutboxEvent
 from registry.outbound.addresses import AddressPolicy
+from registry.webhooks import sender
 from registry.webhooks.backoff import HOLDING_ATTEMPTS, MOST_ATTEMPTS, delay_after
 from registry.webhooks.sender import SenderSettings, message_id
 from registry.webhooks.webhooks import rotate_secret
@@ -209,14 +210,15 @@ def test_nobody_listens(hooks: Hooks) -> None:
     assert row.last_error.startswith("ConnectError: ")
 
 
-def test_no_log_has_the_secret_or_the_url(hooks: Hooks, receiver: Receiver) -> None:
+def test_no_log_has_the_secret_or_the_url(hooks: Hooks, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = structlog.testing.CapturingLogger()
+    monkeypatch.setattr(sender, "log", captured)
     receiver.answer = status(410)
     webhook = hooks.create(receiver.url + "/token-in-path")
     hooks.emit()
-    with structlog.testing.capture_logs() as logs:
-        hooks.send()
-    assert [entry["event"] for entry in logs] == ["a delivery to a webhook is given up"]
-    assert not any(part in json.dumps(logs) for part in (webhook.secret, "whsec", "token-in-path"))
+    hooks.send()
+    assert [call.args for call in captured.calls] == [("a delivery to a webhook is given up",)]
+    assert not any(part in str(captured.calls) for part in (webhook.secret, "whsec", "token-in-path"))
 
 
 def test_events_come_in_their_order(hooks: Hooks, receiver: Receiver) -> None:
@@ -267,10 +269,10 @@ def test_two_senders_at_once_send_each_once_and_one_at_a_time(hooks: Hooks, rece
     hooks.create(receiver.url)
     ids = [message_id(hooks.emit(number)) for number in range(20)]
     senders = [threading.Thread(target=hooks.send) for _ in range(4)]
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
+    for each in senders:
+        each.start()
+    for each in senders:
+        each.join()
     hooks.send()
     assert receiver.ids == ids
     times = [(got.began, got.ended) for got in receiver.received]
