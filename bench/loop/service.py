@@ -20,6 +20,8 @@ from registry.wiring import configured
 
 ADAPTER = "player"
 TASK = "games"
+_IDLE_HOURS = 0.004
+"""Quarter of a minute without a request: the night has come."""
 _POLL_SECONDS = 1.0
 
 
@@ -56,7 +58,7 @@ class Service:
         return str(self.client.keys.create("agent", ["read", "write"])["key"])
 
     def set_up_loop(self, *, steps: int) -> None:
-        """The one thing that the owner does: `memgen loop create player --task games --after 1 --create`.
+        """The one thing that the owner does: `memgen loop create player --task games --create --idle-hours 0.004 ...`.
 
         Few runs make small suites and short canaries, so margins are wide.
         """
@@ -67,44 +69,38 @@ class Service:
             grader={"kind": "exact"},
             holdout_share=0.25,
             memory={"max_insertions": 0},
-            after=1,
+            idle_hours=_IDLE_HOURS,
             training={"steps": steps},
             min_reward=0.5,
             canary_share=0.5,
             canary_margin=0.3,
         )
         self.client.adapters.change(ADAPTER, gate_margin=0.15, reason="suites of some twenty items")
-        self.client.recordings.set_policy("all", adapter=ADAPTER, task=TASK)
-        self.client.loops.pause(ADAPTER)
 
     def versions(self) -> int:
         return max((version["number"] for version in self.client.versions.list(ADAPTER)), default=0)
 
     def night(self, *, seconds: float) -> JsonObject:
-        """Let the loop start a training, and wait for its version's gate and what that sets off.
+        """Wait until the loop, since nobody asks any more, has trained a version and its gate has judged it.
 
         Raises:
             NothingHappened: there is no judged version after so many seconds.
         """
         number, deadline = self.versions() + 1, time.monotonic() + seconds
-        self.client.loops.resume(ADAPTER)
         while time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            jobs = self.client.jobs.list(limit=20)["data"]
-            if any(job["state"] in LIVE_STATES for job in jobs) and not self._is_paused():
-                self.client.loops.pause(ADAPTER)  # one training a night
-            elif self.versions() >= number:
+            if self.versions() >= number and not self._works():
                 version = self.client.versions.get(ADAPTER, number)
                 if version["gate"]:
                     return version
         loop = self.client.loops.get(ADAPTER)
         raise NothingHappened(
             f"no judged {ADAPTER}@{number} after {seconds:.0f} s; the loop is {loop['state']}: {loop['reason']} "
-            f"{loop['advice']}"
+            f"{loop['advice']} {loop['waiting']['why_not']}"
         )
 
-    def _is_paused(self) -> bool:
-        return bool(self.client.loops.get(ADAPTER)["paused"])
+    def _works(self) -> bool:
+        return any(job["state"] in LIVE_STATES for job in self.client.jobs.list(limit=20)["data"])
 
     def champion(self) -> str | None:
         """`player@3`, or None while the bare base answers."""
@@ -118,6 +114,11 @@ class Service:
     def live_route(self) -> JsonObject | None:
         routes = self.client.routes.list(ADAPTER)["data"]
         return next((route for route in routes if route["state"] == "live"), None)
+
+    def end_canary(self) -> None:
+        route = self.live_route()
+        if route is not None:
+            self.client.routes.end(ADAPTER, route["number"], reason="not decided in its day")
 
     def verdict_of(self, name: str) -> str:
         """What became of a version: `rejected` by its gate, `canary`, `stopped` or `promoted`."""

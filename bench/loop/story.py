@@ -1,8 +1,8 @@
 """The hours of the proof: what the agent plays, what its loop makes of it, and what the owner reads of both.
 
 The agent gets an address, a key and the name of a model. The loop is told once what to do by itself; from then on the
-story only plays, waits and reads. An hour stands for a day and its night: the agent plays, then the loop learns. The
-loop is paused by day and resumed at night, as a clock would do it that strikes once a day.
+story only plays, waits and reads. An hour stands for a day and its night: the agent plays, then nobody asks anything,
+and the loop learns.
 """
 
 import time
@@ -32,13 +32,13 @@ class Plan:
     """Games that it never plays but in the test."""
     round_games: int = 20
     """Games played at a time; behind each round the story looks whether a canary has ended."""
-    first_rounds: int = 6
+    first_rounds: int = 5
     """Rounds of hour 0, which the bare base plays, and mostly loses."""
     rounds: int = 3
     """Rounds of a later hour."""
-    canary_rounds: int = 8
+    canary_rounds: int = 6
     """Rounds, at most, of an hour in which a canary runs."""
-    poisoned_rounds: int = 4
+    poisoned_rounds: int = 3
     steps: int = 40
     """Optimizer steps of a training."""
     learning_hours: int = 2
@@ -116,12 +116,15 @@ def _hour(run: _Run, *, rounds: int, poisoned_rounds: int = 0, learns: bool = Tr
 
 
 def _play(run: _Run, rounds: int) -> list[Result]:
-    """So many rounds, and on until a canary has ended."""
+    """So many rounds, and on until a canary has ended; one that has not by its last round is ended by its owner."""
     results: list[Result] = []
     played = 0
     while played < rounds or (run.service.live_route() and played < run.plan.canary_rounds):
         results += run.agent.play(next(run.rounds))
         played += 1
+    if run.service.live_route():
+        run.say("the canary is still undecided; its owner ends it")
+        run.service.end_canary()
     return results
 
 
