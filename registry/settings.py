@@ -98,6 +98,8 @@ class Settings(BaseSettings):
     """Largest body of a chat request. A prompt longer than the base's context is refused whatever its bytes."""
     max_import_bytes: int = Field(default=100_000_000_000, gt=0)
     """Largest JSONL import, as sent; its lines are stored as they come."""
+    max_traces_bytes: int = Field(default=20_000_000, gt=0)
+    """Largest export of spans to /v1/traces, as sent and as unpacked. OpenTelemetry's collector takes as much."""
     cors_origins: str = ""
     """Origins whose web pages may call the API, with commas between: `https://app.example.com`, or `*` for all."""
 

@@ -25,6 +25,7 @@ from api.http.anthropic_errors import is_anthropic, is_anthropic_path
 from api.http.deps import RequiredScope
 from api.http.exchange import Exchange, HeadIsAnswered
 from api.http.openai_errors import is_openai_path
+from api.http.otlp_errors import is_otlp_path
 from api.http.problems import answer
 from registry.database import transaction
 from registry.errors import InvalidJson, UnknownKey
@@ -39,6 +40,7 @@ LIMITS = {
     "/v1/messages": "max_chat_bytes",
     "/v1/messages/count_tokens": "max_chat_bytes",
     "/v1/responses": "max_chat_bytes",
+    "/v1/traces": "max_traces_bytes",
     "/v1/trajectories": "max_trajectory_bytes",
     "/v1/trajectories/import": "max_import_bytes",
     "/v1/adapters/{name}/versions/import": "max_archive_bytes",
@@ -132,7 +134,8 @@ class BeforeBody:
     async def _authenticate(self, scope: Scope, headers: Headers) -> Principal:
         kind, _, key = headers.get("Authorization", "").partition(" ")
         key = key.strip()
-        beside = headers.get("x-api-key") if is_anthropic(scope["path"], headers) else None
+        takes_both = is_otlp_path(scope["path"]) or is_anthropic(scope["path"], headers)
+        beside = headers.get("x-api-key") if takes_both else None
         if (kind.lower() != "bearer" or not key) and beside:
             kind, key = "bearer", beside.strip()
         if kind.lower() != "bearer" or not key:

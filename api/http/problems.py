@@ -19,6 +19,7 @@ from api.http.anthropic_errors import anthropic_error, anthropic_status, is_anth
 from api.http.database_errors import domain_error
 from api.http.not_offered import why_not_offered
 from api.http.openai_errors import is_openai_path, openai_error, openai_invalid_code, openai_param, openai_status
+from api.http.otlp_errors import is_otlp_path, otlp_error
 from api.http.places import own_words
 from registry.json_text import show
 
@@ -131,7 +132,7 @@ def problem(
     param: str | None = None,
     headers: Mapping[str, str] | None = None,
     **more: Any,
-) -> JSONResponse:
+) -> Response:
     """`code` is stable for programs, `detail` is for people.
 
     Args:
@@ -144,6 +145,8 @@ def problem(
     if status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
     detail = _shown(detail)
+    if is_otlp_path(request.scope["path"]):
+        return otlp_error(status, code, detail, request.headers, headers)
     if is_anthropic(request.scope["path"], request.headers):
         status = anthropic_status(status)
         return JSONResponse(anthropic_error(status, code, detail), status, headers=headers)
@@ -174,7 +177,7 @@ def _described(request: Request, error: Exception) -> tuple[int, str, str]:
     return status, code_of(error), own_words(request.scope["path"], str(error))
 
 
-def _invalid_request(request: Request, found: Sequence[Any]) -> JSONResponse:
+def _invalid_request(request: Request, found: Sequence[Any]) -> Response:
     shown = [
         {"place": ".".join(str(part)[:60] for part in each["loc"]), "message": each["msg"], **_got(each)}
         for each in found[:_SHOWN_ERRORS]

@@ -23,8 +23,8 @@ from registry.binding import ServedBase
 from registry.clock import utc_now
 from registry.json_text import is_storable
 from registry.recordings.call import RecordedCall, SampledAnswer
-from registry.recordings.continuation import turn_points
 from registry.recordings.policies import NOT_REQUESTED, RecordingAsk, RecordingDecision
+from registry.trajectories.continuation import turn_points
 
 RAW_PROMPT = "raw_prompt"
 _LISTED = ("temperature", "top_p", "top_k", "repetition_penalty", "frequency_penalty", "presence_penalty", "min_tokens")

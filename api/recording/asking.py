@@ -6,8 +6,8 @@ from typing import Any
 from registry.errors import Invalid
 from registry.json_text import show
 from registry.names import check_name
-from registry.recordings.continuation import turn_points
 from registry.recordings.policies import RecordingAsk
+from registry.trajectories.continuation import turn_points
 
 TASK_HEADER = "X-Memgen-Task"
 RUN_HEADER = "X-Memgen-Run"

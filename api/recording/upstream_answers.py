@@ -19,8 +19,8 @@ from registry.clock import utc_now
 from registry.errors import InvalidTrajectory
 from registry.json_text import is_storable
 from registry.recordings.call import RecordedCall
-from registry.recordings.continuation import tip_of, turn_points
 from registry.recordings.policies import NOT_REQUESTED, RecordingAsk, RecordingDecision
+from registry.trajectories.continuation import tip_of, turn_points
 from registry.trajectories.conversations import check_prompt
 
 

@@ -24,9 +24,9 @@ from sqlalchemy.orm import Session
 from registry.clock import utc_now
 from registry.models import Run, RunCall, RunTurn
 from registry.recordings.call import RecordedCall, size_of
-from registry.recordings.continuation import TurnEnd, tools_hash, turn_points, with_ids_of
 from registry.recordings.erased import is_erased
 from registry.tasks import find_tasks
+from registry.trajectories.continuation import TurnEnd, tools_hash, turn_points, with_ids_of
 
 RECORDED = "recorded"
 TOO_LARGE = "too_large"

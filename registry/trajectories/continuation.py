@@ -21,7 +21,7 @@ _TEXT_PARTS = ("text", "refusal", "input_text", "output_text")
 
 
 @dataclass(frozen=True)
-class TurnPoint:
+class TurnEnd:
     """The end of an assistant turn."""
 
     end: int
@@ -32,20 +32,20 @@ class TurnPoint:
     """Hash of the conversation up to here. 64 hex digits."""
 
 
-def turn_points(messages: Sequence[Mapping[str, Any]]) -> list[TurnPoint]:
+def turn_points(messages: Sequence[Mapping[str, Any]]) -> list[TurnEnd]:
     """A point for each assistant turn, in order. Takes time linear in the conversation.
 
     For user, assistant, assistant, tool, assistant: points at 3 and 5.
     """
     chain = hashlib.sha256()
-    points: list[TurnPoint] = []
+    points: list[TurnEnd] = []
     for start, end in _units(messages):
         unit = messages[start:end]
         # Each unit's length stands in front of it, so that no two conversations run together.
         written = json.dumps(_unit(unit), separators=(",", ":")).encode()
         chain.update(b"%d:" % len(written) + written)
         if unit[0]["role"] == "assistant":
-            points.append(TurnPoint(end, start, chain.copy().hexdigest()))
+            points.append(TurnEnd(end, start, chain.copy().hexdigest()))
     return points
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from registry.errors import InvalidTrajectory
 from registry.models import JsonObject
-from registry.trajectories.continuation import TurnPoint, turn_points
+from registry.trajectories.continuation import TurnEnd, turn_points
 from registry.trajectories.draft import Draft, Sent
 from registry.trajectories.formats import chat
 from registry.trajectories.formats.turns import foreign_envelope
@@ -27,7 +27,7 @@ class _Leaf:
     """A conversation with its last known answer."""
 
     call: SpanCall
-    points: list[TurnPoint]
+    points: list[TurnEnd]
     number: int
     size: int
     traces: dict[str, None] = field(default_factory=dict)

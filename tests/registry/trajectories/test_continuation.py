@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.recordings.continuation import tip_of, tools_hash, turn_points, with_ids_of
+from registry.trajectories.continuation import tip_of, tools_hash, turn_points, with_ids_of
 
 ASKED: dict[str, Any] = {"role": "user", "content": "Where is order 7?"}
 CALL: dict[str, Any] = {

@@ -1,0 +1,255 @@
+"""`/v1/traces` against the real service, with the real exporter of the SDK, and with what no exporter sends."""
+
+import gzip
+import json
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
+from opentelemetry.trace import Tracer
+from sqlalchemy import select
+
+from registry.database import transaction
+from registry.models import Run, Trajectory
+from registry.recordings.policies import set_policy
+from registry.serving.exposures import record_exposure
+from registry.serving.resolution import Resolution
+from registry.settings import Settings
+from registry.tasks import create_task
+from registry.wiring import Services
+from tests.api.live_api import serve
+from tests.otlp_samples import CONVENTIONS, as_json, chat_messages, exports, genai, requests, run_agent
+
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
+LIMIT = 300_000
+
+
+@pytest.fixture
+def url(settings: Settings, services: Services, tiny_base: Path, project_id: uuid.UUID) -> Iterator[str]:
+    with transaction(services.sessions) as session:
+        create_task(session, project_id, "support", grader={"kind": "exact"}, holdout_share=0.5)
+        set_policy(session, project_id, None, mode="asked", idle_seconds=0.6, actor="tests")
+    tiny = settings.model_copy(update={"base_model": str(tiny_base), "max_traces_bytes": LIMIT})
+    with serve(tiny, serve_model=False) as found:
+        yield f"{found}/v1/traces"
+
+
+@pytest.fixture
+def post(url: str, api_key: str) -> Iterator[Callable[..., httpx.Response]]:
+    known = {"Authorization": f"Bearer {api_key}", "X-Memgen-Task": "support", "Content-Type": "application/json"}
+    with httpx.Client(timeout=30) as client:
+        yield lambda content, **headers: client.post(url, content=content, headers={**known, **headers})
+
+
+def export(url: str, run: Callable[[Tracer], None], headers: dict[str, str], *, batch: bool, **options: Any) -> None:
+    provider = TracerProvider(resource=Resource({"service.name": "shop"}))
+    exporter = OTLPSpanExporter(url, headers=headers, **options)
+    provider.add_span_processor(BatchSpanProcessor(exporter) if batch else SimpleSpanProcessor(exporter))
+    run(provider.get_tracer("tests"))
+    provider.shutdown()
+
+
+def stored(services: Services, count: int = 1) -> list[Trajectory]:
+    """The trajectories, once there are so many and every run is closed."""
+    deadline = time.monotonic() + 20
+    while True:
+        with transaction(services.sessions) as session:
+            states = set(session.scalars(select(Run.state)))
+            found = list(session.scalars(select(Trajectory).order_by(Trajectory.seq)))
+        if states == {"closed"} and len(found) >= count:
+            return found
+        assert time.monotonic() < deadline, (states, found)
+        time.sleep(0.05)
+
+
+def plain(messages: list[Any]) -> list[Any]:
+    return [{name: value for name, value in message.items() if name != "weight"} for message in messages]
+
+
+@pytest.mark.parametrize(
+    ("batch", "compression"),
+    [(True, Compression.Gzip), (False, Compression.NoCompression), (False, Compression.Deflate)],
+    ids=["one export", "an export a span", "deflate"],
+)
+def test_an_exporter_sends_a_run_directly(
+    url: str, api_key: str, services: Services, batch: bool, compression: Compression
+) -> None:
+    headers = {"Authorization": f"Bearer {api_key}", "X-Memgen-Task": "support"}
+    run = partial(run_agent, write=genai, **{"gen_ai.conversation.id": "s-1"})
+    export(url, run, headers, batch=batch, compression=compression)
+    [trajectory] = stored(services)
+    assert plain(trajectory.messages) == chat_messages()
+    assert [m["weight"] for m in trajectory.messages if m["role"] == "assistant"] == [1, 1, 1]
+    # The agent's span, which names the conversation, ends last: alone it comes too late for its calls.
+    assert trajectory.session_id == ("s-1" if batch else None)
+    assert trajectory.sampled is None
+    assert trajectory.details["otlp"]["service"] == "shop"
+
+
+def test_the_key_may_come_as_exporters_can_send_it(
+    url: str, api_key: str, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"x-api-key={api_key},x-memgen-task=support")
+    export(url, partial(run_agent, write=genai), {}, batch=True)
+    assert len(stored(services)) == 1
+    exporter = OTLPSpanExporter(url, headers={"x-api-key": "mg_wrong"})
+    provider = TracerProvider()
+    span = provider.get_tracer("tests").start_span("chat")
+    span.end()
+    assert exporter.export([span]) is SpanExportResult.FAILURE  # type: ignore[list-item]  # the SDK's own span
+
+
+def test_every_convention_and_json_are_taken(post: Callable[..., httpx.Response], services: Services) -> None:
+    for number, (name, write) in enumerate(CONVENTIONS.items()):
+        run = partial(run_agent, write=write, question=f"{name}?", **{"session.id": name, "memgen.task": "support"})
+        for each in exports(run):
+            taken = post(json.dumps(as_json(each)).encode()) if number % 2 else post(each, **PROTOBUF)
+            assert taken.status_code == 200
+            assert taken.content == (b"{}" if number % 2 else b"")
+    assert len(stored(services, len(CONVENTIONS))) == len(CONVENTIONS)
+
+
+def test_sending_again_adds_nothing(post: Callable[..., httpx.Response], services: Services) -> None:
+    for each in exports(partial(run_agent, write=genai)) * 2:
+        assert post(each, **PROTOBUF).status_code == 200
+    time.sleep(1)
+    assert len(stored(services)) == 1
+
+
+def test_what_this_service_answered_is_not_recorded_twice(
+    post: Callable[..., httpx.Response], services: Services, project_id: uuid.UUID
+) -> None:
+    with transaction(services.sessions) as session:
+        record_exposure(session, project_id, "chatcmpl-own", Resolution(None, None), None)
+
+    def run(tracer: Tracer) -> None:
+        with tracer.start_as_current_span("chat") as span:
+            genai(span, *requests()[0])
+            span.set_attribute("gen_ai.response.id", "chatcmpl-own")
+
+    [only] = exports(run)
+    assert post(only, **PROTOBUF).content == b""
+    time.sleep(0.5)
+    with transaction(services.sessions) as session:
+        assert session.scalars(select(Run)).all() == []
+
+
+def rejected(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.status_code == 200
+    if answer.headers["content-type"] == "application/json":
+        partial_success = answer.json().get("partialSuccess", {})
+        return int(partial_success.get("rejectedSpans", 0)), partial_success.get("errorMessage", "")
+    found = ExportTraceServiceResponse.FromString(answer.content).partial_success
+    return found.rejected_spans, found.error_message
+
+
+def test_what_is_not_recorded_is_a_partial_success(
+    post: Callable[..., httpx.Response], services: Services, project_id: uuid.UUID
+) -> None:
+    bare = exports(partial(run_agent, write=lambda span, *_: span.set_attribute("gen_ai.operation.name", "chat")))[0]
+    good = exports(partial(run_agent, write=genai))[0]
+    for headers, send in ((PROTOBUF, lambda data: data), ({}, lambda data: json.dumps(as_json(data)).encode())):
+        count, message = rejected(post(send(bare), **headers))
+        assert (count, message[:16]) == (1, "otlp_no_content:")
+        assert "CAPTURE_MESSAGE_CONTENT" in message
+        count, message = rejected(post(send(good), **headers, **{"X-Memgen-Task": ""}))
+        assert (count, message[:8]) == (1, "no_task:")
+        count, message = rejected(post(send(good), **headers, **{"X-Memgen-Task": "absent"}))
+        assert (count, message[:13]) == (1, "task_unknown:")
+        assert post(send(good), **headers, **{"X-Memgen-Task": "no name!"}).status_code == 422
+    with transaction(services.sessions) as session:
+        set_policy(session, project_id, None, mode="off", actor="tests")
+    assert rejected(post(good, **PROTOBUF))[1][:4] == "off:"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
+def test_refusals_have_the_shape_of_otlp(post: Callable[..., httpx.Response], kind: str) -> None:
+    packed = gzip.compress(b"x" * 100)
+    sent: list[tuple[int, bytes, dict[str, str]]] = [
+        (400, b"{not otlp", {}),
+        (400, b"\x0a\xff", {}),
+        (400, packed[:-9], {"Content-Encoding": "gzip"}),
+        (400, b"no gzip", {"Content-Encoding": "gzip"}),
+        (413, gzip.compress(bytes(50_000_000)), {"Content-Encoding": "gzip"}),
+        (413, zlib.compress(bytes(50_000_000)), {"Content-Encoding": "deflate"}),
+        (413, bytes(LIMIT + 1), {}),
+        (415, b"{}", {"Content-Encoding": "br"}),
+        (401, b"{}", {"Authorization": "Bearer mg_wrong"}),
+    ]
+    for status, body, headers in sent:
+        answer = post(body, **{"Content-Type": kind, **headers})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, kind)
+        if kind == "application/json":
+            assert set(answer.json()) == {"code", "message"}
+        else:
+            from google.rpc.status_pb2 import Status
+
+            assert Status.FromString(answer.content).message
+    assert post(b"{}", **{"Content-Type": "text/csv"}).status_code == 415
+    assert post(b"", **PROTOBUF).status_code == 200, "nothing is a good export of nothing"
+
+
+hostile = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "resourceSpans",
+                    "scopeSpans",
+                    "spans",
+                    "attributes",
+                    "key",
+                    "value",
+                    "stringValue",
+                    "events",
+                    "traceId",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(hostile.map(json.dumps).map(str.encode), st.binary(max_size=60)), st.booleans())
+def test_nothing_is_a_fault_of_the_server(post: Callable[..., httpx.Response], body: bytes, protobuf: bool) -> None:
+    assert post(body, **(PROTOBUF if protobuf else {})).status_code in (200, 400)
+
+
+def test_bad_spans_never_take_good_ones_with_them(post: Callable[..., httpx.Response], services: Services) -> None:
+    def run(tracer: Tracer) -> None:
+        for messages in ("[7]", '[{"role": "user", "content": "a\\u0000"}]', '[{"role": "user", "content": "\\ud83d"}]',
+                         '[{"role": "user", "parts": [{"type": "blob"}]}]', '[{"role": "tool", "content": {"a": NaN}}]',
+                         json.dumps([{"role": "user", "content": "deep" * 10}] * 3000)):  # fmt: skip
+            with tracer.start_as_current_span("chat") as span:
+                genai(span, *requests()[0])
+                span.set_attribute("gen_ai.input.messages", messages)
+        run_agent(tracer, genai)
+
+    whole = as_json(b"".join(exports(run)))
+    spans = whole["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    spans += [7, {"attributes": 7}, {**spans[-1], "name": "again"}]
+    count, message = rejected(post(json.dumps(whole).encode()))
+    assert count >= 5
+    assert "nul_character" in message
+    assert any(plain(each.messages) == chat_messages() for each in stored(services))
