@@ -89,7 +89,11 @@ def create(
         made = client.loops.create(adapter, task, **given)
     if as_json:
         print_json(made)
-        return
+    else:
+        _print_setup(made, adapter, task)
+
+
+def _print_setup(made: JsonObject, adapter: str, task: str) -> None:
     print_table(("part", "outcome", "what it is"), [(p["part"], p["outcome"], p["text"]) for p in made["setup"]])
     print_line(f"The loop of {adapter} learns {task}. State: {made['state']}.")
     print_note(f"Next: point the agent at this service with model {adapter!r}, then memgen loop show {adapter}")

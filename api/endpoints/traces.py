@@ -19,9 +19,9 @@ from api.recording.span_calls import TakenSpans, TraceSender, record_spans
 from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import parse_json
 from registry.names import check_name
-from registry.trajectories.otlp.calls import SpanCall, TraceFacts, is_model_call, read_calls, with_logs
-from registry.trajectories.otlp.runs import in_order
-from registry.trajectories.otlp.spans import Span, read_json, read_protobuf
+from registry.trajectories.formats.otlp_spans.calls import SpanCall, TraceFacts, is_model_call, read_calls, with_logs
+from registry.trajectories.formats.otlp_spans.runs import in_order
+from registry.trajectories.formats.otlp_spans.spans import Span, read_json, read_protobuf
 
 router = APIRouter(prefix="/v1", tags=["trajectories"])
 

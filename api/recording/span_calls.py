@@ -25,7 +25,7 @@ from registry.recordings.call import RecordedCall
 from registry.recordings.policies import NO_TASK, OFF, TASK_UNKNOWN, RecordingAsk, RecordingDecision, decide
 from registry.trajectories.continuation import tip_of
 from registry.trajectories.conversations import check_prompt
-from registry.trajectories.otlp.calls import SpanCall, TraceFacts
+from registry.trajectories.formats.otlp_spans.calls import SpanCall, TraceFacts
 from registry.wiring import Services
 
 SOURCE = "otlp"

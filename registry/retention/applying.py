@@ -15,7 +15,7 @@ from registry.versions.artifacts import kept_artifacts
 
 
 def adapters_over_their_policy(session: Session, adapter_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Those of the adapters that have a policy and more versions with bytes than it keeps without a hold."""
+    """The adapters among these that have a policy and more versions with bytes than it keeps without a hold."""
     purged = exists().where(VersionState.version_id == Version.id, VersionState.purged_at.is_not(None))
     query = (
         select(RetentionPolicy.adapter_id)

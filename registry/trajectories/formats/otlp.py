@@ -12,11 +12,11 @@ from registry.models import JsonObject
 from registry.trajectories.documents import JsonSplitter
 from registry.trajectories.draft import Sent
 from registry.trajectories.formats.mapping import DROPPED, Mapped
+from registry.trajectories.formats.otlp_spans.calls import is_model_call, read_calls, with_logs
+from registry.trajectories.formats.otlp_spans.runs import RunJoiner, in_order
+from registry.trajectories.formats.otlp_spans.spans import Span, read_json, read_protobuf
+from registry.trajectories.formats.otlp_spans.split import ProtobufSplitter, looks_like_json
 from registry.trajectories.jsonl import JsonLine
-from registry.trajectories.otlp.calls import is_model_call, read_calls, with_logs
-from registry.trajectories.otlp.runs import RunJoiner, in_order
-from registry.trajectories.otlp.spans import Span, read_json, read_protobuf
-from registry.trajectories.otlp.split import ProtobufSplitter, looks_like_json
 
 SCHEMA: JsonObject = {
     "type": "object",

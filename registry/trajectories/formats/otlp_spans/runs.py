@@ -14,8 +14,8 @@ from registry.models import JsonObject
 from registry.trajectories.continuation import TurnEnd, turn_points
 from registry.trajectories.draft import Draft, Sent
 from registry.trajectories.formats import chat
+from registry.trajectories.formats.otlp_spans.calls import OWN_ATTRIBUTES, SpanCall, TraceFacts
 from registry.trajectories.formats.turns import foreign_envelope
-from registry.trajectories.otlp.calls import OWN_ATTRIBUTES, SpanCall, TraceFacts
 
 _MOST_HELD_CHARACTERS = 64_000_000
 """Text of runs that are held until the end of a file; beyond, the conversations that were quiet longest are closed."""

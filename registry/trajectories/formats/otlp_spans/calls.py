@@ -7,10 +7,10 @@ from typing import Any
 
 from registry.errors import InvalidTrajectory
 from registry.models import JsonObject
+from registry.trajectories.formats.otlp_spans.conventions import CallContent, find_content
+from registry.trajectories.formats.otlp_spans.messages import add_message, read_answer
+from registry.trajectories.formats.otlp_spans.spans import Span
 from registry.trajectories.formats.turns import Turns, read_tools
-from registry.trajectories.otlp.conventions import CallContent, find_content
-from registry.trajectories.otlp.messages import add_message, read_answer
-from registry.trajectories.otlp.spans import Span
 
 _CALLS = ("chat", "completion", "text_completion", "generate_content", "message", "messages", "response", "responses")
 """Operations that call a model, in `gen_ai.operation.name` and `llm.request.type`."""
