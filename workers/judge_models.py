@@ -13,19 +13,22 @@ from typing import Any, Protocol
 
 import httpx
 
+from memgen.backbone.prompt_cache import TokenIds
 from memgen.errors import ChatTemplateError
 from memgen.generation.engine import generate_all
 from memgen.generation.requests import GenerationRequest, most_new_tokens
 from memgen.generation.sampling import Sampling
+from memgen.memory.host import AdapterHost
 from memgen.text.answer_grammars import Constraint
 from memgen.text.json_schemas import grammar_schema
 from registry.errors import Invalid, OutboundFailed, OutboundTimedOut, Unavailable
+from registry.judging.judges import JudgeSettings
 from registry.judging.prompts import JudgePrompt
-from registry.models import Judge, Version
 from registry.outbound.clients import read_bounded
 from registry.upstreams import Upstream, open_upstream
-from workers.model import Model
 
+Choose = Callable[[Sequence[TokenIds]], Sequence[str | None]]
+"""Names of the memories that answer prompts; None is the bare base."""
 Build = Callable[[int], JudgePrompt | None]
 """A prompt of at most so many characters of recordings, or None if they can't be shown in so few."""
 
@@ -77,52 +80,53 @@ class JudgeModel(Protocol):
 
 
 class LocalJudge:
-    """The worker's base, with a version's memory or none."""
+    """The process's own base, with a memory or none."""
 
-    def __init__(self, model: Model, version: Version | None, judge: Judge) -> None:
-        self._model, self._version, self._judge = model, version, judge
+    def __init__(self, host: AdapterHost, choose: Choose, settings: JudgeSettings) -> None:
+        self._host, self._choose, self._settings = host, choose, settings
 
     def fit(self, build: Build) -> tuple[JudgePrompt, int] | None:
-        characters = self._judge.max_characters
+        characters = self._settings.max_characters
         for _ in range(_FITTINGS):
             prompt = build(characters)
             if prompt is None:
                 return None
             tokens = self._prompt_ids(prompt)
-            room = most_new_tokens(self._model.host, self._request(prompt, tokens))
-            if room >= self._judge.max_answer_tokens:
+            room = self._host.backbone.max_tokens - len(tokens)
+            if room >= self._settings.max_answer_tokens:  # what a memory weaves needs room, too
+                room = most_new_tokens(self._host, self._request(prompt, tokens, self._choose([tokens])[0]))
+            if room >= self._settings.max_answer_tokens:
                 return prompt, len(tokens)
             if characters <= _LEAST_CHARACTERS:
                 return None
             shown = min(characters, prompt.characters)
             # By the tokens that a character of this prompt takes, and a little less.
-            spare = (self._judge.max_answer_tokens - room) * prompt.characters / len(tokens)
+            spare = (self._settings.max_answer_tokens - room) * prompt.characters / len(tokens)
             characters = max(_LEAST_CHARACTERS, min(int(shown - 1.05 * spare), characters * 9 // 10))
         return None
 
     def ask(self, questions: Sequence[Ask], check: Callable[[], None]) -> list[Heard]:
         ids = [self._prompt_ids(question.prompt) for question in questions]
-        choices = self._model.choices(self._version, ids)
         requests = [
-            self._request(question.prompt, tokens, choice.memory, second=question.second)
-            for question, tokens, choice in zip(questions, ids, choices, strict=True)
+            self._request(question.prompt, tokens, memory, second=question.second)
+            for question, tokens, memory in zip(questions, ids, self._choose(ids), strict=True)
         ]
-        answers = generate_all(self._model.host, requests, batch_size=BATCH, on_done=lambda _: check())
+        answers = generate_all(self._host, requests, batch_size=BATCH, on_done=lambda _: check())
         return [Heard(each.text, "", each.prompt_tokens, len(each.token_ids)) for each in answers]
 
     def _prompt_ids(self, prompt: JudgePrompt) -> tuple[int, ...]:
         try:
-            return self._model.host.backbone.profile.prompt_ids(list(prompt.messages))
+            return self._host.backbone.profile.prompt_ids(list(prompt.messages))
         except ChatTemplateError as error:
             raise Invalid(f"the base's chat template can't write a judge's question: {error}") from error
 
     def _request(
         self, prompt: JudgePrompt, ids: tuple[int, ...], memory: str | None = None, *, second: bool = False
     ) -> GenerationRequest:
-        temperature = self._judge.temperature or (_SECOND_TEMPERATURE if second else 0.0)
+        temperature = self._settings.temperature or (_SECOND_TEMPERATURE if second else 0.0)
         constraint = Constraint(grammar_schema(prompt.schema, strict=True), origin="a judge's verdict")
         sampling = Sampling(
-            max_new_tokens=self._judge.max_answer_tokens,
+            max_new_tokens=self._settings.max_answer_tokens,
             temperature=temperature,
             # The same question gets the same answer again, but for a second try.
             seed=int(prompt.hash[:12], 16) + second if temperature else None,
@@ -134,12 +138,12 @@ class LocalJudge:
 class UpstreamJudge:
     """Another OpenAI-compatible endpoint, some questions at a time."""
 
-    def __init__(self, upstream: Upstream, model: str, judge: Judge) -> None:
-        self._upstream, self._model, self._judge = upstream, model, judge
+    def __init__(self, upstream: Upstream, model: str, settings: JudgeSettings) -> None:
+        self._upstream, self._model, self._settings = upstream, model, settings
         self._limit_field = "max_tokens"
 
     def fit(self, build: Build) -> tuple[JudgePrompt, int] | None:
-        prompt = build(self._judge.max_characters)
+        prompt = build(self._settings.max_characters)
         return None if prompt is None else (prompt, prompt.characters // 3 + 1)
 
     def ask(self, questions: Sequence[Ask], check: Callable[[], None]) -> list[Heard]:
@@ -183,10 +187,10 @@ class UpstreamJudge:
         body: dict[str, Any] = {
             "model": self._model,
             "messages": list(question.prompt.messages),
-            limit_field: self._judge.max_answer_tokens,
+            limit_field: self._settings.max_answer_tokens,
         }
-        if self._judge.temperature is not None:
-            body["temperature"] = self._judge.temperature
+        if self._settings.temperature is not None:
+            body["temperature"] = self._settings.temperature
         with client.stream("POST", "chat/completions", json=body) as response:
             content = read_bounded(response, self._upstream.max_response_bytes, seconds=self._upstream.total_seconds)
             return response.status_code, response.headers, content

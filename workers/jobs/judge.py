@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from memgen.backbone.prompt_cache import TokenIds
 from registry import jobs
 from registry.database import one_of, transaction
 from registry.errors import Invalid
@@ -18,12 +19,12 @@ from registry.judging import calls
 from registry.judging.answers import ReadVerdict, read_answer
 from registry.judging.calls import Budget, JudgeQuestion, Spent
 from registry.judging.judgements import CaseFinding, record_finding
-from registry.judging.judges import RELATIVE, get_judge, usable_upstream
+from registry.judging.judges import RELATIVE, JudgeSettings, get_judge, usable_upstream
 from registry.judging.prompts import JudgedRun, JudgePrompt, JudgingTerms, ranking_prompt, score_prompt
 from registry.judging.ranking import rank_rewards
 from registry.judging.ticks import DONE, SPENT, UNREADABLE
 from registry.judging.waiting import Case, Wanted, find_cases
-from registry.models import Job, Judge, Trajectory
+from registry.models import Job, Judge, Trajectory, Version
 from registry.tasks import get_task
 from registry.trajectories.holdout import first_answer
 from registry.upstreams import is_upstream_model
@@ -128,13 +129,18 @@ def _begin(running: Running, model: Model, session: Any) -> tuple[_Judging, list
     cases = find_cases(session, wanted, request.max_calls + 1)
     if is_upstream_model(request.model):
         upstream, name = usable_upstream(session, running.services.settings, job.project_id, request.model)
-        return work, cases, UpstreamJudge(upstream, name, judge)
+        return work, cases, UpstreamJudge(upstream, name, JudgeSettings.of(judge))
     version = None
     if request.version is not None:
         adapter = jobs.adapter_of(job)
         model.check_base(adapter)
         version = get_version(session, adapter, request.version)
-    return work, cases, LocalJudge(model, version, judge)
+    choose = partial(_memories, model, version)
+    return work, cases, LocalJudge(model.host, choose, JudgeSettings.of(judge))
+
+
+def _memories(model: Model, version: Version | None, prompts: Sequence[TokenIds]) -> list[str | None]:
+    return [choice.memory for choice in model.choices(version, prompts)]
 
 
 def _prompts(running: Running, work: _Judging, asker: JudgeModel, cases: Sequence[Case]) -> list[_PromptedCase]:

@@ -448,9 +448,8 @@ def test_the_base_is_held_to_a_verdict(
         bench.workshop.handlers["judge"] = partial(judge.run, model=Model(own))
         bench.workshop.add_task("talk", items)
         bench.judge(kind, "base", max_answer_tokens=1_200, group_size=2)
-        job = bench.work(held_out=True)
+        job, found = bench.work(held_out=True), bench.judgements()
     assert job.state == "succeeded", job.error
-    found = bench.judgements()
     assert len(found) == (3 if kind == "pointwise" else 2)
     assert {row.model for row in found} == {"base"}
     for row in found:
