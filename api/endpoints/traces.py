@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from api.http.deps import ServicesDep, Writer
 from api.http.otlp_errors import JSON, PROTOBUF, is_protobuf
 from api.recording.span_calls import TakenSpans, TraceSender, record_spans
-from registry.errors import InvalidJson, InvalidTrajectory
+from registry.errors import InvalidTrajectory
 from registry.json_text import parse_json
 from registry.names import check_name
 from registry.trajectories.formats.otlp_spans.calls import SpanCall, TraceFacts, is_model_call, read_calls, with_logs
@@ -95,13 +95,10 @@ def _read(data: bytes, protobuf: bool, outcome: TakenSpans) -> tuple[list[SpanCa
     """The calls in order, and what their traces say of themselves.
 
     Raises:
-        HTTPException: it is no OTLP at all.
+        InvalidJson, InvalidTrajectory: it is no OTLP at all.
     """
     found: list[Span | InvalidTrajectory]
-    try:
-        found = list(read_protobuf(data)) if protobuf else list(read_json(parse_json(data))) if data else []
-    except (InvalidJson, InvalidTrajectory) as error:
-        raise HTTPException(400, f"{error.code}: {error}") from error
+    found = list(read_protobuf(data)) if protobuf else list(read_json(parse_json(data))) if data else []
     facts: dict[str, TraceFacts] = {}
     calls: list[SpanCall] = []
     for bad in found:

@@ -41,7 +41,7 @@ IMPORT_BODY: dict[str, Any] = {
                 "description": "One trajectory a line, or a document of the format.",
             }
         }
-        for kind in ("application/x-ndjson", "application/json", "application/x-protobuf", "application/gzip")
+        for kind in ("application/x-ndjson", "application/x-protobuf", "application/gzip")
     },
 }
 

@@ -1,7 +1,7 @@
 """Errors as OTLP/HTTP words them, for its path: a `google.rpc.Status` in the encoding of the request.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp-response says so. An exporter tries again after 429, 502, 503 and 504
-only.
+only. What is wrong with the data of a request is a 400.
 """
 
 import re
@@ -30,6 +30,7 @@ def otlp_error(
     status: int, code: str, detail: str, request_headers: Mapping[str, str], headers: Mapping[str, str]
 ) -> Response:
     """`code` is the service's own, stable for programs; it begins the message."""
+    status = 400 if status == 422 else status
     grpc_code = _GRPC_CODES.get(status, _INVALID if status < 500 else _UNKNOWN)
     message = f"{code}: {detail}"
     if not is_protobuf(request_headers):

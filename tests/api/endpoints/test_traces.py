@@ -171,7 +171,7 @@ def test_what_is_not_recorded_is_a_partial_success(
         assert (count, message[:8]) == (1, "no_task:")
         count, message = rejected(post(send(good), **headers, **{"X-Memgen-Task": "absent"}))
         assert (count, message[:13]) == (1, "task_unknown:")
-        assert post(send(good), **headers, **{"X-Memgen-Task": "no name!"}).status_code == 422
+        assert post(send(good), **headers, **{"X-Memgen-Task": "no name!"}).status_code == 400
     with transaction(services.sessions) as session:
         set_policy(session, project_id, None, mode="off", actor="tests")
     assert rejected(post(good, **PROTOBUF))[1][:4] == "off:"

@@ -34,6 +34,14 @@ BODIES: dict[str, Any] = {
     "POST /v1/trajectories/import": {
         "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     },
+    "POST /v1/traces": {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": []},
+                "scopeSpans": [{"spans": [{"traceId": "aa", "spanId": "bb", "name": "n"}]}],
+            }
+        ]
+    },
     "POST /v1/adapters": {
         **{"name": "b", "description": "", "strategy": "replay", "memory": {"latents": 4}, "replay_share": 0.25},
         **{"gate_margin": 0.05, "gate_rule": "point", "gate_level": 0.05, "gate_policy": "automatic"},
