@@ -41,7 +41,7 @@ IMPORT_BODY: dict[str, Any] = {
                 "description": "One trajectory a line, or a document of the format.",
             }
         }
-        for kind in ("application/x-ndjson", "application/x-protobuf", "application/gzip")
+        for kind in ("application/x-ndjson", "application/json", "application/x-protobuf", "application/gzip")
     },
 }
 
@@ -164,7 +164,8 @@ class RewardedTrajectory(TrajectoryOut):
     @classmethod
     def of_rewarded(cls, row: Trajectory, rewards: Sequence[TrajectoryReward]) -> "RewardedTrajectory":
         given = [GivenReward.of(reward) for reward in rewards]
-        return cls(**_summary(row), messages=row.messages, tools=row.tools, rewards=given)
+        shown = {"messages": row.messages, "tools": row.tools, "sampled": row.sampled}
+        return cls(**_summary(row), **shown, rewards=given)
 
 
 def _summary(row: Trajectory) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from api.http.anthropic_errors import is_anthropic_path
 from api.http.openai_errors import is_openai_path
+from api.http.otlp_errors import is_otlp_path
 from registry.settings import Settings
 from registry.wiring import Services
 from tests.api.http.every_route import BODIES, OPERATIONS, Stored, takes_json
@@ -94,6 +95,10 @@ class Sweep:
             return None if kind == "application/json" and "error" in json.loads(text) else "not as OpenAI"
         if is_anthropic_path(urlsplit(path).path):
             return None if kind == "application/json" and json.loads(text)["type"] == "error" else "not as Anthropic"
+        if is_otlp_path(urlsplit(path).path):
+            return (
+                None if kind == "application/json" and set(json.loads(text)) == {"code", "message"} else "not as OTLP"
+            )
         return None if kind == "application/problem+json" and json.loads(text)["detail"] else "no problem"
 
 
