@@ -282,3 +282,9 @@ def replaced_named(params: Mapping[str, Any]) -> int | None:
     """Number of the version that the job's version is trained anew for, without deleted data; None if for none."""
     named = params.get("replaces")
     return named if isinstance(named, int) else None
+
+
+def task_named(params: Mapping[str, Any]) -> str | None:
+    """Name of the task that a job is for, also of one that this release can't read; None if it is for none."""
+    named = params.get("task")
+    return named if isinstance(named, str) else None

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.errors import JobNotFound, JobStateConflict, UnreadableRow
-from registry.job_requests import AnyTraining, JobRequest, read_request, replaced_named, version_named
+from registry.job_requests import AnyTraining, JobRequest, read_request, replaced_named, task_named, version_named
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 from registry.outbox import emit
 
@@ -289,7 +289,7 @@ def _emit_failed(session: Session, job: Job) -> None:
         "job": str(job.id),
         "kind": job.kind,
         "adapter": job.adapter.name if job.adapter else None,
-        "task": job.params.get("task"),
+        "task": task_named(job.params),
         "attempt": job.attempt,
         "error": job.error,
     }

@@ -58,11 +58,18 @@ def set_(
 
 
 @app.command(epilog="Example: `memgen recording clear support-bot`")
-def clear(context: typer.Context, adapter: Annotated[str, typer.Argument(show_default=False)]) -> None:
+def clear(
+    context: typer.Context,
+    adapter: Annotated[str, typer.Argument(show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
     """Let the project's policy hold for an adapter again."""
     with connect(context) as client:
         client.recordings.clear_policy(adapter)
-    print_line(f"Recording of adapter {adapter}: as the project's.")
+    if as_json:
+        print_json({"adapter": adapter, "policy": None})
+    else:
+        print_line(f"Recording of adapter {adapter}: as the project's.")
 
 
 @app.command(epilog="Example: `memgen recording runs --task support --state refused`")

@@ -6,8 +6,7 @@ import pytest
 
 from registry.errors import InvalidJson
 from registry.json_text import canonical_json, jsonl_lines, parse_json
-from registry.trajectories.imports import read_line
-from registry.trajectories.jsonl import LineReader
+from registry.trajectories.files import SizeLimits, TrajectoryFile
 from tests.trajectory_samples import chat
 
 SEPARATORS = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e\r\n"
@@ -26,10 +25,10 @@ def test_no_lines() -> None:
 
 def test_they_are_imported_as_they_were_sent() -> None:
     sent = [chat(f"{number}{SEPARATORS}", SEPARATORS + str(number)) for number in range(3)]
-    reader = LineReader(10_000)
+    file = TrajectoryFile("chat", SizeLimits(10_000, 10_000))
     data = "".join(json.dumps(item, ensure_ascii=False) + "\r\n" for item in sent).encode()
-    lines = [line for start in range(0, len(data), 7) for line in reader.feed(data[start : start + 7])]
-    read = [read_line(line, max_bytes=10_000)[1] for line in [*lines, *reader.finish()]]
+    read = [draft for start in range(0, len(data), 7) for _, draft in file.feed(data[start : start + 7])]
+    read += [draft for _, draft in file.finish()]
     assert [getattr(draft, "messages", draft) for draft in read] == [item["messages"] for item in sent]
 
 

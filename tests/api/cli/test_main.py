@@ -19,7 +19,7 @@ COMMANDS = {
     *("task", "upload", "convert", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "loop", "trace", "delete-data", "deletions", "gc"),
-    *("route", "feedback", "chat", "keys", "webhooks", "upstreams"),
+    *("route", "feedback", "chat", "keys", "webhooks", "upstreams", "judge", "recording"),
 }
 
 

@@ -152,7 +152,8 @@ def test_fused_and_transformers_agree_with_lora_on_some_tokens(name: str) -> Non
                     parameter.grad = None
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
-            torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
+            # Of the largest: what cancels in a sum is as exact as its terms, on any CPU.
+            torch.testing.assert_close(one, two, atol=1e-3 * max(1.0, float(one.abs().max())), rtol=1e-3)
     bare = decoder.forward(
         decoder.embed(ids), Tape(read_prompts(decoder, [(1,), (1,)])).window(torch.arange(1, 9).repeat(2, 1))
     )
