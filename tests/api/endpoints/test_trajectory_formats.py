@@ -65,6 +65,7 @@ def test_an_upload_that_breaks_off_stores_no_half_runs(url: str, api_key: str) -
 
     def broken() -> Any:
         yield b"".join(lines[:3])
+        time.sleep(0.3)
         raise ConnectionError
 
     with pytest.raises((ConnectionError, httpx.TransportError)):
