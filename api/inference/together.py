@@ -36,31 +36,38 @@ def stream_together(engine: InferenceEngine, requests: Sequence[ChatRequest]) ->
 
 
 async def _merged(engine: InferenceEngine, requests: Sequence[ChatRequest]) -> AsyncGenerator[Piece | Finished, None]:
-    come: asyncio.Queue[Piece | Finished | Exception | None] = asyncio.Queue(_AHEAD)
+    """Nothing comes until each prompt has begun to be answered: one that is refused is refused for all, first."""
+    come: asyncio.Queue[tuple[int, Piece | Finished | Exception | None]] = asyncio.Queue(_AHEAD)
 
-    async def read(request: ChatRequest, first: int) -> None:
+    async def read(number: int, request: ChatRequest, first: int) -> None:
         events = engine.stream(request)
         try:
             async for event in events:
-                await come.put(_numbered(event, first))
-            await come.put(None)
+                await come.put((number, _numbered(event, first)))
+            await come.put((number, None))
         except Exception as error:
-            await come.put(error)
+            await come.put((number, error))
         finally:
             await events.aclose()
 
-    firsts = _first_choices(requests)
-    tasks = [asyncio.create_task(read(each, first)) for each, first in zip(requests, firsts, strict=True)]
-    left = len(tasks)
+    numbered = enumerate(zip(requests, _first_choices(requests), strict=True))
+    tasks = [asyncio.create_task(read(number, each, first)) for number, (each, first) in numbered]
+    left, waiting = len(tasks), set(range(len(tasks)))
+    held: list[Piece | Finished] = []
     try:
         while left:
-            event = await come.get()
+            number, event = await come.get()
             if isinstance(event, Exception):
                 raise event
+            waiting.discard(number)
             if event is None:
                 left -= 1
             else:
-                yield event
+                held.append(event)
+            if not waiting:
+                for each in held:
+                    yield each
+                held = []
     finally:
         await _end(tasks)
 

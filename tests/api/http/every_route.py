@@ -110,6 +110,9 @@ BODIES: dict[str, Any] = {
     "POST /v1/deletions": {
         **{"scope": "user", "id": "u", "policy": "keep", "reason": "", "dry_run": True, "expected": 1}
     },
+    "POST /v1/judges": {"name": "n", "kind": "pointwise", "model": "base", "rubric": "Polite."},
+    "PATCH /v1/judges/{name}": {"daily_calls": 5},
+    "PATCH /v1/tasks/{name}": {"judge": None, "judge_rewards": "apart"},
     "POST /v1/webhooks": {"name": "n", "url": "https://example.com/hook", "events": ["job.failed"]},
     "PATCH /v1/webhooks/{name}": {"url": "https://example.com/hook", "events": [], "enabled": True},
     "POST /v1/webhooks/{name}/rotate": {"overlap_hours": 1.0},

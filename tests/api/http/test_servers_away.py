@@ -82,6 +82,8 @@ def assert_unavailable(answer: httpx.Response, code: str) -> None:
     body = answer.json()
     if answer.request.url.path.startswith("/v1/messages"):  # Anthropic's status and shape
         status, found = 529, body["error"]["details"]["error_code"]
+    elif answer.request.url.path == "/v1/traces":  # OTLP's shape
+        status, found = 503, body["message"].partition(":")[0]
     else:
         status, found = 503, body["error"]["code"] if "error" in body else body["type"].rpartition(":")[2]
     assert answer.status_code == status, (answer.request.url, answer.text)
