@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from api.cli.stack import SUPERVISOR
 from api.local.control import down, up
 from bench.speed.ratios import Findings, InvalidRun, Ratio
 from registry.settings import Settings, load_settings
@@ -54,7 +55,7 @@ def service(settings: Settings) -> Iterator[tuple[str, str]]:
             torch_threads=settings.torch_threads,
             api_port=0,
         )
-        result = up(own)
+        result = up(own, command=SUPERVISOR)
         try:
             stored = load_settings(home=Path(home))
             if stored.api_key is None:
