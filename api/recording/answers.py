@@ -22,7 +22,7 @@ from memgen.generation.sampling import Sampling
 from registry.binding import ServedBase
 from registry.clock import utc_now
 from registry.json_text import is_storable
-from registry.recordings.call import RecordedCall, SampledAnswer
+from registry.recordings.call import RecordedCall, SampledAnswer, scope_of
 from registry.recordings.policies import NOT_REQUESTED, RecordingAsk, RecordingDecision
 from registry.trajectories.continuation import turn_points
 
@@ -128,19 +128,14 @@ class AnswerRecording:
             idle_seconds=self._decision.idle_seconds,
             run_id=run_id,
         )
-        reason = self._recorder.offer(call)
-        if reason is None:
-            tip = turn_points([*call.messages, message])[-1].hash
-            self._recorder.remember_tip((call.project_id, call.scope), tip, run_id)
-        return reason
+        return self._recorder.offer_announced(call)
 
     def _find_run(self) -> uuid.UUID | None:
         request = self._request
         tips = [point.hash for point in turn_points(request.prompts[0].messages)]
         if not tips:
             return None
-        scope = f"key {request.key_id}" if request.session_id is None else f"session {request.session_id}"
-        return self._recorder.find_run(request.project_id, scope, tips)
+        return self._recorder.find_run(request.project_id, scope_of(request.session_id, request.key_id), tips)
 
 
 def own_metadata(metadata: dict[str, str]) -> dict[str, Any]:

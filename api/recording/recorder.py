@@ -21,6 +21,7 @@ from registry.recordings.closing import ClosedRun, close_due, due_projects
 from registry.recordings.counts import add_counts
 from registry.recordings.joining import find_open_run, record_calls
 from registry.recordings.spool import Spool, SpoolFull, abandoned, read_segment
+from registry.trajectories.continuation import tip_of
 from registry.trajectories.imports import TokenLimit
 from registry.wiring import Services
 
@@ -106,10 +107,18 @@ class Recorder:
         with self._idle:
             return self._idle.wait_for(lambda: self._moved >= wanted, timeout=seconds)
 
-    def remember_tip(self, scope: tuple[uuid.UUID, str], tip: str, run_id: uuid.UUID) -> None:
-        """Know which run a conversation is the end of before the database does."""
+    def offer_announced(self, call: RecordedCall) -> str | None:
+        """As `offer`, for a call whose answer names its run: the conversation's next request finds that run before the
+        database has it."""
+        reason = self.offer(call)
+        if reason is None:
+            self._remember(call)
+        return reason
+
+    def _remember(self, call: RecordedCall) -> None:
+        tip = tip_of(call.messages, call.answer)
         with self._counting:
-            self._tips[(scope[0].hex, scope[1], tip)] = run_id
+            self._tips[(call.project_id.hex, call.scope, tip)] = call.run_id
             while len(self._tips) > _TIPS:
                 self._tips.popitem(last=False)
 

@@ -18,9 +18,9 @@ from api.recording.recorder import UNREADABLE, Recorder
 from registry.clock import utc_now
 from registry.errors import InvalidTrajectory
 from registry.json_text import is_storable
-from registry.recordings.call import RecordedCall
+from registry.recordings.call import RecordedCall, scope_of
 from registry.recordings.policies import NOT_REQUESTED, RecordingAsk, RecordingDecision
-from registry.trajectories.continuation import tip_of, turn_points
+from registry.trajectories.continuation import turn_points
 from registry.trajectories.conversations import check_prompt
 
 
@@ -45,7 +45,7 @@ class UpstreamRequest:
 
     @property
     def scope(self) -> str:
-        return f"key {self.key_id}" if self.session_id is None else f"session {self.session_id}"
+        return scope_of(self.session_id, self.key_id)
 
 
 class UpstreamRecording:
@@ -89,11 +89,7 @@ class UpstreamRecording:
             self._refuse()
             return
         for choice in answer.choices:
-            call = self._call(choice, answer.usage)
-            reason = self._recorder.offer(call)
-            if reason is None:
-                tip = tip_of(call.messages, call.answer)
-                self._recorder.remember_tip((call.project_id, call.scope), tip, call.run_id)
+            reason = self._recorder.offer_announced(self._call(choice, answer.usage))
             self.note.reason = self.note.reason or reason
 
     def _refuse(self) -> None:

@@ -76,8 +76,7 @@ class RecordedCall:
 
     @property
     def scope(self) -> str:
-        """Within what a later request may continue this one: the session, else whatever the same key sends."""
-        return f"key {self.key_id}" if self.session_id is None else f"session {self.session_id}"
+        return scope_of(self.session_id, self.key_id)
 
     def to_line(self) -> bytes:
         """One line of ASCII, with its end."""
@@ -95,6 +94,11 @@ class RecordedCall:
             found[name] = datetime.fromisoformat(found[name])
         found["sampled"] = SampledAnswer(**found["sampled"]) if found["sampled"] is not None else None
         return cls(**found)
+
+
+def scope_of(session_id: str | None, key_id: uuid.UUID) -> str:
+    """Within what a later request may continue an earlier one: the session, else whatever the same key sends."""
+    return f"key {key_id}" if session_id is None else f"session {session_id}"
 
 
 def _plain(call: RecordedCall) -> dict[str, Any]:
