@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from registry.errors import InvalidJson, InvalidTrajectory
-from registry.json_text import parse_json, show
+from registry.errors import InvalidTrajectory
+from registry.json_text import show
 from registry.models import JsonObject
 from registry.trajectories.draft import Draft
 from registry.trajectories.formats import chat
 from registry.trajectories.formats.mapping import DROPPED, Mapped
-from registry.trajectories.formats.turns import Call, Turns, foreign_envelope, read_tools, without_nulls
+from registry.trajectories.formats.turns import Call, Turns, foreign_envelope, parsed_text, read_tools, without_nulls
 
 _RESULTS = ("tool", "function", "ipython", "tool_response", "observation")
 _CALLS = ("tool_call", "function_call")
@@ -79,7 +79,7 @@ def read(item: object) -> Draft:
 
 def _messages(item: JsonObject) -> tuple[list[Any], int]:
     """All messages, and the number of those that are context only."""
-    messages, prompt, completion = (_parsed(item.get(name)) for name in ("messages", "prompt", "completion"))
+    messages, prompt, completion = (parsed_text(item.get(name)) for name in ("messages", "prompt", "completion"))
     if messages is None and isinstance(prompt, list) and isinstance(completion, list):
         return [*prompt, *completion], len(prompt)
     if messages is None:
@@ -87,15 +87,6 @@ def _messages(item: JsonObject) -> tuple[list[Any], int]:
     if not isinstance(messages, list):
         raise InvalidTrajectory("messages_not_list", f"messages: got {show(messages)}; expected a list")
     return messages, 0
-
-
-def _parsed(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_json(value)
-    except InvalidJson:
-        return value
 
 
 def _add(turns: Turns, message: object, place: str, *, context: bool) -> None:
@@ -122,11 +113,11 @@ def _add(turns: Turns, message: object, place: str, *, context: bool) -> None:
 
 
 def _calls(sent: object, place: str) -> Iterator[Call]:
-    sent = _parsed(sent)
+    sent = parsed_text(sent)
     if sent is None:
         return
     for number, call in enumerate(sent if isinstance(sent, list) else [sent]):
-        call = _parsed(call)
+        call = parsed_text(call)
         if not isinstance(call, dict):
             raise InvalidTrajectory(
                 "tool_calls_malformed", f"{place}.tool_calls[{number}]: got {show(call)}; expected a call's object"

@@ -164,18 +164,19 @@ class OtlpSplitter:
             if len(self._head) < 8:
                 return
             piece = self._head
-            self._decide()
-        yield from self._splitter.feed(piece)  # type: ignore[union-attr]  # decided
+        yield from self._decided().feed(piece)
 
     def finish(self) -> Iterator[JsonLine]:
-        if self._splitter is None:
-            self._decide()
-            yield from self._splitter.feed(self._head)  # type: ignore[attr-defined]  # decided
-        yield from self._splitter.finish()  # type: ignore[union-attr]  # decided
+        begun, splitter = self._splitter is not None, self._decided()
+        if not begun:
+            yield from splitter.feed(self._head)
+        yield from splitter.finish()
 
-    def _decide(self) -> None:
-        kind = JsonSplitter if looks_like_json(self._head) else ProtobufSplitter
-        self._splitter = kind(self._max_bytes)
+    def _decided(self) -> JsonSplitter | ProtobufSplitter:
+        if self._splitter is None:
+            kind = JsonSplitter if looks_like_json(self._head) else ProtobufSplitter
+            self._splitter = kind(self._max_bytes)
+        return self._splitter
 
 
 def parse(data: bytes) -> object:

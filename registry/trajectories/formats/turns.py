@@ -134,6 +134,16 @@ def _read_tool(tool: object) -> object:
     return {"type": "function", "function": function}
 
 
+def parsed_text(value: object) -> Any:
+    """The value of a JSON text; what is no JSON text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_json(value)
+    except InvalidJson:
+        return value
+
+
 def without_nulls(value: object) -> object:
     """The value without null members of objects: columnar files write a null for every absent one."""
     if isinstance(value, dict):

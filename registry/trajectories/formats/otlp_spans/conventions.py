@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registry.models import JsonObject
-from registry.trajectories.formats.otlp_spans.messages import parsed_text
 from registry.trajectories.formats.otlp_spans.spans import Span, SpanEvent
+from registry.trajectories.formats.turns import parsed_text
 
 _DEEPEST_KEY = 12
 """Parts of an attribute's dotted name that are told apart."""

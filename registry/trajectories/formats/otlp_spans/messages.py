@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.errors import InvalidJson, InvalidTrajectory
-from registry.json_text import parse_json, show
+from registry.errors import InvalidTrajectory
+from registry.json_text import show
 from registry.models import JsonObject
-from registry.trajectories.formats.turns import Call, Turns
+from registry.trajectories.formats.turns import Call, Turns, parsed_text
 
 _ROLES = {
     "system": "system",
@@ -141,16 +141,6 @@ def result_text(content: object) -> str:
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return "\n".join(map(str, texts))
     return json.dumps(content, ensure_ascii=False)
-
-
-def parsed_text(value: object) -> Any:
-    """The value of a JSON text; what is no JSON text stays as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_json(value)
-    except InvalidJson:
-        return value
 
 
 def _as_parts(content: object) -> list[Any]:
