@@ -1,12 +1,15 @@
 """TCP ports on loopback: free ones, taken ones, and those that a server keeps from one start to the next.
 
 Knows no server. Picked ports lie below the range from which the kernel takes ports of outgoing connections:
-there, a kept port may be in use by some client at the next start.
+there, a kept port may be in use by some client at the next start. A port that is handed out is claimed until its
+server listens, so that neither another server of this stack nor a stack that starts beside it picks it meanwhile.
 """
 
 import json
 import random
 import socket
+import sys
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,19 @@ from api.local.files import set_aside, write_private
 
 LOOPBACK = "127.0.0.1"
 PICKED = range(20_000, 22_700)  # SeaweedFS adds 10,000 to one of them, and stays below that range too
+_CLAIM_SECONDS = 300.0  # longer than any server needs until it listens
+
+
+@dataclass(frozen=True)
+class _Claim:
+    file: Path
+    """Where the port is kept; of two servers that kept one port, the second picks anew."""
+    since: float
+    holder: socket.socket | None
+
+
+_claims: dict[int, _Claim] = {}
+"""Ports that this process handed out."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +44,21 @@ class PortRequest:
 
 
 def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do: a connection of the last run that lingers in TIME_WAIT does not count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
+    """Whether a server could listen there. What another stack has only claimed counts as free."""
+    probe = _bound(port, as_servers_do=True)
+    if probe is not None:
+        probe.close()
+    return probe is not None
 
 
 def pick_free_port(avoid: Collection[int] = ()) -> int:
+    """A port where nothing listens and that no stack on this machine has claimed."""
     for port in random.sample(PICKED, len(PICKED)):
-        if port not in avoid and port_is_free(port):
+        if port in avoid or port in _claims:
+            continue
+        probe = _bound(port, as_servers_do=False)
+        if probe is not None:
+            probe.close()
             return port
     raise ServerFailed(f"No free TCP port from {PICKED.start} to {PICKED.stop - 1} on {LOOPBACK}. Stop some listener.")
 
@@ -62,12 +80,43 @@ def pin_ports(file: Path, requests: Sequence[PortRequest]) -> dict[str, int]:
             ports[request.name] = request.configured
             continue
         port = kept.get(request.name, 0)
-        if not port or port in ports.values() or not port_is_free(port):
+        claim = _claims.get(port)
+        if not port or port in ports.values() or (claim and claim.file != file) or not port_is_free(port):
             port = pick_free_port(avoid=[*ports.values(), *kept.values()])
         ports[request.name] = port
+    _claim(file, ports.values())
     if ports != kept:
         write_private(file, json.dumps(ports, indent=2) + "\n")
     return ports
+
+
+def _bound(port: int, *, as_servers_do: bool) -> socket.socket | None:
+    """A socket bound there, or None. With `as_servers_do`, a connection that lingers in TIME_WAIT does not matter."""
+    bound = socket.socket()
+    if as_servers_do:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((LOOPBACK, port))
+    except OSError:
+        bound.close()
+        return None
+    return bound
+
+
+def _claim(file: Path, ports: Collection[int]) -> None:
+    """Take the ports off the market for a while; claims that have served are given up.
+
+    On Linux a server may listen at a port that is bound here and does not listen, as both set SO_REUSEADDR; who picks
+    a port binds without it and sees that it is taken. Elsewhere only this process knows of the claim.
+    """
+    now = time.monotonic()
+    for port, claim in list(_claims.items()):
+        if port in ports or now - claim.since > _CLAIM_SECONDS:
+            if claim.holder is not None:
+                claim.holder.close()
+            del _claims[port]
+    for port in ports:
+        _claims[port] = _Claim(file, now, _bound(port, as_servers_do=True) if sys.platform == "linux" else None)
 
 
 def _read(file: Path) -> dict[str, int]:
