@@ -5,9 +5,9 @@ It knows no body and no reply: an endpoint hands over the prompts that it read, 
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from fastapi import Header, Request, Response
@@ -30,7 +30,7 @@ from registry.database import transaction
 from registry.errors import Invalid
 from registry.keys import Principal
 from registry.recordings.policies import RecordingAsk, RecordingDecision, decide
-from registry.serving.exposures import check_session_id, record_exposure
+from registry.serving.exposures import check_session_id, forget_exposure, record_exposure
 from registry.serving.resolution import Resolution, ServingRequest, resolve
 from registry.wiring import Services
 
@@ -42,6 +42,10 @@ SessionId = Annotated[
 
 TIMEOUT_HEADER = "X-Memgen-Timeout"
 """Seconds that a caller waits for an answer, if that is less than the service would take."""
+
+_AT_ONCE_SECONDS = 0.005
+"""What is refused within this time, as by a full queue, costs the database nothing."""
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ async def answer_question(
             shadows.offer(question.id, resolution.route, prompts[0], shadow, first)
 
     if question.stream:
-        stream = await open_stream(
+        stream = open_stream(
             request,
             shape,
             stream_together(inference, prompts),
@@ -118,14 +122,10 @@ async def answer_question(
             on_finished=on_finished if recording.wanted else None,
             alive_seconds=services.settings.stream_alive_seconds,
         )
-        await run_in_threadpool(_expose, services, caller, serving, resolution)
-        return stream
-    answers = await while_connected(request, answer_together(inference, prompts))
-    # Beside one another: the recording costs the answer no time of its own.
-    await asyncio.gather(
-        run_in_threadpool(_expose, services, caller, serving, resolution),
-        *(on_finished(answer) for answer in answers if recording.wanted),
-    )
+        return await _exposed(stream, services, caller, serving, resolution)
+    answering = while_connected(request, answer_together(inference, prompts))
+    answers = await _exposed(answering, services, caller, serving, resolution)
+    await asyncio.gather(*(on_finished(answer) for answer in answers if recording.wanted))
     await on_answered(answers)
     return JSONResponse(shape.whole(answers), headers={"X-Memgen-Version": resolution.label})
 
@@ -205,6 +205,32 @@ def _recorded_request(
     )
 
 
+async def _exposed(
+    answering: Coroutine[Any, Any, _Answer],
+    services: Services,
+    caller: Principal,
+    serving: ServingRequest,
+    resolution: Resolution,
+) -> _Answer:
+    """The answer, attributed while it is made: that costs it no time of its own. One that fails leaves no row."""
+    task = asyncio.ensure_future(answering)
+    exposing: asyncio.Future[None] | None = None
+    try:
+        await asyncio.wait((task,), timeout=_AT_ONCE_SECONDS)
+        if not task.done() or task.exception() is None:
+            exposing = asyncio.ensure_future(run_in_threadpool(_expose, services, caller, serving, resolution))
+        answer = await task
+    except BaseException:
+        task.cancel()
+        if exposing is not None:
+            await exposing
+            await run_in_threadpool(_unexpose, services, serving)
+        raise
+    if exposing is not None:
+        await exposing
+    return answer
+
+
 def _expose(services: Services, caller: Principal, serving: ServingRequest, resolution: Resolution) -> None:
     """Recorded before the answer is sent, so that feedback on it finds its version even if this process dies."""
     try:
@@ -212,3 +238,11 @@ def _expose(services: Services, caller: Principal, serving: ServingRequest, reso
             record_exposure(session, caller.project_id, serving.completion_id, resolution, serving.session_id)
     except SQLAlchemyError:  # the answer is worth more than its attribution
         log.exception("an answer could not be attributed", completion=serving.completion_id, version=resolution.label)
+
+
+def _unexpose(services: Services, serving: ServingRequest) -> None:
+    try:
+        with transaction(services.sessions) as session:
+            forget_exposure(session, serving.completion_id)
+    except SQLAlchemyError:  # the error that the caller hears of is the answer's
+        log.exception("the attribution of an answer that failed was left", completion=serving.completion_id)

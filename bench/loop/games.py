@@ -17,6 +17,8 @@ from memgen.text.answers import Answer
 
 MAX_TURNS = 4
 """The shortest way to win takes one command or two."""
+_SEEN_IN_DESIGN = 60
+"""The first unseen games, by which agent, hours and margins were chosen: nothing is claimed of them."""
 _COMMANDS = "Commands: "
 
 
@@ -43,7 +45,7 @@ def make_games(folder: Path, *, pool: int, test: int, seed: int, processes: int 
     folder.mkdir(parents=True, exist_ok=True)
     easy, hard = (TextWorld(folder, level=level, theme="basic") for level in (1, 2))
     days = (*easy.training_items(pool // 2, seed=seed), *hard.training_items(pool - pool // 2, seed=seed))
-    sets = GameSets(days, tuple(hard.held_out_items(test)))
+    sets = GameSets(days, tuple(hard.held_out_items(_SEEN_IN_DESIGN + test)[_SEEN_IN_DESIGN:]))
     with ProcessPoolExecutor(processes) as workers:
         list(workers.map(_compile, [*sets.pool, *sets.test], chunksize=4))
     return sets

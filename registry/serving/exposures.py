@@ -1,7 +1,11 @@
-"""Exposures: which version gave which answer. Each answer has one row, written before the answer is sent."""
+"""Exposures: which version gave which answer. Each answer has one row, which is there before the answer is sent.
+
+It is written while the answer is made. A process that is killed meanwhile leaves the row of an answer that nobody got.
+"""
 
 import uuid
 
+from sqlalchemy import delete
 from sqlalchemy.orm import Session, joinedload
 
 from registry.errors import CompletionNotFound, Invalid
@@ -24,6 +28,11 @@ def record_exposure(
             session_id=session_id,
         )
     )
+
+
+def forget_exposure(session: Session, completion_id: str) -> None:
+    """Take the stamp of an answer back that was begun and never given."""
+    session.execute(delete(Exposure).where(Exposure.completion_id == completion_id))
 
 
 def record_upstream_exposure(

@@ -8,8 +8,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from sqlalchemy import select
 
+from registry.models import Exposure
 from registry.settings import Settings
+from registry.wiring import Services
 from tests.api.live_api import serve
 from tests.api.watched import Watch, watch
 
@@ -33,7 +36,9 @@ def http(settings: Settings, tiny_base: Path, api_key: str) -> Iterator[httpx.Cl
         yield made
 
 
-def test_a_full_queue_says_when_to_come_again(http: httpx.Client, api_key: str, watch: Watch) -> None:
+def test_a_full_queue_says_when_to_come_again(
+    http: httpx.Client, api_key: str, watch: Watch, services: Services
+) -> None:
     watch.hold(after=1)
     with ThreadPoolExecutor(3) as pool:
         running = pool.submit(http.post, "/v1/chat/completions", json=BODY)
@@ -58,6 +63,8 @@ def test_a_full_queue_says_when_to_come_again(http: httpx.Client, api_key: str, 
         assert int(message.headers["retry-after"]) >= 1
         watch.go()
         assert [each.result().status_code for each in (running, *waiting)] == [200, 200]
+    with services.sessions() as session:
+        assert len(session.scalars(select(Exposure)).all()) == 2
 
 
 def test_a_request_says_how_long_it_waits(http: httpx.Client, watch: Watch) -> None:
@@ -76,6 +83,18 @@ def test_a_request_says_how_long_it_waits(http: httpx.Client, watch: Watch) -> N
         assert late.headers["retry-after"]
         assert running.result().status_code == 504
     assert watch.joined == before + 1, "nothing was computed for the one that waited"
+
+
+def test_an_answer_has_one_row_and_one_that_fails_has_none(
+    http: httpx.Client, watch: Watch, services: Services
+) -> None:
+    watch.step_seconds = 0.02
+    url = "/v1/chat/completions"
+    late = http.post(url, json={**BODY, "max_tokens": 900}, headers={"X-Memgen-Timeout": "0.3"})
+    assert late.status_code == 504
+    assert http.post(url, json=BODY).status_code == 200
+    with services.sessions() as session:
+        assert len(session.scalars(select(Exposure)).all()) == 1
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf", ""])
