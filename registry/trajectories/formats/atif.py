@@ -26,6 +26,10 @@ _NEWEST_MINOR = 8
 _SERVED_VERSION = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9]+")
 """A model's name that is a version of an adapter here."""
 _SHOWN_FAULTS = 3
+_DROPPED = ("final_metrics",)
+_STEP_DROPPED = ("timestamp", "model_name", "reasoning_effort", "metrics", "extra")
+_NO_WORDS = ("(tool use)",)
+"""What agents write as the message of a step that only calls: the standard has no step without one."""
 
 SCHEMA: JsonObject = {
     "type": "object",
@@ -48,8 +52,15 @@ MAPPING = (
     Mapped("`steps[].llm_call_count` 0", "`weight` 0", "no model said it"),
     Mapped("agent step without text and calls", "`weight` 0", "nothing to learn"),
     Mapped("`steps[].reasoning_content`", "`reasoning_content`", "kept, and not learned from"),
+    Mapped(
+        "message `Executed NAME ID` or `(tool use)` of a step with calls", DROPPED, "a placeholder; no model said it"
+    ),
     Mapped("`steps[].tool_calls[]`", "`tool_calls[]`", "arguments become JSON text"),
-    Mapped("`observation.results[]` with `source_call_id`", "tool message", "of that call"),
+    Mapped(
+        "`observation.results[]` with `source_call_id`",
+        "tool message",
+        "of that call of the step; where the step calls nothing, of an earlier one",
+    ),
     Mapped(
         "`observation.results[]` without",
         "tool message of the next open call of the step",
@@ -61,9 +72,13 @@ MAPPING = (
     Mapped("`extra.memgen`", "`task`, `reward`, ...", "fields of the format `chat`"),
     Mapped("other `extra`, `notes`, `continued_trajectory_ref`", "`metadata`", ""),
     Mapped("`subagent_trajectories[]`", "a trajectory each", "`metadata.atif.parent` names the one around it"),
-    Mapped("`subagent_trajectory_ref`", DROPPED, "a result without content is an empty one"),
+    Mapped("`subagent_trajectory_ref`", DROPPED, "a call's result without content is an empty one"),
     Mapped("`metrics`, `final_metrics`", DROPPED, "token ids and log-probabilities are of another tokenizer"),
-    Mapped("`timestamp`, `model_name`, `reasoning_effort`, `extra` of steps, calls and results", DROPPED, ""),
+    Mapped(
+        "`timestamp`, `model_name`, `reasoning_effort`, `extra` of steps, calls and results",
+        DROPPED,
+        "of steps, they are not even checked",
+    ),
     Mapped("unknown fields", DROPPED, ""),
 )
 
@@ -96,6 +111,7 @@ def _document(item: object) -> Trajectory:
         raise InvalidTrajectory(
             "atif_version", f"schema_version: got {show(version)}; expected ATIF-v1.{_NEWEST_MINOR} or an earlier 1.x"
         )
+    item = _only_read(item)
     try:
         return Trajectory.model_validate(item)
     except ValidationError as error:
@@ -121,8 +137,19 @@ def _invalid(error: ValidationError) -> InvalidTrajectory:
     return InvalidTrajectory("atif_invalid", f"no ATIF document: {shown}{more}")
 
 
-def _fault(place: tuple[int | str, ...], message: str) -> str:
-    return f"{'.'.join(map(str, place))[:200]}: {message[:200]}"
+def _only_read(item: Any) -> Any:
+    """A copy of a document without the fields that are dropped: how they are written is no reason to refuse it."""
+    if not isinstance(item, dict):
+        return item
+    kept = {key: value for key, value in item.items() if key not in _DROPPED}
+    for name, drop in (("steps", _only_read_step), ("subagent_trajectories", _only_read)):
+        if isinstance(kept.get(name), list):
+            kept[name] = [drop(each) for each in kept[name]]
+    return kept
+
+
+def _only_read_step(step: Any) -> Any:
+    return {key: value for key, value in step.items() if key not in _STEP_DROPPED} if isinstance(step, dict) else step
 
 
 def _without(item: Any, places: list[tuple[int | str, ...]]) -> Any:
@@ -175,6 +202,8 @@ def _add(turns: Turns, step: Step) -> None:
     content = _content(step.message)
     if step.source == "agent":
         calls = [Call(call.function_name, call.arguments, call.tool_call_id) for call in step.tool_calls or ()]
+        if any(content in (*_NO_WORDS, f"Executed {call.name} {call.id}") for call in calls):
+            content = ""
         context = step.is_copied_context or step.llm_call_count == 0 or not (calls or content)
         turns.answer(
             content or (None if calls else content),
@@ -188,7 +217,7 @@ def _add(turns: Turns, step: Step) -> None:
 
 
 def _add_results(turns: Turns, step: Step) -> None:
-    """The results of a step's calls; ids are unique within a step only, so that each is looked up in its own."""
+    """The results of a step's calls; ids are unique within a step only, so that each is looked up in its own first."""
     calls = turns.messages[-1].get("tool_calls", ())
     ids = {call.tool_call_id: sent["id"] for call, sent in zip(step.tool_calls or (), calls, strict=True)}
     contents: dict[str, list[str | list[JsonObject]]] = {}
@@ -197,7 +226,9 @@ def _add_results(turns: Turns, step: Step) -> None:
         content = "" if result.content is None else _content(result.content)
         if result.source_call_id in ids:
             contents.setdefault(ids[result.source_call_id], []).append(content)
-        else:
+        elif not ids and result.source_call_id in turns.open_names:
+            turns.result(content, call_id=result.source_call_id)
+        elif content or ids:
             free.append(content)
     if not ids:
         for content in free:

@@ -5,7 +5,6 @@ row has: in messages, in tools' schemas and in arguments.
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from registry.errors import InvalidTrajectory
@@ -14,12 +13,20 @@ from registry.models import JsonObject
 from registry.trajectories.draft import Draft
 from registry.trajectories.formats import chat
 from registry.trajectories.formats.mapping import DROPPED, Mapped
-from registry.trajectories.formats.turns import Call, Turns, foreign_envelope, parsed_text, read_tools, without_nulls
+from registry.trajectories.formats.turns import (
+    Turns,
+    foreign_envelope,
+    parsed_text,
+    read_calls,
+    read_tools,
+    without_nulls,
+)
 
 _RESULTS = ("tool", "function", "ipython", "tool_response", "observation")
 _CALLS = ("tool_call", "function_call")
 _THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-_OWN = ("messages", "prompt", "completion", "tools", "id")
+_LISTS = ("messages", "conversations", "conversation", "trajectory")
+_OWN = (*_LISTS, "prompt", "completion", "tools", "functions", "id")
 
 SCHEMA: JsonObject = {
     "type": "object",
@@ -32,25 +39,36 @@ SCHEMA: JsonObject = {
     },
 }
 MAPPING = (
-    Mapped("`messages`", "`messages`", "a list, or its JSON text"),
+    Mapped(
+        "`messages`, else `conversations`, `conversation` or `trajectory`", "`messages`", "a list, or its JSON text"
+    ),
     Mapped("`prompt` and `completion` that are lists", "`messages`", "assistant turns of the prompt have `weight` 0"),
     Mapped("`role`: system, developer, user, assistant", "the same role"),
     Mapped("`role`: tool, function, ipython, tool_response, observation", "tool"),
     Mapped(
-        "`role`: tool_call, function_call", "assistant with `tool_calls`", "content is the JSON of one call or several"
+        "`role`: tool_call, function_call",
+        "assistant with `tool_calls`",
+        "content is the JSON of calls, or Python's spelling of it; they are of the answer directly in front of them",
     ),
     Mapped(
         "`tool_calls[]` of {function: {name, arguments}} or {name, arguments}",
         "`tool_calls[]`",
         "arguments become JSON text",
     ),
+    Mapped("`function_call`", "`tool_calls[]`", "OpenAI's older form of one call"),
     Mapped("calls without `id`", "ids of their own", "`call_1`, `call_2`, ..."),
     Mapped("results without `tool_call_id`", "the first open call of their `name`", "or else the first open one"),
+    Mapped("results where the last answer called nothing", "user", "agents that call in their text"),
     Mapped("results that are objects or lists", "their JSON text"),
+    Mapped("an answer in front of all questions", "`weight` 0", "a greeting; unless it has a weight"),
     Mapped("null fields of messages, tools and arguments", DROPPED, "a columnar export writes them for what is absent"),
     Mapped("`reasoning_content`, `thinking`, `reasoning`", "`reasoning_content`", "not learned from"),
     Mapped("`weight`", "`weight`", "as in `chat`"),
-    Mapped("`tools`", "`tools`", "a list or its JSON text; bare functions are wrapped; schemas may be JSON texts"),
+    Mapped(
+        "`tools`, else `functions`",
+        "`tools`",
+        "a list or its JSON text; bare functions are wrapped; schemas may be JSON texts",
+    ),
     Mapped("`id`", "`trajectory_id`", "numbers become texts"),
     Mapped("`reward`, `success`, `session_id`, ... of their type", "the same", "as in `chat`"),
     Mapped("`memgen`", "`task`, `reward`, ...", "an object with fields of the format `chat`"),
@@ -74,12 +92,14 @@ def read(item: object) -> Draft:
     fields = foreign_envelope({key: value for key, value in item.items() if key not in _OWN})
     if isinstance(own_id := item.get("id"), str | int) and not isinstance(own_id, bool) and str(own_id):
         fields.setdefault("trajectory_id", str(own_id))
-    return chat.read({**fields, "messages": turns.messages, "tools": read_tools(without_nulls(item.get("tools")))})
+    tools = item["tools"] if item.get("tools") is not None else item.get("functions")
+    return chat.read({**fields, "messages": turns.messages, "tools": read_tools(without_nulls(tools))})
 
 
 def _messages(item: JsonObject) -> tuple[list[Any], int]:
     """All messages, and the number of those that are context only."""
-    messages, prompt, completion = (parsed_text(item.get(name)) for name in ("messages", "prompt", "completion"))
+    messages = next((parsed_text(item[name]) for name in _LISTS if item.get(name) is not None), None)
+    prompt, completion = (parsed_text(item.get(name)) for name in ("prompt", "completion"))
     if messages is None and isinstance(prompt, list) and isinstance(completion, list):
         return [*prompt, *completion], len(prompt)
     if messages is None:
@@ -95,36 +115,17 @@ def _add(turns: Turns, message: object, place: str, *, context: bool) -> None:
     role, content = message.get("role"), message.get("content")
     if isinstance(content, list):
         content = without_nulls(content)
+    weight = 0 if context else message.get("weight")
     if role in _RESULTS:
-        turns.result(
-            content if isinstance(content, str | list) else _json_text(content),
-            call_id=message.get("tool_call_id"),
-            name=message.get("name"),
-        )
-    elif role == "assistant" or role in _CALLS:
-        sent = content if role in _CALLS else message.get("tool_calls")
-        weight = 0 if context else message.get("weight")
-        thought = next(
-            (message[key] for key in ("reasoning_content", "thinking", "reasoning") if message.get(key)), None
-        )
-        turns.answer(None if role in _CALLS else content, list(_calls(sent, place)), weight=weight, reasoning=thought)
+        text = content if isinstance(content, str | list) else _json_text(content)
+        turns.observe(text, call_id=message.get("tool_call_id"), name=message.get("name"))
+    elif role in _CALLS:
+        turns.call(read_calls(content, place), weight=weight)
+    elif role == "assistant":
+        calls = read_calls(message.get("tool_calls") or message.get("function_call"), place)
+        turns.answer(content, calls, weight=weight, reasoning=next(filter(None, map(message.get, _THOUGHTS)), None))
     else:
         turns.say(role, content)  # type: ignore[arg-type]  # an unknown role is refused as what it is
-
-
-def _calls(sent: object, place: str) -> Iterator[Call]:
-    sent = parsed_text(sent)
-    if sent is None:
-        return
-    for number, call in enumerate(sent if isinstance(sent, list) else [sent]):
-        call = parsed_text(call)
-        if not isinstance(call, dict):
-            raise InvalidTrajectory(
-                "tool_calls_malformed", f"{place}.tool_calls[{number}]: got {show(call)}; expected a call's object"
-            )
-        function = call["function"] if isinstance(call.get("function"), dict) else call
-        arguments = function.get("arguments", function.get("parameters"))
-        yield Call(function.get("name"), without_nulls(arguments), call.get("id"))
 
 
 def _json_text(value: object) -> str:

@@ -14,12 +14,20 @@ from registry.models import JsonObject
 from registry.trajectories.draft import Draft
 from registry.trajectories.formats import chat
 from registry.trajectories.formats.mapping import DROPPED, Mapped
-from registry.trajectories.formats.turns import Call, Turns, foreign_envelope, read_tools, without_nulls
+from registry.trajectories.formats.turns import (
+    Call,
+    Turns,
+    foreign_envelope,
+    parse_literal,
+    read_calls,
+    read_tools,
+    without_nulls,
+)
 
 _ROLES = {
     "human": "user", "user": "user", "prompter": "user",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-    "claude": "assistant", "model": "assistant", "bot": "assistant",
+    "claude": "assistant", "model": "assistant", "bot": "assistant", "agent": "assistant", "ai": "assistant",
     "system": "system", "developer": "developer",
     "function_call": "call", "function-call": "call", "tool_call": "call",
     "observation": "result", "tool": "result", "tool_response": "result", "function_response": "result",
@@ -53,26 +61,29 @@ SCHEMA: JsonObject = {
 MAPPING = (
     Mapped("`conversations` or `conversation`", "`messages`", "`role` and `content` are taken for `from` and `value`"),
     Mapped("`from`: human, user, prompter", "user"),
-    Mapped("`from`: gpt, assistant, chatgpt, bing, bard, claude, model, bot", "assistant"),
+    Mapped("`from`: gpt, assistant, chatgpt, bing, bard, claude, model, bot, agent, ai", "assistant"),
     Mapped("`from`: system, developer", "the same role"),
     Mapped(
         "`from`: function_call, function-call, tool_call",
         "assistant with `tool_calls`",
-        "one call, or a list of them; several in a row are one turn",
+        "JSON of one call or a list, or Python's spelling of it; they are of the answer directly in front of them",
     ),
     Mapped(
         "`from`: observation, tool, tool_response, function_response, function, ipython",
         "tool",
         "answers the first open call; a JSON list of as many results as calls is open is divided",
     ),
+    Mapped("results where the last answer called nothing", "user", "agents that call in their text"),
     Mapped(
         "`<tool_call>{...}</tool_call>`, `<functioncall> {...}` in an assistant's value",
         "`tool_calls`",
-        "text before the first stays the content; what is no JSON stays text",
+        "text before the first stays the content; what is neither JSON nor Python's spelling of it stays text",
     ),
+    Mapped("`tool_calls`, `function_call` of an assistant's turn", "`tool_calls`", "as in `hf-tools`"),
     Mapped("`<tool_response>...</tool_response>`", "tool message each", "the tags go"),
     Mapped("`<think>...</think>` that an assistant's value begins with", "`reasoning_content`", "not learned from"),
     Mapped("`weight`, `loss` or `train` of a turn", "`weight`", "false is 0"),
+    Mapped("an answer in front of all questions", "`weight` 0", "a greeting; unless it has a weight"),
     Mapped("`system`, `system_prompt`", "system message in front", "unless the conversation has its own"),
     Mapped("`tools`", "`tools`", "JSON text or list; without it, what stands in `<tools>` of the system message"),
     Mapped("`id`", "`trajectory_id`", "numbers become texts"),
@@ -97,24 +108,23 @@ def read(item: object) -> Draft:
         raise InvalidTrajectory(
             "conversations_missing", f"conversations: got {show(sent)}; expected a list of {{from, value}}"
         )
-    turns = [_turn(turn, f"conversations[{number}]") for number, turn in enumerate(sent)]
-    built = _Built()
+    turns = Turns()
+    roles = [_role(turn, f"conversations[{number}]") for number, turn in enumerate(sent)]
     system = item.get("system") or item.get("system_prompt")
-    if system and not any(role == "system" for role, _, _ in turns):
-        built.turns.say("system", system)
-    for number, (role, value, weight) in enumerate(turns):
-        built.add(role, value, weight, f"conversations[{number}].value")
-    built.end_calls()
+    if system and "system" not in roles:
+        turns.say("system", system)
+    for number, (role, turn) in enumerate(zip(roles, sent, strict=True)):
+        _add(turns, role, turn, f"conversations[{number}]")
     fields = foreign_envelope({key: value for key, value in item.items() if key not in _OWN})
     if isinstance(own_id := item.get("id"), str | int) and not isinstance(own_id, bool) and str(own_id):
         fields.setdefault("trajectory_id", str(own_id))
     tools = item.get("tools")
     if tools is None or tools in ("", []):
-        tools = _tools_in(built.turns.messages)
-    return chat.read({**fields, "messages": built.turns.messages, "tools": read_tools(without_nulls(tools))})
+        tools = _tools_in(turns.messages)
+    return chat.read({**fields, "messages": turns.messages, "tools": read_tools(without_nulls(tools))})
 
 
-def _turn(turn: object, place: str) -> tuple[str, object, int | None]:
+def _role(turn: object, place: str) -> str:
     if not isinstance(turn, dict):
         raise InvalidTrajectory("message_not_object", f"{place}: got {show(turn)}; expected an object")
     sender = turn.get("from") if turn.get("from") is not None else turn.get("role")
@@ -122,47 +132,33 @@ def _turn(turn: object, place: str) -> tuple[str, object, int | None]:
     if role is None:
         got = "missing" if sender is None else f"got {show(sender)}"
         raise InvalidTrajectory("role_unknown", f"{place}.from: {got}; expected one of {', '.join(_ROLES)}")
+    return role
+
+
+def _add(turns: Turns, role: str, turn: JsonObject, place: str) -> None:
     value = next((turn[name] for name in ("value", "content", "text") if turn.get(name) is not None), None)
     weight = next((turn[name] for name in ("weight", "loss", "train") if turn.get(name) is not None), None)
     if isinstance(weight, bool):
         weight = int(weight)
-    return role, value, weight if role in ("assistant", "call") else None
-
-
-class _Built:
-    """Turns so far, and the calls of the turn that is not yet ended: several `function_call` in a row are one turn."""
-
-    def __init__(self) -> None:
-        self.turns = Turns()
-        self._text: object = None
-        self._calls: list[Call] = []
-        self._weight: int | None = None
-
-    def add(self, role: str, value: object, weight: int | None, place: str) -> None:
-        if role == "call":
-            self._calls += _calls(value, place)
-            self._weight = weight if self._weight is None else self._weight
-            return
-        self.end_calls()
-        if role == "assistant":
-            text, calls, reasoning = _spelled_calls(value)
-            self.turns.answer(text, calls, weight=weight, reasoning=reasoning)
-        elif role == "result":
-            for content in _results(value, self.turns.open_calls):
-                self.turns.result(content)
-        else:
-            self.turns.say(role, value)
-
-    def end_calls(self) -> None:
-        if self._calls:
-            self.turns.answer(None, self._calls, weight=self._weight)
-        self._calls, self._weight = [], None
+    if role == "call":
+        turns.call(_calls(value, f"{place}.value"), weight=weight)
+    elif role == "assistant":
+        text, spelled, thought = _spelled_calls(value)
+        calls = read_calls(turn.get("tool_calls") or turn.get("function_call"), place)
+        turns.answer(text if not calls else value, calls or spelled, weight=weight, reasoning=thought)
+    elif role == "result":
+        for content in _results(value, turns.open_calls):
+            turns.observe(content, call_id=turn.get("tool_call_id"))
+    else:
+        turns.say(role, value)
 
 
 def _calls(value: object, place: str) -> list[Call]:
     try:
-        parsed = parse_json(value) if isinstance(value, str) else value
+        parsed = parse_literal(value) if isinstance(value, str) else value
     except InvalidJson as error:
+        if calls := _spelled_calls(value)[1]:
+            return calls
         raise InvalidTrajectory("function_call_malformed", f"{place}: {error}; expected the JSON of a call") from error
     found = [_call(each) for each in (parsed if isinstance(parsed, list) else [parsed])]
     calls = [call for call in found if call is not None]
@@ -209,7 +205,7 @@ def _spelled_calls(value: object) -> tuple[object, list[Call], str | None]:
 def _parse_call(text: str) -> Call | None:
     for candidate in (text, _unquoted(text)):
         try:
-            return _call(parse_json(candidate))
+            return _call(parse_literal(candidate))
         except InvalidJson:
             continue
     return None

@@ -4,7 +4,9 @@ It knows how calls and their results belong together where a format has no ids, 
 elsewhere, and which foreign columns are fields of the envelope. It refuses little: `chat.read` checks what comes out.
 """
 
+import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +20,12 @@ from registry.trajectories.tools import is_name
 
 OWN = "memgen"
 """The object in which any format may hold fields of the envelope, such as the reward."""
+_LONGEST_LITERAL = 100_000
+"""Characters of a Python literal that is read: its syntax tree takes some hundred times its text."""
+_LITERAL = re.compile(
+    r"""(?:[\s\[\]{},:]|-?[0-9][0-9.eE+-]*|True|False|None|'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")*+""", re.DOTALL
+)
+"""What objects, lists, texts, numbers and constants are written with: nothing that computes, nothing slow to parse."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Turns:
     open_names: dict[str, str] = field(default_factory=dict)
     """Names of the functions that were called and not yet answered, by the call's id."""
     calls_made: int = 0
+    _called: bool = False
+    """Whether the last answer has calls."""
     _open_by_name: dict[str, dict[str, None]] = field(default_factory=dict)
     """Ids of the open calls of each function, in order."""
 
@@ -50,15 +60,30 @@ class Turns:
     def answer(
         self, content: object, calls: Sequence[Call] = (), *, weight: int | None = None, reasoning: object = None
     ) -> None:
-        """An assistant's turn. Calls without an id, or with that of another open call, get one of their own."""
+        """An assistant's turn. Calls without an id, or with that of another open call, get one of their own.
+
+        A turn with nothing in front of it, such as a greeting, is context unless its weight says otherwise.
+        """
         message: JsonObject = {"role": "assistant", "content": content}
+        if weight is None and not self.messages:
+            weight = 0
         if reasoning:
             message["reasoning_content"] = reasoning
         if calls:
             message["tool_calls"] = [self._call(call) for call in calls]
         if weight is not None:
             message["weight"] = weight
+        self._called = bool(calls)
         self.messages.append(message)
+
+    def call(self, calls: Sequence[Call], *, weight: int | None = None) -> None:
+        """Calls that are written down as a message of their own: they are of the answer directly in front of them."""
+        last = self.messages[-1] if self.messages else {}
+        if calls and last.get("role") == "assistant" and last.get("weight") == weight:
+            last.setdefault("tool_calls", []).extend(map(self._call, calls))
+            self._called = True
+        else:
+            self.answer(None, calls, weight=weight)
 
     def result(self, content: object, *, call_id: object = None, name: object = None) -> None:
         """What a call returned; without an id, the first open call of that name, or else the first open one."""
@@ -68,6 +93,13 @@ class Turns:
         if isinstance(call_id, str) and (called := self.open_names.pop(call_id, None)) is not None:
             del self._open_by_name[called][call_id]
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+    def observe(self, content: object, *, call_id: object = None, name: object = None) -> None:
+        """What a call returned, or what followed an answer that calls in its own text: the user says that."""
+        if self._called or is_name(call_id):
+            self.result(content, call_id=call_id, name=name)
+        else:
+            self.say("user", content)
 
     @property
     def open_calls(self) -> int:
@@ -89,6 +121,43 @@ def arguments_text(arguments: object) -> object:
     if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
         return "{}"
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def read_calls(sent: object, place: str) -> list[Call]:
+    """Calls as messages hold them: one or a list, each as OpenAI's or as its bare function, or as the text of that.
+
+    Raises:
+        InvalidTrajectory: `tool_calls_malformed`: it is something else.
+    """
+    sent = parsed_text(sent)
+    calls = []
+    for number, call in enumerate([] if sent is None else sent if isinstance(sent, list) else [sent]):
+        call = parsed_text(call)
+        if not isinstance(call, dict):
+            raise InvalidTrajectory(
+                "tool_calls_malformed", f"{place}.tool_calls[{number}]: got {show(call)}; expected a call's object"
+            )
+        function = call["function"] if isinstance(call.get("function"), dict) else call
+        arguments = function.get("arguments", function.get("parameters"))
+        calls.append(Call(function.get("name"), without_nulls(arguments), call.get("id")))
+    return calls
+
+
+def parse_literal(text: str) -> object:
+    """The value of a JSON text, or of Python's spelling of one: `{'city': 'Lima', 'now': True}`.
+
+    Raises:
+        InvalidJson: what is wrong with it as JSON.
+    """
+    try:
+        return parse_json(text)
+    except InvalidJson:
+        # Two of the most used public data sets were written by `str`.
+        if len(text) > _LONGEST_LITERAL or text.lstrip()[:1] not in ("{", "[") or not _LITERAL.fullmatch(text):
+            raise
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError, InvalidJson):
+            return parse_json(json.dumps(ast.literal_eval(text.strip())))
+        raise
 
 
 def read_tools(value: object) -> list[Any] | None:
@@ -135,11 +204,11 @@ def _read_tool(tool: object) -> object:
 
 
 def parsed_text(value: object) -> Any:
-    """The value of a JSON text; what is no JSON text stays as it is."""
+    """The value of a JSON text, or of Python's spelling of one; what is neither stays as it is."""
     if not isinstance(value, str):
         return value
     try:
-        return parse_json(value)
+        return parse_literal(value)
     except InvalidJson:
         return value
 

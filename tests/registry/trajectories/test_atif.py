@@ -153,7 +153,36 @@ def test_what_no_call_asked_for_is_said_by_the_user() -> None:
         step(4, "agent", "Done."),
     ]}  # fmt: skip
     said = [(m["role"], m["content"]) for m in one(document).messages[2:]]
-    assert said == [("assistant", "ls"), ("user", "a.txt"), ("user", ""), ("assistant", "Done.")]
+    assert said == [("assistant", "ls"), ("user", "a.txt"), ("assistant", "Done.")]
+
+
+def test_a_result_that_stands_in_a_later_step_answers_its_call() -> None:
+    """As agents write it that keep results as events of their own, and exporters of orphaned results."""
+    called = changed(REACT, "steps", 2, "observation", to=None)
+    later = [
+        step(4, "system", "", observation=results({"source_call_id": "c2", "content": "lost"})),
+        step(5, "agent", "Half of it.", observation=results({"source_call_id": "c1", "content": "shipped"})),
+        step(6, "agent", "7 is shipped, 8 is lost."),
+    ]
+    found = one({**called, "steps": [*called["steps"][:3], *later]}).messages
+    assert [m["tool_call_id"] for m in found if m["role"] == "tool"] == ["c2", "c1"]
+
+
+@pytest.mark.parametrize("message", ["Executed lookup c1", "(tool use)"])
+def test_a_placeholder_of_a_step_that_only_calls_is_not_learned(message: str) -> None:
+    """Harbor writes a message of its own for each call of Claude Code's and Codex's: the model said nothing."""
+    assert one(changed(REACT, "steps", 2, "message", to=message)).messages == one(REACT).messages
+    said = one(changed(REACT, "steps", 3, "message", to=message)).messages[-1]
+    assert said["content"] == message, "a step without calls says what it says"
+
+
+def test_what_is_dropped_is_not_judged() -> None:
+    document = changed(REACT, "steps", 0, "timestamp", to=1767607200.5)
+    document = changed(document, "steps", 1, "metrics", to={"prompt_tokens": "many"})
+    document = changed({**document, "final_metrics": "none"}, "steps", 1, "model_name", to="gpt-5")
+    inner = {**document, "trajectory_id": "inner", "extra": None}
+    first, second = drafts([(1, found) for found in atif.read({**document, "subagent_trajectories": [inner]})])
+    assert first.messages == second.messages == one(REACT).messages
 
 
 def test_ids_that_come_again_in_later_steps_stay_apart() -> None:
@@ -200,7 +229,7 @@ def test_versions_up_to_the_newest_are_read(version: str) -> None:
         (changed(REACT, "steps", 1, "step_id", to=7), "atif_invalid"),
         (changed(REACT, "steps", 1, "source", to="narrator"), "atif_invalid"),
         (changed(REACT, "steps", 1, "tool_calls", to=[]), "atif_invalid"),
-        (changed(REACT, "steps", 0, "timestamp", to="yesterday"), "atif_invalid"),
+        (changed(REACT, "steps", 2, "is_copied_context", to="perhaps"), "atif_invalid"),
         (changed(REACT, "steps", 2, "observation", "results", 0, "source_call_id", to="c9"), "atif_invalid"),
         ({**REACT, "subagent_trajectories": [{**REACT, "trajectory_id": None}]}, "atif_invalid"),
     ],
@@ -221,7 +250,7 @@ IMAGE = {"type": "image", "source": {"media_type": "image/png", "path": "a"}}
         (changed(REACT, "steps", 1, "message", to=[IMAGE]), "content_part"),
         (changed(REACT, "agent", "tool_definitions", to=[{"name": "other"}]), "tool_call_undeclared"),
         (changed(REACT, "extra", "memgen", to=7), "memgen_invalid"),
-        ({**REACT, "steps": [step(1, "agent", "First.")]}, "assistant_first"),
+        ({**REACT, "steps": [step(1, "agent", "First.")]}, "nothing_to_learn"),
         ({**REACT, "steps": []}, "messages_empty"),
         (changed(REACT, "steps", 0, "message", to="half \ud83d"), "lone_surrogate"),
         (changed(REACT, "notes", to="a\0b"), "nul_character"),

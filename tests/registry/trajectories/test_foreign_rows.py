@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from registry.errors import InvalidTrajectory
 from registry.trajectories.draft import Draft
 from registry.trajectories.formats import hf_tools, sharegpt
+from registry.trajectories.formats.turns import parsed_text
 from tests.trajectory_samples import LOOKUP, changed, drafts, read_file, tool_chat
 
 EXPECTED = [
@@ -32,6 +33,7 @@ EXPECTED = [
 ]
 ASKED = {"from": "human", "value": "Where are orders 7 and 8?"}
 TOLD = {"from": "gpt", "value": "7 is shipped, 8 is lost."}
+CALLED = {"from": "function_call", "value": '{"name": "lookup", "arguments": {"order": "7"}}'}
 SEVEN, EIGHT = ({"name": "lookup", "arguments": {"order": order}} for order in ("7", "8"))
 
 LLAMA_FACTORY = {
@@ -76,8 +78,31 @@ HERMES = {
     "task": "Track orders",
 }
 
+HERMES_BY_STR = changed(
+    HERMES, "conversations", 2, "value",
+    to="\n".join(f"<tool_call>\n{call | {'arguments': call['arguments'] | {'zip': None}}}\n</tool_call>"
+                 for call in (SEVEN, EIGHT)),
+)  # fmt: skip
+"""As NousResearch's own data set has them: written by Python's `str`."""
+TAGS_IN_CALLS = changed(LLAMA_FACTORY, "conversations", 1, "value", to=HERMES_BY_STR["conversations"][2]["value"])
+OPENAI_CALLS = changed(
+    LLAMA_FACTORY, "conversations",
+    to=[
+        {"role": "user", "content": ASKED["value"]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": f"call_{n}", "type": "function", "function": call}
+                                                              for n, call in enumerate((SEVEN, EIGHT), 1)]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "shipped"},
+        {"role": "tool", "tool_call_id": "call_2", "content": "lost"},
+        {"role": "assistant", "content": TOLD["value"]},
+    ],
+)  # fmt: skip
 
-@pytest.mark.parametrize("row", [LLAMA_FACTORY, TURN_BY_TURN, HERMES], ids=["LLaMA-Factory", "turn by turn", "Hermes"])
+
+@pytest.mark.parametrize(
+    "row",
+    [LLAMA_FACTORY, TURN_BY_TURN, HERMES, HERMES_BY_STR, TAGS_IN_CALLS, OPENAI_CALLS],
+    ids=["LLaMA-Factory", "turn by turn", "Hermes", "Hermes by str", "tags in calls", "OpenAI's calls"],
+)
 def test_rows_with_tools_become_one_conversation(row: dict[str, Any]) -> None:
     draft = sharegpt.read(row)
     assert draft.messages == EXPECTED
@@ -115,6 +140,40 @@ def test_calls_that_glaive_and_hermes_spell() -> None:
         assert text == {"role": "assistant", "content": spelled}, "what is no call stays text"
 
 
+def test_what_follows_calls_in_plain_words_is_said_by_the_user() -> None:
+    """ToolACE writes calls as `[lookup(order="7")]`, ToolBench as `Action: lookup`: nothing waits for the result."""
+    call, result = '[lookup(order="7")]', '[{"state": "shipped"}]'
+    turns = [ASKED, {"from": "gpt", "value": call}, {"from": "tool", "value": result}, TOLD]
+    rows = [{"role": "user" if each is ASKED else each["from"].replace("gpt", "assistant"), "content": each["value"]}
+            for each in turns]  # fmt: skip
+    for draft in (sharegpt.read({"conversations": turns}), hf_tools.read({"messages": rows})):
+        assert [(m["role"], m["content"]) for m in draft.messages] == [
+            ("user", ASKED["value"]), ("assistant", call), ("user", result), ("assistant", TOLD["value"]),
+        ]  # fmt: skip
+
+
+def test_calls_directly_behind_an_answer_are_its_own() -> None:
+    called = {"role": "tool_call", "content": str(SEVEN)}
+    answer = {"role": "assistant", "content": "I look."}
+    results = [{"role": "tool_response", "content": each} for each in ("shipped", "again")]
+    turn = hf_tools.read({"messages": [EXPECTED[1], answer, called, called, *results, EXPECTED[-1]]}).messages[1]
+    assert (turn["content"], [call["id"] for call in turn["tool_calls"]]) == ("I look.", ["call_1", "call_2"])
+    row = {"conversations": [ASKED, {"from": "gpt", "value": "I look.", "loss": False}, CALLED, CALLED]}
+    turns = sharegpt.read(row).messages[1:]
+    assert [(m["content"], m.get("weight"), len(m.get("tool_calls", ()))) for m in turns] == [
+        ("I look.", 0, 0), (None, None, 2),
+    ]  # fmt: skip
+
+
+def test_a_greeting_in_front_is_context() -> None:
+    hello = {"from": "gpt", "value": "Hello."}
+    assert sharegpt.read({"conversations": [hello, ASKED, TOLD]}).messages[0]["weight"] == 0
+    assert hf_tools.read({"conversations": [EXPECTED[-1], *EXPECTED]}).messages[0]["weight"] == 0
+    with pytest.raises(InvalidTrajectory) as caught:
+        sharegpt.read({"conversations": [{**hello, "weight": 1}, ASKED, TOLD]})
+    assert caught.value.code == "assistant_first"
+
+
 def test_weights_of_turns() -> None:
     row = {"conversations": [ASKED, {**TOLD, "loss": False}, ASKED, {**TOLD, "train": True}, ASKED, TOLD]}
     assert [m.get("weight") for m in sharegpt.read(row).messages if m["role"] == "assistant"] == [0, 1, None]
@@ -135,7 +194,11 @@ def test_weights_of_turns() -> None:
         ({"conversations": [ASKED, {"from": "function_call", "value": "look"}, TOLD]}, "function_call_malformed"),
         ({"conversations": [ASKED, {"from": "function_call", "value": "[]"}, TOLD]}, "function_call_malformed"),
         ({"conversations": [ASKED, {"from": "function_call", "value": '{"name": 7}'}]}, "function_call_malformed"),
-        ({"conversations": [ASKED, {"from": "observation", "value": "x"}, TOLD]}, "tool_call_id_missing"),
+        ({"conversations": [ASKED, {"from": "gpt", "value": "a", "tool_calls": [7]}]}, "tool_calls_malformed"),
+        (
+            {"conversations": [ASKED, CALLED, *[{"from": "observation", "value": "x"}] * 2, TOLD]},
+            "tool_call_id_missing",
+        ),
         ({"conversations": [ASKED, TOLD], "tools": "{"}, "tools_malformed"),
         ({"conversations": [ASKED, TOLD], "tools": 7}, "tools_malformed"),
         ({"conversations": [ASKED, TOLD], "memgen": 7}, "memgen_invalid"),
@@ -211,8 +274,33 @@ def test_texts_of_json_and_other_spellings() -> None:
     assert hf_tools.read(changed(row, "tools", 0, "function", "parameters", to=schema)).tools == [LOOKUP]
     swift = changed(row, "messages", 2, to={"role": "tool_call", "content": json.dumps([SEVEN, EIGHT])})
     assert hf_tools.read(swift).messages == EXPECTED
+    by_str = changed(row, "messages", 2, to={"role": "tool_call", "content": str([SEVEN, EIGHT])})
+    assert hf_tools.read(by_str).messages == EXPECTED, "as Toucan's rows are written"
+    assert hf_tools.read({"trajectory": row["messages"], "messages": None, "functions": [LOOKUP]}) == hf_tools.read(row)
     objects = changed(row, "messages", 3, "content", to={"state": "shipped"})
     assert hf_tools.read(objects).messages[3]["content"] == '{"state": "shipped"}'
+
+
+def test_openais_older_calls_are_calls() -> None:
+    called = {"role": "assistant", "content": None, "function_call": {**SEVEN, "arguments": '{"order": "7"}'}}
+    found = {"role": "function", "name": "lookup", "content": "shipped"}
+    messages = hf_tools.read({"messages": [EXPECTED[1], called, found, EXPECTED[-1]]}).messages
+    assert messages[1]["tool_calls"][0] == EXPECTED[2]["tool_calls"][0]  # type: ignore[index]  # a list
+    assert messages[2] == EXPECTED[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{'a': True, \"b\": [None, -1.5e3, 'it\\'s']}", {"a": True, "b": [None, -1500.0, "it's"]}),
+        ('{"a": 1}', {"a": 1}),
+        *((text, None) for text in ("{'a'}", "{'a': (1,)}", "{'a': f'{1}'}", "{'a': b'c'}", "[f(a=1)]", "{'a': 1e999}",
+                                    "{'a': '\ud800'}", "['" + "x" * 100_000 + "']", "[" * 90_000, "[" + "-" * 90_000,
+                                    "[1" + "-1" * 45_000 + "]", "[" + "{1:" * 20_000)),
+    ],
+)  # fmt: skip
+def test_a_literal_is_read_and_nothing_that_computes(text: str, value: object) -> None:
+    assert parsed_text(text) == (text if value is None else value)
 
 
 def test_results_find_the_call_of_their_name() -> None:
@@ -286,6 +374,7 @@ def test_any_value_is_read_or_refused(value: object, read: Any) -> None:
         '"arguments": \'' * 50_000,
         "<think>" * 100_000,
         " " * 10**6,
+        "<tool_call>{'a': " * 50_000,
     ],
 )
 def test_time_is_linear_in_what_is_spelled(value: str) -> None:
@@ -296,6 +385,8 @@ def test_time_is_linear_in_what_is_spelled(value: str) -> None:
         with suppress(InvalidTrajectory):
             sharegpt.read(row)
     many = [{"function": {"name": "f", "arguments": {}}}] * 5_000
+    words = [{"role": "assistant", "content": "x"}, *[{"role": "tool", "content": ""}] * 50_000]
+    hf_tools.read({"messages": [EXPECTED[1], *words, *[{"role": "tool_call", "content": str(SEVEN)}] * 5_000]})
     hf_tools.read({"messages": [EXPECTED[1], {"role": "assistant", "tool_calls": many},
                                 *[{"role": "tool", "name": "f", "content": ""}] * 5_000, EXPECTED[-1]]})  # fmt: skip
     assert time.monotonic() - began < 5
