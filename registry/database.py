@@ -1,16 +1,17 @@
 """Engine, sessions, and `transaction`, which alone commits."""
 
-import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import ColumnElement, Engine, Uuid, any_, create_engine, func, literal, make_url, select
+from sqlalchemy import ColumnElement, Engine, any_, create_engine, func, literal, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
+_Value = TypeVar("_Value")
 _CONNECTION_WAIT_SECONDS = 10
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
@@ -86,6 +87,6 @@ def upgrade(database_url: str) -> list[str]:
     return list(config.attributes.get("notes", ()))
 
 
-def one_of(column: InstrumentedAttribute[uuid.UUID], ids: Collection[uuid.UUID]) -> ColumnElement[bool]:
-    """Whether the column is one of the ids, as one parameter: PostgreSQL takes at most 65,535 single ones."""
-    return column == any_(literal(list(ids), ARRAY(Uuid)))
+def one_of(column: InstrumentedAttribute[_Value], values: Collection[_Value]) -> ColumnElement[bool]:
+    """Whether the column has one of the values, as one parameter: PostgreSQL takes at most 65,535 single ones."""
+    return column == any_(literal(list(values), ARRAY(column.type)))

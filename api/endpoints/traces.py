@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from api.http.deps import ServicesDep, Writer
 from api.http.otlp_errors import JSON, PROTOBUF, is_protobuf
 from api.recording.span_calls import TakenSpans, TraceSender, record_spans
+from api.recording.span_rewards import reward_traces
 from registry.errors import InvalidTrajectory
 from registry.json_text import parse_json
 from registry.names import check_name
@@ -57,7 +58,9 @@ async def post_traces(
     Calls of models with their messages are recorded; the header `X-Memgen-Task`, the attribute `memgen.task` or the
     project's recording policy names their task. An exporter sends the key by `Authorization` or `x-api-key`.
     """
-    sender = TraceSender(principal.project_id, principal.key_id, check_name("task", task) if task else None)
+    sender = TraceSender(
+        principal.project_id, principal.key_id, principal.actor, check_name("task", task) if task else None
+    )
     limit = services.settings.max_traces_bytes
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", *_WINDOW_BITS):
@@ -72,6 +75,7 @@ async def post_traces(
         data = body if encoding == "identity" else _unpack(body, encoding, limit)
         calls, facts = _read(data, kind == PROTOBUF, outcome)
         record_spans(services, request.app.state.recorder, sender, calls, facts, outcome)
+        reward_traces(services, request.app.state.recorder, sender, calls, facts, outcome)
 
     await run_in_threadpool(work)
     return _answer(outcome, protobuf=is_protobuf(request.headers))

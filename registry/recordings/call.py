@@ -71,6 +71,8 @@ class RecordedCall:
     """None for an upstream's answer."""
     idle_seconds: float = 900.0
     """Silence that closes the run, by the policy."""
+    in_any_order: bool = False
+    """An agent's tracing tells of it: calls that were made before it may be told later."""
     run_id: uuid.UUID = field(default_factory=uuid.uuid4)
     """The run that the answer names; a new one has this id."""
 

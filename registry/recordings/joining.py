@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
+from registry.database import one_of
 from registry.models import Run, RunCall, RunTurn
 from registry.recordings.call import RecordedCall, size_of
 from registry.recordings.erased import is_erased
@@ -117,13 +118,14 @@ def _answer(call: RecordedCall) -> dict[str, Any]:
 
 def _adopt(session: Session, call: RecordedCall, point: TurnEnd, task_id: uuid.UUID) -> Joined | None:
     """Put a late call where a run that began, or went on, before it came holds its answer as a foreign turn."""
+    was_before = RunTurn.at < call.answered_at - _CLOCKS_DIFFER
     found = session.execute(
         select(RunTurn, Run)
         .join(Run, Run.id == RunTurn.run_id)
         .where(
             RunTurn.hash == point.hash,
             RunTurn.kind == "foreign",
-            RunTurn.at >= call.answered_at - _CLOCKS_DIFFER,
+            *(() if call.in_any_order else (~was_before,)),
             Run.project_id == call.project_id,
             Run.scope == call.scope,
             Run.task_id == task_id,
@@ -163,7 +165,7 @@ def _continued(
             Run.project_id == call.project_id,
             Run.scope == call.scope,
             Run.task_id == task_id,
-            Run.tip.in_([point.hash for point in points]),
+            one_of(Run.tip, [point.hash for point in points]),
             or_(Run.state == "open", (Run.state == "closing") & (Run.closing_at >= call.answered_at)),
         )
         .order_by(Run.seq)
@@ -181,7 +183,7 @@ def _continued(
 def find_open_run(session: Session, project_id: uuid.UUID, scope: str, tips: Sequence[str]) -> uuid.UUID | None:
     """The open run that ends with the last of these tips; nothing is locked."""
     mine = Run.project_id == project_id, Run.scope == scope, Run.state == "open"
-    rows = session.execute(select(Run.tip, Run.id).where(*mine, Run.tip.in_(tips)).order_by(Run.seq.desc()))
+    rows = session.execute(select(Run.tip, Run.id).where(*mine, one_of(Run.tip, tips)).order_by(Run.seq.desc()))
     found = {row.tip: row.id for row in rows}
     return next((found[tip] for tip in reversed(tips) if tip in found), None)
 
@@ -247,7 +249,7 @@ def _elsewhere(session: Session, call: RecordedCall, hashes: list[str]) -> dict[
     rows = session.execute(
         select(RunTurn.hash, RunTurn.run_id)
         .join(Run, Run.id == RunTurn.run_id)
-        .where(Run.project_id == call.project_id, RunTurn.hash.in_(hashes), RunTurn.kind == "own")
+        .where(Run.project_id == call.project_id, one_of(RunTurn.hash, hashes), RunTurn.kind == "own")
         .order_by(Run.seq)
     )
     return {row.hash: row.run_id for row in rows}

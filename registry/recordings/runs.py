@@ -1,10 +1,10 @@
 """Runs as they are read, and forgotten. `registry.recordings.joining` makes them, `closing` ends them."""
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Uuid, any_, case, delete, func, literal, or_, select
+from sqlalchemy import ColumnElement, Uuid, any_, case, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, joinedload
 
@@ -98,3 +98,13 @@ def forget_runs(
 def _owned(sessions: Collection[str], user: str | None) -> ColumnElement[bool]:
     of_session = Run.session_id.in_(sessions)
     return of_session if user is None else or_(of_session, Run.user == user)
+
+
+def announce_run(session: Session, project_id: uuid.UUID, completion_ids: Sequence[str], run_id: uuid.UUID) -> None:
+    """Let another id name the runs of these answers too, where none was announced for them. Feedback finds both."""
+    mine = RunCall.project_id == project_id, RunCall.completion_id.in_(completion_ids)
+    session.execute(
+        update(RunCall)
+        .where(*mine, RunCall.announced_run_id.is_(None), RunCall.run_id.is_not(None))
+        .values(announced_run_id=run_id)
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from registry.errors import InvalidJson, InvalidTrajectory
-from registry.json_text import canonical_json
+from registry.json_text import MAX_DEPTH, canonical_json
 from registry.trajectories.draft import Draft, Sent
 from registry.trajectories.formats.formats import FORMATS, FormatReading, Splitter, TrajectoryFormat
 from registry.trajectories.jsonl import JsonLine
@@ -148,3 +148,6 @@ def _refused_here(number: int, read: Callable[[], Iterable[Sent]]) -> Iterable[S
         return [(number, refusal)]
     except InvalidJson as error:
         return [(number, InvalidTrajectory(error.code, str(error)))]
+    except RecursionError:  # parsed, and too deep for a reader that looks into it
+        reason = f"nested more than {MAX_DEPTH} levels deep; expected a flatter value"
+        return [(number, InvalidTrajectory("too_deep", reason))]

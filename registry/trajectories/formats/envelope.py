@@ -12,9 +12,8 @@ from typing import Any
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
 from registry.models import JsonObject
+from registry.names import NAME_PATTERN, is_valid_name
 from registry.trajectories.tools import MAX_NAME_CHARACTERS, is_name
-
-REWARD_SOURCES = ("grader", "user", "environment")
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def _reward(name: str, value: object) -> float | None:
 
 
 def _reward_source(name: str, value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value in REWARD_SOURCES):
+    if value is None or (isinstance(value, str) and is_valid_name(value)):
         return value
     raise InvalidTrajectory(
-        "reward_source_invalid", f"{name}: got {show(value)}; expected one of {', '.join(REWARD_SOURCES)}"
+        "reward_source_invalid", f"{name}: got {show(value)}; expected a name such as environment, grader or user"
     )
 
 
@@ -94,7 +93,15 @@ ENVELOPE = (
     EnvelopeField("trajectory_id", _text("Your own id; need not be unique."), _identifier),
     EnvelopeField("session_id", _text("Groups trajectories of one conversation or user."), _identifier),
     EnvelopeField("reward", {"type": ["number", "null"]}, _reward),
-    EnvelopeField("reward_source", {"enum": [*REWARD_SOURCES, None]}, _reward_source),
+    EnvelopeField(
+        "reward_source",
+        {
+            "type": ["string", "null"],
+            "pattern": NAME_PATTERN,
+            "description": "Who says so: environment, grader, user, or any other name.",
+        },
+        _reward_source,
+    ),
     EnvelopeField("success", {"type": ["boolean", "null"]}, _success),
     EnvelopeField("adapter_version", _text("The version that answered, such as `support-bot@7`."), _identifier),
     EnvelopeField(

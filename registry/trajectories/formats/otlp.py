@@ -71,6 +71,7 @@ MAPPING = (
         "content, `tool_calls`, tool messages, `reasoning_content`",
         "also tool_use and tool_result, tool-call and tool-result, toolUse and toolResult",
     ),
+    Mapped("results of ids that no open call has", "tool message of the first open call", "where there is one"),
     Mapped("parts of tools that the provider runs, redacted thoughts", DROPPED),
     Mapped("parts of type blob, file, uri, image", "refused", "`content_part`: only text is read"),
     Mapped("several choices of one call", "a trajectory each", "16 at most"),

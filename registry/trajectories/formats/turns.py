@@ -194,7 +194,7 @@ def _read_tool(tool: object) -> object:
             return tool
         function = {key: value for key, value in tool.items() if key != "type"}
     function = dict(function)
-    for other in ("input_schema", "inputSchema", "parametersJsonSchema"):
+    for other in ("input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema"):
         if other in function:
             function.setdefault("parameters", function.pop(other))
     if isinstance(parameters := function.get("parameters"), str):

@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 set_tracing_disabled(True)
+QUESTION = "How is the weather in the largest city of Peru?"
 called: list[str] = []
 
 
@@ -55,12 +56,11 @@ async def loops(url: str, key: str) -> None:
         agent = Agent(
             name="traveller", instructions="Use the tools.", tools=[find_city, weather], model=kind("base", client)
         )
-        question = "How is the weather in the largest city of Peru?"
         called.clear()
-        whole = await Runner.run(agent, question, max_turns=5)
+        whole = await Runner.run(agent, QUESTION, max_turns=5)
         found[name] = [whole.final_output, *called]
         called.clear()
-        streamed = Runner.run_streamed(agent, question, max_turns=5)
+        streamed = Runner.run_streamed(agent, QUESTION, max_turns=5)
         kinds = [event.type async for event in streamed.stream_events()]
         found[f"{name} streamed"] = [streamed.final_output, *called, kinds.count("run_item_stream_event")]
         again = [*whole.to_input_list(), {"role": "user", "content": "Count to three."}]
@@ -74,4 +74,27 @@ async def loops(url: str, key: str) -> None:
     print(json.dumps(found))
 
 
-asyncio.run({"loops": loops, "typed": typed}[sys.argv[1]](*sys.argv[2:]))
+async def recorded(url: str, key: str) -> None:
+    found = {}
+    for name, kind in (("chat", OpenAIChatCompletionsModel), ("responses", OpenAIResponsesModel)):
+        for how in ("whole", "streamed"):
+            for session in (f"agents {name} {how}", None):
+                headers = {"X-Memgen-Task": "trips", "X-Session-Id": session} if session else None
+                client = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, default_headers=headers)
+                agent = Agent(
+                    name="traveller",
+                    instructions="Use the tools.",
+                    tools=[find_city, weather],
+                    model=kind("base", client),
+                )
+                result = (
+                    Runner.run_streamed(agent, QUESTION) if how == "streamed" else await Runner.run(agent, QUESTION)
+                )
+                if how == "streamed":
+                    _ = [event async for event in result.stream_events()]
+                # A chat's answers have no ids here: the run is then found by the agent's words.
+                found[session or result.raw_responses[-1].response_id or f"bare {name} {how}"] = result.final_output
+    print(json.dumps(found))
+
+
+asyncio.run({"recorded": recorded, "loops": loops, "typed": typed}[sys.argv[1]](*sys.argv[2:]))

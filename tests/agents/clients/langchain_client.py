@@ -8,6 +8,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.prebuilt import create_react_agent
 from pydantic import BaseModel
 
+QUESTION = "How is the weather in the largest city of Peru?"
 called: list[str] = []
 
 
@@ -45,14 +46,29 @@ def loops(url: str, key: str) -> None:
     found = {}
     for name, responses in (("chat", False), ("responses", True)):
         model = ChatOpenAI(base_url=f"{url}/v1", api_key=key, model="base", max_retries=0, use_responses_api=responses)
-        question = "How is the weather in the largest city of Peru?"
-        bound = model.bind_tools([find_city, weather]).invoke(question)
+        bound = model.bind_tools([find_city, weather]).invoke(QUESTION)
         found[f"{name} bound"] = [[call["name"], call["args"]] for call in bound.tool_calls]
         found[f"{name} stream"] = "".join(chunk.text for chunk in model.stream("Count to three."))
         called.clear()
-        state = create_react_agent(model, [find_city, weather]).invoke({"messages": [("user", question)]})
+        state = create_react_agent(model, [find_city, weather]).invoke({"messages": [("user", QUESTION)]})
         found[f"{name} agent"] = [state["messages"][-1].text, *called]
     print(json.dumps(found))
 
 
-{"loops": loops, "typed": typed}[sys.argv[1]](*sys.argv[2:])
+def recorded(url: str, key: str) -> None:
+    found = {}
+    for name, responses in (("chat", False), ("responses", True)):
+        for streaming in (False, True):
+            for session in (f"langgraph {name} {streaming}", None):
+                headers = {"X-Memgen-Task": "trips", "X-Session-Id": session} if session else None
+                model = ChatOpenAI(
+                    base_url=f"{url}/v1", api_key=key, model="base", max_retries=0, use_responses_api=responses,
+                    streaming=streaming, default_headers=headers,
+                )  # fmt: skip
+                agent = create_react_agent(model, [find_city, weather], prompt="Use the tools.")
+                last = agent.invoke({"messages": [("user", QUESTION)]})["messages"][-1]
+                found[session or last.response_metadata.get("id") or last.id] = last.text
+    print(json.dumps(found))
+
+
+{"recorded": recorded, "loops": loops, "typed": typed}[sys.argv[1]](*sys.argv[2:])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import time
 import uuid
 import zlib
@@ -22,10 +23,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.trace import Tracer
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
+from registry.adapters import create_adapter
+from registry.clock import utc_now
 from registry.database import transaction
-from registry.models import Run, Trajectory
+from registry.models import Feedback, Run, RunCall, Trajectory
+from registry.recordings.call import RecordedCall
+from registry.recordings.joining import record_calls
 from registry.recordings.policies import set_policy
 from registry.serving.exposures import record_exposure
 from registry.serving.resolution import Resolution
@@ -43,7 +48,7 @@ LIMIT = 300_000
 def url(settings: Settings, services: Services, tiny_base: Path, project_id: uuid.UUID) -> Iterator[str]:
     with transaction(services.sessions) as session:
         create_task(session, project_id, "support", grader={"kind": "exact"}, holdout_share=0.5)
-        set_policy(session, project_id, None, mode="asked", idle_seconds=0.6, actor="tests")
+        set_policy(session, project_id, None, mode="asked", actor="tests")
     tiny = settings.model_copy(update={"base_model": str(tiny_base), "max_traces_bytes": LIMIT})
     with serve(tiny, serve_model=False) as found:
         yield f"{found}/v1/traces"
@@ -64,11 +69,14 @@ def export(url: str, run: Callable[[Tracer], None], headers: dict[str, str], *, 
     provider.shutdown()
 
 
-def stored(services: Services, count: int = 1) -> list[Trajectory]:
-    """The trajectories, once there are so many and every run is closed."""
-    deadline = time.monotonic() + 20
+def stored(services: Services, count: int = 1, calls: int | None = None) -> list[Trajectory]:
+    """The trajectories, once so many calls (three of each run) have come in; open runs are as if quiet for long."""
+    deadline = time.monotonic() + 60
     while True:
         with transaction(services.sessions) as session:
+            come = session.scalar(select(func.count()).select_from(RunCall)) or 0
+            if come >= (calls or 3 * count):
+                session.execute(update(Run).where(Run.state == "open").values(idle_seconds=0))
             states = set(session.scalars(select(Run.state)))
             found = list(session.scalars(select(Trajectory).order_by(Trajectory.seq)))
         if states == {"closed"} and len(found) >= count:
@@ -147,6 +155,106 @@ def test_what_this_service_answered_is_not_recorded_twice(
     time.sleep(0.5)
     with transaction(services.sessions) as session:
         assert session.scalars(select(Run)).all() == []
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "the reward first"])
+def test_a_reward_among_the_spans_is_the_runs(
+    post: Callable[..., httpx.Response], services: Services, order: int
+) -> None:
+    """On the agent's span, which ends last and is exported by itself."""
+    said = {"memgen.reward": 0.75, "memgen.reward_source": "environment"}
+    for each in exports(partial(run_agent, write=genai, **said))[::order] * 2:
+        assert post(each, **PROTOBUF).content == b""
+    [trajectory] = stored(services)
+    assert (trajectory.reward, trajectory.reward_source) == (0.75, "environment")
+    assert plain(trajectory.messages) == chat_messages()
+    with transaction(services.sessions) as session:
+        closed = session.scalars(select(Run.close_reason)).one()
+    assert closed == ("reward" if order == 1 else "idle")
+
+
+def test_feedback_that_is_quicker_than_the_exporter_finds_the_run(
+    url: str, api_key: str, post: Callable[..., httpx.Response], services: Services
+) -> None:
+    sent = exports(partial(run_agent, write=genai, **{"gen_ai.conversation.id": "s-1"}))
+    given = httpx.post(
+        url.replace("traces", "feedback"),
+        json={"session_id": "s-1", "reward": 0.25},
+        headers={"Authorization": f"Bearer {api_key}"},
+    )
+    assert (given.status_code, given.json()["runs"]) == (201, [])
+    assert post(b"".join(sent), **PROTOBUF).content == b""
+    [trajectory] = stored(services)
+    assert trajectory.reward == 0.25
+
+
+def test_a_reward_that_is_none_is_a_partial_success(post: Callable[..., httpx.Response], services: Services) -> None:
+    for value in (2, -0.5, True, "good", math.nan):
+        count, message = rejected(post(b"".join(exports(partial(run_agent, write=genai, **{"memgen.reward": value}))),
+                                       **PROTOBUF))  # fmt: skip
+        assert (count, message[:15]) == (1, "reward_invalid:"), value
+    huge = {"key": "memgen.reward", "value": {"intValue": 10**4000}}
+    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "attributes": [huge]}
+    count, message = rejected(post(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()))
+    assert (count, message[:15]) == (1, "reward_invalid:")
+    with transaction(services.sessions) as session:
+        assert session.scalars(select(Feedback)).all() == []
+
+
+def test_another_reward_of_a_trace_is_told_and_the_first_stands(
+    post: Callable[..., httpx.Response], services: Services
+) -> None:
+    whole = as_json(b"".join(exports(partial(run_agent, write=genai, **{"memgen.success": False}))))
+    assert post(json.dumps(whole).encode()).content == b"{}"
+    trace = whole["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["traceId"]
+    again = {"traceId": trace, "attributes": [{"key": "memgen.reward", "value": {"doubleValue": 1.0}}]}
+    resource = {"attributes": [{"key": "memgen.reward", "value": {"doubleValue": 0.5}}]}
+    spans = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [again]}]}]}
+    count, message = rejected(post(json.dumps(spans).encode()))
+    assert (count, message[:17]) == (1, "feedback_differs:")
+    [trajectory] = stored(services)
+    assert (trajectory.reward, trajectory.reward_source) == (0.0, "user"), "what a resource says is of no single run"
+
+
+def test_a_reward_of_a_trace_reaches_what_this_service_answered_in_it(
+    post: Callable[..., httpx.Response], services: Services, project_id: uuid.UUID
+) -> None:
+    call = RecordedCall(
+        "chatcmpl-own", project_id, uuid.uuid4(), "support", "base", [{"role": "user", "content": "hi"}], None,
+        {"role": "assistant", "content": "Hello."}, "stop", utc_now(), utc_now(),
+    )  # fmt: skip
+    with transaction(services.sessions) as session:
+        record_exposure(session, project_id, "chatcmpl-own", Resolution(None, None), None)
+        record_calls(session, [call], most_bytes=10_000)
+
+    def run(tracer: Tracer) -> None:
+        with tracer.start_as_current_span("invoke_agent") as agent:
+            with tracer.start_as_current_span("chat") as span:
+                genai(span, *requests()[0])
+                span.set_attribute("gen_ai.response.id", "chatcmpl-own")
+            agent.set_attribute("memgen.reward", 0.25)
+
+    for each in exports(run):
+        assert post(each, **PROTOBUF).content == b""
+    [trajectory] = stored(services, calls=1)
+    assert (trajectory.reward, trajectory.messages[0]["content"]) == (0.25, "hi")
+
+
+def test_the_policy_of_the_adapter_that_answered_counts(
+    post: Callable[..., httpx.Response], services: Services, project_id: uuid.UUID
+) -> None:
+    with transaction(services.sessions) as session:
+        bot = create_adapter(session, project_id, name="bot", base_model="tiny", base_revision="1")
+        set_policy(session, project_id, bot, mode="off", actor="tests")
+
+    def run(tracer: Tracer) -> None:
+        for model in ("bot", "bot@champion", "bot@7", "other"):
+            with tracer.start_as_current_span("chat") as span:
+                genai(span, *requests()[0])
+                span.set_attribute("gen_ai.request.model", model)
+
+    count, message = rejected(post(b"".join(exports(run)), **PROTOBUF))
+    assert (count, message[:4]) == (3, "off:")
 
 
 def rejected(answer: httpx.Response) -> tuple[int, str]:

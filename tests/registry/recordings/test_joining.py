@@ -247,6 +247,15 @@ def test_a_later_equal_answer_is_no_late_one(agent: Agent) -> None:
     assert agent.turns(foreign)[0] == ("foreign", "1")
 
 
+def test_what_tracing_tells_takes_its_place_however_late_it_comes(agent: Agent) -> None:
+    """An exporter tries again after a minute, and its calls have the time at which they come."""
+    late = agent.call([user("a")], "1", in_any_order=True)
+    foreign = agent.send([user("a"), said("1"), user("b")], "2", in_any_order=True)
+    agent.now += timedelta(minutes=1)
+    [joined] = agent.record(replace(late, requested_at=agent.now, answered_at=agent.now))
+    assert (joined.run_id, agent.turns(foreign)) == (foreign, [("own", "1"), ("own", "2")])
+
+
 def test_a_closed_run_is_not_gone_on_with(agent: Agent) -> None:
     first = agent.send([user("a")], "1")
     agent.close()

@@ -366,6 +366,20 @@ def test_any_value_is_read_or_refused(value: object, read: Any) -> None:
     assert isinstance(found, Draft) or len(str(found).encode("utf-8", "replace")) < 2000
 
 
+@pytest.mark.parametrize("depth", [50, 150, 480, 900, 100_000])
+def test_a_row_that_is_nested_deeply_hinders_no_other(depth: int) -> None:
+    deep = '{"a":' * depth + "1" + "}" * depth
+    good = json.dumps({"messages": EXPECTED})
+    asked = {"role": "user", "content": "q"}
+    calling = {"messages": [asked, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "DEEP"}]}]}
+    declaring = {"messages": [asked, EXPECTED[-1]], "tools": [{"name": "f", "parameters": "DEEP"}]}
+    for row in (calling, declaring):
+        text = json.dumps(row).replace('"DEEP"', deep)
+        found = [sent for _, sent in read_file(f"{text}\n{good}".encode(), "hf-tools")]
+        assert isinstance(found[1], Draft)
+        assert isinstance(found[0], Draft if depth < 100 else InvalidTrajectory)
+
+
 @pytest.mark.parametrize(
     "value",
     [

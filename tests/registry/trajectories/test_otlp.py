@@ -156,6 +156,33 @@ def test_several_choices_are_a_trajectory_each() -> None:
     assert [part["text"] for part in draft.messages[-1]["content"]] == ["one", "two"]
 
 
+@pytest.mark.parametrize("answered", ["c1", None, ["c1"]], ids=str)
+def test_an_answer_in_pieces_is_one_turn_and_results_of_unknown_ids_are_in_order(answered: object) -> None:
+    """Instrumentations of OpenAI's responses write each item as a message; OpenLLMetry names the call by its item."""
+    messages = [
+        {"role": "user", "content": "Where is 7?"},
+        {"role": "assistant", "content": "I look."},
+        {"role": "assistant", "tool_calls": [{"id": "fc_1", "name": "lookup", "arguments": {"order": "7"}}]},
+        {"role": "tool", "tool_call_id": answered, "content": "shipped"},
+    ]
+
+    def run(tracer: Tracer) -> None:
+        with tracer.start_as_current_span("chat") as span:
+            span.set_attribute("gen_ai.operation.name", "chat")
+            span.set_attribute("gen_ai.input.messages", json.dumps(messages))
+            span.set_attribute("gen_ai.output.messages", json.dumps([{"role": "assistant", "content": "Shipped."}]))
+            parameters = {"function_tools": [{"name": "lookup", "parameters_json_schema": {"type": "object"}}]}
+            span.set_attribute("model_request_parameters", json.dumps(parameters))
+
+    [draft] = drafts(read_file(jsonl(exports(run)), "otlp"))
+    assert [(m["role"], m["content"], m.get("tool_call_id")) for m in draft.messages] == [
+        ("user", "Where is 7?", None), ("assistant", "I look.", None), ("tool", "shipped", "fc_1"),
+        ("assistant", "Shipped.", None),
+    ]  # fmt: skip
+    function = {"name": "lookup", "parameters": {"type": "object"}}
+    assert draft.tools == [{"type": "function", "function": function}], "as Pydantic AI declared them"
+
+
 def test_log_records_give_their_spans_the_messages() -> None:
     """opentelemetry-instrumentation-openai-v2 writes messages as log records that name the span."""
 

@@ -102,7 +102,7 @@ def test_absent_equals_null_and_the_task_is_no_part_of_the_content_hash() -> Non
 
 def test_what_is_read_back_is_what_was_sent(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     sent = tool_chat(
-        trajectory_id="a", session_id="s", reward=0.5, reward_source="user", success=True, adapter_version="b@1",
+        trajectory_id="a", session_id="s", reward=0.5, reward_source="annotator", success=True, adapter_version="b@1",
         metadata={"emoji": "\U0001f600", "big": 10**40, "deep": [[{}]]},
     )  # fmt: skip
     [result] = store(sessions, project, sent)
@@ -110,7 +110,7 @@ def test_what_is_read_back_is_what_was_sent(sessions: sessionmaker[Session], pro
     with transaction(sessions) as session:
         row = get_trajectory(session, project, result.id)
         assert (row.messages, row.tools, row.details) == (sent["messages"], sent["tools"], sent["metadata"])
-        assert (row.reward, row.reward_source, row.success) == (0.5, "user", True)
+        assert (row.reward, row.reward_source, row.success) == (0.5, "annotator", True)
         assert (row.trajectory_id, row.session_id, row.adapter_version) == ("a", "s", "b@1")
         assert (row.task.name, row.tokens, row.held_out) == ("t", 6, result.held_out)
 

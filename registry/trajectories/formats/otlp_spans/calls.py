@@ -36,8 +36,9 @@ _MOST_CHOICES = 16
 _SERVED_VERSION = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9]+")
 
 NO_CONTENT = (
-    "span {span}: a call of a model without its messages; let the instrumentation capture content "
-    "(OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true or SPAN_ONLY, TRACELOOP_TRACE_CONTENT=true)"
+    "span {span}: a call of a model without its messages; let the instrumentation write content into its spans "
+    "(OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental with "
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY, or TRACELOOP_TRACE_CONTENT=true)"
 )
 
 
@@ -72,13 +73,17 @@ class TraceFacts:
 
     conversation: str | None = None
     own: JsonObject = field(default_factory=dict)
+    of_spans: JsonObject = field(default_factory=dict)
+    """What of `own` spans say: resources say the same of every trace."""
 
     def learn(self, span: Span) -> None:
         self.conversation = conversation_of(span) or self.conversation
         for holder in (span.resource, span.attributes):
-            for name in OWN_ATTRIBUTES:
-                if (value := holder.get(f"memgen.{name}")) is not None:
-                    self.own[name] = value
+            found = {name: holder[f"memgen.{name}"] for name in OWN_ATTRIBUTES if f"memgen.{name}" in holder}
+            said = {name: value for name, value in found.items() if value is not None}
+            self.own |= said
+            if holder is span.attributes:
+                self.of_spans |= said
 
 
 def conversation_of(span: Span) -> str | None:

@@ -212,8 +212,12 @@ def _ai_sdk(span: Span) -> CallContent | None:
 
 
 def _tools(span: Span) -> Any:
-    found = parsed_text(span.attributes.get("gen_ai.tool.definitions"))
-    return found if found is not None else parsed_text(span.attributes.get("gen_ai.request.tools"))
+    for name in ("gen_ai.tool.definitions", "gen_ai.request.tools"):
+        if (found := parsed_text(span.attributes.get(name))) is not None:
+            return found
+    # Pydantic AI, before it wrote the first of them.
+    parameters = parsed_text(span.attributes.get("model_request_parameters"))
+    return parameters.get("function_tools") if isinstance(parameters, dict) else None
 
 
 def _bodies(events: Iterable[SpanEvent]) -> list[JsonObject]:

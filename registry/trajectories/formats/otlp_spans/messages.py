@@ -84,15 +84,22 @@ def add_message(turns: Turns, message: object, place: str) -> None:
         raise InvalidTrajectory("role_unknown", f"{place}.role: got {show(sent)}; expected one of {', '.join(_ROLES)}")
     parts = read_parts(message, place)
     for call_id, name, content in parts.results:
-        turns.result(result_text(content), call_id=call_id, name=name)
+        _add_result(turns, content, call_id, name)
     if role == "tool":
         if not parts.results:
-            own_id = message.get("tool_call_id", message.get("id"))
-            turns.result(result_text(parts.content), call_id=own_id, name=message.get("name"))
+            _add_result(turns, parts.content, message.get("tool_call_id", message.get("id")), message.get("name"))
+    elif role == "assistant" and parts.calls and not (parts.texts or parts.thoughts):
+        turns.call(parts.calls)  # of the answer in front, if that is a message of its own
     elif role == "assistant":
         turns.answer(parts.content, parts.calls, reasoning=parts.thought)
     elif parts.texts or not parts.results:
         turns.say(role, parts.content)
+
+
+def _add_result(turns: Turns, content: object, call_id: object, name: object) -> None:
+    # OpenLLMetry names a call of OpenAI's responses by its item, and the result by the call: then their order says.
+    known = not turns.open_calls or (isinstance(call_id, str) and call_id in turns.open_names)
+    turns.result(result_text(content), call_id=call_id if known else None, name=name)
 
 
 def read_answer(messages: Iterable[tuple[object, str]]) -> Parts:
