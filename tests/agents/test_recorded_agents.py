@@ -26,9 +26,11 @@ pytestmark = pytest.mark.skipif(PYTHON is None, reason="make test-agents install
 def recording(services: Services, project_id: uuid.UUID) -> None:
     """The setting: everything is recorded, for the task `travel` unless a header names another."""
     with transaction(services.sessions) as session:
-        for task in ("travel", "trips"):
+        travel, _ = (
             create_task(session, project_id, task, grader={"kind": "exact"}, holdout_share=0.5)
-        set_policy(session, project_id, None, mode="all", task="travel", actor="tests")
+            for task in ("travel", "trips")
+        )
+        set_policy(session, project_id, None, mode="all", task=travel, actor="tests")
 
 
 def give(http: httpx.Client, named: str, reward: float) -> None:
