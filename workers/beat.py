@@ -17,8 +17,8 @@ from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import advance_chain, chains_to_advance
 from registry.errors import RegistryError
 from registry.judging.ticks import tasks_to_judge, tick_judge
-from registry.loops.conditions import Surroundings
 from registry.loops.disks import full_disks
+from registry.loops.findings import Surroundings
 from registry.loops.states import BEAT, check_loop, looped_adapters, loops_to_check, why_held
 from registry.retention.applying import adapters_over_their_policy, apply_policy
 from registry.schedules.ticks import schedules_to_ask, tick

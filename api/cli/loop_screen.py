@@ -25,8 +25,25 @@ _STAGES = {
 }
 _OPTIONAL = ("refused", "judged", "rolled_back")
 """Stages that are left out where they never were."""
-_OUTCOMES = {"trying": "is being tried", "waiting": "passed, and waits"}
+_OUTCOMES = {
+    "unchecked": "is not judged yet",
+    "trying": "is being tried",
+    "waiting": "passed, and waits",
+    "undecided": "was tried without a result",
+    "stopped": "was stopped as worse",
+    "rolled_back": "was rolled back",
+}
 _SHOWN_ATTEMPTS = 3
+_NOT_COUNTED = {
+    "unrewarded": "without a reward",
+    "low_reward": "with a reward below {min_reward:g}",
+    "failed": "marked as failures",
+    "held_out": "held out",
+}
+_LONGEST = 300
+"""Characters of a reason: an error may be a page, and `memgen jobs show` has all of it."""
+_STALE_MINUTES = 5
+"""The beat looks every few seconds."""
 
 
 def print_screen(loop: JsonObject) -> None:
@@ -51,16 +68,20 @@ def print_screen(loop: JsonObject) -> None:
 def _print_head(loop: JsonObject) -> None:
     champion = f"{loop['adapter']}@{loop['champion']}" if loop["champion"] else "the bare base"
     since = f" since {moment(loop['champion_since'])}" if loop["champion"] else ""
-    print_line(f"{loop['name']} learns {loop['task']}. Champion: {champion}{since}.", style="bold")
+    _print_wrapped(f"{loop['name']} learns {loop['task']}. Champion: {champion}{since}.", style="bold")
     style = "green" if loop["state"] == "running" else "red" if loop["held"] else "yellow"
     held = "; it starts no training" if loop["held"] else ""
-    print_line(f"State: {loop['state']} since {moment(loop['since'])}{held}.", style=style)
+    _print_wrapped(f"State: {loop['state']} since {moment(loop['since'])}{held}.", style=style)
     if loop["reason"]:
-        _print_wrapped(f"Why: {loop['reason']}.")
+        _print_item("Why", loop["reason"])
     if loop["advice"]:
         _print_wrapped(f"Advice: {loop['advice']}.")
-    if loop["checked_at"] is None:
-        _print_wrapped("The beat has not looked at it yet; `memgen status` says whether one runs.")
+    looked = loop["checked_at"]
+    if looked is None:
+        _print_wrapped("The beat has not looked at it yet; `memgen status` says whether one runs.", style="yellow")
+    elif _minutes_since(looked) > _STALE_MINUTES:
+        text = f"The beat last looked {_ago(looked)}: nothing starts, and the state may be another by now. "
+        _print_wrapped(f"{text}`memgen status` says whether it runs.", style="red")
 
 
 def _print_waiting(loop: JsonObject) -> None:
@@ -70,13 +91,24 @@ def _print_waiting(loop: JsonObject) -> None:
         when = f"{loop['cron']} ({loop['time_zone']})"
     elif loop["idle_hours"]:
         when = f"after {loop['idle_hours']:g} quiet hours"
+    _print_item("Records", loop["recording"])
+    if loop["judge"]:
+        _print_item("Judge", loop["judge"])
     _print_item("Trains", f"{when}; {waiting['new']} of {waiting['enough']} new runs wait")
+    beside = [
+        f"{waiting['not_counted'][key]} {text.format(min_reward=waiting['min_reward'])}"
+        for key, text in _NOT_COUNTED.items()
+        if waiting["not_counted"][key]
+    ]
+    if beside:
+        _print_item("Not counted", ", ".join(beside))
     if waiting["next_run"]:
         _print_item("Next time", moment(waiting["next_run"]))
     if waiting["why_not"] and not loop["held"]:
-        _print_item("Why not now", waiting["why_not"])
+        _print_item("Why not now", waiting["why_not"].partition("; not counted")[0])
     if waiting["last_skip"] and waiting["last_skip"] != waiting["why_not"]:
         _print_item("Last time", waiting["last_skip"])
+    _print_item("Gate", loop["gate"])
     if loop["failures"]:
         _print_item("Failures", f"{loop['failures']} in a row; it holds at {loop['most_failures']}")
     if canary is not None:
@@ -90,22 +122,27 @@ def _print_waiting(loop: JsonObject) -> None:
 
 
 def _print_item(name: str, text: str) -> None:
-    _print_wrapped(f"{name}: {text}.")
+    text = text.rstrip(".")
+    _print_wrapped(f"{name}: {text}." if len(text) <= _LONGEST else f"{name}: {text[:_LONGEST]} ...")
 
 
-def _print_wrapped(text: str) -> None:
-    for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
-        print_line(line)
+def _print_wrapped(text: str, style: str = "") -> None:
+    for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False):
+        print_line(line, style=style)
 
 
 def _days(days: float) -> str:
     return f"{24 * days:.0f} hours" if days < 2 else f"{days:.0f} days"
 
 
+def _minutes_since(iso: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds() / 60
+
+
 def _ago(iso: str | None) -> str:
     if iso is None:
         return ""
-    minutes = (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds() / 60
+    minutes = _minutes_since(iso)
     if minutes < 90:
         return f"{max(0, minutes):.0f} min ago"
     return f"{minutes / 60:.0f} h ago" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days ago"

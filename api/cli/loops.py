@@ -22,6 +22,16 @@ EveryOption = Annotated[
 AfterOption = Annotated[
     int | None, typer.Option(min=1, help="So many new runs at least; with --every, fewer wait for its next time.")
 ]
+_WORDS = 80
+"""Characters of a reason in a list; `memgen loop show` has more."""
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Field of TrainingConfig as key=value; repeatable.")
+]
+MakeOption = Annotated[bool, typer.Option("--create", help="Make the adapter and the task if they are missing.")]
+GraderOption = Annotated[
+    str | None, typer.Option(help="Grader of a task that --create makes; see `memgen task create --help`.")
+]
+QuietOption = Annotated[float | None, typer.Option(help="Hours without traffic or rewards until it says so.")]
 CanaryPromotionOption = Annotated[
     str | None, typer.Option("--promotion", help="What makes it champion: better, non_inferior, or never (by hand).")
 ]
@@ -39,24 +49,20 @@ def create(
     zone: Annotated[str | None, typer.Option(help="IANA time zone of --every, such as Europe/Berlin.")] = None,
     idle_hours: Annotated[float | None, typer.Option(help="Instead of --every: so long without requests.")] = None,
     after: AfterOption = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Field of TrainingConfig as key=value; repeatable.")
-    ] = None,
+    settings: SettingsOption = None,
     min_reward: Annotated[float | None, typer.Option(help="Runs with a lower reward are not learned.")] = None,
+    gate_margin: Annotated[float | None, typer.Option(help="Largest drop of a score that the gate lets pass.")] = None,
     canary_share: Annotated[float | None, typer.Option(help="Share of the sessions that try a new version.")] = None,
     promotion: CanaryPromotionOption = None,
     margin: Annotated[float | None, typer.Option(help="How much worse is too much, for non_inferior.")] = None,
     recording: Annotated[str | None, typer.Option(help="off, asked, or all, which is the default.")] = None,
     recording_share: Annotated[float | None, typer.Option(help="Share of the sessions that all records.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Judge that rewards what nobody else does.")] = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Newest versions that keep their bytes.")] = None,
-    quiet_hours: Annotated[
-        float | None, typer.Option(help="Hours without traffic or rewards until it says so.")
-    ] = None,
+    quiet_hours: QuietOption = None,
     failures: Annotated[int | None, typer.Option(min=1, help="Failures in a row at which trainings are held.")] = None,
-    make: Annotated[bool, typer.Option("--create", help="Make the adapter and the task if they are missing.")] = False,
-    grader: Annotated[
-        str | None, typer.Option(help="Grader of a task that --create makes; see `memgen task create --help`.")
-    ] = None,
+    make: MakeOption = False,
+    grader: GraderOption = None,
     option: Annotated[list[str] | None, typer.Option(help="Option of that grader, as key=value; repeatable.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,11 +79,13 @@ def create(
         "after": after,
         "training": read_pairs(settings, "--set") if settings else None,
         "min_reward": min_reward,
+        "gate_margin": gate_margin,
         "canary_share": canary_share,
         "canary_promotion": promotion,
         "canary_margin": margin,
         "recording": recording,
         "recording_share": recording_share,
+        "judge": judge,
         "keep_last": keep,
         "quiet_hours": quiet_hours,
         "most_failures": failures,
@@ -114,7 +122,7 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
             each["state"],
             "held" if each["held"] else "",
             moment(each["since"]),
-            each["reason"],
+            each["reason"][:_WORDS],
         )
         for each in found
     ]

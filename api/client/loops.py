@@ -12,9 +12,10 @@ class Loops(Noun):
         """Set it up; `setup` in the reply says what was made, changed or kept. Again it is harmless.
 
         Options: `create` (make the adapter and the task); `every` (`night`, `6h`, a cron expression) with `time_zone`,
-        or `idle_hours`; `after` (new trajectories), `training`, `min_reward`; `canary_share`, `canary_promotion`,
-        `canary_margin`; `recording` (`off`, `asked`, `all`), `recording_share`, `run_idle_seconds`; `keep_last`,
-        `quiet_hours`, `most_failures`; with `create` also `grader`, `holdout_share` and `memory`.
+        or `idle_hours`; `after` (new trajectories), `training`, `min_reward`; `gate_margin`, `canary_share`,
+        `canary_promotion`, `canary_margin`; `recording` (`off`, `asked`, `all`), `recording_share`,
+        `run_idle_seconds`; `judge`; `keep_last`, `quiet_hours`, `most_failures`; with `create` also `grader`,
+        `holdout_share` and `memory`.
         """
         return self._connection.send("POST", "/v1/loops", {"adapter": adapter, "task": task, **options})
 

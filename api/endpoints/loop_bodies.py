@@ -1,7 +1,6 @@
 """Bodies of `/v1/loops`: what sets a loop up, and everything that one screen of it shows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -11,10 +10,13 @@ from api.endpoints.tasks import GraderSpec
 from api.http.schemas import Strict
 from api.http.values import Number
 from registry.loops.attempts import JudgedVersion
+from registry.loops.plan import LoopPlan, SetUpPart
 from registry.loops.recording import RecordingWish
-from registry.loops.report import LoopReport
-from registry.loops.setup import CANARY_SHARE, MOST_FAILURES, QUIET_HOURS, LoopPlan, SetUpPart
+from registry.loops.report import CanaryProgress, LoopReport, StageCount, WaitsFor
+from registry.loops.setup import CANARY_SHARE, MOST_FAILURES, QUIET_HOURS
 from registry.models import Loop, LoopChange
+
+_GATE_TERMS = ("gate_margin", "canary_share", "canary_promotion", "canary_margin")
 
 
 class LoopIn(Strict):
@@ -41,6 +43,9 @@ class LoopIn(Strict):
     ] = None
     training: Annotated[dict[str, Any] | None, Field(description="Fields of TrainingConfig: steps, ...")] = None
     min_reward: Annotated[float | None, Field(description="Runs with a lower reward are not learned")] = None
+    gate_margin: Annotated[
+        float | None, Field(description="Largest drop of a score that the gate lets pass, 0.05 is 5 points")
+    ] = None
     canary_share: Annotated[
         float | None, Field(description=f"Share of the sessions that try a version; {CANARY_SHARE} where none was set")
     ] = None
@@ -54,6 +59,9 @@ class LoopIn(Strict):
     ] = None
     recording_share: Annotated[float | None, Field(description="Share of the sessions that `all` records")] = None
     run_idle_seconds: Annotated[float | None, Field(description="Silence that closes a run")] = None
+    judge: Annotated[
+        str | None, Field(description="Judge that rewards what nobody else rewards; its scores count from now on")
+    ] = None
     keep_last: Annotated[Number | None, Field(description="Newest versions that keep their bytes")] = None
     quiet_hours: Annotated[
         float | None,
@@ -74,7 +82,7 @@ class LoopIn(Strict):
     ] = None
 
     def plan(self, cron: str | None, training: dict[str, Any] | None) -> LoopPlan:
-        terms = {name: getattr(self, name) for name in ("canary_share", "canary_promotion", "canary_margin")}
+        terms = {name: getattr(self, name) for name in _GATE_TERMS}
         return LoopPlan(
             cron=cron,
             time_zone=self.time_zone,
@@ -83,6 +91,7 @@ class LoopIn(Strict):
             training=training,
             min_reward=self.min_reward,
             settings={name: value for name, value in terms.items() if value is not None},
+            judge=self.judge,
             keep_last=self.keep_last,
             quiet_hours=self.quiet_hours,
             most_failures=self.most_failures,
@@ -143,19 +152,13 @@ class LoopList(BaseModel):
     data: list[LoopOut]
 
 
-class SetUpPartOut(BaseModel):
-    part: str
-    outcome: Literal["made", "changed", "kept"]
-    text: str
-
-
 class LoopSetUpOut(LoopOut):
-    setup: list[SetUpPartOut]
+    setup: list[SetUpPart]
     """What was made, what was changed and what was left as it was."""
 
     @classmethod
     def with_parts(cls, row: Loop, parts: Sequence[SetUpPart]) -> "LoopSetUpOut":
-        return cls(**cls.fields_of(row), setup=[SetUpPartOut(**asdict(part)) for part in parts])
+        return cls(**cls.fields_of(row), setup=list(parts))
 
 
 class LoopDeletedOut(BaseModel):
@@ -163,49 +166,6 @@ class LoopDeletedOut(BaseModel):
     schedule: str
     stays: list[str]
     """What the deletion leaves as it is, for people."""
-
-
-class StageOut(BaseModel):
-    stage: str
-    day: int
-    """In the last 24 hours."""
-    week: int
-    total: int
-    last: datetime | None
-
-
-class WaitingOut(BaseModel):
-    new: int
-    """Trajectories that the next training would learn anew."""
-    enough: int
-    next_run: datetime | None
-    why_not: str | None
-    """Why no training starts now; null if one starts at the next due time."""
-    last_skip: str | None
-    """Why none started at the last due time."""
-
-
-class CanaryOut(BaseModel):
-    route: int
-    version: int
-    share: float
-    since: datetime
-    answers: int
-    rewarded: int
-    sessions_needed: int
-    days_needed: float | None
-    """Until a result can be expected, at the pace so far."""
-
-
-class AttemptOut(BaseModel):
-    version: int
-    outcome: Literal["rejected", "stopped", "promoted", "trying", "waiting"]
-    at: datetime
-    reason: str
-
-    @classmethod
-    def of(cls, attempt: JudgedVersion) -> "AttemptOut":
-        return cls(version=attempt.version.number, outcome=attempt.outcome, at=attempt.at, reason=attempt.reason)
 
 
 class LoopChangeOut(BaseModel):
@@ -223,30 +183,22 @@ class LoopChangeOut(BaseModel):
 
 
 class LoopReportOut(LoopOut):
-    """Everything that `memgen loop show` prints."""
+    """Everything that `memgen loop show` prints: a loop, and the fields of `LoopReport`, which says what each is."""
 
+    recording: str
+    judge: str | None
+    gate: str
+    stages: list[StageCount]
+    waiting: WaitsFor
+    canary: CanaryProgress | None
     champion: int | None
     champion_since: datetime | None
-    stages: list[StageOut]
-    waiting: WaitingOut
-    canary: CanaryOut | None
-    attempts: list[AttemptOut]
-    """The newest versions that were judged, and what became of them."""
+    attempts: list[JudgedVersion]
     failures: int
-    """In a row, of `most_failures`."""
     history: list[LoopChangeOut]
     """The newest changes; `GET /v1/loops/{name}/history` has all."""
 
     @classmethod
     def shown(cls, row: Loop, report: LoopReport, changes: Sequence[LoopChange]) -> "LoopReportOut":
-        return cls(
-            **cls.fields_of(row),
-            champion=report.champion,
-            champion_since=report.champion_since,
-            stages=[StageOut(**asdict(stage)) for stage in report.stages],
-            waiting=WaitingOut(**asdict(report.waiting)),
-            canary=CanaryOut(**asdict(report.canary)) if report.canary else None,
-            attempts=[AttemptOut.of(attempt) for attempt in report.attempts],
-            failures=report.failures,
-            history=[LoopChangeOut.of(change) for change in changes],
-        )
+        history = [LoopChangeOut.of(change) for change in changes]
+        return cls(**cls.fields_of(row), **vars(report), history=history)

@@ -29,11 +29,12 @@ from registry.database import transaction
 from registry.errors import AdapterNotFound, Invalid, TaskNotFound
 from registry.keys import Principal
 from registry.loops import loops
-from registry.loops.conditions import Surroundings
 from registry.loops.disks import full_disks
 from registry.loops.every import WORDS, read_every
+from registry.loops.findings import Surroundings
+from registry.loops.plan import LoopDefaults, SetUpPart
 from registry.loops.report import report_of
-from registry.loops.setup import LoopDefaults, SetUpPart, set_up_loop
+from registry.loops.setup import set_up_loop
 from registry.models import Adapter, Task
 from registry.settings import Settings
 from registry.tasks import create_task, get_task

@@ -23,7 +23,7 @@ from registry.job_requests import GOOD_REWARD
 from registry.models import Schedule, ScheduleChange, ScheduleRun
 from registry.schedules import schedules
 from registry.schedules.cron import Cron
-from registry.schedules.ticks import waiting_for
+from registry.schedules.waiting import waiting_for
 from registry.tasks import get_task
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])

@@ -119,13 +119,15 @@ def tick_judge(session: Session, task_id: uuid.UUID) -> uuid.UUID | None:
     after = _after(session, named, now)
     if after is None:
         return None
-    wanted = Wanted(judge, task.id, newest(session, task.id), after, unrewarded=_fills(task))
+    # Where its scores are rewards, held-out runs need them too: what nobody rewarded is no reference of a suite.
+    fills = task.judge_rewards == "fill"
+    wanted = Wanted(judge, task.id, newest(session, task.id), after, unrewarded=fills, held_out=fills)
     if not is_waiting(session, wanted):
         return None
     left = judge.daily_calls - spent_since(session, judge.id, now - _DAY).calls
     if left <= 0:
         return None
-    order = JudgingOrder(max_calls=left, unrewarded=wanted.unrewarded)
+    order = JudgingOrder(max_calls=left, unrewarded=fills, held_out=fills)
     try:
         with session.begin_nested():
             adapter, request = judging_request(session, task.project_id, judge.name, task, order, by_itself=True)
@@ -152,7 +154,3 @@ def _after(session: Session, named: TaskJudge, now: datetime) -> int | None:
         if now < ended + timedelta(seconds=_PAUSE_SECONDS):
             return None
     return jobs.request_as(last, JudgeTrajectories).up_to
-
-
-def _fills(task: Task) -> bool:
-    return task.judge_rewards == "fill"

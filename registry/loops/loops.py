@@ -11,12 +11,15 @@ from sqlalchemy.orm import Session, joinedload
 from registry.clock import utc_now
 from registry.errors import LoopNotFound
 from registry.json_text import show
-from registry.loops.conditions import Surroundings, find_state
+from registry.loops.conditions import find_state
+from registry.loops.findings import Surroundings
+from registry.loops.judging import restore_judge
 from registry.loops.recording import restore_recording
 from registry.loops.states import enter, record
 from registry.models import Adapter, Loop, LoopChange
 from registry.names import is_valid_name
 from registry.schedules.schedules import Change, change_schedule, delete_schedule
+from registry.versions.champion import champion
 
 
 def get_loop(session: Session, project_id: uuid.UUID, name: str, *, lock: bool = False) -> Loop:
@@ -62,11 +65,11 @@ def pause_loop(session: Session, project_id: uuid.UUID, name: str, around: Surro
 def resume_loop(session: Session, project_id: uuid.UUID, name: str, around: Surroundings, *, actor: str) -> Loop:
     """Let it go on: failures, and hours without traffic or rewards, are counted anew from now. Raises LoopNotFound."""
     loop = get_loop(session, project_id, name, lock=True)
-    if loop.state != "running":
-        loop.paused_at, loop.counted_from = None, around.now
-        if loop.schedule.paused_at is not None and loop.schedule.deleted_at is None:
-            change_schedule(session, project_id, loop.schedule.name, Change(paused=False), actor=actor)
-        enter(session, loop, find_state(session, loop, around), around, actor=actor)
+    # Also where its row says that it runs: what holds it since may not have been looked at yet.
+    loop.paused_at, loop.counted_from = None, around.now
+    if loop.schedule.paused_at is not None and loop.schedule.deleted_at is None:
+        change_schedule(session, project_id, loop.schedule.name, Change(paused=False), actor=actor)
+    enter(session, loop, find_state(session, loop, around), around, actor=actor)
     session.flush()
     return loop
 
@@ -78,15 +81,18 @@ def delete_loop(session: Session, project_id: uuid.UUID, name: str, *, actor: st
         LoopNotFound.
     """
     loop = get_loop(session, project_id, name, lock=True)
+    answers = f"its versions and its champion; model {name!r} answers as before"
+    if champion(session, loop.adapter) is None:
+        answers = f"which has no champion: model {name!r} is refused from now on, ask for 'base'"
     stays = [
-        f"adapter {name}, its versions and its champion; model {name!r} answers as before",
+        f"adapter {name}, {answers}",
         f"task {loop.task.name} and its trajectories",
         f"the settings of {name}'s gate and canary, and its retention",
         "jobs, gates and routes, with their history; a running job and a live canary go on",
     ]
     if loop.schedule.deleted_at is None:
         delete_schedule(session, project_id, loop.schedule.name, actor=actor)
-    stays += restore_recording(session, loop, actor=actor)
+    stays += restore_recording(session, loop, actor=actor) + restore_judge(session, loop)
     loop.deleted_at = utc_now()
     record(session, loop, "deleted", actor)
     return loop, stays

@@ -4,12 +4,13 @@ A loop learns from what is recorded, so it records all requests of its adapter (
 under its task. A policy that the adapter has already stays, unless another one is asked for.
 """
 
+import uuid
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from registry.models import Loop, RecordingPolicy
+from registry.models import Loop, RecordingPolicy, Task
 from registry.recordings.policies import find_policy, set_policy
 
 MODE = "all"
@@ -34,7 +35,7 @@ def set_up_recording(session: Session, loop: Loop, wish: RecordingWish, *, actor
     present = find_policy(session, loop.project_id, loop.adapter)
     before = None if present is None else _as_json(present)
     if present is not None and wish == RecordingWish():
-        return "kept", _in_words(present)
+        return "kept", _in_words(present, loop)
     row = set_policy(
         session,
         loop.project_id,
@@ -47,10 +48,21 @@ def set_up_recording(session: Session, loop: Loop, wish: RecordingWish, *, actor
     )
     after = _as_json(row)
     if before == after:
-        return "kept", _in_words(row)
-    former = loop.setup.get("recording", {"before": before})
-    loop.setup = {**loop.setup, "recording": {"before": former["before"], "after": after}}
-    return ("made" if before is None else "changed"), _in_words(row)
+        return "kept", _in_words(row, loop)
+    former = loop.setup.get("recording")
+    # What somebody has set since is theirs, and comes back in place of what was before the loop.
+    first = former["before"] if former is not None and former["after"] == before else before
+    loop.setup = {**loop.setup, "recording": {"before": first, "after": after}}
+    return ("made" if before is None else "changed"), _in_words(row, loop)
+
+
+def say_recording(session: Session, loop: Loop) -> str:
+    """What of the adapter's answers is recorded now, whoever said so, for people."""
+    row = find_policy(session, loop.project_id, loop.adapter)
+    if row is not None:
+        return _in_words(row, loop)
+    row = find_policy(session, loop.project_id, None)
+    return "what asks to be stored" if row is None else f"by the project's policy, {_in_words(row, loop)}"
 
 
 def restore_recording(session: Session, loop: Loop, *, actor: str) -> list[str]:
@@ -60,15 +72,16 @@ def restore_recording(session: Session, loop: Loop, *, actor: str) -> list[str]:
     if row is None:
         return []
     if mine is None or mine["after"] != _as_json(row):
-        return [f"the recording policy of {loop.adapter.name}, which the loop did not make: {_in_words(row)}"]
+        return [f"the recording policy of {loop.adapter.name}, which the loop did not make: {_in_words(row, loop)}"]
     before = mine["before"]
     if before is None:
         session.delete(row)
         session.flush()
         return []
     row.mode, row.share, row.idle_seconds, row.actor = before["mode"], before["share"], before["idle_seconds"], actor
+    row.task = None if before["task"] is None else session.get(Task, uuid.UUID(before["task"]))
     session.flush()
-    return [f"the recording policy of {loop.adapter.name}, as it was before the loop: {_in_words(row)}"]
+    return [f"the recording policy of {loop.adapter.name}, as it was before the loop: {_in_words(row, loop)}"]
 
 
 def _as_json(row: RecordingPolicy) -> dict[str, Any]:
@@ -76,10 +89,15 @@ def _as_json(row: RecordingPolicy) -> dict[str, Any]:
     return {"mode": row.mode, "share": row.share, "task": task, "idle_seconds": row.idle_seconds}
 
 
-def _in_words(row: RecordingPolicy) -> str:
+def _in_words(row: RecordingPolicy, loop: Loop) -> str:
     if row.mode == "off":
-        return "off: nothing is recorded"
-    task = f" as {row.task.name}" if row.task else ""
+        return "off: nothing is recorded, and so nothing learned"
+    if row.task is None:
+        return "what asks to be stored" if row.mode == "asked" else "requests that name their task (X-Memgen-Task)"
+    task = f" as {row.task.name}"
+    if row.task_id != loop.task_id:
+        command = f"memgen recording set all --adapter {loop.adapter.name} --task {loop.task.name}"
+        task += f", and not as {loop.task.name}, which this loop learns (`{command}`)"
     if row.mode == "asked":
         return f"what asks to be stored{task}"
     share = "all requests" if row.share == 1 else f"{100 * row.share:g}% of the sessions"

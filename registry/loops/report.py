@@ -7,8 +7,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from registry.adapters import AdapterSettings
 from registry.loops.attempts import JudgedVersion, attempts, failed_in_a_row
-from registry.loops.conditions import Surroundings
+from registry.loops.findings import Surroundings
+from registry.loops.judging import say_judge
+from registry.loops.recording import say_recording
+from registry.loops.setup import say_gate
 from registry.loops.states import why_held
 from registry.models import (
     AliasMove,
@@ -25,7 +29,9 @@ from registry.models import (
 )
 from registry.names import CHAMPION
 from registry.rewards.rewards import JUDGE_PREFIX
-from registry.schedules.ticks import waiting_for
+from registry.schedules.schedules import training_request
+from registry.schedules.ticks import why_not_now
+from registry.schedules.waiting import NotCounted, not_counted, waiting_for
 from registry.serving.results import results_of
 from registry.serving.routes import live_route
 from registry.versions.champion import champion
@@ -69,6 +75,10 @@ class WaitsFor:
     new: int
     """Trajectories that count as new."""
     enough: int
+    not_counted: NotCounted
+    """What came since the adapter last learned, and does not count."""
+    min_reward: float
+    """Lower rewards do not count."""
     next_run: datetime | None
     """The next due time; None for a schedule without a clock."""
     why_not: str | None
@@ -79,6 +89,12 @@ class WaitsFor:
 
 @dataclass(frozen=True)
 class LoopReport:
+    recording: str
+    """What of the adapter's answers is recorded, for people."""
+    judge: str | None
+    """Who judges it, for people; None if nobody does."""
+    gate: str
+    """What a version must pass to become the champion, for people."""
     stages: list[StageCount]
     waiting: WaitsFor
     canary: CanaryProgress | None
@@ -97,6 +113,9 @@ def report_of(session: Session, loop: Loop, around: Surroundings) -> LoopReport:
         select(func.max(AliasMove.at)).where(AliasMove.adapter_id == loop.adapter_id, AliasMove.alias == CHAMPION)
     )
     return LoopReport(
+        recording=say_recording(session, loop),
+        judge=say_judge(session, loop),
+        gate=say_gate(AdapterSettings.of(loop.adapter)),
         stages=_stages(session, loop, around.now),
         waiting=_waiting(session, loop, around),
         canary=_canary(session, loop, around.now),
@@ -146,17 +165,18 @@ def _stages(session: Session, loop: Loop, now: datetime) -> list[StageCount]:
 
 def _waiting(session: Session, loop: Loop, around: Surroundings) -> WaitsFor:
     schedule = loop.schedule
-    new = waiting_for(session, schedule).count
-    enough = schedule.new_trajectories or 1
+    waiting, enough = waiting_for(session, schedule), schedule.new_trajectories or 1
     newest = session.scalars(
         select(ScheduleRun).where(ScheduleRun.schedule_id == schedule.id).order_by(ScheduleRun.seq.desc()).limit(1)
     ).one_or_none()
-    why_not = why_held(session, schedule, around)
-    if why_not is None and new < enough:
-        why_not = f"{new} of {enough} new trajectories wait"
+    why_not = why_held(session, schedule, around) or why_not_now(session, schedule, waiting)
+    if why_not is None and waiting.count < enough:
+        why_not = f"{waiting.count} of {enough} new trajectories wait"
     return WaitsFor(
-        new=new,
+        new=waiting.count,
         enough=enough,
+        not_counted=not_counted(session, schedule),
+        min_reward=training_request(schedule).min_reward,
         next_run=schedule.next_run_at if schedule.paused_at is None and schedule.deleted_at is None else None,
         why_not=why_not,
         last_skip=newest.reason if newest is not None and newest.outcome == "skipped" else None,

@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.loops.conditions import RUNNING, Finding, Surroundings, find_hold, find_state
+from registry.loops.attempts import live_training
+from registry.loops.conditions import find_hold, find_state
+from registry.loops.findings import RUNNING, Finding, Surroundings
 from registry.models import Loop, LoopChange, Schedule
 from registry.outbox import emit
 from registry.serving.routes import live_route
@@ -65,11 +67,17 @@ def why_held(session: Session, schedule: Schedule, around: Surroundings) -> str 
     found = find_hold(session, loop, around)
     if found is not None:
         return f"the loop is held ({found.state}): {found.reason}"
+    job = live_training(session, loop)
+    if job is not None and job.id != schedule.last_job_id:
+        return f"job {job.id} learns {loop.task.name} already and is still {job.state}"
     route = live_route(session, loop.adapter)
-    if route is not None and route.kind == "canary":
-        tried = route.arms[-1].version.number
-        return f"the canary of {loop.adapter.name}@{tried} is not decided; what is learned next goes on from its result"
-    return None
+    if route is None or route.kind != "canary":
+        return None
+    name, number = loop.adapter.name, route.arms[-1].version.number
+    undecided = f"the canary of {name}@{number} is not decided"
+    if route.promotion == "never":
+        undecided += f", and `memgen promote {name} {number}` or `memgen route end {name}` is a person's to say"
+    return f"{undecided}; what is learned next goes on from its result"
 
 
 def record(

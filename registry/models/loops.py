@@ -13,7 +13,7 @@ from registry.models.trajectories import Task
 
 LOOP_STATES = (
     *("running", "paused", "disk", "gate_rejected", "training_failed", "canary_stopped", "canary_without_traffic"),
-    *("no_traffic", "no_rewards", "nothing_new"),
+    *("no_traffic", "no_rewards", "nothing_new", "champion_lost", "no_worker", "canary_undecided"),
 )
 """`registry.loops.conditions` says what each means."""
 LOOP_CHANGES = ("created", "changed", "paused", "stopped", "resumed", "deleted")
@@ -39,7 +39,8 @@ class Loop(Base):
     most_failures: Mapped[int]
     """Versions in a row that may be rejected or stopped as worse, and trainings that may fail, before it holds."""
     setup: Mapped[JsonObject]
-    """What it set that a deletion takes back: `recording`, the policy that it replaced and the one that it set."""
+    """What it set that a deletion takes back: `recording`, the policy that it replaced and the one that it set; and
+    `judge`, likewise by their ids."""
     state: Mapped[str] = mapped_column(String(32), default="running")
     held: Mapped[bool] = mapped_column(default=False)
     """Whether it starts no training as long as the state lasts."""

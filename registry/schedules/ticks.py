@@ -9,30 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
-from registry.datasets.manifest import trains_weaver
-from registry.datasets.snapshots import learnable
-from registry.models import Dataset, DatasetItem, Exposure, Schedule, ScheduleRun, Trajectory, Version
+from registry.models import Exposure, Schedule, ScheduleRun, Trajectory
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import Idle, NewTrajectories, training_request, when_of
+from registry.schedules.waiting import Waiting, not_counted, waiting_for
 from registry.versions.champion import champion
 from registry.versions.state import why_not_parent
-
-_SNAPSHOT_TIME = timedelta(days=1)
-"""More than the time from a dataset's choice of trajectories to its row, and than any transaction that rewards one.
-What was rewarded before needs no look: the dataset has it."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """The trajectories that may be learned from and were not yet."""
-
-    count: int
-    up_to_seq: int
-    """Arrival number of the newest of them; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -74,44 +60,13 @@ def tick(
     due = _due(session, schedule, now)
     if due is None:
         return None
-    refusal = _refusal(session, schedule, due) or why_not(session, schedule)
+    refusal = why_not_now(session, schedule, due.waiting) or why_not(session, schedule)
     if refusal is not None:
         _skip(session, schedule, due, now, refusal)
         return None
     job_id = _start(session, schedule)
     _record(session, schedule, due, now, job_id=job_id, reason=f"{due.waiting.count} new trajectories")
     return job_id
-
-
-def waiting_for(session: Session, schedule: Schedule) -> Waiting:
-    """What the schedule counts: learnable trajectories that came after the newest one that the adapter has learned, and
-    older ones whose reward the adapter has not learned: it came later, or is another one now.
-
-    Kinds other than cron count only what came after the ones of the last job as well, so that a job that fails is not
-    started again at every tick.
-    """
-    learned, tried = session.execute(_newest_dataset(schedule)).one_or_none(), _tried(session, schedule)
-    mark = 0
-    is_rewarded_since: ColumnElement[bool] = false()
-    if learned is not None:
-        items = select(DatasetItem.place).where(DatasetItem.dataset_id == learned.id)
-        mine = items.where(DatasetItem.trajectory_id == Trajectory.id)
-        is_rewarded_since = and_(
-            Trajectory.rewarded_at > learned.created_at - _SNAPSHOT_TIME,
-            Trajectory.reward.is_not(None),
-            ~mine.where(DatasetItem.reward == Trajectory.reward).exists(),
-        )
-        mark = _newest_of(session, learned.id, schedule.task_id)
-    if schedule.kind != "cron" and tried is not None:
-        mark = max(mark, tried.up_to_seq)
-        is_rewarded_since = and_(is_rewarded_since, Trajectory.rewarded_at > tried.at)
-    count, newest = session.execute(
-        select(func.count(), func.coalesce(func.max(Trajectory.seq), 0)).where(
-            learnable(schedule.task_id, training_request(schedule).min_reward),
-            or_(Trajectory.seq > mark, is_rewarded_since),
-        )
-    ).one()
-    return Waiting(count, newest)
 
 
 def quiet_since(session: Session, schedule: Schedule) -> datetime:
@@ -147,15 +102,18 @@ def _idle(session: Session, schedule: Schedule, when: Idle, waiting: Waiting, no
     return _Due(at, 0, waiting) if at <= now else None
 
 
-def _refusal(session: Session, schedule: Schedule, due: _Due) -> str | None:
+def why_not_now(session: Session, schedule: Schedule, waiting: Waiting) -> str | None:
+    """Why a training would not start, were the schedule due, by what the schedule itself knows; None if it would."""
     last = schedule.last_job
     if last is not None and last.state in jobs.LIVE:
         return f"its last job {last.id} is still {last.state}"
-    if due.waiting.count == 0:
-        return f"nothing new to learn: {schedule.adapter.name} has learned all of {schedule.task.name} that it may"
+    if waiting.count == 0:
+        beside = not_counted(session, schedule).in_words(training_request(schedule).min_reward)
+        text = f"nothing new to learn: {schedule.adapter.name} has learned all of {schedule.task.name} that it may"
+        return f"{text}; not counted: {beside}" if beside else text
     when = when_of(schedule)
-    if isinstance(when, Cron) and due.waiting.count < when.at_least:
-        return f"{due.waiting.count} new trajectories wait; it learns from {when.at_least} on"
+    if isinstance(when, Cron) and waiting.count < when.at_least:
+        return f"{waiting.count} new trajectories wait; it learns from {when.at_least} on"
     reason = why_not_parent(session, champion(session, schedule.adapter))
     return None if reason is None else f"the champion can't be gone on from: {reason}"
 
@@ -195,42 +153,3 @@ def _record(
         )
     )
     session.flush()
-
-
-def _newest_dataset(schedule: Schedule) -> Select[uuid.UUID, datetime]:
-    """The dataset of the adapter's newest version whose weaver was trained on the task, whatever its gate decided."""
-    return (
-        select(Dataset.id, Dataset.created_at)
-        .join(Version, Version.dataset_id == Dataset.id)
-        .where(
-            Version.adapter_id == schedule.adapter_id,
-            Dataset.task_id == schedule.task_id,
-            trains_weaver(),
-        )
-        .order_by(Version.number.desc())
-        .limit(1)
-    )
-
-
-def _newest_of(session: Session, dataset_id: uuid.UUID, task_id: uuid.UUID) -> int:
-    """Arrival number of the newest trajectory of the task in the dataset; 0 for none."""
-    found = session.scalar(
-        select(func.max(Trajectory.seq))
-        .join(DatasetItem, DatasetItem.trajectory_id == Trajectory.id)
-        .where(DatasetItem.dataset_id == dataset_id, Trajectory.task_id == task_id)
-    )
-    return found or 0
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """What the schedule's jobs were started for so far."""
-
-    up_to_seq: int
-    at: datetime
-
-
-def _tried(session: Session, schedule: Schedule) -> _Tried | None:
-    query = select(func.max(ScheduleRun.up_to_seq), func.max(ScheduleRun.at))
-    found = session.execute(query.where(ScheduleRun.schedule_id == schedule.id, ScheduleRun.outcome == "started")).one()
-    return None if found[1] is None else _Tried(found[0], found[1])

@@ -2,12 +2,14 @@
 
 import re
 import uuid
+from datetime import timedelta
 
 import pytest
 
 from registry.adapters import get_adapter
+from registry.clock import utc_now
 from registry.database import transaction
-from registry.loops.setup import LoopPlan
+from registry.loops.plan import LoopPlan
 from registry.models import Adapter, Loop, Schedule, Task
 from registry.wiring import Services
 from tests.api.cli.invoking import Done, fail, succeed
@@ -57,7 +59,9 @@ def test_one_command_from_nothing(api_url: str, services: Services) -> None:
     assert "The loop of support-bot learns support. State: running." in told
     shown = _screen("support-bot")
     assert "support-bot learns support. Champion: the bare base." in shown
-    assert "0 of 200 new trajectories wait" in shown
+    assert "Trains: 0 3 * * * (UTC); 0 of 200 new runs wait." in shown
+    assert "Why not now: nothing new to learn" in shown
+    assert "Records: all requests as support" in shown
 
 
 def test_pausing_resuming_deleting(api_url: str, rows: Rows) -> None:
@@ -76,7 +80,7 @@ def test_pausing_resuming_deleting(api_url: str, rows: Rows) -> None:
     assert "paused by hand" in succeed("loop", "history", "bot").out
     deleted = succeed("loop", "delete", "bot").out
     assert "The loop of bot is deleted, and its schedule loop.bot. What stays:" in deleted
-    assert "adapter bot, its versions and its champion" in deleted
+    assert "adapter bot, which has no champion" in deleted
     assert "`memgen loop create ADAPTER --task TASK` makes one" in fail("loop", "show", "bot")
     assert "No loop yet" in succeed("loop", "list").out
 
@@ -138,3 +142,19 @@ def test_everything_on_the_screen_is_in_the_api(api_url: str, rows: Rows) -> Non
     )
     assert found["waiting"]["why_not"] is None
     assert {"day", "week", "total", "last", "stage"} == set(found["stages"][0])
+
+
+def test_a_screen_of_long_names_and_errors_stays_one_screen(api_url: str, rows: Rows, services: Services) -> None:
+    looped = make_looped(rows, LoopPlan(after=5))
+    looped.send(40, "more", reward=1.0)
+    job_id = looped.tick()
+    assert job_id is not None
+    looped.end(job_id, "failed", "x" * 5000)
+    assert looped.check().state == "training_failed"
+    with transaction(services.sessions) as session:
+        session.query(Loop).one().checked_at = utc_now() - timedelta(hours=30)
+        session.query(Adapter).one().name = "a" * 64
+        session.query(Task).one().name = "b" * 64
+    shown = _screen("a" * 64)
+    assert "The beat last looked 30 h ago" in shown
+    assert "Not counted: " in shown

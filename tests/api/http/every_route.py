@@ -100,7 +100,15 @@ BODIES: dict[str, Any] = {
     "POST /v1/loops": {
         **{"adapter": "bot", "task": "t", "create": True, "every": "night", "time_zone": "UTC", "after": 5},
         **{"training": {"steps": 1}, "min_reward": 0.5, "canary_share": 0.2, "canary_promotion": "better"},
-        **{"canary_margin": 0.05, "keep_last": 5, "quiet_hours": 24.0, "most_failures": 3, "holdout_share": 0.2},
+        **{
+            "gate_margin": 0.05,
+            "judge": "strict",
+            "canary_margin": 0.05,
+            "keep_last": 5,
+            "quiet_hours": 24.0,
+            "most_failures": 3,
+            "holdout_share": 0.2,
+        },
         **{"grader": {"kind": "exact"}, "memory": {"latents": 4}},
     },
     "POST /v1/adapters/{name}/versions/{number}/archive": {"reason": ""},

@@ -14,11 +14,12 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.gates.baseline import baseline_of
 from registry.gates.gate import GateTerms, compare, record_gate
-from registry.loops.conditions import Surroundings
 from registry.loops.disks import Disk
+from registry.loops.findings import Surroundings
 from registry.loops.loops import get_loop, list_changes, pause_loop, resume_loop
+from registry.loops.plan import LoopDefaults, LoopPlan, SetUpPart
 from registry.loops.report import LoopReport, report_of
-from registry.loops.setup import LoopDefaults, LoopPlan, SetUpPart, set_up_loop
+from registry.loops.setup import set_up_loop
 from registry.loops.states import check_loop, loops_to_check, why_held
 from registry.models import Job, Loop, LoopChange, OutboxEvent, Schedule, ScheduleRun, Version
 from registry.promotion import follow_up
@@ -125,7 +126,8 @@ class Looped:
 
     def end(self, job_id: uuid.UUID, state: str, error: str | None = None) -> None:
         with transaction(self.rows.services.sessions) as session:
-            session.execute(sa.update(Job).where(Job.id == job_id).values(state=state, error=error))
+            ended = {"state": state, "error": error, "finished_at": self.now}
+            session.execute(sa.update(Job).where(Job.id == job_id).values(**ended))
 
     def judge(self, *, passed: bool, promote: bool = True) -> Version:
         """A version that is trained on the task and judged, with what follows from it."""
@@ -134,7 +136,7 @@ class Looped:
             adapter = get_adapter(session, self.rows.project_id, self.rows.adapter, lock=True)
             version = session.get_one(Version, version.id)
             job = session.get_one(Job, version.job_id)
-            job.params = {**job.params, "promote": promote}
+            job.params, job.state, job.finished_at = {**job.params, "promote": promote}, "succeeded", self.now
             best = baseline_of(session, adapter).version
             after = [1.0 if passed else 0.0]
             found = compare("a", new=True, baseline=[0.0], candidate=after, terms=TERMS)

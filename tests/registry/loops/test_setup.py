@@ -8,12 +8,14 @@ import sqlalchemy as sa
 
 from registry.adapters import AdapterSettings, adapter_changes, change_adapter, get_adapter
 from registry.database import transaction
-from registry.errors import Conflict, Invalid, InvalidSchedule
+from registry.errors import Conflict, Invalid, InvalidSchedule, JudgeNotFound
+from registry.judging.judges import JudgeSettings, create_judge, get_judge, name_judge
+from registry.judging.ticks import tasks_to_judge
 from registry.loops.loops import delete_loop
+from registry.loops.plan import LoopPlan
 from registry.loops.recording import RecordingWish
-from registry.loops.setup import LoopPlan
 from registry.models import Loop, RecordingPolicy, RetentionPolicy, Schedule, ScheduleChange
-from registry.recordings.policies import find_policy
+from registry.recordings.policies import clear_policy, find_policy
 from registry.recordings.policies import set_policy as set_recording
 from registry.retention.policy import set_policy
 from registry.schedules.cron import Cron
@@ -22,6 +24,7 @@ from registry.schedules.schedules import (
     NewTrajectories,
     TrainingRequest,
     create_schedule,
+    delete_schedule,
     training_request,
     when_of,
 )
@@ -241,3 +244,111 @@ def test_a_deleted_loop_stays_for_its_history_and_can_be_made_anew(rows: Rows, l
     assert _outcomes(looped)["loop"] == "made"
     with transaction(rows.services.sessions) as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Loop)) == 2
+
+
+def test_a_schedule_that_somebody_deleted_is_made_anew_as_it_was(rows: Rows, looped: Looped) -> None:
+    looped.set_up(
+        LoopPlan(cron="0 2 * * *", time_zone="Europe/Berlin", after=200, min_reward=0.8, training={"steps": 9})
+    )
+    with transaction(rows.services.sessions) as session:
+        delete_schedule(session, rows.project_id, "loop.bot", actor="ben")
+    assert _outcomes(looped, LoopPlan(after=50))["schedule"] == "made"
+    assert when_of(_schedule(rows)) == Cron("0 2 * * *", "Europe/Berlin", 50)
+    assert training_request(_schedule(rows)) == TrainingRequest({"steps": 9}, 0.8, True)
+
+
+def test_what_somebody_set_of_the_gate_since_stays(rows: Rows, looped: Looped) -> None:
+    looped.set_up(LoopPlan(settings={"gate_margin": 0.15}))
+    assert _settings(rows).gate_margin == 0.15
+    with transaction(rows.services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot", lock=True)
+        change_adapter(session, adapter, {"gate_policy": "manual"}, actor="ben", reason="let me look first")
+    changed = {part.part: part for part in looped.set_up(LoopPlan(after=50))}
+    assert (changed["gate"].outcome, _settings(rows).gate_policy) == ("kept", "manual")
+    assert changed["gate"].text == "a drop of 15 points at most; a person approves what passed"
+
+
+def test_a_deletion_gives_the_recording_back_as_it_was_whoever_changed_it_last(rows: Rows, looped: Looped) -> None:
+    def say(mode: str, **values: float) -> None:
+        with transaction(rows.services.sessions) as session:
+            adapter = get_adapter(session, rows.project_id, "bot")
+            set_recording(session, rows.project_id, adapter, mode=mode, actor="ben", **values)
+
+    say("asked", share=0.5)
+    looped.set_up(LoopPlan(recording=RecordingWish(mode="all")))
+    say("off")
+    looped.set_up(LoopPlan(recording=RecordingWish(mode="all")))
+    with transaction(rows.services.sessions) as session:
+        delete_loop(session, rows.project_id, "bot", actor="anna")
+    policy = _recording(rows)
+    assert policy is not None
+    assert (policy.mode, policy.share, policy.task_id) == ("off", 1.0, None)
+
+
+def test_what_is_recorded_as_another_task_is_told_of(rows: Rows, looped: Looped) -> None:
+    rows.task("b")
+    with transaction(rows.services.sessions) as session:
+        adapter, other = get_adapter(session, rows.project_id, "bot"), get_task(session, rows.project_id, "b")
+        set_recording(session, rows.project_id, adapter, mode="all", task=other, actor="ben")
+    text = {part.part: part.text for part in looped.set_up()}["recording"]
+    assert "as b, and not as a, which this loop learns (`memgen recording set all --adapter bot --task a`)" in text
+    assert looped.report().recording == text
+    with transaction(rows.services.sessions) as session:
+        clear_policy(session, rows.project_id, get_adapter(session, rows.project_id, "bot"))
+        set_recording(session, rows.project_id, None, mode="off", actor="ben")
+    assert looped.report().recording == "by the project's policy, off: nothing is recorded, and so nothing learned"
+
+
+def _judge(rows: Rows, name: str, kind: str = "pointwise") -> None:
+    with transaction(rows.services.sessions) as session:
+        values = {"model": "base", "rubric": "Be kind.", "settings": JudgeSettings()}
+        create_judge(session, rows.project_id, name=name, kind=kind, **values)
+
+
+def test_a_judge_rewards_what_nobody_else_does(rows: Rows, looped: Looped) -> None:
+    _judge(rows, "strict")
+    _judge(rows, "mild")
+    made = {part.part: part for part in looped.set_up(LoopPlan(judge="strict"))}
+    assert made["judge"].outcome == "made"
+    assert made["judge"].text == "strict rewards what nobody else does, within 1000 calls a day"
+    assert looped.report().judge == made["judge"].text
+    assert _outcomes(looped)["judge"] == "kept"
+    assert _outcomes(looped, LoopPlan(judge="mild"))["judge"] == "changed"
+    with transaction(rows.services.sessions) as session:
+        assert get_task(session, rows.project_id, "a").judge_rewards == "fill"
+        assert tasks_to_judge(session) != []
+        _, stays = delete_loop(session, rows.project_id, "bot", actor="ben")
+        assert "the rewards of judge mild, which still count where nobody else gave one" in stays
+        assert tasks_to_judge(session) == [], "nothing is spent any more"
+
+
+def test_a_judge_that_the_task_had_stays(rows: Rows, looped: Looped) -> None:
+    _judge(rows, "strict")
+    with transaction(rows.services.sessions) as session:
+        name_judge(session, get_task(session, rows.project_id, "a"), get_judge(session, rows.project_id, "strict"))
+    kept = {part.part: part for part in looped.set_up()}["judge"]
+    assert (
+        kept.text
+        == "strict judges, but its scores are no rewards (`memgen judge attach strict --task a --rewards fill`)"
+    )
+    with transaction(rows.services.sessions) as session:
+        _, stays = delete_loop(session, rows.project_id, "bot", actor="ben")
+        assert "judge strict of task a, whom the loop did not name" in stays
+        assert tasks_to_judge(session) != []
+
+
+def test_a_judge_that_ranks_says_of_no_run_whether_it_is_good(rows: Rows, looped: Looped) -> None:
+    _judge(rows, "rank", kind="relative")
+    with pytest.raises(Invalid, match="pointwise"):
+        looped.set_up(LoopPlan(judge="rank"))
+    with pytest.raises(JudgeNotFound):
+        looped.set_up(LoopPlan(judge="nobody"))
+    with transaction(rows.services.sessions) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Loop)) == 0
+
+
+def test_a_deletion_says_that_an_adapter_without_champion_answers_no_more(rows: Rows, looped: Looped) -> None:
+    looped.set_up()
+    with transaction(rows.services.sessions) as session:
+        _, stays = delete_loop(session, rows.project_id, "bot", actor="ben")
+    assert "model 'bot' is refused from now on" in stays[0]

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from registry.database import transaction
 from registry.errors import LoopNotFound
-from registry.loops.conditions import FEW_RUNS
 from registry.loops.disks import Disk, disks_of, full_disks
 from registry.loops.loops import delete_loop, get_loop
-from registry.loops.setup import LoopPlan
+from registry.loops.plan import LoopPlan
+from registry.loops.silence import FEW_RUNS
 from registry.loops.states import check_loop, loops_to_check
 from registry.models import Job, Loop, Project, Schedule
 from registry.schedules.schedules import Change, change_schedule, delete_schedule
@@ -46,7 +46,9 @@ def test_three_rejections_in_a_row_hold_it_until_a_person_resumes(looped: Looped
     assert "memgen loop resume bot" in loop.advice
     looped.pass_hours(1)
     assert looped.resume().state == "running"
-    assert looped.tick() is not None
+    job_id = looped.tick()
+    assert job_id is not None
+    looped.end(job_id, "succeeded")
     looped.pass_hours(1)
     looped.judge(passed=False)
     assert looped.check().state == "running", "failures are counted anew"
@@ -243,7 +245,7 @@ def test_its_times_come_and_never_is_enough_new(rows: Rows) -> None:
             looped.date(session, "trajectories", "created_at = :at, reward = 1.0")
         assert looped.tick() is None
         assert looped.check().state == ("nothing_new" if day >= 6 else "running")
-    assert "it learns from 1000 on" in looped.loop().reason
+    assert "30 of 1000 new runs wait" in looped.loop().reason
     assert "--after" in looped.loop().advice
 
 

@@ -16,7 +16,8 @@ from registry.models import DatasetItem, Job, Schedule, Trajectory
 from registry.rewards.rewards import NewReward, give_reward
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import NewTrajectories, TrainingRequest, When, create_schedule
-from registry.schedules.ticks import tick, waiting_for
+from registry.schedules.ticks import tick
+from registry.schedules.waiting import waiting_for
 from registry.tasks import get_task
 from registry.trajectories.imports import import_batch, read_item
 from tests.registry.conftest import TOKENS, Rows, chats
