@@ -46,6 +46,10 @@ def test_no_worker_takes_a_training(rows: Rows) -> None:
     assert loop.reason == f"job {job.id} has waited for a worker for 18 minutes, and none works on anything"
     assert "memgen status" in loop.advice
     with transaction(rows.services.sessions) as session:
+        request = JudgeTrajectories(judge="strict", task="a", model="strong/one", up_to=0, max_calls=1)
+        assert jobs.claim(session, jobs.create_job(session, rows.project_id, request).id, "w", 60) == 1
+    assert looped.check().state == "no_worker", "who asks an upstream trains nothing"
+    with transaction(rows.services.sessions) as session:
         assert jobs.claim(session, job.id, "w", 60) == 1
     assert looped.check().state == "running"
 
