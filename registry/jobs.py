@@ -14,7 +14,16 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from registry.errors import JobNotFound, JobStateConflict, UnreadableRow
-from registry.job_requests import AnyTraining, JobRequest, read_request, replaced_named, task_named, version_named
+from registry.job_requests import (
+    AnyTraining,
+    JobKind,
+    JobRequest,
+    read_request,
+    replaced_named,
+    task_named,
+    version_named,
+)
+from registry.json_text import storable
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 from registry.outbox import emit
 
@@ -108,6 +117,13 @@ def list_jobs(session: Session, project_id: uuid.UUID, *, before: int | None, li
     return list(session.scalars(query.order_by(Job.seq.desc()).limit(limit)))
 
 
+def waiting_for_upstreams(session: Session, job_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of the jobs that need no model of ours, only upstreams: judges whose model is one."""
+    model = Job.params["model"].as_string()
+    judging = select(Job.id).where(Job.id.in_(job_ids), Job.kind == JobKind.JUDGE.value, model.contains("/"))
+    return set(session.scalars(judging))
+
+
 def mark_enqueued(session: Session, job_id: uuid.UUID) -> None:
     session.execute(update(Job).where(Job.id == job_id).values(enqueued_at=func.now()))
 
@@ -182,6 +198,7 @@ def finish(
     error: str | None = None,
 ) -> bool:
     """End a running job. False if it is no longer this attempt's."""
+    error = None if error is None else storable(error)
     ended = session.scalar(
         _own(job_id, attempt)
         .values(state=state, result=result, error=error, lease_until=None, finished_at=func.now())
@@ -274,7 +291,7 @@ def reap(session: Session, *, max_attempts: int, redeliver_after_seconds: float)
 def add_event(
     session: Session, job_id: uuid.UUID, level: str, message: str, data: dict[str, Any] | None = None
 ) -> None:
-    session.add(JobEvent(job_id=job_id, level=level, message=message, data=data or {}))
+    session.add(JobEvent(job_id=job_id, level=level, message=storable(message), data=data or {}))
 
 
 def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) -> list[JobEvent]:

@@ -157,3 +157,15 @@ _REPR.maxstring = _REPR.maxother = 60
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL takes it: no NUL, and no half of a surrogate pair."""
     return _UNSTORABLE.search(text) is None
+
+
+def storable(text: str) -> str:
+    """The text as PostgreSQL takes it, for what others have said: nothing that they say is to keep a row from its
+    end."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def one_line(text: str, most: int) -> str:
+    """The beginning of a text by others as it can be stored, and shown on one line."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[:most]

@@ -21,12 +21,13 @@ from registry.errors import AddressRefused, NotConfigured, UpstreamNotFound
 from registry.json_text import show
 from registry.names import BASE, is_valid_name
 from registry.outbound.addresses import AddressPolicy, check_literal
-from registry.outbound.clients import make_async_client, make_client
+from registry.outbound.clients import make_client
 from registry.settings import Settings, secret_variable
 
 ANY_MODEL = "*"
 _OWN_HEADERS = ("authorization", "host", "content-length", "transfer-encoding", "connection", "accept-encoding")
 _MOST_KEY_CHARACTERS = 4096
+_HIDDEN = "[key]"
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -137,6 +138,25 @@ class Upstream(BaseModel):
         key = {"Authorization": f"Bearer {self.api_key.get_secret_value()}"} if self.api_key else {}
         return {**self.headers, **key}
 
+    def without_key(self, text: str) -> str:
+        """The text without the key, should it stand there: servers quote the key that they did not like."""
+        for key in self._spelled_key:
+            text = text.replace(key, _HIDDEN)
+        return text
+
+    def without_key_bytes(self, data: bytes) -> bytes:
+        """As `without_key`, of what is passed through: it costs a search."""
+        for key in self._spelled_key:
+            if key.encode() in data:
+                data = data.replace(key.encode(), _HIDDEN.encode())
+        return data
+
+    @property
+    def _spelled_key(self) -> set[str]:
+        """The key as it stands in a text and in JSON, where some servers write a slash as `\\/`."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        return {key, key.replace("/", "\\/")} if key else set()
+
 
 Upstreams = Mapping[str, Upstream]
 """The upstreams by name, in the order of the file."""
@@ -181,21 +201,17 @@ def is_upstream_model(model: str) -> bool:
     return "/" in model
 
 
-def open_upstream(upstream: Upstream) -> httpx.Client:
-    """A client of it, to be closed by the caller: paths are relative, such as `chat/completions`."""
-    return make_client(
-        upstream.policy, base_url=upstream.base_url, headers=upstream.sent_headers, timeout=upstream.timeout
-    )
+def open_upstream(upstream: Upstream) -> httpx.AsyncClient:
+    """A client of it, to be closed by the caller, with a connection for each request that may be with it at once.
 
-
-def open_upstream_async(upstream: Upstream) -> httpx.AsyncClient:
-    """As `open_upstream`, for an event loop, with a connection for each request that may be with it at once."""
+    Paths are relative, such as `chat/completions`.
+    """
     limits = httpx.Limits(
         max_connections=upstream.max_concurrent,
         max_keepalive_connections=min(upstream.max_concurrent, 20),
         keepalive_expiry=30.0,
     )
-    return make_async_client(
+    return make_client(
         upstream.policy,
         base_url=upstream.base_url,
         headers=upstream.sent_headers,

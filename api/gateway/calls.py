@@ -20,7 +20,7 @@ import structlog
 
 from api.http.json_object import JsonObject
 from registry.errors import AddressRefused, OutboundFailed, OutboundTimedOut, UpstreamBusy
-from registry.upstreams import Upstream, Upstreams, open_upstream_async
+from registry.upstreams import Upstream, Upstreams, open_upstream
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class Gateway:
 
     def _client(self, upstream: Upstream) -> httpx.AsyncClient:
         if upstream.name not in self._clients:
-            self._clients[upstream.name] = open_upstream_async(upstream)
+            self._clients[upstream.name] = open_upstream(upstream)
         return self._clients[upstream.name]
 
     async def _send(self, call: UpstreamCall, path: str) -> httpx.Response:

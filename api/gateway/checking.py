@@ -1,5 +1,6 @@
 """Whether an upstream can be used from here: its list of models, asked for with its key."""
 
+import asyncio
 import json
 import time
 from contextlib import suppress
@@ -8,7 +9,6 @@ from typing import Any
 
 import httpx
 
-from api.gateway.refusals import without_key
 from registry.errors import AddressRefused, OutboundFailed
 from registry.outbound.clients import read_bounded
 from registry.upstreams import ANY_MODEL, Upstream, open_upstream
@@ -35,11 +35,10 @@ def check_upstream(upstream: Upstream) -> UpstreamCheck:
     """Ask it. Blocks for some seconds at most."""
     began = time.monotonic()
     try:
-        with open_upstream(upstream) as client, client.stream("GET", "models", timeout=_timeout(upstream)) as response:
-            body = read_bounded(response, _MOST_BYTES, seconds=_MOST_SECONDS)
-            status = response.status_code
-    except (httpx.HTTPError, OutboundFailed, AddressRefused) as error:
-        reason = without_key(upstream, str(error) or type(error).__name__)[:_SHOWN_CHARACTERS]
+        status, body = asyncio.run(_models(upstream))
+    except (httpx.HTTPError, OutboundFailed, AddressRefused, TimeoutError) as error:
+        said = str(error) or f"no whole answer within {_MOST_SECONDS:g} s"
+        reason = upstream.without_key(said)[:_SHOWN_CHARACTERS]
         return UpstreamCheck(upstream.name, False, f"can't be used: {reason}", time.monotonic() - began, None, ())
     listed = _listed(body) if status == 200 else None
     missing = [model for model in upstream.models if listed is not None and model not in (*listed, ANY_MODEL)]
@@ -53,11 +52,21 @@ def check_upstream(upstream: Upstream) -> UpstreamCheck:
     )
 
 
+async def _models(upstream: Upstream) -> tuple[int, bytes]:
+    """Status and body of its list of models. Raises TimeoutError: it is not whole in time, however it trickles."""
+    async with (
+        asyncio.timeout(_MOST_SECONDS),
+        open_upstream(upstream) as client,
+        client.stream("GET", "models", timeout=httpx.Timeout(None, connect=upstream.connect_seconds)) as response,
+    ):
+        return response.status_code, await read_bounded(response, _MOST_BYTES)
+
+
 def _detail(upstream: Upstream, status: int, body: bytes, listed: frozenset[str] | None, missing: list[str]) -> str:
     if status == 404:
         return "it answers, and lists no models"
     if status != 200:
-        shown = without_key(upstream, body[:4096].decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
+        shown = upstream.without_key(body[:4096].decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
         return f"it answered {status}: {shown}"
     if listed is None:
         return "it answers, and its list of models can't be read"
@@ -69,7 +78,3 @@ def _listed(body: bytes) -> frozenset[str] | None:
         found: Any = json.loads(body)["data"]
         return frozenset(str(each["id"]) for each in found)
     return None
-
-
-def _timeout(upstream: Upstream) -> httpx.Timeout:
-    return httpx.Timeout(_MOST_SECONDS, connect=upstream.connect_seconds)

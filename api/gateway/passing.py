@@ -18,7 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from api.gateway.answers import AnswerParts, UpstreamAnswer
 from api.gateway.calls import Gateway, UpstreamCall, failed, within
 from api.gateway.events import DONE, EventCutter, NoEvent, data_of, with_id
-from api.gateway.refusals import MOST_BYTES, UpstreamRefused, read_error, read_refusal, without_key, without_key_bytes
+from api.gateway.refusals import MOST_BYTES, UpstreamRefused, read_error, read_refusal
 from api.http.disconnect import while_connected
 from api.http.event_stream import ALIVE, EventStream, Source
 from api.http.json_object import JsonObject
@@ -117,7 +117,7 @@ async def _whole_reply(gateway: Gateway, call: UpstreamCall, listener: Listener)
 
 def _read_reply(call: UpstreamCall, body: bytes) -> tuple[JsonObject, UpstreamAnswer]:
     try:
-        reply = json.loads(without_key_bytes(call.upstream, body))
+        reply = json.loads(call.upstream.without_key_bytes(body))
         if isinstance(reply, dict) and reply.get("error"):
             raise read_error(call, reply["error"])
         parts = AnswerParts()
@@ -187,7 +187,7 @@ class _PassedStream:
 
     def _passed(self, event: bytes) -> bytes:
         data = data_of(event)
-        event = without_key_bytes(self._call.upstream, event)
+        event = self._call.upstream.without_key_bytes(event)
         if data is None or not data.strip():
             return event
         if data.strip() == DONE:
@@ -209,7 +209,7 @@ class _PassedStream:
         return with_id(event, chunk, self._call.id)
 
     def _garbage(self, reason: Exception) -> OutboundFailed:
-        shown = without_key(self._call.upstream, str(reason))
+        shown = self._call.upstream.without_key(str(reason))
         return failed(self._call, "sent what is no chunk of a chat completion", shown[:300])
 
 

@@ -8,13 +8,11 @@ from typing import Any
 
 from api.gateway.calls import UpstreamCall
 from api.http.json_object import JsonObject
-from registry.upstreams import Upstream
 
 MOST_BYTES = 65_536
 """Most that is read of a refusal."""
 _MOST_CHARACTERS = 2000
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_HIDDEN = "[key]"
 
 
 class UpstreamRefused(Exception):
@@ -44,18 +42,6 @@ def read_error(call: UpstreamCall, error: Any) -> UpstreamRefused:
     return UpstreamRefused(status, _error(call, status, {"error": error}))
 
 
-def without_key(upstream: Upstream, text: str) -> str:
-    """The text without the upstream's key, should it stand there."""
-    key = upstream.api_key.get_secret_value() if upstream.api_key else ""
-    return text.replace(key, _HIDDEN) if key else text
-
-
-def without_key_bytes(upstream: Upstream, data: bytes) -> bytes:
-    """As `without_key`, of what is passed through: it costs a search."""
-    key = upstream.api_key.get_secret_value().encode() if upstream.api_key else b""
-    return data.replace(key, _HIDDEN.encode()) if key and key in data else data
-
-
 def _error(call: UpstreamCall, status: int, found: Any) -> JsonObject:
     """OpenAI's four members, from the shapes that servers give their errors."""
     inner = found.get("error", found) if isinstance(found, dict) else found
@@ -79,5 +65,5 @@ def _text(value: Any) -> str:
 
 def _shown(call: UpstreamCall, text: str) -> str:
     # First the key, then the length: a key that is cut in two would not be found.
-    shown = without_key(call.upstream, text)
+    shown = call.upstream.without_key(text)
     return shown[:_MOST_CHARACTERS].encode("utf-8", "backslashreplace").decode()

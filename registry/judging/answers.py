@@ -6,7 +6,6 @@ are none: nothing is guessed. A text that a run wrote can't be a verdict, becaus
 """
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,12 +54,12 @@ def _verdict(value: dict[str, Any], prompt: JudgePrompt) -> ReadVerdict | None:
     if prompt.labels:
         return _ranking(value["ranking"], reason, prompt)
     score = value["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if isinstance(score, bool) or not isinstance(score, int | float):
         return None
-    whole = int(score)
-    if whole != score or not 0 <= whole <= prompt.schema["properties"]["score"]["maximum"]:
+    # Its range first, which neither an infinity nor an integer that is no double's has.
+    if not 0 <= score <= prompt.schema["properties"]["score"]["maximum"] or score != int(score):
         return None
-    return ReadVerdict(reason, score=whole)
+    return ReadVerdict(reason, score=int(score))
 
 
 def _ranking(sent: Any, reason: str, prompt: JudgePrompt) -> ReadVerdict | None:

@@ -34,10 +34,11 @@ _LINE_CHARACTERS = 60
 """Characters of a line that says what was left out, about."""
 _CONTROL = re.compile(
     r"<(?=[|｜])|<(?=/?(?:s|think|tool_call|tool_response|start_of_turn|end_of_turn|bos|eos|pad|unk|SYS|<SYS)\b)"
-    r"|\[(?=/?INST\])",
+    r"|\[(?=/?INST\])|[\x85\u2028\u2029]",
     re.IGNORECASE,
 )
-"""Where spellings of control tokens begin. Our base's own are cut by its profile as well; an upstream's are unknown."""
+"""Where spellings of control tokens begin, and what ends a line though JSON leaves it as it is. Our base's own tokens
+are cut by its profile as well; an upstream's are unknown."""
 
 
 @dataclass(frozen=True)

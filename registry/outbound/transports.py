@@ -1,14 +1,15 @@
-"""Transports of httpx that connect to checked addresses only.
+"""A transport of httpx that connects to checked addresses only.
 
-A name is resolved once for each connection, each address is checked, and the connection goes to the address that was
+A name is resolved for each connection, each address is checked, and the connection goes to the address that was
 checked: a name that is resolved to another address a moment later (rebinding) gains nothing. TLS still verifies the
 name. No proxy of the environment is used: it would resolve and connect for us.
 """
 
 import asyncio
 import socket
-import time
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -18,45 +19,27 @@ import httpx
 from registry.outbound.addresses import AddressPolicy
 
 _SocketOptions = Iterable[httpcore.SOCKET_OPTION]
+_Found = list[tuple[Any, ...]]
 
 
-class _CheckedBackend(httpcore.NetworkBackend):
-    def __init__(self, policy: AddressPolicy) -> None:
-        self._policy = policy
-        self._sockets = httpcore.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: _SocketOptions | None = None,
-    ) -> httpcore.NetworkStream:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(_unresolved(host)) from error
-        failed: httpcore.NetworkError | httpcore.TimeoutException | None = None
-        for address in self._policy.allowed(host, _addresses(found)):
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                break
-            try:
-                return self._sockets.connect_tcp(address, port, left, local_address, socket_options or ())
-            except (httpcore.NetworkError, httpcore.TimeoutException) as error:
-                failed = error
-        raise failed or httpcore.ConnectTimeout("not connected in time")
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+class CheckedTransport(httpx.AsyncHTTPTransport):
+    def __init__(self, policy: AddressPolicy, limits: httpx.Limits) -> None:
+        super().__init__()
+        # httpx has no argument for where its connections go; a test holds that these lines still decide it.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=httpx.create_ssl_context(),
+            network_backend=_CheckedBackend(policy),
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+        )
 
 
-class _AsyncCheckedBackend(httpcore.AsyncNetworkBackend):
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, policy: AddressPolicy) -> None:
         self._policy = policy
         self._sockets = httpcore.AnyIOBackend()
+        self._names = _Names()
 
     async def connect_tcp(
         self,
@@ -69,7 +52,7 @@ class _AsyncCheckedBackend(httpcore.AsyncNetworkBackend):
         failed: httpcore.NetworkError | None = None
         try:
             with anyio.fail_after(timeout):
-                for address in self._policy.allowed(host, await _resolve(host, port)):
+                for address in self._policy.allowed(host, await self._resolve(host, port)):
                     try:
                         return await self._sockets.connect_tcp(address, port, None, local_address, socket_options)
                     except httpcore.NetworkError as error:
@@ -81,43 +64,57 @@ class _AsyncCheckedBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
 
-
-class CheckedTransport(httpx.HTTPTransport):
-    def __init__(self, policy: AddressPolicy, limits: httpx.Limits) -> None:
-        super().__init__()
-        self._pool.close()
-        # httpx has no argument for where its connections go; a test holds that these lines still decide it.
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_CheckedBackend(policy), **_pool(limits)
-        )
+    async def _resolve(self, host: str, port: int) -> Sequence[str]:
+        """The addresses, each once. A zone (`fe80::1%eth0`) belongs to link-local ones, which are refused anyway."""
+        try:
+            found = await self._names.look_up(host, port)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(_unresolved(host)) from error
+        return list(dict.fromkeys(str(place[0]).partition("%")[0] for *_, place in found))
 
 
-class AsyncCheckedTransport(httpx.AsyncHTTPTransport):
-    def __init__(self, policy: AddressPolicy, limits: httpx.Limits) -> None:
-        super().__init__()
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(), network_backend=_AsyncCheckedBackend(policy), **_pool(limits)
-        )
+class _Names:
+    """Look-ups of names, each in a thread of its own, and none twice at once.
+
+    A name whose server is silent is waited for beyond every time-out, and can't be given up. So it holds one thread for
+    all connections that want it, and none of those that the event loop lends to others: these would soon be all taken.
+    """
+
+    def __init__(self) -> None:
+        self._looking: dict[tuple[str, int], asyncio.Future[_Found]] = {}
+
+    async def look_up(self, host: str, port: int) -> _Found:
+        place = host, port
+        if place not in self._looking:
+            self._looking[place] = _in_a_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            self._looking[place].add_done_callback(lambda _: self._looking.pop(place))
+        return await asyncio.shield(self._looking[place])  # one that waits no longer leaves it to the others
 
 
-def _pool(limits: httpx.Limits) -> dict[str, Any]:
-    return {
-        "max_connections": limits.max_connections,
-        "max_keepalive_connections": limits.max_keepalive_connections,
-        "keepalive_expiry": limits.keepalive_expiry,
-    }
+def _in_a_thread(look_up: Callable[[], _Found]) -> asyncio.Future[_Found]:
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[_Found] = loop.create_future()
 
+    def settle(found: _Found | None, error: Exception | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(found or [])
+        else:
+            result.set_exception(error)
+            result.exception()  # whoever waited may have gone
 
-async def _resolve(host: str, port: int) -> Sequence[str]:
-    try:
-        return _addresses(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except (OSError, UnicodeError) as error:
-        raise httpcore.ConnectError(_unresolved(host)) from error
+    def run() -> None:
+        found, failed = None, None
+        try:
+            found = look_up()
+        except Exception as error:
+            failed = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, found, failed)
 
-
-def _addresses(found: Iterable[tuple[int, int, int, str, tuple[object, ...]]]) -> Sequence[str]:
-    """The addresses, each once. A zone (`fe80::1%eth0`) belongs to link-local ones, which are refused anyway."""
-    return list(dict.fromkeys(str(place[0]).partition("%")[0] for *_, place in found))
+    threading.Thread(target=run, name="name-look-up", daemon=True).start()
+    return result
 
 
 def _unresolved(host: str) -> str:

@@ -21,9 +21,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from registry.database import transaction
 from registry.errors import AddressRefused
+from registry.json_text import one_line
 from registry.models import WebhookDelivery
 from registry.outbound.addresses import AddressPolicy
-from registry.outbound.clients import make_async_client
+from registry.outbound.clients import make_client
 from registry.webhooks.deliveries import (
     Attempt,
     database_now,
@@ -103,13 +104,11 @@ class _Sending:
         self._database = ThreadPoolExecutor(4, thread_name_prefix="webhook-rows")
 
     async def run(self, *, until_idle: bool) -> int:
-        # The loop's own threads resolve names, which may hang beyond the time-out: enough of them, and none for rows.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * _AT_ONCE, "webhook-names"))
         # A connection for each request: none is found dead because its receiver has closed it meanwhile.
         limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=0)
         timeout, running = self._settings.timeout_seconds, set[asyncio.Task[None]]()
         try:
-            async with make_async_client(self._settings.policy, timeout=timeout, limits=limits) as client:
+            async with make_client(self._settings.policy, timeout=timeout, limits=limits) as client:
                 while True:
                     if self._stop.is_set():
                         await _leave(running)
@@ -217,7 +216,7 @@ async def _post(client: httpx.AsyncClient, message: _Message, seconds: float) ->
     except AddressRefused as error:
         return Attempt(None, str(error))
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        return Attempt(None, _readable(f"{type(error).__name__}: {error}"))
+        return Attempt(None, one_line(f"{type(error).__name__}: {error}", _SHOWN_BYTES))
 
 
 async def _judge(response: httpx.Response) -> Attempt:
@@ -240,13 +239,7 @@ async def _excerpt(response: httpx.Response) -> str:
                     break
     except (TimeoutError, httpx.HTTPError, OSError):
         pass
-    return _readable(found[:_SHOWN_BYTES].decode("utf-8", "replace"))
-
-
-def _readable(text: str) -> str:
-    """The text as it can be stored and shown on one line."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:_SHOWN_BYTES]
+    return one_line(found[:_SHOWN_BYTES].decode("utf-8", "replace"), _SHOWN_BYTES)
 
 
 def _wished_seconds(response: httpx.Response) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,13 @@ _LABELS = re.compile(r"RUN ([A-Z]) RECORDING")
 class Asked:
     body: dict[str, Any]
     headers: dict[str, str]
+    connection: socket.socket
+    sent: int = 0
+    """Bytes that were sent beside the reply."""
+
+    def send(self, data: bytes) -> None:
+        self.connection.sendall(data)
+        self.sent += len(data)
 
     @property
     def text(self) -> str:
@@ -63,10 +71,16 @@ def judge_server(answer: Callable[[Asked], Reply]) -> Iterator[JudgeServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            asked = Asked(body, {name.lower(): value for name, value in self.headers.items()})
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(body, headers, self.connection)
             with lock:
                 served.asked.append(asked)
-            status, headers, text = served.answer(asked)
+            try:
+                self._reply(*served.answer(asked))
+            except (BrokenPipeError, ConnectionResetError):  # the judge has gone
+                self.close_connection = True
+
+        def _reply(self, status: int, headers: dict[str, str], text: str) -> None:
             data = text.encode()
             self.send_response(status)
             for name, value in {

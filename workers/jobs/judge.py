@@ -8,9 +8,8 @@ case can't be judged for is its own finding; only a model that is away, or answe
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memgen.backbone.prompt_cache import TokenIds
 from registry import jobs
 from registry.database import one_of, transaction
 from registry.errors import Invalid
@@ -24,14 +23,16 @@ from registry.judging.prompts import JudgedRun, JudgePrompt, JudgingTerms, ranki
 from registry.judging.ranking import rank_rewards
 from registry.judging.ticks import DONE, SPENT, UNREADABLE
 from registry.judging.waiting import Case, Wanted, find_cases
-from registry.models import Job, Judge, Trajectory, Version
+from registry.models import Job, Judge, Trajectory
 from registry.tasks import get_task
 from registry.trajectories.holdout import first_answer
 from registry.upstreams import is_upstream_model
-from registry.versions.records import get_version
-from workers.judge_models import BATCH, Ask, Build, JudgeModel, LocalJudge, UpstreamJudge
-from workers.model import Model
+from workers.judge_models import BATCH, Ask, Build, JudgeModel
 from workers.runner import Running
+from workers.upstream_judge import UpstreamJudge
+
+if TYPE_CHECKING:
+    from workers.model import Model
 
 _HOPELESS = 10
 """A job whose first answers were so many and none of use goes on no further."""
@@ -83,8 +84,12 @@ class _PromptedCase:
         ]
 
 
-def run(running: Running, model: Model) -> dict[str, Any]:
-    """Returns counts by state of judgement, `calls`, `tokens`, and `stopped`: why it ended."""
+def run(running: Running, model: "Model | None") -> dict[str, Any]:
+    """Returns counts by state of judgement, `calls`, `tokens`, and `stopped`: why it ended.
+
+    Args:
+        model: None in a process that has none, where only upstreams judge.
+    """
     with transaction(running.services.sessions) as session:
         work, cases, asker = _begin(running, model, session)
     counts: dict[str, int] = {}
@@ -110,7 +115,7 @@ def run(running: Running, model: Model) -> dict[str, Any]:
     return _end(running, work, counts, stopped)
 
 
-def _begin(running: Running, model: Model, session: Any) -> tuple[_Judging, list[Case], JudgeModel]:
+def _begin(running: Running, model: "Model | None", session: Any) -> tuple[_Judging, list[Case], JudgeModel]:
     job = session.get_one(Job, running.job_id)
     request = jobs.request_as(job, JudgeTrajectories)
     judge = get_judge(session, job.project_id, request.judge)
@@ -130,17 +135,11 @@ def _begin(running: Running, model: Model, session: Any) -> tuple[_Judging, list
     if is_upstream_model(request.model):
         upstream, name = usable_upstream(session, running.services.settings, job.project_id, request.model)
         return work, cases, UpstreamJudge(upstream, name, JudgeSettings.of(judge))
-    version = None
-    if request.version is not None:
-        adapter = jobs.adapter_of(job)
-        model.check_base(adapter)
-        version = get_version(session, adapter, request.version)
-    choose = partial(_memories, model, version)
-    return work, cases, LocalJudge(model.host, choose, JudgeSettings.of(judge))
+    if model is None:
+        raise RuntimeError(f"job {job.id}: {request.model!r} is to judge, and this process has no model")
+    from workers.local_judge import own_judge  # with torch, which upstreams do not need
 
-
-def _memories(model: Model, version: Version | None, prompts: Sequence[TokenIds]) -> list[str | None]:
-    return [choice.memory for choice in model.choices(version, prompts)]
+    return work, cases, own_judge(session, job, request, JudgeSettings.of(judge), model)
 
 
 def _prompts(running: Running, work: _Judging, asker: JudgeModel, cases: Sequence[Case]) -> list[_PromptedCase]:

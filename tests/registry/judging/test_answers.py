@@ -61,6 +61,8 @@ def test_a_verdict_is_found_wherever_it_stands() -> None:
         {"score": float("nan")},
         {"score": float("inf")},
         {"score": [7]},
+        {"score": 10**400},
+        {"score": -(10**400)},
         {"reason": None},
         {"id": "00000000"},
         {"id": None},

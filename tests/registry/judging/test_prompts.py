@@ -62,7 +62,8 @@ def test_what_a_run_says_stays_in_its_line(text: str) -> None:
     assert [[json.loads(line) for line in lines] for lines in recorded(prompt)] == [messages]
     assert prompt.messages[0] == scored(talk("x", "y")).messages[0], "the rubric's side is untouched by what is judged"
     body = prompt.messages[1]["content"]
-    for spelled in ("<|", "<｜", "[INST", "[/INST", "</s>", "<s>", "<start_of_turn", "</think", "<<SYS"):
+    lines = "\x85", "\u2028", "\u2029"
+    for spelled in ("<|", "<｜", "[INST", "[/INST", "</s>", "<s>", "<start_of_turn", "</think", "<<SYS", *lines):
         assert spelled not in body
     assert len(prompt.hash) == 64
 

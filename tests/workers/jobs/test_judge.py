@@ -3,7 +3,6 @@
 import json
 import shutil
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -291,6 +290,63 @@ def test_one_run_s_trouble_is_its_own(bench: Bench, upstream: JudgeServer) -> No
 
 
 @pytest.mark.parametrize(
+    "trouble",
+    [
+        (400, {}, f"\0 \x1b[31m\nwrong: Bearer {SECRET}"),
+        (500, {}, f'{{"error": "\0 {SECRET}"}}'),
+        (200, {}, json.dumps({"error": {"code": 413, "message": f"too long\0\ud83d {SECRET}"}})),
+        (200, {}, json.dumps({"error": {"message": "the provider is gone"}})),
+        (200, {"content-encoding": "gzip"}, "x"),
+    ],
+)
+def test_whatever_an_upstream_says_of_one_run_is_that_run_s_alone(
+    bench: Bench, upstream: JudgeServer, monkeypatch: pytest.MonkeyPatch, trouble: Reply
+) -> None:
+    monkeypatch.setattr("workers.upstream_judge._PATIENCE", (0.01,))
+    bench.workshop.add_task("talk", talks(4))
+    bench.judge()
+    upstream.answer = lambda asked: trouble if "answer 2-0" in asked.text else scores(asked, 10)
+    job = bench.work(held_out=True)
+    assert job.result is not None, job.error
+    assert (job.state, job.result["scored"], job.result["refused"], job.result["calls"]) == ("succeeded", 3, 1, 4)
+    refused = next(row for row in bench.judgements() if row.state == "refused")
+    assert refused.reason.isprintable()
+    assert SECRET not in refused.reason
+    assert ("[key]" in refused.reason) == (SECRET in trouble[2])
+
+
+def test_numbers_beyond_sense_are_none(bench: Bench, upstream: JudgeServer) -> None:
+    bench.workshop.add_task("talk", talks(3))
+    bench.judge()
+
+    def answer(asked: Asked) -> Reply:
+        if "answer 2-0" in asked.text:
+            return says("no verdict", prompt=2**31 - 1, answer=2**31 - 1)
+        return scores(asked, 10**400 if "answer 1-0" in asked.text else 10)
+
+    upstream.answer = answer
+    job = bench.work(held_out=True)
+    assert job.result is not None, job.error
+    assert (job.result["scored"], job.result["unparsable"], job.result["calls"]) == (1, 2, 5)
+    assert job.result["tokens"] < 10_000
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_job_that_fails_by_what_an_upstream_says_ends_without_its_key(
+    bench: Bench, upstream: JudgeServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("workers.upstream_judge._PATIENCE", ())
+    bench.workshop.add_task("talk", talks(1))
+    bench.judge()
+    upstream.answer = lambda _: (status, {}, f"\0Incorrect API key provided: {SECRET}.")
+    job = bench.work(held_out=True)
+    assert job.state == ("failed" if status == 401 else "queued")
+    said = f"{job.error} {[event.message for event in bench.workshop.events(job.id)]}"
+    assert SECRET not in said
+    assert "Incorrect API key provided: [key]." in said
+
+
+@pytest.mark.parametrize(
     ("reply", "state", "words"),
     [
         ((401, {}, "no key"), "failed", "takes no question"),
@@ -320,7 +376,7 @@ def test_a_judge_that_answers_nobody_spends_little(
 
 
 def test_a_busy_upstream_is_waited_for(bench: Bench, upstream: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.judge_models._PATIENCE", (0.01, 0.01))
+    monkeypatch.setattr("workers.upstream_judge._PATIENCE", (0.01, 0.01))
     bench.workshop.add_task("talk", talks(3))
     bench.judge()
     busy = [(429, {"retry-after": "0"}, "slow down"), (503, {}, "away")]
@@ -332,7 +388,7 @@ def test_a_busy_upstream_is_waited_for(bench: Bench, upstream: JudgeServer, monk
 def test_an_upstream_that_stays_away_gives_the_job_back(
     bench: Bench, upstream: JudgeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.judge_models._PATIENCE", (0.01,))
+    monkeypatch.setattr("workers.upstream_judge._PATIENCE", (0.01,))
     bench.workshop.add_task("talk", talks(3))
     bench.judge()
     upstream.answer = lambda _: (500, {}, "oops")
@@ -352,29 +408,33 @@ def test_a_model_that_wants_the_newer_name_of_the_limit_gets_it(bench: Bench, up
     assert bench.work(held_out=True).result["scored"] == 3  # type: ignore[index]
 
 
-def test_a_cancelled_job_stops_while_its_upstream_hangs(bench: Bench, upstream: JudgeServer) -> None:
+@pytest.mark.parametrize("trickles", [False, True])
+def test_a_cancelled_job_stops_while_its_upstream_hangs(bench: Bench, upstream: JudgeServer, trickles: bool) -> None:
+    """At once: a worker that waits for the time-outs of an upstream does nothing else."""
     bench.workshop.add_task("talk", talks(3))
     bench.judge()
     asked, go_on = threading.Event(), threading.Event()
 
-    def hang(_: Asked) -> Reply:
+    def hang(asking: Asked) -> Reply:
         asked.set()
-        go_on.wait(20)
+        while not go_on.wait(0.05):
+            if trickles:
+                asking.send(b"HTTP/1.1 200 OK\r\nX-Slow: " if not asking.sent else b"x")
         return 500, {}, ""
 
     upstream.answer = hang
     job_id = bench.queue()
     worker = threading.Thread(target=run, args=(bench.services, bench.workshop.handlers, job_id, "w"))
     worker.start()
-    assert asked.wait(10)
-    with transaction(bench.services.sessions) as session:
-        jobs.request_cancel(session, bench.project_id, job_id)
-    began = time.monotonic()
-    time.sleep(0.1)
-    go_on.set()
-    worker.join(30)
-    assert bench.workshop.job(job_id).state in ("cancelled", "queued")
-    assert time.monotonic() - began < 25
+    try:
+        assert asked.wait(10)
+        with transaction(bench.services.sessions) as session:
+            jobs.request_cancel(session, bench.project_id, job_id)
+        worker.join(15)
+        assert bench.workshop.job(job_id).state == "cancelled"
+    finally:
+        go_on.set()
+        worker.join(30)
 
 
 def test_only_one_job_of_a_judge_works_on_a_task(bench: Bench) -> None:
