@@ -1,4 +1,4 @@
-"""The Celery app of a worker process: `celery -A workers.main:app worker -Q gpu`.
+"""The Celery app of a worker process: `celery -A workers.main:app worker -Q gpu`, or `upstream`, or `default,celery`.
 
 Each process builds its own services after fork; the base model is loaded on the first job and kept.
 """
@@ -21,7 +21,7 @@ from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
 from workers.beat import tick_all
-from workers.queue import REAP, RUN_JOB, TICK, make_queue, send_jobs
+from workers.queue import REAP, RUN_JOB, RUN_UPSTREAM_JOB, TICK, make_queue, send_jobs
 from workers.runner import Handler, Running, run
 from workers.webhooks import WebhookThread
 
@@ -103,7 +103,19 @@ def _send(job_id: uuid.UUID) -> None:
 
 @app.task(name=RUN_JOB)  # type: ignore[untyped-decorator]  # celery is untyped
 def run_job(job_id: str) -> None:
-    run(_services(), _handlers(), uuid.UUID(job_id), f"{socket.gethostname()}:{os.getpid()}")
+    _run(_handlers(), job_id)
+
+
+@app.task(name=RUN_UPSTREAM_JOB)  # type: ignore[untyped-decorator]  # celery is untyped
+def run_upstream_job(job_id: str) -> None:
+    """A job whose model is an upstream's, in a process that loads none."""
+    from workers.jobs import judge
+
+    _run({JobKind.JUDGE: partial(judge.run, model=None)}, job_id)
+
+
+def _run(handlers: Mapping[JobKind, Handler], job_id: str) -> None:
+    run(_services(), handlers, uuid.UUID(job_id), f"{socket.gethostname()}:{os.getpid()}")
 
 
 @app.task(name=REAP)  # type: ignore[untyped-decorator]  # celery is untyped

@@ -21,7 +21,10 @@ from registry.wiring import configured
 
 GPU_QUEUE = "gpu"
 DEFAULT_QUEUE = "default"
+UPSTREAM_QUEUE = "upstream"
+"""Jobs that wait for upstreams and need no model here: a slow one delays neither trainings nor housekeeping."""
 RUN_JOB = "workers.run_job"
+RUN_UPSTREAM_JOB = "workers.run_upstream_job"
 REAP = "workers.reap"
 TICK = "workers.tick"
 
@@ -75,16 +78,19 @@ def make_queue(settings: Settings) -> Celery:
 
 
 def send_jobs(app: Celery, sessions: sessionmaker[Session], job_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Send jobs to the GPU workers, after the transactions that created them have committed.
+    """Send jobs to their workers, after the transactions that created them have committed.
 
     Returns:
         The jobs that wait for a broker that is down. Its faults are not raised: a job that is not sent stays queued
         with an event that says so, and the reaper sends it. After the first failure no other job is tried, so that a
         broker that does not answer is waited for once.
     """
+    with transaction(sessions) as session:
+        for_upstreams = jobs.waiting_for_upstreams(session, job_ids)
     for place, job_id in enumerate(job_ids):
+        name, queue = (RUN_UPSTREAM_JOB, UPSTREAM_QUEUE) if job_id in for_upstreams else (RUN_JOB, GPU_QUEUE)
         try:
-            app.send_task(RUN_JOB, args=[str(job_id)], queue=GPU_QUEUE, retry=True, retry_policy=_RETRY)
+            app.send_task(name, args=[str(job_id)], queue=queue, retry=True, retry_policy=_RETRY)
         except _BROKER_FAULTS as error:
             left = job_ids[place:]
             log.warning(

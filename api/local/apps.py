@@ -1,4 +1,4 @@
-"""The service's own processes as `memgen up` runs them: API, two workers, beat, and a vLLM server where that is the
+"""The service's own processes as `memgen up` runs them: API, three workers, beat, and a vLLM server where that is the
 engine. Knows commands, not who runs them.
 
 Secrets never stand in a command: each process reads them from `<home>/service.env`.
@@ -41,11 +41,12 @@ class AppPorts:
 
 
 def service_apps(settings: Settings, ports: AppPorts) -> tuple[AppSpec, ...]:
-    """vLLM server if one is to run, API, worker for GPU jobs, worker for everything else, beat."""
+    """vLLM server if one is to run, API, workers for GPU jobs, for upstreams and for everything else, beat."""
     return (
         *([_vllm(ports.vllm)] if ports.vllm is not None else []),
         _api(settings, ports.api),
         AppSpec("worker-gpu", _celery_worker("gpu", "gpu"), needed=False),
+        AppSpec("worker-upstream", _celery_worker("upstream", "upstream"), needed=False),
         AppSpec("worker-default", _celery_worker("default", "default,celery"), needed=False),
         AppSpec("beat", (*_celery(), "beat", "--pidfile="), needed=False),
     )

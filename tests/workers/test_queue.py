@@ -21,7 +21,7 @@ from registry.database import transaction
 from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.scope import DeletionSubject
-from registry.job_requests import Evaluate
+from registry.job_requests import Evaluate, JudgeTrajectories
 from registry.models import Job, Trajectory
 from registry.settings import Settings
 from registry.wiring import Services
@@ -29,7 +29,7 @@ from tests.workers.conftest import Workshop
 from tests.workers.jobs.test_strategies import clash
 from tests.workers.test_beat import scheduled
 from workers.beat import tick_all
-from workers.queue import GPU_QUEUE, make_queue, send_jobs
+from workers.queue import GPU_QUEUE, RUN_UPSTREAM_JOB, UPSTREAM_QUEUE, make_queue, send_jobs
 
 __all__ = ["scheduled"]
 
@@ -61,10 +61,14 @@ def _warnings(services: Services, job_id: uuid.UUID) -> list[str]:
 def test_what_the_broker_does_not_take_is_sent_when_it_is_back(
     services: Services, project_id: uuid.UUID, queue: Celery, stopped_broker: str, tmp_path: Path
 ) -> None:
-    made = _jobs(services, project_id, 2)
+    made = _jobs(services, project_id, 1)
+    for model in ("base", "strong/gpt-5", "bot@7"):
+        request = JudgeTrajectories(judge="strict", task="talk", model=model, up_to=1, max_calls=1)
+        with transaction(services.sessions) as session:
+            made.append(jobs.create_job(session, project_id, request).id)
     for _ in range(2):
         assert send_jobs(queue, services.sessions, made) == made
-    assert [_warnings(services, job_id) for job_id in made] == [[jobs.UNSENT]] * 2
+    assert [_warnings(services, job_id) for job_id in made] == [[jobs.UNSENT]] * 4
     with transaction(services.sessions) as session:
         session.execute(sa.update(Job).values(created_at=utc_now() - timedelta(hours=1)))
     server = start_valkey(tmp_path / "broker", tmp_path / "broker.log")
@@ -74,7 +78,9 @@ def test_what_the_broker_does_not_take_is_sent_when_it_is_back(
         assert waiting == made
         assert send_jobs(queue, services.sessions, waiting) == []
         with redis.Redis(unix_socket_path=urlsplit(server.url).path) as client:
-            assert client.llen(GPU_QUEUE) == 2
+            assert client.llen(GPU_QUEUE) == 3
+            [message] = client.lrange(UPSTREAM_QUEUE, 0, -1)
+        assert f'"task": "{RUN_UPSTREAM_JOB}"' in message.decode(), "a judge by an upstream delays no training"
     finally:
         stop([server.child])
     with transaction(services.sessions) as session:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from registry.judging import judgements
 from registry.judging.judges import JudgeSettings, create_judge
 from registry.judging.ticks import JudgingOrder, judging_request
 from registry.models import Job, Judge, JudgeCall, Judgement, Trajectory
-from registry.settings import Settings
+from registry.settings import Settings, child_environment
 from registry.tasks import get_task
 from registry.wiring import Services, open_services
 from tests.workers.conftest import Workshop
@@ -519,3 +521,21 @@ def test_the_base_is_held_to_a_verdict(
         cut = [row.verdict.get("left_out_characters", 0) for row in found]
         assert cut[:2] == [0, 0]
         assert cut[2] > 0, "the long one was shown in part"
+
+
+def test_a_worker_for_upstreams_judges_and_loads_no_model(bench: Bench, upstream: JudgeServer) -> None:
+    bench.workshop.add_task("talk", talks(3))
+    bench.judge()
+    job_id = bench.queue(held_out=True)
+    program = (
+        "import sys, workers.main as main; main._start(); main.run_upstream_job(sys.argv[1]); main._stop(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = child_environment(bench.services.settings) | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(job_id)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    job = bench.workshop.job(job_id)
+    assert job.result is not None, job.error
+    assert (job.state, job.result["scored"]) == ("succeeded", 3)
