@@ -34,6 +34,12 @@ class CheckedTransport(httpx.AsyncHTTPTransport):
             keepalive_expiry=limits.keepalive_expiry,
         )
 
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        # No redirect is followed. httpx reads where it leads all the same, and raises what is no error of a transport.
+        response.headers.pop("location", None)
+        return response
+
 
 class _CheckedBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, policy: AddressPolicy) -> None:

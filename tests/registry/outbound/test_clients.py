@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -23,9 +24,9 @@ class _Hello(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.seen.append(dict(self.headers))  # type: ignore[attr-defined]
-        if self.path == "/away":
+        if self.path.startswith("/away/"):
             self.send_response(302)
-            self.send_header("Location", "http://169.254.169.254/")
+            self.send_header("Location", unquote(self.path.removeprefix("/away/")))
         else:
             self.send_response(200)
         if self.path == "/packed":
@@ -128,8 +129,11 @@ def test_a_second_address_is_tried_where_the_first_is_dead(
     assert _get(PRIVATE, f"http://two.example:{server.server_port}/").status_code == 200
 
 
-def test_no_redirect_is_followed(server: ThreadingHTTPServer) -> None:
-    assert _get(PRIVATE, f"http://127.0.0.1:{server.server_port}/away").status_code == 302
+@pytest.mark.parametrize(
+    "place", ["http://169.254.169.254/", "http:///", "http://[::1", "//", "http://a:99999999/", ""]
+)
+def test_no_redirect_is_followed_wherever_it_leads(place: str, server: ThreadingHTTPServer) -> None:
+    assert _get(PRIVATE, f"http://127.0.0.1:{server.server_port}/away/{quote(place, safe='')}").status_code == 302
     assert len(server.seen) == 1  # type: ignore[attr-defined]
 
 
