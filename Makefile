@@ -83,6 +83,7 @@ format: setup  ## Let ruff rewrite what it can
 bench: setup  ## All benchmarks; JSON into bench/results/
 	$(BIN)/python -m bench.speed
 	$(BIN)/python -m bench.router
+	$(BIN)/python -m bench.judges
 
 bench-recipe: setup  ## What makes a memory learn fast, one change at a time (hours; goes on where it was)
 	$(BIN)/python -m bench.recipe --task easy
