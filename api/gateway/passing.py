@@ -117,7 +117,7 @@ async def _whole_reply(gateway: Gateway, call: UpstreamCall, listener: Listener)
 
 def _read_reply(call: UpstreamCall, body: bytes) -> tuple[JsonObject, UpstreamAnswer]:
     try:
-        reply = json.loads(call.upstream.without_key_bytes(body))
+        reply = _json(call.upstream.without_key_bytes(body))
         if isinstance(reply, dict) and reply.get("error"):
             raise read_error(call, reply["error"])
         parts = AnswerParts()
@@ -194,7 +194,7 @@ class _PassedStream:
             self.is_done = True
             return event
         try:
-            return self._passed_chunk(event, json.loads(data))
+            return self._passed_chunk(event, _json(data))
         except (ValueError, RecursionError) as error:
             raise self._garbage(error) from error
 
@@ -211,6 +211,11 @@ class _PassedStream:
     def _garbage(self, reason: Exception) -> OutboundFailed:
         shown = self._call.upstream.without_key(str(reason))
         return failed(self._call, "sent what is no chunk of a chat completion", shown[:300])
+
+
+def _json(data: bytes) -> Any:
+    """The value, with null for NaN and infinities: servers write them, and few can read them. Raises ValueError."""
+    return json.loads(data, parse_constant=lambda _: None)
 
 
 async def _parts(response: httpx.Response, call: UpstreamCall) -> AsyncGenerator[bytes, None]:

@@ -172,6 +172,14 @@ def test_a_whole_reply_keeps_what_it_says(http: httpx.Client, upstream: Upstream
     assert reply == {**said, "id": reply["id"], "memgen": {"version": "strong/gpt-5", "recorded": recorded}}
 
 
+def test_a_whole_reply_is_json_though_the_upstream_s_is_none(http: httpx.Client, upstream: UpstreamServer) -> None:
+    sent = json.dumps(completion({"content": "Hello"}, usage={"prompt_tokens": float("nan"), "score": -float("inf")}))
+    upstream.play = lambda request: request.reply(sent.encode())
+    reply = http.post("/v1/chat/completions", json={"model": "strong/gpt-5", "messages": HI})
+    assert reply.status_code == 200
+    assert json.loads(reply.text, parse_constant=pytest.fail)["usage"] == {"prompt_tokens": None, "score": None}
+
+
 def test_a_chunk_without_an_id_gets_one(client: openai.OpenAI, upstream: UpstreamServer) -> None:
     def play(request: Received) -> None:
         request.begin()
