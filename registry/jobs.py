@@ -118,10 +118,13 @@ def list_jobs(session: Session, project_id: uuid.UUID, *, before: int | None, li
 
 
 def waiting_for_upstreams(session: Session, job_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of the jobs that need no model of ours, only upstreams: judges whose model is one."""
-    model = Job.params["model"].as_string()
-    judging = select(Job.id).where(Job.id.in_(job_ids), Job.kind == JobKind.JUDGE.value, model.contains("/"))
-    return set(session.scalars(judging))
+    """Those of the jobs that need no model of ours: judges whose model is an upstream's."""
+    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), asks_upstream())))
+
+
+def asks_upstream() -> ColumnElement[bool]:
+    """Whether a job needs no model of ours, only an upstream's."""
+    return and_(Job.kind == JobKind.JUDGE.value, Job.params["model"].as_string().contains("/"))
 
 
 def mark_enqueued(session: Session, job_id: uuid.UUID) -> None:

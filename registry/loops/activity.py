@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry.datasets.snapshots import is_own_and_unrewarded
-from registry.job_requests import JobKind
+from registry.jobs import asks_upstream
 from registry.models import Exposure, Job, JobEvent, Loop, Run, Trajectory, Version
 
 
@@ -39,8 +39,7 @@ def unrewarded_runs(session: Session, loop: Loop, *, after: datetime) -> int:
 def works_anywhere(session: Session) -> bool:
     """Whether a worker that lives has a job in hand, of whatever project. Judging by an upstream says nothing of the
     workers that train: it needs no model of ours."""
-    asks_upstream = and_(Job.kind == JobKind.JUDGE, Job.params["model"].as_string().contains("/"))
-    query = select(Job.id).where(Job.state == "running", Job.lease_until > func.now(), ~asks_upstream)
+    query = select(Job.id).where(Job.state == "running", Job.lease_until > func.now(), ~asks_upstream())
     return session.scalars(query.limit(1)).first() is not None
 
 
