@@ -10,7 +10,7 @@ import typer
 
 from api.cli.arguments import ApplyOption
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, counted, moment, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 
 
@@ -184,5 +184,5 @@ def _summary(steps: list[JsonObject]) -> str:
 
 def _serving(version: JsonObject) -> str:
     parts = [*version["aliases"], *(f"route {number}" for number in version["routes"])]
-    parts += [f"{version['exposures']} answers"] if version["exposures"] else []
+    parts += [counted(version["exposures"], "answer")] if version["exposures"] else []
     return ", ".join(parts)

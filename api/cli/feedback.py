@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, first_line, moment, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, counted, first_line, moment, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 
 
@@ -63,7 +63,7 @@ def _print_received(reply: JsonObject) -> None:
     for trajectory in reply["trajectories"]:
         print_line(f"Trajectory {trajectory} has it.")
     if reply["runs"]:
-        print_note(f"It closes {len(reply['runs'])} runs, which get it when they are written.")
+        print_note(f"It closes {counted(len(reply['runs']), 'run')}, rewarded when written.")
     if reply["stopped"]:
         print_note(f"This stopped the canary: route {reply['route']} has ended.", style="yellow")
     if reply["promoted"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from datetime import UTC, datetime
 
-from api.cli.output import moment, percent, print_line, print_table
+from api.cli.output import counted, moment, percent, print_line, print_table
 from api.http.json_object import JsonObject
 
 WIDTH = 79
@@ -113,7 +113,7 @@ def _print_waiting(loop: JsonObject) -> None:
         _print_item("Failures", f"{loop['failures']} in a row; it holds at {loop['most_failures']}")
     if canary is not None:
         text = f"route {canary['route']} gives {loop['adapter']}@{canary['version']} {percent(canary['share'])} since "
-        text += f"{moment(canary['since'])}: {canary['answers']} answers, {canary['rewarded']} rewarded"
+        text += f"{moment(canary['since'])}: {counted(canary['answers'], 'answer')}, {canary['rewarded']} rewarded"
         if canary["sessions_needed"]:
             text += f"; about {canary['sessions_needed']} more to a result"
             if canary["days_needed"] is not None:

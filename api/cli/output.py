@@ -75,6 +75,12 @@ def notes() -> Console:
     return Console(stderr=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 answer`, `2 answers`, `2 trajectories`."""
+    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {noun if count == 1 else several}"
+
+
 def percent(score: float | None) -> str:
     return "-" if score is None else f"{100 * score:.1f}%"
 

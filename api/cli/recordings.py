@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, print_json, print_line, print_table
+from api.cli.output import JsonOption, counted, print_json, print_line, print_table
 
 app = typer.Typer(help="Recording: agents' runs become trajectories by themselves.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def show(context: typer.Context, as_json: JsonOption = False) -> None:
     ]
     print_table(("adapter", "mode", "#share", "task", "#idle"), rows)
     print_line("")
-    print_line(f"{found['recorded']} answers recorded, {found['waiting']} waiting.")
+    print_line(f"{counted(found['recorded'], 'answer')} recorded, {found['waiting']} waiting.")
     print_line("Runs: " + (", ".join(f"{count} {state}" for state, count in found["runs"].items()) or "none yet") + ".")
     if found["not_recorded"]:
         print_table(("not recorded because", "#answers"), list(found["not_recorded"].items()))
@@ -117,7 +117,8 @@ def run(
     if as_json:
         print_json(found)
         return
-    print_line(f"Run {found['id']} of task {found['task']}: {found['state']}, {found['calls']} answers, {_end(found)}")
+    answers = counted(found["calls"], "answer")
+    print_line(f"Run {found['id']} of task {found['task']}: {found['state']}, {answers}, {_end(found)}")
     for message in found["messages"]:
         weight = "" if message.get("weight", 1) else " (context)"
         calls = ", ".join(call["function"]["name"] for call in message.get("tool_calls") or ())

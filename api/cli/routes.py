@@ -8,7 +8,7 @@ import typer
 
 from api.cli.arguments import AdapterArgument, ReasonOption, read_pairs
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, counted, moment, percent, points, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _print_started(route: JsonObject, as_json: bool) -> None:
 
 def _print_shadow(found: JsonObject) -> None:
     print_line("")
-    print_line(f"Shadow: {found['answers']} answers compared, {found['failed']} failed.")
+    print_line(f"Shadow: {counted(found['answers'], 'answer')} compared, {found['failed']} failed.")
     if found["answers"]:
         same, seconds, tokens = found["same_interval"], found["seconds"], found["tokens"]
         print_line(

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from api.cli import adapters
 from api.cli.arguments import AdapterArgument, ApplyOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, counted, moment, percent, points, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 
 
@@ -76,7 +76,7 @@ def lineage(
         ("imported from", f"{origin['adapter']}@{origin['number']}" if origin else ""),
         ("replaces", found["replaces"]),
         ("task", found["task"]),
-        ("data", f"{found['trajectories']} trajectories, {found['replayed']} replayed{deleted}"),
+        ("data", f"{counted(found['trajectories'], 'trajectory')}, {found['replayed']} replayed{deleted}"),
         ("learned deleted data", "yes" if found["learned_deleted"] else "no"),
         ("dataset", found["dataset_hash"]),
         ("job", found["job_id"]),
