@@ -9,6 +9,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import ColumnElement, Engine, any_, create_engine, func, literal, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 _Value = TypeVar("_Value")
@@ -49,6 +51,22 @@ def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
     """One transaction: committed when the block ends, rolled back when it raises. Nothing else commits."""
     with sessions() as session, session.begin():
         yield session
+
+
+_LIMIT_EXCEEDED = "54"
+"""Class of PostgreSQL's errors of what is too large, too deep or too much for it."""
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same may succeed later: the server is away, restarts, has no room, or gave way to another.
+
+    Its limits are errors of operation, too, and stay.
+    """
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    return not str(getattr(error.orig, "sqlstate", None)).startswith(_LIMIT_EXCEEDED)
 
 
 @contextmanager

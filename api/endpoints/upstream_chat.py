@@ -100,7 +100,8 @@ async def _forward(request: Request, body: JsonObject) -> Response:
 
     async def headers() -> dict[str, str]:
         await following
-        return {"X-Memgen-Run": str(recording.note.run_id)} if recording.note.run_id and recording.wanted else {}
+        run_id = recording.name_run()
+        return {"X-Memgen-Run": str(run_id)} if run_id else {}
 
     async def on_answered(answer: UpstreamAnswer) -> JsonObject:
         await following

@@ -23,8 +23,9 @@ from registry.binding import ServedBase
 from registry.clock import utc_now
 from registry.json_text import is_storable
 from registry.recordings.call import RecordedCall, SampledAnswer, scope_of
+from registry.recordings.open_points import OpenPoint, RunKind
 from registry.recordings.policies import NOT_REQUESTED, RecordingAsk, RecordingDecision
-from registry.trajectories.continuation import turn_points
+from registry.trajectories.continuation import tools_hash
 
 RAW_PROMPT = "raw_prompt"
 _LISTED = ("temperature", "top_p", "top_k", "repetition_penalty", "frequency_penalty", "presence_penalty", "min_tokens")
@@ -62,14 +63,13 @@ class AnswerRecording:
     ) -> None:
         self._recorder, self._request, self._decision, self._ask = recorder, request, decision, ask
         self._base: ServedBase | None = None
-        self._found: asyncio.Future[uuid.UUID | None] | None = None
+        self._found: asyncio.Future[OpenPoint | None] | None = None
         reason = decision.reason
         if reason is None and any(not isinstance(prompt.raw_prompt, str | None) for prompt in request.prompts):
             reason = RAW_PROMPT
         self.note = RecordingNote(reason=reason)
         if reason is not None and reason != NOT_REQUESTED:
             recorder.count(request.project_id, reason)
-        self._offered = False
 
     @property
     def wanted(self) -> bool:
@@ -85,26 +85,21 @@ class AnswerRecording:
         """Look, while the answer is made, which run it continues."""
         if self.wanted:
             self._base = base
-            loop = asyncio.get_running_loop()
-            self._found = asyncio.ensure_future(loop.run_in_executor(None, self._find_run))
+            self._found = asyncio.ensure_future(run_in_threadpool(self._find_point))
 
     async def offer(self, answer: Finished, message_of: Callable[[Finished], tuple[JsonObject, str]]) -> None:
-        """Have the recorder take an answer, before its end is sent."""
-        run_id = await self._found if self._found is not None and not self._offered else None
-        first, self._offered = not self._offered, True
-        reason = await run_in_threadpool(self._offer, answer, message_of, run_id or uuid.uuid4(), first)
+        """Have the recorder take an answer, before its end is sent. The first choice's names its run to the client."""
+        point = await self._found if self._found is not None and answer.choice == 0 else None
+        reason = await run_in_threadpool(self._offer, answer, message_of, point)
         self.note.reason = self.note.reason or reason
 
     def _offer(
-        self,
-        answer: Finished,
-        message_of: Callable[[Finished], tuple[JsonObject, str]],
-        run_id: uuid.UUID,
-        first: bool,
+        self, answer: Finished, message_of: Callable[[Finished], tuple[JsonObject, str]], point: OpenPoint | None
     ) -> str | None:
         request, (prompt, sampling) = self._request, self._request.prompt_of(answer.choice)
         message, finish_reason = message_of(answer)
-        if first:
+        run_id = self._recorder.name_run(point)
+        if answer.choice == 0:
             self.note.run_id = run_id
         call = RecordedCall(
             completion_id=request.completion_id,
@@ -130,12 +125,11 @@ class AnswerRecording:
         )
         return self._recorder.offer_announced(call)
 
-    def _find_run(self) -> uuid.UUID | None:
-        request = self._request
-        tips = [point.hash for point in turn_points(request.prompts[0].messages)]
-        if not tips:
-            return None
-        return self._recorder.find_run(request.project_id, scope_of(request.session_id, request.key_id), tips)
+    def _find_point(self) -> OpenPoint | None:
+        request, prompt = self._request, self._request.prompts[0]
+        scope = scope_of(request.session_id, request.key_id)
+        kind = RunKind(request.project_id, scope, self._decision.task or "", tools_hash(prompt.tools))
+        return self._recorder.find_point(kind, prompt.messages)
 
 
 def own_metadata(metadata: dict[str, str]) -> dict[str, Any]:

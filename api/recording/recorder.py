@@ -5,23 +5,27 @@ A call that was taken is not lost with the process (`registry.recordings.spool`)
 reason; so is what a policy keeps out.
 """
 
+import math
 import threading
 import time
 import traceback
 import uuid
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from registry.database import transaction
+from api.recording.announced import AnnouncedRuns
+from registry.database import may_pass, transaction
 from registry.recordings.call import RecordedCall
 from registry.recordings.closing import ClosedRun, close_due, due_projects
 from registry.recordings.counts import add_counts
-from registry.recordings.joining import find_open_run, record_calls
+from registry.recordings.joining import record_calls
+from registry.recordings.open_points import OpenPoint, RunKind, find_open_point
 from registry.recordings.spool import Spool, SpoolFull, abandoned, read_segment
-from registry.trajectories.continuation import tip_of
+from registry.trajectories.continuation import turn_points
 from registry.trajectories.imports import TokenLimit
 from registry.wiring import Services
 
@@ -31,11 +35,9 @@ SPOOL_FULL = "spool_full"
 DISK = "disk"
 UNREADABLE = "unreadable"
 
-_LOOK_SECONDS = 0.5
-"""Between two looks at what is due, where nothing wakes the thread."""
-_SWEEP_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+"""Between two looks at what is due, and at what dead processes have left. Less than a run waits for late answers."""
 _RETRY_SECONDS = 2.0
-_TIPS = 10_000
 _LAST_SECONDS = 5.0
 
 
@@ -53,7 +55,7 @@ class Recorder:
         self._counting = threading.Lock()
         self._counts: Counter[tuple[uuid.UUID, str]] = Counter()
         self._waiting: Counter[uuid.UUID] = Counter()
-        self._tips: OrderedDict[tuple[str, str, str], uuid.UUID] = OrderedDict()
+        self._announced = AnnouncedRuns()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._idle = threading.Condition()
         self._offered = self._moved = 0
@@ -110,46 +112,48 @@ class Recorder:
     def offer_announced(self, call: RecordedCall) -> str | None:
         """As `offer`, for a call whose answer names its run: the conversation's next request finds that run before the
         database has it."""
+        self._announced.add(call)
         reason = self.offer(call)
-        if reason is None:
-            self._remember(call)
+        if reason is not None:
+            self._announced.remove([call])
         return reason
 
-    def _remember(self, call: RecordedCall) -> None:
-        tip = tip_of(call.messages, call.answer)
-        with self._counting:
-            self._tips[(call.project_id.hex, call.scope, tip)] = call.run_id
-            while len(self._tips) > _TIPS:
-                self._tips.popitem(last=False)
-
-    def find_run(self, project_id: uuid.UUID, scope: str, tips: Sequence[str]) -> uuid.UUID | None:
-        """The run that a conversation with these tips would continue, as far as it is known now: the answer names it.
-
-        Where it goes in the end is decided when it is moved.
-        """
-        with self._counting:
-            found = [self._tips.get((project_id.hex, scope, tip)) for tip in tips]
-        if found[-1] is not None:
-            return found[-1]
+    def find_point(self, kind: RunKind, messages: Sequence[Mapping[str, Any]]) -> OpenPoint | None:
+        """Where a request's conversation would go on, as far as it is known now. Blocks."""
+        hashes = [point.hash for point in turn_points(messages)]
+        if not hashes:
+            return None
+        # In this order: what is moved in between is found twice, and not missed.
+        waiting = self._announced.find(kind, hashes)
         try:
             with transaction(self._services.sessions) as session:
-                return find_open_run(session, project_id, scope, tips) or next(filter(None, reversed(found)), None)
+                found = find_open_point(session, kind, hashes)
         except SQLAlchemyError:
-            return None
+            found = None
+        if waiting is None or found is None:
+            return waiting or found
+        if waiting.hash == found.hash:
+            return OpenPoint(found.hash, tuple(dict.fromkeys((*found.run_ids, *waiting.run_ids))))
+        return max(waiting, found, key=lambda point: hashes.index(point.hash))
+
+    def name_run(self, point: OpenPoint | None) -> uuid.UUID:
+        """The run that an answer names which goes on from there. Where it stands is decided when it is moved."""
+        return self._announced.choose(point)
 
     def _run(self) -> None:
-        swept = -_SWEEP_SECONDS
+        looked = -_LOOK_SECONDS
         while True:
             stopping = self._stopping.is_set()
             try:
-                self._move_own()
-                self._write_counts()
+                self._move_own(math.inf if stopping else looked + _LOOK_SECONDS)
                 if stopping:
+                    self._write_counts()
                     return
-                if time.monotonic() - swept >= _SWEEP_SECONDS:
+                if time.monotonic() >= looked + _LOOK_SECONDS:
+                    looked = time.monotonic()
+                    self._write_counts()
                     self._take_over()
-                    swept = time.monotonic()
-                self._close_due()
+                    self._close_due()
             except Exception as error:  # the database is away, or a bug: answers go on, and what waits waits
                 where = traceback.format_tb(error.__traceback__)[-3:]  # the message may hold what was to be stored
                 log.error("recording waits", error=type(error).__name__, where=where)
@@ -157,16 +161,23 @@ class Recorder:
                     return
                 self._stopping.wait(_RETRY_SECONDS)
                 continue
-            self._wake.wait(_LOOK_SECONDS)
+            self._wake.wait(max(0.0, looked + _LOOK_SECONDS - time.monotonic()))
             self._wake.clear()
 
-    def _move_own(self) -> None:
+    def _move_own(self, until: float) -> None:
+        """Move what waits. Under a load that never ends, runs must end, too: at some time it returns."""
         while (batch := self._spool.next_batch()) is not None:
-            self._move(batch.lines, mine=True)
+            calls = self._move(batch.lines)
             self._spool.moved(batch)
+            self._announced.remove(calls)
+            with self._counting:
+                self._waiting.subtract(call.project_id for call in calls)
             with self._idle:
                 self._moved += len(batch.lines)
                 self._idle.notify_all()
+            if time.monotonic() >= until:
+                self._wake.set()
+                return
 
     def _take_over(self) -> None:
         """Move what processes of this machine left behind that are no more."""
@@ -174,34 +185,32 @@ class Recorder:
             with abandoned(self._services.settings.spool_dir) as segments:
                 for path in segments:
                     for lines in read_segment(path):
-                        self._move(lines, mine=False)
+                        self._move(lines)
                     path.unlink()
                 if not segments:
                     return
 
-    def _move(self, lines: Sequence[bytes], *, mine: bool) -> None:
+    def _move(self, lines: Sequence[bytes]) -> list[RecordedCall]:
         scopes: dict[tuple[uuid.UUID, str], list[RecordedCall]] = {}
         for line in lines:
             try:
                 call = RecordedCall.from_line(line)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 log.error("a line of the spool is unreadable", length=len(line))
                 continue
             scopes.setdefault((call.project_id, call.scope), []).append(call)
         for calls in scopes.values():
             self._record(calls)
-            if mine:
-                with self._counting:
-                    self._waiting[calls[0].project_id] -= len(calls)
+        return [call for calls in scopes.values() for call in calls]
 
     def _record(self, calls: Sequence[RecordedCall]) -> None:
         """One transaction for calls of one scope; each by itself where one of them can't be stored."""
         try:
             with transaction(self._services.sessions) as session:
                 joined = record_calls(session, calls, most_bytes=self._services.settings.max_trajectory_bytes)
-        except (OperationalError, InterfaceError):
-            raise
-        except (DBAPIError, SQLAlchemyError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # one call's trouble is never the others'
+            if may_pass(error):
+                raise
             if len(calls) > 1:
                 for call in calls:
                     self._record([call])

@@ -26,6 +26,7 @@ from registry.recordings.runs import announce_run
 from registry.trajectories.continuation import tip_of
 from registry.trajectories.conversations import check_prompt
 from registry.trajectories.formats.otlp_spans.calls import SpanCall, TraceFacts
+from registry.trajectories.tools import is_name
 from registry.wiring import Services
 
 SOURCE = "otlp"
@@ -161,8 +162,9 @@ def _check(call: SpanCall, max_bytes: int) -> None:
 
 
 def _session_of(call: SpanCall, facts: Mapping[str, TraceFacts]) -> str | None:
+    """The name of its conversation, where it may be a session's; else calls are compared by what they say."""
     name = call.conversation or facts[call.trace_id].conversation
-    return name if name and is_storable(name) else None
+    return name if is_name(name) and is_storable(name) else None
 
 
 def _recorded(

@@ -19,8 +19,9 @@ from registry.clock import utc_now
 from registry.errors import InvalidTrajectory
 from registry.json_text import is_storable
 from registry.recordings.call import RecordedCall, scope_of
+from registry.recordings.open_points import OpenPoint, RunKind
 from registry.recordings.policies import NOT_REQUESTED, RecordingAsk, RecordingDecision
-from registry.trajectories.continuation import turn_points
+from registry.trajectories.continuation import tools_hash
 from registry.trajectories.conversations import check_prompt
 
 
@@ -43,10 +44,6 @@ class UpstreamRequest:
         """The tools that could be called."""
         return None if self.body.get("tool_choice") == "none" else self.body.get("tools") or None
 
-    @property
-    def scope(self) -> str:
-        return scope_of(self.session_id, self.key_id)
-
 
 class UpstreamRecording:
     """All methods may block: they are for threads."""
@@ -55,6 +52,7 @@ class UpstreamRecording:
         self, recorder: Recorder, request: UpstreamRequest, decision: RecordingDecision, ask: RecordingAsk
     ) -> None:
         self._recorder, self._request, self._decision, self._ask = recorder, request, decision, ask
+        self._point: OpenPoint | None = None
         self.note = RecordingNote(reason=decision.reason)
         if decision.reason is not None and decision.reason != NOT_REQUESTED:
             recorder.count(request.project_id, decision.reason)
@@ -77,9 +75,15 @@ class UpstreamRecording:
         except InvalidTrajectory:
             self._refuse()
             return
-        tips = [point.hash for point in turn_points(request.body["messages"])]
-        found = self._recorder.find_run(request.project_id, request.scope, tips) if tips else None
-        self.note.run_id = found or uuid.uuid4()
+        scope = scope_of(request.session_id, request.key_id)
+        kind = RunKind(request.project_id, scope, self._decision.task or "", tools_hash(request.tools))
+        self._point = self._recorder.find_point(kind, request.body["messages"])
+
+    def name_run(self) -> uuid.UUID | None:
+        """The run that the answer names, which is settled when it is first asked for: when there is an answer."""
+        if self.wanted and self.note.run_id is None:
+            self.note.run_id = self._recorder.name_run(self._point)
+        return self.note.run_id if self.wanted else None
 
     def offer(self, answer: UpstreamAnswer) -> None:
         """Have the recorder take the answers, before the end of their reply is sent."""
@@ -88,6 +92,7 @@ class UpstreamRecording:
         if not answer.is_readable or any(_is_empty(choice.message) for choice in answer.choices):
             self._refuse()
             return
+        self.name_run()
         for choice in answer.choices:
             reason = self._recorder.offer_announced(self._call(choice, answer.usage))
             self.note.reason = self.note.reason or reason
@@ -118,7 +123,8 @@ class UpstreamRecording:
             usage=usage,
             metadata=own_metadata(texts_of(request.body.get("metadata"))),
             idle_seconds=self._decision.idle_seconds,
-            run_id=self.note.run_id or uuid.uuid4(),
+            # The run is named for the first choice; the others are branches.
+            run_id=self.note.run_id if self.note.run_id and choice.index == 0 else uuid.uuid4(),
         )
 
 

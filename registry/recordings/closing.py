@@ -15,10 +15,10 @@ from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, delete, func, select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
+from registry.database import may_pass
 from registry.errors import InvalidTrajectory
 from registry.models import Run, RunTurn
 from registry.recordings.sampled import sampled_turns
@@ -78,11 +78,11 @@ def close_run(session: Session, run: Run, tokens: TokenLimit, now: datetime) -> 
     try:
         with session.begin_nested():
             trajectory_id = _store(session, run, turns, messages, tokens)
-    except (DBAPIError, OSError):
-        raise
     except InvalidTrajectory as refusal:
         return _refused(run, refusal.code, str(refusal))
     except Exception as error:  # one run's trouble is never the others'
+        if isinstance(error, OSError) or may_pass(error):
+            raise
         log.error("a run could not be closed", run=str(run.id), error=type(error).__name__)
         return _refused(run, "error", f"{type(error).__name__}: {error}")
     run.trajectory_id = trajectory_id
@@ -98,11 +98,14 @@ def _refused(run: Run, code: str, reason: str) -> ClosedRun:
 
 
 def conversation(turns: Sequence[RunTurn]) -> list[Any]:
-    """The messages of a run, with the weights of its turns."""
+    """The messages of a run, with the weights of its turns. Of a turn the last message is the answer; what a request
+    put into the assistant's mouth before it is context."""
     return [
-        {**message, "weight": int(turn.kind == "own")} if message["role"] == "assistant" else message
+        {**message, "weight": int(turn.kind == "own" and number == len(turn.messages))}
+        if message["role"] == "assistant"
+        else message
         for turn in turns
-        for message in turn.messages
+        for number, message in enumerate(turn.messages, 1)
     ]
 
 

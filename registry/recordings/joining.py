@@ -1,9 +1,9 @@
 """Calls become turns of runs. Knows no spool, no HTTP, no tokenizer.
 
 A call continues the unfinished run of its scope, task and tools whose last answer its messages go on from; the longest
-such conversation, if there are several. Whatever else it holds is its own run: a branch, a retry, an edited history, a
-new conversation. The assistant turns that it brings along are context there, `copied` where they are known from another
-run and `foreign` otherwise.
+such conversation, if there are several. Whatever else it holds is its own run: a branch, a retry, a second choice, an
+edited history, a new conversation. The assistant turns that it brings along are context there, `copied` where they are
+known from another run and `foreign` otherwise.
 
 Calls may come late, from a slower process or from one that was killed. A late call whose answer stands in a run as a
 foreign turn takes that place. One that is told to a run after its end still joins it, if it was answered before.
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -26,6 +26,7 @@ from registry.database import one_of
 from registry.models import Run, RunCall, RunTurn
 from registry.recordings.call import RecordedCall, size_of
 from registry.recordings.erased import is_erased
+from registry.recordings.open_points import RunKind, lock_run_to_go_on
 from registry.tasks import find_tasks
 from registry.trajectories.continuation import TurnEnd, tools_hash, turn_points, with_ids_of
 
@@ -92,13 +93,14 @@ def _record(session: Session, call: RecordedCall, task_id: uuid.UUID, most_bytes
     size = size_of(messages)
     if size > most_bytes:
         return Joined(TOO_LARGE)
-    adopted = _adopt(session, call, points[-1], task_id)
+    kind = kind_of(call)
+    adopted = _adopt(session, call, points[-1], kind)
     if adopted is not None:
         return adopted
-    run, known = _continued(session, call, points[:-1], task_id)
+    run, known = _continued(session, call, kind, [point.hash for point in points[:-1]])
     if run is None:
-        run, known = _opened(session, call, points, task_id), 0
-    elif known:
+        run = _opened(session, call, points, task_id)
+    else:
         _take_ids(session, run, call.messages, points[known - 1])
     place = _add_turns(session, run, call, messages, points, known)
     run.tip, run.size, run.turns = points[-1].hash, size, place + 1
@@ -116,7 +118,12 @@ def _answer(call: RecordedCall) -> dict[str, Any]:
     return {"role": "assistant", **{key: value for key, value in call.answer.items() if key != "role"}}
 
 
-def _adopt(session: Session, call: RecordedCall, point: TurnEnd, task_id: uuid.UUID) -> Joined | None:
+def kind_of(call: RecordedCall) -> RunKind:
+    """Of the run that it would open."""
+    return RunKind(call.project_id, call.scope, call.task, tools_hash(call.tools))
+
+
+def _adopt(session: Session, call: RecordedCall, point: TurnEnd, kind: RunKind) -> Joined | None:
     """Put a late call where a run that began, or went on, before it came holds its answer as a foreign turn."""
     was_before = RunTurn.at < call.answered_at - _CLOCKS_DIFFER
     found = session.execute(
@@ -126,10 +133,8 @@ def _adopt(session: Session, call: RecordedCall, point: TurnEnd, task_id: uuid.U
             RunTurn.hash == point.hash,
             RunTurn.kind == "foreign",
             *(() if call.in_any_order else (~was_before,)),
-            Run.project_id == call.project_id,
-            Run.scope == call.scope,
-            Run.task_id == task_id,
             Run.state != "closed",
+            *kind.runs,
         )
         .order_by(Run.seq)
         .limit(1)
@@ -152,40 +157,12 @@ def _adopt(session: Session, call: RecordedCall, point: TurnEnd, task_id: uuid.U
     return Joined(RECORDED, run.id)
 
 
-def _continued(
-    session: Session, call: RecordedCall, points: Sequence[TurnEnd], task_id: uuid.UUID
-) -> tuple[Run | None, int]:
-    """(the run that the request goes on from, how many of the request's turns it has)."""
-    if not points:
+def _continued(session: Session, call: RecordedCall, kind: RunKind, hashes: list[str]) -> tuple[Run | None, int]:
+    """(the run that the call goes on from, how many of its turns it has). Choices behind the first are branches, in
+    whichever order they come."""
+    if not hashes or call.choice:
         return None, 0
-    tools = tools_hash(call.tools)
-    rows = session.scalars(
-        select(Run)
-        .where(
-            Run.project_id == call.project_id,
-            Run.scope == call.scope,
-            Run.task_id == task_id,
-            one_of(Run.tip, [point.hash for point in points]),
-            or_(Run.state == "open", (Run.state == "closing") & (Run.closing_at >= call.answered_at)),
-        )
-        .order_by(Run.seq)
-        .with_for_update()
-    ).all()
-    lengths = {point.hash: number for number, point in enumerate(points, 1)}
-    # Without tools is no other set of them: an agent that wants a text and no call leaves them out.
-    fitting = [run for run in rows if tools is None or run.tools_hash in (None, tools)]
-    if not fitting:
-        return None, 0
-    run = max(fitting, key=lambda run: lengths[run.tip])
-    return run, lengths[run.tip]
-
-
-def find_open_run(session: Session, project_id: uuid.UUID, scope: str, tips: Sequence[str]) -> uuid.UUID | None:
-    """The open run that ends with the last of these tips; nothing is locked."""
-    mine = Run.project_id == project_id, Run.scope == scope, Run.state == "open"
-    rows = session.execute(select(Run.tip, Run.id).where(*mine, one_of(Run.tip, tips)).order_by(Run.seq.desc()))
-    found = {row.tip: row.id for row in rows}
-    return next((found[tip] for tip in reversed(tips) if tip in found), None)
+    return lock_run_to_go_on(session, kind, hashes, announced=call.run_id, answered_at=call.answered_at)
 
 
 def _opened(session: Session, call: RecordedCall, points: Sequence[TurnEnd], task_id: uuid.UUID) -> Run:

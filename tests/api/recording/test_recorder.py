@@ -18,7 +18,8 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.models import RecordingCount, Run, RunCall, Trajectory
 from registry.recordings.call import RecordedCall, SampledAnswer
-from registry.recordings.joining import request_close
+from registry.recordings.joining import kind_of, request_close
+from registry.recordings.open_points import OpenPoint, RunKind
 from registry.settings import Settings
 from registry.tasks import create_task
 from registry.trajectories.imports import TokenLimit
@@ -48,6 +49,7 @@ def task(services: Services, project_id: uuid.UUID) -> None:
 
 
 KEY = uuid.uuid4()
+TOOLS: list[Any] = [{"type": "function", "function": {"name": "go", "parameters": {"type": "object"}}}]
 
 
 def call_of(project_id: uuid.UUID, messages: list[Any], answer: str, session_id: str | None = None) -> RecordedCall:
@@ -186,3 +188,104 @@ def test_while_the_database_is_away_answers_wait(
         assert recorder.flush(10)
         assert recorder.waiting(project_id) == 0
     assert [run.calls for run in rows(services, Run)] == [1]
+
+
+@pytest.mark.usefixtures("task")
+def test_what_is_moved_again_waited_once(
+    settings: Settings, services: Services, project_id: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch has calls of several scopes, and the database goes away between them."""
+    from api.recording import recorder as module
+
+    real, failures = module.record_calls, iter([False, True])
+
+    def unreliable(*args: Any, **options: Any) -> Any:
+        if next(failures, False):
+            raise sa.exc.OperationalError("select", {}, Exception("gone"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, "record_calls", unreliable)
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.05)
+    with recording(settings, is_started=False) as recorder:
+        for name in "ab":
+            recorder.offer(call_of(project_id, [{"role": "user", "content": "hi"}], "ho", name))
+        recorder.start()
+        assert recorder.flush(10)
+        assert recorder.waiting(project_id) == 0
+
+
+@pytest.mark.usefixtures("task")
+def test_what_the_database_never_takes_holds_up_nothing(
+    settings: Settings, services: Services, project_id: uuid.UUID
+) -> None:
+    """PostgreSQL's limits come as errors of its operation, as a broken connection does."""
+    hi = [{"role": "user", "content": "hi"}]
+    noise = "".join(chr(0x4E00 + place * 7919 % 20_000) for place in range(20_000))  # a key that no index holds
+    with recording(settings) as recorder:
+        recorder.offer(call_of(project_id, hi, "ho", noise))
+        recorder.offer(call_of(project_id, hi, "ho"))
+        assert recorder.flush(10)
+        counts = until(lambda: {r.outcome: r.count for r in rows(services, RecordingCount)})
+    assert counts == {"recorded": 1, "unreadable": 1}
+
+
+def kind_of_runs(project_id: uuid.UUID, tools: list[Any] | None = None) -> RunKind:
+    return kind_of(replace(call_of(project_id, [], ""), tools=tools))
+
+
+class Told:
+    """An agent without a session, and the runs that its answers named."""
+
+    def __init__(self, recorder: Recorder, project_id: uuid.UUID) -> None:
+        self.recorder, self.project_id = recorder, project_id
+        self.runs: dict[str, uuid.UUID] = {}
+
+    def begin(self, *words: str, tools: list[Any] | None = None) -> tuple[list[Any], OpenPoint | None]:
+        """A request with these messages, by user and assistant in turn, while its answer is made."""
+        messages = [{"role": ("user", "assistant")[n % 2], "content": word} for n, word in enumerate(words)]
+        return messages, self.recorder.find_point(kind_of_runs(self.project_id, tools), messages)
+
+    def end(self, begun: tuple[list[Any], OpenPoint | None], answer: str, **options: Any) -> uuid.UUID:
+        """The run that the answer named."""
+        messages, point = begun
+        call = replace(call_of(self.project_id, messages, answer), run_id=self.recorder.name_run(point), **options)
+        assert self.recorder.offer_announced(call) is None
+        self.runs[call.completion_id] = call.run_id
+        return call.run_id
+
+    def stand(self) -> dict[str, uuid.UUID | None]:
+        """The run in which each answer stands."""
+        assert self.recorder.flush(10)
+        with transaction(self.recorder._services.sessions) as session:
+            return {call.completion_id: call.run_id for call in session.scalars(sa.select(RunCall))}
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+@pytest.mark.usefixtures("task")
+def test_answers_name_the_runs_that_they_stand_in(settings: Settings, project_id: uuid.UUID, is_moved: bool) -> None:
+    """Equal runs side by side, retries, branches, ended runs and other tools: as the next request meets them, whether
+    the recorder was quick or not."""
+    with recording(settings, is_started=is_moved) as recorder:
+        told = Told(recorder, project_id)
+
+        def end(begun: tuple[list[Any], OpenPoint | None], answer: str, **options: Any) -> uuid.UUID:
+            named = told.end(begun, answer, **options)
+            if is_moved:
+                assert recorder.flush(10)
+            return named
+
+        equal = {end(told.begin("a"), "1") for _ in range(2)}
+        side_by_side = [told.begin("a", "1", "b") for _ in range(2)]
+        assert {end(begun, "2") for begun in side_by_side} == equal
+        retry = end(told.begin("a", "1", "b"), "3")
+        assert retry not in equal
+        last = end(told.begin("a", "1", "b", "3", "c"), "4", ends_run=True)
+        assert last == retry
+        after = end(told.begin("a", "1", "b", "3", "c", "4", "d", tools=TOOLS), "5", tools=TOOLS)
+        assert after != retry
+        more = [*TOOLS, *TOOLS]
+        other = end(told.begin("a", "1", "b", "3", "c", "4", "d", "5", "e", tools=more), "6", tools=more)
+        assert len({*equal, retry, after, other}) == 5
+        if not is_moved:
+            recorder.start()
+        assert told.stand() == told.runs

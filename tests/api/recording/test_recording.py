@@ -148,6 +148,26 @@ def test_streams_and_choices(client: openai.OpenAI, services: Services, watch: W
     assert [run.calls for run in with_calls(services, 3)] == [1, 1, 1]
 
 
+def test_several_choices_go_on_in_one_run_and_the_reply_names_the_first_s(
+    client: openai.OpenAI, services: Services, watch: Watch
+) -> None:
+    watch.say = "Hello."
+    asked: list[Any] = [{"role": "user", "content": "hi"}]
+    run = chat(client, asked).memgen["recorded"]["run"]
+    asked += [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "and?"}]
+    several = chat(client, asked, n=3)
+    assert several.memgen["recorded"]["run"] == run
+    again = chat(client, asked).memgen["recorded"]["run"]
+    with_calls(services, 5)
+    calls = {(call.completion_id, call.choice): call for call in rows(services, RunCall)}
+    assert str(calls[several.id, 0].run_id) == run
+    assert all(call.announced_run_id is None for call in calls.values()), "no branch was named as the run"
+    assert len({call.run_id for call in calls.values()}) == 4
+    assert again != run
+    shown: Any = client.get(f"/runs/{again}", cast_to=object)
+    assert len(shown["recorded"]) == 1
+
+
 def test_other_apis_are_recorded_as_chats(client: openai.OpenAI, services: Services, watch: Watch) -> None:
     watch.say = "Hello."
     headers = {"X-Memgen-Task": "support", "X-Session-Id": "s"}

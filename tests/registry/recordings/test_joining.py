@@ -145,6 +145,49 @@ def test_several_choices_are_branches(agent: Agent) -> None:
     assert agent.send([*asked, said("3"), user("c")], "4") == joined[1].run_id
 
 
+def test_a_second_choice_that_comes_first_leaves_the_run_to_the_first(agent: Agent) -> None:
+    """They are written side by side: any may be the first line of the spool."""
+    first = agent.send([user("a")], "1")
+    call = agent.call([user("a"), said("1"), user("b")], "2", run_id=first)
+    second = replace(call, choice=1, answer=said("3"), run_id=uuid.uuid4())
+    assert [each.run_id for each in agent.record(second, call)] == [second.run_id, first]
+    assert agent.run(second.run_id).branch_of == first
+
+
+def test_of_equal_runs_the_one_goes_on_that_the_answer_names(agent: Agent) -> None:
+    one, two = (agent.send([user("a")], "1") for _ in range(2))
+    assert agent.send([user("a"), said("1"), user("b")], "2", run_id=two) == two
+    assert agent.send([user("a"), said("1"), user("b")], "2", run_id=one) == one
+
+
+def test_a_retry_does_not_go_on_in_an_equal_run_that_is_not_so_far(agent: Agent) -> None:
+    one, two = (agent.send([user("a")], "1") for _ in range(2))
+    asked = [user("a"), said("1"), user("b")]
+    assert agent.send(asked, "2") == one
+    asked = [*asked, said("2"), user("c")]
+    assert agent.send(asked, "3") == one
+    retry = agent.send(asked, "4")
+    assert retry not in (one, two)
+    assert agent.turns(retry) == [("copied", "1"), ("copied", "2"), ("own", "4")]
+    assert agent.send([user("a"), said("1"), user("d")], "5") == two
+
+
+def test_what_a_request_puts_into_the_assistant_s_mouth_is_context(agent: Agent) -> None:
+    run = agent.send([user("a"), said("I would")], "go.")
+    assert agent.send([user("a"), said("I would"), said("go."), user("b")], "2") == run
+    [trajectory] = agent.close()
+    assert weights(trajectory) == [None, 0, 1, None, 1]
+    assert [entry is None for entry in trajectory.sampled or ()] == [True, False, False]
+
+
+def test_a_late_call_with_other_tools_has_no_place_in_the_run(agent: Agent) -> None:
+    """One agent hands the conversation to another, whose process is the quicker one."""
+    first = agent.call([user("a")], "1", session_id="s", tools=TOOLS)
+    other = agent.send([user("a"), said("1"), user("b")], "2", session_id="s", tools=[*TOOLS, *TOOLS])
+    assert agent.record(first)[0].run_id != other
+    assert agent.turns(other) == [("foreign", "1"), ("own", "2")]
+
+
 @pytest.mark.parametrize(
     "history",
     [
