@@ -58,13 +58,15 @@ class Run(Base):
         _one_of("state", RUN_STATES),
         CheckConstraint(f"close_reason IN {CLOSE_REASONS!r}", name="close_reason"),
         Index("ix_runs_project_id_scope_tip", "project_id", "scope", "tip"),
-        Index("ix_runs_project_id_session_id", "project_id", "session_id"),
+        Index("ix_runs_project_id_session_id_last_at", "project_id", "session_id", "last_at"),
+        Index("ix_runs_task_id_last_at", "task_id", "last_at"),
+        Index("ix_runs_refused", "project_id", "seq", postgresql_where="refusal_code is not null"),
         Index("ix_runs_unfinished", "last_at", postgresql_where="state <> 'closed'"),
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
     project_id: Mapped[uuid.UUID] = owning_project_id()
-    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     scope: Mapped[str]
     """Within what a request may continue it: its session, else its key."""
     session_id: Mapped[str | None]
