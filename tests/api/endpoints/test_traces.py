@@ -132,6 +132,17 @@ def test_every_convention_and_json_are_taken(post: Callable[..., httpx.Response]
     assert len(stored(services, len(CONVENTIONS))) == len(CONVENTIONS)
 
 
+def test_a_conversation_s_name_that_no_session_may_have_is_none(
+    post: Callable[..., httpx.Response], services: Services
+) -> None:
+    """No index takes it, so it once held up all recording."""
+    name = "".join(chr(0x4E00 + place * 7919 % 20_000) for place in range(4_000))
+    for each in exports(partial(run_agent, write=genai, **{"gen_ai.conversation.id": name})):
+        assert post(each, **PROTOBUF).status_code == 200
+    [trajectory] = stored(services)
+    assert trajectory.session_id is None
+
+
 def test_sending_again_adds_nothing(post: Callable[..., httpx.Response], services: Services) -> None:
     for each in exports(partial(run_agent, write=genai)) * 2:
         assert post(each, **PROTOBUF).status_code == 200

@@ -168,6 +168,24 @@ def test_several_choices_go_on_in_one_run_and_the_reply_names_the_first_s(
     assert len(shown["recorded"]) == 1
 
 
+def test_what_is_broken_off_or_late_is_no_answer_and_the_run_goes_on(
+    client: openai.OpenAI, services: Services, watch: Watch
+) -> None:
+    watch.say = "Hello."
+    asked: list[Any] = [{"role": "user", "content": "hi"}]
+    run = chat(client, asked).memgen["recorded"]["run"]
+    asked += [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "and?"}]
+    watch.hold(after=2)
+    with chat(client, asked, stream=True) as stream:
+        next(iter(stream))
+    with pytest.raises(openai.APIStatusError):
+        chat(client.with_options(max_retries=0), asked, headers={"X-Memgen-Timeout": "0.2"})
+    watch.go()
+    assert chat(client, asked).memgen["recorded"]["run"] == run
+    [found] = with_calls(services, 2)
+    assert (str(found.id), found.turns) == (run, 2)
+
+
 def test_other_apis_are_recorded_as_chats(client: openai.OpenAI, services: Services, watch: Watch) -> None:
     watch.say = "Hello."
     headers = {"X-Memgen-Task": "support", "X-Session-Id": "s"}
