@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bench.recording.agents import TASK, Fleet, Play, play_all
+from bench.recording.agents import TASK, PlayedRun, Replicas, play_all
 from bench.recording.checks import check, wait_for_trajectories
 from bench.report import RESULTS, commit
 from registry.database import transaction, upgrade
@@ -83,10 +83,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "recording.json")
     options = parser.parse_args()
-    plays = [Play(number, is_recorded=number % 3 != 2) for number in range(options.runs * 3 // 2)]
+    plays = [PlayedRun(number, is_recorded=number % 3 != 2) for number in range(options.runs * 3 // 2)]
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (settings, services, key):
         with run_replicas(settings, Path(folder), options.processes) as replicas:
-            fleet = Fleet(replicas, key, sampling_of(Path(settings.base_model)))
+            fleet = Replicas(replicas, key, sampling_of(Path(settings.base_model)))
             with fleet.client(0) as client:
                 client.post("/v1/tasks", json={"name": TASK}).raise_for_status()
                 policy = {"mode": "asked", "idle_seconds": IDLE_SECONDS}

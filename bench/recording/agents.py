@@ -16,7 +16,7 @@ _ENDS = ("header", "reward", "idle")
 
 
 @dataclass
-class Play:
+class PlayedRun:
     """One run as its agent has lived it."""
 
     number: int
@@ -48,7 +48,7 @@ class Play:
 
 
 @dataclass
-class Fleet:
+class Replicas:
     replicas: list[Replica]
     key: str
     sampling: dict[str, Any]
@@ -62,7 +62,7 @@ class Fleet:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"}
 
-    def play(self, run: Play, clients: Sequence[httpx.Client]) -> None:
+    def play(self, run: PlayedRun, clients: Sequence[httpx.Client]) -> None:
         run.messages = [{"role": "user", "content": f"run {run.number}"}]
         for turn in range(run.turns):
             headers = {"X-Session-Id": run.session_id} if run.session_id else {}
@@ -80,7 +80,10 @@ class Fleet:
             target = {"session_id": run.session_id} if run.session_id else {"run_id": run.told[-1]}
             self._post(run.number, clients, "/v1/feedback", {**target, "reward": run.reward, "source": "environment"})
 
-    def _ask(self, run: Play, turn: int, clients: Sequence[httpx.Client], headers: dict[str, str]) -> dict[str, Any]:
+    def _ask(
+        self, run: PlayedRun, turn: int, clients: Sequence[httpx.Client], headers: dict[str, str]
+    ) -> dict[str, Any]:
+        """An answer to what was said in the run. What one process does not answer to its end, the next one is asked."""
         body = {"model": "base", "messages": run.messages, **self.sampling}
         for place in itertools.count(run.number + turn):
             began = time.perf_counter()
@@ -93,7 +96,7 @@ class Fleet:
                 continue
             reply.raise_for_status()
             self.seconds[run.is_recorded].append(time.perf_counter() - began)
-            return dict(reply.json())
+            return reply.json()
         raise AssertionError
 
     def _post(self, number: int, clients: Sequence[httpx.Client], path: str, body: dict[str, Any]) -> None:
@@ -105,7 +108,7 @@ class Fleet:
             return
 
 
-def play_all(fleet: Fleet, plays: Sequence[Play], agents: int) -> dict[str, float]:
+def play_all(fleet: Replicas, plays: Sequence[PlayedRun], agents: int) -> dict[str, float]:
     """All runs, by so many agents at once. At a third of them a process is killed, and started again."""
     waiting, done = iter(plays), threading.Semaphore(0)
     drawing = threading.Lock()

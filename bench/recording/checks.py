@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from bench.recording.agents import Play
+from bench.recording.agents import PlayedRun
 from registry.database import transaction
 from registry.models import Run, RunCall, Trajectory
 from registry.wiring import Services
@@ -27,7 +27,7 @@ def wait_for_trajectories(services: Services, seconds: float = 180.0) -> float:
         time.sleep(0.2)
 
 
-def check(services: Services, plays: Sequence[Play]) -> dict[str, Any]:
+def check(services: Services, plays: Sequence[PlayedRun]) -> dict[str, Any]:
     """What stands in the database of what the agents were answered."""
     with transaction(services.sessions) as session:
         calls: dict[str, list[uuid.UUID | None]] = {}
@@ -63,7 +63,7 @@ def _learned(row: Trajectory) -> int:
 
 
 def _outcome(
-    play: Play,
+    play: PlayedRun,
     calls: dict[str, list[uuid.UUID | None]],
     runs: dict[uuid.UUID, Run],
     stored: dict[uuid.UUID, Trajectory],
