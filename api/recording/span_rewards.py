@@ -37,9 +37,9 @@ def reward_traces(
         return
     if calls:
         recorder.flush()  # what is to be closed had better be there
-    for trace_id, said in rewarded.items():
+    for trace_id, stated in rewarded.items():
         try:
-            report = _rating(said, sender.actor)
+            report = _rating(stated, sender.actor)
             with transaction(services.sessions) as session:
                 receive_run_feedback(session, sender.project_id, run_of_trace(sender.project_id, trace_id), report)
         except FeedbackDiffers as error:
@@ -48,13 +48,13 @@ def reward_traces(
             outcome.reject(INVALID, f"memgen.reward of trace {trace_id[:64]}: {error}")
 
 
-def _rating(said: Mapping[str, object], actor: str) -> Rating:
+def _rating(stated: Mapping[str, object], actor: str) -> Rating:
     """Raises Invalid."""
-    reward, source = said.get("reward"), said.get("reward_source", USER)
-    if reward is None and isinstance(success := said.get("success"), bool):
+    reward, source = stated.get("reward"), stated.get("reward_source", USER)
+    if reward is None and isinstance(success := stated.get("success"), bool):
         reward = float(success)
     if isinstance(reward, bool) or not isinstance(reward, int | float):
-        got = show(said.get("reward", said.get("success")))
+        got = show(stated.get("reward", stated.get("success")))
         raise Invalid(f"got {got}; expected a number from 0 (bad) to 1 (good)")
     if not isinstance(source, str):
         raise Invalid(f"memgen.reward_source is {show(source)}; expected a name such as `user`")

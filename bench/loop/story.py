@@ -26,20 +26,20 @@ class Plan:
     """How much is played, and when rewards are flipped."""
 
     seed: int = 0
-    pool: int = 120
+    pool: int = 100
     """Games that the agent plays, again and again."""
-    test_games: int = 60
+    test_games: int = 48
     """Games that it never plays but in the test."""
     round_games: int = 20
     """Games played at a time; behind each round the story looks whether a canary has ended."""
     first_rounds: int = 5
     """Rounds of hour 0, which the bare base plays, and mostly loses."""
-    rounds: int = 3
+    rounds: int = 2
     """Rounds of a later hour."""
-    canary_rounds: int = 6
+    canary_rounds: int = 4
     """Rounds, at most, of an hour in which a canary runs."""
     poisoned_rounds: int = 3
-    steps: int = 40
+    steps: int = 24
     """Optimizer steps of a training."""
     learning_hours: int = 2
     """Hours before the poisoned one."""

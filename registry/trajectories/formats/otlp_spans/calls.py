@@ -80,10 +80,10 @@ class TraceFacts:
         self.conversation = conversation_of(span) or self.conversation
         for holder in (span.resource, span.attributes):
             found = {name: holder[f"memgen.{name}"] for name in OWN_ATTRIBUTES if f"memgen.{name}" in holder}
-            said = {name: value for name, value in found.items() if value is not None}
-            self.own |= said
+            known = {name: value for name, value in found.items() if value is not None}
+            self.own |= known
             if holder is span.attributes:
-                self.of_spans |= said
+                self.of_spans |= known
 
 
 def conversation_of(span: Span) -> str | None:
