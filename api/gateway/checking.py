@@ -37,8 +37,8 @@ def check_upstream(upstream: Upstream) -> UpstreamCheck:
     try:
         status, body = asyncio.run(_models(upstream))
     except (httpx.HTTPError, OutboundFailed, AddressRefused, TimeoutError) as error:
-        said = str(error) or f"no whole answer within {_MOST_SECONDS:g} s"
-        reason = upstream.without_key(said)[:_SHOWN_CHARACTERS]
+        reason = str(error) or f"no whole answer within {_MOST_SECONDS:g} s"
+        reason = upstream.without_key(reason)[:_SHOWN_CHARACTERS]
         return UpstreamCheck(upstream.name, False, f"can't be used: {reason}", time.monotonic() - began, None, ())
     listed = _listed(body) if status == 200 else None
     missing = [model for model in upstream.models if listed is not None and model not in (*listed, ANY_MODEL)]
