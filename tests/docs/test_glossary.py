@@ -3,7 +3,9 @@
 import ast
 import importlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,21 @@ def _words(name: str) -> str:
     return f" {re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '_', name).lower().replace('_', ' ').strip()} "
 
 
+@cache
+def _code() -> str:
+    return "\n".join(map(_words, SOURCES.values())).replace("-", " ")
+
+
+@cache
+def _places() -> dict[str, set[str]]:
+    """Each name of the code, in words, to where it stands."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for path, source in SOURCES.items():
+        for name in set(_names(source)) - KEPT:
+            places[_words(name)].add(f"{path}: {name}")
+    return places
+
+
 @pytest.mark.parametrize(("term", "where"), TERMS)
 def test_a_term_lives_where_the_page_says(term: str, where: str) -> None:
     place = where.strip("`")
@@ -64,17 +81,11 @@ def test_a_term_lives_where_the_page_says(term: str, where: str) -> None:
 
 @pytest.mark.parametrize("term", [term for term, _ in TERMS])
 def test_a_term_is_used(term: str) -> None:
-    text = "\n".join(map(_words, SOURCES.values())).replace("-", " ")
     for part in re.sub(r"\(.*?\)|\[.*?\]", "", term).replace("-", " ").split(","):
-        assert re.search(rf"\b{part.strip().lower()}", text), f"{part!r} stands nowhere in the code"
+        assert re.search(rf"\b{part.strip().lower()}", _code()), f"{part!r} stands nowhere in the code"
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_retired_word_is_no_name(word: str) -> None:
-    found = {
-        f"{path}: {name}"
-        for path, source in SOURCES.items()
-        for name in _names(source)
-        if f" {word} " in _words(name) and name not in KEPT
-    }
+    found = {place for words, places in _places().items() if f" {word} " in words for place in places}
     assert found == set()
