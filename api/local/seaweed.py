@@ -18,6 +18,9 @@ from api.local.ports import LOOPBACK, PortRequest, pin_ports
 from api.local.processes import Child, Ending, Server, log_tail, spawn, start_server
 from api.local.secrets import Secrets
 
+MEMORY_LIMIT = "384MiB"
+"""Of Go's heap. It has about 230 MB when nothing is stored yet, most of it buffers that are never touched: a limit
+below that lets it collect garbage without end, a tenth of a core for nothing."""
 _PROBE = ".memgen-ready"
 _INNER_PORTS = (
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"),
@@ -46,7 +49,7 @@ def start_seaweed(
     bucket: str,
     region: str = "us-east-1",
     port: int = 0,
-    memory_limit: str = "200MiB",
+    memory_limit: str = MEMORY_LIMIT,
 ) -> Server:
     """`launch_seaweed`, waited for. Raises BinaryMissing, PortTaken, ServerFailed."""
     return start_server(
@@ -62,7 +65,7 @@ def launch_seaweed(
     bucket: str,
     region: str = "us-east-1",
     port: int = 0,
-    memory_limit: str = "200MiB",
+    memory_limit: str = MEMORY_LIMIT,
 ) -> Server:
     """A store with its data in `folder` and an empty or kept `bucket`; URL `http://access:secret@127.0.0.1:port`.
 
