@@ -9,10 +9,21 @@ from tests.fixtures_database import api_key, database_template, database_url, pr
 from tests.fixtures_model import tiny_base
 from tests.services import Servers, run_servers
 
+# No test speaks to anybody outside, so nobody is trusted: to read the usual authorities takes each client 40 ms.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
+
 # Before torch starts: the workers of `pytest -n` share the cores, and threads that spin on them starve each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 __all__ = ["api_key", "database_template", "database_url", "project_id", "services", "settings", "tiny_base"]
+
+_LONG = ("tests/e2e/", "tests/api/local/", "tests/api/cli/", "tests/workers/", "tests/bench/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: a worker of `pytest -n` that gets one of them last works alone for minutes."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
 
 
 @pytest.fixture(scope="session")

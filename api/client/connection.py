@@ -8,6 +8,7 @@ ClientError
 """
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,14 @@ class Connection:
         try:
             # Whatever proxy the environment names, it can't reach our own machine.
             local = httpx.URL(self._url).host in _LOOPBACK
-            self._http = httpx.Client(base_url=self._url, headers=headers, trust_env=not local)
+            # Without TLS there is nobody to trust, and reading whom takes longer than most requests.
+            plain = httpx.URL(self._url).scheme == "http"
+            self._http = httpx.Client(
+                base_url=self._url,
+                headers=headers,
+                trust_env=not local,
+                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
+            )
         except (httpx.InvalidURL, ValueError) as error:
             raise ApiUnreachable(self._url, _reason(error)) from error
 

@@ -7,9 +7,11 @@ name. No proxy of the environment is used: it would resolve and connect for us.
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import anyio
@@ -22,12 +24,18 @@ _SocketOptions = Iterable[httpcore.SOCKET_OPTION]
 _Found = list[tuple[Any, ...]]
 
 
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whom TLS trusts, as httpx finds it. Read once: that takes longer than most requests, and clients come and go."""
+    return httpx.create_ssl_context()
+
+
 class CheckedTransport(httpx.AsyncHTTPTransport):
     def __init__(self, policy: AddressPolicy, limits: httpx.Limits) -> None:
-        super().__init__()
+        super().__init__(verify=_authorities())
         # httpx has no argument for where its connections go; a test holds that these lines still decide it.
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+            ssl_context=_authorities(),
             network_backend=_CheckedBackend(policy),
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
