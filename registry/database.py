@@ -3,10 +3,8 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import ColumnElement, Engine, any_, create_engine, func, literal, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -14,6 +12,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 _Value = TypeVar("_Value")
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _CONNECTION_WAIT_SECONDS = 10
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
@@ -90,8 +91,10 @@ def take_turn(sessions: sessionmaker[Session], name: str) -> Iterator[bool]:
                 connection.execute(select(func.pg_advisory_unlock(key)))
 
 
-def migration_config(database_url: str) -> Config:
+def migration_config(database_url: str) -> "Config":
     """Configuration with which Alembic's commands migrate this database."""
+    from alembic.config import Config  # imported late: only who migrates waits for it
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url
@@ -100,6 +103,8 @@ def migration_config(database_url: str) -> Config:
 
 def upgrade(database_url: str) -> list[str]:
     """Bring the schema to the newest revision. Returns what an operator should know of what became of stored data."""
+    from alembic import command  # imported late, as above
+
     config = migration_config(database_url)
     command.upgrade(config, "head")
     return list(config.attributes.get("notes", ()))
