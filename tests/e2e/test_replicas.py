@@ -78,7 +78,13 @@ def fleet(settings: Settings, workshop: Workshop, api_key: str, tmp_path: Path) 
         yield Fleet(replicas, proxy, {"Authorization": f"Bearer {api_key}"})
 
 
-def test_what_one_replica_does_the_other_knows_at_once(fleet: Fleet) -> None:
+def test_replicas(fleet: Fleet) -> None:
+    """One fleet for both, which takes half a minute to start."""
+    what_one_replica_does_the_other_knows_at_once(fleet)
+    a_kill_loses_only_what_was_begun_and_a_rolling_restart_nothing(fleet)
+
+
+def what_one_replica_does_the_other_knows_at_once(fleet: Fleet) -> None:
     one, two = (replica.url for replica in fleet.replicas)
     aliases = "/v1/adapters/bot/aliases/champion"
 
@@ -206,7 +212,7 @@ def check_answers(sent: list[Sent]) -> None:
     assert len(answers) == len({session for session, _ in answers}), answers
 
 
-def test_a_kill_loses_only_what_was_begun_and_a_rolling_restart_nothing(fleet: Fleet) -> None:
+def a_kill_loses_only_what_was_begun_and_a_rolling_restart_nothing(fleet: Fleet) -> None:
     one, two = fleet.replicas
     with under_load(fleet) as load:
         before = time.monotonic()
