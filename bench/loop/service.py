@@ -72,10 +72,10 @@ class Service:
             idle_hours=_IDLE_HOURS,
             training={"steps": steps},
             min_reward=0.5,
+            gate_margin=0.15,
             canary_share=0.5,
             canary_margin=0.3,
         )
-        self.client.adapters.change(ADAPTER, gate_margin=0.15, reason="suites of some twenty items")
 
     def versions(self) -> int:
         return max((version["number"] for version in self.client.versions.list(ADAPTER)), default=0)
