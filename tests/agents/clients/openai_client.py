@@ -16,8 +16,11 @@ FUNCTIONS = {
 
 def _function(name: str) -> dict[str, Any]:
     description, argument, _ = FUNCTIONS[name]
-    parameters = {"type": "object", "properties": {argument: {"type": "string"}}, "required": [argument]}
-    return {"name": name, "description": description, "parameters": parameters}
+    parameters = {
+        "type": "object", "properties": {argument: {"type": "string"}}, "required": [argument],
+        "additionalProperties": False,
+    }  # fmt: skip
+    return {"name": name, "description": description, "parameters": parameters, "strict": True}
 
 
 CHAT: dict[str, Any] = {
