@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-vllm test-agents setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-vllm test-agents setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-recording bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ bench-recipe: setup  ## What makes a memory learn fast, one change at a time (ho
 bench-serving: setup  ## How requests share the model, with one thread and with two, and what HTTP adds
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.serving --threads 2
+
+bench-recording: setup  ## A thousand runs recorded by three processes at full load, one of them killed
+	$(BIN)/python -m bench.recording
 
 bench-trigger: setup  ## What a trained trigger skips, and what it costs (goes on where it was)
 	$(BIN)/python -m bench.trigger
