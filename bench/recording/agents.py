@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class PlayedRun:
     """The run that each of them named."""
     broken_off: int = 0
     """Requests whose answer never arrived, and which were sent again."""
+    is_over: bool = False
 
     @property
     def turns(self) -> int:
@@ -76,13 +78,12 @@ class Replicas:
             run.messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
             run.messages.append({"role": "user", "content": f"turn {turn}"})
         run.messages.pop()
+        run.is_over = True
         if run.is_recorded and run.end == "reward":
             target = {"session_id": run.session_id} if run.session_id else {"run_id": run.told[-1]}
             self._post(run.number, clients, "/v1/feedback", {**target, "reward": run.reward, "source": "environment"})
 
-    def _ask(
-        self, run: PlayedRun, turn: int, clients: Sequence[httpx.Client], headers: dict[str, str]
-    ) -> dict[str, Any]:
+    def _ask(self, run: PlayedRun, turn: int, clients: Sequence[httpx.Client], headers: dict[str, str]) -> Any:
         """An answer to what was said in the run. What one process does not answer to its end, the next one is asked."""
         body = {"model": "base", "messages": run.messages, **self.sampling}
         for place in itertools.count(run.number + turn):
@@ -93,6 +94,8 @@ class Replicas:
                 continue
             except httpx.HTTPError:
                 run.broken_off += 1
+                continue
+            if reply.status_code == 503:  # it has begun again, and has no model yet
                 continue
             reply.raise_for_status()
             self.seconds[run.is_recorded].append(time.perf_counter() - began)
@@ -110,8 +113,7 @@ class Replicas:
 
 def play_all(fleet: Replicas, plays: Sequence[PlayedRun], agents: int) -> dict[str, float]:
     """All runs, by so many agents at once. At a third of them a process is killed, and started again."""
-    waiting, done = iter(plays), threading.Semaphore(0)
-    drawing = threading.Lock()
+    waiting, drawing = iter(plays), threading.Lock()
 
     def work() -> None:
         clients = [fleet.client(number) for number in range(len(fleet.replicas))]
@@ -121,23 +123,21 @@ def play_all(fleet: Replicas, plays: Sequence[PlayedRun], agents: int) -> dict[s
             if play is None:
                 break
             fleet.play(play, clients)
-            done.release()
         for client in clients:
             client.close()
 
-    threads = [threading.Thread(target=work) for _ in range(agents)]
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for _ in range(len(plays) // 3):
-        done.acquire()
-    fleet.replicas[0].kill()
-    killed = time.perf_counter()
-    fleet.replicas[0].start()
-    fleet.replicas[0].wait()
-    restarted = time.perf_counter()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(agents) as pool:
+        working = [pool.submit(work) for _ in range(agents)]
+        while sum(play.is_over for play in plays) < len(plays) // 3 and not any(each.done() for each in working):
+            time.sleep(0.02)
+        fleet.replicas[0].kill()
+        killed = time.perf_counter()
+        fleet.replicas[0].start()
+        fleet.replicas[0].wait()
+        restarted = time.perf_counter()
+        for each in working:
+            each.result()
     return {
         "seconds": round(time.perf_counter() - began, 1),
         "killed_at": round(killed - began, 1),

@@ -82,6 +82,7 @@ def _outcome(
         return "turns not recorded as sampled"
     if play.end == "reward" and row.reward != play.reward:
         return "another reward"
-    if run.close_reason != play.end:
+    # A reward that comes before the run is known to be does not end it.
+    if run.close_reason != play.end and play.end != "reward":
         return f"closed by {run.close_reason}"
     return "one"

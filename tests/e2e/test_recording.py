@@ -18,6 +18,9 @@ from registry.tasks import create_task
 from registry.wiring import Services
 from tests.e2e.proxied import Replica, run_replicas
 
+LETTERS = range(67, 77)
+"""Tokens of `a` to `j`: what else the random base says need not be text."""
+
 
 @dataclass
 class Agent:
@@ -29,8 +32,9 @@ class Agent:
     """(id of the answer, the run that it named) of each turn."""
 
     def turn(self, replica: Replica, **headers: str) -> None:
-        """Ends after two tokens, whatever the tiny base would say."""
-        body = {"model": "base", "messages": self.messages, "max_tokens": 8, "min_tokens": 2, "logit_bias": {"2": 100}}
+        """Answered by two letters and the end, whatever the tiny base would say."""
+        bias = {"2": 100} | {str(token): 50 for token in LETTERS}
+        body = {"model": "base", "messages": self.messages, "max_tokens": 8, "min_tokens": 2, "logit_bias": bias}
         reply = httpx.post(f"{replica.url}/v1/chat/completions", json=body, headers=self.headers | headers, timeout=60)
         assert reply.status_code == 200, reply.text
         answer = reply.json()
