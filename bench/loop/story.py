@@ -36,13 +36,13 @@ class Plan:
     """Rounds of hour 0, which the bare base plays, and mostly loses."""
     rounds: int = 2
     """Rounds of a later hour."""
-    canary_rounds: int = 4
+    canary_rounds: int = 3
     """Rounds, at most, of an hour in which a canary runs."""
     poisoned_rounds: int = 3
     steps: int = 24
     """Optimizer steps of a training."""
-    learning_hours: int = 2
-    """Hours before the poisoned one."""
+    later_hours: int = 1
+    """Hours behind the poisoned one."""
     most_seconds: float = 300.0
     """How long a night may take."""
 
@@ -82,14 +82,23 @@ def tell(plan: Plan, service: Service, games: Path, say: Callable[[str], None]) 
     with Agent(service.url + "/v1", service.agent_key(), ADAPTER) as agent:
         run = _Run(plan, service, agent, sets, sets.rounds(plan.round_games, plan.seed), say)
         _test(run)
-        for number in range(plan.learning_hours):
-            _hour(run, rounds=plan.rounds if number else plan.first_rounds)
-        poisoned = _hour(run, rounds=0, poisoned_rounds=plan.poisoned_rounds)
-        if poisoned.verdict == _OPEN:  # it came through its gate: an hour of honest rewards tells
-            _hour(run, rounds=plan.rounds, learns=False)
-            poisoned = replace(poisoned, verdict=service.verdict_of(poisoned.trained or ""))
-            run.hours[-2] = poisoned
-        return Story(chance, run.tested[None], _test(run), run.hours, poisoned.verdict in _KEPT_OUT)
+        _hour(run, rounds=plan.first_rounds)
+        # Between two nights, so that what is learned of it is not thinned by a day of honest rewards.
+        _hour(run, rounds=0, poisoned_rounds=plan.poisoned_rounds)
+        for _ in range(plan.later_hours):  # nobody has mended anything: the poisoned runs are still there to learn from
+            _hour(run, rounds=plan.rounds)
+        if service.live_route():  # a day decides it
+            _hour(run, rounds=1, learns=False)
+        hours = [_with_its_end(service, hour) for hour in run.hours]
+        stopped = all(hour.verdict in _KEPT_OUT for hour in hours if hour.poisoned)
+        return Story(chance, run.tested[None], _test(run), hours, stopped)
+
+
+def _with_its_end(service: Service, hour: Hour) -> Hour:
+    """An hour whose version went on a canary, with what that came to in the next."""
+    if hour.verdict != _OPEN or hour.trained is None:
+        return hour
+    return replace(hour, verdict=service.verdict_of(hour.trained))
 
 
 def _hour(run: _Run, *, rounds: int, poisoned_rounds: int = 0, learns: bool = True) -> Hour:
