@@ -6,6 +6,7 @@ server listens, so that neither another server of this stack nor a stack that st
 """
 
 import json
+import os
 import random
 import socket
 import sys
@@ -27,7 +28,8 @@ class _Claim:
     file: Path
     """Where the port is kept; of two servers that kept one port, the second picks anew."""
     since: float
-    holder: socket.socket | None
+    holder: int | None
+    """The file descriptor of a bound socket; the end of the process closes it."""
 
 
 _claims: dict[int, _Claim] = {}
@@ -113,10 +115,11 @@ def _claim(file: Path, ports: Collection[int]) -> None:
     for port, claim in list(_claims.items()):
         if port in ports or now - claim.since > _CLAIM_SECONDS:
             if claim.holder is not None:
-                claim.holder.close()
+                os.close(claim.holder)
             del _claims[port]
     for port in ports:
-        _claims[port] = _Claim(file, now, _bound(port, as_servers_do=True) if sys.platform == "linux" else None)
+        bound = _bound(port, as_servers_do=True) if sys.platform == "linux" else None
+        _claims[port] = _Claim(file, now, bound.detach() if bound is not None else None)
 
 
 def _read(file: Path) -> dict[str, int]:

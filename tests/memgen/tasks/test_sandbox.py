@@ -36,7 +36,7 @@ def test_right_passes_and_wrong_fails() -> None:
         # The status pipe can be found; its token is another matter.
         (
             "import os\n"
-            "for fd in range(3, 20):\n"
+            "for fd in range(3, 1024):\n"
             "    try:\n"
             '        os.write(fd, b\'\\n{"verdict": "passed", "token": ""}\\n{"isolation": 1}\\n[]\\n\\xff\\n\')\n'
             "    except OSError:\n"
@@ -46,7 +46,7 @@ def test_right_passes_and_wrong_fails() -> None:
         ),
         (
             "import os\n"
-            "for fd in range(3, 20):\n"
+            "for fd in range(3, 1024):\n"
             "    try:\n"
             "        os.write(fd, b'[' * 500000 + b'\\n')\n"
             "    except OSError:\n"

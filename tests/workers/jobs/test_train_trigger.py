@@ -20,7 +20,7 @@ TRIGGER = {
     "max_new_tokens": 4,
     "learning_rate": 1e-2,
     "head_learning_rate": 5e-2,
-    "seed": 1,  # so few steps leave some seeds with a trigger that never fires
+    "seed": 5,  # so few steps leave some seeds with a trigger that never fires
 }
 
 
