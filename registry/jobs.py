@@ -118,7 +118,7 @@ def list_jobs(session: Session, project_id: uuid.UUID, *, before: int | None, li
 
 
 def waiting_for_upstreams(session: Session, job_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Those of the jobs that need no model of ours: judges whose model is an upstream's."""
+    """Which of the jobs need no model of ours: judges whose model is an upstream's."""
     return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), asks_upstream())))
 
 

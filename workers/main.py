@@ -21,6 +21,7 @@ from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
 from workers.beat import tick_all
+from workers.jobs import judge
 from workers.queue import REAP, RUN_JOB, RUN_UPSTREAM_JOB, TICK, make_queue, send_jobs
 from workers.runner import Handler, Running, run
 from workers.webhooks import WebhookThread
@@ -66,14 +67,15 @@ def _services() -> Services:
 
 def make_handlers(model: "Model") -> Mapping[JobKind, Handler]:
     """What runs each kind of job, on a model that is loaded."""
-    from workers.jobs import check_import, evaluate, judge, train_trigger, train_weaver
+    from workers.jobs import check_import, evaluate, train_trigger, train_weaver
+    from workers.local_judge import own_judge
 
     return {
         JobKind.TRAIN_WEAVER: partial(train_weaver.run, model=model, send=_send),
         JobKind.TRAIN_TRIGGER: partial(train_trigger.run, model=model),
         JobKind.EVALUATE: partial(evaluate.run, model=model, send=_send),
         JobKind.CHECK_IMPORT: partial(check_import.run, model=model),
-        JobKind.JUDGE: partial(judge.run, model=model),
+        JobKind.JUDGE: partial(judge.run, own_judge=partial(own_judge, model=model)),
     }
 
 
@@ -109,9 +111,7 @@ def run_job(job_id: str) -> None:
 @app.task(name=RUN_UPSTREAM_JOB)  # type: ignore[untyped-decorator]  # celery is untyped
 def run_upstream_job(job_id: str) -> None:
     """A job whose model is an upstream's, in a process that loads none."""
-    from workers.jobs import judge
-
-    _run({JobKind.JUDGE: partial(judge.run, model=None)}, job_id)
+    _run({JobKind.JUDGE: judge.run}, job_id)
 
 
 def _run(handlers: Mapping[JobKind, Handler], job_id: str) -> None:

@@ -19,8 +19,8 @@ from api.local.processes import Child, Ending, Server, log_tail, spawn, start_se
 from api.local.secrets import Secrets
 
 MEMORY_LIMIT = "384MiB"
-"""Of Go's heap. It has about 230 MB when nothing is stored yet, most of it buffers that are never touched: a limit
-below that lets it collect garbage without end, a tenth of a core for nothing."""
+"""Limit of Go's heap, which has about 230 MB when nothing is stored yet, most of it buffers that are never touched: a
+limit below that lets it collect garbage without end, a tenth of a core for nothing."""
 _PROBE = ".memgen-ready"
 _INNER_PORTS = (
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"),

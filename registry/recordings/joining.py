@@ -119,7 +119,7 @@ def _answer(call: RecordedCall) -> dict[str, Any]:
 
 
 def kind_of(call: RecordedCall) -> RunKind:
-    """Of the run that it would open."""
+    """The kind of the run that it would open."""
     return RunKind(call.project_id, call.scope, call.task, tools_hash(call.tools))
 
 

@@ -206,6 +206,8 @@ def test_nobody_reads_stored_requests_and_manifests_by_key() -> None:
     assert found == {
         # Queries on columns; and imported manifests, which another installation wrote.
         ("registry/jobs.py", "Job.params['promote']"),
+        ("registry/jobs.py", "Job.params['model']"),
+        ("registry/loops/attempts.py", "Job.params['task']"),
         ("registry/datasets/manifest.py", "Dataset.manifest['trains']"),
         ("registry/datasets/manifest.py", "dataset.manifest.get('trains')"),
     }

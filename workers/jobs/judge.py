@@ -8,7 +8,9 @@ case can't be judged for is its own finding; only a model that is away, or answe
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.database import one_of, transaction
@@ -31,8 +33,8 @@ from workers.judge_models import BATCH, Ask, Build, JudgeModel
 from workers.runner import Running
 from workers.upstream_judge import UpstreamJudge
 
-if TYPE_CHECKING:
-    from workers.model import Model
+MakeJudge = Callable[[Session, Job, JudgeTrajectories, JudgeSettings], JudgeModel]
+"""Makes the judge of a job whose model is the base, or a version."""
 
 _HOPELESS = 10
 """A job whose first answers were so many and none of use goes on no further."""
@@ -84,14 +86,14 @@ class _PromptedCase:
         ]
 
 
-def run(running: Running, model: "Model | None") -> dict[str, Any]:
+def run(running: Running, own_judge: MakeJudge | None = None) -> dict[str, Any]:
     """Returns counts by state of judgement, `calls`, `tokens`, and `stopped`: why it ended.
 
     Args:
-        model: None in a process that has none, where only upstreams judge.
+        own_judge: None in a process without a model, where only upstreams judge.
     """
     with transaction(running.services.sessions) as session:
-        work, cases, asker = _begin(running, model, session)
+        work, cases, asker = _begin(running, own_judge, session)
     counts: dict[str, int] = {}
     stopped = DONE
     for start in range(0, len(cases), BATCH):
@@ -115,7 +117,7 @@ def run(running: Running, model: "Model | None") -> dict[str, Any]:
     return _end(running, work, counts, stopped)
 
 
-def _begin(running: Running, model: "Model | None", session: Any) -> tuple[_Judging, list[Case], JudgeModel]:
+def _begin(running: Running, own_judge: MakeJudge | None, session: Session) -> tuple[_Judging, list[Case], JudgeModel]:
     job = session.get_one(Job, running.job_id)
     request = jobs.request_as(job, JudgeTrajectories)
     judge = get_judge(session, job.project_id, request.judge)
@@ -135,11 +137,9 @@ def _begin(running: Running, model: "Model | None", session: Any) -> tuple[_Judg
     if is_upstream_model(request.model):
         upstream, name = usable_upstream(session, running.services.settings, job.project_id, request.model)
         return work, cases, UpstreamJudge(upstream, name, JudgeSettings.of(judge))
-    if model is None:
+    if own_judge is None:
         raise RuntimeError(f"job {job.id}: {request.model!r} is to judge, and this process has no model")
-    from workers.local_judge import own_judge  # with torch, which upstreams do not need
-
-    return work, cases, own_judge(session, job, request, JudgeSettings.of(judge), model)
+    return work, cases, own_judge(session, job, request, JudgeSettings.of(judge))
 
 
 def _prompts(running: Running, work: _Judging, asker: JudgeModel, cases: Sequence[Case]) -> list[_PromptedCase]:

@@ -29,6 +29,7 @@ from registry.wiring import Services, open_services
 from tests.workers.conftest import Workshop
 from tests.workers.judged import Asked, JudgeServer, Reply, judge_server, ranks, says, scores
 from workers.jobs import judge
+from workers.local_judge import own_judge
 from workers.model import Model
 from workers.runner import run
 
@@ -53,7 +54,7 @@ class Bench:
     """A project with a task, and an upstream that judges it; no model is loaded."""
 
     def __init__(self, services: Services, project_id: uuid.UUID) -> None:
-        self.workshop = Workshop(services, project_id, {"judge": partial(judge.run, model=None)})  # type: ignore[arg-type]  # upstreams need none
+        self.workshop = Workshop(services, project_id, {"judge": judge.run})
         self.services, self.project_id = services, project_id
 
     def judge(
@@ -507,7 +508,7 @@ def test_the_base_is_held_to_a_verdict(
     (base / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4_500}))
     with open_services(settings.model_copy(update={"base_model": str(base)})) as own:
         bench = Bench(own, project_id)
-        bench.workshop.handlers["judge"] = partial(judge.run, model=Model(own))
+        bench.workshop.handlers["judge"] = partial(judge.run, own_judge=partial(own_judge, model=Model(own)))
         bench.workshop.add_task("talk", items)
         bench.judge(kind, "base", max_answer_tokens=1_200, group_size=2)
         job, found = bench.work(held_out=True), bench.judgements()
