@@ -46,7 +46,8 @@ def trajectories(http: httpx.Client, services: Services, count: int) -> list[dic
     while True:
         with transaction(services.sessions) as session:
             session.execute(update(Run).where(Run.state == "open").values(idle_seconds=0))
-            states = dict(session.execute(select(Run.state, func.count()).group_by(Run.state)).tuples().all())
+            rows = session.execute(select(Run.state, func.count()).group_by(Run.state)).all()
+            states = {row[0]: row[1] for row in rows}
         if states == {"closed": count}:
             found = http.get("/v1/trajectories", params={"limit": 100}).json()["data"]
             return [http.get(f"/v1/trajectories/{each['id']}").json() for each in found]

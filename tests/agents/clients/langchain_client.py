@@ -67,7 +67,10 @@ def recorded(url: str, key: str) -> None:
                 )  # fmt: skip
                 agent = create_react_agent(model, [find_city, weather], prompt="Use the tools.")
                 last = agent.invoke({"messages": [("user", QUESTION)]})["messages"][-1]
-                found[session or last.response_metadata.get("id") or last.id] = last.text
+                answer = last.response_metadata.get("id") or last.id
+                if answer.startswith("lc_run"):  # LangChain's own: it does not show the id of what was streamed
+                    answer = f"bare {name} {streaming}"
+                found[session or answer] = last.text
     print(json.dumps(found))
 
 

@@ -88,7 +88,8 @@ def responses_loop(client: OpenAI) -> list[str]:
     sent: Any = QUESTION
     ids: list[str] = []
     while True:
-        reply = client.responses.create(input=sent, previous_response_id=ids[-1] if ids else None, **RESPONSES)
+        before = ids[-1] if ids else None
+        reply = client.responses.create(input=sent, previous_response_id=before, store=True, **RESPONSES)
         ids.append(reply.id)
         calls = [item for item in reply.output if item.type == "function_call"]
         if not calls:
