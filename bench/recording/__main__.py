@@ -10,7 +10,9 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +85,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "recording.json")
     options = parser.parse_args()
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)  # noqa: T201 - progress
+
     plays = [PlayedRun(number, is_recorded=number % 3 != 2) for number in range(options.runs * 3 // 2)]
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as (settings, services, key):
         with run_replicas(settings, Path(folder), options.processes) as replicas:
@@ -91,8 +98,11 @@ def main() -> None:
                 client.post("/v1/tasks", json={"name": TASK}).raise_for_status()
                 policy = {"mode": "asked", "idle_seconds": IDLE_SECONDS}
                 client.put("/v1/recordings/policy", json=policy).raise_for_status()
+            say(f"{options.processes} processes are ready")
             load = play_all(fleet, plays, options.agents)
+            say(f"all is answered: {load}")
             closing = wait_for_trajectories(services)
+            say("every run is closed")
             with fleet.client(0) as client:
                 counted = client.get("/v1/recordings").json()
         found = check(services, plays)
