@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fixtures_database import api_key, database_template, database_url, project_id, services, settings
+from tests.fixtures_database import (
+    api_key,
+    database_template,
+    database_url,
+    databases,
+    project_id,
+    services,
+    settings,
+)
 from tests.fixtures_model import tiny_base
 from tests.services import Servers, run_servers
 
@@ -13,10 +21,22 @@ from tests.services import Servers, run_servers
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
 
+# Read when the hub's client is imported: set later, a test waits for the hub, and tries again.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # Before torch starts: the workers of `pytest -n` share the cores, and threads that spin on them starve each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-__all__ = ["api_key", "database_template", "database_url", "project_id", "services", "settings", "tiny_base"]
+__all__ = [
+    "api_key",
+    "database_template",
+    "database_url",
+    "databases",
+    "project_id",
+    "services",
+    "settings",
+    "tiny_base",
+]
 
 _LONG = ("tests/e2e/", "tests/api/local/", "tests/api/cli/", "tests/workers/", "tests/bench/")
 
