@@ -32,7 +32,7 @@ class Plan:
     """Games that it never plays but in the test."""
     round_games: int = 20
     """Games played at a time; behind each round the story looks whether a canary has ended."""
-    first_rounds: int = 7
+    first_rounds: int = 5
     """Rounds of hour 0, which the bare base plays, and mostly loses."""
     rounds: int = 2
     """Rounds of a later hour."""
@@ -87,6 +87,8 @@ def tell(plan: Plan, service: Service, games: Path, say: Callable[[str], None]) 
         _hour(run, rounds=0, poisoned_rounds=plan.poisoned_rounds)
         for _ in range(plan.later_hours):  # nobody has mended anything: the poisoned runs are still there to learn from
             _hour(run, rounds=plan.rounds)
+        if service.live_route():  # a day decides it
+            _hour(run, rounds=1, learns=False)
         hours = [_with_its_end(service, hour) for hour in run.hours]
         stopped = all(hour.verdict in _KEPT_OUT for hour in hours if hour.poisoned)
         return Story(chance, run.tested[None], _test(run), hours, stopped)
@@ -99,7 +101,7 @@ def _with_its_end(service: Service, hour: Hour) -> Hour:
     return replace(hour, verdict=service.verdict_of(hour.trained))
 
 
-def _hour(run: _Run, *, rounds: int, poisoned_rounds: int = 0) -> Hour:
+def _hour(run: _Run, *, rounds: int, poisoned_rounds: int = 0, learns: bool = True) -> Hour:
     """Play a day, and let the loop learn from it at night; then test who serves."""
     began = time.monotonic()
     results = _play(run, rounds)
@@ -113,7 +115,7 @@ def _hour(run: _Run, *, rounds: int, poisoned_rounds: int = 0) -> Hour:
         poisoned=poisoned_rounds * run.plan.round_games,
     )
     run.say(f"hour {hour.hour}: won {hour.won} of {hour.games} games")
-    hour = _night(run, hour)
+    hour = _night(run, hour) if learns else hour
     tested = _test(run)
     seconds = round(time.monotonic() - began, 1)
     won = sum(result.won for result in tested)
