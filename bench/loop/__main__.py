@@ -9,9 +9,11 @@ import os
 import platform
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bench.loop.games import make_games
 from bench.loop.report import draw, gain, hours_json, table
 from bench.loop.service import running, stop
 from bench.loop.story import Plan, Story, tell
@@ -39,10 +41,12 @@ def main() -> None:
         print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True)  # noqa: T201 - a program's progress
 
     plan = Plan(seed=options.seed)
-    with running(home) as service:
-        say(f"the service runs at {service.url}")
-        story = tell(plan, service, options.games, say)
-        uploaded = service.uploaded_by_hand()
+    with ThreadPoolExecutor(1) as beside:
+        making = beside.submit(make_games, options.games, pool=plan.pool, test=plan.test_games, seed=plan.seed)
+        with running(home) as service:
+            say(f"the service runs at {service.url}")
+            story = tell(plan, service, making.result(), say)
+            uploaded = service.uploaded_by_hand()
     document = _document(plan, story, uploaded, time.monotonic() - started)
     options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if options.out == RESULTS / "loop.json":

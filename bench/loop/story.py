@@ -9,10 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from bench.loop.agent import Agent, Result
-from bench.loop.games import GameSets, make_games, random_success
+from bench.loop.games import GameSets, random_success
 from bench.loop.report import Hour
 from bench.loop.service import ADAPTER, Service
 from memgen.tasks.textworld import Game
@@ -73,10 +72,9 @@ class _Run:
     """Results of the test by champion; None is the bare base."""
 
 
-def tell(plan: Plan, service: Service, games: Path, say: Callable[[str], None]) -> Story:
+def tell(plan: Plan, service: Service, sets: GameSets, say: Callable[[str], None]) -> Story:
     """Play all hours on a service that has learned nothing yet."""
     service.set_up_loop(steps=plan.steps)
-    sets = make_games(games, pool=plan.pool, test=plan.test_games, seed=plan.seed)
     chance = random_success(sets.test, plays=3)
     say(f"a random command each turn wins {100 * chance:.1f}% of the unseen games")
     with Agent(service.url + "/v1", service.agent_key(), ADAPTER) as agent:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from api.inference.requests import MemorySource
 from bench.report import RESULTS
 from bench.serving import local, over_http
@@ -21,7 +19,7 @@ from bench.serving.constrained import constrained_over_free
 from bench.serving.workload import make_versions, source_of
 from bench.speed.engine_report import Bars, EngineReport
 from bench.speed.sections import Section, choose_sections, make_parser, measure_sections, prepare_quietly
-from memgen.backbone.loading import Backbone, load_backbone
+from memgen.backbone.loading import Backbone, load_backbone, named_dtype
 from memgen.config import MemoryConfig
 from registry.settings import Settings, load_settings
 
@@ -57,7 +55,7 @@ class ServingMaterial:
         return load_backbone(
             self.settings.base_model,
             cache_dir=self.settings.models_dir,
-            dtype=torch.bfloat16,
+            dtype=named_dtype(self.settings.base_dtype),
             pack_weights=self.settings.pack_weights,
         )
 
@@ -111,7 +109,7 @@ def main() -> None:
     chosen = choose_sections(SECTIONS, arguments.only)
     path = arguments.out or (None if arguments.quick else RESULTS / "serving.json")
     prepare_quietly(arguments.threads)
-    backbone = load_backbone(arguments.model, cache_dir=arguments.models, dtype=torch.bfloat16)
+    backbone = load_backbone(arguments.model, cache_dir=arguments.models, dtype=named_dtype(arguments.dtype))
     report = EngineReport(backbone, path, BARS)
     ending = "" if arguments.threads == 1 else f"_threads{arguments.threads}"
     with tempfile.TemporaryDirectory(prefix="memgen-bench-") as folder:
@@ -120,7 +118,7 @@ def main() -> None:
             home=Path(folder),
             model_cache=arguments.models,
             base_model=arguments.model,
-            base_dtype="bfloat16",
+            base_dtype=arguments.dtype,
             torch_threads=arguments.threads,
         )
         versions = [source_of(s) for s in make_versions(backbone, Path(folder), [MemoryConfig()] * _VERSIONS)]
@@ -131,6 +129,12 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = make_parser(__doc__, out="the file of the results")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float32"),
+        default="auto",
+        help="of the base, on every side; auto is the service's own choice: bfloat16 where the CPU multiplies it",
+    )
     return parser.parse_args()
 
 

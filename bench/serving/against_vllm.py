@@ -64,7 +64,8 @@ def against_vllm(backbone: Backbone, packed: Backbone, settings: Settings, pairs
     ours = _Ours(packed, artifacts)
     found: dict[str, list[tuple[float, float]]] = {}
     bare: dict[str, list[float]] = {}
-    with _vllm(settings, folder, artifacts, batches) as ask:
+    dtype = str(packed.model.dtype).removeprefix("torch.")
+    with _vllm(settings, dtype, folder, artifacts, batches) as ask:
         ask("plugin")
         for key, batch in batches.items():
             ours.speed(batch)
@@ -119,7 +120,7 @@ class _Ours:
 
 @contextmanager
 def _vllm(
-    settings: Settings, folder: Path, artifacts: dict[str, Path], batches: dict[str, Batch]
+    settings: Settings, dtype: str, folder: Path, artifacts: dict[str, Path], batches: dict[str, Batch]
 ) -> Iterator[Callable[[str], float]]:
     """A function that sends a command to vLLM's side and returns its figure."""
     python = Path(os.environ.get("MEMGEN_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
@@ -130,6 +131,7 @@ def _vllm(
     described = {
         "base": str(base),
         "artifacts": {name: str(path) for name, path in artifacts.items()},
+        "dtype": dtype,
         "tokens": ANSWER_TOKENS,
         "batches": batches,
     }

@@ -52,6 +52,7 @@ def service(settings: Settings) -> Iterator[tuple[str, str]]:
             home=Path(home),
             model_cache=settings.models_dir,
             base_model=settings.base_model,
+            base_dtype=settings.base_dtype,
             torch_threads=settings.torch_threads,
             api_port=0,
         )

@@ -50,7 +50,7 @@ def _engine(before: Any, work: dict[str, Any], *, with_adapters: bool) -> Any:
     adapters = {"enable_lora": True, "max_loras": 8, "max_lora_rank": 16} if with_adapters else {}
     return LLM(
         work["base"],
-        dtype="bfloat16",
+        dtype=work["dtype"],
         enforce_eager=True,
         max_model_len=2048,
         max_num_seqs=32,
