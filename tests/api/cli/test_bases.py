@@ -87,7 +87,6 @@ def test_up_tells_a_refused_base_before_anything_starts(
     (refused / "chat_template.jinja").write_text(REFUSED)
     for base, reason in ((refused, "only pictures"), (tmp_path / "nowhere", "nowhere")):
         monkeypatch.setenv("MEMGEN_BASE_MODEL", str(base))
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         message = fail("up", "--port", "0")
         assert "The base is refused." in message
         assert reason in message

@@ -47,8 +47,7 @@ def test_changed_weights_are_another_revision(tmp_path: Path) -> None:
     assert find_revision(str(one), cache_dir=tmp_path) != find_revision(str(other), cache_dir=tmp_path)
 
 
-def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="'nobody/nothing'"):
         load_backbone("nobody/nothing", cache_dir=tmp_path)
     (tmp_path / "empty").mkdir()

@@ -6,7 +6,6 @@ Starting them takes seconds, so each of these tests asks for much.
 import json
 import os
 import pickle
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 from memgen.tasks.graders import Reference, make_grader
 from memgen.text.answers import Answer
-from memgen.training.devices import Devices, ParentLink, check_devices, run_distributed
+from memgen.training.devices import Devices, check_devices, run_distributed
 from memgen.training.examples import ExampleSet, build_examples
 from memgen.training.optimizing import StepReport
 from memgen.training.reward.losses import has_spread
@@ -38,6 +37,7 @@ from memgen.training.weaver.grpo import train_weaver_grpo, train_weaver_on_group
 from memgen.training.weaver.grpo_run import GrpoStep
 from memgen.training.weaver.sft import train_weaver
 from tests.memgen.conftest import CONFIG, conversations, randomise
+from tests.memgen.training.failing_work import work
 from tests.memgen.training.weaver.test_grpo import SHORT, items
 
 RUN = TrainingConfig(steps=6, batch_size=5, warmup_steps=2, seed=3, held_out_share=0.2, validate_every=2)
@@ -228,19 +228,6 @@ def test_shares_follow_one_another() -> None:
     for config in (GrpoConfig, TriggerConfig):
         with pytest.raises(ConfigError, match="devices is 9; expected 1 to items_per_step, 8"):
             config(devices=9)
-
-
-def work(devices: Devices, device: torch.device, link: ParentLink, how: str) -> float:
-    """What the processes of the next test do."""
-    if how == "fails" and devices.rank == 1:
-        raise RuntimeError("out of luck")
-    if how == "dies" and devices.rank == 1:
-        os._exit(9)
-    if how == "diverges":
-        # The second is slower to say so.
-        time.sleep(devices.rank)
-        raise TrainingDiverged("both say so")
-    return float(devices.total(torch.ones(1, device=device)))
 
 
 @pytest.mark.parametrize(
