@@ -34,7 +34,7 @@ class Result:
 class Agent:
     """Plays games at the address, several at once; as a context it closes its connections."""
 
-    def __init__(self, base_url: str, api_key: str, model: str, *, at_once: int = 16) -> None:
+    def __init__(self, base_url: str, api_key: str, model: str, *, at_once: int = 24) -> None:
         self._client = OpenAI(base_url=base_url, api_key=api_key, timeout=_SECONDS, max_retries=2)
         self._http = httpx.Client(headers={"Authorization": f"Bearer {api_key}"}, timeout=_SECONDS)
         self._feedback_url = base_url.rstrip("/") + "/feedback"

@@ -29,13 +29,13 @@ class Plan:
     """Games that the agent plays, again and again."""
     test_games: int = 48
     """Games that it never plays but in the test."""
-    round_games: int = 20
-    """Games played at a time; behind each round the story looks whether a canary has ended."""
+    round_games: int = 24
+    """Games played at a time, all at once; behind each round the story looks whether a canary has ended."""
     first_rounds: int = 5
     """Rounds of hour 0, which the bare base plays, and mostly loses."""
     rounds: int = 2
     """Rounds of a later hour."""
-    canary_rounds: int = 3
+    canary_rounds: int = 4
     """Rounds, at most, of an hour in which a canary runs."""
     poisoned_rounds: int = 3
     steps: int = 24
