@@ -37,7 +37,7 @@ class Plan:
     """Rounds of a later hour."""
     canary_rounds: int = 4
     """Rounds, at most, of an hour in which a canary runs."""
-    poisoned_rounds: int = 3
+    poisoned_rounds: int = 4
     steps: int = 24
     """Optimizer steps of a training."""
     later_hours: int = 1
