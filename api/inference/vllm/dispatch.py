@@ -37,8 +37,11 @@ from registry.errors import ObjectNotFound, RegistryError
 log = structlog.get_logger()
 
 _READING_THREADS = 4
+_FINDING_THREADS = 4
 _PATIENCE_SECONDS = 1.0
 """How long a new request waits for a server, where none is there: one may only have to be looked at again."""
+_REQUESTS_FAULT = {400, 413, 422}
+"""Refusals of what was asked. All others are of the server, or of a gateway in front of it, and pass."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Dispatch:
         """When the last answer ended."""
         self._memories = KnownMemories()
         self._reading = ThreadPoolExecutor(_READING_THREADS, "prompts")
+        self._finding = ThreadPoolExecutor(_FINDING_THREADS, "memories")
+        """Threads that wait for the object store. Who needs nothing of it doesn't wait for them."""
         self._going: dict[asyncio.Task[None], VllmTicket] = {}
         self._reasons: dict[asyncio.Task[None], Exception] = {}
         """Why a request was given up."""
@@ -92,7 +97,8 @@ class Dispatch:
         for looker in looking:
             looker.cancel()
         await asyncio.gather(*looking, *self._going, return_exceptions=True)
-        self._reading.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._reading, self._finding):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def serve(self, ticket: VllmTicket) -> None:
         """Answer it, or send the error. Cancelling ends the generation."""
@@ -131,7 +137,7 @@ class Dispatch:
         task.cancel()
 
     async def _answer(self, ticket: VllmTicket) -> None:
-        question = await asyncio.get_running_loop().run_in_executor(self._reading, self._read, ticket.request)
+        question = await self._read(ticket.request)
         if ticket.background:
             await self._idle.wait()
         ticket.is_being_answered = True
@@ -144,15 +150,24 @@ class Dispatch:
                 each.cancel()
             await asyncio.gather(*choices, return_exceptions=True)
 
-    def _read(self, request: ChatRequest) -> _Question:
+    async def _read(self, request: ChatRequest) -> _Question:
         """Raises MemgenError or RegistryError: it can't be answered."""
-        prompt = prompt_of(self._files, request)
-        memory = None
-        if request.memory is not None:
-            if request.memory.check_base is not None:
-                files = self._files
-                request.memory.check_base(ServedBase(files.name, files.revision, files.identity.to_mapping()))
-            memory = self._memories.find(request.memory)
+        loop = asyncio.get_running_loop()
+        prompt = await loop.run_in_executor(self._reading, prompt_of, self._files, request)
+        memory = await self._find(request.memory)
+        return await loop.run_in_executor(self._reading, self._check, request, prompt, memory)
+
+    async def _find(self, source: MemorySource | None) -> WovenMemory | None:
+        if source is None:
+            return None
+        if source.check_base is not None:
+            files = self._files
+            source.check_base(ServedBase(files.name, files.revision, files.identity.to_mapping()))
+        if (known := self._memories.known(source)) is not None:
+            return known
+        return await asyncio.get_running_loop().run_in_executor(self._finding, self._memories.find, source)
+
+    def _check(self, request: ChatRequest, prompt: Prompt, memory: WovenMemory | None) -> _Question:
         for sampling in request.samplings:
             check_room(prompt.token_ids, sampling, memory, self._files.max_tokens)
         grammars = [check_sampling(self._files, sampling, prompt) for sampling in request.samplings]
@@ -231,13 +246,13 @@ class Dispatch:
 
     async def _explain(self, refused: Refused, source: MemorySource | None) -> NoReturn:
         """Raise what the server's refusal means here."""
-        if refused.status == 503:
-            raise InferenceUnavailable(str(refused)) from refused
+        if source is not None and refused.of_model and refused.status == 404:
+            raise ObjectNotFound(str(refused)) from refused
+        if refused.status not in _REQUESTS_FAULT:
+            raise InferenceUnavailable(f"the vLLM server answers {refused.status}: {refused}") from refused
         if source is None or not refused.of_model:
             raise ConfigError(f"the vLLM server does not take the request: {refused}") from refused
-        if refused.status == 404:
-            raise ObjectNotFound(str(refused)) from refused
-        await asyncio.get_running_loop().run_in_executor(self._reading, _check_bytes, source)
+        await asyncio.get_running_loop().run_in_executor(self._finding, _check_bytes, source)
         raise not_served(source, str(refused)) from refused
 
     async def _look_after(self, server: VllmServer) -> None:

@@ -65,6 +65,10 @@ class KnownMemories:
     def __init__(self) -> None:
         self._known: OrderedDict[str, WovenMemory] = OrderedDict()
 
+    def known(self, source: MemorySource) -> WovenMemory | None:
+        """The memory, if it was found before. Waits for nothing."""
+        return self._known.get(source.manifest_sha256)
+
     def find(self, source: MemorySource) -> WovenMemory:
         """The memory, its description fetched if need be.
 
@@ -73,8 +77,7 @@ class KnownMemories:
             ArtifactCorrupt: its description is not what the registry recorded.
             ObjectNotFound, StoreUnavailable: raised by the object store.
         """
-        known = self._known.get(source.manifest_sha256)
-        if known is not None:
+        if (known := self.known(source)) is not None:
             return known
         manifest = _read_manifest(source)
         description = _read_description(source, manifest)

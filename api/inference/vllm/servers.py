@@ -78,7 +78,7 @@ class VllmServer:
         except httpx.HTTPStatusError as error:
             path = error.request.url.path
             self._note_away(f"{path} answers {error.response.status_code}; is it vLLM with the plugin memgen-vllm?")
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration) as error:
+        except Exception as error:  # whatever answers there: who looks must go on looking
             self._note_away(f"{type(error).__name__}: {error}")
         else:
             if self.found is None:
@@ -101,7 +101,7 @@ class VllmServer:
                     async for data in events:
                         if chunk := read_chunk(data):
                             yield chunk
-        except (BrokenOff, httpx.TransportError) as error:
+        except (BrokenOff, httpx.RequestError) as error:
             self._note_away(f"{type(error).__name__}: {error}")
             self._wanted.set()
             raise BrokenOff(self.reason) from error
@@ -110,8 +110,11 @@ class VllmServer:
 
     async def _ask_base(self) -> FoundBase:
         base, models = await self._get("/memgen/base"), await self._get("/v1/models")
+        served = [model["id"] for model in models["data"] if model.get("parent") is None]
+        if not served or not isinstance(served[0], str):
+            raise ValueError("/v1/models names no base")
         return FoundBase(
-            next(model["id"] for model in models["data"] if model.get("parent") is None),
+            served[0],
             str(base["name"]),
             str(base["revision"]),
             dict(base["identity"]),

@@ -10,6 +10,8 @@ from memgen.generation.sampling import Sampling
 
 _ID_PREFIX = "token_id:"
 _DONE = b"[DONE]"
+_IDS = 1 << 24
+"""What ids of tokens are below. From there on the plugin's own begin, which no answer has."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def read_chunk(data: bytes) -> AnswerChunk | None:
             return None
         [choice] = event["choices"]
         return AnswerChunk(tuple(_tokens(choice)), choice.get("finish_reason"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenOff(f"the vLLM server sent {data[:200]!r}, which is no chunk of a completion") from error
 
 
@@ -127,7 +129,7 @@ def read_refusal(status: int, body: bytes) -> Refused | BrokenOff:
         found = json.loads(body)
         error = found.get("error", found)
         message, of_model = str(error["message"]), error.get("param") == "model"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         message, of_model = body[:500].decode(errors="replace"), False
     if status < 500 or status == 503:
         return Refused(status, message, of_model=of_model)
@@ -141,6 +143,8 @@ def _given_up(error: Mapping[str, Any]) -> Refused | BrokenOff:
 
 def _tokens(choice: Mapping[str, Any]) -> Sequence[Token]:
     ids = choice.get("token_ids") or ()
+    if wrong := [each for each in ids if not isinstance(each, int) or not 0 <= each < _IDS]:
+        raise ValueError(f"{wrong} are no token ids")
     logprobs = choice.get("logprobs")
     if logprobs is None:
         return [Token(token_id) for token_id in ids]
