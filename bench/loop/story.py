@@ -42,8 +42,8 @@ class Plan:
     """Optimizer steps of a training."""
     later_hours: int = 1
     """Hours behind the poisoned one."""
-    most_seconds: float = 300.0
-    """How long a night may take."""
+    most_seconds: float = 900.0
+    """How long a night may take, on a machine with other work too."""
 
 
 @dataclass(frozen=True)
