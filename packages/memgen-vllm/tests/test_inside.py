@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from answering import answers, differences, sampling
+from answering import CLOSE, answers, differences, sampling
 
 from memgen_vllm import worker_v1
 from memgen_vllm.memory import is_memory, memory_of
@@ -173,6 +173,38 @@ def test_preempted_answers_go_on_as_they_were(engine: Any, reference: Any, monke
     assert differences(answers(llm, reference, cases), cases) == []
     assert len(preempted) >= 3
     assert max(preempted) > 0, "some behind an insertion inside their answer"
+
+
+def test_answers_that_all_stand_at_an_insertion_in_a_full_cache_go_on(engine: Any, reference: Any) -> None:
+    """Each fills its two blocks with its prompt, and needs a third for what its first token weaves."""
+    from memgen.text.delimiters import DelimiterMatcher
+
+    llm = engine(num_gpu_blocks_override=17, max_num_seqs=8)
+    core = llm.llm_engine.engine_core.engine_core
+    config = memory_of(reference.lora("many")).config
+    length = 2 * BLOCK - config.reread_tokens - config.latents
+    letter = llm.get_tokenizer().encode("a")[-1]
+    assert DelimiterMatcher.of(llm.get_tokenizer(), config.delimiters).ends_sentence([letter], 0)
+    params = sampling({"logit_bias": {letter: 100.0}, "max_tokens": 6})
+    prompts = [{"prompt_token_ids": [10 + number, *range(60, 59 + length)]} for number in range(8)]
+    alone = [
+        llm.generate([prompt], params, lora_request=reference.lora("many"), use_tqdm=False)[0] for prompt in prompts
+    ]
+    llm.reset_prefix_cache()
+    for number, prompt in enumerate(prompts):
+        llm.llm_engine.add_request(f"{number}", prompt, params, lora_request=reference.lora("many"))
+    found: dict[str, Any] = {}
+    stood = 0
+    for _ in range(200):
+        found |= {output.request_id: output for output in llm.llm_engine.step() if output.finished}
+        stood += not core.scheduler.running and len(core.scheduler.kv_holding_waiting) == 8
+    assert stood, "all stood at their insertion at once"
+    assert len(found) == 8
+    for number, expected in enumerate(alone):
+        answer, wanted = found[f"{number}"].outputs[0], expected.outputs[0]
+        assert answer.token_ids == wanted.token_ids
+        for token, step, known in zip(wanted.token_ids, answer.logprobs, wanted.logprobs, strict=True):
+            assert abs(step[token].logprob - known[token].logprob) < CLOSE
 
 
 def _embedding(llm: Any) -> Any:

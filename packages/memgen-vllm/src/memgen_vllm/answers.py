@@ -10,6 +10,7 @@ go on as if nothing stood between.
 
 import copy
 import itertools
+import time
 from collections import deque
 from typing import Any
 
@@ -70,6 +71,26 @@ def handle_stopped(original: Any, self: Any, request: Any) -> bool:
     request.num_prompt_tokens = prompt_length
     request._output_token_ids.extend(request._all_token_ids[prompt_length:])
     return finished
+
+
+def with_room(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """`Scheduler.schedule`: where every answer stands at an insertion and the cache is full, one gives its room away.
+
+    vLLM takes room only from requests that run. An insertion lets its request wait, with all of its blocks: if none
+    runs any more, and those that wait find no block, they would wait forever.
+    """
+    output = original(self, *args, **kwargs)
+    if output.total_num_scheduled_tokens or self.running:
+        return output
+    woven = [request for request in self.kv_holding_waiting if hasattr(request, _COUNT)]
+    if len(woven) > 1:
+        last = woven[-1]
+        self.kv_holding_waiting.remove_request(last)
+        last.status = RequestStatus.RUNNING
+        self._preempt_request(last, time.monotonic())
+        # Not PREEMPTED: the worker has not heard of its insertion yet.
+        last.status = RequestStatus.WAITING
+    return output
 
 
 def with_answer(original: Any, request: Any, block_ids: Any, prefill_token_ids: Any = None, **kwargs: Any) -> Any:

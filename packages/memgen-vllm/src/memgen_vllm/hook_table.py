@@ -47,6 +47,7 @@ ENGINE_CORE = (
     Hook(block_pool, "generate_block_hash_extra_keys", core_requests.extra_keys),
     Hook(Scheduler, "_update_request_with_output", answers.after_output),
     Hook(Scheduler, "_handle_stopped_request", answers.handle_stopped),
+    Hook(Scheduler, "schedule", answers.with_room),
     Hook(NewRequestData, "from_request", answers.with_answer),
 )
 WORKER = (
