@@ -21,6 +21,7 @@ class Server:
 
     def __init__(self, base: Path, store_url: str, home: Path, **environment: str) -> None:
         self._base, self._home = base, home
+        self.artifacts = home / "artifacts"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -29,7 +30,7 @@ class Server:
             **os.environ,
             "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
             "MEMGEN_S3_URL": store_url,
-            "MEMGEN_VLLM_ARTIFACTS": str(home / "artifacts"),
+            "MEMGEN_VLLM_ARTIFACTS": str(self.artifacts),
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,6 +63,7 @@ class Server:
         end = time.monotonic() + READY_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
+                self.kill()
                 raise RuntimeError(f"vLLM did not start: {(self._home / 'server.log').read_text()[-3000:]}")
             time.sleep(0.3)
 

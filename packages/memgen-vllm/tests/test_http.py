@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +14,14 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 from answering import CLOSE, NEW_TOKENS
 from conftest import ROOT, Reference, service_python
+from gate import Gate
+from safetensors.torch import load_file, save_file
 from server import Server
+
+from memgen.checked_files import write_manifest
 
 STORES: list[subprocess.Popen[str]] = []
 
@@ -34,8 +42,14 @@ def store(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture(scope="module")
-def server(reference: Reference, store: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(reference.base, store["url"], tmp_path_factory.mktemp("server")) as running:
+def gate(store: dict[str, str]) -> Gate:
+    """Between the server and the store."""
+    return Gate(store["url"])
+
+
+@pytest.fixture(scope="module")
+def server(reference: Reference, gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(reference.base, gate.url, tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
@@ -188,6 +202,67 @@ def test_no_adapter_is_bound_to_a_name(server: Server, reference: Reference) -> 
     reply = httpx.post(f"{server.url}/v1/load_lora_adapter", json={"lora_name": "mine", "lora_path": path}, timeout=60)
     assert reply.status_code == 404
     assert [card["id"] for card in httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]] == ["base"]
+
+
+def test_names_that_are_none_are_not_looked_for(ask: Asking, reference: Reference, store: dict[str, str]) -> None:
+    """Of a known artifact: in capitals, with more behind it, or by another way to its folder."""
+    sha256, project = reference.artifacts["many"], store["project"]
+    for model in (
+        *(sha256.upper(), f"{sha256}\n", f"{sha256}/", f"{sha256}/weaver", f"./{sha256}", f" {sha256}"),
+        *(f"projects/{project.upper()}/artifacts/{sha256}", f"projects/{project}/../{project}/artifacts/{sha256}"),
+        *(f"/projects/{project}/artifacts/{sha256}", f"projects/{'.' * 36}/artifacts/{sha256}", "../" * 12 + "etc"),
+    ):
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            ask(reference.cases[0], model=model)
+
+
+def test_an_adapter_that_does_not_fit_is_refused_each_time(server: Server, ask: Asking, reference: Reference) -> None:
+    """It fills a slot by half; who asks again must not be answered with that."""
+    artifact = server.artifacts / "new"
+    shutil.copytree(reference.folder / "artifacts" / reference.artifacts["plain"], artifact)
+    file = artifact / "adapter_model.safetensors"
+    wide = {name: torch.cat([t, t], dim=-1) if ".lora_A" in name else t for name, t in load_file(file).items()}
+    save_file(wide, file)
+    sha256 = write_manifest(artifact)
+    artifact.rename(artifact.with_name(sha256))
+    for _ in range(2):
+        with pytest.raises(openai.BadRequestError, match="vLLM cannot load its adapter"):
+            ask(reference.cases[0], model=sha256)
+    for name in ("plain", "many", None):
+        case = next(case for case in reference.cases if case["memory"] == name)
+        check(case, ask(case).choices[0])
+
+
+def test_a_store_that_hangs_holds_up_only_who_wants_what_it_has(ask: Asking, reference: Reference, gate: Gate) -> None:
+    case = next(case for case in reference.cases if case["memory"] == "short")
+    check(case, ask(case).choices[0])
+    gate.shut()
+    try:
+        with ThreadPoolExecutor(40) as threads:
+            waiting = [threads.submit(ask, case, model=f"{number:064x}") for number in range(40)]
+            try:
+                while sum(each.running() for each in waiting) < 40:
+                    time.sleep(0.05)
+                time.sleep(1)
+                check(case, ask(case, timeout=30).choices[0])
+                assert not any(each.done() for each in waiting)
+            finally:
+                gate.open()
+            assert all(isinstance(each.exception(), openai.NotFoundError) for each in waiting)
+    finally:
+        gate.open()
+
+
+def test_a_hash_that_moved_to_another_project_is_found(
+    server: Server, ask: Asking, reference: Reference, tmp_path: Path
+) -> None:
+    """The key that is kept from the last time is no longer true."""
+    sha256 = reference.artifacts["again"]
+    case = next(case for case in reference.cases if case["memory"] == "again")
+    check(case, ask(case).choices[0])
+    (server.artifacts / sha256).rename(tmp_path / sha256)
+    (server.artifacts / f"{sha256}.lock").write_text(f"projects/{uuid.uuid4()}/artifacts/{sha256}")
+    check(case, ask(case, model=sha256).choices[0])
 
 
 def test_the_base_is_described(server: Server, reference: Reference) -> None:

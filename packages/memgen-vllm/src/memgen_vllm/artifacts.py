@@ -3,6 +3,7 @@
     <folder>/<sha256>/        the files of an artifact, whole: it gets its name only when it is
     <folder>/<sha256>.lock    held shared while the files are read, exclusively while they are fetched or dropped; it
                               outlives them, and holds the artifact's key in the object store
+    <folder>/fetching-<sha256>, dropped-<sha256>    what is becoming an artifact's folder, or was one
 
 Any process of any server on the machine may fetch, read and drop: the locks are the system's own. A folder that was
 dropped comes back the next time that it is needed, from the key that is kept.
@@ -12,19 +13,19 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from memgen.checked_files import check_files
 from memgen.errors import ArtifactError
-from memgen_vllm.errors import NoSuchArtifact, NotServed, StoreDown
+from memgen_vllm.errors import NoSuchArtifact, NotKept, NotServed, StoreDown
 from memgen_vllm.names import ArtifactName
 from memgen_vllm.settings import PluginSettings
 from registry.errors import ObjectNotFound, StoreUnavailable
 from registry.object_store import ObjectStore
 
+_FETCHING, _DROPPED = "fetching-", "dropped-"
 _MOMENTS_FILE = "optimizer.safetensors"
 """`memgen.artifacts.artifact.MOMENTS_FILE`, which serving needs not; that module needs PEFT."""
 
@@ -36,10 +37,22 @@ class ArtifactFolder:
         self._root.mkdir(parents=True, exist_ok=True)
         self._store = ObjectStore(settings.s3_url, settings.s3_bucket, settings.s3_region) if settings.s3_url else None
 
+    def here(self, name: ArtifactName) -> Path | None:
+        """The artifact's folder, if it is here; it counts as used. Asks no store, and waits for nobody who does."""
+        folder = self._root / name.sha256
+        if not folder.is_dir():
+            return None
+        with suppress(FileNotFoundError):
+            os.utime(self._lock_of(name.sha256))
+        return folder
+
     def ensure(self, name: ArtifactName) -> Path:
-        """The artifact's folder, fetched if it is not here. Raises as `held`."""
-        with self.held(name) as folder:
-            return folder
+        """The artifact's folder, fetched if it is not here. Raises as `held`, and NotKept."""
+        try:
+            with self.held(name) as folder:
+                return folder
+        except OSError as error:
+            raise NotKept(f"artifact {name.sha256} cannot be kept in {self._root}: {error}") from error
 
     @contextmanager
     def held(self, name: ArtifactName) -> Iterator[Path]:
@@ -50,7 +63,7 @@ class ArtifactFolder:
             NotServed: its bytes are not the manifest's, or the manifest not the one of its name.
             StoreDown: the object store does not answer.
         """
-        folder, lock = self._root / name.sha256, self._root / f"{name.sha256}.lock"
+        folder, lock = self._root / name.sha256, self._lock_of(name.sha256)
         with lock.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             while not folder.is_dir():
@@ -63,19 +76,41 @@ class ArtifactFolder:
             yield folder
 
     def drop_unused(self) -> None:
-        """Drop what was used least recently and nobody holds, until the rest fits."""
+        """Drop what a process that was killed left in parts, then what was used least recently and nobody holds, until
+        the rest fits."""
+        for mark in (_FETCHING, _DROPPED):
+            for part in self._root.glob(f"{mark}*"):
+                with self._unheld(part.name.removeprefix(mark)) as is_free:
+                    if is_free:
+                        shutil.rmtree(part, ignore_errors=True)
         sizes = {path: _size(path) for path in self._root.iterdir() if path.is_dir() and len(path.name) == 64}
         total = sum(sizes.values())
         for folder in sorted(sizes, key=_last_used):
             if total <= self._max_bytes:
                 return
-            with folder.with_name(f"{folder.name}.lock").open("a+") as file, suppress(BlockingIOError):
+            with self._unheld(folder.name) as is_free:
+                if is_free:
+                    self._drop(folder)
+                    total -= sizes[folder]
+
+    @contextmanager
+    def _unheld(self, sha256: str) -> Iterator[bool]:
+        """Whether nobody holds an artifact. If so, nobody will while the block lasts."""
+        with self._lock_of(sha256).open("a+") as file:
+            try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Renamed first: a folder that is being removed must not look like a whole one.
-                gone = Path(tempfile.mkdtemp(prefix="dropped-", dir=self._root))
-                folder.rename(gone / folder.name)
-                shutil.rmtree(gone)
-                total -= sizes[folder]
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def _drop(self, folder: Path) -> None:
+        # Renamed first: a folder that is being removed must not look like a whole one.
+        gone = self._root / f"{_DROPPED}{folder.name}"
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just dropped it
+            folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _fetch(self, name: ArtifactName, lock: int) -> None:
         """Bring an artifact here. The caller holds its lock exclusively."""
@@ -83,9 +118,11 @@ class ArtifactFolder:
             raise NoSuchArtifact(
                 f"artifact {name.sha256} is not in {self._root}, and MEMGEN_S3_URL names no store to fetch it from"
             )
-        staging = Path(tempfile.mkdtemp(prefix="fetching-", dir=self._root))
+        staging = self._root / f"{_FETCHING}{name.sha256}"
+        shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
         try:
-            key = name.key or os.pread(lock, 1000, 0).decode() or self._find(self._store, name.sha256)
+            staging.mkdir()
+            key = name.key or _kept_key(self._store, lock) or _find(self._store, name.sha256)
             self._store.get_folder(key, staging, without=(_MOMENTS_FILE,))
             check_files(staging, name.sha256, may_lack=(_MOMENTS_FILE,))
             _remove_unlisted(staging)
@@ -102,14 +139,29 @@ class ArtifactFolder:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _find(self, store: ObjectStore, sha256: str) -> str:
-        """The key of an artifact of which only the hash is known: the first project that has it."""
-        for project in store.folders("projects/"):
-            key = f"{project}artifacts/{sha256}"
-            with suppress(ObjectNotFound):
-                store.stat(f"{key}/manifest.json")
-                return key
-        raise ObjectNotFound(f"no project of bucket {store.bucket!r} has it")
+    def _lock_of(self, sha256: str) -> Path:
+        return self._root / f"{sha256}.lock"
+
+
+def _kept_key(store: ObjectStore, lock: int) -> str | None:
+    """The key that an artifact had when it was fetched last, if it still has it."""
+    key = os.pread(lock, 1000, 0).decode()
+    return key if key and _has(store, key) else None
+
+
+def _find(store: ObjectStore, sha256: str) -> str:
+    """The key of an artifact of which only the hash is known: the first project that has it."""
+    for project in store.folders("projects/"):
+        if _has(store, key := f"{project}artifacts/{sha256}"):
+            return key
+    raise ObjectNotFound(f"no project of bucket {store.bucket!r} has it")
+
+
+def _has(store: ObjectStore, key: str) -> bool:
+    with suppress(ObjectNotFound):
+        store.stat(f"{key}/manifest.json")
+        return True
+    return False
 
 
 def _remove_unlisted(folder: Path) -> None:
@@ -128,4 +180,8 @@ def _last_used(folder: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of its files; 0 if another process drops it meanwhile."""
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except FileNotFoundError:
+        return 0

@@ -6,13 +6,14 @@ the last step of an artifact's first use: its tensors are copied there (`worker_
 
 import asyncio
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
 from vllm.lora.request import LoRARequest
 
 from memgen_vllm.artifacts import ArtifactFolder
-from memgen_vllm.errors import NoSuchArtifact, NotServed, PluginError, StoreDown
+from memgen_vllm.errors import NoSuchArtifact, NotKept, NotServed, PluginError, StoreDown
 from memgen_vllm.memory import adapter_path
 from memgen_vllm.names import ArtifactName
 from memgen_vllm.refusals import check_artifact, check_server
@@ -24,11 +25,13 @@ _STATUS = {
     NoSuchArtifact: (HTTPStatus.NOT_FOUND, "NotFoundError"),
     NotServed: (HTTPStatus.BAD_REQUEST, "BadRequestError"),
     StoreDown: (HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
+    NotKept: (HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
 }
 _KNOWN = 4096
 """Artifacts that a front remembers as checked and known to the engine."""
 
 _POLL_SECONDS = 0.02
+_FETCHING_THREADS = 4
 
 
 class Adapters:
@@ -41,6 +44,8 @@ class Adapters:
         self._base: LoadedBase | None = None
         self._known: OrderedDict[str, LoRARequest] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()
+        self._fetching = ThreadPoolExecutor(_FETCHING_THREADS, "memgen-artifacts")
+        """Threads that wait for the object store. Who needs nothing of it doesn't wait for them."""
 
     async def base(self) -> LoadedBase:
         """The base that the engine has loaded, read once."""
@@ -57,7 +62,9 @@ class Adapters:
             raise NotServed("this server was started without --enable-lora, which memories need")
         check_server(self._config)
         base = await self.base()
-        folder = await asyncio.to_thread(self._artifacts.ensure, name)
+        folder = await asyncio.to_thread(self._artifacts.here, name)
+        if folder is None:
+            folder = await asyncio.get_running_loop().run_in_executor(self._fetching, self._artifacts.ensure, name)
         if (known := self.known(name)) is not None:
             self._known.move_to_end(name.sha256)
             return known
@@ -74,6 +81,7 @@ class Adapters:
             await self._prepare(found)
             await self._engine.add_lora(found)
         except Exception as error:  # whatever a loader meets in foreign files
+            await self._engine.remove_lora(name.lora_id)  # it may stand in a slot, half of it, and count as loaded
             raise NotServed(f"{name.sha256}: vLLM cannot load its adapter: {error}") from error
         self._known[name.sha256] = found
         if len(self._known) > _KNOWN:
@@ -97,6 +105,8 @@ def adapters_of(models: Any) -> Adapters:
             found = models.memgen_adapters = Adapters(models.engine_client, PluginSettings.of_environment())
         except NotConfigured as error:
             raise NotServed(str(error)) from error
+        except OSError as error:
+            raise NotKept(f"artifacts cannot be kept on this machine: {error}. Set MEMGEN_VLLM_ARTIFACTS") from error
     return found
 
 

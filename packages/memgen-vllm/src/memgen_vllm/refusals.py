@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from memgen.errors import ArtifactError, ConfigError
 from memgen_vllm.errors import NotServed
 from memgen_vllm.memory import ServedMemory, adapter_path, decides_alone, read_memory
 from memgen_vllm.served_base import LoadedBase
@@ -17,17 +16,22 @@ _EMBEDDINGS = {"embed_tokens", "wte", "word_embeddings", "tok_embeddings"}
 
 def check_artifact(folder: Path, base: LoadedBase, most_rank: int) -> None:
     """Raise NotServed unless the artifact in `folder`, whose bytes are checked, can be answered with."""
-    sha256 = folder.name
     try:
         if (folder / "memory.json").is_file():
             _check_memory(folder, base)
-        adapter = adapter_path(folder)
-        if not (adapter / _LORA_FILE).is_file():
-            raise NotServed(f"{sha256}: has neither memory.json nor {_LORA_FILE}; expected a memory or a LoRA of PEFT")
-        lora = json.loads((adapter / "adapter_config.json").read_text())
-    except (ArtifactError, ConfigError, KeyError, OSError, ValueError) as error:
-        raise NotServed(f"{sha256}: cannot be read as an artifact: {error}") from error
-    if lora.get("r", 0) > most_rank:
+        _check_lora(folder, most_rank)
+    except NotServed:
+        raise
+    except Exception as error:  # whatever stands in foreign files
+        raise NotServed(f"{folder.name}: cannot be read as an artifact: {type(error).__name__}: {error}") from error
+
+
+def _check_lora(folder: Path, most_rank: int) -> None:
+    sha256, adapter = folder.name, adapter_path(folder)
+    if not (adapter / _LORA_FILE).is_file():
+        raise NotServed(f"{sha256}: has neither memory.json nor {_LORA_FILE}; expected a memory or a LoRA of PEFT")
+    lora = json.loads((adapter / "adapter_config.json").read_text())
+    if lora["r"] > most_rank:
         raise NotServed(f"{sha256}: its rank is {lora['r']}; start the server with --max-lora-rank of that or more")
     targets = lora.get("target_modules") or []
     if _EMBEDDINGS & set([targets] if isinstance(targets, str) else targets) or lora.get("modules_to_save"):
