@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 @contextmanager
 def record_queries(engine: sa.Engine) -> Iterator[list[str]]:
-    """The statements, in order, as they are sent; those of the recorder's thread come when they come."""
+    """The statements, in order, as they are sent; those of the recorder's threads come when they come."""
     sent: list[str] = []
 
     def record(connection: object, cursor: object, statement: str, *_: object) -> None:
-        if threading.current_thread().name != "recorder":
+        if not threading.current_thread().name.startswith("recorder"):
             sent.append(statement)
 
     sa.event.listen(engine, "before_cursor_execute", record)

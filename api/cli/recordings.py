@@ -31,7 +31,8 @@ def show(context: typer.Context, as_json: JsonOption = False) -> None:
     ]
     print_table(("adapter", "mode", "#share", "task", "#idle"), rows)
     print_line("")
-    print_line(f"{counted(found['recorded'], 'answer')} recorded, {found['waiting']} waiting.")
+    print_line(f"{counted(found['recorded'], 'answer')} recorded, {found['waiting']} waiting in the process asked.")
+    print_line(f"The recorder that is furthest behind is {found['behind_seconds']:g} s behind.")
     print_line("Runs: " + (", ".join(f"{count} {state}" for state, count in found["runs"].items()) or "none yet") + ".")
     if found["not_recorded"]:
         print_table(("not recorded because", "#answers"), list(found["not_recorded"].items()))

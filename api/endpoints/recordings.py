@@ -15,6 +15,7 @@ from registry.models import RecordingPolicy
 from registry.recordings.counts import list_counts
 from registry.recordings.joining import RECORDED
 from registry.recordings.policies import DEFAULT_MODE, clear_policy, find_policy, list_policies, set_policy
+from registry.recordings.recorders import seconds_behind
 from registry.recordings.runs import count_runs
 from registry.tasks import get_task
 
@@ -49,6 +50,10 @@ class RecordingsOut(BaseModel):
     policies: list[RecordingPolicyOut] = Field(description="The project's first; mode asked where nobody set any")
     recorded: int = Field(description="Answers that stand in runs")
     waiting: int = Field(description="Answers that this process has taken and not yet moved into the database")
+    behind_seconds: float = Field(
+        description="How far behind the recorder of all processes is that is furthest behind: runs end so much later. "
+        "About one where all keep up"
+    )
     not_recorded: dict[str, int] = Field(description="Answers that are not, by reason; dropped ones among them")
     runs: dict[str, int] = Field(description="Runs by state; `refused` are closed ones that became no trajectory")
 
@@ -61,12 +66,14 @@ def get_recordings(request: Request, services: ServicesDep, caller: Reader) -> R
         policies = [RecordingPolicyOut.of(row) for row in list_policies(session, caller.project_id)]
         counts = {row.outcome: row.count for row in list_counts(session, caller.project_id)}
         runs = count_runs(session, caller.project_id)
+        behind = seconds_behind(session)
     if not policies or policies[0].adapter is not None:
         policies.insert(0, _default())
     return RecordingsOut(
         policies=policies,
         recorded=counts.pop(RECORDED, 0),
         waiting=recorder.waiting(caller.project_id),
+        behind_seconds=round(behind, 1),
         not_recorded=counts,
         runs=runs,
     )

@@ -3,12 +3,13 @@ the answers' backs.
 
 A call that was taken is not lost with the process (`registry.recordings.spool`). What can't be taken is counted by its
 reason; so is what a policy keeps out.
+
+Three threads, so that none waits for another: one moves what was taken; one says once a second how far that is, and
+counts (`registry.recordings.recorders`); one takes over what dead processes have left, and ends runs.
 """
 
-import math
 import threading
 import time
-import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +19,17 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.recording.announced import AnnouncedRuns
-from registry.database import may_pass, transaction
+from api.recording.moving import CallMover, read_lines
+from api.recording.repeating import Repeating
+from api.recording.waiting import WaitingCalls
+from registry.database import transaction
 from registry.recordings.call import RecordedCall
-from registry.recordings.closing import ClosedRun, close_due, due_projects
+from registry.recordings.closing import close_due, due_projects
 from registry.recordings.counts import add_counts
-from registry.recordings.joining import record_calls
+from registry.recordings.ending import end_rewarded
 from registry.recordings.open_points import OpenPoint, RunKind, find_open_point
-from registry.recordings.spool import Spool, SpoolFull, abandoned, read_segment
+from registry.recordings.recorders import forget_lost, remove_recorder, say_moved, speak_for
+from registry.recordings.spool import LeftSpool, Spool, SpoolFull, abandoned, read_segment
 from registry.trajectories.continuation import turn_points
 from registry.trajectories.imports import TokenLimit
 from registry.wiring import Services
@@ -33,12 +38,13 @@ log = structlog.get_logger()
 
 SPOOL_FULL = "spool_full"
 DISK = "disk"
-UNREADABLE = "unreadable"
 
 _LOOK_SECONDS = 1.0
 """Between two looks at what is due, and at what dead processes have left. Less than a run waits for late answers."""
 _RETRY_SECONDS = 2.0
 _LAST_SECONDS = 5.0
+_RETURN_SECONDS = 15.0
+"""After the database was away, others may be longer than this process in telling it that they live."""
 
 
 class Recorder:
@@ -52,62 +58,68 @@ class Recorder:
         settings = services.settings
         self._services, self._token_limit = services, token_limit
         self._spool = Spool(settings.spool_dir, most_bytes=settings.spool_bytes)
+        self._waiting = WaitingCalls()
         self._counting = threading.Lock()
         self._counts: Counter[tuple[uuid.UUID, str]] = Counter()
-        self._waiting: Counter[uuid.UUID] = Counter()
         self._announced = AnnouncedRuns()
-        self._wake, self._stopping = threading.Event(), threading.Event()
-        self._idle = threading.Condition()
-        self._offered = self._moved = 0
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self.on_closed: list[Callable[[ClosedRun], None]] = []
-        """Called in the recorder's thread with each run that was closed, after the commit."""
+        self._calls = CallMover(services, self.count)
+        self._is_known = False
+        """Whether the others know of this recorder."""
+        self._closes_from = 0.0
+        """By the monotonic clock."""
+        every = {"seconds": _LOOK_SECONDS, "retry_seconds": _RETRY_SECONDS}
+        self._mover = Repeating("recorder", self._move_own, **every)
+        self._keeper = Repeating("recorder-keeper", self._keep, **every)
+        self._closer = Repeating("recorder-closer", self._close, **every)
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in (self._keeper, self._mover, self._closer):
+            thread.start()
 
     def stop(self) -> None:
         """Move what can be moved in a moment; the rest waits for the next process."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(_LAST_SECONDS)
-        self._spool.close()
+        until = time.monotonic() + _LAST_SECONDS
+        self._closer.stop(0.0)
+        for thread in (self._mover, self._keeper, self._closer):  # what was moved last is still to be counted
+            thread.stop(max(0.0, until - time.monotonic()))
+        self._is_known = False
+        if (name := self._spool.close()) is not None:
+            try:
+                with transaction(self._services.sessions) as session:
+                    remove_recorder(session, name)
+            except SQLAlchemyError as error:
+                log.warning("others wait for this recorder, which has ended", error=type(error).__name__)
 
     def offer(self, call: RecordedCall) -> str | None:
         """Take a call before its answer is sent. Returns at once: None, or the reason why it was not taken."""
         try:
-            self._spool.append(call.to_line())
+            if not self._is_known:
+                self._tell_others()
+            self._waiting.take(call, self._spool.append)
         except SpoolFull:
             reason = SPOOL_FULL
         except OSError as error:
             log.error("an answer could not be recorded", completion=call.completion_id, error=str(error))
             reason = DISK
         else:
-            with self._counting:
-                self._waiting[call.project_id] += 1
-                self._offered += 1
-            self._wake.set()
+            self._mover.wake()
             return None
         self.count(call.project_id, reason)
         return reason
 
-    def count(self, project_id: uuid.UUID, reason: str) -> None:
-        """Count an answer that is not recorded."""
+    def count(self, project_id: uuid.UUID, outcome: str) -> None:
+        """Count an answer that is recorded, or why it is not."""
         with self._counting:
-            self._counts[project_id, reason] += 1
+            self._counts[project_id, outcome] += 1
 
     def waiting(self, project_id: uuid.UUID) -> int:
         """Calls of a project that this process has taken and not yet moved."""
-        return self._waiting[project_id]
+        return self._waiting.count(project_id)
 
     def flush(self, seconds: float = 2.0) -> bool:
         """Wait until all that was offered to this process before stands in the database. False if it took too long."""
-        with self._counting:
-            wanted = self._offered
-        self._wake.set()
-        with self._idle:
-            return self._idle.wait_for(lambda: self._moved >= wanted, timeout=seconds)
+        self._mover.wake()
+        return self._waiting.wait(seconds)
 
     def offer_announced(self, call: RecordedCall) -> str | None:
         """As `offer`, for a call whose answer names its run: the conversation's next request finds that run before the
@@ -140,100 +152,76 @@ class Recorder:
         """The run that an answer names which goes on from there. Where it stands is decided when it is moved."""
         return self._announced.choose(point)
 
-    def _run(self) -> None:
-        looked = -_LOOK_SECONDS
-        while True:
-            stopping = self._stopping.is_set()
-            try:
-                self._move_own(math.inf if stopping else looked + _LOOK_SECONDS)
-                if stopping:
-                    self._write_counts()
-                    return
-                if time.monotonic() >= looked + _LOOK_SECONDS:
-                    looked = time.monotonic()
-                    self._write_counts()
-                    self._take_over()
-                    self._close_due()
-            except Exception as error:  # the database is away, or a bug: answers go on, and what waits waits
-                where = traceback.format_tb(error.__traceback__)[-3:]  # the message may hold what was to be stored
-                log.error("recording waits", error=type(error).__name__, where=where)
-                if stopping:
-                    return
-                self._stopping.wait(_RETRY_SECONDS)
-                continue
-            self._wake.wait(max(0.0, looked + _LOOK_SECONDS - time.monotonic()))
-            self._wake.clear()
-
-    def _move_own(self, until: float) -> None:
-        """Move what waits. Under a load that never ends, runs must end, too: at some time it returns."""
+    def _move_own(self) -> None:
         while (batch := self._spool.next_batch()) is not None:
-            calls = self._move(batch.lines)
+            calls = read_lines(batch.lines)
+            self._calls.move(calls)
             self._spool.moved(batch)
             self._announced.remove(calls)
-            with self._counting:
-                self._waiting.subtract(call.project_id for call in calls)
-            with self._idle:
-                self._moved += len(batch.lines)
-                self._idle.notify_all()
-            if time.monotonic() >= until:
-                self._wake.set()
-                return
+            self._waiting.moved(len(batch.lines))
 
-    def _take_over(self) -> None:
-        """Move what processes of this machine left behind that are no more."""
-        while True:
-            with abandoned(self._services.settings.spool_dir) as segments:
-                for path in segments:
-                    for lines in read_segment(path):
-                        self._move(lines)
-                    path.unlink()
-                if not segments:
-                    return
-
-    def _move(self, lines: Sequence[bytes]) -> list[RecordedCall]:
-        scopes: dict[tuple[uuid.UUID, str], list[RecordedCall]] = {}
-        for line in lines:
-            try:
-                call = RecordedCall.from_line(line)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                log.error("a line of the spool is unreadable", length=len(line))
-                continue
-            scopes.setdefault((call.project_id, call.scope), []).append(call)
-        for calls in scopes.values():
-            self._record(calls)
-        return [call for calls in scopes.values() for call in calls]
-
-    def _record(self, calls: Sequence[RecordedCall]) -> None:
-        """One transaction for calls of one scope; each by itself where one of them can't be stored."""
+    def _keep(self) -> None:
         try:
-            with transaction(self._services.sessions) as session:
-                joined = record_calls(session, calls, most_bytes=self._services.settings.max_trajectory_bytes)
-        except Exception as error:  # one call's trouble is never the others'
-            if may_pass(error):
-                raise
-            if len(calls) > 1:
-                for call in calls:
-                    self._record([call])
-                return
-            # Not its message: that holds what was to be stored.
-            log.error("an answer could not be recorded", completion=calls[0].completion_id, error=type(error).__name__)
-            self.count(calls[0].project_id, UNREADABLE)
-            return
-        with self._counting:
-            for each in joined:
-                if each.outcome != "again":
-                    self._counts[calls[0].project_id, each.outcome] += 1
+            self._say_moved()
+        except SQLAlchemyError:
+            self._closes_from = time.monotonic() + _RETURN_SECONDS
+            raise
+        self._write_counts()
+        with transaction(self._services.sessions) as session:
+            end_rewarded(session)
+
+    def _tell_others(self) -> None:
+        """Have others wait for this process's answers before it takes one.
+
+        Raises:
+            OSError: there is no spool.
+        """
+        try:
+            self._say_moved()
+        except SQLAlchemyError as error:  # it is told as soon as the database is back, before others end runs
+            log.warning("others do not know of this recorder", error=type(error).__name__)
+
+    def _say_moved(self) -> None:
+        name, until = self._spool.open(), self._waiting.moved_until()
+        with transaction(self._services.sessions) as session:
+            say_moved(session, name, until)
+        self._is_known = True
+
+    def _close(self) -> None:
+        while not self._closer.is_stopping:
+            with abandoned(self._services.settings.spool_dir) as left:
+                if left is None:
+                    break
+                self._take_over(left)
+        if not self._closer.is_stopping and time.monotonic() >= self._closes_from:
+            self._close_due()
+
+    def _take_over(self, left: LeftSpool) -> None:
+        """Move what a process of this machine has left behind that is no more."""
+        oldest = None
+        for path in left.segments:
+            for lines in read_segment(path):
+                if self._closer.is_stopping:
+                    return
+                if calls := read_lines(lines):
+                    oldest = oldest or min(call.answered_at for call in calls)
+                    with transaction(self._services.sessions) as session:
+                        speak_for(session, left.name, oldest)
+                    self._calls.move(calls)
+            path.unlink()
+        with transaction(self._services.sessions) as session:
+            remove_recorder(session, left.name)
 
     def _close_due(self) -> None:
         with transaction(self._services.sessions) as session:
+            for name in forget_lost(session):
+                log.warning("a recorder is lost: runs end without what it had not moved", recorder=name)
+        with transaction(self._services.sessions) as session:
             projects = due_projects(session)
-        while projects and not self._stopping.is_set():
+        while projects and not self._closer.is_stopping:
             tokens = self._token_limit()
             with transaction(self._services.sessions) as session:
                 closed = close_due(session, projects[0], tokens)
-            for run in closed:
-                for listener in self.on_closed:
-                    listener(run)
             if not closed:
                 projects.pop(0)
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.recording.recorder import UNREADABLE, Recorder
+from api.recording.moving import UNREADABLE
+from api.recording.recorder import Recorder
 from registry.clock import utc_now
 from registry.database import one_of, transaction
 from registry.errors import InvalidJson, InvalidTrajectory

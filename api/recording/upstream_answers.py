@@ -13,8 +13,9 @@ from api.gateway.answers import UpstreamAnswer, UpstreamChoice
 from api.http.json_object import JsonObject
 from api.recording.answers import own_metadata
 from api.recording.asking import beginning_of
+from api.recording.moving import UNREADABLE
 from api.recording.note import RecordingNote
-from api.recording.recorder import UNREADABLE, Recorder
+from api.recording.recorder import Recorder
 from registry.clock import utc_now
 from registry.errors import InvalidTrajectory
 from registry.json_text import is_storable

@@ -98,8 +98,10 @@ def main() -> None:
                 client.put("/v1/recordings/policy", json=policy).raise_for_status()
             say(f"{options.processes} processes are ready")
             load = play_all(fleet, plays, options.agents)
+            with fleet.client(0) as client:
+                load["recorders_behind_seconds"] = client.get("/v1/recordings").json()["behind_seconds"]
             say(f"all is answered: {load}")
-            closing = wait_for_trajectories(services)
+            closing = wait_for_trajectories(services, settings.spool_dir)
             say("every run is closed")
             with fleet.client(0) as client:
                 counted = client.get("/v1/recordings").json()

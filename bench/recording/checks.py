@@ -4,6 +4,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -11,19 +12,20 @@ from sqlalchemy import func, select
 from bench.recording.agents import PlayedRun
 from registry.database import transaction
 from registry.models import Run, RunCall, Trajectory
+from registry.recordings.spool import waiting_files
 from registry.wiring import Services
 
 
-def wait_for_trajectories(services: Services, seconds: float = 180.0) -> float:
-    """Until every run is closed. Returns how long that took."""
+def wait_for_trajectories(services: Services, spool: Path, seconds: float = 900.0) -> float:
+    """Until nothing waits in any process's spool, and every run is closed. Returns how long that took."""
     began = time.perf_counter()
     while True:
         with transaction(services.sessions) as session:
             left = session.scalar(select(func.count()).select_from(Run).where(Run.state != "closed"))
-        if not left:
+        if not left and not waiting_files(spool):
             return time.perf_counter() - began
         if time.perf_counter() - began > seconds:
-            raise TimeoutError(f"{left} runs are not closed after {seconds:.0f} s")
+            raise TimeoutError(f"{left} runs are not closed, or answers wait, after {seconds:.0f} s")
         time.sleep(0.2)
 
 
@@ -82,7 +84,6 @@ def _outcome(
         return "turns not recorded as sampled"
     if play.end == "reward" and row.reward != play.reward:
         return "another reward"
-    # A reward that comes before the run is known to be does not end it.
-    if run.close_reason != play.end and play.end != "reward":
+    if run.close_reason != play.end:
         return f"closed by {run.close_reason}"
     return "one"

@@ -151,3 +151,15 @@ class RecordingCount(Base):
     outcome: Mapped[str] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]
+
+
+class LiveRecorder(Base):
+    """A process that takes answers, or one that has ended and left some behind: what of them stands in runs."""
+
+    __tablename__ = "recorders"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """Of its spool."""
+    moved_until: Mapped[datetime]
+    """All that it answered before stands in runs. By the process's clock, as the answers are."""
+    seen_at: Mapped[datetime]
+    """When it, or who takes it over, last said so. By the database's clock: processes compare it."""

@@ -129,6 +129,7 @@ class Feedback(Base):
         _first_of_source("trajectory_id"),
         Index("ix_feedback_route_id_seq", "route_id", "seq"),
         Index("ix_feedback_project_id_seq", "project_id", "seq"),
+        Index("ix_feedback_at", "at"),
         Index("ix_feedback_project_id_session_id", "project_id", "session_id"),
         Index(
             "ix_feedback_comment_words",

@@ -5,6 +5,9 @@ not learn from: empty, cut off at its limit, a call of a function that was not o
 they were sampled. A run of which nothing can be learned is refused: it stays, with the code and the reason.
 
 Runs are never the same one: a run's id is the trajectory's `trajectory_id`.
+
+No run ends while an answer of it may wait in a spool: its silence counts up to where every recorder has moved what it
+took (`registry.recordings.recorders`), and not up to now.
 """
 
 import uuid
@@ -21,6 +24,7 @@ from registry.clock import utc_now
 from registry.database import may_pass
 from registry.errors import InvalidTrajectory
 from registry.models import Run, RunTurn
+from registry.recordings.recorders import all_moved_until
 from registry.recordings.sampled import sampled_turns
 from registry.rewards.pending import settle_run
 from registry.trajectories.conversations import unlearnable_turns
@@ -31,7 +35,7 @@ from registry.trajectories.records import lock_trajectories
 log = structlog.get_logger()
 
 LATE = timedelta(seconds=3)
-"""How long a run that is to be closed waits for what other processes have answered in it."""
+"""How far everything must stand in runs behind the end of one: more than the clocks of two processes differ by."""
 
 
 @dataclass(frozen=True)
@@ -42,37 +46,41 @@ class ClosedRun:
     """None: it was refused."""
 
 
-def due_projects(session: Session, now: datetime | None = None) -> list[uuid.UUID]:
-    """Projects that have runs to close."""
-    return list(session.scalars(select(Run.project_id).where(_is_due(now or utc_now())).distinct()))
+def due_projects(session: Session, until: datetime | None = None) -> list[uuid.UUID]:
+    """Projects that have runs to close. `until` is as for `close_due`."""
+    return list(session.scalars(select(Run.project_id).where(_is_due(until or all_moved_until(session))).distinct()))
 
 
 def close_due(
-    session: Session, project_id: uuid.UUID, tokens: TokenLimit, *, limit: int = 10, now: datetime | None = None
+    session: Session, project_id: uuid.UUID, tokens: TokenLimit, *, limit: int = 10, until: datetime | None = None
 ) -> list[ClosedRun]:
-    """Make trajectories of some of a project's runs that are due. Fewer than `limit` come back if none is left."""
-    now = now or utc_now()
+    """Make trajectories of some of a project's runs that are due. Fewer than `limit` come back if none is left.
+
+    Args:
+        until: all that was answered before stands in runs. None asks the recorders.
+    """
+    until = until or all_moved_until(session)  # before the runs are read: what was moved by then is among them
     lock_trajectories(session, project_id)  # first, as a deletion does
     rows = session.scalars(
         select(Run)
-        .where(Run.project_id == project_id, _is_due(now))
+        .where(Run.project_id == project_id, _is_due(until))
         .order_by(Run.last_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
-    return [close_run(session, run, tokens, now) for run in rows]
+    return [close_run(session, run, tokens) for run in rows]
 
 
-def _is_due(now: datetime) -> ColumnElement[bool]:
+def _is_due(until: datetime) -> ColumnElement[bool]:
     seconds = func.make_interval(0, 0, 0, 0, 0, 0, Run.idle_seconds)
-    idle = (Run.state == "open") & (Run.last_at + seconds <= now)
-    return idle | ((Run.state == "closing") & (Run.closing_at <= now - LATE))
+    idle = (Run.state == "open") & (Run.last_at + seconds <= until)
+    return idle | ((Run.state == "closing") & (Run.closing_at <= until - LATE))
 
 
-def close_run(session: Session, run: Run, tokens: TokenLimit, now: datetime) -> ClosedRun:
+def close_run(session: Session, run: Run, tokens: TokenLimit) -> ClosedRun:
     """Make a trajectory of a run that is locked."""
     run.close_reason = run.close_reason or "idle"
-    run.state, run.closed_at = "closed", now
+    run.state, run.closed_at = "closed", utc_now()
     turns = list(session.scalars(select(RunTurn).where(RunTurn.run_id == run.id).order_by(RunTurn.place)))
     messages = conversation(turns)
     try:

@@ -12,21 +12,21 @@ Every call is recorded once, whatever is told how often: its id and choice are a
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from registry.clock import utc_now
 from registry.database import one_of
 from registry.models import Run, RunCall, RunTurn
 from registry.recordings.call import RecordedCall, size_of
-from registry.recordings.erased import is_erased
-from registry.recordings.open_points import RunKind, lock_run_to_go_on
+from registry.recordings.erased import erased_among
+from registry.recordings.gathered import GatheredRuns, ReadCall
+from registry.recordings.open_points import RunKind
 from registry.tasks import find_tasks
 from registry.trajectories.continuation import TurnEnd, tools_hash, turn_points, with_ids_of
 
@@ -48,17 +48,18 @@ class Joined:
 
 
 def record_calls(session: Session, calls: Sequence[RecordedCall], *, most_bytes: int) -> list[Joined]:
-    """Record calls of one project and scope, in this order.
+    """Record calls of one project, in this order.
 
     Args:
         most_bytes: of a run's messages as JSON; one that reaches it is closed, and a longer call is not recorded.
     """
-    project_id, scope = calls[0].project_id, calls[0].scope
+    project_id = calls[0].project_id
     lock_recording(session, project_id, shared=True)
-    turn = func.hashtextextended(f"runs of {project_id} in {scope}", 0)
-    session.execute(select(func.pg_advisory_xact_lock(turn)))
+    _lock_scopes(session, project_id, {call.scope for call in calls})
     tasks = find_tasks(session, project_id, {call.task for call in calls})
-    known = _known(session, calls)
+    known, erased = _known(session, calls), erased_among(session, project_id, calls)
+    read = {id(call): _read(call, tasks[call.task].id) for call in calls if call.task in tasks}
+    gathered = GatheredRuns(session, project_id, list(read.values()))
     results = []
     for call in calls:
         key = (call.completion_id, call.choice)
@@ -66,12 +67,13 @@ def record_calls(session: Session, calls: Sequence[RecordedCall], *, most_bytes:
             results.append(Joined("again", known[key]))
         elif call.task not in tasks:
             results.append(Joined(TASK_UNKNOWN))
-        elif is_erased(session, call):
+        elif key in erased:
             results.append(Joined(DELETED))
         else:
-            joined = _record(session, call, tasks[call.task].id, most_bytes)
+            joined = _record(gathered, read[id(call)], most_bytes)
             known[key] = joined.run_id
             results.append(joined)
+    gathered.write()
     return results
 
 
@@ -81,36 +83,48 @@ def lock_recording(session: Session, project_id: uuid.UUID, *, shared: bool) -> 
     session.execute(select(lock(func.hashtextextended(f"recording of {project_id}", 0))))
 
 
+def _lock_scopes(session: Session, project_id: uuid.UUID, scopes: Collection[str]) -> None:
+    """Until the transaction ends: what is said in one scope is recorded by one after the other. All take their scopes'
+    locks in one order."""
+    names = [f"runs of {project_id} in {scope}" for scope in scopes]
+    name = func.unnest(literal(names, ARRAY(Text))).column_valued("name")
+    keys = select(func.hashtextextended(name, 0).label("key")).distinct().order_by("key").subquery()
+    session.execute(select(func.pg_advisory_xact_lock(keys.c.key)))
+
+
 def _known(session: Session, calls: Sequence[RecordedCall]) -> dict[tuple[str, int], uuid.UUID | None]:
     ids = [call.completion_id for call in calls]
-    rows = session.scalars(select(RunCall).where(RunCall.completion_id.in_(ids)))
+    rows = session.scalars(select(RunCall).where(one_of(RunCall.completion_id, ids)))
     return {(row.completion_id, row.choice): row.run_id for row in rows}
 
 
-def _record(session: Session, call: RecordedCall, task_id: uuid.UUID, most_bytes: int) -> Joined:
+def _read(call: RecordedCall, task_id: uuid.UUID) -> ReadCall:
     messages = [*call.messages, _answer(call)]
-    points = turn_points(messages)
-    size = size_of(messages)
+    return ReadCall(call, task_id, tools_hash(call.tools), messages, turn_points(messages))
+
+
+def _record(gathered: GatheredRuns, read: ReadCall, most_bytes: int) -> Joined:
+    call, points = read.call, read.points
+    size = size_of(read.messages)
     if size > most_bytes:
         return Joined(TOO_LARGE)
-    kind = kind_of(call)
-    adopted = _adopt(session, call, points[-1], kind)
+    adopted = _adopt(gathered, read)
     if adopted is not None:
         return adopted
-    run, known = _continued(session, call, kind, [point.hash for point in points[:-1]])
+    run, known = _continued(gathered, read)
     if run is None:
-        run = _opened(session, call, points, task_id)
+        run = _opened(gathered, read)
     else:
-        _take_ids(session, run, call.messages, points[known - 1])
-    place = _add_turns(session, run, call, messages, points, known)
-    run.tip, run.size, run.turns = points[-1].hash, size, place + 1
+        _take_ids(gathered, run, call.messages, points[known - 1])
+    place = _add_turns(gathered, run, read, known)
+    gathered.move_tip(run, points[-1].hash)
+    run.size, run.turns = size, place + 1
     run.calls += 1
     run.last_at = max(run.last_at, call.answered_at)
-    run.tools, run.tools_hash = run.tools or call.tools or None, run.tools_hash or tools_hash(call.tools)
+    run.tools, run.tools_hash = run.tools or call.tools or None, run.tools_hash or read.tools_hash
     if call.ends_run or size >= most_bytes:
         _end(run, "header" if call.ends_run else "limit", call)
-    session.flush()
-    _note(session, call, run.id, place)
+    _note(gathered, call, run.id, place)
     return Joined(RECORDED, run.id)
 
 
@@ -123,27 +137,16 @@ def kind_of(call: RecordedCall) -> RunKind:
     return RunKind(call.project_id, call.scope, call.task, tools_hash(call.tools))
 
 
-def _adopt(session: Session, call: RecordedCall, point: TurnEnd, kind: RunKind) -> Joined | None:
+def _adopt(gathered: GatheredRuns, read: ReadCall) -> Joined | None:
     """Put a late call where a run that began, or went on, before it came holds its answer as a foreign turn."""
-    was_before = RunTurn.at < call.answered_at - _CLOCKS_DIFFER
-    found = session.execute(
-        select(RunTurn, Run)
-        .join(Run, Run.id == RunTurn.run_id)
-        .where(
-            RunTurn.hash == point.hash,
-            RunTurn.kind == "foreign",
-            *(() if call.in_any_order else (~was_before,)),
-            Run.state != "closed",
-            *kind.runs,
-        )
-        .order_by(Run.seq)
-        .limit(1)
-        .with_for_update()
-    ).one_or_none()
-    if found is None:
+    call = read.call
+    oldest = call.answered_at - _CLOCKS_DIFFER
+    found = [each for each in gathered.find_foreign(read) if call.in_any_order or each[0].at >= oldest]
+    if not found:
         return None
-    turn, run = found
-    turn.kind, turn.at, turn.model = "own", call.answered_at, call.model
+    turn, run = found[0]
+    gathered.make_own(run, turn)
+    turn.at, turn.model = call.answered_at, call.model
     turn.finish_reason, turn.sampled = call.finish_reason, _sampled(call)
     # As it was given: a client may have spelled it anew. What stands in front of it in the row stays.
     before = [each for each in turn.messages if each["role"] != "assistant"]
@@ -152,25 +155,27 @@ def _adopt(session: Session, call: RecordedCall, point: TurnEnd, kind: RunKind) 
     run.calls += 1
     if call.ends_run:
         _end(run, "header", call)
-    session.flush()
-    _note(session, call, run.id, turn.place)
+    _note(gathered, call, run.id, turn.place)
     return Joined(RECORDED, run.id)
 
 
-def _continued(session: Session, call: RecordedCall, kind: RunKind, hashes: list[str]) -> tuple[Run | None, int]:
-    """(the run that the call goes on from, how many of its turns it has). Choices behind the first are branches, in
-    whichever order they come."""
-    if not hashes or call.choice:
+def _continued(gathered: GatheredRuns, read: ReadCall) -> tuple[Run | None, int]:
+    """(the run that the call goes on from, how many of its turns it has); of equal runs the one that its answer named.
+    Choices behind the first are branches, in whichever order they come."""
+    if read.call.choice:
         return None, 0
-    return lock_run_to_go_on(session, kind, hashes, announced=call.run_id, answered_at=call.answered_at)
+    runs, length = gathered.find_tip(read)
+    if not runs or gathered.is_known(read, read.asked[length:]):
+        return None, 0
+    return max(runs, key=lambda run: run.id == read.call.run_id), length
 
 
-def _opened(session: Session, call: RecordedCall, points: Sequence[TurnEnd], task_id: uuid.UUID) -> Run:
-    taken = session.get(Run, call.run_id) is not None
+def _opened(gathered: GatheredRuns, read: ReadCall) -> Run:
+    call = read.call
     run = Run(
-        id=uuid.uuid4() if taken else call.run_id,
+        id=uuid.uuid4() if gathered.is_taken(call.run_id) else call.run_id,
         project_id=call.project_id,
-        task_id=task_id,
+        task_id=read.task_id,
         scope=call.scope,
         session_id=call.session_id,
         user=call.user,
@@ -178,68 +183,52 @@ def _opened(session: Session, call: RecordedCall, points: Sequence[TurnEnd], tas
         opened_at=call.requested_at,
         last_at=call.answered_at,
         idle_seconds=call.idle_seconds,
-        tip=points[-1].hash,
+        tip=read.points[-1].hash,
         size=0,
         turns=0,
         calls=0,
         tools=call.tools or None,
-        tools_hash=tools_hash(call.tools),
+        tools_hash=read.tools_hash,
         details=call.metadata,
         branch_of=None,
     )
-    session.add(run)
+    gathered.add_run(run)
     return run
 
 
-def _add_turns(
-    session: Session,
-    run: Run,
-    call: RecordedCall,
-    messages: list[Any],
-    points: Sequence[TurnEnd],
-    known: int,
-) -> int:
+def _add_turns(gathered: GatheredRuns, run: Run, read: ReadCall, known: int) -> int:
     """Add the turns behind the first `known`, the answer last. Returns the answer's place."""
+    call, points, messages = read.call, read.points, read.messages
     new = points[known:-1]
-    elsewhere = _elsewhere(session, call, [point.hash for point in new])
+    elsewhere = gathered.find_elsewhere([point.hash for point in new])
     if not known and new:
         run.branch_of = next((elsewhere[point.hash] for point in reversed(new) if point.hash in elsewhere), None)
     start = points[known - 1].end if known else 0
     place = run.turns
     for point in new:
         kind = "copied" if point.hash in elsewhere else "foreign"
-        row = RunTurn(run_id=run.id, place=place, hash=point.hash, kind=kind, at=call.requested_at)
-        row.messages = messages[start : point.end]
-        session.add(row)
+        turn = RunTurn(run_id=run.id, place=place, hash=point.hash, kind=kind, at=call.requested_at)
+        turn.messages = messages[start : point.end]
+        gathered.add_turn(run, turn)
         start, place = point.end, place + 1
     own = RunTurn(run_id=run.id, place=place, hash=points[-1].hash, kind="own", at=call.answered_at)
     own.messages, own.model = messages[start:], call.model
     own.finish_reason, own.sampled = call.finish_reason, _sampled(call)
-    session.add(own)
+    gathered.add_turn(run, own)
     return place
 
 
-def _elsewhere(session: Session, call: RecordedCall, hashes: list[str]) -> dict[str, uuid.UUID]:
-    """Runs of the same project that know these points, by hash."""
-    if not hashes:
-        return {}
-    rows = session.execute(
-        select(RunTurn.hash, RunTurn.run_id)
-        .join(Run, Run.id == RunTurn.run_id)
-        .where(Run.project_id == call.project_id, one_of(RunTurn.hash, hashes), RunTurn.kind == "own")
-        .order_by(Run.seq)
-    )
-    return {row.hash: row.run_id for row in rows}
-
-
-def _take_ids(session: Session, run: Run, messages: list[Any], point: TurnEnd) -> None:
+def _take_ids(gathered: GatheredRuns, run: Run, messages: list[Any], point: TurnEnd) -> None:
     """Let the run's last turn have the ids of calls that the client's results name."""
-    turn = session.get(RunTurn, (run.id, run.turns - 1))
+    echo = messages[point.start : point.end]
+    if not any(each.get("tool_calls") for each in echo):
+        return
+    turn = gathered.last_turn(run)
     if turn is None:
         return
     before = [each for each in turn.messages if each["role"] != "assistant"]
     own = [each for each in turn.messages if each["role"] == "assistant"]
-    renamed = with_ids_of(own, messages[point.start : point.end])
+    renamed = with_ids_of(own, echo)
     if renamed is not own:
         turn.messages = [*before, *renamed]
 
@@ -253,37 +242,16 @@ def _end(run: Run, reason: str, call: RecordedCall) -> None:
         run.state, run.close_reason, run.closing_at = "closing", reason, call.answered_at
 
 
-def _note(session: Session, call: RecordedCall, run_id: uuid.UUID, place: int) -> None:
-    session.execute(
-        insert(RunCall).values(
-            completion_id=call.completion_id,
-            choice=call.choice,
-            project_id=call.project_id,
-            run_id=run_id,
-            place=place,
-            announced_run_id=call.run_id if call.run_id != run_id else None,
-            version_id=call.version_id,
-            at=call.answered_at,
-        )
+def _note(gathered: GatheredRuns, call: RecordedCall, run_id: uuid.UUID, place: int) -> None:
+    gathered.add_call(
+        {
+            "completion_id": call.completion_id,
+            "choice": call.choice,
+            "project_id": call.project_id,
+            "run_id": run_id,
+            "place": place,
+            "announced_run_id": call.run_id if call.run_id != run_id else None,
+            "version_id": call.version_id,
+            "at": call.answered_at,
+        }
     )
-
-
-def request_close(
-    session: Session,
-    project_id: uuid.UUID,
-    *,
-    run_id: uuid.UUID | None = None,
-    session_id: str | None = None,
-    reason: str = "reward",
-) -> list[uuid.UUID]:
-    """Close the open runs of a session, or one run. They become trajectories moments later, when what was answered
-    before has come in from every process. Returns the ids of all unfinished ones."""
-    which = Run.id == run_id if run_id is not None else Run.session_id == session_id
-    mine = Run.project_id == project_id, which
-    session.execute(
-        update(Run)
-        .where(*mine, Run.state == "open")
-        .values(state="closing", close_reason=reason, closing_at=utc_now())
-        .execution_options(synchronize_session="fetch")
-    )
-    return list(session.scalars(select(Run.id).where(*mine, Run.state != "closed").order_by(Run.seq)))

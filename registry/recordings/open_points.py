@@ -7,7 +7,6 @@ from it already, the conversation is a branch of theirs, and no other run's next
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
@@ -59,21 +58,6 @@ def find_open_point(session: Session, kind: RunKind, hashes: Sequence[str]) -> O
     if last is None or _is_known(session, kind, hashes[last + 1 :]):
         return None
     return OpenPoint(hashes[last], tuple(row.id for row in rows if row.tip == hashes[last]))
-
-
-def lock_run_to_go_on(
-    session: Session, kind: RunKind, hashes: Sequence[str], *, announced: uuid.UUID, answered_at: datetime
-) -> tuple[Run | None, int]:
-    """(the run that a call goes on from, how many of the points it has); of equal runs the announced one."""
-    takes = or_(Run.state == "open", (Run.state == "closing") & (Run.closing_at >= answered_at))
-    rows = session.scalars(
-        select(Run).where(*kind.runs, one_of(Run.tip, hashes), takes).order_by(Run.seq).with_for_update()
-    ).all()
-    lengths = {point: number for number, point in enumerate(hashes, 1)}
-    run = max(rows, key=lambda run: (lengths[run.tip], run.id == announced), default=None)
-    if run is None or _is_known(session, kind, hashes[lengths[run.tip] :]):
-        return None, 0
-    return run, lengths[run.tip]
 
 
 def _is_known(session: Session, kind: RunKind, hashes: Sequence[str]) -> bool:

@@ -29,6 +29,15 @@ class SpoolFull(Exception):
 
 
 @dataclass(frozen=True)
+class LeftSpool:
+    """What a dead process has left."""
+
+    name: str
+    segments: list[Path]
+    """In order."""
+
+
+@dataclass(frozen=True)
 class SpoolBatch:
     """Whole lines of one segment, in order."""
 
@@ -57,6 +66,15 @@ class Spool:
     @property
     def waiting_bytes(self) -> int:
         return self._waiting_bytes
+
+    def open(self) -> str:
+        """The spool's name, which is told from then on from one that a dead process has left.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        with self._writing:
+            return self._locked().stem
 
     def append(self, line: bytes) -> None:
         """Write a line, which ends with a newline and has no other. It is with the kernel when this returns.
@@ -105,8 +123,8 @@ class Spool:
                 os.ftruncate(self._descriptor, 0)
                 self._written = self._moved = 0
 
-    def close(self) -> None:
-        """Let go of the files. What waits stays for the next process."""
+    def close(self) -> str | None:
+        """Let go of the files. What waits stays for the next process; if nothing does, the spool's name is returned."""
         with self._writing:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -114,16 +132,23 @@ class Spool:
             if self._lock is not None:
                 descriptor, lock = self._lock
                 self._lock = None
-                if self._waiting_bytes == 0:
+                is_empty = self._waiting_bytes == 0
+                if is_empty:
                     shutil.rmtree(folder_of(lock), ignore_errors=True)
                     lock.unlink(missing_ok=True)
                 os.close(descriptor)
+                return lock.stem if is_empty else None
+        return None
 
-    def _open_next(self) -> None:
+    def _locked(self) -> Path:
+        """The lock file of this process."""
         if self._lock is None:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = new_lock(self._root)
-        folder_of(self._lock[1]).mkdir(exist_ok=True, mode=0o700)
+        return self._lock[1]
+
+    def _open_next(self) -> None:
+        folder_of(self._locked()).mkdir(exist_ok=True, mode=0o700)
         descriptor = os.open(self._path(self._segment + 1), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -135,8 +160,8 @@ class Spool:
 
 
 @contextlib.contextmanager
-def abandoned(root: Path) -> Iterator[list[Path]]:
-    """The segments of one dead process, in order; this process has its lock meanwhile. Empty if there is none.
+def abandoned(root: Path) -> Iterator[LeftSpool | None]:
+    """What one dead process has left; this process has its lock meanwhile. None if there is none.
 
     Whoever removed all of them has taken it over: what is left then goes, too.
     """
@@ -151,14 +176,14 @@ def abandoned(root: Path) -> Iterator[list[Path]]:
             os.close(descriptor)
             continue
         try:
-            yield _segments(lock)
+            yield LeftSpool(lock.stem, _segments(lock))
             if not _segments(lock):
                 shutil.rmtree(folder_of(lock), ignore_errors=True)
                 lock.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
         return
-    yield []
+    yield None
 
 
 def read_segment(path: Path, most_bytes: int = 1_000_000) -> Iterator[tuple[bytes, ...]]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from registry.errors import FeedbackDiffers
 from registry.models import Exposure, Feedback, Route, Run, RunCall, TrajectoryReward
-from registry.recordings.joining import request_close
+from registry.recordings.ending import request_close
 from registry.rewards.pending import SESSION_REACH, give_feedback, runs_named
 from registry.serving.canaries import Outcome, judge_canary
 from registry.serving.exposures import check_session_id
@@ -52,7 +52,7 @@ def receive_run_feedback(session: Session, project_id: uuid.UUID, run_id: uuid.U
         Invalid, InvalidName: the reward, the comment or the source's name.
     """
     check_report(report)
-    runs = session.scalars(runs_named(project_id, run_id)).all()
+    runs = session.scalars(runs_named(project_id, run_id).order_by(Run.seq)).all()
     attributions = _attribute(session, _answers_of_runs(session, project_id, runs), report.source, f"run-{run_id}")
     created, outcome = _insert(session, project_id, report, attributions, run_id=run_id)
     if created is None:

@@ -18,7 +18,8 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.models import RecordingCount, Run, RunCall, Trajectory
 from registry.recordings.call import RecordedCall, SampledAnswer
-from registry.recordings.joining import kind_of, request_close
+from registry.recordings.ending import request_close
+from registry.recordings.joining import kind_of
 from registry.recordings.open_points import OpenPoint, RunKind
 from registry.settings import Settings
 from registry.tasks import create_task
@@ -166,17 +167,18 @@ def test_what_does_not_fit_is_told_and_counted(settings: Settings, services: Ser
 def test_while_the_database_is_away_answers_wait(
     settings: Settings, services: Services, project_id: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from api.recording import moving
     from api.recording import recorder as module
 
     away = threading.Event()
-    real = module.record_calls
+    real = moving.record_calls
 
     def unreachable(*args: Any, **options: Any) -> Any:
         if not away.is_set():
             raise sa.exc.OperationalError("select", {}, Exception("gone"))
         return real(*args, **options)
 
-    monkeypatch.setattr(module, "record_calls", unreachable)
+    monkeypatch.setattr(moving, "record_calls", unreachable)
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.1)
     with recording(settings) as recorder:
         began = time.perf_counter()
@@ -195,16 +197,17 @@ def test_what_is_moved_again_waited_once(
     settings: Settings, services: Services, project_id: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch has calls of several scopes, and the database goes away between them."""
+    from api.recording import moving
     from api.recording import recorder as module
 
-    real, failures = module.record_calls, iter([False, True])
+    real, failures = moving.record_calls, iter([False, True])
 
     def unreliable(*args: Any, **options: Any) -> Any:
         if next(failures, False):
             raise sa.exc.OperationalError("select", {}, Exception("gone"))
         return real(*args, **options)
 
-    monkeypatch.setattr(module, "record_calls", unreliable)
+    monkeypatch.setattr(moving, "record_calls", unreliable)
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.05)
     with recording(settings, is_started=False) as recorder:
         for name in "ab":

@@ -14,7 +14,8 @@ from registry.database import transaction
 from registry.models import Run, RunCall, RunTurn, Trajectory
 from registry.recordings.call import RecordedCall, SampledAnswer
 from registry.recordings.closing import close_due, due_projects
-from registry.recordings.joining import Joined, record_calls, request_close
+from registry.recordings.ending import request_close
+from registry.recordings.joining import Joined, record_calls
 from registry.tasks import create_task
 from registry.trajectories.imports import TokenLimit
 from registry.wiring import Services
@@ -77,9 +78,9 @@ class Agent:
     def close(self, after: timedelta = timedelta(days=1)) -> list[Trajectory]:
         """All trajectories, once what is due is closed."""
         with transaction(self.services.sessions) as session:
-            now = utc_now() + after
-            for project_id in due_projects(session, now):
-                while close_due(session, project_id, TOKENS, now=now):
+            until = utc_now() + after
+            for project_id in due_projects(session, until):
+                while close_due(session, project_id, TOKENS, until=until):
                     pass
             return list(session.scalars(select(Trajectory).order_by(Trajectory.seq)))
 
