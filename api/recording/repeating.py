@@ -40,8 +40,8 @@ class Repeating:
 
     def _run(self) -> None:
         while True:
+            self._wake.clear()  # first: who wakes or stops it from here on has it work once more
             stopping, began = self._stopping.is_set(), time.monotonic()
-            self._wake.clear()
             try:
                 self._work()
             except Exception as error:  # the database is away, or a bug: answers go on, and what waits waits

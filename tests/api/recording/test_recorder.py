@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from api.recording.recorder import Recorder
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.models import RecordingCount, Run, RunCall, Trajectory
+from registry.models import LiveRecorder, RecordingCount, Run, RunCall, Trajectory
 from registry.recordings.call import RecordedCall, SampledAnswer
 from registry.recordings.ending import request_close
 from registry.recordings.joining import kind_of
@@ -181,6 +181,7 @@ def test_while_the_database_is_away_answers_wait(
     monkeypatch.setattr(moving, "record_calls", unreachable)
     monkeypatch.setattr(module, "_RETRY_SECONDS", 0.1)
     with recording(settings) as recorder:
+        until(lambda: rows(services, LiveRecorder))
         began = time.perf_counter()
         assert recorder.offer(call_of(project_id, [{"role": "user", "content": "hi"}], "ho")) is None
         assert time.perf_counter() - began < 0.1
