@@ -1,13 +1,15 @@
 """From a spool into the database: lines are read, recorded, and counted by what became of them."""
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
 
 from registry.database import may_pass, transaction
 from registry.recordings.call import RecordedCall
-from registry.recordings.joining import record_calls
+from registry.recordings.counts import add_counts
+from registry.recordings.joining import AGAIN, record_calls
 from registry.wiring import Services
 
 log = structlog.get_logger()
@@ -17,7 +19,7 @@ MOST_AT_ONCE = 100
 """Calls of one transaction. Each of their scopes is locked by it, and others' rewards wait for it."""
 
 Count = Callable[[uuid.UUID, str], None]
-"""Takes (project, outcome) of an answer."""
+"""Takes (project, why it is not recorded) of an answer."""
 
 
 class CallMover:
@@ -44,6 +46,8 @@ class CallMover:
         try:
             with transaction(self._services.sessions) as session:
                 joined = record_calls(session, calls, most_bytes=self._services.settings.max_trajectory_bytes)
+                counts = Counter((calls[0].project_id, each.outcome) for each in joined if each.outcome != AGAIN)
+                add_counts(session, counts)  # with what it counts: a kill loses neither
         except Exception as error:  # one call's trouble is never the others'
             if may_pass(error):
                 raise
@@ -54,10 +58,6 @@ class CallMover:
             # Not its message: that holds what was to be stored.
             log.error("an answer could not be recorded", completion=calls[0].completion_id, error=type(error).__name__)
             self._count(calls[0].project_id, UNREADABLE)
-            return
-        for each in joined:
-            if each.outcome != "again":
-                self._count(calls[0].project_id, each.outcome)
 
 
 def read_lines(lines: Sequence[bytes]) -> list[RecordedCall]:

@@ -107,10 +107,10 @@ class Recorder:
         self.count(call.project_id, reason)
         return reason
 
-    def count(self, project_id: uuid.UUID, outcome: str) -> None:
-        """Count an answer that is recorded, or why it is not."""
+    def count(self, project_id: uuid.UUID, reason: str) -> None:
+        """Count an answer that is not recorded."""
         with self._counting:
-            self._counts[project_id, outcome] += 1
+            self._counts[project_id, reason] += 1
 
     def waiting(self, project_id: uuid.UUID) -> int:
         """Calls of a project that this process has taken and not yet moved."""

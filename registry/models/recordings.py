@@ -158,7 +158,7 @@ class LiveRecorder(Base):
 
     __tablename__ = "recorders"
     name: Mapped[str] = mapped_column(primary_key=True)
-    """Of its spool."""
+    """The name of its spool."""
     moved_until: Mapped[datetime]
     """All that it answered before stands in runs. By the process's clock, as the answers are."""
     seen_at: Mapped[datetime]

@@ -13,6 +13,8 @@ from registry.models import Project, RecordingCount
 
 def add_counts(session: Session, counts: Mapping[tuple[uuid.UUID, str], int]) -> None:
     """Add to the counts of (project, outcome). Those of projects that are gone are dropped."""
+    if not counts:
+        return
     there = set(session.scalars(select(Project.id).where(Project.id.in_({project for project, _ in counts}))))
     rows = [
         {"project_id": project, "outcome": outcome, "count": count, "last_at": utc_now()}

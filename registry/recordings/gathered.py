@@ -58,7 +58,7 @@ class _RunFacts(Protocol):
 
 
 class GatheredRuns:
-    """Of one project. What is asked of it is as the database would answer if all before were written."""
+    """Runs of one project. What is asked of it is as the database would answer if all before were written."""
 
     def __init__(self, session: Session, project_id: uuid.UUID, calls: Sequence[ReadCall]) -> None:
         self._session, self._project_id = session, project_id

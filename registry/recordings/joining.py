@@ -31,6 +31,7 @@ from registry.tasks import find_tasks
 from registry.trajectories.continuation import TurnEnd, tools_hash, turn_points, with_ids_of
 
 RECORDED = "recorded"
+AGAIN = "again"
 TOO_LARGE = "too_large"
 TASK_UNKNOWN = "task_unknown"
 DELETED = "deleted"
@@ -64,7 +65,7 @@ def record_calls(session: Session, calls: Sequence[RecordedCall], *, most_bytes:
     for call in calls:
         key = (call.completion_id, call.choice)
         if key in known:
-            results.append(Joined("again", known[key]))
+            results.append(Joined(AGAIN, known[key]))
         elif call.task not in tasks:
             results.append(Joined(TASK_UNKNOWN))
         elif key in erased:

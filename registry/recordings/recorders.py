@@ -36,8 +36,8 @@ def say_moved(session: Session, name: str, moved_until: datetime) -> None:
         moved_until: by the clock of its process.
     """
     row = insert(LiveRecorder).values(name=name, moved_until=moved_until, seen_at=_NOW)
-    said = {"moved_until": row.excluded.moved_until, "seen_at": _NOW}
-    session.execute(row.on_conflict_do_update(index_elements=["name"], set_=said))
+    newer = {"moved_until": row.excluded.moved_until, "seen_at": _NOW}
+    session.execute(row.on_conflict_do_update(index_elements=["name"], set_=newer))
 
 
 def speak_for(session: Session, name: str, oldest: datetime) -> None:

@@ -137,6 +137,7 @@ def test_a_line_that_is_moved_twice_is_recorded_once(
         recorder.offer(call)
         recorder.offer(replace(call, run_id=uuid.uuid4()))
         assert recorder.flush(10)
+        assert [(row.outcome, row.count) for row in rows(services, RecordingCount)] == [("recorded", 1)], "at once"
     assert [run.calls for run in rows(services, Run)] == [1]
 
 
