@@ -54,10 +54,15 @@ from registry.wiring import Services, open_services
 from workers.queue import make_queue
 
 ENDPOINTS = (
+    chat,
+    completions,
+    responses,
+    messages,
+    traces,
+    feedback,
     health,
     keys,
     tasks,
-    traces,
     trajectories,
     recordings,
     runs,
@@ -65,12 +70,7 @@ ENDPOINTS = (
     bases,
     jobs,
     judges,
-    chat,
-    completions,
-    responses,
-    messages,
     routes,
-    feedback,
     gates,
     loops,
     schedules,
@@ -80,6 +80,7 @@ ENDPOINTS = (
     webhooks,
     upstreams,
 )
+"""In the order in which a request's path is looked for: those of which agents ask much come first."""
 
 
 def create_app(settings: Settings | None = None, *, serve_model: bool = True, drain: Drain | None = None) -> FastAPI:

@@ -1,21 +1,27 @@
 """Engine, sessions, and `transaction`, which alone commits."""
 
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from select import POLLIN, poll
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import ColumnElement, Engine, any_, create_engine, func, literal, make_url, select
+from sqlalchemy import ColumnElement, Engine, any_, create_engine, event, func, literal, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 _Value = TypeVar("_Value")
 if TYPE_CHECKING:
     from alembic.config import Config
 
 _CONNECTION_WAIT_SECONDS = 10
+_TRUSTED_SECONDS = 5.0
+"""How long a connection that nobody uses is taken to be whole, if nothing is heard of its end."""
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 
@@ -31,16 +37,46 @@ _PATIENCE = {
 
 
 def make_engine(database_url: str, *, pool_size: int = 10) -> Engine:
-    """Connections are tried before they are used, so that a server which was away is used again once it is back."""
-    return create_engine(
+    """Connections that may have ended meanwhile are tried before they are used, so that a server which was away is used
+    again once it is back."""
+    engine = create_engine(
         database_url,
-        pool_pre_ping=True,
         pool_size=pool_size,
+        pool_use_lifo=True,  # the one that was used last has its statements prepared, and is the surest to be whole
         max_overflow=20,
         pool_timeout=_CONNECTION_WAIT_SECONDS,
         # What the URL itself says goes first.
         connect_args={name: value for name, value in _PATIENCE.items() if name not in make_url(database_url).query},
     )
+    _try_before_use(engine)
+    return engine
+
+
+def _try_before_use(engine: Engine) -> None:
+    """As `pool_pre_ping`, without its round trip for a connection that was used just now: a server that ends one says
+    so, and its words wait in the socket."""
+
+    @event.listens_for(engine, "checkin")
+    def returned(_: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+        entry.info["returned_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def lent(connection: DBAPIConnection, entry: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+        returned_at = entry.info.get("returned_at")
+        if returned_at is None:  # it is new
+            return
+        try:
+            if time.monotonic() - returned_at > _TRUSTED_SECONDS or _is_heard(connection):
+                engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
+
+
+def _is_heard(connection: DBAPIConnection) -> bool:
+    """Whether the server has said something that was not asked for, or hung up."""
+    heard = poll()
+    heard.register(connection.fileno(), POLLIN)
+    return bool(heard.poll(0))
 
 
 def make_sessions(engine: Engine) -> sessionmaker[Session]:
@@ -51,6 +87,15 @@ def make_sessions(engine: Engine) -> sessionmaker[Session]:
 def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
     """One transaction: committed when the block ends, rolled back when it raises. Nothing else commits."""
     with sessions() as session, session.begin():
+        yield session
+
+
+@contextmanager
+def reading(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    """A session that only looks things up, in one round trip a statement: each sees what was committed before it, as in
+    a transaction of PostgreSQL's own isolation. What is added to it is not written; nothing may be locked."""
+    with sessions(autoflush=False) as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         yield session
 
 

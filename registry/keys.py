@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -15,6 +15,10 @@ from registry.errors import Invalid, KeyNotFound, MissingScope, UnknownKey
 from registry.models import SCOPES, ApiKey, Project
 
 DEFAULT_PROJECT = "default"
+_CALLER = select(ApiKey.project_id, ApiKey.id, ApiKey.name, ApiKey.scopes, ApiKey.revoked_at).where(
+    ApiKey.key_hash == bindparam("key_hash")
+)
+"""Columns, and no object, in a statement that is made once: each request asks."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,7 @@ def authenticate(session: Session, key: str) -> Principal:
     Raises:
         UnknownKey: no such key, or it was revoked.
     """
-    # Columns, and no object: each request asks, and what it reads is not changed.
-    columns = (ApiKey.project_id, ApiKey.id, ApiKey.name, ApiKey.scopes, ApiKey.revoked_at)
-    row = session.execute(select(*columns).where(ApiKey.key_hash == _hash(key))).one_or_none()
+    row = session.execute(_CALLER, {"key_hash": _hash(key)}).one_or_none()
     if row is None or row.revoked_at is not None:
         raise UnknownKey("the API key is not known or was revoked; send `Authorization: Bearer <key>`")
     return Principal(row.project_id, row.id, row.name, frozenset(row.scopes))

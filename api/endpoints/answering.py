@@ -26,7 +26,7 @@ from api.inference.together import answer_together, stream_together
 from api.recording.answers import AnswerRecording, RecordedRequest
 from api.recording.asking import beginning_of, read_ask
 from api.recording.note import RecordingNote
-from registry.database import transaction
+from registry.database import reading, transaction
 from registry.errors import Invalid
 from registry.keys import Principal
 from registry.recordings.policies import RecordingAsk, RecordingDecision, decide
@@ -69,34 +69,35 @@ class Question:
         return sum(len(prompt.samplings) for prompt in self.prompts)
 
 
-MakeShape = Callable[[Resolution, RecordingNote], AnswerShape]
-OnReply = Callable[[JsonObject], None]
+@dataclass(frozen=True)
+class Asked:
+    """A question, and how whoever asked it is answered."""
+
+    question: Question
+    make_shape: Callable[[Resolution, RecordingNote], AnswerShape]
+    """The shape of the answer, once it is known which version gives it, and whether it is recorded."""
+    on_reply: Callable[[JsonObject], None] | None = None
+    """Called in a thread with the whole reply before it is sent, or before a stream's end is; what it changes of it is
+    sent."""
 
 
-async def answer_question(
-    request: Request,
-    caller: Principal,
-    question: Question,
-    make_shape: MakeShape,
-    on_reply: OnReply | None = None,
-) -> Response:
+async def answer_question(request: Request, caller: Principal, read: Callable[[], Asked]) -> Response:
     """Answer with the memory woven in, as JSON or as a stream of events. A client that goes away ends the generation.
 
     Args:
-        make_shape: the shape of the answer, once it is known which version gives it, and whether it is recorded.
-        on_reply: called in a thread with the whole reply before it is sent, or before a stream's end is; what it
-            changes of it is sent.
+        read: makes of the body what is asked. Called in a thread: it may take time, and the database.
 
     Raises:
         RegistryError: no such model, or not one that serves.
+        Exception: what `read` raises.
         Invalid: a header of this service's own can't be read.
         InferenceUnavailable, MemgenError: as `InferenceEngine.answer`.
         ClientDisconnect: the client went away before the reply began.
     """
     services: Services = request.app.state.services
-    begun = await _begin(request, services, caller, question)
+    begun = await run_in_threadpool(_begin, request, services, caller, read)
     resolution, serving, recording, prompts = begun.resolution, begun.serving, begun.recording, begun.prompts
-    shape = make_shape(resolution, recording.note)
+    question, shape, on_reply = begun.question, begun.shape, begun.on_reply
     inference: InferenceEngine = request.app.state.inference
     recording.begin(inference.base)
 
@@ -134,25 +135,32 @@ async def answer_question(
 class _Begun:
     """A question of which it is decided what becomes of it."""
 
+    question: Question
+    shape: AnswerShape
+    on_reply: Callable[[JsonObject], None] | None
     resolution: Resolution
     serving: ServingRequest
     recording: AnswerRecording
     prompts: list[ChatRequest]
 
 
-async def _begin(request: Request, services: Services, caller: Principal, question: Question) -> _Begun:
+def _begin(request: Request, services: Services, caller: Principal, read: Callable[[], Asked]) -> _Begun:
+    """All that is to be read and looked up, at once: each way through a thread costs as much as a query."""
+    asked = read()
+    question = asked.question
     session_id = check_session_id(question.session_id) if question.session_id else None
     serving = ServingRequest(question.id, session_id)
     ask = read_ask(request.headers, store=question.store, metadata=question.metadata)
     seconds = timeout_seconds(request)
-    resolution, decision = await run_in_threadpool(_route, services, caller, question, serving, ask)
+    resolution, decision = _route(services, caller, question, serving, ask)
     recorded = _recorded_request(caller, question, session_id, resolution)
     recording = AnswerRecording(request.app.state.recorder, recorded, decision, ask)
     source = source_of(services, resolution.adapter, resolution.version)
     prompts = [
         recording.recorded(replace(prompt, memory=source, timeout_seconds=seconds)) for prompt in question.prompts
     ]
-    return _Begun(resolution, serving, recording, prompts)
+    shape = asked.make_shape(resolution, recording.note)
+    return _Begun(question, shape, asked.on_reply, resolution, serving, recording, prompts)
 
 
 def timeout_seconds(request: Request) -> float | None:
@@ -176,7 +184,7 @@ def _route(
 ) -> tuple[Resolution, RecordingDecision]:
     """Decide once which version answers, and whether it is recorded: an alias, a route or a policy that changes later
     counts for the next request."""
-    with transaction(services.sessions) as session:
+    with reading(services.sessions) as session:
         resolution = resolve(session, caller.project_id, question.model, serving)
         decision = decide(
             session,

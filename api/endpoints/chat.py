@@ -1,12 +1,10 @@
 """The OpenAI-compatible paths: `/v1/chat/completions` and `/v1/models`, for the stock `openai` client."""
 
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
-from api.endpoints.answering import SessionId, answer_question
+from api.endpoints.answering import Asked, SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.chat_reply import new_completion_id
@@ -45,14 +43,17 @@ async def complete(
     The model `upstream/model` is another endpoint's (`GET /v1/models`): its request may have any fields, and its answer
     is passed through as it comes, with an id of ours.
     """
-    read = partial(chat_question, body, new_completion_id(), x_session_id, services.settings)
-    question = await run_in_threadpool(read)
 
-    def shape(resolution: Resolution, recording: RecordingNote) -> ChatShape:
-        reply = chat_reply(body, resolution, question.id, recording, include_usage=body.include_usage)
-        return ChatShape(reply, question.choices)
+    def read() -> Asked:
+        question = chat_question(body, new_completion_id(), x_session_id, services.settings)
 
-    return await answer_question(request, caller, question, shape)
+        def shape(resolution: Resolution, recording: RecordingNote) -> ChatShape:
+            reply = chat_reply(body, resolution, question.id, recording, include_usage=body.include_usage)
+            return ChatShape(reply, question.choices)
+
+        return Asked(question, shape)
+
+    return await answer_question(request, caller, read)
 
 
 @router.get("/models")

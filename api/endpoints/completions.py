@@ -1,9 +1,8 @@
 """`/v1/completions`: OpenAI's older API. The prompt is read as it is, without the base's chat template."""
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
-from api.endpoints.answering import Question, SessionId, answer_question
+from api.endpoints.answering import Asked, Question, SessionId, answer_question
 from api.endpoints.chat_reply import Reply
 from api.endpoints.completion_models import CompletionIn, RawPrompt
 from api.endpoints.completion_reply import CompletionShape, new_text_id
@@ -24,15 +23,18 @@ async def complete(
     body: CompletionIn, request: Request, services: ServicesDep, caller: Reader, x_session_id: SessionId = None
 ) -> Response:
     """Continue each prompt, with the memory woven in at its end. Otherwise as `/v1/chat/completions`."""
-    question = await run_in_threadpool(_question, body, x_session_id, services.settings)
-    answers_each = body.n or 1
-    include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
 
-    def shape(resolution: Resolution, recording: RecordingNote) -> CompletionShape:
-        reply = Reply(resolution, tools=False, include_usage=include_usage, id=question.id, recording=recording)
-        return CompletionShape(reply, answers_each, question.choices)
+    def read() -> Asked:
+        question = _question(body, x_session_id, services.settings)
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
 
-    return await answer_question(request, caller, question, shape)
+        def shape(resolution: Resolution, recording: RecordingNote) -> CompletionShape:
+            reply = Reply(resolution, tools=False, include_usage=include_usage, id=question.id, recording=recording)
+            return CompletionShape(reply, body.n or 1, question.choices)
+
+        return Asked(question, shape)
+
+    return await answer_question(request, caller, read)
 
 
 def _question(body: CompletionIn, session_id: str | None, settings: Settings) -> Question:

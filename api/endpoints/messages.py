@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.endpoints.answering import SessionId, answer_question
+from api.endpoints.answering import Asked, SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.foreign_body import as_chat
@@ -12,8 +12,9 @@ from api.endpoints.message_reply import MessageShape, new_message_id
 from api.endpoints.upstream_chat import OwnModelsRoute
 from api.http.deps import Reader, ServicesDep
 from api.inference.engine import InferenceEngine
+from api.inference.requests import ChatRequest
 from api.recording.note import RecordingNote
-from registry.database import transaction
+from registry.database import reading
 from registry.keys import Principal
 from registry.serving.resolution import Resolution, resolve
 from registry.wiring import Services
@@ -30,23 +31,24 @@ async def create(
     The key may come as `x-api-key`. The session is the header `X-Session-Id`, else `metadata.user_id`. Otherwise as
     `/v1/chat/completions`.
     """
-    chat = await run_in_threadpool(_as_chat, body)
-    question = await run_in_threadpool(chat_question, chat, new_message_id(), x_session_id, services.settings)
 
-    def shape(resolution: Resolution, recording: RecordingNote) -> MessageShape:
-        return MessageShape(chat_reply(chat, resolution, question.id, recording, include_usage=True))
+    def read() -> Asked:
+        chat = _as_chat(body)
+        question = chat_question(chat, new_message_id(), x_session_id, services.settings)
 
-    return await answer_question(request, caller, question, shape)
+        def shape(resolution: Resolution, recording: RecordingNote) -> MessageShape:
+            return MessageShape(chat_reply(chat, resolution, question.id, recording, include_usage=True))
+
+        return Asked(question, shape)
+
+    return await answer_question(request, caller, read)
 
 
 @router.post("/count_tokens")
 async def count(body: CountIn, request: Request, services: ServicesDep, caller: Reader) -> dict[str, int]:
     """How many tokens the prompt has, as `input_tokens` of an answer would say. Nothing is answered."""
-    chat = await run_in_threadpool(_as_chat, body)
-    question = await run_in_threadpool(chat_question, chat, new_message_id(), None, services.settings)
-    await run_in_threadpool(_check_model, services, caller, body.model)
+    prompt = await run_in_threadpool(_prompt, services, caller, body)
     inference: InferenceEngine = request.app.state.inference
-    [prompt] = question.prompts
     return {"input_tokens": await inference.count_tokens(prompt)}
 
 
@@ -54,6 +56,8 @@ def _as_chat(body: CountIn) -> ChatIn:
     return as_chat(body.chat_fields(), "/v1/messages")
 
 
-def _check_model(services: Services, caller: Principal, model: str) -> None:
-    with transaction(services.sessions) as session:
-        resolve(session, caller.project_id, model)
+def _prompt(services: Services, caller: Principal, body: CountIn) -> ChatRequest:
+    [prompt] = chat_question(_as_chat(body), new_message_id(), None, services.settings).prompts
+    with reading(services.sessions) as session:
+        resolve(session, caller.project_id, body.model)
+    return prompt

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.endpoints.answering import SessionId, answer_question
+from api.endpoints.answering import Asked, SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.foreign_body import as_chat
@@ -48,17 +47,21 @@ async def respond(
     The reply is recorded only with `store: true`; `store` in it says whether it was. `previous_response_id` goes on
     from a recorded one. Otherwise as `/v1/chat/completions`.
     """
-    chat = await run_in_threadpool(_as_chat, services, caller, body)
-    question = await run_in_threadpool(chat_question, chat, new_response_id(), x_session_id, services.settings)
 
-    def shape(resolution: Resolution, recording: RecordingNote) -> ResponseShape:
-        return ResponseShape(body, chat_reply(chat, resolution, question.id, recording, include_usage=True))
+    def read() -> Asked:
+        chat = _as_chat(services, caller, body)
+        question = chat_question(chat, new_response_id(), x_session_id, services.settings)
 
-    def store(reply: JsonObject) -> None:
-        owner = ResponseOwner(question.session_id, body.user or (body.metadata or {}).get("user"))
-        _store(services, caller, body.items, reply, owner)
+        def shape(resolution: Resolution, recording: RecordingNote) -> ResponseShape:
+            return ResponseShape(body, chat_reply(chat, resolution, question.id, recording, include_usage=True))
 
-    return await answer_question(request, caller, question, shape, store if body.store else None)
+        def store(reply: JsonObject) -> None:
+            owner = ResponseOwner(question.session_id, body.user or (body.metadata or {}).get("user"))
+            _store(services, caller, body.items, reply, owner)
+
+        return Asked(question, shape, store if body.store else None)
+
+    return await answer_question(request, caller, read)
 
 
 @router.get("/{response_id}")

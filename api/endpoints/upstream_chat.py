@@ -24,7 +24,7 @@ from api.gateway.refusals import UpstreamRefused
 from api.http.json_object import JsonObject
 from api.recording.asking import read_ask
 from api.recording.upstream_answers import UpstreamRecording, UpstreamRequest, sample_key, texts_of
-from registry.database import transaction
+from registry.database import reading, transaction
 from registry.errors import Invalid, NotForUpstreams
 from registry.json_text import show
 from registry.keys import Principal, project_name
@@ -77,7 +77,7 @@ def allowed_upstreams(gateway: Gateway, services: Services, caller: Principal) -
     """The upstreams that the caller's project may use."""
     if not any(upstream.projects for upstream in gateway.upstreams.values()):
         return gateway.upstreams
-    with transaction(services.sessions) as session:
+    with reading(services.sessions) as session:
         project = project_name(session, caller.project_id)
     return {name: each for name, each in gateway.upstreams.items() if not each.projects or project in each.projects}
 
@@ -137,7 +137,7 @@ def _begin(request: Request, caller: Principal, body: JsonObject) -> tuple[Upstr
     session_id = check_session_id(session_id) if session_id else None
     ask = read_ask(request.headers, store=store, metadata=metadata)
     call = UpstreamCall(new_completion_id(), upstream, model, body, timeout_seconds(request))
-    with transaction(services.sessions) as session:
+    with reading(services.sessions) as session:
         decision = decide(
             session,
             caller.project_id,

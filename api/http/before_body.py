@@ -27,7 +27,7 @@ from api.http.exchange import Exchange, HeadIsAnswered
 from api.http.openai_errors import is_openai_path
 from api.http.otlp_errors import is_otlp_path
 from api.http.problems import answer
-from registry.database import transaction
+from registry.database import reading
 from registry.errors import InvalidJson, UnknownKey
 from registry.json_text import canonical_json, is_storable, parse_json
 from registry.keys import Principal, authenticate
@@ -117,13 +117,15 @@ class BeforeBody:
     def _find(self, scope: Scope) -> _Terms | Response | None:
         if scope["path"] == "*":
             return Response(status_code=204, headers={"Allow": "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"})
-        found = [(terms, terms.route.matches(scope)[0]) for terms in self._terms]
-        matching = [terms for terms, match in found if match is not Match.NONE]
+        matching = []
+        for terms in self._terms:
+            match, _ = terms.route.matches(scope)
+            if match is Match.FULL:
+                return terms
+            if match is Match.PARTIAL:
+                matching.append(terms)
         if not matching:
             return None
-        full = next((terms for terms, match in found if match is Match.FULL), None)
-        if full is not None:
-            return full
         allowed = _allowed(matching)
         if scope["method"] == "OPTIONS":
             return Response(status_code=204, headers={"Allow": allowed})
@@ -175,7 +177,7 @@ def _allowed(matching: Iterable[_Terms]) -> str:
 
 def _look_up(services: Services, key: str) -> Principal:
     # Its own short read: authentication must not hold a connection while the endpoint works.
-    with transaction(services.sessions) as session:
+    with reading(services.sessions) as session:
         return authenticate(session, key)
 
 

@@ -1,4 +1,7 @@
-"""Dependencies of the endpoints: the services, and the caller."""
+"""Dependencies of the endpoints: the services, and the caller.
+
+They are coroutines because they wait for nothing: FastAPI sends other functions through a thread.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,12 +15,12 @@ from registry.wiring import Services
 bearer = HTTPBearer(auto_error=False, description="An API key, `mg_...`")
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     found: Services = request.app.state.services
     return found
 
 
-def is_head(request: Request) -> bool:
+async def is_head(request: Request) -> bool:
     """Whether only the headers of the answer were asked for: what the answer alone is made for may be left out."""
     return bool(getattr(request.state, "is_head", False))
 
@@ -31,7 +34,7 @@ class RequiredScope:
 
     scope: str
 
-    def __call__(
+    async def __call__(
         self, request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
     ) -> Principal:
         caller: Principal = request.state.caller

@@ -22,7 +22,7 @@ from api.recording.announced import AnnouncedRuns
 from api.recording.moving import CallMover, read_lines
 from api.recording.repeating import Repeating
 from api.recording.waiting import WaitingCalls
-from registry.database import transaction
+from registry.database import reading, transaction
 from registry.recordings.call import RecordedCall
 from registry.recordings.closing import close_due, due_projects
 from registry.recordings.counts import add_counts
@@ -138,7 +138,7 @@ class Recorder:
         # In this order: what is moved in between is found twice, and not missed.
         waiting = self._announced.find(kind, hashes)
         try:
-            with transaction(self._services.sessions) as session:
+            with reading(self._services.sessions) as session:
                 found = find_open_point(session, kind, hashes)
         except SQLAlchemyError:
             found = None

@@ -7,10 +7,11 @@ Modes: `off` records nothing, even where a request asks for it. `asked` records 
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import utc_now
@@ -49,6 +50,36 @@ class RecordingDecision:
     idle_seconds: float = 0.0
 
 
+class _Policy(NamedTuple):
+    """What a decision needs of a policy."""
+
+    id: uuid.UUID
+    adapter_id: uuid.UUID | None
+    mode: str
+    share: float
+    idle_seconds: float | None
+    task_name: str | None
+
+
+_POLICIES = (
+    select(
+        RecordingPolicy.id,
+        RecordingPolicy.adapter_id,
+        RecordingPolicy.mode,
+        RecordingPolicy.share,
+        RecordingPolicy.idle_seconds,
+        Task.name,
+    )
+    .outerjoin(RecordingPolicy.task)
+    .where(
+        RecordingPolicy.project_id == bindparam("project_id"),
+        or_(RecordingPolicy.adapter_id.is_(None), RecordingPolicy.adapter_id == bindparam("adapter_id")),
+    )
+    .order_by(RecordingPolicy.adapter_id.nulls_last())
+)
+"""Columns, and no objects, in a statement that is made once: each request asks."""
+
+
 def decide(
     session: Session,
     project_id: uuid.UUID,
@@ -70,7 +101,7 @@ def decide(
     reason = _why_not(mode, ask, policy, sample_key)
     if reason is not None:
         return RecordingDecision(None, reason)
-    name = ask.task or next((row.task.name for row in rows if row.task is not None), None)
+    name = ask.task or next((row.task_name for row in rows if row.task_name is not None), None)
     if name is None:
         return RecordingDecision(None, NO_TASK)
     if ask.task is not None and not _exists(session, project_id, name):
@@ -133,15 +164,13 @@ def list_policies(session: Session, project_id: uuid.UUID) -> list[RecordingPoli
     return sorted(session.scalars(query.options(*options)), key=lambda row: row.adapter.name if row.adapter else "")
 
 
-def _policies(session: Session, project_id: uuid.UUID, adapter: Adapter | None) -> list[RecordingPolicy]:
+def _policies(session: Session, project_id: uuid.UUID, adapter: Adapter | None) -> Sequence[_Policy]:
     """The adapter's, then the project's."""
-    whose = [RecordingPolicy.adapter_id.is_(None), RecordingPolicy.adapter_id == (adapter.id if adapter else None)]
-    query = select(RecordingPolicy).where(RecordingPolicy.project_id == project_id, or_(*whose))
-    rows = session.scalars(query.options(joinedload(RecordingPolicy.task)))
-    return sorted(rows, key=lambda row: row.adapter_id is None)
+    rows = session.execute(_POLICIES, {"project_id": project_id, "adapter_id": adapter.id if adapter else None})
+    return [_Policy(*row) for row in rows]
 
 
-def _why_not(mode: str, ask: RecordingAsk, policy: RecordingPolicy | None, sample_key: str) -> str | None:
+def _why_not(mode: str, ask: RecordingAsk, policy: _Policy | None, sample_key: str) -> str | None:
     asks = ask.store is True or (ask.by_header and ask.store is None)
     if mode == "off":
         return OFF if asks else NOT_REQUESTED

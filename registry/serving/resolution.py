@@ -7,13 +7,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry.adapters import get_adapter
-from registry.errors import VersionNotFound
+from registry.errors import AliasNotFound, VersionNotFound
 from registry.models import Adapter, Loop, Route, Version
 from registry.names import BASE, CHAMPION
 from registry.serving.aliases import get_alias
 from registry.serving.assignment import choose_version, is_sampled
 from registry.serving.routes import live_route, weights_of
-from registry.versions.champion import champion
 from registry.versions.records import get_version
 from registry.versions.state import check_servable
 
@@ -80,9 +79,12 @@ def _resolve(session: Session, project_id: uuid.UUID, model: str, request: Servi
         if route is not None:
             return _assigned(adapter, route, request)
     alias = pointer or CHAMPION
-    if not pointer and champion(session, adapter) is None and _is_looped(session, adapter):
-        return Resolution(adapter, None, alias)
-    return Resolution(adapter, get_alias(session, adapter, alias).version, alias)
+    try:
+        return Resolution(adapter, get_alias(session, adapter, alias).version, alias)
+    except AliasNotFound:
+        if not pointer and _is_looped(session, adapter):
+            return Resolution(adapter, None, alias)
+        raise
 
 
 def _is_looped(session: Session, adapter: Adapter) -> bool:

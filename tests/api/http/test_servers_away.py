@@ -122,7 +122,7 @@ def test_a_database_that_takes_no_connections(api: httpx.Client, postgres: Relay
 def test_connections_that_the_server_ended_are_made_anew(api: httpx.Client, services: Services) -> None:
     """As after a restart of the server: the pool's connections are all dead, and no request notices."""
     end = sa.text(
-        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
         "where pid != pg_backend_pid() and datname = current_database()"
     )
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_a_connection_that_breaks_anywhere_in_a_request_is_no_bug(
     for method, path, _ in OPERATIONS:
         if path in KEYLESS or "stream" in path or "import" in path or method not in ("GET", "POST"):
             continue
-        for pieces in range(3, 24, 4):
+        for pieces in range(0, 12, 2):
             api.get("/v1/tasks")
             postgres.drop_after(pieces)
             answer = ask(api, method, stored.path(path), path)
