@@ -9,6 +9,7 @@ from memgen.experience.pool import Insight, PastTrajectory, past_trajectory
 from memgen.experience.retrieval import same_prompt
 from memgen.generation.distil import distil
 from memgen.memory.host import AdapterHost
+from registry.wording import counted
 from workers.runner import Running
 
 MOST_PAIRS = 200
@@ -54,8 +55,8 @@ def update_experience(
     trained.recall = trained.recall.with_entries(good, insights)
     pool = trained.recall.pool
     running.event(
-        f"the weaver is shown up to {trained.config.cue_tokens} tokens of {len(pool.trajectories)} past trajectories "
-        f"and {len(pool.insights)} insights",
+        f"the weaver is shown up to {trained.config.cue_tokens} tokens of "
+        f"{counted(len(pool.trajectories), 'past trajectory')} and {counted(len(pool.insights), 'insight')}",
         {
             "remembered": len(pool.trajectories),
             "of_this_dataset": len({entry.entry_id for entry in good}),
@@ -88,7 +89,8 @@ def _distilled(
         return ()
     found = distil(host, new)
     running.event(
-        f"the base wrote {len(found.insights)} insights about {len(new)} prompts answered badly and well",
+        f"the base wrote {counted(len(found.insights), 'insight')} about {counted(len(new), 'prompt')} answered badly "
+        "and well",
         {"pairs": len(new), "skipped_long": found.skipped_long, "skipped_empty": found.skipped_empty},
     )
     return found.insights

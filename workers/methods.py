@@ -14,6 +14,7 @@ from memgen.training.run_control import RunControl
 from memgen.training.several_devices import Training, train_on_devices
 from registry.job_requests import Method, PlayedEnvironment, TrainWeaver
 from registry.models import Adapter, Task, Version
+from registry.wording import counted
 from workers.checkpoints import Checkpoint
 from workers.model import Model
 from workers.runner import Running
@@ -82,7 +83,9 @@ def warn_of_failures(running: Running, failures: Failures) -> None:
     """Record a warning if the environment or the grader of some rollouts failed."""
     if failures.count:
         data = {"failed": failures.count, "last": failures.last}
-        running.event(f"{failures.count} rollouts failed; the last at {failures.last}", data, level="warning")
+        running.event(
+            f"{counted(failures.count, 'rollout')} failed; the last at {failures.last}", data, level="warning"
+        )
 
 
 def warn_of_long(running: Running, too_long: str, count: int) -> None:

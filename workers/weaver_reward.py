@@ -23,6 +23,7 @@ from registry.datasets.manifest import TrainedPart, manifest_of
 from registry.datasets.snapshots import Snapshot
 from registry.job_requests import Method
 from registry.models import Dataset, Task
+from registry.wording import counted
 from workers.checkpoints import Checkpoint
 from workers.experience import training_cues
 from workers.methods import TrainingMethod, WeaverRecipe, WeaverTarget, train_watched, warn_of_failures, warn_of_long
@@ -105,7 +106,7 @@ def _train_played(
     by_task = items_of(manifest, lines, games_folder(running), should_stop=running.stop.is_set)
     items = [item for found in by_task.values() for item in found]
     counts = {task: len(found) for task, found in by_task.items()}
-    running.event(f"playing {len(items)} items", {**dataset.manifest, "items": counts})
+    running.event(f"playing {counted(len(items), 'item')}", {**dataset.manifest, "items": counts})
     # The weaver learns where it will be woven: at every point, as long as no trigger knows better.
     model.host.memories[workspace.memory].weave_until_trigger_is_trained()
     training = partial(train_weaver_grpo, items=items, config=config, task=manifest.task)
@@ -137,7 +138,7 @@ def _train_recorded(
         ),
     )
     running.event(
-        f"comparing the answers of {len(recorded.groups)} groups",
+        f"comparing the answers of {counted(len(recorded.groups), 'group')}",
         {
             **dataset.manifest,
             "skipped_empty": recorded.skipped_empty,
@@ -150,7 +151,7 @@ def _train_recorded(
     warn_of_long(running, recorded.too_long, recorded.skipped_long)
     if recorded.unfit_logprobs:
         running.event(
-            f"the logprobs of {recorded.unfit_logprobs} turns are not used: expected a number from "
+            f"the logprobs of {counted(recorded.unfit_logprobs, 'turn')} are not used: expected a number from "
             "-50 to 0 for each token of the answer as this base spells it, with or without its end-of-turn token",
             {"unfit_logprobs": recorded.unfit_logprobs},
             level="warning",

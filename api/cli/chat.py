@@ -11,6 +11,7 @@ import typer
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, print_json, print_note, print_piece
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 if TYPE_CHECKING:
     from api.client.client import Client
@@ -88,8 +89,9 @@ def _questions(prompt: str | None) -> Iterator[str]:
 def _stamp(completion: JsonObject) -> str:
     stamp, usage = completion.get("memgen"), completion.get("usage")
     if stamp is None or usage is None:  # an upstream's, which is passed through as it is
-        tokens = f"; {usage['completion_tokens']} tokens" if usage else ""
+        tokens = f"; {counted(usage['completion_tokens'], 'token')}" if usage else ""
         return f"[{completion.get('model')}, an upstream's{tokens}]"
     woven = stamp["insertions"]
-    latents = f"{sum(i['latents'] for i in woven)} latents woven in" if woven else "no memory woven in"
-    return f"[{completion['model']}; {latents}; {usage['completion_tokens']} tokens in {stamp['seconds']:.1f} s]"
+    latents = f"{counted(sum(i['latents'] for i in woven), 'latent')} woven in" if woven else "no memory woven in"
+    tokens = counted(usage["completion_tokens"], "token")
+    return f"[{completion['model']}; {latents}; {tokens} in {stamp['seconds']:.1f} s]"

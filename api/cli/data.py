@@ -10,8 +10,9 @@ import typer
 
 from api.cli.arguments import ApplyOption
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, counted, moment, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 
 class ScopeArgument(str, Enum):  # noqa: UP042 - typer reads the values of a plain enum
@@ -124,8 +125,8 @@ def gc(context: typer.Context, apply: ApplyOption = False, as_json: JsonOption =
         print_line(key)
     for folder in found.get("folders", ()):
         print_line(f"{folder}, the folder of a process that was killed")
-    verb = "would be" if found["dry_run"] else "were"
-    print_line(f"{len(found['objects'])} objects of {found['bytes']} bytes {verb} removed.")
+    verb = "would be" if found["dry_run"] else "was" if len(found["objects"]) == 1 else "were"
+    print_line(f"{counted(len(found['objects']), 'object')} of {counted(found['bytes'], 'byte')} {verb} removed.")
 
 
 def _print_affected(affected: JsonObject) -> None:
@@ -136,8 +137,8 @@ def _print_affected(affected: JsonObject) -> None:
         ("feedback on sessions", affected.get("feedback", 0), ""),
         ("recorded runs", affected.get("runs", 0), ""),
     ]
-    rows += [("suite", f"{s['task']}#{s['number']}", f"{s['items']} items") for s in affected["suites"]]
-    rows += [("dataset", d["hash"], f"{d['items']} items of {d['task']}") for d in affected["datasets"]]
+    rows += [("suite", f"{s['task']}#{s['number']}", counted(s["items"], "item")) for s in affected["suites"]]
+    rows += [("dataset", d["hash"], f"{counted(d['items'], 'item')} of {d['task']}") for d in affected["datasets"]]
     rows += [("job", job, "begins anew without it") for job in affected["jobs"]]
     rows += [("version", f"{v['adapter']}@{v['number']}", _serving(v)) for v in affected["versions"]]
     print_table(("", "", ""), rows)

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, counted, first_line, moment, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, first_line, moment, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 
 class OfOption(str, Enum):  # noqa: UP042 - typer reads the values of a plain enum

@@ -11,6 +11,7 @@ from api.cli.arguments import read_pairs
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import JsonOption, first_line, moment, percent, print_json, print_line, print_table, print_warning
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 app = typer.Typer(help="Judges: models with a rubric that score trajectories.", no_args_is_help=True)
 JudgeArgument = Annotated[str, typer.Argument(help="Name of the judge.", show_default=False)]
@@ -179,7 +180,7 @@ def _described(judge: JsonObject) -> list[tuple[str, Any]]:
         ("mean score", "-" if judge["mean_score"] is None else f"{judge['mean_score']:.3f}"),
         (
             "agreement",
-            f"orders {percent(share)} of {agreement['pairs']} pairs as other rewards do (chance: 50%)"
+            f"orders {percent(share)} of {counted(agreement['pairs'], 'pair')} as other rewards do (chance: 50%)"
             if share is not None
             else "no pairs with other rewards that differ",
         ),
@@ -197,7 +198,8 @@ def _words(judgement: JsonObject) -> str:
 
 def _print_result(name: str, result: JsonObject) -> None:
     counts = ", ".join(f"{result[state]} {state}" for state in _STATES if result.get(state)) or "nothing waited"
-    print_line(f"{name}: {counts}; {result['calls']} calls, {result['tokens']} tokens of {result['model']}.")
+    spent = f"{counted(result['calls'], 'call')}, {counted(result['tokens'], 'token')}"
+    print_line(f"{name}: {counts}; {spent} of {result['model']}.")
     if result["stopped"] == "budget":
         print_warning("The budget is spent before all was judged; run it again to go on.")
     elif result["stopped"] == "unreadable":

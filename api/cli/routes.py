@@ -8,8 +8,9 @@ import typer
 
 from api.cli.arguments import AdapterArgument, ReasonOption, read_pairs
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import JsonOption, counted, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 if TYPE_CHECKING:
     from api.client.client import Client

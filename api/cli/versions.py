@@ -11,8 +11,9 @@ from typer.core import TyperGroup
 from api.cli import adapters
 from api.cli.arguments import AdapterArgument, ApplyOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, counted, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 
 class _ListByDefault(TyperGroup):
@@ -258,7 +259,7 @@ def _curve(losses: list[float]) -> str:
     if not losses:
         return ""
     shown = " > ".join(f"{losses[step]:.3g}" for step in (0, len(losses) // 2, -1))
-    return f"{shown} ({len(losses)} steps)"
+    return f"{shown} ({counted(len(losses), 'step')})"
 
 
 def _short(value: object) -> str:

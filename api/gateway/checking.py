@@ -12,6 +12,7 @@ import httpx
 from registry.errors import AddressRefused, OutboundFailed
 from registry.outbound.clients import read_bounded
 from registry.upstreams import ANY_MODEL, Upstream, open_upstream
+from registry.wording import counted
 
 _MOST_BYTES = 4_000_000
 _MOST_SECONDS = 15.0
@@ -70,7 +71,11 @@ def _detail(upstream: Upstream, status: int, body: bytes, listed: frozenset[str]
         return f"it answered {status}: {shown}"
     if listed is None:
         return "it answers, and its list of models can't be read"
-    return f"it does not list {', '.join(missing)}" if missing else f"it answers, and lists {len(listed)} models"
+    return (
+        f"it does not list {', '.join(missing)}"
+        if missing
+        else f"it answers, and lists {counted(len(listed), 'model')}"
+    )
 
 
 def _listed(body: bytes) -> frozenset[str] | None:

@@ -46,7 +46,7 @@ class Backlog:
             full = len(self._entries) >= self._most_requests
             if self._entries and (full or self._tokens + tokens > self._most_tokens):
                 raise QueueFull(
-                    f"{len(self._entries)} requests wait to be answered, of {self._tokens} tokens together; this "
+                    f"{_wait(len(self._entries))} to be answered, of {self._tokens} tokens together; this "
                     f"process lets {self._most_requests} requests and {self._most_tokens} tokens wait "
                     "(MEMGEN_QUEUE_REQUESTS, MEMGEN_QUEUE_TOKENS). Send it again after Retry-After.",
                     self._retry_seconds(),
@@ -83,7 +83,7 @@ class Backlog:
             waiting_tokens = sum(self._entries[each] for each in loading)
             if loading and (full or waiting_tokens + tokens > self._most_tokens / 2):
                 raise QueueFull(
-                    f"{len(loading)} requests wait for versions that are being loaded, of {waiting_tokens} tokens "
+                    f"{_wait(len(loading))} for versions that are being loaded, of {waiting_tokens} tokens "
                     f"together; they may be half of the {self._most_requests} requests and {self._most_tokens} tokens "
                     "that may wait (MEMGEN_QUEUE_REQUESTS, MEMGEN_QUEUE_TOKENS). Send it again after Retry-After.",
                     self._retry_seconds(),
@@ -142,3 +142,7 @@ def _characters(message: dict[str, Any]) -> int:
         if isinstance(called, dict):
             texts += [called.get(name) for name in ("name", "arguments", "input")]
     return sum(len(text) if isinstance(text, str) else len(str(text)) for text in texts if text is not None)
+
+
+def _wait(requests: int) -> str:
+    return "1 request waits" if requests == 1 else f"{requests} requests wait"

@@ -47,6 +47,7 @@ from registry.trajectories.records import lock_trajectories
 from registry.versions.ancestry import ancestors_and_self
 from registry.versions.records import get_version, list_versions, version_of_job
 from registry.versions.state import why_not_parent, why_not_servable, withdraw
+from registry.wording import counted
 
 DeletionPolicy = Literal["keep", "retrain", "withdraw"]
 
@@ -86,7 +87,8 @@ def delete_data(
     affected = find_affected(session, project_id, subject)
     if expected is not None and expected != len(affected.trajectories):
         raise DeletionChanged(
-            f"{len(affected.trajectories)} trajectories would be deleted, not {expected} as in the dry run; look again"
+            f"{counted(len(affected.trajectories), 'trajectory')} would be deleted, not {expected} as in the dry "
+            "run; look again"
         )
     check_policy(affected, policy)
     described = affected.describe()

@@ -34,6 +34,7 @@ from registry.loops.silence import find_silence
 from registry.models import Loop
 from registry.versions.champion import champion
 from registry.versions.state import why_not_parent
+from registry.wording import counted
 
 
 def find_state(session: Session, loop: Loop, around: Surroundings) -> Finding:
@@ -95,7 +96,8 @@ def _rejected(loop: Loop, failures: Sequence[JudgedVersion]) -> Finding:
     name = f"{loop.adapter.name}@{newest.version}"
     return Finding(
         "gate_rejected",
-        f"{len(failures)} versions in a row were rejected, stopped as worse or rolled back; the last is {name}: "
+        ("1 version was" if len(failures) == 1 else f"{len(failures)} versions in a row were")
+        + f" rejected, stopped as worse or rolled back; the last is {name}: "
         + newest.reason.partition("; ")[0],
         f"Look at `memgen gate show {loop.adapter.name} {newest.version}` and at the rewards of these days "
         f"(`memgen trace`, `memgen delete-data` takes wrong ones out), then `memgen loop resume {loop.adapter.name}`",
@@ -131,5 +133,5 @@ def _stopped(loop: Loop, attempt: JudgedVersion, failures: int) -> Finding:
         "canary_stopped",
         f"{name}@{attempt.version} passed its gate, but users' rewards were worse: {attempt.reason}",
         f"Look at `memgen route results {name}`, and at the rewards that it learned from. The champion answers all; "
-        f"the loop goes on, and holds after {loop.most_failures} failures in a row ({failures} so far)",
+        f"the loop goes on, and holds after {counted(loop.most_failures, 'failure')} in a row ({failures} so far)",
     )

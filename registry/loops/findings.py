@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from registry.loops.disks import Disk
+from registry.wording import counted
 
 
 @dataclass(frozen=True)
@@ -30,5 +31,5 @@ def say_span(span: timedelta) -> str:
     """`40 minutes`, `7 hours`, `5 days`."""
     hours = span.total_seconds() / 3600
     if hours < 2:
-        return f"{60 * hours:.0f} minutes"
+        return counted(round(60 * hours), "minute")
     return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"

@@ -13,6 +13,7 @@ from registry.judging.judges import RELATIVE, get_judge, name_judge
 from registry.loops.plan import LoopPlan, SetUpPart
 from registry.models import Judge, Loop, TaskJudge
 from registry.rewards.rewards import set_judge_rewards
+from registry.wording import counted
 
 FILL = "fill"
 
@@ -72,4 +73,4 @@ def _in_words(loop: Loop, judge: Judge) -> str:
     if loop.task.judge_rewards != FILL:
         command = f"memgen judge attach {judge.name} --task {loop.task.name} --rewards fill"
         return f"{judge.name} judges, but its scores are no rewards (`{command}`)"
-    return f"{judge.name} rewards what nobody else does, within {judge.daily_calls} calls a day"
+    return f"{judge.name} rewards what nobody else does, within {counted(judge.daily_calls, 'call')} a day"

@@ -17,6 +17,7 @@ from registry.loops.states import enter, record
 from registry.loops.timing import set_up_schedule
 from registry.models import Adapter, Loop, RetentionPolicy, Schedule, Task
 from registry.retention.policy import set_policy
+from registry.wording import counted
 
 CANARY_SHARE = 0.2
 """Share of the sessions of a loop's canary, where neither the caller nor an earlier policy names one: with the 5% of
@@ -117,7 +118,8 @@ def _set_up_retention(
         kept = set_policy(session, adapter, wanted, actor=actor).keep_last
     else:
         outcome, kept = "kept", policy.keep_last
-    return SetUpPart("retention", outcome, f"the newest {kept} versions keep their bytes, and each that is needed")
+    newest = "the newest version keeps its" if kept == 1 else f"the newest {kept} versions keep their"
+    return SetUpPart("retention", outcome, f"{newest} bytes, and so does each that is needed")
 
 
 def _change_limits(loop: Loop, schedule: Schedule, plan: LoopPlan) -> SetUpPart:
@@ -142,7 +144,7 @@ def _beside(session: Session, adapter: Adapter, schedule: Schedule) -> list[SetU
 
 def say_gate(settings: AdapterSettings) -> str:
     """What a version must pass to become the champion, for people."""
-    drop = f"a drop of {100 * settings.gate_margin:g} points at most"
+    drop = f"a drop of {counted(100 * settings.gate_margin, 'point')} at most"
     if settings.gate_policy == "manual":
         return f"{drop}; a person approves what passed"
     if settings.gate_policy == "automatic":
@@ -152,12 +154,12 @@ def say_gate(settings: AdapterSettings) -> str:
         return f"{share}; a person moves the champion"
     rule = "shown to be better"
     if settings.canary_promotion == "non_inferior":
-        rule += f", or not worse by {100 * settings.canary_margin:g} points"
+        rule += f", or not worse by {counted(100 * settings.canary_margin, 'point')}"
     return f"{share}; it becomes the champion once it is {rule}"
 
 
 def _of_limits(loop: Loop) -> str:
     return (
-        f"held after {loop.most_failures} failures in a row; {loop.quiet_hours:g} hours without traffic or rewards are "
-        "a state of their own"
+        f"held after {counted(loop.most_failures, 'failure')} in a row; {counted(loop.quiet_hours, 'hour')} without "
+        "traffic or without rewards count as a state of their own"
     )

@@ -14,6 +14,7 @@ from registry.schedules.schedules import training_request
 from registry.schedules.waiting import not_counted, waiting_for
 from registry.serving.results import results_of
 from registry.serving.routes import live_route
+from registry.wording import counted
 
 FEW_RUNS = 10
 """Runs without a reward that say nothing yet."""
@@ -68,7 +69,8 @@ def _canary(session: Session, loop: Loop, route: Route, now: datetime) -> Iterat
     elif unrewarded < now - quiet_hours:
         yield Finding(
             "canary_without_traffic",
-            f"{what}; of its {answers} answers {rewards} are rewarded, none for {say_span(now - unrewarded)}",
+            f"{what}; {counted(answers, 'answer')} got {counted(rewards, 'reward')}, none for "
+            f"{say_span(now - unrewarded)}",
             f"Report rewards with POST /v1/feedback: nothing decides without them; {ending}",
         )
     elif begun < now - QUIET_SPANS * quiet_hours:
@@ -76,7 +78,8 @@ def _canary(session: Session, loop: Loop, route: Route, now: datetime) -> Iterat
         more = f"; about {needed} more to a result" if needed else ""
         yield Finding(
             "canary_undecided",
-            f"{what} for {say_span(now - begun)}, and nothing is decided by {rewards} rewarded sessions{more}",
+            f"{what} for {say_span(now - begun)}, and nothing is decided by "
+            f"{counted(rewards, 'rewarded session')}{more}",
             f"Look at `memgen route results {adapter}`; `memgen promote {adapter} {arm.version.number}` makes it the "
             f"champion, `memgen route end {adapter}` drops it. More is learned after that",
         )

@@ -22,6 +22,7 @@ from registry.schedules.schedules import (
     training_request,
     when_of,
 )
+from registry.wording import counted
 
 FEWEST = 1
 
@@ -106,5 +107,5 @@ def _of_schedule(schedule: Schedule) -> str:
         return f"{schedule.name}: once {when.count} new wait"
     enough = f", if {when.at_least} new wait" if when.at_least > 1 else ""
     if isinstance(when, Idle):
-        return f"{schedule.name}: after {when.hours:g} quiet hours{enough}"
+        return f"{schedule.name}: after {counted(when.hours, 'quiet hour')}{enough}"
     return f"{schedule.name}: at {when.expression} ({when.time_zone}){enough}"

@@ -29,6 +29,7 @@ from registry.models import Job, Judge, Trajectory
 from registry.tasks import get_task
 from registry.trajectories.holdout import first_answer
 from registry.upstreams import is_upstream_model
+from registry.wording import counted
 from workers.judge_models import BATCH, Ask, Build, JudgeModel
 from workers.runner import Running
 from workers.upstream_judge import UpstreamJudge
@@ -306,7 +307,7 @@ def _end(running: Running, work: _Judging, counts: dict[str, int], stopped: str)
     without = sum(count for state, count in counts.items() if state != "scored")
     if without:
         shown = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if state != "scored")
-        message = f"no score for {without} trajectories: {shown}; their judgements say why"
+        message = f"no score for {counted(without, 'trajectory')}: {shown}; their judgements say why"
         running.event(message, counts, level="warning")
     if stopped == SPENT:
         running.event("the budget is spent before all was judged; what is left waits for another job", level="warning")

@@ -28,6 +28,7 @@ from registry.models import Adapter, Job, JsonObject, Task, Version
 from registry.tasks import get_task
 from registry.versions.records import get_version, version_of_job
 from registry.versions.state import check_parent
+from registry.wording import counted
 from workers.checkpoints import Checkpoint
 from workers.datasets import dataset_of, lines_of
 from workers.methods import train_watched, warn_of_failures
@@ -100,7 +101,7 @@ def _items(running: Running, target: TriggerTarget, recipe: TriggerRecipe) -> di
     warn_of_unfit(running, manifest, lines)
     items = items_of(manifest, lines, games_folder(running), should_stop=running.stop.is_set)
     counts = {task: len(played) for task, played in items.items()}
-    running.event(f"playing {sum(counts.values())} items", {**dataset.manifest, "items": counts})
+    running.event(f"playing {counted(sum(counts.values()), 'item')}", {**dataset.manifest, "items": counts})
     return items
 
 

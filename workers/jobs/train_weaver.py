@@ -34,6 +34,7 @@ from registry.trajectories.holdout import find_shared_prefix_group
 from registry.versions.ancestry import ancestors_and_self, learned_tasks
 from registry.versions.records import get_version, version_of_job
 from registry.versions.state import check_parent
+from registry.wording import counted
 from workers.checkpoints import Checkpoint
 from workers.datasets import dataset_of, lines_of
 from workers.experience import training_cues, update_experience
@@ -141,7 +142,7 @@ def _demonstrations(
         cues=training_cues(model.host, memory, lines),
     )
     running.event(
-        f"training on {len(data.examples)} turns of {len(lines)} trajectories",
+        f"training on {counted(len(data.examples), 'turn')} of {counted(len(lines), 'trajectory')}",
         {
             **dataset.manifest,
             "skipped_long": data.skipped_long,

@@ -219,6 +219,7 @@ def test_the_command_line_shows_how_retraining_goes(bot: Rows) -> None:
     }
     shown = succeed("deletions", done["id"]).out
     assert f"{NAME}@1" in shown
+    assert "1 item of support" in shown
     assert "waiting" in shown
     assert all(step["job"] in shown for step in steps if step["job"])
     assert "2 queued, 1 waiting" in succeed("deletions").out

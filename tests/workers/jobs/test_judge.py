@@ -174,7 +174,7 @@ def test_an_answer_that_is_no_verdict_is_asked_for_once_more_and_never_a_score(
     assert "asked 2 times" in unread.reason
     assert {row.score for row in bench.judgements()} == {None, 0.3}
     assert [event.message for event in bench.workshop.events(job.id) if event.level == "warning"] == [
-        "no score for 1 trajectories: 1 unparsable; their judgements say why"
+        "no score for 1 trajectory: 1 unparsable; their judgements say why"
     ]
     # It waits no more, unless that is asked for.
     assert bench.work(held_out=True).result["calls"] == 0  # type: ignore[index]  # as above
