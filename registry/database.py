@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import ColumnElement, Engine, any_, create_engine, event, func, literal, make_url, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -101,18 +101,33 @@ def reading(sessions: sessionmaker[Session]) -> Iterator[Session]:
 
 _LIMIT_EXCEEDED = "54"
 """Class of PostgreSQL's errors of what is too large, too deep or too much for it."""
+_READ_ONLY = "25006"
+"""The server takes no writes: a standby, in the middle of a failover."""
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same may succeed later: the server is away, restarts, has no room, or gave way to another.
+    """Whether the same may succeed later: the server is away, restarts, takes no writes, has no room, or gave way to
+    another transaction.
 
-    Its limits are errors of operation, too, and stay.
+    Its limits are errors of operation, too, and stay (`is_beyond_limits`).
     """
-    if isinstance(error, PoolTimeout):
+    if isinstance(error, PoolTimeout | DisconnectionError):
         return True
-    if not isinstance(error, OperationalError | InterfaceError):
+    if not isinstance(error, DBAPIError):
         return False
-    return not str(getattr(error.orig, "sqlstate", None)).startswith(_LIMIT_EXCEEDED)
+    if error.connection_invalidated or _sqlstate(error) == _READ_ONLY:
+        return True
+    return isinstance(error, OperationalError | InterfaceError) and not is_beyond_limits(error)
+
+
+def is_beyond_limits(error: Exception) -> bool:
+    """Whether PostgreSQL can't take what was sent, however often: too large, too deep, too much."""
+    return isinstance(error, DBAPIError) and _sqlstate(error).startswith(_LIMIT_EXCEEDED)
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """Empty if the error did not come from the server."""
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 @contextmanager

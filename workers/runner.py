@@ -8,25 +8,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import IntegrityError, InterfaceError, NoResultFound, OperationalError
+from sqlalchemy.exc import IntegrityError, NoResultFound, SQLAlchemyError
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from memgen.errors import Cancelled, MemgenError
 from registry import jobs
-from registry.database import transaction
+from registry.database import may_pass, transaction
 from registry.errors import RegistryError, Unavailable
 from registry.job_requests import JobKind
 from registry.models import Job
 from registry.wiring import Services
+from registry.wording import counted
 
 log = structlog.get_logger()
 Handler = Callable[["Running"], dict[str, Any]]
 
 _PROGRESS_SECONDS = 1.0
 _EVENT_SECONDS = 10.0
-_PASSING = (OperationalError, InterfaceError, IntegrityError, NoResultFound, StaleDataError, ObjectDeletedError)
-"""What the database raises when it is away, when two transactions were in each other's way, and when a row is gone or
-has come that was not so a moment ago, for example by a deletion: the next attempt finds things as they are then."""
+_OVERTAKEN = (IntegrityError, NoResultFound, StaleDataError, ObjectDeletedError)
+"""What is raised when a row is gone or has come that was not so a moment ago, for example by a deletion: the next
+attempt finds things as they are then."""
 
 
 @dataclass
@@ -97,22 +98,29 @@ def _work(running: Running, handler: Handler) -> None:
     except Cancelled:
         log.info("job cancelled")
         _end(running, "cancelled")
-    except (Unavailable, *_PASSING) as error:
-        reason = _first_line(error)
-        log.warning("job interrupted", error=str(error))
-        if running.attempt >= running.services.settings.job_max_attempts:
-            _end(running, "failed", error=f"{reason}; tried {running.attempt} times")
-        else:
-            with transaction(running.services.sessions) as session:
-                jobs.release(session, running.job_id, running.attempt, reason)
-    except (RegistryError, MemgenError) as error:
-        log.warning("job failed", error=str(error))
-        _end(running, "failed", error=str(error))
     except Exception as error:
-        log.exception("job failed unexpectedly")
-        _end(running, "failed", error=f"unexpected {type(error).__name__}: {_first_line(error)}; see the worker's log")
+        if isinstance(error, (Unavailable, *_OVERTAKEN)) or may_pass(error):
+            _interrupt(running, error)
+        elif isinstance(error, RegistryError | MemgenError):
+            log.warning("job failed", error=str(error))
+            _end(running, "failed", error=str(error))
+        else:
+            log.exception("job failed unexpectedly")
+            what = f"unexpected {type(error).__name__}: {_first_line(error)}"
+            _end(running, "failed", error=f"{what}; see the worker's log")
     else:
         _end(running, "succeeded", result=result)
+
+
+def _interrupt(running: Running, error: Exception) -> None:
+    """Let another attempt follow, if there may be one."""
+    reason = _first_line(error)
+    log.warning("job interrupted", error=str(error))
+    if running.attempt >= running.services.settings.job_max_attempts:
+        _end(running, "failed", error=f"{reason}; tried {counted(running.attempt, 'time')}")
+        return
+    with transaction(running.services.sessions) as session:
+        jobs.release(session, running.job_id, running.attempt, reason)
 
 
 def _first_line(error: Exception) -> str:
@@ -136,7 +144,7 @@ def _heartbeat(services: Services, job_id: uuid.UUID, attempt: int, stop: thread
                 if not jobs.heartbeat(session, job_id, attempt, lease):
                     stop.set()
             last_success = time.monotonic()
-        except OperationalError as error:
+        except SQLAlchemyError as error:  # whatever it is, a heart that stops would leave the handler at work
             log.warning("heartbeat failed", error=str(error))
             if time.monotonic() - last_success > lease:
                 stop.set()

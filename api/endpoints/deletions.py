@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api.http.deps import Admin, Reader, ServicesDep
@@ -15,7 +14,7 @@ from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_pag
 from api.http.schemas import Strict
 from api.http.values import Number
 from registry.clock import utc_now
-from registry.database import transaction
+from registry.database import may_pass, transaction
 from registry.deletion.deletions import check_policy, delete_data, get_deletion, list_deletions
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import list_retrainings, step_state, why_stopped
@@ -173,7 +172,9 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
     unsent = send_jobs(request.app.state.queue, services.sessions, deleted.started)
     try:
         gone = finish_erasure(services.sessions, services.store, deleted.deletion.id)
-    except (StoreUnavailable, OperationalError):
+    except Exception as error:  # the beat goes on with it
+        if not isinstance(error, StoreUnavailable) and not may_pass(error):
+            raise
         gone = False
     with transaction(services.sessions) as session:
         [steps] = _retrainings(session, [deleted.deletion]).values()

@@ -5,29 +5,21 @@ The second is a net: what can be checked before, is. Whatever a client finds tha
 
 from sqlalchemy import exc
 
+from registry.database import is_beyond_limits, may_pass
 from registry.errors import DatabaseUnavailable, Invalid, RegistryError
-
-_READ_ONLY = "25006"
-"""The server takes no writes: a standby, in the middle of a failover."""
 
 
 def domain_error(error: exc.SQLAlchemyError) -> RegistryError | None:
     """The registry's error that this is; None for a bug."""
-    if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError | exc.DisconnectionError):
-        return _unavailable(error)
-    if not isinstance(error, exc.DBAPIError):
-        return None
-    if error.connection_invalidated or getattr(error.orig, "sqlstate", None) == _READ_ONLY:
-        return _unavailable(error)
-    if isinstance(error, exc.DataError):
+    found: RegistryError
+    if may_pass(error):
+        found = DatabaseUnavailable("the database does not answer, or gave up this transaction; send the request again")
+    elif is_beyond_limits(error):
+        found = Invalid("a value is larger, or nested more deeply, than can be stored; send less")
+    elif isinstance(error, exc.DataError):
         found = Invalid("a value is out of the range that can be stored: a number too large, a date too far, or a text")
-        found.__cause__ = error
-        return found
-    return None
-
-
-def _unavailable(error: exc.SQLAlchemyError) -> DatabaseUnavailable:
+    else:
+        return None
     # The driver's own text may name hosts and users: it is for the log, through the cause.
-    found = DatabaseUnavailable("the database does not answer, or gave up this transaction; send the request again")
     found.__cause__ = error
     return found

@@ -217,8 +217,8 @@ def test_which_of_the_drivers_errors_are_whose() -> None:
     class Original(Exception):
         sqlstate: str | None = None
 
-    read_only = Original()
-    read_only.sqlstate = "25006"
+    read_only, too_large = Original(), Original()
+    read_only.sqlstate, too_large.sqlstate = "25006", "54000"
     away = (
         exc.OperationalError("s", {}, Original()),
         exc.InterfaceError("s", {}, Original()),
@@ -227,7 +227,8 @@ def test_which_of_the_drivers_errors_are_whose() -> None:
         exc.DBAPIError("s", {}, Original(), connection_invalidated=True),
     )
     assert all(isinstance(domain_error(error), DatabaseUnavailable) for error in away)
-    assert isinstance(domain_error(exc.DataError("s", {}, Original())), Invalid)
+    refused = exc.DataError("s", {}, Original()), exc.OperationalError("s", {}, too_large)
+    assert all(isinstance(domain_error(error), Invalid) for error in refused)
     bugs = (
         exc.ProgrammingError("s", {}, Original()),
         exc.IntegrityError("s", {}, Original()),
