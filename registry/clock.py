@@ -1,6 +1,14 @@
-"""The time, always with its zone."""
+"""The time, always with its zone.
 
-from datetime import UTC, datetime
+A machine's clock may run ahead for a while and be set back. What was due by it must not wait until the true time has
+come as far: whoever reads a stored due time takes one that lies further ahead than it can for one of those.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""More than the clocks of the service's machines differ by. A moment that has passed and lies further ahead than this
+was read from a clock that has been set back since."""
 
 
 def utc_now() -> datetime:

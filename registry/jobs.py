@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from registry.clock import CLOCKS_DIFFER
 from registry.errors import JobNotFound, JobStateConflict, UnreadableRow
 from registry.job_requests import (
     AnyTraining,
@@ -26,6 +27,7 @@ from registry.job_requests import (
 from registry.json_text import storable
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
 from registry.outbox import emit
+from registry.wording import counted
 
 LIVE = ("queued", "running")
 UNSENT = "the broker is down; the job is sent when it is back"
@@ -253,26 +255,29 @@ def request_cancel(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -
     return job
 
 
-def reap(session: Session, *, max_attempts: int, redeliver_after_seconds: float) -> list[uuid.UUID]:
+def reap(session: Session, *, max_attempts: int, lease_seconds: int, redeliver_after_seconds: float) -> list[uuid.UUID]:
     """Return expired leases to the queue and fail jobs that used up their attempts.
 
     Returns:
         Ids to enqueue: jobs just returned, and queued ones whose message was never sent or seems lost. Sending a job
         twice is harmless, because a claim succeeds once.
     """
+    # A lease of a clock that has been set back ends when a new one does; a worker that lives renews it.
+    lease = timedelta(seconds=lease_seconds)
+    too_long = Job.state == "running", Job.lease_until > func.now() + lease + CLOCKS_DIFFER
+    session.execute(update(Job).where(*too_long).values(lease_until=func.now() + lease))
     expired = session.scalars(
         select(Job).where(Job.state == "running", Job.lease_until < func.now()).with_for_update(skip_locked=True)
     )
     for job in expired:
         if job.cancel_requested:
-            job.state, job.lease_until = "cancelled", None
-            job.finished_at = session.scalar(select(func.now()))
+            job.state, job.lease_until, job.finished_at = "cancelled", None, session.scalar(select(func.now()))
             add_event(session, job.id, "info", f"cancelled: {job.worker}, which was to stop it, is gone")
         elif job.attempt >= max_attempts:
             job.state, job.lease_until = "failed", None
             job.error = (
-                f"its worker stopped without a word {job.attempt} times (the last was {job.worker}); see that worker's "
-                "log, then start a new job"
+                f"its worker stopped without a word {counted(job.attempt, 'time')} (the last was {job.worker}); see "
+                "that worker's log, then start a new job"
             )
             job.finished_at = session.scalar(select(func.now()))
             add_event(session, job.id, "error", f"failed: {job.error}")
@@ -281,14 +286,9 @@ def reap(session: Session, *, max_attempts: int, redeliver_after_seconds: float)
             job.state, job.lease_until, job.enqueued_at = "queued", None, None
             add_event(session, job.id, "warning", f"returned to the queue: the lease of {job.worker} ran out")
     session.flush()
-    lost = func.now() - timedelta(seconds=redeliver_after_seconds)
-    return list(
-        session.scalars(
-            select(Job.id)
-            .where(Job.state == "queued", func.coalesce(Job.enqueued_at, Job.created_at) < lost)
-            .order_by(Job.seq)
-        )
-    )
+    sent, lost = func.coalesce(Job.enqueued_at, Job.created_at), func.now() - timedelta(seconds=redeliver_after_seconds)
+    is_lost = or_(sent < lost, sent > func.now() + CLOCKS_DIFFER)
+    return list(session.scalars(select(Job.id).where(Job.state == "queued", is_lost).order_by(Job.seq)))
 
 
 def add_event(

@@ -21,7 +21,7 @@ from registry.loops.disks import full_disks
 from registry.loops.findings import Surroundings
 from registry.loops.states import BEAT, check_loop, looped_adapters, loops_to_check, why_held
 from registry.retention.applying import adapters_over_their_policy, apply_policy
-from registry.schedules.ticks import schedules_to_ask, tick
+from registry.schedules.ticks import bring_back, schedules_to_ask, tick
 from registry.scratch import sweep
 from registry.serving.stored_responses import sweep_responses
 from registry.webhooks.deliveries import sweep_events
@@ -74,7 +74,10 @@ def _apply_retention(services: Services) -> None:
 
 def _tick_schedules(services: Services, around: Surroundings) -> list[uuid.UUID]:
     with transaction(services.sessions) as session:
+        late = bring_back(session, around.now)
         waiting = schedules_to_ask(session, around.now)
+    if late:
+        log.warning("schedules were due by a clock that has been set back", schedules=late)
     created = []
     for schedule_id in waiting:
         try:

@@ -126,6 +126,7 @@ def reap() -> None:
         waiting = jobs.reap(
             session,
             max_attempts=settings.job_max_attempts,
+            lease_seconds=settings.job_lease_seconds,
             redeliver_after_seconds=3 * settings.reaper_interval_seconds,
         )
     send_jobs(app, services.sessions, waiting)

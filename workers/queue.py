@@ -59,7 +59,7 @@ def make_queue(settings: Settings) -> Celery:
         timezone="UTC",
         # Both entries below are due every few seconds, so nothing has to be remembered from one start to the next; a
         # schedule kept in a file would keep beat from starting once that is damaged.
-        beat_scheduler="celery.beat:Scheduler",
+        beat_scheduler="workers.clock_proof:ClockProofScheduler",
         beat_schedule={
             "reap": {
                 "task": REAP,

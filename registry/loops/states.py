@@ -38,6 +38,8 @@ def check_loop(session: Session, loop_id: uuid.UUID, around: Surroundings) -> Lo
     if loop is None:
         return None
     loop.checked_at = around.now
+    # Not ahead of now, by a clock that has been set back: no failure and no silence would count until then.
+    loop.counted_from = min(loop.counted_from, around.now)
     enter(session, loop, find_state(session, loop, around), around, actor=BEAT)
     return loop
 

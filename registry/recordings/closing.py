@@ -17,10 +17,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from registry.clock import utc_now
+from registry.clock import CLOCKS_DIFFER, utc_now
 from registry.database import may_pass
 from registry.errors import InvalidTrajectory
 from registry.models import Run, RunTurn
@@ -48,7 +48,16 @@ class ClosedRun:
 
 def due_projects(session: Session, until: datetime | None = None) -> list[uuid.UUID]:
     """Projects that have runs to close. `until` is as for `close_due`."""
+    _bring_back(session, utc_now())
     return list(session.scalars(select(Run.project_id).where(_is_due(until or all_moved_until(session))).distinct()))
+
+
+def _bring_back(session: Session, now: datetime) -> None:
+    """Let runs whose last answer lies ahead, by a clock that has been set back since, be idle from now on."""
+    unfinished, ahead = Run.state != "closed", Run.last_at > now + CLOCKS_DIFFER
+    session.execute(update(Run).where(unfinished, ahead).values(last_at=now))
+    closing = Run.state == "closing", Run.closing_at > now + CLOCKS_DIFFER
+    session.execute(update(Run).where(*closing).values(closing_at=now))
 
 
 def close_due(

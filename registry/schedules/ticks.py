@@ -9,16 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from registry import jobs
+from registry.clock import CLOCKS_DIFFER
 from registry.models import Exposure, Schedule, ScheduleRun, Trajectory
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import Idle, NewTrajectories, training_request, when_of
 from registry.schedules.waiting import Waiting, not_counted, waiting_for
 from registry.versions.champion import champion
 from registry.versions.state import why_not_parent
+from registry.wording import counted
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,33 @@ def schedules_to_ask(session: Session, now: datetime) -> list[uuid.UUID]:
         or_(Schedule.next_run_at.is_(None), Schedule.next_run_at <= now),
     )
     return list(session.scalars(query.order_by(Schedule.created_at, Schedule.id)))
+
+
+def bring_back(session: Session, now: datetime) -> list[str]:
+    """Let schedules whose due time is further ahead than their next one run at that.
+
+    It was found by a clock that was ahead and has been set back since: a nightly schedule would wait for days.
+
+    Returns:
+        Their names.
+    """
+    query = select(Schedule).where(
+        Schedule.kind == "cron",
+        Schedule.paused_at.is_(None),
+        Schedule.deleted_at.is_(None),
+        Schedule.next_run_at > now + CLOCKS_DIFFER,
+    )
+    found = []
+    for schedule in session.scalars(query):
+        when = when_of(schedule)
+        due = schedule.next_run_at
+        # Another beat, whose clock is a little ahead, may have run the next one already.
+        if not isinstance(when, Cron) or due is None or due <= next(when.after(now + CLOCKS_DIFFER)):
+            continue
+        late = Schedule.id == schedule.id, Schedule.next_run_at == due
+        session.execute(update(Schedule).where(*late).values(next_run_at=next(when.after(now))))
+        found.append(schedule.name)
+    return found
 
 
 WhyNot = Callable[[Session, Schedule], str | None]
@@ -65,20 +94,22 @@ def tick(
         _skip(session, schedule, due, now, refusal)
         return None
     job_id = _start(session, schedule)
-    _record(session, schedule, due, now, job_id=job_id, reason=f"{due.waiting.count} new trajectories")
+    _record(session, schedule, due, now, job_id=job_id, reason=counted(due.waiting.count, "new trajectory"))
     return job_id
 
 
-def quiet_since(session: Session, schedule: Schedule) -> datetime:
-    """When the project last got a trajectory or answered a request, but not before the schedule was created."""
-    project = schedule.project_id
-    trajectory = session.scalar(
-        select(Trajectory.created_at).where(Trajectory.project_id == project).order_by(Trajectory.seq.desc()).limit(1)
-    )
-    answer = session.scalar(
-        select(Exposure.at).where(Exposure.project_id == project).order_by(Exposure.at.desc()).limit(1)
-    )
-    return max(moment for moment in (trajectory, answer, schedule.created_at) if moment is not None)
+def quiet_since(session: Session, schedule: Schedule, now: datetime) -> datetime:
+    """When the project last got a trajectory or answered a request, but not before the schedule was created.
+
+    What is dated ahead of `now`, by a clock that has been set back, does not count.
+    """
+    project, latest = schedule.project_id, now + CLOCKS_DIFFER
+    arrived = Trajectory.project_id == project, Trajectory.created_at <= latest
+    trajectory = session.scalar(select(Trajectory.created_at).where(*arrived).order_by(Trajectory.seq.desc()).limit(1))
+    answered = Exposure.project_id == project, Exposure.at <= latest
+    answer = session.scalar(select(Exposure.at).where(*answered).order_by(Exposure.at.desc()).limit(1))
+    moments = (trajectory, answer, schedule.created_at)
+    return max((moment for moment in moments if moment is not None and moment <= latest), default=now)
 
 
 def _due(session: Session, schedule: Schedule, now: datetime) -> _Due | None:
@@ -98,7 +129,7 @@ def _due(session: Session, schedule: Schedule, now: datetime) -> _Due | None:
 def _idle(session: Session, schedule: Schedule, when: Idle, waiting: Waiting, now: datetime) -> _Due | None:
     if waiting.count < when.at_least:
         return None
-    at = quiet_since(session, schedule) + timedelta(hours=when.hours)
+    at = quiet_since(session, schedule, now) + timedelta(hours=when.hours)
     return _Due(at, 0, waiting) if at <= now else None
 
 
@@ -113,7 +144,7 @@ def why_not_now(session: Session, schedule: Schedule, waiting: Waiting) -> str |
         return f"{text}; not counted: {beside}" if beside else text
     when = when_of(schedule)
     if isinstance(when, Cron) and waiting.count < when.at_least:
-        return f"{waiting.count} new trajectories wait; it learns from {when.at_least} on"
+        return f"{waiting.count} of {counted(when.at_least, 'new trajectory')} wait"
     reason = why_not_parent(session, champion(session, schedule.adapter))
     return None if reason is None else f"the champion can't be gone on from: {reason}"
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, and_, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, delete, false, func, literal, or_, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
+from registry.clock import CLOCKS_DIFFER
 from registry.errors import DeliveryNotFound, WebhookDisabled
 from registry.models import OutboxEvent, Webhook, WebhookDelivery
 from registry.outbox import emit_to
@@ -107,7 +108,9 @@ def lease_webhooks(
     """Take webhooks that have something to send and no sender, the one that waits longest first."""
     due = select(func.min(WebhookDelivery.next_attempt_at)).where(_sendable(Webhook.id, now))
     waits_since = due.correlate(Webhook).scalar_subquery()
-    free = or_(Webhook.leased_until.is_(None), Webhook.leased_until <= now)
+    # A lease that ends later than new ones do is of a clock that has been set back, and its sender may be gone.
+    too_long = Webhook.leased_until > now + lease + CLOCKS_DIFFER
+    free = or_(Webhook.leased_until.is_(None), Webhook.leased_until <= now, too_long)
     query = select(Webhook.id).where(Webhook.enabled, free, waits_since.is_not(None)).order_by(waits_since).limit(most)
     # Not the key: events that are recorded meanwhile refer to the row, and need not wait.
     taken = session.scalars(query.with_for_update(skip_locked=True, key_share=True)).all()
@@ -184,16 +187,23 @@ def _sendable(webhook_id: SQLColumnExpression[uuid.UUID], now: datetime) -> Colu
     first_holding = select(func.min(holding.seq)).where(
         holding.webhook_id == webhook_id,
         holding.state == "pending",
-        holding.next_attempt_at > now,
+        ~_is_due(holding, now),
         holding.attempts <= HOLDING_ATTEMPTS,
     )
     first = first_holding.correlate(Webhook).scalar_subquery()
     return and_(
         WebhookDelivery.webhook_id == webhook_id,
         WebhookDelivery.state == "pending",
-        WebhookDelivery.next_attempt_at <= now,
+        _is_due(WebhookDelivery, now),
         or_(first.is_(None), WebhookDelivery.seq < first),
     )
+
+
+def _is_due(delivery: type[WebhookDelivery], now: datetime) -> ColumnElement[bool]:
+    """Whether its time has come, or is one of a clock that has been set back: its last attempt lies ahead, or there was
+    none, and the first is always due."""
+    set_back = func.coalesce(delivery.last_attempt_at > now + CLOCKS_DIFFER, false())
+    return or_(delivery.next_attempt_at <= now, delivery.attempts == 0, set_back)
 
 
 def _leased(session: Session, webhook_id: uuid.UUID, lease_id: uuid.UUID) -> Webhook | None:

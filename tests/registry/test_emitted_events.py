@@ -128,7 +128,7 @@ def test_jobs_that_failed_for_good_and_no_others(services: Services, project_id:
             session.execute(
                 sa.update(Job).where(Job.id == lost).values(lease_until=sa.func.now() - sa.text("'1 s'::interval"))
             )
-            jobs.reap(session, max_attempts=2, redeliver_after_seconds=100)
+            jobs.reap(session, max_attempts=2, lease_seconds=60, redeliver_after_seconds=100)
     told = _told(services, "job.failed")
     assert [(t["job"], t["kind"], t["task"], t["attempt"]) for t in told] == [
         (str(failed), "train_weaver", "a", 1),

@@ -3,6 +3,7 @@
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -40,7 +41,9 @@ def _job(services: Services, job_id: uuid.UUID) -> Job:
 
 def _reap(services: Services, **values: float) -> list[uuid.UUID]:
     with transaction(services.sessions) as session:
-        return jobs.reap(session, max_attempts=2, redeliver_after_seconds=values.get("redeliver", 0.0))
+        return jobs.reap(
+            session, max_attempts=2, lease_seconds=60, redeliver_after_seconds=values.get("redeliver", 0.0)
+        )
 
 
 def test_many_workers_one_claim(services: Services, job_id: uuid.UUID) -> None:
@@ -141,3 +144,34 @@ def test_events_are_read_onwards(services: Services, job_id: uuid.UUID) -> None:
         rest = jobs.list_events(session, job_id, after=first[-1].seq, limit=10)
     assert [e.message for e in first + rest] == ["queued", "event 0", "event 1", "event 2"]
     assert all(e.at.timestamp() <= time.time() for e in rest)
+
+
+DAY = timedelta(days=1)
+
+
+def _date(services: Services, job_id: uuid.UUID, column: str, ahead: timedelta) -> None:
+    with transaction(services.sessions) as session:
+        session.execute(sa.update(Job).where(Job.id == job_id).values({column: sa.func.now() + ahead}))
+
+
+def test_a_lease_of_a_clock_that_was_set_back_ends_as_new_ones_do(services: Services, job_id: uuid.UUID) -> None:
+    _claim(services, job_id)
+    _date(services, job_id, "lease_until", DAY)
+    assert _reap(services) == [], "its worker may live, and then renews the lease"
+    with transaction(services.sessions) as session:
+        left = session.scalars(sa.select(Job.lease_until - sa.func.now())).one()
+    assert timedelta(seconds=50) < left <= timedelta(seconds=60)
+    _expire(services, job_id)
+    assert _reap(services) == [job_id]
+
+
+def test_a_message_that_was_sent_by_a_clock_that_was_set_back_is_sent_again(
+    services: Services, job_id: uuid.UUID
+) -> None:
+    assert _reap(services, redeliver=60.0) == []
+    for column in ("created_at", "enqueued_at"):
+        _date(services, job_id, column, DAY)
+        assert _reap(services, redeliver=60.0) == [job_id]
+    with transaction(services.sessions) as session:
+        jobs.mark_enqueued(session, job_id)
+    assert _reap(services, redeliver=60.0) == []

@@ -74,7 +74,7 @@ def test_what_the_broker_does_not_take_is_sent_when_it_is_back(
     server = start_valkey(tmp_path / "broker", tmp_path / "broker.log")
     try:
         with transaction(services.sessions) as session:
-            waiting = jobs.reap(session, max_attempts=3, redeliver_after_seconds=30)
+            waiting = jobs.reap(session, max_attempts=3, lease_seconds=60, redeliver_after_seconds=30)
         assert waiting == made
         assert send_jobs(queue, services.sessions, waiting) == []
         with redis.Redis(unix_socket_path=urlsplit(server.url).path) as client:
@@ -84,7 +84,7 @@ def test_what_the_broker_does_not_take_is_sent_when_it_is_back(
     finally:
         stop([server.child])
     with transaction(services.sessions) as session:
-        assert jobs.reap(session, max_attempts=3, redeliver_after_seconds=30) == []
+        assert jobs.reap(session, max_attempts=3, lease_seconds=60, redeliver_after_seconds=30) == []
 
 
 def test_a_job_that_a_worker_has_does_not_wait_for_the_broker(

@@ -119,7 +119,7 @@ class Workers:
         with transaction(self.rows.services.sessions) as session:
             late = sa.func.now() - sa.text("interval '1 hour'")
             session.execute(sa.update(Job).where(Job.id == job_id, Job.state == "running").values(lease_until=late))
-            jobs.reap(session, max_attempts=3, redeliver_after_seconds=1.0)
+            jobs.reap(session, max_attempts=3, lease_seconds=60, redeliver_after_seconds=1.0)
 
 
 @pytest.fixture

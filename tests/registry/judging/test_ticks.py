@@ -280,3 +280,12 @@ def test_concordance_by_hand() -> None:
     assert concordance([(0.1, 1.0, None), (0.9, 0.0, None)]).concordance == 0.0
     one, other = uuid.uuid4(), uuid.uuid4()
     assert concordance([(1.0, 1.0, one), (0.0, 0.0, one), (1.0, 0.0, other), (0.0, 0.5, other)]).concordance == 0.5
+
+
+def test_a_job_that_failed_ahead_of_now_by_a_clock_that_was_set_back_holds_nothing_up(rows: Rows) -> None:
+    rows.task("support", chats(8))
+    make(rows)
+    assert tick(rows) is not None
+    end(rows, "failed", minutes=-24 * 60)
+    add(rows, chats(8, word="parcel"))
+    assert tick(rows) is not None

@@ -168,7 +168,7 @@ def test_a_canary_without_answers_or_rewards_is_a_state(rows: Rows) -> None:
         looped.date(session, "exposures", "at = :at")
     loop = looped.check()
     assert loop.state == "canary_without_traffic"
-    assert "0 are rewarded" in loop.reason
+    assert "4 answers got 0 rewards, none for 7 hours" in loop.reason
     for answer in answers:
         looped.routed.rate(answer, 1.0)
     with transaction(rows.services.sessions) as session:
@@ -302,3 +302,14 @@ def test_a_deleted_loop_is_looked_at_no_more_and_holds_nothing(rows: Rows, loope
         assert session.scalars(sa.select(Schedule.deleted_at)).one() is not None
         assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 0
         assert session.scalars(sa.select(Loop.state)).one() == "running"
+
+
+def test_failures_count_though_the_loop_was_resumed_by_a_clock_that_was_set_back(looped: Looped) -> None:
+    looped.pass_hours(48)
+    looped.resume()
+    looped.pass_hours(-48)
+    looped.check()
+    looped.pass_hours(1)
+    for _ in range(3):
+        looped.judge(passed=False)
+    assert looped.check().state == "gate_rejected"

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from registry.clock import utc_now
 from registry.database import transaction
@@ -377,3 +377,14 @@ def test_a_trajectory_takes_its_run_with_it_and_no_spool_brings_it_back(agent: A
         assert session.scalars(select(Run)).all() == []
         assert [row.run_id for row in session.scalars(select(RunCall))] == [None]
     assert [each.outcome for each in agent.record(call)] == ["again"]
+
+
+def test_a_run_of_a_clock_that_was_set_back_is_closed_all_the_same(agent: Agent) -> None:
+    idle, ended = (agent.send([user(text)], "1") for text in ("a", "b"))
+    with transaction(agent.services.sessions) as session:
+        ahead = utc_now() + timedelta(days=1)
+        session.execute(update(Run).values(last_at=ahead))
+        session.execute(update(Run).where(Run.id == ended).values(state="closing", closing_at=ahead))
+    assert agent.close(after=timedelta(0)) == [], "as if they were answered now"
+    assert len(agent.close(after=timedelta(hours=12))) == 2
+    assert {agent.run(each).state for each in (idle, ended)} == {"closed"}

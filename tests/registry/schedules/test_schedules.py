@@ -37,7 +37,7 @@ from registry.schedules.schedules import (
     next_runs,
     when_of,
 )
-from registry.schedules.ticks import schedules_to_ask, tick
+from registry.schedules.ticks import bring_back, schedules_to_ask, tick
 from registry.serving.aliases import promote
 from registry.tasks import get_task
 from registry.trajectories.imports import import_batch, read_item
@@ -198,7 +198,7 @@ def test_by_the_clock_and_only_when_enough_is_new(rows: Rows) -> None:
     [job_id] = _tick(rows, now + timedelta(hours=4))
     *skipped, started = _runs(rows)
     assert [run.outcome for run in skipped] == ["skipped"] * 3
-    assert skipped[2].reason.endswith("new trajectories wait; it learns from 10 on")
+    assert skipped[2].reason.endswith(" of 10 new trajectories wait")
     assert (started.job_id, started.missed) == (job_id, 0)
     with transaction(rows.services.sessions) as session:
         assert when_of(session.get_one(Schedule, schedule_id)) == Cron("0 * * * *", at_least=10)
@@ -399,3 +399,44 @@ def test_a_withdrawn_champion_is_not_gone_on_from(rows: Rows) -> None:
     [run] = _runs(rows)
     assert run.outcome == "skipped"
     assert run.reason.startswith("the champion can't be gone on from: bot@1 was withdrawn at ")
+
+
+def _next(rows: Rows) -> datetime | None:
+    with transaction(rows.services.sessions) as session:
+        return session.scalars(sa.select(Schedule.next_run_at)).one()
+
+
+def test_a_due_time_of_a_clock_that_was_set_back_is_the_next_one_again(rows: Rows) -> None:
+    rows.task("a")
+    now = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+    schedule_id = _create(rows, Cron("0 3 * * *"))
+    coming = datetime(2026, 5, 5, 3, tzinfo=UTC)
+    for due, late in ((coming, []), (coming + timedelta(days=1), ["nightly"]), (now, [])):
+        _due(rows, schedule_id, due)
+        with transaction(rows.services.sessions) as session:
+            assert bring_back(session, now) == late
+        assert _next(rows) == (coming if late else due)
+
+
+def test_a_beat_that_is_a_moment_behind_does_not_run_a_due_time_again(rows: Rows) -> None:
+    rows.task("a")
+    due = datetime(2026, 5, 5, 3, tzinfo=UTC)
+    schedule_id = _create(rows, Cron("0 3 * * *"))
+    _due(rows, schedule_id, due)
+    assert len(_tick(rows, due)) == 1
+    with transaction(rows.services.sessions) as session:
+        assert bring_back(session, due - timedelta(seconds=2)) == []
+
+
+def test_what_is_dated_ahead_does_not_keep_an_idle_schedule_from_its_time(rows: Rows) -> None:
+    rows.task("a")
+    _create(rows, Idle(2.0))
+    now = utc_now()
+    with transaction(rows.services.sessions) as session:
+        session.add(
+            Exposure(completion_id="c1", project_id=rows.project_id, version_id=None, at=now + timedelta(days=1))
+        )
+        newest = session.scalars(sa.select(Trajectory).order_by(Trajectory.seq.desc()).limit(1)).one()
+        newest.created_at = now + timedelta(days=1)
+    assert _tick(rows, now + timedelta(hours=1)) == []
+    assert len(_tick(rows, now + timedelta(hours=3))) == 1

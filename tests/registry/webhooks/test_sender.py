@@ -289,3 +289,32 @@ def test_the_time_stamp_is_the_attempts(hooks: Hooks, receiver: Receiver) -> Non
     assert abs(int(got.headers["webhook-timestamp"]) - time.time()) < 5
     happened = datetime.fromisoformat(json.loads(got.body)["timestamp"]).timestamp()
     assert time.time() - happened > 4.9 * 3600
+
+
+DAY_SECONDS = 86_400.0
+
+
+def test_when_the_clock_is_set_back_what_waits_is_sent_at_once(hooks: Hooks, receiver: Receiver) -> None:
+    hooks.create(receiver.url)
+    receiver.answer = status(500)
+    hooks.emit(1)
+    assert hooks.send() == 1
+    hooks.emit(2)
+    hooks.execute("update webhooks set leased_until = now(), lease_id = gen_random_uuid()")
+    hooks.let_pass(-DAY_SECONDS)
+    receiver.answer = status(204)
+    assert hooks.send() == 2
+    assert [json.loads(got.body)["data"]["number"] for got in receiver.received] == [1, 1, 2]
+    assert [state for state, _, _ in hooks.states()] == ["delivered", "delivered"]
+
+
+def test_after_the_clock_was_set_back_retries_wait_as_ever(hooks: Hooks, receiver: Receiver) -> None:
+    hooks.create(receiver.url)
+    receiver.answer = status(500)
+    hooks.emit()
+    assert hooks.send() == 1
+    hooks.let_pass(-DAY_SECONDS)
+    assert hooks.send() == 1
+    assert hooks.send() == 0
+    hooks.let_pass(60)
+    assert hooks.send() == 1
