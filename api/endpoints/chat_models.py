@@ -82,6 +82,8 @@ Stops = Annotated[
 ]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+UserText = MetadataValue
+"""Who asks: `user` and `metadata.user` are the same. It is looked for in an index, which takes 2.7 kB at most."""
 
 
 class StreamOptions(BaseModel):
@@ -141,7 +143,7 @@ class ChatIn(PlainValues):
     stream_options: StreamOptions | None = None
     parallel_tool_calls: bool | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue] | None, Field(max_length=_MOST_METADATA)] = None
-    user: str | None = None
+    user: UserText | None = None
     store: Annotated[
         StrictBool | None, Field(description="Record the answer as a part of its run: see docs/recording.md.")
     ] = None

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from api.endpoints.chat_models import Stops, StreamOptions
+from api.endpoints.chat_models import Stops, StreamOptions, UserText
 from api.endpoints.foreign_body import ForeignBody, ModelName, only
 from api.http.json_object import JsonObject
 from registry.json_text import show
@@ -50,7 +50,7 @@ class CompletionIn(ForeignBody):
     logprobs: Annotated[int | None, Field(ge=0, le=5, description="Alternatives to each token.")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
+    user: UserText | None = None
     best_of: Annotated[Any, AfterValidator(only(1))] = None
     echo: Annotated[Any, AfterValidator(only(False))] = None
     suffix: Annotated[Any, AfterValidator(only(""))] = None

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from api.endpoints.chat_models import StopText
+from api.endpoints.chat_models import StopText, UserText
 from api.endpoints.foreign_body import ForeignBody, ModelName, only, refuse
 from api.endpoints.message_blocks import chat_messages
 from api.http.json_object import JsonObject, JsonObjects
@@ -18,7 +18,7 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 class MetadataIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    user_id: str | None = None
+    user_id: UserText | None = None
     """Taken for the session, where the header names none."""
 
 

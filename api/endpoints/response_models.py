@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from api.endpoints.chat_models import MetadataKey, MetadataValue
+from api.endpoints.chat_models import MetadataKey, MetadataValue, UserText
 from api.endpoints.foreign_body import ForeignBody, ModelName, only, refuse
 from api.endpoints.response_items import chat_messages
 from api.http.json_object import JsonObject, JsonObjects
@@ -76,7 +76,7 @@ class ResponseIn(ForeignBody):
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
     reasoning: ReasoningIn | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue] | None, Field(max_length=16)] = None
-    user: str | None = None
+    user: UserText | None = None
     safety_identifier: Annotated[str | None, Field(description="Accepted and not read.")] = None
     prompt_cache_key: Annotated[str | None, Field(description="Accepted and not read: prompts are cached anyway.")] = (
         None

@@ -4,6 +4,7 @@ The routes and what they take are read from the application itself, so that a ne
 """
 
 import copy
+import hashlib
 import http.client
 import json
 import re
@@ -29,15 +30,17 @@ from registry.wiring import Services
 from tests.api.http.every_route import BODIES, OPERATIONS, Stored, takes_json
 from tests.api.live_api import serve
 
+LONG = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(160))
+"""10 kB that do not compress: an index of PostgreSQL takes 2.7 kB of them, and ten thousand times the same letter."""
 TEXTS = (
-    *("", ".", "a\0b", "\U0001f600", "'; drop table tasks; --", "a/b", "x" * 6000, "-1", "2147483648"),
+    *("", ".", "a\0b", "\U0001f600", "'; drop table tasks; --", "a/b", LONG[:6000], "-1", "2147483648"),
     *("9" * 5000, "1e999", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "bot@2147483648"),
     *("00000000-0000-0000-0000-000000000000", "f/////////8=", "bot@" + "9" * 5000),
 )
 """In a path or a query."""
 
 VALUES: tuple[Any, ...] = (
-    *(None, -1, 2**31, 2**63, 10**300, 1e308, "", "x" * 9000, "../../etc/passwd", "0001-01-01T00:00:00+14:00"),
+    *(None, -1, 2**31, 2**63, 10**300, 1e308, "", LONG, "../../etc/passwd", "0001-01-01T00:00:00+14:00"),
     *([], [[None]], [1] * 400, {}, {"x" * 3000: {"": [{}]}}, {"kind": "exact", "pattern": "(a+)+$", "steps": 2**63}),
 )
 """In place of any value of a JSON body. What is no JSON at all has tests of its own."""
@@ -160,7 +163,7 @@ def test_hostile_paths_and_queries(sweep: Sweep, stored: Stored) -> None:
 
 
 def test_hostile_headers(sweep: Sweep, stored: Stored) -> None:
-    texts = ("", "abc", "-1", "9" * 30, "9" * 5000, "ä\xa0ÿ", "x" * 10_000, "bytes=9-1,-")
+    texts = ("", "abc", "-1", "9" * 30, "9" * 5000, "ä\xa0ÿ", LONG, "bytes=9-1,-")
     for method, path, operation in OPERATIONS:
         body = as_json(BODIES[f"{method} {path}"]) if takes_json(operation) else None
         read = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "header"]
