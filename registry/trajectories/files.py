@@ -11,7 +11,7 @@ from functools import partial
 from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import MAX_DEPTH, canonical_json
 from registry.trajectories.draft import Draft, Sent
-from registry.trajectories.formats.formats import FORMATS, FormatReading, Splitter, TrajectoryFormat
+from registry.trajectories.formats.formats import FORMATS, FormatReading, Splitter, TrajectoryFormat, other_format
 from registry.trajectories.jsonl import JsonLine
 from registry.trajectories.unpacking import Unpacker
 
@@ -117,7 +117,7 @@ def read_line(
             )
         ]
     data = line.data
-    return _refused_here(line.number, lambda: reading.read(line.number, file_format.parse(data)))
+    return _refused_here(line.number, lambda: _read_value(line.number, file_format.parse(data), file_format, reading))
 
 
 def read_values(values: Iterable[tuple[int, object]], format_name: str, limits: SizeLimits) -> Iterator[Sent]:
@@ -125,8 +125,20 @@ def read_values(values: Iterable[tuple[int, object]], format_name: str, limits: 
     file_format = FORMATS[format_name]
     reading = file_format.open()
     for number, value in values:
-        yield from check_sizes(_refused_here(number, partial(reading.read, number, value)), limits)
+        yield from check_sizes(_refused_here(number, partial(_read_value, number, value, file_format, reading)), limits)
     yield from check_sizes(reading.finish(), limits)
+
+
+def _read_value(number: int, value: object, file_format: TrajectoryFormat, reading: FormatReading) -> Iterable[Sent]:
+    """As the reading; the refusal of a value of another format says which."""
+    try:
+        return reading.read(number, value)
+    except InvalidTrajectory as refusal:
+        other = other_format(value, file_format)
+        if other is None:
+            raise
+        reason = f"has {FORMATS[other].mark!r} and no {file_format.mark!r}: it seems to be of the format {other!r}"
+        raise InvalidTrajectory(refusal.code, f"{reason}; name that one") from refusal
 
 
 def check_sizes(found: Iterable[Sent], limits: SizeLimits) -> Iterator[Sent]:

@@ -92,17 +92,27 @@ class TrajectoryFormat:
     """A splitter whose values have at most this many bytes."""
     parse: Callable[[bytes], object] = parse_json
     """The value of one line or document. Raises InvalidJson or InvalidTrajectory."""
+    mark: str | None = None
+    """A field that its values have, and those of most other formats have not."""
 
 
 DEFAULT_FORMAT = "chat"
 FORMATS = {
-    DEFAULT_FORMAT: TrajectoryFormat(lambda: EachAlone(chat.read), chat.SCHEMA, chat.MAPPING),
-    "atif": TrajectoryFormat(lambda: EachDocument(atif.read), atif.SCHEMA, atif.MAPPING, documents=True),
+    DEFAULT_FORMAT: TrajectoryFormat(lambda: EachAlone(chat.read), chat.SCHEMA, chat.MAPPING, mark="messages"),
+    "atif": TrajectoryFormat(lambda: EachDocument(atif.read), atif.SCHEMA, atif.MAPPING, documents=True, mark="steps"),
     "otlp": TrajectoryFormat(
-        otlp.OtlpReading, otlp.SCHEMA, otlp.MAPPING, documents=True, split=otlp.OtlpSplitter, parse=otlp.parse
+        otlp.OtlpReading,
+        otlp.SCHEMA,
+        otlp.MAPPING,
+        documents=True,
+        split=otlp.OtlpSplitter,
+        parse=otlp.parse,
+        mark="resourceSpans",
     ),
-    "sharegpt": TrajectoryFormat(lambda: EachAlone(sharegpt.read), sharegpt.SCHEMA, sharegpt.MAPPING),
-    "hf-tools": TrajectoryFormat(lambda: EachAlone(hf_tools.read), hf_tools.SCHEMA, hf_tools.MAPPING),
+    "sharegpt": TrajectoryFormat(
+        lambda: EachAlone(sharegpt.read), sharegpt.SCHEMA, sharegpt.MAPPING, mark="conversations"
+    ),
+    "hf-tools": TrajectoryFormat(lambda: EachAlone(hf_tools.read), hf_tools.SCHEMA, hf_tools.MAPPING, mark="messages"),
 }
 ALIASES = {"openai": DEFAULT_FORMAT}
 """Other names of formats, such as what one was called before."""
@@ -119,3 +129,10 @@ def check_format(format_name: str) -> str:
     if name not in FORMATS:
         raise Invalid(f"format: got {show(format_name)}; expected one of: {', '.join(sorted(FORMATS))}")
     return name
+
+
+def other_format(value: object, expected: TrajectoryFormat) -> str | None:
+    """Name of the format that a value, which is not of the expected one, seems to have; None if it has no known one."""
+    if not isinstance(value, dict) or expected.mark is None or expected.mark in value:
+        return None
+    return next((name for name, each in FORMATS.items() if each.mark in value), None)

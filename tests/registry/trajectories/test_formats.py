@@ -4,6 +4,7 @@ import pytest
 
 from registry.errors import InvalidTrajectory
 from registry.json_text import MAX_DEPTH
+from registry.trajectories.files import SizeLimits, read_values
 from registry.trajectories.formats.chat import read, write
 from registry.trajectories.formats.formats import FORMATS
 from registry.trajectories.imports import read_item
@@ -59,3 +60,23 @@ def test_what_is_no_json_is_refused_as_a_trajectory(text: bytes, code: str) -> N
     _, refusal = read_line(1, text)
     assert isinstance(refusal, InvalidTrajectory)
     assert refusal.code == code
+
+
+@pytest.mark.parametrize("sent_as", sorted({*FORMATS} - {"otlp"}))  # which says what it expects
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (chat(), "chat"),
+        ({"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}, "sharegpt"),
+        ({"schema_version": "ATIF-v1.7", "session_id": "s", "agent": {"name": "a"}, "steps": []}, "atif"),
+        ({"resourceSpans": []}, "otlp"),
+    ],
+)
+def test_a_value_of_another_format_is_refused_by_the_name_of_its_own(sent_as: str, value: object, name: str) -> None:
+    limits = SizeLimits(10**6, 10**6)
+    [(_, sent)] = [*read_values([(1, value)], sent_as, limits)] or [(1, None)]
+    if FORMATS[sent_as].mark == FORMATS[name].mark:
+        assert "seems to be of the format" not in str(sent)
+    else:
+        assert isinstance(sent, InvalidTrajectory)
+        assert f"seems to be of the format {name!r}; name that one" in str(sent)
