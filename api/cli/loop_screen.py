@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from datetime import UTC, datetime
 
-from api.cli.output import counted, moment, percent, print_line, print_table
+from api.cli.output import moment, moment_in, percent, print_line, print_table
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 WIDTH = 79
 _STAGES = {
@@ -90,8 +91,10 @@ def _print_waiting(loop: JsonObject) -> None:
     if loop["cron"]:
         when = f"{loop['cron']} ({loop['time_zone']})"
     elif loop["idle_hours"]:
-        when = f"after {loop['idle_hours']:g} quiet hours"
+        when = f"after {counted(loop['idle_hours'], 'quiet hour')}"
     _print_item("Records", loop["recording"])
+    if loop["refused"]:
+        _print_item("Not recorded", f"runs that teach nothing, the last for this: {loop['refused']}")
     if loop["judge"]:
         _print_item("Judge", loop["judge"])
     _print_item("Trains", f"{when}; {waiting['new']} of {waiting['enough']} new runs wait")
@@ -103,7 +106,7 @@ def _print_waiting(loop: JsonObject) -> None:
     if beside:
         _print_item("Not counted", ", ".join(beside))
     if waiting["next_run"]:
-        _print_item("Next time", moment(waiting["next_run"]))
+        _print_item("Next time", moment_in(waiting["next_run"], loop["time_zone"] or "UTC"))
     if waiting["why_not"] and not loop["held"]:
         _print_item("Why not now", waiting["why_not"].partition("; not counted")[0])
     if waiting["last_skip"] and waiting["last_skip"] != waiting["why_not"]:
@@ -132,7 +135,7 @@ def _print_wrapped(text: str, style: str = "") -> None:
 
 
 def _days(days: float) -> str:
-    return f"{24 * days:.0f} hours" if days < 2 else f"{days:.0f} days"
+    return counted(round(24 * days), "hour") if days < 2 else f"{days:.0f} days"
 
 
 def _minutes_since(iso: str) -> float:

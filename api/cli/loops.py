@@ -119,15 +119,14 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
         (
             each["name"],
             each["task"],
-            each["state"],
-            "held" if each["held"] else "",
+            f"{each['state']}, held" if each["held"] else each["state"],
             moment(each["since"]),
             each["reason"][:_WORDS],
         )
         for each in found
     ]
     print_table(
-        ("loop", "task", "state", "trainings", "since", "why"),
+        ("loop", "task", "state", "since", "why"),
         rows,
         empty="No loop yet. Set one up with `memgen loop create ADAPTER --task TASK`.",
     )

@@ -4,12 +4,14 @@ Knows nothing of what it prints. Text from outside is never read as markup.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +20,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 _PIPE_COLUMNS = 200
 _LINE_CHARACTERS = 200
+_GAP = 2
+"""Blanks between two columns of a table."""
+_LONGEST_WORD = 44
+"""Longer ones, as a URL, are folded all the same; ids are shorter."""
+_WORDS = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d|\S+")
+"""A time is one."""
 _COLORS = {
     "passed": "green",
     "succeeded": "green",
@@ -58,27 +66,31 @@ def print_warning(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "None yet.") -> None:
-    """Columns whose name begins with `#` are numbers, set to the right. `empty` is printed where there are no rows."""
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
-    for name in columns:
-        table.add_column(name.removeprefix("#"), justify="right" if name[:1] == "#" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[_cell(value) for value in row])
-    if table.row_count:
-        _console().print(table)
-    else:
+    """Columns whose name begins with `#` are numbers, set to the right. `empty` is printed where there are no rows.
+
+    A cell is folded between words alone, so that ids and times stay whole; what is too wide then leaves the screen's
+    lines to the terminal.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not cells:
         print_line(empty, style="dim")
+        return
+    console = _console()
+    names = [name.removeprefix("#") for name in columns]
+    texts = zip(names, *([cell.plain for cell in row] for row in cells), strict=True)
+    widths = _widths([list(column) for column in texts], console.width)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
+    for name, shown, width in zip(columns, names, widths, strict=True):
+        table.add_column(shown, justify="right" if name[:1] == "#" else "left", overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*row)
+    console.width = max(console.width, _total(widths))
+    console.print(table)
 
 
 def notes() -> Console:
     """The console for progress and notes."""
     return Console(stderr=True)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 answer`, `2 answers`, `2 trajectories`."""
-    several = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{count} {noun if count == 1 else several}"
 
 
 def percent(score: float | None) -> str:
@@ -99,6 +111,34 @@ def first_line(text: str) -> str:
 def moment(iso: str | None) -> str:
     """A time in the local zone, to the minute."""
     return "-" if iso is None else datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def moment_in(iso: str, zone: str) -> str:
+    """A time in a zone of its own, with the offset: `2026-03-29 03:00 +0200`."""
+    from zoneinfo import ZoneInfo
+
+    return datetime.fromisoformat(iso).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M %z")
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Widths of columns by their texts: what they need in one line, or less where there is no room for all of them."""
+    wanted = [max(cell_len(text) for text in texts) for texts in columns]
+    least = [max(_longest_word(text) for text in texts) for texts in columns]
+    spare = max(0, room - _total(least))
+    widths, folded = list(least), sorted(range(len(columns)), key=lambda place: wanted[place] - least[place])
+    for left, place in zip(range(len(folded), 0, -1), folded, strict=True):  # what is missing little, first
+        more = min(wanted[place] - least[place], spare // left)
+        widths[place] += more
+        spare -= more
+    return widths
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _longest_word(text: str) -> int:
+    return min(_LONGEST_WORD, max((cell_len(word) for word in _WORDS.findall(text)), default=0))
 
 
 def _cell(value: object) -> Text:

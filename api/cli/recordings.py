@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, counted, print_json, print_line, print_table
+from api.cli.output import JsonOption, print_json, print_line, print_table
+from registry.wording import counted
 
 app = typer.Typer(help="Recording: agents' runs become trajectories by themselves.", no_args_is_help=True)
 
@@ -98,7 +99,8 @@ def runs(
             run["state"],
             run["close_reason"] or "-",
             run["calls"],
-            _end(run),
+            # Its id is in `memgen recording run`: two ids are more than a line of a screen.
+            "a trajectory" if run["trajectory_id"] else _end(run),
         )
         for run in listed
     ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from api.cli.arguments import read_pairs
 from api.cli.invocation import CommandFailed, connect
-from api.cli.output import JsonOption, moment, print_json, print_line, print_table
+from api.cli.output import JsonOption, moment, moment_in, print_json, print_line, print_table
 from api.http.json_object import JsonObject
+from registry.wording import counted
 
 app = typer.Typer(help="Schedules: an adapter learns a task by itself.", no_args_is_help=True)
 
@@ -183,7 +183,7 @@ def _print(schedule: JsonObject, as_json: bool) -> None:
     if schedule["paused"]:
         print_line("It is paused.", style="yellow")
     for run in schedule["next_runs"]:
-        print_line(f"  {_local(run, schedule['time_zone'])}")
+        print_line(f"  {moment_in(run, schedule['time_zone'])}")
     print_line(f"New trajectories: {schedule['waiting']}. Last job: {_last(schedule) or 'none'}.")
 
 
@@ -192,22 +192,15 @@ def _when(schedule: JsonObject) -> str:
         enough = schedule["new_trajectories"]
         return f"at {schedule['cron']} ({schedule['time_zone']})" + (f", after {enough} new" if enough else "")
     if schedule["kind"] == "idle":
-        return f"after {schedule['idle_hours']:g} idle hours"
-    return f"after {schedule['new_trajectories']} new trajectories"
+        return f"after {counted(schedule['idle_hours'], 'idle hour')}"
+    return f"after {counted(schedule['new_trajectories'], 'new trajectory')}"
 
 
 def _next(schedule: JsonObject) -> str:
     if schedule["paused"]:
         return "paused"
-    return _local(schedule["next_runs"][0], schedule["time_zone"]) if schedule["next_runs"] else ""
+    return moment_in(schedule["next_runs"][0], schedule["time_zone"]) if schedule["next_runs"] else ""
 
 
 def _last(schedule: JsonObject) -> str:
     return f"{schedule['last_job']['id']} {schedule['last_job']['state']}" if schedule["last_job"] else ""
-
-
-def _local(iso: str, zone: str) -> str:
-    """A time in the schedule's own zone, with its offset: `2026-03-29 03:00 +0200`."""
-    from zoneinfo import ZoneInfo
-
-    return datetime.fromisoformat(iso).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M %z")

@@ -186,6 +186,7 @@ class LoopReportOut(LoopOut):
     """Everything that `memgen loop show` prints: a loop, and the fields of `LoopReport`, which says what each is."""
 
     recording: str
+    refused: str | None
     judge: str | None
     gate: str
     stages: list[StageCount]

@@ -35,6 +35,7 @@ from registry.schedules.waiting import NotCounted, not_counted, waiting_for
 from registry.serving.results import results_of
 from registry.serving.routes import live_route
 from registry.versions.champion import champion
+from registry.wording import counted
 
 SHOWN_ATTEMPTS = 5
 _DAY, _WEEK = timedelta(days=1), timedelta(days=7)
@@ -91,6 +92,8 @@ class WaitsFor:
 class LoopReport:
     recording: str
     """What of the adapter's answers is recorded, for people."""
+    refused: str | None
+    """Why the newest run of the last week that teaches nothing is no trajectory, for people; None if there is none."""
     judge: str | None
     """Who judges it, for people; None if nobody does."""
     gate: str
@@ -114,6 +117,7 @@ def report_of(session: Session, loop: Loop, around: Surroundings) -> LoopReport:
     )
     return LoopReport(
         recording=say_recording(session, loop),
+        refused=_refused(session, loop, around.now),
         judge=say_judge(session, loop),
         gate=say_gate(AdapterSettings.of(loop.adapter)),
         stages=_stages(session, loop, around.now),
@@ -163,6 +167,13 @@ def _stages(session: Session, loop: Loop, now: datetime) -> list[StageCount]:
     ]
 
 
+def _refused(session: Session, loop: Loop, now: datetime) -> str | None:
+    query = select(Run.refusal_reason).where(
+        Run.task_id == loop.task_id, Run.refusal_code.is_not(None), Run.closed_at > now - _WEEK
+    )
+    return session.scalar(query.order_by(Run.last_at.desc()).limit(1))
+
+
 def _waiting(session: Session, loop: Loop, around: Surroundings) -> WaitsFor:
     schedule = loop.schedule
     waiting, enough = waiting_for(session, schedule), schedule.new_trajectories or 1
@@ -171,7 +182,7 @@ def _waiting(session: Session, loop: Loop, around: Surroundings) -> WaitsFor:
     ).one_or_none()
     why_not = why_held(session, schedule, around) or why_not_now(session, schedule, waiting)
     if why_not is None and waiting.count < enough:
-        why_not = f"{waiting.count} of {enough} new trajectories wait"
+        why_not = f"{waiting.count} of {counted(enough, 'new trajectory')} wait"
     return WaitsFor(
         new=waiting.count,
         enough=enough,
