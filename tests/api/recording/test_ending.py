@@ -1,9 +1,10 @@
 """When runs end that several processes answer: not before each has moved what it took."""
 
+import itertools
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +16,9 @@ from api.recording.recorder import Recorder
 from api.recording.waiting import WaitingCalls
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.models import LiveRecorder, Run, Trajectory
+from registry.models import LiveRecorder, Run, RunCall, Trajectory
 from registry.recordings.call import RecordedCall
+from registry.recordings.recorders import seconds_behind
 from registry.serving.feedback import Rating
 from registry.serving.run_feedback import receive_session_feedback
 from registry.settings import Settings
@@ -73,6 +75,39 @@ def test_what_waits_in_another_process_holds_its_run_open(
     [run] = rows(services, Run)
     assert (run.close_reason, trajectory.reward) == (end, 0.5 if end == "reward" else None)
     assert rows(services, LiveRecorder) == [], "both have ended with nothing left"
+
+
+def test_runs_stay_whole_where_recorders_do_not_keep_up(
+    settings: Settings, services: Services, project_id: uuid.UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run's answers wait in three processes, for longer than the silence that ends it."""
+    from api.recording import moving
+
+    real = moving.record_calls
+
+    def slow(*args: Any, **options: Any) -> Any:
+        time.sleep(0.5)
+        return real(*args, **options)
+
+    monkeypatch.setattr(moving, "record_calls", slow)
+    monkeypatch.setattr(moving, "MOST_AT_ONCE", 4)
+    runs, turns = 24, 4
+    with ExitStack() as stack:
+        recorders = [stack.enter_context(machine(settings, tmp_path / str(n))) for n in range(3)]
+        conversations: list[list[Any]] = [[{"role": "user", "content": f"run {n}"}] for n in range(runs)]
+        for turn, run in itertools.product(range(turns), range(runs)):
+            call = call_of(project_id, list(conversations[run]), f"{turn}", f"s{run}" if run % 2 else None)
+            ends = run % 3 == 0 and turn == turns - 1
+            assert recorders[(run + turn) % 3].offer(replace(call, idle_seconds=1.5, ends_run=ends)) is None
+            conversations[run] += [{"role": "assistant", "content": f"{turn}"}, {"role": "user", "content": "on"}]
+        behind = 0.0
+        while len(rows(services, RunCall)) < runs * turns or any(r.state != "closed" for r in rows(services, Run)):
+            with transaction(services.sessions) as session:
+                behind = max(behind, seconds_behind(session))
+            time.sleep(0.1)
+        assert behind > 1.5, "else it shows nothing"
+    weights = [[m["weight"] for m in t.messages if m["role"] == "assistant"] for t in rows(services, Trajectory)]
+    assert weights == [[1] * turns] * runs
 
 
 def test_a_dead_recorder_is_waited_for_until_it_is_taken_over(
