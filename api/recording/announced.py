@@ -48,6 +48,7 @@ class AnnouncedRuns:
             return
         waiting = _Waiting(kind_of(call), tip_of(call.messages, call.answer), call.run_id)
         with self._lock:
+            self._forget(_key(call))  # an upstream may number two choices alike
             self._waiting[_key(call)] = waiting
             self._ends.setdefault(waiting.tip, {})[_key(call)] = waiting
             while len(self._waiting) > _MOST_POINTS:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from registry.database import may_pass, transaction
 from registry.recordings.call import RecordedCall
@@ -41,7 +42,7 @@ class CallMover:
             for start in range(0, len(mine), MOST_AT_ONCE):
                 self._record(mine[start : start + MOST_AT_ONCE])
 
-    def _record(self, calls: Sequence[RecordedCall]) -> None:
+    def _record(self, calls: Sequence[RecordedCall], *, is_again: bool = False) -> None:
         """In one transaction; where one of them can't be stored, the halves by themselves."""
         try:
             with transaction(self._services.sessions) as session:
@@ -54,6 +55,9 @@ class CallMover:
             if len(calls) > 1:
                 self._record(calls[: len(calls) // 2])
                 self._record(calls[len(calls) // 2 :])
+                return
+            if isinstance(error, IntegrityError) and not is_again:  # another was quicker: what it wrote is seen now
+                self._record(calls, is_again=True)
                 return
             # Not its message: that holds what was to be stored.
             log.error("an answer could not be recorded", completion=calls[0].completion_id, error=type(error).__name__)

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -28,7 +29,7 @@ from registry.recordings.closing import close_due, due_projects
 from registry.recordings.counts import add_counts
 from registry.recordings.ending import end_rewarded
 from registry.recordings.open_points import OpenPoint, RunKind, find_open_point
-from registry.recordings.recorders import forget_lost, remove_recorder, say_moved, speak_for
+from registry.recordings.recorders import all_moved_until, forget_lost, remove_recorder, say_moved, speak_for
 from registry.recordings.spool import LeftSpool, Spool, SpoolFull, abandoned, read_segment
 from registry.trajectories.continuation import turn_points
 from registry.trajectories.imports import TokenLimit
@@ -63,8 +64,8 @@ class Recorder:
         self._counts: Counter[tuple[uuid.UUID, str]] = Counter()
         self._announced = AnnouncedRuns()
         self._calls = CallMover(services, self.count)
-        self._is_known = False
-        """Whether the others know of this recorder."""
+        self._has_told = False
+        """Whether the others know of this recorder, or could not be told: the keeper tells them then."""
         self._closes_from = 0.0
         """By the monotonic clock."""
         every = {"seconds": _LOOK_SECONDS, "retry_seconds": _RETRY_SECONDS}
@@ -82,7 +83,7 @@ class Recorder:
         self._closer.stop(0.0)
         for thread in (self._mover, self._keeper, self._closer):  # what was moved last is still to be counted
             thread.stop(max(0.0, until - time.monotonic()))
-        self._is_known = False
+        self._has_told = False
         if (name := self._spool.close()) is not None:
             try:
                 with transaction(self._services.sessions) as session:
@@ -91,9 +92,10 @@ class Recorder:
                 log.warning("others wait for this recorder, which has ended", error=type(error).__name__)
 
     def offer(self, call: RecordedCall) -> str | None:
-        """Take a call before its answer is sent. Returns at once: None, or the reason why it was not taken."""
+        """Take a call before its answer is sent. Returns None, or the reason why it was not taken; at once, unless
+        others are still to be told of this recorder: that is tried once, as long as a connection is tried."""
         try:
-            if not self._is_known:
+            if not self._has_told:
                 self._tell_others()
             self._waiting.take(call, self._spool.append)
         except SpoolFull:
@@ -162,13 +164,13 @@ class Recorder:
 
     def _keep(self) -> None:
         try:
-            self._say_moved()
+            self._write_counts()  # first: it needs no spool
+            moved_before = self._say_moved()
         except SQLAlchemyError:
             self._closes_from = time.monotonic() + _RETURN_SECONDS
             raise
-        self._write_counts()
         with transaction(self._services.sessions) as session:
-            end_rewarded(session)
+            end_rewarded(session, moved_before)
 
     def _tell_others(self) -> None:
         """Have others wait for this process's answers before it takes one.
@@ -180,12 +182,16 @@ class Recorder:
             self._say_moved()
         except SQLAlchemyError as error:  # it is told as soon as the database is back, before others end runs
             log.warning("others do not know of this recorder", error=type(error).__name__)
+        self._has_told = True
 
-    def _say_moved(self) -> None:
+    def _say_moved(self) -> datetime:
+        """Returns up to when all was moved until then: what was moved since may have been rewarded before."""
         name, until = self._spool.open(), self._waiting.moved_until()
         with transaction(self._services.sessions) as session:
+            moved_before = all_moved_until(session)
             say_moved(session, name, until)
-        self._is_known = True
+        self._has_told = True
+        return moved_before
 
     def _close(self) -> None:
         while not self._closer.is_stopping:
@@ -210,6 +216,7 @@ class Recorder:
                     self._calls.move(calls)
             path.unlink()
         with transaction(self._services.sessions) as session:
+            end_rewarded(session)  # while the row says from when on what was moved may have been rewarded
             remove_recorder(session, left.name)
 
     def _close_due(self) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, select, union_all
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
+from registry.database import one_of
 from registry.models import Feedback, Run, RunCall
 from registry.recordings.recorders import all_moved_until
 
@@ -40,12 +41,14 @@ def request_close(
     return [run.id for run in runs]
 
 
-def end_rewarded(session: Session) -> list[uuid.UUID]:
+def end_rewarded(session: Session, moved_until: datetime | None = None) -> list[uuid.UUID]:
     """End the open runs of all projects that were rewarded before they were known. Returns their ids.
 
-    Feedback is looked through from a minute before all that was answered stands in runs; so this is to be called often.
+    Args:
+        moved_until: all that was answered before stood in runs when this was called last: feedback is looked through
+            from a minute before. None asks the recorders.
     """
-    since = all_moved_until(session) - _LOOK_BACK
+    since = (moved_until or all_moved_until(session)) - _LOOK_BACK
     by_call = RunCall.run_id == Run.id, Feedback.run_id == RunCall.announced_run_id
     named = union_all(
         _rewarded(since, Feedback.session_id == Run.session_id),
@@ -57,7 +60,7 @@ def end_rewarded(session: Session) -> list[uuid.UUID]:
     if not found:
         return []
     # One that is locked gets another answer, or is ended by another process: the next look sees what has become of it.
-    open_ones = select(Run).where(Run.id.in_(found), Run.state == "open").with_for_update(skip_locked=True)
+    open_ones = select(Run).where(one_of(Run.id, list(found)), Run.state == "open").with_for_update(skip_locked=True)
     ended = [run for run in session.scalars(open_ones) if run.last_at <= found[run.id]]
     for run in ended:
         run.state, run.close_reason, run.closing_at = "closing", "reward", found[run.id]

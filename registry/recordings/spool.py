@@ -109,7 +109,8 @@ class Spool:
             if batch is not None:
                 return batch
             if whole is None:  # a full segment, moved to its end
-                self._path(self._reading).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._path(self._reading).unlink(missing_ok=True)
                 self._reading, self._moved = self._reading + 1, 0
                 continue
             return None
@@ -120,8 +121,9 @@ class Spool:
             self._waiting_bytes -= batch.end - self._moved
             self._moved = batch.end
             if self._reading == self._segment and self._moved == self._written and self._descriptor is not None:
-                os.ftruncate(self._descriptor, 0)
-                self._written = self._moved = 0
+                with contextlib.suppress(OSError):  # a disk that takes nothing more: its lines are moved all the same
+                    os.ftruncate(self._descriptor, 0)
+                    self._written = self._moved = 0
 
     def close(self) -> str | None:
         """Let go of the files. What waits stays for the next process; if nothing does, the spool's name is returned."""
