@@ -194,13 +194,19 @@ class Recorder:
         return moved_before
 
     def _close(self) -> None:
+        try:
+            self._take_over_all()
+        except OSError as error:  # what can't be read is left; runs wait for it until its recorder counts as lost
+            log.error("a dead process's answers can't be taken over", error=type(error).__name__)
+        if not self._closer.is_stopping and time.monotonic() >= self._closes_from:
+            self._close_due()
+
+    def _take_over_all(self) -> None:
         while not self._closer.is_stopping:
             with abandoned(self._services.settings.spool_dir) as left:
                 if left is None:
-                    break
+                    return
                 self._take_over(left)
-        if not self._closer.is_stopping and time.monotonic() >= self._closes_from:
-            self._close_due()
 
     def _take_over(self, left: LeftSpool) -> None:
         """Move what a process of this machine has left behind that is no more."""

@@ -117,3 +117,15 @@ def test_answers_that_are_numbered_alike_are_forgotten(project_id: uuid.UUID) ->
     announced.remove([first, second])
     for call in (first, second):
         assert announced.find(kind_of(call), [tip_of(call.messages, call.answer)]) is None
+
+
+def test_runs_end_beside_a_dead_spool_that_cannot_be_read(
+    settings: Settings, services: Services, project_id: uuid.UUID, tmp_path: Path
+) -> None:
+    (tmp_path / "1-dead.lock").touch()
+    (tmp_path / "1-dead" / "00000001.jsonl").mkdir(parents=True)  # as good as a disk's error: OSError when it is opened
+    ended = replace(call_of(project_id, HI, "1"), ends_run=True)
+    with recording(settings.model_copy(update={"spool": tmp_path})) as recorder:
+        assert recorder.offer(ended) is None
+        [run] = until(lambda: [run for run in rows(services, Run) if run.state == "closed"])
+    assert run.close_reason == "header"
