@@ -39,6 +39,7 @@ def vllm_command(settings: Settings, python: Path, base: str, port: int) -> list
         "--port": str(port),
         "--dtype": _DTYPES[settings.base_dtype],
         "--max-loras": str(_SLOTS),
+        "--max-cpu-loras": str(max(_SLOTS, settings.cached_versions)),
         "--max-lora-rank": str(_MOST_RANK),
         "--max-logprobs": str(_MOST_LOGPROBS),
         # Ours decides what answers are drawn with, and its grammars are llguidance's.
