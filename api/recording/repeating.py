@@ -49,6 +49,7 @@ class Repeating:
                 log.error("recording waits", work=self._thread.name, error=type(error).__name__, where=where)
                 self._stopping.wait(self._retry_seconds)
             else:
-                self._wake.wait(max(0.0, began + self._seconds - time.monotonic()))
+                if not stopping:
+                    self._wake.wait(max(0.0, began + self._seconds - time.monotonic()))
             if stopping:
                 return

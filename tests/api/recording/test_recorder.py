@@ -152,7 +152,7 @@ def test_one_bad_call_does_not_hold_up_the_others(
         for call in (bad, homeless, good):
             assert recorder.offer(call) is None
         assert recorder.flush(10)
-        counts = until(lambda: {r.outcome: r.count for r in rows(services, RecordingCount)})
+    counts = {row.outcome: row.count for row in rows(services, RecordingCount)}
     assert counts == {"recorded": 1, "unreadable": 1}
 
 
@@ -230,7 +230,7 @@ def test_what_the_database_never_takes_holds_up_nothing(
         recorder.offer(call_of(project_id, hi, "ho", noise))
         recorder.offer(call_of(project_id, hi, "ho"))
         assert recorder.flush(10)
-        counts = until(lambda: {r.outcome: r.count for r in rows(services, RecordingCount)})
+    counts = {row.outcome: row.count for row in rows(services, RecordingCount)}
     assert counts == {"recorded": 1, "unreadable": 1}
 
 
