@@ -13,6 +13,11 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+# How often a thread of torch's pool looks again before it sleeps until the others are done. By libgomp's own 300,000 it
+# burns its core for milliseconds at each of a step's hundreds of meetings; where another process wants that core (a
+# training beside the API), both then get ten times slower (research/threads.md). It is read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 SERVICE_ENV = "service.env"
 _SERVER = re.compile(r"https?://[^/\s?#@]+/?\Z")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+\Z")
