@@ -70,7 +70,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnswerPlan:
     """A question, and how whoever asked it is answered."""
 
     question: Question
@@ -81,7 +81,7 @@ class Asked:
     sent."""
 
 
-async def answer_question(request: Request, caller: Principal, read: Callable[[], Asked]) -> Response:
+async def answer_question(request: Request, caller: Principal, read: Callable[[], AnswerPlan]) -> Response:
     """Answer with the memory woven in, as JSON or as a stream of events. A client that goes away ends the generation.
 
     Args:
@@ -99,7 +99,7 @@ async def answer_question(request: Request, caller: Principal, read: Callable[[]
     resolution, serving, recording, prompts = begun.resolution, begun.serving, begun.recording, begun.prompts
     question, shape, on_reply = begun.question, begun.shape, begun.on_reply
     inference: InferenceEngine = request.app.state.inference
-    recording.begin(inference.base)
+    recording.begin(lambda: inference.base)
 
     async def on_finished(answer: Finished) -> None:
         await recording.offer(answer, shape.message)
@@ -144,7 +144,7 @@ class _Begun:
     prompts: list[ChatRequest]
 
 
-def _begin(request: Request, services: Services, caller: Principal, read: Callable[[], Asked]) -> _Begun:
+def _begin(request: Request, services: Services, caller: Principal, read: Callable[[], AnswerPlan]) -> _Begun:
     """All that is to be read and looked up, at once: each way through a thread costs as much as a query."""
     asked = read()
     question = asked.question

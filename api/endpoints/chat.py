@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.endpoints.answering import Asked, SessionId, answer_question
+from api.endpoints.answering import AnswerPlan, SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.chat_reply import new_completion_id
@@ -44,14 +44,14 @@ async def complete(
     is passed through as it comes, with an id of ours.
     """
 
-    def read() -> Asked:
+    def read() -> AnswerPlan:
         question = chat_question(body, new_completion_id(), x_session_id, services.settings)
 
         def shape(resolution: Resolution, recording: RecordingNote) -> ChatShape:
             reply = chat_reply(body, resolution, question.id, recording, include_usage=body.include_usage)
             return ChatShape(reply, question.choices)
 
-        return Asked(question, shape)
+        return AnswerPlan(question, shape)
 
     return await answer_question(request, caller, read)
 

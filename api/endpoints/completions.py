@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.endpoints.answering import Asked, Question, SessionId, answer_question
+from api.endpoints.answering import AnswerPlan, Question, SessionId, answer_question
 from api.endpoints.chat_reply import Reply
 from api.endpoints.completion_models import CompletionIn, RawPrompt
 from api.endpoints.completion_reply import CompletionShape, new_text_id
@@ -24,7 +24,7 @@ async def complete(
 ) -> Response:
     """Continue each prompt, with the memory woven in at its end. Otherwise as `/v1/chat/completions`."""
 
-    def read() -> Asked:
+    def read() -> AnswerPlan:
         question = _question(body, x_session_id, services.settings)
         include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
 
@@ -32,7 +32,7 @@ async def complete(
             reply = Reply(resolution, tools=False, include_usage=include_usage, id=question.id, recording=recording)
             return CompletionShape(reply, body.n or 1, question.choices)
 
-        return Asked(question, shape)
+        return AnswerPlan(question, shape)
 
     return await answer_question(request, caller, read)
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.endpoints.answering import Asked, SessionId, answer_question
+from api.endpoints.answering import AnswerPlan, SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.foreign_body import as_chat
@@ -32,14 +32,14 @@ async def create(
     `/v1/chat/completions`.
     """
 
-    def read() -> Asked:
+    def read() -> AnswerPlan:
         chat = _as_chat(body)
         question = chat_question(chat, new_message_id(), x_session_id, services.settings)
 
         def shape(resolution: Resolution, recording: RecordingNote) -> MessageShape:
             return MessageShape(chat_reply(chat, resolution, question.id, recording, include_usage=True))
 
-        return Asked(question, shape)
+        return AnswerPlan(question, shape)
 
     return await answer_question(request, caller, read)
 

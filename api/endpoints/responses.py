@@ -10,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.endpoints.answering import Asked, SessionId, answer_question
+from api.endpoints.answering import AnswerPlan, SessionId, answer_question
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.chat_question import chat_question, chat_reply
 from api.endpoints.foreign_body import as_chat
@@ -48,7 +48,7 @@ async def respond(
     from a recorded one. Otherwise as `/v1/chat/completions`.
     """
 
-    def read() -> Asked:
+    def read() -> AnswerPlan:
         chat = _as_chat(services, caller, body)
         question = chat_question(chat, new_response_id(), x_session_id, services.settings)
 
@@ -59,7 +59,7 @@ async def respond(
             owner = ResponseOwner(question.session_id, body.user or (body.metadata or {}).get("user"))
             _store(services, caller, body.items, reply, owner)
 
-        return Asked(question, shape, store if body.store else None)
+        return AnswerPlan(question, shape, store if body.store else None)
 
     return await answer_question(request, caller, read)
 

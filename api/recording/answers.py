@@ -62,7 +62,7 @@ class AnswerRecording:
         self, recorder: Recorder, request: RecordedRequest, decision: RecordingDecision, ask: RecordingAsk
     ) -> None:
         self._recorder, self._request, self._decision, self._ask = recorder, request, decision, ask
-        self._base: ServedBase | None = None
+        self._base: Callable[[], ServedBase | None] = lambda: None
         self._found: asyncio.Future[OpenPoint | None] | None = None
         reason = decision.reason
         if reason is None and any(not isinstance(prompt.raw_prompt, str | None) for prompt in request.prompts):
@@ -81,8 +81,12 @@ class AnswerRecording:
             return prompt
         return replace(prompt, samplings=tuple(replace(sampling, record=True) for sampling in prompt.samplings))
 
-    def begin(self, base: ServedBase | None) -> None:
-        """Look, while the answer is made, which run it continues."""
+    def begin(self, base: Callable[[], ServedBase | None]) -> None:
+        """Look, while the answer is made, which run it continues.
+
+        Args:
+            base: the base that answers, asked once it has: it may still be loaded when the request comes.
+        """
         if self.wanted:
             self._base = base
             self._found = asyncio.ensure_future(run_in_threadpool(self._find_point))
@@ -119,7 +123,7 @@ class AnswerRecording:
             ends_run=self._ask.ends_run,
             version_id=request.version_id,
             metadata=own_metadata(request.metadata),
-            sampled=_sampled(answer, sampling, self._base),
+            sampled=_sampled(answer, sampling, self._base()),
             idle_seconds=self._decision.idle_seconds,
             run_id=run_id,
         )

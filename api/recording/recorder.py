@@ -64,7 +64,7 @@ class Recorder:
         self._counts: Counter[tuple[uuid.UUID, str]] = Counter()
         self._announced = AnnouncedRuns()
         self._calls = CallMover(services, self.count)
-        self._has_told = False
+        self._is_announced = False
         """Whether the others know of this recorder, or could not be told: the keeper tells them then."""
         self._closes_from = 0.0
         """By the monotonic clock."""
@@ -83,7 +83,7 @@ class Recorder:
         self._closer.stop(0.0)
         for thread in (self._mover, self._keeper, self._closer):  # what was moved last is still to be counted
             thread.stop(max(0.0, until - time.monotonic()))
-        self._has_told = False
+        self._is_announced = False
         if (name := self._spool.close()) is not None:
             try:
                 with transaction(self._services.sessions) as session:
@@ -95,7 +95,7 @@ class Recorder:
         """Take a call before its answer is sent. Returns None, or the reason why it was not taken; at once, unless
         others are still to be told of this recorder: that is tried once, as long as a connection is tried."""
         try:
-            if not self._has_told:
+            if not self._is_announced:
                 self._tell_others()
             self._waiting.take(call, self._spool.append)
         except SpoolFull:
@@ -182,7 +182,7 @@ class Recorder:
             self._say_moved()
         except SQLAlchemyError as error:  # it is told as soon as the database is back, before others end runs
             log.warning("others do not know of this recorder", error=type(error).__name__)
-        self._has_told = True
+        self._is_announced = True
 
     def _say_moved(self) -> datetime:
         """Returns up to when all was moved until then: what was moved since may have been rewarded before."""
@@ -190,7 +190,7 @@ class Recorder:
         with transaction(self._services.sessions) as session:
             moved_before = all_moved_until(session)
             say_moved(session, name, until)
-        self._has_told = True
+        self._is_announced = True
         return moved_before
 
     def _close(self) -> None:

@@ -90,7 +90,7 @@ HASHES = {
 OURS = {
     *("evaluations.base_model", "evaluations.base_revision", "idempotent_replies.endpoint", "jobs.state"),
     *("exposures.completion_id", "feedback.completion_id", "recorded_calls.completion_id", "recording_counts.outcome"),
-    *("shadow_answers.completion_id", "stored_responses.id", "stored_responses.previous_id"),
+    *("shadow_answers.completion_id", "stored_responses.id", "stored_responses.previous_id", "recorders.name"),
     "trajectory_rewards.completion_id",
 }
 NAMES = {

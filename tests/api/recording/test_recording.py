@@ -114,7 +114,7 @@ def test_nothing_is_recorded_that_was_not_requested(client: openai.OpenAI, servi
     assert everything.memgen["recorded"]["run"] is not None
     [run] = until(lambda: rows(services, Run))
     assert run.calls == 1
-    state = until(lambda: found if (found := recorded(client))["recorded"] else None)
+    state = until(lambda: found if len((found := recorded(client))["not_recorded"]) == 4 else None)
     assert state["not_recorded"] == {"store_false": 1, "task_unknown": 1, "no_task": 1, "off": 1}
     assert (state["recorded"], state["runs"]) == (1, {"open": 1})
 
