@@ -6,9 +6,9 @@ come as far: whoever reads a stored due time takes one that lies further ahead t
 
 from datetime import UTC, datetime, timedelta
 
-CLOCKS_DIFFER = timedelta(minutes=5)
-"""More than the clocks of the service's machines differ by. A moment that has passed and lies further ahead than this
-was read from a clock that has been set back since."""
+FARTHEST_AHEAD = timedelta(minutes=5)
+"""How far ahead of this clock a moment that has passed may lie: more than the clocks of the service's machines differ
+by. One beyond was read from a clock that has been set back since."""
 
 
 def utc_now() -> datetime:

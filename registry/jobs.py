@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from registry.clock import CLOCKS_DIFFER
+from registry.clock import FARTHEST_AHEAD
 from registry.errors import JobNotFound, JobStateConflict, UnreadableRow
 from registry.job_requests import (
     AnyTraining,
@@ -264,7 +264,7 @@ def reap(session: Session, *, max_attempts: int, lease_seconds: int, redeliver_a
     """
     # A lease of a clock that has been set back ends when a new one does; a worker that lives renews it.
     lease = timedelta(seconds=lease_seconds)
-    too_long = Job.state == "running", Job.lease_until > func.now() + lease + CLOCKS_DIFFER
+    too_long = Job.state == "running", Job.lease_until > func.now() + lease + FARTHEST_AHEAD
     session.execute(update(Job).where(*too_long).values(lease_until=func.now() + lease))
     expired = session.scalars(
         select(Job).where(Job.state == "running", Job.lease_until < func.now()).with_for_update(skip_locked=True)
@@ -287,7 +287,7 @@ def reap(session: Session, *, max_attempts: int, lease_seconds: int, redeliver_a
             add_event(session, job.id, "warning", f"returned to the queue: the lease of {job.worker} ran out")
     session.flush()
     sent, lost = func.coalesce(Job.enqueued_at, Job.created_at), func.now() - timedelta(seconds=redeliver_after_seconds)
-    is_lost = or_(sent < lost, sent > func.now() + CLOCKS_DIFFER)
+    is_lost = or_(sent < lost, sent > func.now() + FARTHEST_AHEAD)
     return list(session.scalars(select(Job.id).where(Job.state == "queued", is_lost).order_by(Job.seq)))
 
 

@@ -48,8 +48,6 @@ class Repeating:
                 where = traceback.format_tb(error.__traceback__)[-3:]  # the message may hold what was to be stored
                 log.error("recording waits", work=self._thread.name, error=type(error).__name__, where=where)
                 self._stopping.wait(self._retry_seconds)
-            else:
-                if not stopping:
-                    self._wake.wait(max(0.0, began + self._seconds - time.monotonic()))
             if stopping:
                 return
+            self._wake.wait(max(0.0, began + self._seconds - time.monotonic()))

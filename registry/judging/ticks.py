@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
-from registry.clock import CLOCKS_DIFFER
+from registry.clock import FARTHEST_AHEAD
 from registry.errors import Invalid, JudgeBusy, NotFound, VersionNotServable
 from registry.job_requests import JobKind, JudgeTrajectories
 from registry.judging.calls import spent_since
@@ -153,6 +153,6 @@ def _after(session: Session, named: TaskJudge, now: datetime) -> int | None:
     if not (last.state == "succeeded" and stopped == DONE):
         ended = last.finished_at or now
         # What ended ahead of now did so by a clock that has been set back.
-        if ended <= now + CLOCKS_DIFFER and now < ended + timedelta(seconds=_PAUSE_SECONDS):
+        if ended <= now + FARTHEST_AHEAD and now < ended + timedelta(seconds=_PAUSE_SECONDS):
             return None
     return jobs.request_as(last, JudgeTrajectories).up_to

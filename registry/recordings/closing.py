@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from registry.clock import CLOCKS_DIFFER, utc_now
+from registry.clock import FARTHEST_AHEAD, utc_now
 from registry.database import may_pass
 from registry.errors import InvalidTrajectory
 from registry.models import Run, RunTurn
@@ -54,9 +54,9 @@ def due_projects(session: Session, until: datetime | None = None) -> list[uuid.U
 
 def _bring_back(session: Session, now: datetime) -> None:
     """Let runs whose last answer lies ahead, by a clock that has been set back since, be idle from now on."""
-    unfinished, ahead = Run.state != "closed", Run.last_at > now + CLOCKS_DIFFER
+    unfinished, ahead = Run.state != "closed", Run.last_at > now + FARTHEST_AHEAD
     session.execute(update(Run).where(unfinished, ahead).values(last_at=now))
-    closing = Run.state == "closing", Run.closing_at > now + CLOCKS_DIFFER
+    closing = Run.state == "closing", Run.closing_at > now + FARTHEST_AHEAD
     session.execute(update(Run).where(*closing).values(closing_at=now))
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from registry import jobs
-from registry.clock import CLOCKS_DIFFER
+from registry.clock import FARTHEST_AHEAD
 from registry.models import Exposure, Schedule, ScheduleRun, Trajectory
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import Idle, NewTrajectories, training_request, when_of
@@ -52,14 +52,14 @@ def bring_back(session: Session, now: datetime) -> list[str]:
         Schedule.kind == "cron",
         Schedule.paused_at.is_(None),
         Schedule.deleted_at.is_(None),
-        Schedule.next_run_at > now + CLOCKS_DIFFER,
+        Schedule.next_run_at > now + FARTHEST_AHEAD,
     )
     found = []
     for schedule in session.scalars(query):
         when = when_of(schedule)
         due = schedule.next_run_at
         # Another beat, whose clock is a little ahead, may have run the next one already.
-        if not isinstance(when, Cron) or due is None or due <= next(when.after(now + CLOCKS_DIFFER)):
+        if not isinstance(when, Cron) or due is None or due <= next(when.after(now + FARTHEST_AHEAD)):
             continue
         late = Schedule.id == schedule.id, Schedule.next_run_at == due
         session.execute(update(Schedule).where(*late).values(next_run_at=next(when.after(now))))
@@ -103,7 +103,7 @@ def quiet_since(session: Session, schedule: Schedule, now: datetime) -> datetime
 
     What is dated ahead of `now`, by a clock that has been set back, does not count.
     """
-    project, latest = schedule.project_id, now + CLOCKS_DIFFER
+    project, latest = schedule.project_id, now + FARTHEST_AHEAD
     arrived = Trajectory.project_id == project, Trajectory.created_at <= latest
     trajectory = session.scalar(select(Trajectory.created_at).where(*arrived).order_by(Trajectory.seq.desc()).limit(1))
     answered = Exposure.project_id == project, Exposure.at <= latest

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, SQLColumnExpression, and_, delete, false, func, literal, or_, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
-from registry.clock import CLOCKS_DIFFER
+from registry.clock import FARTHEST_AHEAD
 from registry.errors import DeliveryNotFound, WebhookDisabled
 from registry.models import OutboxEvent, Webhook, WebhookDelivery
 from registry.outbox import emit_to
@@ -109,7 +109,7 @@ def lease_webhooks(
     due = select(func.min(WebhookDelivery.next_attempt_at)).where(_sendable(Webhook.id, now))
     waits_since = due.correlate(Webhook).scalar_subquery()
     # A lease that ends later than new ones do is of a clock that has been set back, and its sender may be gone.
-    too_long = Webhook.leased_until > now + lease + CLOCKS_DIFFER
+    too_long = Webhook.leased_until > now + lease + FARTHEST_AHEAD
     free = or_(Webhook.leased_until.is_(None), Webhook.leased_until <= now, too_long)
     query = select(Webhook.id).where(Webhook.enabled, free, waits_since.is_not(None)).order_by(waits_since).limit(most)
     # Not the key: events that are recorded meanwhile refer to the row, and need not wait.
@@ -202,7 +202,7 @@ def _sendable(webhook_id: SQLColumnExpression[uuid.UUID], now: datetime) -> Colu
 def _is_due(delivery: type[WebhookDelivery], now: datetime) -> ColumnElement[bool]:
     """Whether its time has come, or is one of a clock that has been set back: its last attempt lies ahead, or there was
     none, and the first is always due."""
-    set_back = func.coalesce(delivery.last_attempt_at > now + CLOCKS_DIFFER, false())
+    set_back = func.coalesce(delivery.last_attempt_at > now + FARTHEST_AHEAD, false())
     return or_(delivery.next_attempt_at <= now, delivery.attempts == 0, set_back)
 
 
