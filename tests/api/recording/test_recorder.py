@@ -185,7 +185,7 @@ def test_while_the_database_is_away_answers_wait(
         until(lambda: rows(services, LiveRecorder))
         began = time.perf_counter()
         assert recorder.offer(call_of(project_id, [{"role": "user", "content": "hi"}], "ho")) is None
-        assert time.perf_counter() - began < 0.1
+        assert time.perf_counter() - began < 5, "it waits for no database: that is away until the test brings it back"
         assert not recorder.flush(0.3)
         assert recorder.waiting(project_id) == 1
         away.set()

@@ -73,12 +73,12 @@ def test_a_reward_ends_a_run_that_was_long_in_coming(
 
 def test_one_answer_waits_for_a_database_that_is_away_and_no_other(settings: Settings, project_id: uuid.UUID) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        url = f"postgresql+psycopg://nobody@127.0.0.1:{mute.getsockname()[1]}/none?connect_timeout=2"
+        url = f"postgresql+psycopg://nobody@127.0.0.1:{mute.getsockname()[1]}/none?connect_timeout=4"
         with recording(settings.model_copy(update={"database_url": SecretStr(url)}), is_started=False) as recorder:
             assert recorder.offer(call_of(project_id, HI, "1")) is None
             began = time.monotonic()
             assert recorder.offer(call_of(project_id, HI, "2")) is None
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < 3.5
 
 
 def test_what_no_spool_takes_is_counted(settings: Settings, services: Services, project_id: uuid.UUID) -> None:

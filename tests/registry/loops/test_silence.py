@@ -94,7 +94,7 @@ def test_a_canary_that_is_never_decided_is_a_state(rows: Rows) -> None:
         looped.pass_hours(12)
         looped.send(5, f"at {looped.now}", reward=1.0)
         assert looped.tick() is None
-        looped.routed.rate_sessions(lambda _, number: float(number % 2), 8)
+        looped.routed.rate_sessions(lambda _, number: float(number % 2), 16)
         with transaction(rows.services.sessions) as session:
             looped.date(session, "exposures", "at = :at")
             looped.date(session, "feedback", "at = :at")

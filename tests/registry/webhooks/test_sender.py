@@ -18,7 +18,7 @@ from registry.webhooks import sender
 from registry.webhooks.backoff import HOLDING_ATTEMPTS, MOST_ATTEMPTS, delay_after
 from registry.webhooks.sender import SenderSettings, message_id
 from registry.webhooks.webhooks import rotate_secret
-from tests.registry.webhooks.conftest import Hooks
+from tests.registry.webhooks.conftest import LOOPBACK, Hooks
 from tests.registry.webhooks.receiver import Receiver, receiving, status
 
 
@@ -76,13 +76,12 @@ def test_a_receiver_that_never_answers_holds_up_nobody_else(hooks: Hooks, receiv
         for number in range(5):
             hooks.emit(number)
         began = time.monotonic()
-        hooks.send()
-        took = time.monotonic() - began
+        hooks.send(SenderSettings(LOOPBACK, timeout_seconds=3.0))
         assert len(other.received) == 5
-        assert other.received[-1].ended - began < 0.9 < took < 4
+        assert other.received[-1].ended - began < 2.9
     assert hooks.states() == [("delivered", 1, 204)] * 5
     first, *later = hooks.deliveries("slow")
-    assert (first.state, first.attempts, first.last_error) == ("pending", 1, "no answer within 1 s")
+    assert (first.state, first.attempts, first.last_error) == ("pending", 1, "no answer within 3 s")
     assert [row.attempts for row in later] == [0] * 4
 
 
@@ -90,10 +89,8 @@ def test_the_status_decides_and_the_body_is_not_waited_for(hooks: Hooks, receive
     receiver.answer = receiver.drip(200, headers=False)
     hooks.create(receiver.url)
     hooks.emit()
-    began = time.monotonic()
     hooks.send()
-    assert time.monotonic() - began < 0.9
-    assert hooks.states() == [("delivered", 1, 200)]
+    assert hooks.states() == [("delivered", 1, 200)], "a sender that waits for the body runs out of time"
 
 
 def test_a_refusal_is_shown_to_a_bound_and_tried_again_later(hooks: Hooks, receiver: Receiver) -> None:
