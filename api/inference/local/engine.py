@@ -87,7 +87,8 @@ class LocalEngine:
         self._thread.start()
 
     def stop(self) -> None:
-        """End what is being answered, refuse what waits."""
+        """End what is being answered, refuse what waits: at once also while the model is still being loaded."""
+        self._close(STOPPING)
         self._inbox.close()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
@@ -238,7 +239,6 @@ class LocalEngine:
             self._close(f"the model's thread ended: {type(error).__name__}: {error}")
             self._loop.refuse(InferenceUnavailable(str(self._closed)))
             return
-        self._close(STOPPING)
         self._loop.refuse(InferenceUnavailable(STOPPING))
 
     def _load(self) -> tuple[LoadedMemories, PromptCache]:

@@ -36,12 +36,16 @@ class VersionLoader:
         self._going: set[str] = set()
 
     def want(self, name: str, manifest_sha256: str, fetch: Callable[[Path], None]) -> None:
-        """Begin to load a version, unless it is being loaded. To be called by the model's thread."""
+        """Begin to load a version, unless it is being loaded. To be called by the model's thread.
+
+        Raises:
+            RuntimeError: no thread can be started; the next call tries again.
+        """
         if name not in self._going:
-            self._going.add(name)
             load = threading.Thread(target=self._load, args=(name, manifest_sha256, fetch), name=f"version {name}")
             load.daemon = True
-            load.start()
+            load.start()  # it raises where the system has no thread left
+            self._going.add(name)
 
     def arrived(self, name: str) -> None:
         """What was delivered has been taken. To be called by the model's thread."""

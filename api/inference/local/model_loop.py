@@ -98,13 +98,12 @@ class ModelLoop:
         try:
             if source is not None and source.check_base is not None:
                 source.check_base(as_served(self._memories.host.backbone))
+            if source is None or self._memories.has(source.name):
+                self._line_up(arrival)
+            elif self._awaited.ask(source.name, arrival):
+                self._loader.want(source.name, source.manifest_sha256, source.fetch)
         except Exception as error:
             self._fail(arrival, error)
-            return
-        if source is None or self._memories.has(source.name):
-            self._line_up(arrival)
-        elif self._awaited.ask(source.name, arrival):
-            self._loader.want(source.name, source.manifest_sha256, source.fetch)
 
     def _take_loaded(self, loaded: Loaded) -> None:
         self._loader.arrived(loaded.name)
@@ -248,8 +247,9 @@ class ModelLoop:
             self._read += self._decoding.read_tokens
             self._decoding = self._new_decoding()
             return True
-        tokens = self._decoding.generated_tokens + self._decoding.read_tokens - before
-        self._backlog.note(tokens, time.perf_counter() - began)
+        if stepped:  # else there was nothing to do, which says nothing of the speed
+            tokens = self._decoding.generated_tokens + self._decoding.read_tokens - before
+            self._backlog.note(tokens, time.perf_counter() - began)
         for number, answer in ended:
             row = self._running.pop(number, None)
             if row is None:

@@ -1,6 +1,7 @@
 """The thread that owns the model, and the tasks that ask it. No server under it."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -316,6 +317,31 @@ def test_a_stop_ends_what_is_answered_and_refuses_what_waits(start: Start, watch
 
     asyncio.run(run())
     assert watch.steps < 200
+
+
+def test_a_stop_while_the_model_is_loaded_refuses_what_waits_at_once(tiny_base: Path, tmp_path: Path) -> None:
+    loaded = threading.Event()
+    inference = LocalEngine(_settings(tiny_base, tmp_path), on_loaded=lambda _: loaded.wait(60))
+    inference.start()
+
+    async def run() -> None:
+        waiting = asyncio.create_task(inference.answer(asking(Sampling(1))))
+        async with asyncio.timeout(30):
+            while not inference.figures.waiting:
+                await asyncio.sleep(0.001)
+        stopping = asyncio.create_task(asyncio.to_thread(inference.stop))
+        try:
+            for refused in (waiting, inference.answer(asking(Sampling(1)))):
+                with pytest.raises(InferenceUnavailable, match="stopping"):
+                    async with asyncio.timeout(5):
+                        await refused
+        finally:
+            loaded.set()
+        await stopping
+
+    asyncio.run(run())
+    with pytest.raises(InferenceUnavailable, match="stopping"):
+        inference.check_ready()
 
 
 def test_without_a_model_nobody_waits(tiny_base: Path, tmp_path: Path) -> None:

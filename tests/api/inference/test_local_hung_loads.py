@@ -1,6 +1,7 @@
 """A version whose bytes do not come holds up nobody but those who want it, and what left costs nothing."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -210,3 +211,52 @@ def test_those_that_wait_for_versions_leave_room_for_others_to_wait(
     finally:
         cold.go.set()
         other.go.set()
+
+
+def test_a_load_that_cannot_begin_fails_its_request_alone(
+    start: Start, stored: Callable[..., Stored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the system has no thread left; the next request tries again."""
+    inference, version = start(), stored()
+    begin, failures = threading.Thread.start, ["can't start new thread"]
+
+    def start_thread(thread: threading.Thread) -> None:
+        if thread.name.startswith("version") and failures:
+            raise RuntimeError(failures.pop())
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_thread)
+
+    async def run() -> None:
+        with pytest.raises(RuntimeError, match="new thread"):
+            await inference.answer(asking(Sampling(1), memory=version.source("v")))
+        assert await inference.answer(asking(Sampling(1)))
+        [answer] = await inference.answer(asking(Sampling(1), memory=version.source("v")))
+        assert answer.generation.insertions
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_a_version_says_nothing_of_how_fast_answers_are_given(
+    start: Start, stored: Callable[..., Stored]
+) -> None:
+    """What is refused meanwhile is to come again soon: by the speed of the answers before."""
+    inference, cold = start(queue_requests=200), stored()
+    cold.go.clear()
+
+    async def run() -> None:
+        await inference.answer(asking(Sampling(100)))
+        wants: list[asyncio.Task[list[Finished]]] = []
+        while len(wants) < 100:  # one by one: each wakes the model's thread
+            wants.append(asyncio.create_task(inference.answer(asking(Sampling(2), memory=cold.source("v")))))
+            await eventually(lambda: inference.figures.waiting == len(wants))
+        with pytest.raises(QueueFull) as refused:
+            await inference.answer(asking(Sampling(2), memory=cold.source("v")))
+        assert refused.value.retry_seconds < 60
+        cold.go.set()
+        await asyncio.gather(*wants)
+
+    try:
+        asyncio.run(run())
+    finally:
+        cold.go.set()
