@@ -1,8 +1,8 @@
 """Comparison of a shadow's answers with the returned ones. Texts are not kept, and a shadow's never reach a user."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 from sqlalchemy.dialects.postgresql import insert
@@ -52,4 +52,22 @@ def record_shadow(
 
 def similarity(one: str, other: str) -> float:
     """Twice the words in common and in order, over all words: "a b c d" and "a c d" give 6/7; equal texts 1."""
-    return SequenceMatcher(None, one.split(), other.split(), autojunk=False).ratio()
+    words, others = one.split(), other.split()
+    return 2 * _common_in_order(words, others) / (len(words) + len(others)) if words or others else 1.0
+
+
+def _common_in_order(one: Sequence[str], other: Sequence[str]) -> int:
+    """Words of the longest common subsequence. A model may repeat itself a thousand times, so each word of `other` is
+    compared with all of `one` at once, a bit for each (Hyyro 2004).
+
+    For `a b c d e` and `d e a x b x c`: 3.
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(one):
+        places[word] = places.get(word, 0) | 1 << place
+    every = (1 << len(one)) - 1
+    unmatched = every
+    for word in other:
+        matching = unmatched & places.get(word, 0)
+        unmatched = (unmatched + matching | unmatched - matching) & every
+    return len(one) - unmatched.bit_count()

@@ -14,6 +14,12 @@ def test_similarity_by_hand() -> None:
     assert similarity("same  words", "same words") == 1.0
     assert similarity("one", "two") == 0.0
     assert similarity("", "") == 1.0
+    assert similarity("a b c d e", "d e a x b x c") == 6 / 12, "a b c, not d e, which are fewer"
+
+
+def test_answers_that_repeat_themselves_are_compared_in_no_time() -> None:
+    """As small models do until their token limit."""
+    assert similarity("x " * 20_000, "x y " * 10_000) == 20_000 / 40_000
 
 
 def test_shadows_are_compared_and_forgotten(rows: Rows) -> None:
