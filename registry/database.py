@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from select import POLLIN, poll
 from typing import TYPE_CHECKING, TypeVar
@@ -159,6 +160,28 @@ def migration_config(database_url: str) -> "Config":
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["database_url"] = database_url
     return config
+
+
+@dataclass(frozen=True)
+class SchemaRevision:
+    found: str | None
+    """The revision of the database; None if it was never migrated."""
+    newest: str
+    """The newest one that this code has."""
+    is_known: bool
+    """Whether this code has the database's revision; a later release may have migrated it."""
+
+
+def schema_revision(engine: Engine) -> SchemaRevision:
+    """How far the schema is migrated. Migrates nothing."""
+    from alembic.runtime.migration import MigrationContext  # imported late, as above
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(MIGRATIONS))
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    known = {each.revision for each in script.walk_revisions()}
+    return SchemaRevision(found, script.get_current_head() or "", found is None or found in known)
 
 
 def upgrade(database_url: str) -> list[str]:

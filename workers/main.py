@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import task_received, worker_init, worker_process_init, worker_process_shutdown
+from celery.worker.control import inspect_command
 
 from registry import jobs
 from registry.database import transaction
@@ -20,9 +21,10 @@ from registry.job_requests import JobKind
 from registry.logs import configure_logs
 from registry.settings import load_settings
 from registry.wiring import Services, make_services
+from workers import presence
 from workers.beat import tick_all
 from workers.jobs import judge
-from workers.queue import REAP, RUN_JOB, RUN_UPSTREAM_JOB, TICK, make_queue, send_jobs
+from workers.queue import ABOUT, REAP, RUN_JOB, RUN_UPSTREAM_JOB, TICK, make_queue, send_jobs
 from workers.runner import Handler, Running, run
 from workers.webhooks import WebhookThread
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 settings = load_settings()
 app = make_queue(settings)
+worker_init.connect(presence.begin)
+task_received.connect(presence.note_tick)
+inspect_command(name=ABOUT)(presence.about)
 
 
 class _Process:

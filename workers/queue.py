@@ -1,4 +1,4 @@
-"""The queue: how a job's id reaches a worker. The API may know no other module of the workers.
+"""The queue: how a job's id reaches a worker, and a question all workers. The API may know no other module that works.
 
 Messages carry ids only, are short, and may arrive twice; the job's row decides (`registry.jobs`). Nothing is lost while
 the broker is down: jobs stay queued in the database until the reaper sends them.
@@ -6,6 +6,7 @@ the broker is down: jobs stay queued in the database until the reaper sends them
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -27,6 +28,8 @@ RUN_JOB = "workers.run_job"
 RUN_UPSTREAM_JOB = "workers.run_upstream_job"
 REAP = "workers.reap"
 TICK = "workers.tick"
+ABOUT = "memgen_about"
+"""What workers are asked over the broker to say what they are (`workers.presence`)."""
 
 Send = Callable[[uuid.UUID], None]
 """Sends a committed job to the workers, and does not fail: what is not sent, the reaper sends later."""
@@ -75,6 +78,36 @@ def make_queue(settings: Settings) -> Celery:
         },
     )
     return app
+
+
+@dataclass(frozen=True)
+class WorkerAnswer:
+    """What a worker says of itself."""
+
+    name: str
+    code: str | None
+    """Which sources it runs; None for one of a release that does not say."""
+    queues: tuple[str, ...] = ()
+    seconds_up: float = 0.0
+    seconds_since_tick: float | None = None
+    """Since it last got a tick of the beat; None if it has seen none."""
+
+
+def ask_workers(app: Celery, *, wait_seconds: float) -> list[WorkerAnswer]:
+    """What the living workers say of themselves, by name; waits for as long as said, since nobody knows how many live.
+
+    Raises:
+        OSError, KombuError, RedisError: the broker is down.
+    """
+    replies = app.control.broadcast(ABOUT, reply=True, timeout=wait_seconds) or []
+    found = {name: reply for answers in replies for name, reply in answers.items()}
+    return [_read_answer(name, found[name]) for name in sorted(found)]
+
+
+def _read_answer(name: str, reply: dict[str, Any]) -> WorkerAnswer:
+    if "code" not in reply:  # an error: it does not know the question
+        return WorkerAnswer(name, None)
+    return WorkerAnswer(name, reply["code"], tuple(reply["queues"]), reply["seconds_up"], reply["seconds_since_tick"])
 
 
 def send_jobs(app: Celery, sessions: sessionmaker[Session], job_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:

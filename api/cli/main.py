@@ -18,6 +18,7 @@ from api.cli import (
     convert,
     data,
     demo,
+    doctor,
     feedback,
     gates,
     jobs,
@@ -70,6 +71,7 @@ app.command(epilog="Example: `memgen up --port 8080`", rich_help_panel=_SERVICE)
 app.command(epilog="Example: `memgen down`", rich_help_panel=_SERVICE)(local.down)
 app.command(epilog="Example: `memgen status --json`", rich_help_panel=_SERVICE)(local.status)
 app.command(epilog="Example: `memgen init --json`", rich_help_panel=_SERVICE)(local.init)
+app.command(epilog="Example: `memgen doctor`", rich_help_panel=_SERVICE)(doctor.doctor)
 app.add_typer(bases.app, name="base", rich_help_panel=_SERVICE)
 app.command(epilog="Example: `memgen demo --report demo-report.json`", rich_help_panel=_SERVICE)(demo.demo)
 app.add_typer(tasks.app, name="task", rich_help_panel=_LEARN)

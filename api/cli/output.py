@@ -27,6 +27,10 @@ _LONGEST_WORD = 44
 _WORDS = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d|\S+")
 """A time is one."""
 _COLORS = {
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+    "skip": "dim",
     "passed": "green",
     "succeeded": "green",
     "running": "green",

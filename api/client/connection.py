@@ -53,8 +53,7 @@ class Connection:
         self._timeout = timeout_seconds
         headers = {"Authorization": f"Bearer {api_key}"}
         try:
-            # Whatever proxy the environment names, it can't reach our own machine.
-            local = httpx.URL(self._url).host in _LOOPBACK
+            local = _is_local(self._url)
             # Without TLS there is nobody to trust, and reading whom takes longer than most requests.
             plain = httpx.URL(self._url).scheme == "http"
             self._http = httpx.Client(
@@ -189,6 +188,20 @@ class Connection:
                 response.read()
                 _check(response)
             yield _lines_of(response.iter_bytes())
+
+
+def ask(url: str, path: str, *, seconds: float) -> httpx.Response:
+    """What an API answers to anybody who asks for a path, whatever its status. Raises ApiUnreachable."""
+    base_url = url.rstrip("/")
+    try:
+        return httpx.get(f"{base_url}{path}", timeout=seconds, trust_env=not _is_local(base_url))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise ApiUnreachable(base_url, _reason(error)) from error
+
+
+def _is_local(url: str) -> bool:
+    """Whether it is our own machine's, which no proxy that the environment names can reach."""
+    return httpx.URL(url).host in _LOOPBACK
 
 
 def _lines_of(chunks: Iterator[bytes]) -> Iterator[str]:

@@ -34,11 +34,17 @@ def check_broker(url: str) -> None:
         raise _no_answer("MEMGEN_BROKER_URL", url, "Valkey or Redis", error) from error
 
 
-def check_s3(url: str, bucket: str, region: str) -> None:
-    """Makes the bucket where it is missing."""
+def check_s3(url: str, bucket: str, region: str, *, make_bucket: bool = True) -> None:
+    """Whether it answers, and has the bucket, which by default is made where it is missing."""
     try:
         with s3_client(url, region) as client:
-            ensure_bucket(client, bucket)
+            if make_bucket:
+                ensure_bucket(client, bucket)
+            elif not client.bucket_exists(bucket):
+                raise ServerFailed(
+                    f"S3 answers at {without_password(url)} and has no bucket {bucket!r} (MEMGEN_S3_BUCKET)",
+                    "`memgen up` makes it; with a server of your own, `memgen init`",
+                )
     except (MinioException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise _no_answer("MEMGEN_S3_URL", url, "S3", error) from error
 
@@ -106,6 +112,6 @@ def _no_answer(variable: str, url: str, what: str, error: Exception) -> ServerFa
     if password:
         reason = reason.replace(password, "***")
     return ServerFailed(
-        f"{variable} is {without_password(url)}, but no {what} answers there ({reason}). "
-        f"Start it or correct the URL; without {variable}, `memgen up` runs its own."
+        f"{variable} is {without_password(url)}, but no {what} answers there ({reason})",
+        f"Start it or correct the URL; without {variable}, `memgen up` runs its own.",
     )

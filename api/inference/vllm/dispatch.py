@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -257,23 +258,23 @@ class Dispatch:
 
     async def _look_after(self, server: VllmServer) -> None:
         while True:
-            await server.look(self._check_same)
+            await server.look(partial(check_same_base, ours=self._files))
             async with self._looked:
                 self._looked.notify_all()
             await server.until_next_look()
 
-    def _check_same(self, found: FoundBase) -> None:
-        """Raise InferenceUnavailable unless it is the base that prompts are rendered for."""
-        ours = self._files
-        if found.revision != ours.revision:
-            raise InferenceUnavailable(
-                f"it has loaded {found.name} at {found.revision}, this service is set to {ours.name} at "
-                f"{ours.revision}; start either with the other's base (MEMGEN_BASE_MODEL)"
-            )
-        if changed := changed_parts(found.identity, ours.identity.to_mapping()):
-            raise InferenceUnavailable(
-                f"it has loaded {found.name} with another {' and another '.join(changed)} than this service has"
-            )
+
+def check_same_base(found: FoundBase, ours: BaseFiles) -> None:
+    """Raise InferenceUnavailable unless a server's base is the one that prompts are rendered for."""
+    if found.revision != ours.revision:
+        raise InferenceUnavailable(
+            f"it has loaded {found.name} at {found.revision}, this service is set to {ours.name} at "
+            f"{ours.revision}; start either with the other's base (MEMGEN_BASE_MODEL)"
+        )
+    if changed := changed_parts(found.identity, ours.identity.to_mapping()):
+        raise InferenceUnavailable(
+            f"it has loaded {found.name} with another {' and another '.join(changed)} than this service has"
+        )
 
 
 def _check_bytes(source: MemorySource) -> None:

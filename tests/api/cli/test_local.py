@@ -64,6 +64,12 @@ def test_the_whole_service_from_the_command_line(home: Path, tmp_path: Path) -> 
     status = succeed("status", "--json").document
     assert {each["state"] for each in status["processes"]} == {"running"}
     assert "worker-gpu" in succeed("status").out
+    examined = succeed("doctor", "--json")
+    assert {each["check"] for each in examined.document["checks"] if each["state"] == "ok"} >= {
+        *("stack", "database", "migrations", "clock", "broker", "workers", "code", "objects", "API", "API key"),
+        *("base model", "served base", "leftovers"),
+    }, examined.out
+    assert (dotenv_values(home / "service.env")["MEMGEN_API_KEY"] or "mg_") not in examined.out
 
     file = tmp_path / "runs.jsonl"
     file.write_bytes(b"\n".join(line(chat(f"question {n}", answer="yes")) for n in range(20)))

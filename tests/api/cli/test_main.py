@@ -17,7 +17,7 @@ from registry.errors import NotConfigured
 from tests.api.cli.invoking import fail, memgen, succeed
 
 COMMANDS = {
-    *("up", "down", "status", "init", "base", "demo"),
+    *("up", "down", "status", "init", "doctor", "base", "demo"),
     *("task", "upload", "convert", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "loop", "trace", "delete-data", "deletions", "gc"),
