@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import TableValuedAlias, Text, column, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from registry.database import one_of
 from registry.models import Run, RunCall, RunTurn
 from registry.recordings.call import RecordedCall
+from registry.recordings.open_points import RunKind
 from registry.trajectories.continuation import TurnEnd
 
 
@@ -29,7 +30,8 @@ class ReadCall:
 
     call: RecordedCall
     task_id: uuid.UUID
-    tools_hash: str | None
+    kind: RunKind
+    """Of the runs that it may stand in."""
     messages: list[Any]
     """The request's with the answer."""
     points: list[TurnEnd]
@@ -40,28 +42,13 @@ class ReadCall:
         """The hashes of the points that the request brought along."""
         return [point.hash for point in self.points[:-1]]
 
-    def takes_run(self, run: "_RunFacts") -> bool:
-        """Whether the call may stand in such a run. `registry.recordings.open_points.RunKind` says why."""
-        same = (run.scope, run.task_id) == (self.call.scope, self.task_id)
-        return same and (self.tools_hash is None or run.tools_hash in (None, self.tools_hash))
-
-
-class _RunFacts(Protocol):
-    """A run, or the columns of one that is not changed here."""
-
-    @property
-    def scope(self) -> Any: ...
-    @property
-    def task_id(self) -> Any: ...
-    @property
-    def tools_hash(self) -> Any: ...
-
 
 class GatheredRuns:
     """Runs of one project. What is asked of it is as the database would answer if all before were written."""
 
     def __init__(self, session: Session, project_id: uuid.UUID, calls: Sequence[ReadCall]) -> None:
         self._session, self._project_id = session, project_id
+        self._tasks = {each.task_id: each.call.task for each in calls}
         self._places: dict[uuid.UUID, int] = {}
         """The order of runs: those of the database by `seq`, then new ones as they came."""
         self._runs: dict[uuid.UUID, Run] = {}
@@ -85,21 +72,21 @@ class GatheredRuns:
         asked = call.asked
         for length in range(len(asked), 0, -1):
             ends = self._by_tip.get((call.call.scope, asked[length - 1]), ())
-            takes = [run for run in ends if call.takes_run(run) and _is_open(run, call.call.answered_at)]
-            if takes:
-                return self._in_order(takes), length
+            fit = [run for run in ends if self._fits(call, run) and _is_open(run, call.call.answered_at)]
+            if fit:
+                return self._in_order(fit), length
         return [], 0
 
     def find_foreign(self, call: ReadCall) -> list[tuple[RunTurn, Run]]:
         """Foreign turns of unfinished runs that are the call's answer."""
-        found = [each for each in self._foreign.get(call.points[-1].hash, ()) if call.takes_run(each[1])]
+        found = [each for each in self._foreign.get(call.points[-1].hash, ()) if self._fits(call, each[1])]
         return sorted(found, key=lambda each: self._places[each[1].id])
 
     def is_known(self, call: ReadCall, hashes: Sequence[str]) -> bool:
         """Whether an unfinished run that the call may stand in has answered one of these points."""
         self._read_own(hashes)
         runs = (run for point in hashes for run in self._own[point])
-        return any(run.state != "closed" and call.takes_run(run) for run in runs)
+        return any(run.state != "closed" and self._fits(call, run) for run in runs)
 
     def find_elsewhere(self, hashes: Sequence[str]) -> dict[str, uuid.UUID]:
         """The newest run that has answered each of these points, where there is one."""
@@ -212,6 +199,11 @@ class GatheredRuns:
         for turn in self._new:  # what is not written yet
             if isinstance(turn, RunTurn) and turn.kind == "own" and turn.hash in unknown:
                 self._own[turn.hash].append(self._runs[turn.run_id])
+
+    def _fits(self, call: ReadCall, run: Any) -> bool:
+        """Whether a call may stand in a run, of which the columns are enough."""
+        task = self._tasks.get(run.task_id)
+        return task is not None and call.kind.goes_on_in(RunKind(self._project_id, run.scope, task, run.tools_hash))
 
     def _add_own(self, point: str, run: Run) -> None:
         if point in self._own:

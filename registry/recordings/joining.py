@@ -101,7 +101,7 @@ def _known(session: Session, calls: Sequence[RecordedCall]) -> dict[tuple[str, i
 
 def _read(call: RecordedCall, task_id: uuid.UUID) -> ReadCall:
     messages = [*call.messages, _answer(call)]
-    return ReadCall(call, task_id, tools_hash(call.tools), messages, turn_points(messages))
+    return ReadCall(call, task_id, kind_of(call), messages, turn_points(messages))
 
 
 def _record(gathered: GatheredRuns, read: ReadCall, most_bytes: int) -> Joined:
@@ -122,7 +122,7 @@ def _record(gathered: GatheredRuns, read: ReadCall, most_bytes: int) -> Joined:
     run.size, run.turns = size, place + 1
     run.calls += 1
     run.last_at = max(run.last_at, call.answered_at)
-    run.tools, run.tools_hash = run.tools or call.tools or None, run.tools_hash or read.tools_hash
+    run.tools, run.tools_hash = run.tools or call.tools or None, run.tools_hash or read.kind.tools_hash
     if call.ends_run or size >= most_bytes:
         _end(run, "header" if call.ends_run else "limit", call)
     _note(gathered, call, run.id, place)
@@ -189,7 +189,7 @@ def _opened(gathered: GatheredRuns, read: ReadCall) -> Run:
         turns=0,
         calls=0,
         tools=call.tools or None,
-        tools_hash=read.tools_hash,
+        tools_hash=read.kind.tools_hash,
         details=call.metadata,
         branch_of=None,
     )

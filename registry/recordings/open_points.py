@@ -6,9 +6,9 @@ from it already, the conversation is a branch of theirs, and no other run's next
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from registry.database import one_of
@@ -31,14 +31,15 @@ class RunKind:
         same = (self.project_id, self.scope, self.task) == (run.project_id, run.scope, run.task)
         return same and (self.tools_hash is None or run.tools_hash in (None, self.tools_hash))
 
+    def goes_on_with(self, tools_hash: str | None) -> bool:
+        """Whether such a request may go on in a run that differs from such ones in nothing but its tools."""
+        return self.goes_on_in(replace(self, tools_hash=tools_hash))
+
     @property
-    def runs(self) -> list[ColumnElement[bool]]:
-        """The same of rows."""
+    def runs_but_for_tools(self) -> list[ColumnElement[bool]]:
+        """Rows of runs that differ from such ones in nothing but their tools."""
         task = select(Task.id).where(Task.project_id == self.project_id, Task.name == self.task).scalar_subquery()
-        mine = [Run.project_id == self.project_id, Run.scope == self.scope, Run.task_id == task]
-        if self.tools_hash is not None:
-            mine.append(or_(Run.tools_hash.is_(None), Run.tools_hash == self.tools_hash))
-        return mine
+        return [Run.project_id == self.project_id, Run.scope == self.scope, Run.task_id == task]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class OpenPoint:
 def find_open_point(session: Session, kind: RunKind, hashes: Sequence[str]) -> OpenPoint | None:
     """Where a conversation with these points would go on now; nothing is locked."""
     ends = one_of(Run.tip, hashes), Run.state == "open"
-    rows = session.execute(select(Run.tip, Run.id).where(*kind.runs, *ends).order_by(Run.seq)).all()
+    columns = Run.tip, Run.id, Run.tools_hash
+    alike = session.execute(select(*columns).where(*kind.runs_but_for_tools, *ends).order_by(Run.seq))
+    rows = [row for row in alike if kind.goes_on_with(row.tools_hash)]
     found = {row.tip for row in rows}
     last = next((place for place in reversed(range(len(hashes))) if hashes[place] in found), None)
     if last is None or _is_known(session, kind, hashes[last + 1 :]):
@@ -64,6 +67,6 @@ def _is_known(session: Session, kind: RunKind, hashes: Sequence[str]) -> bool:
     """Whether an unfinished run of the kind has answered one of these points."""
     if not hashes:
         return False
-    turns = select(RunTurn.hash).join(Run, Run.id == RunTurn.run_id)
-    mine = one_of(RunTurn.hash, hashes), RunTurn.kind == "own", Run.state != "closed"
-    return session.scalar(turns.where(*kind.runs, *mine).limit(1)) is not None
+    tools = select(Run.tools_hash).join(RunTurn, Run.id == RunTurn.run_id).distinct()
+    known = one_of(RunTurn.hash, hashes), RunTurn.kind == "own", Run.state != "closed"
+    return any(kind.goes_on_with(each) for each in session.scalars(tools.where(*kind.runs_but_for_tools, *known)))
