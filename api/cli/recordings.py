@@ -34,6 +34,8 @@ def show(context: typer.Context, as_json: JsonOption = False) -> None:
     print_line("")
     print_line(f"{counted(found['recorded'], 'answer')} recorded, {found['waiting']} waiting in the process asked.")
     print_line(f"The recorder that is furthest behind is {found['behind_seconds']:g} s behind.")
+    if found["stuck"]:
+        print_line(f"{counted(found['stuck'], 'answer')} stuck in a process (its log says why): runs end without them.")
     print_line("Runs: " + (", ".join(f"{count} {state}" for state, count in found["runs"].items()) or "none yet") + ".")
     if found["not_recorded"]:
         print_table(("not recorded because", "#answers"), list(found["not_recorded"].items()))

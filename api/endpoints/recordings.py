@@ -15,7 +15,7 @@ from registry.models import RecordingPolicy
 from registry.recordings.counts import list_counts
 from registry.recordings.joining import RECORDED
 from registry.recordings.policies import DEFAULT_MODE, clear_policy, find_policy, list_policies, set_policy
-from registry.recordings.recorders import seconds_behind
+from registry.recordings.recorders import count_stuck, seconds_behind
 from registry.recordings.runs import count_runs
 from registry.tasks import get_task
 
@@ -54,6 +54,10 @@ class RecordingsOut(BaseModel):
         description="How far behind the recorder of all processes is that is furthest behind: runs end so much later. "
         "About one where all keep up"
     )
+    stuck: int = Field(
+        description="Answers in recorders that have moved nothing for five minutes: runs end without them meanwhile. "
+        "The log of their process says why"
+    )
     not_recorded: dict[str, int] = Field(description="Answers that are not, by reason; dropped ones among them")
     runs: dict[str, int] = Field(description="Runs by state; `refused` are closed ones that became no trajectory")
 
@@ -66,7 +70,7 @@ def get_recordings(request: Request, services: ServicesDep, caller: Reader) -> R
         policies = [RecordingPolicyOut.of(row) for row in list_policies(session, caller.project_id)]
         counts = {row.outcome: row.count for row in list_counts(session, caller.project_id)}
         runs = count_runs(session, caller.project_id)
-        behind = seconds_behind(session)
+        behind, stuck = seconds_behind(session), count_stuck(session, caller.project_id)
     if not policies or policies[0].adapter is not None:
         policies.insert(0, _default())
     return RecordingsOut(
@@ -74,6 +78,7 @@ def get_recordings(request: Request, services: ServicesDep, caller: Reader) -> R
         recorded=counts.pop(RECORDED, 0),
         waiting=recorder.waiting(caller.project_id),
         behind_seconds=round(behind, 1),
+        stuck=stuck,
         not_recorded=counts,
         runs=runs,
     )

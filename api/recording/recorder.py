@@ -8,6 +8,7 @@ Three threads, so that none waits for another: one moves what was taken; one say
 counts (`registry.recordings.recorders`); one takes over what dead processes have left, and ends runs.
 """
 
+import math
 import threading
 import time
 import uuid
@@ -20,17 +21,19 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.recording.announced import AnnouncedRuns
+from api.recording.left_behind import LeftCalls
 from api.recording.moving import CallMover, read_lines
 from api.recording.repeating import Repeating
 from api.recording.waiting import WaitingCalls
+from registry.clock import utc_now
 from registry.database import reading, transaction
 from registry.recordings.call import RecordedCall
-from registry.recordings.closing import close_due, due_projects
+from registry.recordings.closing import bring_back, close_due, due_projects
 from registry.recordings.counts import add_counts
 from registry.recordings.ending import end_rewarded
 from registry.recordings.open_points import OpenPoint, RunKind, find_open_point
-from registry.recordings.recorders import all_moved_until, forget_lost, remove_recorder, say_moved, speak_for
-from registry.recordings.spool import LeftSpool, Spool, SpoolFull, abandoned, read_segment
+from registry.recordings.recorders import LOST, LOST_AFTER, all_moved_until, forget_lost, remove_recorder, say_moved
+from registry.recordings.spool import Spool, SpoolBatch, SpoolFull
 from registry.trajectories.continuation import turn_points
 from registry.trajectories.imports import TokenLimit
 from registry.wiring import Services
@@ -46,6 +49,10 @@ _RETRY_SECONDS = 2.0
 _LAST_SECONDS = 5.0
 _RETURN_SECONDS = 15.0
 """After the database was away, others may be longer than this process in telling it that they live."""
+_UNREADABLE_SECONDS = 60.0
+"""In which a disk may give back what it took."""
+_STUCK_SECONDS = LOST_AFTER.total_seconds()
+"""Without a single answer moved, while the database was there."""
 
 
 class Recorder:
@@ -66,12 +73,17 @@ class Recorder:
         self._calls = CallMover(services, self.count)
         self._is_announced = False
         """Whether the others know of this recorder, or could not be told: the keeper tells them then."""
-        self._closes_from = 0.0
-        """By the monotonic clock."""
+        self._away_at = -math.inf
+        """When the database was away last, by the monotonic clock."""
+        self._told_until = utc_now()
+        """What the others were told last."""
+        self._is_stuck = False
+        self._unreadable_since: float | None = None
         every = {"seconds": _LOOK_SECONDS, "retry_seconds": _RETRY_SECONDS}
         self._mover = Repeating("recorder", self._move_own, **every)
         self._keeper = Repeating("recorder-keeper", self._keep, **every)
         self._closer = Repeating("recorder-closer", self._close, **every)
+        self._left = LeftCalls(services, self._calls, lambda: self._closer.is_stopping)
 
     def start(self) -> None:
         for thread in (self._keeper, self._mover, self._closer):
@@ -155,19 +167,40 @@ class Recorder:
         return self._announced.choose(point)
 
     def _move_own(self) -> None:
-        while (batch := self._spool.next_batch()) is not None:
+        while (batch := self._next_batch()) is not None:
             calls = read_lines(batch.lines)
             self._calls.move(calls)
             self._spool.moved(batch)
             self._announced.remove(calls)
             self._waiting.moved(len(batch.lines))
 
+    def _next_batch(self) -> SpoolBatch | None:
+        """Raises OSError: the disk does not give back what it took. After a minute of that, it is lost, and what came
+        later is moved."""
+        try:
+            batch = self._spool.next_batch()
+        except OSError as error:
+            self._unreadable_since = self._unreadable_since or time.monotonic()
+            if time.monotonic() - self._unreadable_since < _UNREADABLE_SECONDS:
+                raise
+            self._pass_over(error)
+            return self._next_batch()
+        self._unreadable_since = None
+        return batch
+
+    def _pass_over(self, error: OSError) -> None:
+        answers, self._unreadable_since = self._spool.pass_over(), None
+        with self._counting:
+            for project_id, count in self._waiting.moved(answers).items():
+                self._counts[project_id, LOST] += count
+        log.error("answers are lost: the disk does not give them back", answers=answers, error=str(error))
+
     def _keep(self) -> None:
         try:
             self._write_counts()  # first: it needs no spool
             moved_before = self._say_moved()
         except SQLAlchemyError:
-            self._closes_from = time.monotonic() + _RETURN_SECONDS
+            self._away_at = time.monotonic()
             raise
         with transaction(self._services.sessions) as session:
             end_rewarded(session, moved_before)
@@ -187,49 +220,37 @@ class Recorder:
     def _say_moved(self) -> datetime:
         """Returns up to when all was moved until then: what was moved since may have been rewarded before."""
         name, until = self._spool.open(), self._waiting.moved_until()
+        waiting, is_stuck = self._waiting.counts(), self._stands_still()
+        answers = sum(waiting.values())
         with transaction(self._services.sessions) as session:
-            moved_before = all_moved_until(session)
-            say_moved(session, name, until)
-        self._is_announced = True
+            moved_before = min(all_moved_until(session), self._told_until)
+            say_moved(session, name, until, waiting=waiting, is_stuck=is_stuck)
+        if is_stuck and not self._is_stuck:
+            log.error("nothing can be moved: runs end without the answers that wait here", answers=answers)
+        elif self._is_stuck and not is_stuck:
+            log.warning("answers are moved again, and runs wait for them", answers=answers)
+        self._told_until, self._is_stuck, self._is_announced = until, is_stuck, True
         return moved_before
+
+    def _stands_still(self) -> bool:
+        """Whether nothing was moved for so long that no run is to wait for it any more. Time in which the database was
+        away does not count: then nobody ends runs."""
+        since = self._waiting.standing_since()
+        return since is not None and time.monotonic() - max(since, self._away_at) > _STUCK_SECONDS
 
     def _close(self) -> None:
         try:
-            self._take_over_all()
-        except OSError as error:  # what can't be read is left; runs wait for it until its recorder counts as lost
-            log.error("a dead process's answers can't be taken over", error=type(error).__name__)
-        if not self._closer.is_stopping and time.monotonic() >= self._closes_from:
-            self._close_due()
-
-    def _take_over_all(self) -> None:
-        while not self._closer.is_stopping:
-            with abandoned(self._services.settings.spool_dir) as left:
-                if left is None:
-                    return
-                self._take_over(left)
-
-    def _take_over(self, left: LeftSpool) -> None:
-        """Move what a process of this machine has left behind that is no more."""
-        oldest = None
-        for path in left.segments:
-            for lines in read_segment(path):
-                if self._closer.is_stopping:
-                    return
-                if calls := read_lines(lines):
-                    oldest = oldest or min(call.answered_at for call in calls)
-                    with transaction(self._services.sessions) as session:
-                        speak_for(session, left.name, oldest)
-                    self._calls.move(calls)
-            path.unlink()
-        with transaction(self._services.sessions) as session:
-            end_rewarded(session)  # while the row says from when on what was moved may have been rewarded
-            remove_recorder(session, left.name)
+            self._left.take_over(self._away_at)
+        finally:  # what can't be taken over is waited for by its row, which others can stop to heed
+            if not self._closer.is_stopping and time.monotonic() >= self._away_at + _RETURN_SECONDS:
+                self._close_due()
 
     def _close_due(self) -> None:
         with transaction(self._services.sessions) as session:
-            for name in forget_lost(session):
-                log.warning("a recorder is lost: runs end without what it had not moved", recorder=name)
-        with transaction(self._services.sessions) as session:
+            for name, answers in forget_lost(session).items():
+                log.warning("a recorder is lost: runs end without its answers", recorder=name, answers=answers)
+            if runs := bring_back(session, utc_now()):
+                log.warning("runs were answered by a clock that has been set back", runs=runs)
             projects = due_projects(session)
         while projects and not self._closer.is_stopping:
             tokens = self._token_limit()

@@ -1,6 +1,7 @@
 """The calls that a process has taken and not yet moved: how many, whose, and since when."""
 
 import threading
+import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class WaitingCalls:
         self._counts: Counter[uuid.UUID] = Counter()
         self._taken = self._moved = 0
         self._moved_until = utc_now()
+        self._standing_since = 0.0
 
     def take(self, call: RecordedCall, write: Callable[[bytes], None]) -> None:
         """Take a call, which `write` writes. What that raises comes through, and nothing was taken then.
@@ -34,17 +36,21 @@ class WaitingCalls:
                 call = replace(call, answered_at=utc_now())
                 line = call.to_line()
             write(line)
+            if not self._calls:
+                self._standing_since = time.monotonic()
             self._calls.append((call.project_id, call.answered_at))
             self._counts[call.project_id] += 1
             self._taken += 1
 
-    def moved(self, count: int) -> None:
-        """The oldest ones stand in runs."""
+    def moved(self, count: int) -> Counter[uuid.UUID]:
+        """The oldest ones stand in runs, or never will. Returns how many of which projects they were."""
         with self._lock:
-            for _ in range(count):
-                self._counts[self._calls.popleft()[0]] -= 1
+            projects = Counter(self._calls.popleft()[0] for _ in range(count))
+            self._counts -= projects
             self._moved += count
+            self._standing_since = time.monotonic()
             self._lock.notify_all()
+            return projects
 
     def moved_until(self) -> datetime:
         """All that was answered before is moved, and nothing of before will be taken any more."""
@@ -53,8 +59,18 @@ class WaitingCalls:
             self._moved_until = min((at for _, at in self._calls), default=utc_now())
             return self._moved_until
 
+    def standing_since(self) -> float | None:
+        """Since when nothing was moved, by the monotonic clock; None if nothing waits."""
+        with self._lock:
+            return self._standing_since if self._calls else None
+
     def count(self, project_id: uuid.UUID) -> int:
         return self._counts[project_id]
+
+    def counts(self) -> dict[uuid.UUID, int]:
+        """How many wait, by project."""
+        with self._lock:
+            return dict(self._counts)
 
     def wait(self, seconds: float) -> bool:
         """Until all is moved that was taken before. False if it took too long."""

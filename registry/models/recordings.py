@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index
+from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index, text
 from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -16,6 +16,12 @@ RECORDING_MODES = ("off", "asked", "all")
 RUN_STATES = ("open", "closing", "closed")
 CLOSE_REASONS = ("idle", "header", "reward", "limit")
 TURN_KINDS = ("own", "copied", "foreign")
+
+# As indexes say it: a statement that is to be answered by one of them uses the same words.
+IS_UNFINISHED, IS_OPEN, IS_CLOSING = "state <> 'closed'", "state = 'open'", "state = 'closing'"
+IDLE_AT = "timezone('UTC', timezone('UTC', last_at) + make_interval(secs => idle_seconds))"
+"""When the silence behind a run's last answer is as long as ends it. By way of UTC, since an index holds only what is
+the same in every time zone."""
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -61,7 +67,9 @@ class Run(Base):
         Index("ix_runs_project_id_session_id_last_at", "project_id", "session_id", "last_at"),
         Index("ix_runs_task_id_last_at", "task_id", "last_at"),
         Index("ix_runs_refused", "project_id", "seq", postgresql_where="refusal_code is not null"),
-        Index("ix_runs_unfinished", "last_at", postgresql_where="state <> 'closed'"),
+        Index("ix_runs_unfinished", "last_at", postgresql_where=IS_UNFINISHED),
+        Index("ix_runs_idle_at", text(IDLE_AT), postgresql_where=IS_OPEN),
+        Index("ix_runs_closing_at", "closing_at", postgresql_where=IS_CLOSING),
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
@@ -163,3 +171,7 @@ class LiveRecorder(Base):
     """All that it answered before stands in runs. By the process's clock, as the answers are."""
     seen_at: Mapped[datetime]
     """When it, or who takes it over, last said so. By the database's clock: processes compare it."""
+    waiting: Mapped[JsonObject] = mapped_column(default=dict)
+    """How many answers it had taken and not moved when it last said so, by the project's id."""
+    is_stuck: Mapped[bool] = mapped_column(default=False)
+    """It lives and can move nothing, so nothing of it is awaited."""

@@ -17,13 +17,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, DateTime, and_, case, delete, func, literal_column, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from registry.clock import FARTHEST_AHEAD, utc_now
 from registry.database import may_pass
 from registry.errors import InvalidTrajectory
 from registry.models import Run, RunTurn
+from registry.models.recordings import IDLE_AT, IS_CLOSING, IS_OPEN, IS_UNFINISHED
 from registry.recordings.recorders import all_moved_until
 from registry.recordings.sampled import sampled_turns
 from registry.rewards.pending import settle_run
@@ -46,18 +47,23 @@ class ClosedRun:
     """None: it was refused."""
 
 
+def bring_back(session: Session, now: datetime) -> int:
+    """Let runs whose last answer or end lies ahead, by a clock that has been set back since, be silent or end from now
+    on. Returns how many there were."""
+    ahead = now + FARTHEST_AHEAD
+    late = or_(Run.last_at > ahead, and_(text(IS_CLOSING), Run.closing_at > ahead))
+    past = {
+        "last_at": func.least(Run.last_at, now),
+        "closing_at": case((Run.closing_at > now, now), else_=Run.closing_at),
+    }
+    back = update(Run).where(text(IS_UNFINISHED), late).values(past).returning(Run.id)
+    return len(session.scalars(back.execution_options(synchronize_session=False)).all())
+
+
 def due_projects(session: Session, until: datetime | None = None) -> list[uuid.UUID]:
-    """Projects that have runs to close. `until` is as for `close_due`."""
-    _bring_back(session, utc_now())
+    """Projects that have runs to close. `until` is as for `close_due`. Asked every second by every process: its cost is
+    that of what is due, however many runs are open."""
     return list(session.scalars(select(Run.project_id).where(_is_due(until or all_moved_until(session))).distinct()))
-
-
-def _bring_back(session: Session, now: datetime) -> None:
-    """Let runs whose last answer lies ahead, by a clock that has been set back since, be idle from now on."""
-    unfinished, ahead = Run.state != "closed", Run.last_at > now + FARTHEST_AHEAD
-    session.execute(update(Run).where(unfinished, ahead).values(last_at=now))
-    closing = Run.state == "closing", Run.closing_at > now + FARTHEST_AHEAD
-    session.execute(update(Run).where(*closing).values(closing_at=now))
 
 
 def close_due(
@@ -81,9 +87,11 @@ def close_due(
 
 
 def _is_due(until: datetime) -> ColumnElement[bool]:
-    seconds = func.make_interval(0, 0, 0, 0, 0, 0, Run.idle_seconds)
-    idle = (Run.state == "open") & (Run.last_at + seconds <= until)
-    return idle | ((Run.state == "closing") & (Run.closing_at <= until - LATE))
+    idle_at: ColumnElement[datetime] = literal_column(IDLE_AT, DateTime(timezone=True))
+    return or_(
+        and_(text(IS_OPEN), idle_at <= until),
+        and_(text(IS_CLOSING), Run.closing_at <= until - LATE),
+    )
 
 
 def close_run(session: Session, run: Run, tokens: TokenLimit) -> ClosedRun:

@@ -13,7 +13,8 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,14 +59,17 @@ class Spool:
         self._segment = 0
         self._written = 0
         """Bytes of the segment that is written to."""
-        self._waiting_bytes = 0
+        self._lines: Counter[int] = Counter()
+        self._bytes: Counter[int] = Counter()
+        """How much waits in each segment."""
         self._reading = 1
         self._moved = 0
         """Bytes of the segment that is read that were moved."""
+        self._has_passed_over = False
 
     @property
     def waiting_bytes(self) -> int:
-        return self._waiting_bytes
+        return self._bytes.total()
 
     def open(self) -> str:
         """The spool's name, which is told from then on from one that a dead process has left.
@@ -84,8 +88,8 @@ class Spool:
             OSError: the disk does not take it.
         """
         with self._writing:
-            if self._waiting_bytes + len(line) > self._most_bytes:
-                raise SpoolFull(f"{self._waiting_bytes} bytes wait")
+            if self.waiting_bytes + len(line) > self._most_bytes:
+                raise SpoolFull(f"{self.waiting_bytes} bytes wait")
             if self._descriptor is None or self._written >= SEGMENT_BYTES:
                 self._open_next()
             assert self._descriptor is not None
@@ -96,29 +100,51 @@ class Spool:
                     os.ftruncate(self._descriptor, self._written)
                 raise
             self._written += len(line)
-            self._waiting_bytes += len(line)
+            self._lines[self._segment] += 1
+            self._bytes[self._segment] += len(line)
 
     def next_batch(self, most_bytes: int = 1_000_000) -> SpoolBatch | None:
-        """The next lines to move; None if none waits."""
+        """The next lines to move; None if none waits.
+
+        Raises:
+            OSError: the disk does not give back what was written.
+        """
         while True:
             with self._writing:
                 if self._lock is None or self._reading > self._segment:
                     return None
-                whole = self._written if self._reading == self._segment else None
-            batch = _read(self._path(self._reading), self._reading, self._moved, most_bytes)
-            if batch is not None:
+                waits, is_last = self._lines[self._reading], self._reading == self._segment
+            if waits:
+                batch = _read(self._path(self._reading), self._reading, self._moved, most_bytes)
+                if batch is None:
+                    raise OSError(f"{self._path(self._reading)} is shorter than what was written to it")
                 return batch
-            if whole is None:  # a full segment, moved to its end
-                with contextlib.suppress(OSError):
-                    self._path(self._reading).unlink(missing_ok=True)
-                self._reading, self._moved = self._reading + 1, 0
-                continue
-            return None
+            if is_last:
+                return None
+            with contextlib.suppress(OSError):  # a full segment, moved to its end
+                self._path(self._reading).unlink(missing_ok=True)
+            with self._writing:
+                self._go_on()
+
+    def pass_over(self) -> int:
+        """Go on behind a segment that can't be read. It stays where it is, for a later process that can. Returns how
+        many lines wait in it."""
+        with self._writing:
+            if self._reading == self._segment:
+                self._written = SEGMENT_BYTES  # the next line goes into another
+            lines, self._has_passed_over = self._lines[self._reading], True
+            self._go_on()
+            return lines
+
+    def _go_on(self) -> None:
+        del self._lines[self._reading], self._bytes[self._reading]
+        self._reading, self._moved = self._reading + 1, 0
 
     def moved(self, batch: SpoolBatch) -> None:
         """Its lines stand in the database."""
         with self._writing:
-            self._waiting_bytes -= batch.end - self._moved
+            self._lines[batch.segment] -= len(batch.lines)
+            self._bytes[batch.segment] -= batch.end - self._moved
             self._moved = batch.end
             if self._reading == self._segment and self._moved == self._written and self._descriptor is not None:
                 with contextlib.suppress(OSError):  # a disk that takes nothing more: its lines are moved all the same
@@ -126,7 +152,8 @@ class Spool:
                     self._written = self._moved = 0
 
     def close(self) -> str | None:
-        """Let go of the files. What waits stays for the next process; if nothing does, the spool's name is returned."""
+        """Let go of the files. What waits, or was passed over, stays for the next process. The spool's name is returned
+        if nothing waits."""
         with self._writing:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -134,8 +161,8 @@ class Spool:
             if self._lock is not None:
                 descriptor, lock = self._lock
                 self._lock = None
-                is_empty = self._waiting_bytes == 0
-                if is_empty:
+                is_empty = self.waiting_bytes == 0
+                if is_empty and not self._has_passed_over:
                     shutil.rmtree(folder_of(lock), ignore_errors=True)
                     lock.unlink(missing_ok=True)
                 os.close(descriptor)
@@ -162,12 +189,17 @@ class Spool:
 
 
 @contextlib.contextmanager
-def abandoned(root: Path) -> Iterator[LeftSpool | None]:
+def abandoned(root: Path, *, without: Collection[str] = ()) -> Iterator[LeftSpool | None]:
     """What one dead process has left; this process has its lock meanwhile. None if there is none.
 
-    Whoever removed all of them has taken it over: what is left then goes, too.
+    Whoever removed all of its segments has taken it over: what is left then goes, too.
+
+    Args:
+        without: names of spools that are left where they are.
     """
     for lock in sorted(root.glob(f"*{_LOCK}")) if root.is_dir() else []:
+        if lock.stem in without:
+            continue
         try:
             descriptor = os.open(lock, os.O_RDWR)
         except OSError:

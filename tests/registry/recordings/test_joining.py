@@ -13,7 +13,7 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.models import Run, RunCall, RunTurn, Trajectory
 from registry.recordings.call import RecordedCall, SampledAnswer
-from registry.recordings.closing import close_due, due_projects
+from registry.recordings.closing import bring_back, close_due, due_projects
 from registry.recordings.ending import request_close
 from registry.recordings.joining import Joined, record_calls
 from registry.tasks import create_task
@@ -78,6 +78,7 @@ class Agent:
     def close(self, after: timedelta = timedelta(days=1)) -> list[Trajectory]:
         """All trajectories, once what is due is closed."""
         with transaction(self.services.sessions) as session:
+            bring_back(session, utc_now())
             until = utc_now() + after
             for project_id in due_projects(session, until):
                 while close_due(session, project_id, TOKENS, until=until):

@@ -10,10 +10,13 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.models import LiveRecorder, Run
 from registry.recordings.closing import close_due, due_projects
+from registry.recordings.counts import list_counts
 from registry.recordings.ending import end_rewarded, request_close
 from registry.recordings.recorders import (
+    LOST,
     LOST_AFTER,
     all_moved_until,
+    count_stuck,
     forget_lost,
     remove_recorder,
     say_moved,
@@ -80,12 +83,43 @@ def test_a_lost_recorder_is_waited_for_no_longer(agent: Agent, services: Service
     say(services, "lost", 61)
     say(services, "other", 0)
     with transaction(services.sessions) as session:
-        assert forget_lost(session) == []
+        assert forget_lost(session) == {}
     silence(services, "lost")
     assert is_due(services, project_id)
     with transaction(services.sessions) as session:
-        assert forget_lost(session) == ["lost"]
+        assert forget_lost(session) == {"lost": 0}
         assert seconds_behind(session) < 60
+
+
+def test_what_waited_in_a_lost_recorder_is_counted_once(services: Services, project_id: uuid.UUID) -> None:
+    gone = uuid.uuid4()  # a project that was deleted meanwhile
+    with transaction(services.sessions) as session:
+        say_moved(session, "lost", utc_now(), waiting={project_id: 2, gone: 3})
+        say_moved(session, "other", utc_now(), waiting={project_id: 1})
+    silence(services, "lost")
+    for found in ({"lost": 5}, {}):
+        with transaction(services.sessions) as session:
+            assert forget_lost(session) == found
+            assert [(row.outcome, row.count) for row in list_counts(session, project_id)] == [(LOST, 2)]
+
+
+def test_a_stuck_recorder_is_waited_for_once_it_moves_again(
+    agent: Agent, services: Services, project_id: uuid.UUID
+) -> None:
+    agent.send([user("a")], "1")
+    ago = utc_now() - timedelta(minutes=61)
+    for name, is_stuck in (("one", True), ("one", False), ("two", True), ("two", False)):
+        with transaction(services.sessions) as session:
+            say_moved(session, name, ago, waiting={project_id: 4, uuid.uuid4(): 1}, is_stuck=is_stuck)
+            assert count_stuck(session, project_id) == 4 * is_stuck
+            assert (seconds_behind(session) > 3600) is not (is_stuck and name == "one")
+        if name == "one":
+            assert is_due(services, project_id) is is_stuck
+    with transaction(services.sessions) as session:
+        remove_recorder(session, "one")
+        say_moved(session, "two", ago, is_stuck=True)
+        speak_for(session, "two", ago)
+    assert not is_due(services, project_id), "another process is taking it over"
 
 
 def test_whoever_speaks_for_a_dead_recorder_has_it_waited_for(services: Services) -> None:

@@ -83,6 +83,40 @@ def test_half_a_line_on_a_full_disk_spoils_no_other(tmp_path: Path, monkeypatch:
     assert drain(spool) == [b"one", b"three"]
 
 
+@pytest.mark.parametrize("is_short", [False, True])
+def test_a_segment_that_is_not_given_back_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    """Its bytes count no longer, and the file stays."""
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 20)
+    spool = Spool(tmp_path, most_bytes=60)
+    lines = [b"line %d 6789" % number for number in range(4)]
+    for line in lines:
+        spool.append(line + b"\n")
+    first, second = sorted(tmp_path.glob("*/*.jsonl"))
+    for path in (first, second):
+        if is_short:
+            os.truncate(path, 13 if path is first else 0)
+        else:
+            path.rename(path.with_suffix(".gone"))
+    if is_short:
+        batch = spool.next_batch()
+        assert batch is not None
+        assert batch.lines == (lines[0],)
+        spool.moved(batch)
+    for waits in (1 if is_short else 2, 2):
+        with pytest.raises(OSError, match="jsonl"):
+            spool.next_batch()
+        assert spool.pass_over() == waits
+    assert (spool.next_batch(), spool.waiting_bytes) == (None, 0)
+    spool.append(b"more\n")
+    assert drain(spool) == [b"more"]
+    assert spool.close() is not None
+    assert sorted(tmp_path.glob("*/*.jsonl"))[-1].name == "00000003.jsonl"
+    with abandoned(tmp_path) as left:
+        assert left is not None, "another may read what was passed over"
+
+
 WRITER = """
 import sys, time
 from pathlib import Path
