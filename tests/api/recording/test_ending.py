@@ -16,7 +16,8 @@ from api.recording.recorder import Recorder
 from api.recording.waiting import WaitingCalls
 from registry.clock import utc_now
 from registry.database import transaction
-from registry.models import LiveRecorder, Run, RunCall, Trajectory
+from registry.errors import FeedbackDiffers
+from registry.models import Exposure, LiveRecorder, Run, RunCall, Trajectory
 from registry.recordings.call import RecordedCall
 from registry.recordings.recorders import seconds_behind
 from registry.serving.feedback import Rating
@@ -25,6 +26,7 @@ from registry.settings import Settings
 from registry.wiring import Services
 from tests.api.recording.test_recorder import call_of, recording, task
 from tests.api.recording.test_recording import rows, until
+from tests.query_counts import record_queries
 
 __all__ = ["task"]
 
@@ -141,6 +143,50 @@ def test_a_reward_that_finds_no_run_yet_ends_and_rewards_it(
         [trajectory] = until(lambda: rows(services, Trajectory))
     assert [(run.close_reason, run.calls) for run in rows(services, Run)] == [("reward", 2)]
     assert trajectory.reward == 0.5
+
+
+@pytest.mark.parametrize("is_exposed", [True, False])
+def test_a_second_reward_goes_to_answers_that_wait_in_another_process(
+    settings: Settings, services: Services, project_id: uuid.UUID, tmp_path: Path, is_exposed: bool
+) -> None:
+    """That something is new is known by the exposures of answers, at once. What is traced has none."""
+    before, newest = (call_of(project_id, [{"role": "user", "content": text}], "ho", "s") for text in ("one", "two"))
+
+    def give(value: float) -> bool:
+        with transaction(services.sessions) as session:
+            rating = Rating(value, "key test", "environment")
+            return receive_session_feedback(session, project_id, "s", rating).is_new
+
+    with machine(settings, tmp_path / "slow", is_started=False) as slow, machine(settings, tmp_path / "quick") as quick:
+        assert quick.offer(before) is None
+        assert quick.flush(10)
+        assert give(0.5)
+        now = utc_now()
+        newest = replace(newest, requested_at=now, answered_at=now)
+        assert slow.offer(newest) is None
+        if is_exposed:
+            with transaction(services.sessions) as session:
+                session.add(Exposure(completion_id=newest.completion_id, project_id=project_id, session_id="s"))
+        else:
+            assert not give(0.5)
+            with pytest.raises(FeedbackDiffers):
+                give(0.75)
+            slow.start()
+            assert slow.flush(10)
+        assert give(0.75)
+        if is_exposed:
+            assert not give(0.75)
+            slow.start()
+        trajectories = until(lambda: found if len(found := rows(services, Trajectory)) == 2 else [])
+    assert {each.messages[0]["content"]: each.reward for each in trajectories} == {"one": 0.5, "two": 0.75}
+
+
+def test_a_look_for_what_is_due_is_four_statements(settings: Settings) -> None:
+    with recording(settings, is_started=False) as recorder:
+        recorder._close_due()
+        with record_queries(recorder._services.sessions.kw["bind"]) as sent:
+            recorder._close_due()
+    assert len(sent) == 4, sent
 
 
 def test_others_know_of_a_recorder_before_it_takes_an_answer(
