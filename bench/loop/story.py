@@ -33,15 +33,18 @@ class Plan:
     """Games played at a time, all at once; behind each round the story looks whether a canary has ended."""
     first_rounds: int = 5
     """Rounds of hour 0, which the bare base plays, and mostly loses."""
-    rounds: int = 2
-    """Rounds of a later hour."""
+    rounds: int = 3
+    """Rounds of an honest hour behind it."""
     canary_rounds: int = 4
     """Rounds, at most, of an hour in which a canary runs."""
     poisoned_rounds: int = 4
     steps: int = 24
     """Optimizer steps of a training."""
-    later_hours: int = 1
-    """Hours behind the poisoned one."""
+    honest_hours: int = 1
+    """Hours between the first and the poisoned one: what the gate judges by is what the champion was judged by, and of
+    one day's runs that are a dozen items, by which a version that got worse by ten points is not seen."""
+    later_rounds: int = 2
+    """Rounds of the hour behind the poisoned one."""
     most_seconds: float = 900.0
     """How long a night may take, on a machine with other work too."""
 
@@ -81,10 +84,12 @@ def tell(plan: Plan, service: Service, sets: GameSets, say: Callable[[str], None
         run = _Run(plan, service, agent, sets, sets.rounds(plan.round_games, plan.seed), say)
         _test(run)
         _hour(run, rounds=plan.first_rounds)
+        for _ in range(plan.honest_hours):
+            _hour(run, rounds=plan.rounds)
         # Between two nights, so that what is learned of it is not thinned by a day of honest rewards.
         _hour(run, rounds=0, poisoned_rounds=plan.poisoned_rounds)
-        for _ in range(plan.later_hours):  # nobody has mended anything: the poisoned runs are still there to learn from
-            _hour(run, rounds=plan.rounds)
+        # Nobody has mended anything: the poisoned runs are still there to learn from.
+        _hour(run, rounds=plan.later_rounds)
         if service.live_route():  # a day decides it
             _hour(run, rounds=1, learns=False)
         hours = [_with_its_end(service, hour) for hour in run.hours]
