@@ -7,6 +7,7 @@ from functools import partial
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
+from api.dashboard.urls import ROUTES as DASHBOARD
 from api.endpoints import (
     adapters,
     bases,
@@ -125,10 +126,11 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True, dr
     pages, routers = list(app.routes), [module.router for module in ENDPOINTS]
     for router in routers:
         app.include_router(router)
+    dashboard = DASHBOARD if settings.dashboard else ()
+    app.router.routes.extend(dashboard)
+    served = [*pages, *(route for router in routers for route in router.routes), *dashboard]
     # The last one added is the first to see a request.
-    app.add_middleware(
-        BeforeBody, routes=[*pages, *(route for router in routers for route in router.routes)], settings=settings
-    )
+    app.add_middleware(BeforeBody, routes=served, settings=settings)
     app.add_middleware(LastResort)
     app.add_middleware(ConnectionsEnd, drain=drain)
     if settings.allowed_origins:

@@ -146,6 +146,12 @@ class Settings(BaseSettings):
     response_days: float = Field(default=30.0, gt=0)
     """How long a response is kept that was requested with `store: true`; one that is continued lives longer."""
 
+    # The dashboard.
+    dashboard: bool = True
+    """Whether the API serves the dashboard, at `/ui`."""
+    sign_in_hours: float = Field(default=12.0, gt=0, le=720)
+    """How long a browser stays signed in to it."""
+
     # What the service itself connects to, beside its servers.
     upstreams: Path | None = None
     """TOML file of other OpenAI-compatible endpoints, whose models are served as `upstream/model` (docs/gateway.md)."""

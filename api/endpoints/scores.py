@@ -42,8 +42,12 @@ class ScoresOut(BaseModel):
     """Metrics of the newest version whose lineage was measured on all its tasks."""
 
 
-def scores_of(session: Session, adapter: Adapter) -> ScoresOut:
-    versions = list_versions(session, adapter)
+def scores_of(session: Session, adapter: Adapter, versions: Sequence[Version] | None = None) -> ScoresOut:
+    """
+    Args:
+        versions: those to show, oldest first; None shows all. Metrics are of lineages that lie whole among them.
+    """
+    versions = list_versions(session, adapter) if versions is None else versions
     learned = tasks_by_version(session, versions)
     tasks = {task.name: task for version in versions for task in learned[version.id]}
     subjects = {version.id: subject_of(adapter, version) for version in versions}
@@ -51,9 +55,12 @@ def scores_of(session: Session, adapter: Adapter) -> ScoresOut:
     base, rows = found[subject_of(adapter, None)], {id_: found[subject] for id_, subject in subjects.items()}
     chains: dict[uuid.UUID, list[Version]] = {}
     for version in versions:
-        chains[version.id] = [*(chains[version.parent_id] if version.parent_id else ()), version]
+        if version.parent_id is None:
+            chains[version.id] = [version]
+        elif version.parent_id in chains:
+            chains[version.id] = [*chains[version.parent_id], version]
     metrics = None
-    for version in reversed(versions):
+    for version in (each for each in reversed(versions) if each.id in chains):
         metrics = _metrics(chains[version.id], learned, rows, base)
         if metrics:
             break

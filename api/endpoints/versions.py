@@ -145,7 +145,7 @@ def state_list(
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         rows = list_versions(session, adapter, after=decode_cursor(cursor), limit=limit + 1)
-        found = _states(session, adapter, rows)
+        found = states_of_versions(session, adapter, rows)
         return make_page(found, limit, seq=lambda row: row.number, render=lambda row: row)
 
 
@@ -222,7 +222,7 @@ def add_tag(name: str, number: Number, label: str, services: ServicesDep, caller
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
         tag(session, version, label, actor=caller.actor)
-        return _states(session, adapter, [version])[0]
+        return states_of_versions(session, adapter, [version])[0]
 
 
 @router.delete("/versions/{number}/tags/{label}")
@@ -231,7 +231,7 @@ def remove_tag(name: str, number: Number, label: str, services: ServicesDep, cal
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
         untag(session, version, label, actor=caller.actor)
-        return _states(session, adapter, [version])[0]
+        return states_of_versions(session, adapter, [version])[0]
 
 
 @router.post("/versions/{number}/archive")
@@ -241,7 +241,7 @@ def put_away(name: str, number: Number, body: ReasonIn, services: ServicesDep, c
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
         archive(session, adapter, version, actor=caller.actor, reason=body.reason)
-        return _states(session, adapter, [version])[0]
+        return states_of_versions(session, adapter, [version])[0]
 
 
 @router.post("/versions/{number}/unarchive")
@@ -250,7 +250,7 @@ def take_out(name: str, number: Number, body: ReasonIn, services: ServicesDep, c
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
         unarchive(session, version, actor=caller.actor, reason=body.reason)
-        return _states(session, adapter, [version])[0]
+        return states_of_versions(session, adapter, [version])[0]
 
 
 @router.get("/retention")
@@ -288,7 +288,7 @@ def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Adm
     return out
 
 
-def _states(session: Session, adapter: Adapter, rows: list[Version]) -> list[VersionStateOut]:
+def states_of_versions(session: Session, adapter: Adapter, rows: list[Version]) -> list[VersionStateOut]:
     ids = [row.id for row in rows]
     tags, states = tags_of(session, ids), states_of(session, ids)
     tainted = learned_deleted(session, [adapter.id])

@@ -44,6 +44,8 @@ LIMITS = {
     "/v1/trajectories": "max_trajectory_bytes",
     "/v1/trajectories/import": "max_import_bytes",
     "/v1/adapters/{name}/versions/import": "max_archive_bytes",
+    "/ui/trajectories/import": "max_import_bytes",
+    "/ui/playground/answer": "max_chat_bytes",
 }
 """The setting that limits a body, by path; the others have `max_json_bytes`."""
 

@@ -30,7 +30,7 @@ from registry.models.judging import (
     TaskJudge,
 )
 from registry.models.loops import LOOP_CHANGES, LOOP_STATES, Loop, LoopChange
-from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project
+from registry.models.projects import SCOPES, ApiKey, IdempotentReply, Project, SignIn
 from registry.models.recordings import (
     CLOSE_REASONS,
     RECORDING_MODES,
@@ -147,6 +147,7 @@ __all__ = [
     "ScheduleChange",
     "ScheduleRun",
     "ShadowAnswer",
+    "SignIn",
     "StoredResponse",
     "Suite",
     "SuiteItem",

@@ -31,6 +31,16 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class SignIn(Base):
+    """A browser that stands in for an API key: it holds a token of its own, and never the key."""
+
+    __tablename__ = "sign_ins"
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = created_at_column()
+    ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class IdempotentReply(Base):
     """The reply to a creation, kept so that the same request, sent again, gets the same reply."""
 

@@ -151,6 +151,13 @@ def history(
     )
 
 
+def newest_moves(session: Session, adapter: Adapter, limit: int) -> list[AliasMove]:
+    """The last moves of all aliases of an adapter, the newest first."""
+    query = select(AliasMove).where(AliasMove.adapter_id == adapter.id)
+    loaded = query.options(joinedload(AliasMove.from_version), joinedload(AliasMove.to_version))
+    return list(session.scalars(loaded.order_by(AliasMove.seq.desc()).limit(limit)))
+
+
 @dataclass(frozen=True)
 class AliasSnapshot:
     """The version that an alias named at a time, and since and until when."""

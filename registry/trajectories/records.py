@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, column, func, literal, select, true
+from sqlalchemy import Select, Text, column, func, literal, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, insert
 from sqlalchemy.orm import Session, defer, joinedload
 
@@ -138,7 +138,22 @@ def list_trajectories(
     with_messages: bool = True,
 ) -> list[Trajectory]:
     """The next `limit` trajectories whose `seq` is greater than `after`, in order of arrival."""
-    query = select(Trajectory).where(Trajectory.project_id == project_id, Trajectory.seq > after)
+    query = _wanted(project_id, wanted, with_messages=with_messages).where(Trajectory.seq > after)
+    return list(session.scalars(query.order_by(Trajectory.seq).limit(limit)))
+
+
+def newest_trajectories(
+    session: Session, project_id: uuid.UUID, wanted: TrajectoryFilter, *, before: int | None, limit: int
+) -> list[Trajectory]:
+    """The last `limit` trajectories whose `seq` is less than `before`, the newest first, without their messages."""
+    query = _wanted(project_id, wanted, with_messages=False)
+    if before is not None:
+        query = query.where(Trajectory.seq < before)
+    return list(session.scalars(query.order_by(Trajectory.seq.desc()).limit(limit)))
+
+
+def _wanted(project_id: uuid.UUID, wanted: TrajectoryFilter, *, with_messages: bool) -> Select[tuple[Trajectory]]:
+    query = select(Trajectory).where(Trajectory.project_id == project_id)
     if wanted.task is not None:
         query = query.where(Trajectory.task.has(Task.name == wanted.task))
     if wanted.session_id is not None:
@@ -159,7 +174,7 @@ def list_trajectories(
             defer(Trajectory.tools, raiseload=True),
             defer(Trajectory.sampled, raiseload=True),
         )
-    return list(session.scalars(query.options(joinedload(Trajectory.task)).order_by(Trajectory.seq).limit(limit)))
+    return query.options(joinedload(Trajectory.task))
 
 
 def get_trajectory(session: Session, project_id: uuid.UUID, trajectory_id: uuid.UUID) -> Trajectory:

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.errors import Invalid, VersionNotFound
@@ -72,12 +72,18 @@ def get_version(session: Session, adapter: Adapter, number: int) -> Version:
 
 def list_versions(session: Session, adapter: Adapter, *, after: int = 0, limit: int | None = None) -> list[Version]:
     """The versions numbered above `after`, oldest first."""
-    return list(
-        session.scalars(
-            select(Version)
-            .where(Version.adapter_id == adapter.id, Version.number > after)
-            .options(joinedload(Version.dataset).joinedload(Dataset.task), joinedload(Version.parent))
-            .order_by(Version.number)
-            .limit(limit)
-        )
-    )
+    query = _versions(adapter).where(Version.number > after)
+    return list(session.scalars(query.order_by(Version.number).limit(limit)))
+
+
+def newest_versions(session: Session, adapter: Adapter, *, before: int | None = None, limit: int) -> list[Version]:
+    """The versions numbered below `before`, newest first."""
+    query = _versions(adapter)
+    if before is not None:
+        query = query.where(Version.number < before)
+    return list(session.scalars(query.order_by(Version.number.desc()).limit(limit)))
+
+
+def _versions(adapter: Adapter) -> Select[tuple[Version]]:
+    loaded = joinedload(Version.dataset).joinedload(Dataset.task), joinedload(Version.parent)
+    return select(Version).where(Version.adapter_id == adapter.id).options(*loaded)

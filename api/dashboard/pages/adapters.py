@@ -1,0 +1,79 @@
+"""Adapters: the list, and one with its versions as a graph, its scores, its aliases, and their moves."""
+
+from starlette.responses import Response
+
+from api.dashboard.lineage import draw_lineage
+from api.dashboard.rendering import show
+from api.dashboard.routing import Pages
+from api.dashboard.visits import HOME, Visit, go
+from api.endpoints import adapters, routes
+from api.endpoints.adapters import PromoteIn, RollbackIn
+from api.endpoints.scores import scores_of
+from api.http.schemas import AdapterOut, AliasMoveOut, VersionOut
+from registry.adapters import get_adapter
+from registry.database import transaction
+from registry.gates.verdict import gates_of
+from registry.serving.aliases import list_aliases, newest_moves
+from registry.versions.records import newest_versions
+
+SHOWN_VERSIONS = 30
+_SHOWN_MOVES = 50
+
+pages = Pages()
+
+
+@pages.get("/adapters")
+def index(visit: Visit) -> Response:
+    return show(visit, "adapters.html", adapters=adapters.index(visit.services, visit.caller).data)
+
+
+@pages.get("/adapters/{name}")
+def one(visit: Visit, name: str) -> Response:
+    with transaction(visit.services.sessions) as session:
+        adapter = get_adapter(session, visit.caller.project_id, name)
+        rows = newest_versions(session, adapter, before=_before(visit), limit=SHOWN_VERSIONS + 1)
+        shown, gates = rows[:SHOWN_VERSIONS], gates_of(session, rows)
+        versions = [VersionOut.of(row, gates.get(row.id)) for row in shown]
+        values = {
+            "adapter": AdapterOut.of(adapter, list_aliases(session, adapter)),
+            "scores": scores_of(session, adapter, shown[::-1]),
+            "moves": [AliasMoveOut.of(row) for row in newest_moves(session, adapter, _SHOWN_MOVES)],
+        }
+    live = next(iter(routes.index(name, visit.services, visit.caller, limit=1).data), None)
+    return show(
+        visit,
+        "adapter.html",
+        **values,
+        versions=versions,
+        older=versions[-1].number if len(rows) > SHOWN_VERSIONS else None,
+        graph=draw_lineage(versions),
+        route=live if live and live.state == "live" else None,
+    )
+
+
+@pages.post("/adapters/{name}/aliases/{alias}/promote", scope="promote")
+def promote(visit: Visit, name: str, alias: str) -> Response:
+    version = visit.number("version")
+    body = PromoteIn.model_validate(
+        {"version": version, "expected_version": visit.number("expected_version"), "reason": visit.text("reason")}
+    )
+    move = adapters.promote_alias(name, alias, body, visit.services, visit.caller)
+    return go(visit, f"{HOME}/adapters/{name}", f"{alias} of {name} is version {move.to_version} now.")
+
+
+@pages.post("/adapters/{name}/aliases/{alias}/rollback", scope="promote")
+def roll_back(visit: Visit, name: str, alias: str) -> Response:
+    body = RollbackIn.model_validate(
+        {
+            "to_version": visit.number("to_version"),
+            "expected_version": visit.number("expected_version"),
+            "reason": visit.text("reason"),
+        }
+    )
+    move = adapters.roll_back_alias(name, alias, body, visit.services, visit.caller)
+    return go(visit, f"{HOME}/adapters/{name}", f"{alias} of {name} is version {move.to_version} again.")
+
+
+def _before(visit: Visit) -> int | None:
+    text = visit.request.query_params.get("before", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -1,0 +1,79 @@
+"""The playground: one question to several versions and the base side by side, with every insertion marked."""
+
+import json
+from typing import Any
+
+from fastapi.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from api.dashboard.pages.trajectories import CSRF_HEADER
+from api.dashboard.rendering import HEADERS, show
+from api.dashboard.routing import Pages, in_words
+from api.dashboard.visits import CSRF_FIELD, HOME, Visit, admit
+from api.endpoints import chat, feedback
+from api.endpoints.chat_models import ChatIn
+from api.endpoints.feedback import FeedbackIn
+from api.http.problems import described
+from registry.errors import Invalid
+from registry.json_text import parse_json
+
+pages = Pages()
+_FIELDS = ("model", "messages", "temperature", "max_tokens", "seed")
+_MOST_MODELS = 200
+
+
+@pages.get("/playground")
+def playground(visit: Visit) -> Response:
+    listed = chat.models(visit.request, visit.services, visit.caller)["data"]
+    names = [model["id"] for model in listed if model["owned_by"] == "memgen"]
+    return show(
+        visit, "playground.html", models=names[:_MOST_MODELS], chosen=visit.request.query_params.get("model", "")
+    )
+
+
+async def _answer(request: Request) -> Response:
+    """An answer as the chat endpoint streams it. It is recorded only where the project records everything."""
+    try:
+        visit, sent = await _asked(request, "read")
+        body = ChatIn.model_validate({**{name: sent[name] for name in _FIELDS if name in sent}, **_HOW})
+        return await chat.complete(body, request, visit.services, visit.caller, None)
+    except Exception as error:  # whatever is wrong, it is told in the column of its model
+        return await _told(request, error)
+
+
+async def _rate(request: Request) -> Response:
+    """Feedback on an answer, which counts as that of any user."""
+    try:
+        visit, sent = await _asked(request, "write")
+        body = FeedbackIn.model_validate({"completion_id": sent.get("completion_id"), "reward": sent.get("reward")})
+        await run_in_threadpool(feedback.create, body, request, visit.services, visit.caller, Response())
+    except Exception as error:  # whatever is wrong, it is told beside the buttons
+        return await _told(request, error)
+    return JSONResponse({"counted": True}, headers=HEADERS)
+
+
+_HOW: dict[str, Any] = {"stream": True, "logprobs": True, "store": False}
+"""Log-probabilities bring the tokens, by which an insertion's place in the text is known."""
+
+
+async def _asked(request: Request, scope: str) -> tuple[Visit, dict[str, Any]]:
+    fields = {CSRF_FIELD: request.headers.get(CSRF_HEADER, "")}
+    visit = await run_in_threadpool(admit, request, request.app.state.services, fields, scope)
+    sent = parse_json(await request.body())
+    if not isinstance(sent, dict):
+        raise Invalid(f"got {json.dumps(sent)[:60]}; expected an object")
+    return visit, sent
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    found = await run_in_threadpool(described, request, in_words(error))
+    return JSONResponse({"detail": found.detail, "code": found.code}, found.status, headers=HEADERS)
+
+
+routes = [
+    *pages.routes,
+    Route(f"{HOME}/playground/answer", _answer, methods=["POST"], name="dashboard.playground.answer"),
+    Route(f"{HOME}/playground/feedback", _rate, methods=["POST"], name="dashboard.playground.feedback"),
+]

@@ -1,0 +1,148 @@
+"""Trajectories: searching them, reading one as a conversation, where it went, deleting it, and uploading files."""
+
+import uuid
+
+from fastapi.concurrency import run_in_threadpool
+from markupsafe import escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from api.dashboard.conversation import turns_of
+from api.dashboard.rendering import HEADERS, fragment, show
+from api.dashboard.routing import Pages
+from api.dashboard.visits import CSRF_FIELD, HOME, Visit, admit, go
+from api.endpoints import deletions, tasks, tokens, trajectories
+from api.endpoints.deletions import DeletionIn
+from api.endpoints.trajectory_models import TrajectorySummary
+from api.http.pagination import decode_cursor, encode_cursor
+from api.http.problems import described
+from registry.database import transaction
+from registry.errors import Invalid, NotFound
+from registry.json_text import is_storable
+from registry.trajectories.formats.formats import DEFAULT_FORMAT, check_format, format_names
+from registry.trajectories.records import TrajectoryFilter, newest_trajectories
+
+_SHOWN = 50
+CSRF_HEADER = "X-Csrf"
+IMPORT_PATH = f"{HOME}/trajectories/import"
+_LONGEST = 256
+"""Characters of what is searched for."""
+
+pages = Pages()
+
+
+@pages.get("/trajectories")
+def index(visit: Visit) -> Response:
+    query = visit.request.query_params
+    asked = {name: query.get(name, "").strip() for name in ("task", "session", "held_out", "rewarded", "low", "high")}
+    cursor = query.get("cursor")
+    with transaction(visit.services.sessions) as session:
+        rows = newest_trajectories(
+            session,
+            visit.caller.project_id,
+            _wanted(asked),
+            before=decode_cursor(cursor) if cursor else None,
+            limit=_SHOWN + 1,
+        )
+        found = [TrajectorySummary.of(row) for row in rows[:_SHOWN]]
+        following = encode_cursor(rows[_SHOWN - 1].seq) if len(rows) > _SHOWN else None
+    return show(
+        visit,
+        "trajectories.html",
+        asked=asked,
+        trajectories=found,
+        next_cursor=following,
+        tasks=tasks.get_tasks(visit.services, visit.caller).data,
+        formats=format_names(),
+        import_path=IMPORT_PATH,
+    )
+
+
+@pages.get("/trajectories/{text}")
+def one(visit: Visit, text: str) -> Response:
+    found = _id(text)
+    trajectory = trajectories.get_one_trajectory(found, visit.services, visit.caller)
+    lineage = deletions.lineage(found, visit.services, visit.caller)
+    turns = turns_of(trajectory.messages)
+    return show(visit, "trajectory.html", trajectory=trajectory, lineage=lineage, turns=turns)
+
+
+@pages.get("/trajectories/{text}/deletion", scope="admin")
+def plan_deletion(visit: Visit, text: str) -> Response:
+    """The dry run: what would go, and what happens to the versions that learned it."""
+    policy = visit.request.query_params.get("policy", "keep")
+    body = DeletionIn.model_validate({"scope": "trajectory", "id": str(_id(text)), "policy": policy})
+    plan = deletions.delete(body, visit.request, visit.services, visit.caller)
+    return show(visit, "deletion.html", plan=plan, trajectory_id=text)
+
+
+@pages.post("/trajectories/{text}/delete", scope="admin")
+def delete(visit: Visit, text: str) -> Response:
+    body = DeletionIn.model_validate(
+        {
+            "scope": "trajectory",
+            "id": str(_id(text)),
+            "policy": visit.text("policy"),
+            "reason": visit.text("reason"),
+            "dry_run": False,
+            "expected": visit.number("expected"),
+        }
+    )
+    done = deletions.delete(body, visit.request, visit.services, visit.caller)
+    bytes_left = "" if done.bytes_gone else " Its bytes in the object store are removed next."
+    return go(visit, f"{HOME}/trajectories", f"The trajectory is deleted for good.{bytes_left}")
+
+
+async def _import(request: Request) -> Response:
+    """A file that a script of ours sends as it is: any size, and the report with each refused line comes back."""
+    services, query = request.app.state.services, request.query_params
+    try:
+        fields = {CSRF_FIELD: request.headers.get(CSRF_HEADER, "")}
+        visit = await run_in_threadpool(admit, request, services, fields, "write")
+        task, name = query.get("task") or None, check_format(query.get("format") or DEFAULT_FORMAT)
+        limit = await run_in_threadpool(tokens.token_limit, services)
+        report = await trajectories.import_trajectories(request, services, visit.caller, limit, name, task)
+    except Exception as error:  # whatever is wrong, a person sees it beside the file
+        found = await run_in_threadpool(described, request, error)
+        text = f'<p class="problem" role="alert">{escape(found.detail)}</p>'
+        return HTMLResponse(text, found.status, headers=HEADERS)
+    text = await run_in_threadpool(fragment, visit, "import_report.html", report=report)
+    return HTMLResponse(text, headers=HEADERS)
+
+
+def _wanted(asked: dict[str, str]) -> TrajectoryFilter:
+    if not all(len(text) <= _LONGEST and is_storable(text) for text in asked.values()):
+        raise Invalid(f"a field of the search is longer than {_LONGEST} characters, or holds a NUL character")
+    truths = {"yes": True, "no": False}
+    return TrajectoryFilter(
+        task=asked["task"] or None,
+        session_id=asked["session"] or None,
+        held_out=truths.get(asked["held_out"]),
+        rewarded=truths.get(asked["rewarded"]),
+        min_reward=_reward(asked["low"]),
+        max_reward=_reward(asked["high"]),
+    )
+
+
+def _reward(text: str) -> float | None:
+    try:
+        found = float(text) if text else None
+    except ValueError as error:
+        raise Invalid(f"the reward is {text[:60]!r}; expected a number such as 0.5") from error
+    if found is not None and not abs(found) < 1e9:
+        raise Invalid("a reward is a finite number")
+    return found
+
+
+def _id(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError as error:
+        raise NotFound(f"there is no trajectory {text[:60]!r}") from error
+
+
+routes = [
+    Route(IMPORT_PATH, _import, methods=["POST"], name="dashboard.trajectories.import"),
+    *pages.routes,
+]

@@ -1,0 +1,104 @@
+"""One version: what it learned from, its curves, its gate with every flipped item, and what may be done with it."""
+
+from typing import Literal, get_args
+
+from starlette.responses import Response
+
+from api.dashboard.rendering import show
+from api.dashboard.routing import Pages
+from api.dashboard.visits import HOME, Visit, go
+from api.endpoints import adapters, gates, versions
+from api.endpoints.gates import ApproveIn, PairOut, RejectIn
+from api.endpoints.versions import ReasonIn
+from registry.adapters import get_adapter
+from registry.database import transaction
+from registry.errors import GateNotFound
+from registry.versions.records import get_version
+from registry.versions.tags import version_changes
+
+_SHOWN_ITEMS = 20
+_Flipped = Literal["better", "worse", "any"]
+
+pages = Pages()
+
+
+@pages.get("/adapters/{name}/versions/{number:int}")
+def one(visit: Visit, name: str, number: int) -> Response:
+    version = adapters.version(name, number, visit.services, visit.caller)
+    lineage = versions.lineage(name, number, visit.services, visit.caller)
+    with transaction(visit.services.sessions) as session:
+        row = get_version(session, get_adapter(session, visit.caller.project_id, name), number)
+        [state] = versions.states_of_versions(session, row.adapter, [row])
+        changes = [(each.kind, each.actor, each.reason, each.at) for each in version_changes(session, row)]
+    return show(
+        visit,
+        "version.html",
+        version=version,
+        lineage=lineage,
+        state_row=state,
+        changes=changes,
+        losses=_losses(version.report),
+        flags=version.report.get("flags") or [],
+    )
+
+
+@pages.get("/adapters/{name}/versions/{number:int}/items")
+def items(visit: Visit, name: str, number: int) -> Response:
+    """The gate's evidence on one task, item by item."""
+    query = visit.request.query_params
+    gate = gates.show(name, number, visit.services, visit.caller)
+    tasks = [comparison["task"] for comparison in gate.comparisons]
+    if not tasks:
+        raise GateNotFound(f"the gate of {name}@{number} compared no items")
+    task = query.get("task") or tasks[0]
+    asked = query.get("flipped", "any")
+    flipped: _Flipped | None = asked if asked in get_args(_Flipped) else None  # type: ignore[assignment]
+    found = gates.items(name, number, visit.services, visit.caller, task, flipped, query.get("cursor"), _SHOWN_ITEMS)
+    return show(
+        visit,
+        "items.html",
+        gate=gate,
+        tasks=tasks,
+        task=task,
+        flipped=flipped or "all",
+        items=[(pair, _title(pair)) for pair in found.data],
+        next_cursor=found.next_cursor,
+    )
+
+
+@pages.post("/adapters/{name}/versions/{number:int}/approve", scope="promote")
+def approve(visit: Visit, name: str, number: int) -> Response:
+    body = ApproveIn(reason=visit.text("reason"), expected_version=visit.number("expected_version"))
+    gates.approve(name, number, body, visit.services, visit.caller)
+    return go(visit, _page(name, number), f"{name}@{number} is the champion now.")
+
+
+@pages.post("/adapters/{name}/versions/{number:int}/reject", scope="promote")
+def reject(visit: Visit, name: str, number: int) -> Response:
+    gates.reject(name, number, RejectIn(reason=visit.text("reason")), visit.services, visit.caller)
+    return go(visit, _page(name, number), f"{name}@{number} was turned down.")
+
+
+@pages.post("/adapters/{name}/versions/{number:int}/archive", scope="promote")
+def archive(visit: Visit, name: str, number: int) -> Response:
+    versions.put_away(name, number, ReasonIn(reason=visit.text("reason")), visit.services, visit.caller)
+    return go(visit, _page(name, number), f"{name}@{number} is archived.")
+
+
+@pages.post("/adapters/{name}/versions/{number:int}/unarchive", scope="promote")
+def unarchive(visit: Visit, name: str, number: int) -> Response:
+    versions.take_out(name, number, ReasonIn(reason=visit.text("reason")), visit.services, visit.caller)
+    return go(visit, _page(name, number), f"{name}@{number} is in the lists again.")
+
+
+def _page(name: str, number: int) -> str:
+    return f"{HOME}/adapters/{name}/versions/{number}"
+
+
+def _losses(report: dict[str, object]) -> list[float]:
+    losses = report.get("losses")
+    return [float(value) for value in losses] if isinstance(losses, list) else []
+
+
+def _title(pair: PairOut) -> str:
+    return {"better": "got better", "worse": "got worse", None: "as before"}.get(pair.flipped, str(pair.flipped))

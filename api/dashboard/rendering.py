@@ -1,0 +1,149 @@
+"""Templates into pages: what all pages know, how values are written, and the headers that keep a page harmless."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from api.dashboard.visits import HOME, Visit, said_to, take_said
+from registry.wording import counted
+
+HEADERS = {
+    # No inline script, no inline style, nothing from elsewhere, in nobody's frame.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_PAGES = (
+    ("", "Overview", "read"),
+    ("/adapters", "Adapters", "read"),
+    ("/loops", "Loops", "read"),
+    ("/jobs", "Jobs", "read"),
+    ("/trajectories", "Trajectories", "read"),
+    ("/playground", "Playground", "read"),
+    ("/schedules", "Schedules", "read"),
+    ("/tasks", "Tasks", "read"),
+    ("/recordings", "Recordings", "read"),
+    ("/deletions", "Deletions", "admin"),
+    ("/keys", "Keys", "admin"),
+)
+"""The pages of the menu, each with the scope that it needs."""
+_KINDS = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+_STATE_TONES = {
+    "good": ("passed", "succeeded", "running", "promoted", "live", "better", "ready", "delivered"),
+    "bad": ("rejected", "failed", "stopped", "worse", "withdrawn", "rolled_back"),
+    "wait": ("waiting", "queued", "unchecked", "not yet", "trying", "cancelled", "undecided"),
+}
+_TONES = {state: tone for tone, states in _STATE_TONES.items() for state in states}
+
+
+def render(
+    request: Request, template: str, *, visit: Visit | None = None, status: int = 200, **values: Any
+) -> Response:
+    """A page. `visit` is None where nobody is signed in."""
+    text = (
+        _environment()
+        .get_template(template)
+        .render(visit=visit, here=request.url.path, home=HOME, said=said_to(request) if visit else "", **values)
+    )
+    answer = HTMLResponse(text, status, headers=HEADERS)
+    take_said(request, answer)
+    return answer
+
+
+def show(visit: Visit, template: str, **values: Any) -> Response:
+    return render(visit.request, template, visit=visit, **values)
+
+
+def fragment(visit: Visit, template: str, **values: Any) -> str:
+    """Part of a page, for a page that is there already."""
+    return _environment().get_template(template).render(visit=visit, home=HOME, **values)
+
+
+@cache
+def static_files() -> Mapping[str, tuple[bytes, str]]:
+    """Content and kind of each static file, by the name under which it is served: with its hash, so kept for ever."""
+    found = {}
+    for name, content in _read(files("api.dashboard") / "static"):
+        kind = _KINDS.get(name.rpartition(".")[2])
+        if kind is not None:
+            found[f"{hashlib.sha256(content).hexdigest()[:12]}/{name}"] = content, kind
+    return found
+
+
+def _read(folder: Traversable, before: str = "") -> list[tuple[str, bytes]]:
+    found = []
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found += _read(entry, f"{before}{entry.name}/")
+        else:
+            found.append((f"{before}{entry.name}", entry.read_bytes()))
+    return found
+
+
+@cache
+def _static_urls() -> Mapping[str, str]:
+    return {path.partition("/")[2]: f"{HOME}/static/{path}" for path in static_files()}
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("api.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "moment": moment,
+        "percent": percent,
+        "score": score,
+        "short": lambda text: str(text)[:12],
+        "chart": chart,
+        "tone": lambda state: _TONES.get(state, "plain"),
+        "words": lambda name: str(name).replace("_", " "),
+    }
+    environment.globals |= {
+        "static": _static_urls().__getitem__,
+        "counted": counted,
+        "pages_shown": _PAGES,
+        "new_id": lambda: uuid.uuid4().hex,
+    }
+    return environment
+
+
+def moment(at: datetime | None) -> Markup:
+    """A time in UTC, to the minute; to the second for machines and on a hover."""
+    if at is None:
+        return Markup("–")
+    at = at.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        at.isoformat(timespec="seconds"), at.strftime("%Y-%m-%d %H:%M:%S UTC"), at.strftime("%Y-%m-%d %H:%M")
+    )
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}f}%"
+
+
+def score(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def chart(series: Mapping[str, object]) -> str:
+    """What `charts.js` draws, for a data attribute; the template escapes it."""
+    return json.dumps(series, separators=(",", ":"))

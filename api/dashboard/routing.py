@@ -1,0 +1,131 @@
+"""From functions that make pages to routes: who asks, with which scope, and what a page says when that is wrong."""
+
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
+from urllib.parse import urlencode, urlsplit
+
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from api.dashboard.rendering import render
+from api.dashboard.visits import COOKIE, CSRF_FIELD, HOME, Fields, Visit, admit, own_path, read_fields
+from api.http.problems import described
+from registry.database import reading
+from registry.errors import Invalid, NotFound, RegistryError, SignInEnded
+from registry.sign_ins import signed_in
+from registry.wiring import Services
+
+_Params = ParamSpec("_Params")
+Page = Callable[Concatenate[Visit, _Params], Response]
+_LARGEST_NUMBER = 2**31 - 1
+"""Of the numbers in paths: those of versions and routes."""
+
+
+class Pages:
+    """The pages of one noun. A page is a function of a visit and of what stands in its path."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+
+    def get(self, path: str, *, scope: str = "read") -> Callable[[Page[_Params]], Page[_Params]]:
+        return self._add(path, "GET", scope)
+
+    def post(self, path: str, *, scope: str) -> Callable[[Page[_Params]], Page[_Params]]:
+        """A form. It answers by `api.dashboard.visits.go`."""
+        return self._add(path, "POST", scope)
+
+    def _add(self, path: str, method: str, scope: str) -> Callable[[Page[_Params]], Page[_Params]]:
+        def added(page: Page[_Params]) -> Page[_Params]:
+            async def endpoint(request: Request) -> Response:
+                fields: Fields = {}
+                try:
+                    if method == "POST":
+                        fields = await read_fields(request)
+                except (RegistryError, ClientDisconnect) as error:
+                    return await run_in_threadpool(trouble, request, fields, error)
+                return await run_in_threadpool(_answer, page, scope, request, fields)
+
+            name = f"dashboard.{page.__module__.rpartition('.')[2]}.{page.__name__}"
+            self.routes.append(Route(f"{HOME}{path}", endpoint, methods=[method], name=name))
+            return page
+
+        return added
+
+
+def _answer(page: Page[Any], scope: str, request: Request, fields: Fields) -> Response:
+    services: Services = request.app.state.services
+    try:
+        if any(isinstance(value, int) and value > _LARGEST_NUMBER for value in request.path_params.values()):
+            raise NotFound("there is nothing of so large a number")
+        return page(admit(request, services, fields, scope), **request.path_params)
+    except SignInEnded as error:
+        return _sign_in_first(request, fields, error)
+    except Exception as error:  # whatever is wrong, a person sees a page
+        return trouble(request, fields, error)
+
+
+def _sign_in_first(request: Request, fields: Fields, error: SignInEnded) -> Response:
+    """A form that was sent too late is kept in the page, and may be sent after the sign-in."""
+    if request.method == "GET":
+        query = f"?{request.url.query}" if request.url.query else ""
+        wanted = "" if request.url.path == HOME else own_path(request.url.path + query)
+        return RedirectResponse(_with_next(wanted), status_code=303)
+    return render(
+        request,
+        "sign_in.html",
+        status=401,
+        problem=str(error) if not request.cookies.get(COOKIE) else "Your sign-in has ended. What you sent is kept.",
+        next=request.url.path,
+        kept=_kept(fields),
+    )
+
+
+def _with_next(wanted: str) -> str:
+    return f"{HOME}/sign-in" + (f"?{urlencode({'next': wanted})}" if wanted else "")
+
+
+def trouble(request: Request, fields: Fields, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)
+    found = described(request, in_words(error))
+    return render(
+        request,
+        "trouble.html",
+        visit=_visit_if_any(request),
+        status=found.status,
+        found=found,
+        back=_page_before(request),
+        sent={name: text for name, text in _kept(fields).items() if text},
+    )
+
+
+def _visit_if_any(request: Request) -> Visit | None:
+    """For a page's head: the trouble may be that the database is away."""
+    services: Services = request.app.state.services
+    token = request.cookies.get(COOKIE, "")
+    try:
+        with reading(services.sessions) as session:
+            return Visit(request, services, signed_in(session, token), token) if token else None
+    except Exception:  # the page says what the trouble is without it
+        return None
+
+
+def _page_before(request: Request) -> str:
+    """The page that a form was on; the dashboard's first where that is not known."""
+    before = urlsplit(request.headers.get("referer", ""))
+    return own_path(before.path + (f"?{before.query}" if before.query else "")) if before.path else HOME
+
+
+def _kept(fields: Fields) -> Fields:
+    return {name: text for name, text in fields.items() if name != CSRF_FIELD}
+
+
+def in_words(error: Exception) -> Exception:
+    """The error, or what a body of the API's own says of a field that it can't take."""
+    if not isinstance(error, ValidationError):
+        return error
+    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
+    return Invalid("; ".join(faults))

@@ -1,0 +1,28 @@
+// Draws every [data-chart] with uPlot: {"x": [...], "<label>": [...], ...}. New ones too, when htmx brings them.
+"use strict";
+(() => {
+  const styles = () => getComputedStyle(document.documentElement);
+  const color = (name) => styles().getPropertyValue(name).trim();
+  const TONES = ["--link", "--good", "--bad", "--wait"];
+
+  function draw(figure) {
+    const { x, ...series } = JSON.parse(figure.dataset.chart);
+    const axis = { stroke: color("--dim"), grid: { stroke: color("--line") }, ticks: { stroke: color("--line") } };
+    figure.querySelector(".uplot")?.remove();
+    new uPlot({
+      width: figure.clientWidth - 16,
+      height: 220,
+      scales: { x: { time: false } },
+      axes: [axis, axis],
+      series: [{}, ...Object.keys(series).map((label, n) => ({
+        label, stroke: color(TONES[n % TONES.length]), width: 2, points: { show: x.length < 30 },
+      }))],
+    }, [x, ...Object.values(series)], figure);
+  }
+
+  const drawAll = () => document.querySelectorAll("[data-chart]").forEach(draw);
+  document.addEventListener("DOMContentLoaded", drawAll);
+  document.addEventListener("htmx:after:swap", drawAll);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  addEventListener("resize", () => { clearTimeout(draw.later); draw.later = setTimeout(drawAll, 200); });
+})();

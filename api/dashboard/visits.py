@@ -1,0 +1,174 @@
+"""A visit: a request of a browser whose user is signed in. Cookies, and the proof that a form came from our page.
+
+The cookie is HttpOnly and SameSite=Lax and holds a token that stands for an API key (`registry.sign_ins`). A form
+carries a second token that only our pages can know, because it follows from the cookie, which no script can read.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from registry.database import reading
+from registry.errors import ForgedForm, Invalid, SignInEnded
+from registry.json_text import is_storable
+from registry.keys import Principal
+from registry.sign_ins import signed_in
+from registry.wiring import Services
+
+HOME = "/ui"
+COOKIE = "memgen_sign_in"
+_SAID_COOKIE = "memgen_said"
+_SAID_SECONDS = 30
+_MOST_FIELDS = 200
+CSRF_FIELD = "csrf"
+
+Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a page knows of who asks for it."""
+
+    request: Request
+    services: Services
+    caller: Principal
+    token: str
+    fields: Fields = field(default_factory=dict)
+    """Of the form that was sent."""
+
+    def may(self, scope: str) -> bool:
+        """Whether the caller's key has the scope: what it may not do is not shown."""
+        return bool({scope, "admin"} & self.caller.scopes)
+
+    @cached_property
+    def csrf(self) -> str:
+        return csrf_of(self.token)
+
+    def text(self, name: str) -> str:
+        """A field of the form; empty where it was left out."""
+        return self.fields.get(name, "").strip()
+
+    def number(self, name: str) -> int | None:
+        """A field that holds a whole number; None where it was left empty.
+
+        Raises:
+            Invalid: it holds something else.
+        """
+        text = self.text(name)
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit()) or len(text) > 9:
+            raise Invalid(f"{name} is {text[:60]!r}; expected a whole number")
+        return int(text)
+
+    def share(self, name: str) -> float | None:
+        """A field that holds a number such as 0.25; None where it was left empty.
+
+        Raises:
+            Invalid: it holds something else.
+        """
+        text = self.text(name)
+        try:
+            return float(text) if text else None
+        except ValueError as error:
+            raise Invalid(f"{name} is {text[:60]!r}; expected a number such as 0.25") from error
+
+
+def admit(request: Request, services: Services, fields: Fields, scope: str) -> Visit:
+    """The visit of a request.
+
+    Raises:
+        SignInEnded: nobody is signed in.
+        ForgedForm: a form that did not come from a page of this service.
+        MissingScope: the key may not do this.
+    """
+    token = request.cookies.get(COOKIE, "")
+    if not token:
+        raise SignInEnded("you are not signed in; sign in with an API key")
+    with reading(services.sessions) as session:
+        caller = signed_in(session, token)
+    if request.method == "POST":
+        check_origin(request)
+        if not hmac.compare_digest(fields.get(CSRF_FIELD, "").encode(), csrf_of(token).encode()):
+            raise ForgedForm("the form was made for another sign-in; reload the page and send it again")
+    caller.check(scope)
+    return Visit(request, services, caller, token, fields)
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a form that another site's page sent.
+
+    Browsers say so by `Sec-Fetch-Site`; those from before 2023 by `Origin`, which is compared with the address asked.
+
+    Raises:
+        ForgedForm: it comes from elsewhere.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    elsewhere = site not in ("same-origin", "none") if site else False
+    if not site and origin:
+        elsewhere = urlsplit(origin).netloc != request.headers.get("host")
+    if elsewhere:
+        raise ForgedForm("the form was sent by a page of another site; open the dashboard itself")
+
+
+def csrf_of(token: str) -> str:
+    return hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()
+
+
+async def read_fields(request: Request) -> Fields:
+    """The fields of a form; the last of two counts. The body's length is limited before it is read.
+
+    Raises:
+        Invalid: no form, too many fields, or a text that no row can hold.
+    """
+    try:
+        text = (await request.body()).decode()
+        fields = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError as error:
+        raise Invalid(f"the form can't be read ({error}); reload the page and send it again") from error
+    if not all(is_storable(value) for pair in fields.items() for value in pair):
+        raise Invalid("the form holds a NUL character or half of a surrogate pair; remove it")
+    return fields
+
+
+def is_secure(request: Request) -> bool:
+    return request.url.scheme == "https"
+
+
+def go(visit: Visit, path: str, said: str = "") -> Response:
+    """Lead the browser to a page, which shows `said` once: a reload there repeats nothing."""
+    answer = RedirectResponse(path, status_code=303)
+    if said:
+        answer.set_cookie(
+            _SAID_COOKIE,
+            quote(said),
+            max_age=_SAID_SECONDS,
+            path=HOME,
+            httponly=True,
+            samesite="lax",
+            secure=is_secure(visit.request),
+        )
+    return answer
+
+
+def take_said(request: Request, answer: Response) -> None:
+    """Let what was said be said once."""
+    if _SAID_COOKIE in request.cookies:
+        answer.delete_cookie(_SAID_COOKIE, path=HOME, httponly=True, samesite="lax", secure=is_secure(request))
+
+
+def said_to(request: Request) -> str:
+    return unquote(request.cookies.get(_SAID_COOKIE, ""))[:500]
+
+
+def own_path(path: str) -> str:
+    """`path` if it is one of the dashboard's, else its first page: nobody is led elsewhere after a sign-in."""
+    parts = urlsplit(path)
+    inside = parts.path == HOME or parts.path.startswith(f"{HOME}/")
+    return path if inside and not parts.scheme and not parts.netloc and "\\" not in path else HOME
