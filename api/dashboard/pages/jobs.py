@@ -75,6 +75,8 @@ async def _parts(visit: Visit, job_id: uuid.UUID, stream: StreamingResponse) -> 
             values = await run_in_threadpool(_shown, visit, job_id)
             lines = fragment(visit, "job_live.html", **values).splitlines()
             yield "".join(f"data: {line}\n" for line in lines) + "\n"
+            if not values["live"]:
+                yield "event: ended\ndata: \n\n"  # what ends without it is asked for again
 
 
 def _id(text: str) -> uuid.UUID:

@@ -177,7 +177,7 @@ def test_jobs_are_watched_and_cancelled(visitor: Visitor, services: Services, ro
     page = visitor.open(path)
     assert "2.25" in page
     assert "data-chart" in page
-    assert f'hx-get="/ui{path}/live"' in page
+    assert f'hx-sse:connect="/ui{path}/live"' in page
     done = visitor.send(page, f"/ui{path}/cancel")
     assert "The job is cancelled." in done.text
     assert f"/ui{path}/cancel" not in forms_of(done.text)
@@ -185,6 +185,7 @@ def test_jobs_are_watched_and_cancelled(visitor: Visitor, services: Services, ro
     assert live.headers["content-type"].startswith("text/event-stream")
     assert "data: " in live.text
     assert "cancelled" in live.text
+    assert live.text.endswith("event: ended\ndata: \n\n")
     visitor.http.cookies.clear()
     assert visitor.http.get(f"/ui{path}/live").status_code == 401
 
