@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-vllm test-agents setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-recording bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-vllm test-agents test-browser setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-recording bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,6 +43,13 @@ test: setup lint unit  ## Everything that CI runs
 
 test-agents: setup $(VENV)-agents/.ready  ## Loops of stock agents' clients against the service, over HTTP
 	MEMGEN_AGENTS_PYTHON=$(CURDIR)/$(VENV)-agents/bin/python $(BIN)/python -m pytest tests/agents
+
+test-browser: setup $(VENV)/.browser  ## The dashboard in a real Chromium (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest tests/browser
+
+$(VENV)/.browser: $(READY) requirements-browser.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-browser.lock
+	@touch $@
 
 $(VENV)-agents/.ready: requirements-agents.lock
 	$(PYTHON) -m venv $(VENV)-agents
