@@ -115,8 +115,11 @@ def _visit_if_any(request: Request) -> Visit | None:
 
 def _page_before(request: Request) -> str:
     """The page that a form was on; the dashboard's first where that is not known."""
-    before = urlsplit(request.headers.get("referer", ""))
-    return own_path(before.path + (f"?{before.query}" if before.query else "")) if before.path else HOME
+    try:
+        before = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return HOME
+    return own_path(f"{before.path}?{before.query}" if before.query else before.path)
 
 
 def _kept(fields: Fields) -> Fields:

@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -112,7 +112,7 @@ def check_origin(request: Request) -> None:
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     elsewhere = site not in ("same-origin", "none") if site else False
     if not site and origin:
-        elsewhere = urlsplit(origin).netloc != request.headers.get("host")
+        elsewhere = origin.partition("://")[2] != request.headers.get("host")
     if elsewhere:
         raise ForgedForm("the form was sent by a page of another site; open the dashboard itself")
 
@@ -169,6 +169,6 @@ def said_to(request: Request) -> str:
 
 def own_path(path: str) -> str:
     """`path` if it is one of the dashboard's, else its first page: nobody is led elsewhere after a sign-in."""
-    parts = urlsplit(path)
-    inside = parts.path == HOME or parts.path.startswith(f"{HOME}/")
-    return path if inside and not parts.scheme and not parts.netloc and "\\" not in path else HOME
+    before_query = path.partition("?")[0]
+    inside = before_query == HOME or before_query.startswith(f"{HOME}/")
+    return path if inside and "\\" not in path else HOME

@@ -34,7 +34,7 @@ def test_a_wrong_key_is_refused_in_words(stranger: Visitor) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", ["https://evil.example/ui", "//evil.example/ui", "/\\evil.example", "/v1/jobs", "/uix"]
+    "wanted", ["https://evil.example/ui", "//evil.example/ui", "/\\evil.example", "/v1/jobs", "/uix", "//[", ""]
 )
 def test_nobody_is_led_elsewhere(stranger: Visitor, api_key: str, wanted: str) -> None:
     answer = stranger.sign_in(api_key, to=wanted)
@@ -160,3 +160,13 @@ def test_a_key_sees_and_does_what_it_may(
 def test_without_the_dashboard_there_is_none(settings: Settings) -> None:
     with TestClient(create_app(settings.model_copy(update={"dashboard": False}), serve_model=False)) as client:
         assert client.get("/ui").status_code == 404
+
+
+def test_odd_headers_are_no_bug(visitor: Visitor, rows: Rows) -> None:
+    for headers in ({"Referer": "http://[nothing"}, {"Referer": "https://evil.example/ui/keys"}):
+        answer = visitor.http.get("/ui/adapters/nobody", headers=headers)
+        assert answer.status_code == 404
+        assert "evil" not in answer.text
+    csrf = forms_of(visitor.open())["/ui/sign-out"]["csrf"]
+    for origin in ("http://[", "null", "://testserver/x"):
+        assert visitor.http.post("/ui/sign-out", data={"csrf": csrf}, headers={"Origin": origin}).status_code == 403
