@@ -177,6 +177,7 @@ def _print_addresses(home: Path, api_url: str, urls: Mapping[str, str]) -> None:
     env = home / "service.env"
     print_line("")
     print_line(f"API       {api_url}/v1, documented at {api_url}/docs")
+    print_line(f"Dashboard {api_url}/ui, by the API key")
     print_line(f"API key   MEMGEN_API_KEY in {env}; `memgen` finds it there by itself")
     print_line(f"OpenAI    . {env}; export OPENAI_BASE_URL={api_url}/v1 OPENAI_API_KEY=$MEMGEN_API_KEY")
 

@@ -198,8 +198,10 @@ def _running(settings: Settings) -> Iterator[Settings]:
         settings = settings.model_copy(update={"api_port": 0})
     with screen.starting() as on_event:
         up(settings, on_event=on_event, command=SUPERVISOR)
+    connected = load_settings(home=settings.home)
+    screen.say(f"Watch it in a browser: {connected.api_url}/ui, by the key in {settings.home / 'service.env'}.")
     try:
-        yield load_settings(home=settings.home)
+        yield connected
     finally:
         if not was_running:
             screen.say("Stopping the servers; the data stays in " + str(settings.home) + ".")
