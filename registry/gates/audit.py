@@ -1,5 +1,6 @@
 """Audit of a verdict: the items that a gate compared, one by one, as the evaluations kept them. Scores nothing anew."""
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 from registry.errors import GateNotFound, TaskNotFound
 from registry.gates.evaluations import find_evaluation, subject_of
 from registry.gates.verdict import gate_of
-from registry.models import Gate, Suite, SuiteItem, Version
+from registry.models import Gate, Suite, SuiteItem, Trajectory, Version
 
 Flip = Literal["better", "worse"]
 
@@ -89,3 +90,38 @@ def flipped_only(pairs: Sequence[ComparedItem], which: Flip | Literal["any"] | N
     if which is None:
         return list(pairs)
     return [pair for pair in pairs if (pair.flipped is not None if which == "any" else pair.flipped == which)]
+
+
+@dataclass(frozen=True)
+class OtherAnswers:
+    """What else is known of an item that the gate compared."""
+
+    base: dict[str, Any] | None
+    """The bare base's, as the champion's in `ComparedItem`; None where it was not evaluated on the suite."""
+    reference: str | None
+    """The answer that the trajectory itself ends with; None if it was deleted since."""
+
+
+def other_answers(
+    session: Session, version: Version, task: str, items: Sequence[tuple[int, uuid.UUID | None]]
+) -> list[OtherAnswers]:
+    """Of items of `compared_items`, each given by its place and its trajectory."""
+    comparison = next(c for c in recorded_gate(session, version).comparisons if c["task"] == task)
+    evaluation = find_evaluation(session, subject_of(version.adapter, None), uuid.UUID(comparison["suite"]))
+    wanted = [trajectory for _, trajectory in items if trajectory is not None]
+    rows = session.execute(select(Trajectory.id, Trajectory.messages).where(Trajectory.id.in_(wanted)))
+    references = {id_: _last_answer(messages) for id_, messages in rows}
+    return [
+        OtherAnswers(
+            base=evaluation.items[place] if evaluation is not None and place < len(evaluation.items) else None,
+            reference=references.get(trajectory) if trajectory is not None else None,
+        )
+        for place, trajectory in items
+    ]
+
+
+def _last_answer(messages: Sequence[dict[str, Any]]) -> str:
+    last = next((each for each in reversed(messages) if each.get("role") == "assistant"), {})
+    content, calls = last.get("content"), last.get("tool_calls")
+    said = content if isinstance(content, str) else "" if content is None else json.dumps(content, ensure_ascii=False)
+    return said + ("\n" + json.dumps(calls, ensure_ascii=False, indent=2) if calls else "")

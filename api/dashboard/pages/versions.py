@@ -7,12 +7,13 @@ from starlette.responses import Response
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
 from api.dashboard.visits import HOME, Visit, go
-from api.endpoints import adapters, gates, versions
+from api.endpoints import adapters, gates, transfer, versions
 from api.endpoints.gates import ApproveIn, PairOut, RejectIn
 from api.endpoints.versions import ReasonIn
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.errors import GateNotFound
+from registry.gates.audit import other_answers
 from registry.versions.records import get_version
 from registry.versions.tags import version_changes
 
@@ -54,6 +55,12 @@ def items(visit: Visit, name: str, number: int) -> Response:
     asked = query.get("flipped", "any")
     flipped: _Flipped | None = asked if asked in get_args(_Flipped) else None  # type: ignore[assignment]
     found = gates.items(name, number, visit.services, visit.caller, task, flipped, query.get("cursor"), _SHOWN_ITEMS)
+    with transaction(visit.services.sessions) as session:
+        version = get_version(session, get_adapter(session, visit.caller.project_id, name), number)
+        places = [(pair.place, pair.trajectory_id) for pair in found.data]
+        beside = (
+            [(each.base, each.reference) for each in other_answers(session, version, task, places)] if places else []
+        )
     return show(
         visit,
         "items.html",
@@ -61,9 +68,15 @@ def items(visit: Visit, name: str, number: int) -> Response:
         tasks=tasks,
         task=task,
         flipped=flipped or "all",
-        items=[(pair, _title(pair)) for pair in found.data],
+        items=[(pair, _title(pair), *sides) for pair, sides in zip(found.data, beside, strict=True)],
         next_cursor=found.next_cursor,
     )
+
+
+@pages.get("/adapters/{name}/versions/{number:int}/export", scope="promote")
+def export(visit: Visit, name: str, number: int) -> Response:
+    is_head = bool(getattr(visit.request.state, "is_head", False))
+    return transfer.export(name, number, visit.services, visit.caller, is_head)
 
 
 @pages.post("/adapters/{name}/versions/{number:int}/approve", scope="promote")
