@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from api.endpoints.routes import ArmOut
 
-WIDTH = 240
-"""Pixels from a reward of 0 to one of 1."""
+WIDTH, MARGIN = 240, 6
+"""Pixels from a reward of 0 to one of 1, and beside them, so that a mark at either end is seen whole."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ def bars_of(arms: Sequence[ArmOut]) -> dict[int, Bar]:
     """The bar of each version's interval, in pixels."""
     return {
         arm.version: Bar(
-            x=WIDTH * max(arm.interval.low, 0.0),
+            x=MARGIN + WIDTH * max(arm.interval.low, 0.0),
             width=WIDTH * (min(arm.interval.high, 1.0) - max(arm.interval.low, 0.0)),
-            mean=None if arm.mean is None else WIDTH * arm.mean,
+            mean=None if arm.mean is None else MARGIN + WIDTH * arm.mean,
         )
         for arm in arms
     }

@@ -59,14 +59,14 @@ def test_the_story_by_mouse(person: People, routed: Routed, api_key: str) -> Non
     page = anna.page
     page.get_by_role("link", name="bot", exact=True).first.click()
     anna.picture("adapter")
-    page.get_by_label("Version").select_option("3")
+    page.locator("#promote-version").select_option("3")
     page.get_by_role("form", name="Promote").get_by_label("Reason").fill("it wins more")
     page.get_by_role("button", name="Make it the champion").click()
     assert page.get_by_role("status").inner_text() == "champion of bot is version 3 now."
     page.get_by_role("button", name="Roll back from 3").click()
     assert page.get_by_role("status").inner_text() == "champion of bot is version 1 again."
     page.get_by_role("link", name="Routes").click()
-    page.get_by_label("Version").fill("2")
+    page.locator("#version").fill("2")
     page.get_by_label("Share").fill("0.5")
     page.get_by_role("button", name="Start it beside version 1").click()
     assert page.get_by_role("status").inner_text() == "Route 1 is live."
@@ -106,8 +106,8 @@ def test_two_browsers_race_on_one_alias(person: People, routed: Routed, api_key:
     for each in (anna, ben):
         each.sign_in(api_key)
         each.open("/adapters/bot")
-    anna.page.get_by_label("Version").select_option("2")
-    ben.page.get_by_label("Version").select_option("3")
+    anna.page.locator("#promote-version").select_option("2")
+    ben.page.locator("#promote-version").select_option("3")
     ben.page.get_by_role("form", name="Promote").get_by_label("Reason").fill("a long reason")
     for each in (anna, ben):
         each.page.get_by_role("button", name="Make it the champion").click()
@@ -127,7 +127,7 @@ def test_a_sign_in_that_ends_in_mid_form_loses_nothing(
     anna.sign_in(api_key)
     anna.open("/adapters/bot")
     page = anna.page
-    page.get_by_label("Version").select_option("4")
+    page.locator("#promote-version").select_option("4")
     page.get_by_role("form", name="Promote").get_by_label("Reason").fill("written with care")
     with transaction(services.sessions) as session:
         session.query(SignIn).delete()
@@ -228,8 +228,8 @@ def test_without_scripts_people_still_promote(person: People, routed: Routed, ap
     anna = person(java_script_enabled=False)
     anna.sign_in(api_key)
     anna.open("/adapters/bot")
-    anna.page.get_by_label("Version").select_option("2")
+    anna.page.locator("#promote-version").select_option("2")
     anna.page.get_by_role("button", name="Make it the champion").click()
     assert anna.page.get_by_role("status").inner_text() == "champion of bot is version 2 now."
     anna.open("/playground")
-    assert anna.page.get_by_text("The playground needs scripts").count() == 1
+    assert "The playground needs scripts" in anna.page.locator("body").inner_text()

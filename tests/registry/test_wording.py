@@ -15,3 +15,4 @@ def test_one_is_in_the_singular_and_all_else_in_the_plural() -> None:
         "24 quiet hours",
     ]
     assert counted(12_345_678, "byte") == "12345678 bytes"
+    assert [counted(2, noun) for noun in ("day", "key", "reply")] == ["2 days", "2 keys", "2 replies"]

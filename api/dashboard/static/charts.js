@@ -3,6 +3,7 @@
 (() => {
   const styles = () => getComputedStyle(document.documentElement);
   const color = (name) => styles().getPropertyValue(name).trim();
+  const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 100000];
   const TONES = ["--link", "--good", "--bad", "--wait"];
 
   function draw(figure) {
@@ -13,8 +14,8 @@
       width: figure.clientWidth - 16,
       height: 220,
       scales: { x: { time: false } },
-      axes: [axis, axis],
-      series: [{}, ...Object.keys(series).map((label, n) => ({
+      axes: [{ ...axis, incrs: WHOLE }, axis],
+      series: [{ label: "step" }, ...Object.keys(series).map((label, n) => ({
         label, stroke: color(TONES[n % TONES.length]), width: 2, points: { show: x.length < 30 },
       }))],
     }, [x, ...Object.values(series)], figure);

@@ -149,7 +149,7 @@ def test_keys_are_made_shown_once_and_revoked(visitor: Visitor) -> None:
     assert key not in visitor.open("/keys")
     [action] = [path for path in forms_of(made.text) if path.endswith("/revoke")][-1:]
     assert "is revoked" in visitor.send(made.text, action).text
-    refused = visitor.http.post("/ui/keys", data={**forms_of(page)["/ui/keys"], "name": "x", "scope.read": ""})
+    refused = visitor.send(page, "/ui/keys", name="x", **{"scope.read": ""})
     assert refused.status_code == 422
 
 
