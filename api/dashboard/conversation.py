@@ -13,10 +13,10 @@ class ToolUse:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ShownTurn:
     role: str
     name: str
-    """Of the tool that answers, or of the speaker; empty if there is none."""
+    """The name of the tool that answers, or of the speaker; empty if there is none."""
     text: str
     thought: str
     """What a model wrote for itself; empty if nothing is known."""
@@ -25,10 +25,10 @@ class Turn:
     """Whether training looks at it: an answer whose weight is not 0."""
 
 
-def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
+def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[ShownTurn]:
     """The turns of a conversation in OpenAI's form, whatever its parts are."""
     return [
-        Turn(
+        ShownTurn(
             role=str(message.get("role", "")),
             name=str(message.get("name") or message.get("tool_call_id") or ""),
             text=_text(message.get("content")),

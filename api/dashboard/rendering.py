@@ -15,7 +15,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from api.dashboard.visits import HOME, Visit, said_to, take_said
+from api.dashboard.visits import HOME, Visit, drop_notice, notice_of
 from registry.wording import counted
 
 HEADERS = {
@@ -57,10 +57,10 @@ def render(
     text = (
         _environment()
         .get_template(template)
-        .render(visit=visit, here=request.url.path, home=HOME, said=said_to(request) if visit else "", **values)
+        .render(visit=visit, here=request.url.path, home=HOME, notice=notice_of(request) if visit else "", **values)
     )
     answer = HTMLResponse(text, status, headers=HEADERS)
-    take_said(request, answer)
+    drop_notice(request, answer)
     return answer
 
 

@@ -21,7 +21,7 @@ from registry.wiring import Services
 _Params = ParamSpec("_Params")
 Page = Callable[Concatenate[Visit, _Params], Response]
 _LARGEST_NUMBER = 2**31 - 1
-"""Of the numbers in paths: those of versions and routes."""
+"""The largest number of a version or a route that a path may name."""
 
 
 class Pages:

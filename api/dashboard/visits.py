@@ -23,8 +23,8 @@ from registry.wiring import Services
 
 HOME = "/ui"
 COOKIE = "memgen_sign_in"
-_SAID_COOKIE = "memgen_said"
-_SAID_SECONDS = 30
+_NOTICE_COOKIE = "memgen_notice"
+_NOTICE_SECONDS = 30
 _MOST_FIELDS = 200
 CSRF_FIELD = "csrf"
 
@@ -40,7 +40,7 @@ class Visit:
     caller: Principal
     token: str
     fields: Fields = field(default_factory=dict)
-    """Of the form that was sent."""
+    """The fields of the form that was sent."""
 
     def may(self, scope: str) -> bool:
         """Whether the caller's key has the scope: what it may not do is not shown."""
@@ -104,7 +104,7 @@ def admit(request: Request, services: Services, fields: Fields, scope: str) -> V
 def check_origin(request: Request) -> None:
     """Refuse a form that another site's page sent.
 
-    Browsers say so by `Sec-Fetch-Site`; those from before 2023 by `Origin`, which is compared with the address asked.
+    Browsers say so by `Sec-Fetch-Site`; those from before 2023 by `Origin`, which is compared with our own address.
 
     Raises:
         ForgedForm: it comes from elsewhere.
@@ -141,14 +141,14 @@ def is_secure(request: Request) -> bool:
     return request.url.scheme == "https"
 
 
-def go(visit: Visit, path: str, said: str = "") -> Response:
-    """Lead the browser to a page, which shows `said` once: a reload there repeats nothing."""
+def go(visit: Visit, path: str, notice: str = "") -> Response:
+    """Lead the browser to a page, which shows `notice` once: a reload there repeats nothing."""
     answer = RedirectResponse(path, status_code=303)
-    if said:
+    if notice:
         answer.set_cookie(
-            _SAID_COOKIE,
-            quote(said),
-            max_age=_SAID_SECONDS,
+            _NOTICE_COOKIE,
+            quote(notice),
+            max_age=_NOTICE_SECONDS,
             path=HOME,
             httponly=True,
             samesite="lax",
@@ -157,14 +157,14 @@ def go(visit: Visit, path: str, said: str = "") -> Response:
     return answer
 
 
-def take_said(request: Request, answer: Response) -> None:
+def drop_notice(request: Request, answer: Response) -> None:
     """Let what was said be said once."""
-    if _SAID_COOKIE in request.cookies:
-        answer.delete_cookie(_SAID_COOKIE, path=HOME, httponly=True, samesite="lax", secure=is_secure(request))
+    if _NOTICE_COOKIE in request.cookies:
+        answer.delete_cookie(_NOTICE_COOKIE, path=HOME, httponly=True, samesite="lax", secure=is_secure(request))
 
 
-def said_to(request: Request) -> str:
-    return unquote(request.cookies.get(_SAID_COOKIE, ""))[:500]
+def notice_of(request: Request) -> str:
+    return unquote(request.cookies.get(_NOTICE_COOKIE, ""))[:500]
 
 
 def own_path(path: str) -> str:

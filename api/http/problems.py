@@ -32,6 +32,7 @@ STATUS: dict[type[Exception], int] = {
     registry_errors.Invalid: 422,
     registry_errors.Forbidden: 403,
     registry_errors.UnknownKey: 401,
+    registry_errors.SignInEnded: 401,
     registry_errors.UnreadableRow: 500,
     registry_errors.Busy: 429,
     registry_errors.TimedOut: 504,

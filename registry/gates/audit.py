@@ -105,7 +105,7 @@ class OtherAnswers:
 def other_answers(
     session: Session, version: Version, task: str, items: Sequence[tuple[int, uuid.UUID | None]]
 ) -> list[OtherAnswers]:
-    """Of items of `compared_items`, each given by its place and its trajectory."""
+    """The other answers to items of `compared_items`, each given by its place and its trajectory."""
     comparison = next(c for c in recorded_gate(session, version).comparisons if c["task"] == task)
     evaluation = find_evaluation(session, subject_of(version.adapter, None), uuid.UUID(comparison["suite"]))
     wanted = [trajectory for _, trajectory in items if trajectory is not None]
@@ -121,7 +121,7 @@ def other_answers(
 
 
 def _last_answer(messages: Sequence[dict[str, Any]]) -> str:
-    last = next((each for each in reversed(messages) if each.get("role") == "assistant"), {})
+    last: dict[str, Any] = next((each for each in reversed(messages) if each.get("role") == "assistant"), {})
     content, calls = last.get("content"), last.get("tool_calls")
-    said = content if isinstance(content, str) else "" if content is None else json.dumps(content, ensure_ascii=False)
-    return said + ("\n" + json.dumps(calls, ensure_ascii=False, indent=2) if calls else "")
+    text = content if isinstance(content, str) else "" if content is None else json.dumps(content, ensure_ascii=False)
+    return text + ("\n" + json.dumps(calls, ensure_ascii=False, indent=2) if calls else "")

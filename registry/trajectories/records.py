@@ -152,7 +152,7 @@ def newest_trajectories(
     return list(session.scalars(query.order_by(Trajectory.seq.desc()).limit(limit)))
 
 
-def _wanted(project_id: uuid.UUID, wanted: TrajectoryFilter, *, with_messages: bool) -> Select[tuple[Trajectory]]:
+def _wanted(project_id: uuid.UUID, wanted: TrajectoryFilter, *, with_messages: bool) -> Select[Trajectory]:
     query = select(Trajectory).where(Trajectory.project_id == project_id)
     if wanted.task is not None:
         query = query.where(Trajectory.task.has(Task.name == wanted.task))

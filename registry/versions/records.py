@@ -84,6 +84,6 @@ def newest_versions(session: Session, adapter: Adapter, *, before: int | None = 
     return list(session.scalars(query.order_by(Version.number.desc()).limit(limit)))
 
 
-def _versions(adapter: Adapter) -> Select[tuple[Version]]:
+def _versions(adapter: Adapter) -> Select[Version]:
     loaded = joinedload(Version.dataset).joinedload(Dataset.task), joinedload(Version.parent)
     return select(Version).where(Version.adapter_id == adapter.id).options(*loaded)

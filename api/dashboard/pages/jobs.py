@@ -37,8 +37,8 @@ def one(visit: Visit, text: str) -> Response:
 @pages.post("/jobs/{text}/cancel", scope="train")
 def cancel(visit: Visit, text: str) -> Response:
     job = jobs.cancel(_id(text), visit.services, visit.caller)
-    said = "The job is cancelled." if job.state == "cancelled" else "The job ends within seconds."
-    return go(visit, f"{HOME}/jobs/{job.id}", said)
+    notice = "The job is cancelled." if job.state == "cancelled" else "The job ends within seconds."
+    return go(visit, f"{HOME}/jobs/{job.id}", notice)
 
 
 def _shown(visit: Visit, job_id: uuid.UUID) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def _shown(visit: Visit, job_id: uuid.UUID) -> dict[str, Any]:
 
 def curve(events: list[JobEventOut]) -> dict[str, list[float]]:
     """The loss that each event tells, by its step."""
-    told = [event.data for event in events if "loss" in event.data and "step" in event.data]
-    return {"x": [float(each["step"]) for each in told], "loss": [float(each["loss"]) for each in told]}
+    reported = [event.data for event in events if "loss" in event.data and "step" in event.data]
+    return {"x": [float(each["step"]) for each in reported], "loss": [float(each["loss"]) for each in reported]}
 
 
 async def _live(request: Request) -> Response:
@@ -73,10 +73,10 @@ async def _parts(visit: Visit, job_id: uuid.UUID, stream: StreamingResponse) -> 
             yield text
         elif "event: job\n" in text:
             values = await run_in_threadpool(_shown, visit, job_id)
-            lines = fragment(visit, "job_live.html", **values).splitlines()
+            lines = fragment(visit, "job_live.html", **values).replace("\r", "").split("\n")
             yield "".join(f"data: {line}\n" for line in lines) + "\n"
             if not values["live"]:
-                yield "event: ended\ndata: \n\n"  # what ends without it is asked for again
+                yield "event: ended\ndata: \n\n"  # what ends without it is requested again
 
 
 def _id(text: str) -> uuid.UUID:

@@ -7,7 +7,7 @@ from api.dashboard.routing import Pages
 from api.dashboard.visits import Visit
 from api.endpoints import adapters, loops
 from api.endpoints.adapters import AdapterList
-from api.endpoints.loops import LoopList
+from api.endpoints.loop_bodies import LoopList
 from api.http.schemas import AliasMoveOut, JobOut, VersionOut
 from registry.clock import utc_now
 from registry.database import transaction

@@ -36,21 +36,21 @@ def playground(visit: Visit) -> Response:
 async def _answer(request: Request) -> Response:
     """An answer as the chat endpoint streams it. It is recorded only where the project records everything."""
     try:
-        visit, sent = await _asked(request, "read")
+        visit, sent = await _read_request(request, "read")
         body = ChatIn.model_validate({**{name: sent[name] for name in _FIELDS if name in sent}, **_HOW})
         return await chat.complete(body, request, visit.services, visit.caller, None)
-    except Exception as error:  # whatever is wrong, it is told in the column of its model
-        return await _told(request, error)
+    except Exception as error:  # whatever is wrong, it is reported in the column of its model
+        return await _report(request, error)
 
 
 async def _rate(request: Request) -> Response:
     """Feedback on an answer, which counts as that of any user."""
     try:
-        visit, sent = await _asked(request, "write")
+        visit, sent = await _read_request(request, "write")
         body = FeedbackIn.model_validate({"completion_id": sent.get("completion_id"), "reward": sent.get("reward")})
         await run_in_threadpool(feedback.create, body, request, visit.services, visit.caller, Response())
-    except Exception as error:  # whatever is wrong, it is told beside the buttons
-        return await _told(request, error)
+    except Exception as error:  # whatever is wrong, it is reported beside the buttons
+        return await _report(request, error)
     return JSONResponse({"counted": True}, headers=HEADERS)
 
 
@@ -58,7 +58,7 @@ _HOW: dict[str, Any] = {"stream": True, "logprobs": True, "store": False}
 """Log-probabilities bring the tokens, by which an insertion's place in the text is known."""
 
 
-async def _asked(request: Request, scope: str) -> tuple[Visit, dict[str, Any]]:
+async def _read_request(request: Request, scope: str) -> tuple[Visit, dict[str, Any]]:
     fields = {CSRF_FIELD: request.headers.get(CSRF_HEADER, "")}
     visit = await run_in_threadpool(admit, request, request.app.state.services, fields, scope)
     sent = parse_json(await request.body())
@@ -67,7 +67,7 @@ async def _asked(request: Request, scope: str) -> tuple[Visit, dict[str, Any]]:
     return visit, sent
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _report(request: Request, error: Exception) -> Response:
     found = await run_in_threadpool(described, request, in_words(error))
     return JSONResponse({"detail": found.detail, "code": found.code}, found.status, headers=HEADERS)
 

@@ -35,13 +35,13 @@ pages = Pages()
 @pages.get("/trajectories")
 def index(visit: Visit) -> Response:
     query = visit.request.query_params
-    asked = {name: query.get(name, "").strip() for name in ("task", "session", "held_out", "rewarded", "low", "high")}
+    wanted = {name: query.get(name, "").strip() for name in ("task", "session", "held_out", "rewarded", "low", "high")}
     cursor = query.get("cursor")
     with transaction(visit.services.sessions) as session:
         rows = newest_trajectories(
             session,
             visit.caller.project_id,
-            _wanted(asked),
+            _filter_of(wanted),
             before=decode_cursor(cursor) if cursor else None,
             limit=_SHOWN + 1,
         )
@@ -50,7 +50,7 @@ def index(visit: Visit) -> Response:
     return show(
         visit,
         "trajectories.html",
-        asked=asked,
+        wanted=wanted,
         trajectories=found,
         next_cursor=following,
         tasks=tasks.get_tasks(visit.services, visit.caller).data,
@@ -111,17 +111,17 @@ async def _import(request: Request) -> Response:
     return HTMLResponse(text, headers=HEADERS)
 
 
-def _wanted(asked: dict[str, str]) -> TrajectoryFilter:
-    if not all(len(text) <= _LONGEST and is_storable(text) for text in asked.values()):
+def _filter_of(wanted: dict[str, str]) -> TrajectoryFilter:
+    if not all(len(text) <= _LONGEST and is_storable(text) for text in wanted.values()):
         raise Invalid(f"a field of the search is longer than {_LONGEST} characters, or holds a NUL character")
     truths = {"yes": True, "no": False}
     return TrajectoryFilter(
-        task=asked["task"] or None,
-        session_id=asked["session"] or None,
-        held_out=truths.get(asked["held_out"]),
-        rewarded=truths.get(asked["rewarded"]),
-        min_reward=_reward(asked["low"]),
-        max_reward=_reward(asked["high"]),
+        task=wanted["task"] or None,
+        session_id=wanted["session"] or None,
+        held_out=truths.get(wanted["held_out"]),
+        rewarded=truths.get(wanted["rewarded"]),
+        min_reward=_reward(wanted["low"]),
+        max_reward=_reward(wanted["high"]),
     )
 
 

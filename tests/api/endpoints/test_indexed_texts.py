@@ -85,7 +85,7 @@ def test_headers_are_bounded(api: httpx.Client, header: str) -> None:
 
 HASHES = {
     *("api_keys.key_hash", "datasets.content_hash", "judge_calls.prompt_hash", "run_turns.hash", "runs.tip"),
-    *("suites.content_hash", "trajectories.beginning_hash", "trajectories.content_hash"),
+    *("sign_ins.token_hash", "suites.content_hash", "trajectories.beginning_hash", "trajectories.content_hash"),
 }
 OURS = {
     *("evaluations.base_model", "evaluations.base_revision", "idempotent_replies.endpoint", "jobs.state"),
