@@ -99,13 +99,18 @@ class Decoding:
             PromptTooLong: prompt, memory and answer of the request exceed the model's context.
         """
         check_fits(self._host, request)
-        text = TextStream(self._host.backbone.tokenizer, request.sampling.stop)
-        held = matcher_for(self._host.backbone, request.sampling.constraint, request.prompt_ids)
-        draws = Draws(request.sampling, request.prompt_ids, stops=self._stops, matcher=held)
+        sampling = request.sampling
+        text = TextStream(self._host.backbone.tokenizer, sampling.stop, least_tokens=sampling.min_tokens)
+        held = matcher_for(self._host.backbone, sampling.constraint, request.prompt_ids)
+        draws = Draws(sampling, request.prompt_ids, stops=self._stops, matcher=held)
         clock = Clock(time.perf_counter())
         row = Row(self._joined, request, None, None, text, draws, [*request.prompt_ids], clock, undecided)
         row.prompt = self._held.readings.want(request.prompt_ids[:-1])
-        self._equip(row)
+        try:
+            self._equip(row)
+        except Exception:  # no memory is left for its cue, as a rule: nobody gets to know of the row
+            self._held.readings.release(row.prompt)
+            raise
         self._rows[row.number] = row
         self._joined += 1
         return row.number

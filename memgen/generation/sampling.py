@@ -53,7 +53,7 @@ class Sampling:
     top_logprobs: int = 0
     """With `logprobs`, report so many of the likeliest tokens at each place too."""
     min_tokens: int = 0
-    """No end token is drawn before the answer has so many tokens."""
+    """No end token is drawn before the answer has so many tokens, and no stop string among them ends it."""
     constraint: Constraint | None = None
     """What the answer must be; None leaves it free."""
     record: bool = False

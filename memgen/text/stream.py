@@ -26,12 +26,21 @@ class TextStream:
     UTF-8 a tokenizer with byte fallback (not byte-level BPE) may decode the whole to other replacement characters.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...] = ()) -> None:
-        """Raises ConfigError if a stop string is empty."""
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stop: tuple[str, ...] = (), *, least_tokens: int = 0
+    ) -> None:
+        """
+        Args:
+            least_tokens: no stop string is looked for in what so many tokens, the first, make certain.
+
+        Raises:
+            ConfigError: a stop string is empty.
+        """
         if not all(stop):
             raise ConfigError(f"stop is {stop!r}; expected texts that are not empty")
         self._tokenizer = tokenizer
         self._stop = stop
+        self._tokens, self._least_tokens = 0, least_tokens
         self._searches = [_Search(text) for text in stop]
         self._window: list[int] = []
         """The newest tokens. Part of their text was returned: the first token of a text may decode differently."""
@@ -56,6 +65,7 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Take a token; returns the text that has become certain, often ""."""
+        self._tokens += 1
         return "" if self.stopped else self._release(self._detokenize(token_id))
 
     def finish(self) -> str:
@@ -121,7 +131,8 @@ class TextStream:
 
     def _stop_begins(self, new: str) -> int | None:
         """Where the first stop string to be complete begins, from the held text's start; None without one."""
-        for number, character in enumerate(new if self._searches else "", start=1):
+        searched = new if self._searches and self._tokens > self._least_tokens else ""
+        for number, character in enumerate(searched, start=1):
             found = [search.text for search in self._searches if search.push(character)]
             if found:
                 self.stop_string = max(found, key=len)

@@ -25,7 +25,7 @@ class VllmAnswer:
     ) -> None:
         self._tokenizer, self._prompt_ids = tokenizer, prompt_ids
         self._sampling, self._stop_ids = sampling, stop_ids
-        self._text = TextStream(tokenizer, sampling.stop)
+        self._text = TextStream(tokenizer, sampling.stop, least_tokens=sampling.min_tokens)
         self._tokens: list[Token] = []
         self._end: Token | None = None
         self._started = time.perf_counter()

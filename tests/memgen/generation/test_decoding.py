@@ -386,9 +386,10 @@ def test_a_streams_short_prompt_does_not_wait_for_a_long_one_nor_that_for_short_
 
 
 def test_a_row_that_finds_no_memory_leaves_nothing_and_one_that_leaves_needs_none(
-    host: AdapterHost, monkeypatch: pytest.MonkeyPatch
+    host: AdapterHost, names: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row that begins like one being read is refused for want of memory; rows leave while there is still none."""
+    """A row that begins like one being read, or whose cue does, is refused for want of memory; rows leave while there
+    is still none."""
 
     def fails(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory is left")
@@ -402,8 +403,13 @@ def test_a_row_that_finds_no_memory_leaves_nothing_and_one_that_leaves_needs_non
     assert len(decoding._held.readings._active) == 1, "the long one is still being read"
     with monkeypatch.context() as patched:
         patched.setattr("memgen.backbone.row_caches.RowCaches.copied", fails)
-        with pytest.raises(torch.OutOfMemoryError):
-            decoding.add(GenerationRequest((*SYSTEM, 90, 91, 92), Sampling(3)))
+        alike = (*SYSTEM, 90, 91, 92)
+        for request in (
+            GenerationRequest(alike, Sampling(3)),
+            GenerationRequest((5, 6, 7), Sampling(3), names[1], cue_ids=alike),
+        ):
+            with pytest.raises(torch.OutOfMemoryError):
+                decoding.add(request)
     assert len(decoding._held.readings._active) == 1
     with monkeypatch.context() as patched:
         patched.setattr(SlotCache, "_empty", fails)

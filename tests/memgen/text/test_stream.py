@@ -117,6 +117,12 @@ def test_the_cut_does_not_depend_on_the_tokens(
         assert "".join(streamed(merged, ids, stop)) == expected
 
 
+def test_no_stop_string_is_looked_for_in_the_least_tokens(bytewise: PreTrainedTokenizerBase) -> None:
+    stream = TextStream(bytewise, ("b", "cab"), least_tokens=4)
+    pieces = [stream.push(token) for token in byte_ids(bytewise, "abcabc")]
+    assert (pieces, stream.stop_string) == (["a", "b", "c", "a", "", ""], "b")
+
+
 def test_a_stop_string_ends_the_text_at_once(bytewise: PreTrainedTokenizerBase) -> None:
     stream = TextStream(bytewise, ("END",))
     states = [(stream.push(token), stream.stopped) for token in byte_ids(bytewise, "xENEND y")]
