@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from memgen.evaluation.forgetting import average_accuracy, backward_transfer, forgetting, forward_transfer
 from registry.gates.evaluations import scores_by_subject, subject_of
 from registry.models import Adapter, Evaluation, Task, Version
-from registry.versions.ancestry import tasks_by_version
+from registry.versions.ancestry import lineage_tasks, tasks_by_version
 from registry.versions.records import list_versions
 
 
@@ -45,22 +45,23 @@ class ScoresOut(BaseModel):
 def scores_of(session: Session, adapter: Adapter, versions: Sequence[Version] | None = None) -> ScoresOut:
     """
     Args:
-        versions: those to show, oldest first; None shows all. Metrics are of lineages that lie whole among them.
+        versions: those to show, oldest first; None shows all. Metrics are left out where a lineage reaches beyond them.
     """
     versions = list_versions(session, adapter) if versions is None else versions
-    learned = tasks_by_version(session, versions)
-    tasks = {task.name: task for version in versions for task in learned[version.id]}
+    ids = {version.id for version in versions}
+    whole = all(version.parent_id is None or version.parent_id in ids for version in versions)
+    learned = tasks_by_version(session, versions) if whole else {}
+    tasks = {task.name: task for version in versions for task in learned.get(version.id, ())}
+    if not whole:  # the chains may be long, and of them the tasks are all that is shown
+        tasks = {task.name: task for task in lineage_tasks(session, versions[-1])}
     subjects = {version.id: subject_of(adapter, version) for version in versions}
     found = scores_by_subject(session, [subject_of(adapter, None), *subjects.values()], list(tasks.values()))
     base, rows = found[subject_of(adapter, None)], {id_: found[subject] for id_, subject in subjects.items()}
     chains: dict[uuid.UUID, list[Version]] = {}
     for version in versions:
-        if version.parent_id is None:
-            chains[version.id] = [version]
-        elif version.parent_id in chains:
-            chains[version.id] = [*chains[version.parent_id], version]
+        chains[version.id] = [*(chains.get(version.parent_id, ()) if version.parent_id else ()), version]
     metrics = None
-    for version in (each for each in reversed(versions) if each.id in chains):
+    for version in reversed(versions) if whole else ():
         metrics = _metrics(chains[version.id], learned, rows, base)
         if metrics:
             break

@@ -186,7 +186,7 @@ def lineage(name: str, number: Number, services: ServicesDep, caller: Reader) ->
         return VersionLineageOut(
             adapter=name,
             number=number,
-            ancestors=[each.number for each in found.ancestors],
+            ancestors=list(found.ancestors),
             children=[each.number for each in found.children],
             replaces=found.replaces.number if found.replaces else None,
             job_id=found.job.id,

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import CTE, Integer, cast, null, select, union_all
+from sqlalchemy import CTE, Integer, cast, func, null, select, union_all
 from sqlalchemy.orm import Session, joinedload
 
 from registry.models import Dataset, Task, Version, VersionImportTask
@@ -45,6 +45,30 @@ def ancestors_and_self(session: Session, version: Version | None) -> list[Versio
     query = select(Version).join(chain, chain.c.id == Version.id)
     loaded = query.options(joinedload(Version.dataset).joinedload(Dataset.task))
     return list(session.scalars(loaded.order_by(Version.number)))
+
+
+def ancestor_numbers(session: Session, version: Version) -> tuple[int, ...]:
+    """The numbers of a version's ancestors, the first one first and the parent last."""
+    chain = _chains([version.id])
+    query = select(chain.c.number).where(chain.c.number < version.number).order_by(chain.c.number)
+    return tuple(session.scalars(query))
+
+
+def lineage_tasks(session: Session, version: Version) -> list[Task]:
+    """`learned_tasks` of one version with a long chain, whose other versions nobody asks for."""
+    chain = _chains([version.id])
+    own = select(chain.c.number, cast(null(), Integer).label("place"), Dataset.task_id)
+    imported = select(chain.c.number, VersionImportTask.place, VersionImportTask.task_id)
+    learned = union_all(
+        own.join(Dataset, Dataset.id == chain.c.dataset_id),
+        imported.join(VersionImportTask, VersionImportTask.version_id == chain.c.id),
+    ).subquery()
+    first = select(
+        learned.c.task_id, func.min(learned.c.number).label("number"), func.min(learned.c.place).label("place")
+    )
+    found = first.group_by(learned.c.task_id).subquery()
+    order = found.c.number, found.c.place.nulls_last()
+    return list(session.scalars(select(Task).join(found, found.c.task_id == Task.id).order_by(*order)))
 
 
 def _chains(version_ids: Iterable[uuid.UUID]) -> CTE:

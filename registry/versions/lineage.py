@@ -29,7 +29,7 @@ from registry.models import (
     VersionImport,
     VersionImportDataset,
 )
-from registry.versions.ancestry import ancestors_and_self
+from registry.versions.ancestry import ancestor_numbers
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class ServingSummary:
 @dataclass(frozen=True)
 class VersionLineage:
     version: Version
-    ancestors: tuple[Version, ...]
-    """All ancestors, the first one first and the parent last."""
+    ancestors: tuple[int, ...]
+    """Numbers of all ancestors, the first one first and the parent last."""
     children: tuple[Version, ...]
     job: Job
     trajectories: int
@@ -96,7 +96,7 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
     children = select(Version).where(Version.parent_id == version.id).order_by(Version.number)
     return VersionLineage(
         version=version,
-        ancestors=tuple(ancestors_and_self(session, version)[:-1]),
+        ancestors=ancestor_numbers(session, version),
         children=tuple(session.scalars(children)),
         job=session.get_one(Job, version.job_id),
         trajectories=sum(distinct for distinct, _ in counts.values()),

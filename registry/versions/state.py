@@ -91,8 +91,12 @@ def servable_versions(session: Session, adapter: Adapter) -> list[Version]:
     """Versions that may answer, oldest first: none that is archived, withdrawn or purged."""
     rows = list_versions(session, adapter)
     states = states_of(session, [row.id for row in rows])
-    unservable = {id_ for id_, state in states.items() if state.archived_at or state.withdrawn_at or state.purged_at}
-    return [row for row in rows if row.id not in unservable]
+    return [row for row in rows if is_servable(states.get(row.id))]
+
+
+def is_servable(state: VersionState | None) -> bool:
+    """Whether a version in this state may answer; None is that of an ordinary one."""
+    return state is None or not (state.archived_at or state.withdrawn_at or state.purged_at)
 
 
 def withdraw(session: Session, version: Version, *, actor: str, reason: str, evidence: dict[str, Any]) -> None:

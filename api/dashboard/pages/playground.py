@@ -16,21 +16,33 @@ from api.endpoints import chat, feedback
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.feedback import FeedbackIn
 from api.http.problems import described
+from registry.adapters import list_adapters
+from registry.database import transaction
 from registry.errors import Invalid
 from registry.json_text import parse_json
+from registry.names import BASE, CHAMPION
+from registry.serving.aliases import list_aliases
+from registry.versions.records import newest_versions
+from registry.versions.state import is_servable, states_of
 
 pages = Pages()
 _FIELDS = ("model", "messages", "temperature", "max_tokens", "seed")
-_MOST_MODELS = 200
+_NEWEST = 20
+"""Versions of each adapter that are offered beside its aliases."""
 
 
 @pages.get("/playground")
 def playground(visit: Visit) -> Response:
-    listed = chat.models(visit.request, visit.services, visit.caller)["data"]
-    names = [model["id"] for model in listed if model["owned_by"] == "memgen"]
-    return show(
-        visit, "playground.html", models=names[:_MOST_MODELS], chosen=visit.request.query_params.get("model", "")
-    )
+    names = [BASE]
+    with transaction(visit.services.sessions) as session:
+        for adapter in list_adapters(session, visit.caller.project_id):
+            aliases = [alias.name for alias in list_aliases(session, adapter)]
+            newest = newest_versions(session, adapter, limit=_NEWEST)
+            states = states_of(session, [row.id for row in newest])
+            names += [adapter.name] if CHAMPION in aliases else []
+            names += [f"{adapter.name}@{alias}" for alias in aliases]
+            names += [f"{adapter.name}@{row.number}" for row in newest if is_servable(states.get(row.id))]
+    return show(visit, "playground.html", models=names, chosen=visit.request.query_params.get("model", ""))
 
 
 async def _answer(request: Request) -> Response:

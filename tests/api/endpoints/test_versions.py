@@ -7,13 +7,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.endpoints.scores import scores_of
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.models import VersionImportTask
 from registry.serving.aliases import promote
 from registry.settings import Settings
 from registry.tasks import get_task
-from registry.versions.records import get_version
+from registry.versions.ancestry import learned_tasks, lineage_tasks
+from registry.versions.records import get_version, newest_versions
 from registry.wiring import Services
 from tests.api.stored import make_adapter, make_gate, make_scores, make_task, make_version
 from tests.query_counts import record_queries
@@ -104,3 +106,17 @@ def test_scores_of_a_version_that_learned_several_tasks_elsewhere(
     found = client.get("/v1/adapters/bot/scores").json()
     assert found["tasks"] == ["b", "a"]
     assert (found["metrics"]["version"], found["metrics"]["acc"]) == (1, 0.5)
+
+
+def test_scores_of_the_newest_alone_know_the_tasks_of_all(services: Services, project_id: uuid.UUID, bot: None) -> None:
+    _grow(services, project_id, 5)
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, project_id, "bot")
+        whole, newest = scores_of(session, adapter), newest_versions(session, adapter, limit=2)[::-1]
+        some = scores_of(session, adapter, newest)
+        assert (some.tasks, list(some.versions)) == (whole.tasks, ["4", "5"])
+        assert {number: whole.versions[number] for number in some.versions} == some.versions
+        assert some.metrics is None, "what was learned before is not among them"
+        assert lineage_tasks(session, newest[-1]) == learned_tasks(session, newest[-1])
+        all_of_them = newest_versions(session, adapter, limit=9)[::-1]
+        assert scores_of(session, adapter, all_of_them) == whole
