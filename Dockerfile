@@ -15,7 +15,8 @@ COPY registry registry
 COPY workers workers
 COPY api api
 COPY migrations migrations
-RUN pip install --no-deps --editable . \
+COPY packages/memgen-client packages/memgen-client
+RUN pip install --no-deps --editable . --editable packages/memgen-client \
     && useradd --create-home --uid 10001 memgen \
     && mkdir -p /var/lib/memgen && chown memgen /var/lib/memgen
 USER memgen

@@ -19,7 +19,7 @@ help:  ## What can be made
 
 setup: $(READY)  ## A virtual environment with the locked dependencies
 
-$(READY): requirements.lock requirements-data.lock pyproject.toml
+$(READY): requirements.lock requirements-data.lock pyproject.toml packages/memgen-client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); say make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
@@ -30,7 +30,8 @@ $(READY): requirements.lock requirements-data.lock pyproject.toml
 	grep -v '^torch==' requirements.lock > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--editable . --editable packages/memgen-client
 	@touch $@
 
 demo: setup  ## The whole loop on a real model and real data; writes demo-report.json

@@ -1,0 +1,173 @@
+"""Sends the calls of the synchronous clients."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import httpx
+
+from memgen_client.answers import cursor_of, rows_of
+from memgen_client.calls import Call, Chunks, Download, Follow, Pages, Stream, Wait
+from memgen_client.errors import ClientError, JobEnded
+from memgen_client.following import RECONNECT_SECONDS, Following, Update, state_of
+from memgen_client.json_values import JsonObject
+from memgen_client.streams import AnswerChunks, Events, Lines
+from memgen_client.wire import (
+    PAGE_ITEMS,
+    Terms,
+    broken_off,
+    check,
+    connection_options,
+    json_of,
+    pause_before_next_try,
+    request_options,
+    unreachable,
+)
+
+SentT = TypeVar("SentT")
+
+
+class SyncTransport:
+    """A pool of connections to one service, with one key."""
+
+    def __init__(self, terms: Terms, *, as_json: bool = False) -> None:
+        """`as_json` leaves answers as the service's JSON."""
+        self._terms, self._as_json = terms, as_json
+        self._http = httpx.Client(**connection_options(terms))
+
+    def close(self) -> None:
+        self._http.close()
+
+    def one(self, call: Call[Any] | Wait[Any]) -> Any:
+        if isinstance(call, Wait):
+            return self._wait(call)
+        if isinstance(call, Download):
+            return self._again(call, lambda: self._download(call))
+        body = self._reply(call)
+        return call.answer.unread(body) if self._as_json else call.answer.read(body)
+
+    def many(self, stream: Stream[Any]) -> Iterator[Any]:
+        match stream:
+            case Pages():
+                return self._pages(stream)
+            case Follow():
+                return self._follow(stream)
+            case Chunks():
+                return self._chunks(stream)
+
+    def _again(self, call: Call[Any], send: Callable[[], SentT]) -> SentT:
+        """What `send` returns, after as many tries as the terms allow."""
+        failed = 0
+        while True:
+            try:
+                return send()
+            except ClientError as error:
+                failed += 1
+                pause = pause_before_next_try(self._terms, call, failed, error)
+                if pause is None:
+                    raise
+            time.sleep(pause)
+
+    def _reply(self, call: Call[Any]) -> JsonObject:
+        return self._again(call, lambda: self._send(call))
+
+    def _send(self, call: Call[Any]) -> JsonObject:
+        options = request_options(call, self._terms.timeout_seconds)
+        content = None if call.content is None else call.content.blocks()
+        try:
+            response = self._http.request(**options, json=call.body, content=content)
+        except httpx.TransportError as error:
+            raise unreachable(self._terms.base_url, error, options["timeout"].read) from error
+        return json_of(response, call.also)
+
+    def _download(self, call: Download) -> int:
+        part = call.target.with_name(f"{call.target.name}.part")
+        try:
+            with self._http.stream(**request_options(call, self._terms.timeout_seconds)) as response:
+                if response.is_error:
+                    response.read()
+                    check(response)
+                with part.open("wb") as file:
+                    for block in response.iter_bytes():
+                        file.write(block)
+            part.replace(call.target)
+        except httpx.TransportError as error:
+            raise unreachable(self._terms.base_url, error) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return call.target.stat().st_size
+
+    def _wait(self, wait: Wait[Any]) -> Any:
+        following = wait.following(time.monotonic())
+        for update in self._updates(wait.path, following):
+            if wait.on_update is not None:
+                wait.on_update(update)
+        job = following.job or {}
+        state, error = state_of(job)
+        if wait.check and state != "succeeded":
+            raise JobEnded(wait.job_id, state, error)
+        return job if self._as_json else wait.read(job)
+
+    def _pages(self, pages: Pages[Any]) -> Iterator[Any]:
+        cursor: str | None = None
+        while True:
+            call = pages.call.at(cursor, PAGE_ITEMS)
+            body = self._reply(call)
+            yield from rows_of(body) if self._as_json else call.answer.read(body).data
+            cursor = cursor_of(body)
+            if cursor is None:
+                return
+
+    def _follow(self, follow: Follow[Any]) -> Iterator[Any]:
+        for update in self._updates(follow.path, follow.following(time.monotonic())):
+            yield update if self._as_json else follow.read(update)
+
+    def _updates(self, path: str, following: Following) -> Iterator[Update]:
+        while True:
+            try:
+                yield from self._connected(path, following)
+                if following.has_ended:
+                    return
+            except ClientError as error:
+                following.broke(error, time.monotonic())
+            time.sleep(RECONNECT_SECONDS)
+
+    def _connected(self, path: str, following: Following) -> Iterator[Update]:
+        """What one connection brings; it ends when the service ends it, and after a long silence."""
+        silence = following.silence(time.monotonic())
+        events, headers = Events(), {"Last-Event-ID": str(following.after)}
+        try:
+            with self._lines("GET", path, silence, headers=headers) as lines:
+                for line in lines:
+                    event = events.feed(line)
+                    if event is not None and (update := following.take(event, time.monotonic())):
+                        yield update
+        except httpx.ReadTimeout:
+            return
+        except httpx.TransportError as error:
+            raise unreachable(self._terms.base_url, error) from error
+
+    def _chunks(self, asked: Chunks[Any]) -> Iterator[Any]:
+        chunks = AnswerChunks()
+        try:
+            with self._lines("POST", asked.path, asked.seconds, json=asked.body, headers=asked.headers) as lines:
+                for line in lines:
+                    if (chunk := chunks.feed(line)) is not None:
+                        yield chunk if self._as_json else asked.read(chunk)
+                    if chunks.has_ended:
+                        return
+        except httpx.TransportError as error:
+            raise unreachable(self._terms.base_url, error) from error
+        raise broken_off(self._terms.base_url)
+
+    @contextmanager
+    def _lines(self, method: str, path: str, silence_seconds: float, **options: Any) -> Iterator[Iterator[str]]:
+        """The lines of a reply that is read as it comes; raises ApiError if it is a refusal."""
+        timeout = httpx.Timeout(self._terms.timeout_seconds, read=silence_seconds)
+        with self._http.stream(method, path, timeout=timeout, **options) as response:
+            if response.is_error:
+                response.read()
+                check(response)
+            lines = Lines()
+            yield (line for block in response.iter_bytes() for line in lines.feed(block))
