@@ -6,7 +6,7 @@ A new kind of job touches these places, and needs no migration:
                                   `REQUESTS`, and for a training in `AnyTraining` and `TRAININGS`
     workers/jobs/<kind>.py        `run`, which does the work; listed in `make_handlers` of `workers.main`
     api/endpoints/job_bodies.py   over REST: the kind in `JobIn.kind`, and what reads its body in `READERS`
-    api/client, api/cli           the call and the command that make such a job
+    packages/memgen-client, api/cli   the call and the command that make such a job
 
 Tests fail as long as a kind lacks its request or its handler. This module knows no table and no session:
 `registry.jobs` reads a job's request. How requests are stored is `registry.stored_json`'s.

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,10 @@ from tests.services import Servers, run_servers
 # No test speaks to anybody outside, so nobody is trusted: to read the usual authorities takes each client 40 ms.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
+
+# Programs that tests start find the client where this process does, by `pythonpath` in pyproject.toml.
+_CLIENT = Path(__file__).resolve().parents[1] / "packages" / "memgen-client" / "src"
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_CLIENT), os.environ.get("PYTHONPATH"))))
 
 # Read when the hub's client is imported: set later, a test waits for the hub, and tries again.
 os.environ["HF_HUB_OFFLINE"] = "1"

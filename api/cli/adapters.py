@@ -130,9 +130,9 @@ def versions(
 ) -> None:
     """List an adapter's versions with their verdicts, aliases and score on each task."""
     with connect(context) as client:
-        found = client.versions.list(adapter)
+        found = [*client.versions.all(adapter)]
         aliases, scores = client.adapters.get(adapter)["aliases"], client.adapters.scores(adapter)
-        hidden = {s["number"] for s in client.versions.states(adapter) if s["archived_at"] is not None and not all_}
+        hidden = {s["number"] for s in client.versions.all_states(adapter) if s["archived_at"] is not None and not all_}
     found = [version for version in found if version["number"] not in hidden]
     for version in found:
         number = version["number"]
@@ -195,7 +195,7 @@ def promote(
 ) -> None:
     """Move an alias to a version that passed its gate; it serves from the next request on."""
     with connect(context) as client:
-        move = client.promote(adapter, version, alias=alias, expected=expected, reason=reason)
+        move = client.aliases.promote(adapter, version, alias=alias, expected=expected, reason=reason)
     _print_move(adapter, move, as_json)
 
 
@@ -214,7 +214,7 @@ def rollback(
     The last good one is the last that served before and still may. It serves from the next request on.
     """
     with connect(context) as client:
-        move = client.rollback(
+        move = client.aliases.rollback(
             adapter, alias=alias, to=to, at=read_moment(at, "--at"), expected=expected, reason=reason
         )
     _print_move(adapter, move, as_json)
@@ -232,7 +232,7 @@ def history(
         if at is not None:
             _print_snapshot(adapter, client.aliases.get(adapter, alias, at=read_moment(at, "--at")), as_json)
             return
-        moves = client.aliases.history(adapter, alias)
+        moves = [*client.aliases.all_history(adapter, alias)]
     if as_json:
         print_json({"data": moves})
         return

@@ -14,7 +14,7 @@ from api.http.json_object import JsonObject
 from registry.wording import counted
 
 if TYPE_CHECKING:
-    from api.client.client import Client
+    from memgen_client import JsonClient
 
 
 def chat(
@@ -45,7 +45,7 @@ def chat(
         for question in _questions(prompt):
             messages.append({"role": "user", "content": question})
             if as_json:
-                completions.append(client.chat(model, messages, **options))
+                completions.append(client.chat.create(model, messages, **options))
                 answer = completions[-1]["choices"][0]["message"]["content"] or ""
             else:
                 answer = _print_answer(client, model, messages, options)
@@ -54,12 +54,12 @@ def chat(
         print_json(completions[0] if prompt is not None else {"data": completions, "messages": messages})
 
 
-def _print_answer(client: Client, model: str, messages: list[JsonObject], options: JsonObject) -> str:
+def _print_answer(client: JsonClient, model: str, messages: list[JsonObject], options: JsonObject) -> str:
     """Print an answer as it is written, then its stamp; return its text."""
     pieces: list[str] = []
     completion: JsonObject = {}
     try:
-        for chunk in client.stream_chat(model, messages, **options):
+        for chunk in client.chat.stream(model, messages, **options):
             completion |= {name: value for name, value in chunk.items() if value}
             for choice in chunk["choices"]:
                 pieces.append(choice["delta"].get("content") or "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-    from api.client.client import Client
+    from memgen_client import JsonClient
     from registry.settings import Settings
 
 
@@ -46,13 +46,13 @@ def invocation(context: typer.Context) -> Invocation:
     return found if isinstance(found, Invocation) else Invocation()
 
 
-def connect(context: typer.Context) -> Client:
+def connect(context: typer.Context) -> JsonClient:
     """A client of the API that the settings name.
 
     Raises:
         CommandFailed: there is no key.
     """
-    from api.client.client import Client
+    from memgen_client import JsonClient
 
     settings = invocation(context).settings()
     if settings.api_key is None:
@@ -60,4 +60,5 @@ def connect(context: typer.Context) -> Client:
             f"There is no API key: neither MEMGEN_API_KEY nor {settings.home}/service.env has one. Start the service "
             "with `memgen up`, or set MEMGEN_API_URL and MEMGEN_API_KEY to use another."
         )
-    return Client(settings.api_url, settings.api_key.get_secret_value())
+    # Whoever sits before it is told at once, and may try again themselves.
+    return JsonClient(settings.api_url, settings.api_key.get_secret_value(), retries=0)

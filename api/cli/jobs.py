@@ -11,7 +11,7 @@ from api.cli.output import JsonOption, first_line, moment, print_json, print_lin
 from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
-    from api.client.client import Client
+    from memgen_client import JsonClient
 
 app = typer.Typer(help="Jobs: trainings and evaluations. Without a subcommand, the newest are listed.")
 JobArgument = Annotated[str, typer.Argument(help="Id of the job, see `memgen jobs`.", show_default=False)]
@@ -119,11 +119,11 @@ def _list(context: typer.Context, limit: int, as_json: bool) -> None:
     print_table(("job", "kind", "adapter", "state", "progress", "created"), rows, empty=empty)
 
 
-def _follow_events(client: Client, job_id: str) -> Any:
-    return (update.data for update in client.follow(job_id) if update.kind == "event")
+def _follow_events(client: JsonClient, job_id: str) -> Any:
+    return (update.data for update in client.jobs.follow(job_id) if update.kind == "event")
 
 
-def _all_events(client: Client, job_id: str) -> Any:
+def _all_events(client: JsonClient, job_id: str) -> Any:
     after = 0
     while page := client.jobs.events(job_id, after=after, limit=_EVENTS_PER_PAGE):
         yield from page

@@ -165,9 +165,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _expected(error: Exception) -> str | None:
     """Message for an error that a user can cause; None for a bug."""
-    from api.client.connection import ApiError, ClientError
     from api.local.errors import LocalStackError
     from memgen.errors import MemgenError
+    from memgen_client import ApiError, ClientError
     from registry.errors import RegistryError
 
     if isinstance(error, ApiError):

@@ -13,12 +13,12 @@ from api.cli.output import notes, print_note
 from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
-    from api.client.client import Client
+    from memgen_client import JsonClient
 
 _STYLES = {"warning": "yellow", "error": "red"}
 
 
-def follow_job(client: Client, job: JsonObject) -> JsonObject:
+def follow_job(client: JsonClient, job: JsonObject) -> JsonObject:
     """Shows the job until it has ended, and returns it as it is then.
 
     Ctrl-C ends the showing, not the job.
@@ -33,7 +33,7 @@ def follow_job(client: Client, job: JsonObject) -> JsonObject:
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task(job["state"], total=None, details="")
-            for update in client.follow(job["id"]):
+            for update in client.jobs.follow(job["id"]):
                 if update.kind == "job":
                     job = update.data
                     _show_progress(progress, bar, job)

@@ -88,7 +88,7 @@ def runs(
 ) -> None:
     """List runs, newest first."""
     with connect(context) as client:
-        found = client.recordings.runs(task=task, session_id=session, completion_id=completion, state=state)
+        found = client.recordings.all_runs(task=task, session_id=session, completion_id=completion, state=state)
         listed = list(islice(found, limit))
     if as_json:
         print_json({"data": listed})

@@ -13,7 +13,7 @@ from api.http.json_object import JsonObject
 from registry.wording import counted
 
 if TYPE_CHECKING:
-    from api.client.client import Client
+    from memgen_client import JsonClient
 
 app = typer.Typer(help="Share an adapter's traffic among versions: A/B, canary, shadow.", no_args_is_help=True)
 
@@ -198,7 +198,7 @@ def _terms(level: float, effect: float, source: str | None, replace: bool, reaso
     }
 
 
-def _newest(client: Client, adapter: str) -> int:
+def _newest(client: JsonClient, adapter: str) -> int:
     newest = client.routes.list(adapter, limit=1)["data"]
     if not newest:
         raise CommandFailed(f"{adapter} has no route yet. Start one with `memgen route canary {adapter} VERSION`.")

@@ -25,7 +25,7 @@ from registry.job_requests import Method
 from registry.names import CHAMPION
 
 if TYPE_CHECKING:
-    from api.client.client import Client
+    from memgen_client import JsonClient
 
 
 PromoteOption = Annotated[
@@ -93,7 +93,7 @@ def train(
         options["insights"] = _lines(insights)
     options |= _environment(environment, environment_options, items)
     with connect(context) as client:
-        _show(client, client.train(adapter, task, **options), wait=wait, as_json=as_json)
+        _show(client, client.jobs.train(adapter, task, **options), wait=wait, as_json=as_json)
 
 
 def train_trigger(
@@ -148,7 +148,7 @@ def _environment(name: str | None, pairs: list[str] | None, items: int | None) -
     return {"environment": {"name": name, "options": options} | ({} if items is None else {"items": items})}
 
 
-def _show(client: Client, job: JsonObject, *, wait: bool, as_json: bool) -> None:
+def _show(client: JsonClient, job: JsonObject, *, wait: bool, as_json: bool) -> None:
     if wait:
         _finish(client, job, as_json)
     elif as_json:
@@ -159,7 +159,7 @@ def _show(client: Client, job: JsonObject, *, wait: bool, as_json: bool) -> None
             print_warning("The broker is down; the job is sent to the workers when it is back.")
 
 
-def _finish(client: Client, job: JsonObject, as_json: bool) -> None:
+def _finish(client: JsonClient, job: JsonObject, as_json: bool) -> None:
     from api.cli.progress import follow_job
 
     job = follow_job(client, job)
@@ -174,7 +174,7 @@ def _finish(client: Client, job: JsonObject, as_json: bool) -> None:
         raise CommandFailed(f"The training {how}. `memgen jobs show {job['id']}` has the whole of it.")
 
 
-def _print_verdict(client: Client, version: JsonObject) -> None:
+def _print_verdict(client: JsonClient, version: JsonObject) -> None:
     """Scores against the champion, the gate's reasons, and where that leaves the aliases."""
     name, gate = f"{version['adapter']}@{version['number']}", version["gate"]
     if gate is None:

@@ -14,7 +14,9 @@ from api.cli.output import JsonOption, notes, print_json, print_line, print_tabl
 from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
-    from api.client.client import Client
+    from rich.progress import Progress, TaskID
+
+    from memgen_client import JsonClient
 
 _COUNTS = ("accepted", "duplicate", "refused", "held_out")
 _SHOWN_REFUSALS = 10
@@ -66,7 +68,7 @@ def upload(
         print_warning(message)
 
 
-def _send(client: Client, files: Sequence[Path], task: str | None, format_name: str | None) -> list[JsonObject]:
+def _send(client: JsonClient, files: Sequence[Path], task: str | None, format_name: str | None) -> list[JsonObject]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (
@@ -81,9 +83,15 @@ def _send(client: Client, files: Sequence[Path], task: str | None, format_name: 
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for file in files:
             bar = progress.add_task(file.name, total=file.stat().st_size)
-            report = client.upload(file, task=task, format=format_name, on_bytes=partial(progress.advance, bar))
+            report = client.trajectories.upload(
+                file, task=task, format=format_name, on_progress=partial(_show_sent, progress, bar)
+            )
             reports.append({"file": str(file), **report})
     return reports
+
+
+def _show_sent(progress: Progress, bar: TaskID, sent: int, total: int | None) -> None:
+    progress.update(bar, completed=sent, total=total)
 
 
 def _print_reports(reports: Sequence[JsonObject]) -> None:

@@ -147,7 +147,7 @@ def unarchive(
 def states(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption = False) -> None:
     """List tags, and which versions are archived, withdrawn or purged."""
     with connect(context) as client:
-        found = client.versions.states(adapter)
+        found = [*client.versions.all_states(adapter)]
     if as_json:
         print_json({"data": found})
         return

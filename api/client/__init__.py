@@ -1,22 +1,14 @@
-"""The Python client of the REST API: `from api.client import Client`."""
+"""Where the Python client was before it was a package of its own, `memgen_client`; its names answer for this release.
 
-import warnings
-from typing import TYPE_CHECKING, Any
+`from api.client import Client` is `memgen_client.JsonClient`, with the calls that it had here. The next release drops
+this room.
+"""
 
-from api.client.client import LIVE_STATES, Client, JobUpdate
-from api.client.connection import ApiError, ApiUnreachable, ClientError
+from api.client.deprecated import Client
 from api.http.json_object import JsonObject
+from memgen_client import LIVE_STATES, ApiError, ApiUnreachable, ClientError
+from memgen_client import Update as JobUpdate
 
-__all__ = ["LIVE_STATES", "ApiError", "ApiUnreachable", "Client", "ClientError", "JobUpdate", "JsonObject"]
+Update = JobUpdate
 
-if not TYPE_CHECKING:  # see `deprecated.py`
-
-    def __getattr__(name: str) -> Any:
-        if name != "Update":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        warnings.warn(
-            "api.client.Update is now api.client.JobUpdate; the old name goes with the next release",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return JobUpdate
+__all__ = ["LIVE_STATES", "ApiError", "ApiUnreachable", "Client", "ClientError", "JobUpdate", "JsonObject", "Update"]

@@ -1,4 +1,4 @@
-"""What travels over HTTP in both directions. Imports nothing, so that the client may have it too."""
+"""What travels over HTTP in both directions."""
 
 from typing import Any
 

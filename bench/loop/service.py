@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.cli.stack import SUPERVISOR
-from api.client.client import LIVE_STATES, Client
-from api.client.connection import ApiError
 from api.http.json_object import JsonObject
 from api.local.control import down, up
+from memgen_client import LIVE_STATES, JsonClient, NotFound
 from registry.settings import load_settings
 from registry.wiring import configured
 
@@ -41,7 +40,7 @@ def running(home: Path) -> Iterator["Service"]:
     up(settings, command=SUPERVISOR)
     try:
         connected = load_settings(home=home)
-        with Client(connected.api_url, configured(connected.api_key, "MEMGEN_API_KEY"), timeout=120.0) as client:
+        with JsonClient(connected.api_url, configured(connected.api_key, "MEMGEN_API_KEY"), timeout=120.0) as client:
             yield Service(client, connected.api_url)
     finally:
         down(settings)
@@ -49,7 +48,7 @@ def running(home: Path) -> Iterator["Service"]:
 
 @dataclass(frozen=True)
 class Service:
-    client: Client
+    client: JsonClient
     """The owner's."""
     url: str
 
@@ -77,7 +76,7 @@ class Service:
         )
 
     def versions(self) -> int:
-        return max((version["number"] for version in self.client.versions.list(ADAPTER)), default=0)
+        return max((version["number"] for version in self.client.versions.all(ADAPTER)), default=0)
 
     def night(self, *, seconds: float) -> JsonObject:
         """Wait until the loop, since nobody asks any more, has trained a version and its gate has judged it.
@@ -89,7 +88,7 @@ class Service:
         while time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
             if self.versions() >= number and not self._works():
-                version = self.client.versions.get(ADAPTER, number)
+                version: JsonObject = self.client.versions.get(ADAPTER, number)
                 if version["gate"]:
                     return version
         loop = self.client.loops.get(ADAPTER)
@@ -105,13 +104,11 @@ class Service:
         """`player@3`, or None while the bare base answers."""
         try:
             return f"{ADAPTER}@{self.client.aliases.get(ADAPTER)['version']}"
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        except NotFound:
+            return None
 
     def live_route(self) -> JsonObject | None:
-        routes = self.client.routes.list(ADAPTER)["data"]
+        routes: list[JsonObject] = self.client.routes.list(ADAPTER)["data"]
         return next((route for route in routes if route["state"] == "live"), None)
 
     def end_canary(self) -> None:
@@ -131,5 +128,5 @@ class Service:
 
     def uploaded_by_hand(self) -> int:
         """Trajectories of the task that are no recorded run."""
-        rows = self.client.trajectories.list(task=TASK)
+        rows = self.client.trajectories.all(task=TASK)
         return sum("recorded" not in (row.get("metadata") or {}) for row in rows)

@@ -77,7 +77,8 @@ def test_the_script_names_versions_that_are_silent_at_calls(
     assert 0 < calls < len(held_out)
     [script] = SCRIPT.findall((ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8"))
     with serve(settings) as url:
-        environment = os.environ | {"MEMGEN_API_URL": url, "MEMGEN_API_KEY": api_key, "PYTHONPATH": str(ROOT)}
+        folder = str(ROOT / "packages" / "memgen-client" / "src")
+        environment = os.environ | {"MEMGEN_API_URL": url, "MEMGEN_API_KEY": api_key, "PYTHONPATH": folder}
         ran = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
         )

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from api.client.client import Client
+from memgen_client import JsonClient
 from registry.clock import utc_now
 from registry.database import transaction
 from registry.models import Run, Schedule
@@ -44,10 +44,10 @@ def url(settings: Settings, workshop: Workshop) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str, api_key: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+def client(url: str, api_key: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[JsonClient]:
     monkeypatch.setenv("MEMGEN_API_URL", url)
     monkeypatch.setenv("MEMGEN_API_KEY", api_key)
-    with Client(url, api_key, timeout=PATIENCE_SECONDS) as made:
+    with JsonClient(url, api_key, timeout=PATIENCE_SECONDS) as made:
         yield made
 
 
@@ -59,7 +59,7 @@ def _eventually(check: Callable[[], bool]) -> None:
 
 
 class Days:
-    def __init__(self, client: Client, workshop: Workshop, url: str, api_key: str) -> None:
+    def __init__(self, client: JsonClient, workshop: Workshop, url: str, api_key: str) -> None:
         self._client, self._workshop = client, workshop
         self._numbers = count()
         self._http = httpx.Client(
@@ -111,7 +111,7 @@ class Days:
 
 
 @pytest.fixture
-def days(client: Client, workshop: Workshop, url: str, api_key: str) -> Iterator[Days]:
+def days(client: JsonClient, workshop: Workshop, url: str, api_key: str) -> Iterator[Days]:
     made = Days(client, workshop, url, api_key)
     yield made
     made.close()
@@ -121,7 +121,7 @@ def _counts(loop: Any) -> dict[str, int]:
     return {stage["stage"]: stage["total"] for stage in loop["stages"] if stage["total"]}
 
 
-def test_an_agent_that_only_asks_gets_better_by_itself(days: Days, client: Client, workshop: Workshop) -> None:
+def test_an_agent_that_only_asks_gets_better_by_itself(days: Days, client: JsonClient, workshop: Workshop) -> None:
     setup = succeed(
         *("loop", "create", "bot", "--task", "support", "--create", "--grader", "exact", "--every", "night"),
         *("--after", "10", "--canary-share", "0.5", "--margin", "0.3", "--gate-margin", "0.1"),

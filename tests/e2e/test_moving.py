@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from api.client.client import Client
+from memgen_client import JsonClient
 from registry.adapters import create_adapter
 from registry.database import transaction
 from registry.keys import ensure_bootstrap_key
@@ -77,7 +77,7 @@ def test_it_answers_there_as_at_home(
         done = workshop.work(workshop.queue(task, parent=parent))
         assert done.state == "succeeded", done.error
     file = tmp_path / "bot-2.tar"
-    with ready(settings) as url, Client(url, api_key) as client:
+    with ready(settings) as url, JsonClient(url, api_key) as client:
         client.versions.export_file("bot", 2, file)
         at_home = _answers(url, api_key, "bot@2")
     # All of them are put to use, else this shows little.
@@ -99,7 +99,7 @@ def test_it_answers_there_as_at_home(
             strategy="isolated",
             memory=bot.memory,
         )
-    with ready(elsewhere.settings) as url, Client(url, key) as client:
+    with ready(elsewhere.settings) as url, JsonClient(url, key) as client:
         found = client.versions.import_file("desk", file)
         assert (found["number"], found["origin"]) == (1, "bot@2")
         check = uuid.UUID(found["check_job"])
@@ -107,5 +107,5 @@ def test_it_answers_there_as_at_home(
         with transaction(elsewhere.sessions) as session:
             job = session.get_one(Job, check)
             assert job.state == "succeeded", job.error
-        client.promote("desk", 1)
+        client.aliases.promote("desk", 1)
         assert _answers(url, key, "desk") == at_home

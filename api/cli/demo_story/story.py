@@ -16,11 +16,11 @@ from api.cli.demo_story import screen
 from api.cli.demo_story.sources import DEMO_TASKS, DemoTask
 from api.cli.progress import follow_job
 from api.cli.stack import SUPERVISOR
-from api.client.client import Client
 from api.http.json_object import JsonObject
 from api.local.control import down, status, up
 from memgen.tasks.graders import Grader, Reference, make_grader
 from memgen.text.answers import Answer, message_calls, message_text
+from memgen_client import JsonClient
 from registry.settings import Settings, load_settings
 from registry.wiring import configured
 
@@ -54,7 +54,7 @@ def run_demo(settings: Settings, *, report_path: Path) -> int:
     return 0
 
 
-def _story(client: Client, started: float) -> JsonObject:
+def _story(client: JsonClient, started: float) -> JsonObject:
     task_a, task_b = DEMO_TASKS
     adapter = _new_adapter(client)
     _upload(client, task_a)
@@ -84,7 +84,7 @@ def _story(client: Client, started: float) -> JsonObject:
     }
 
 
-def _new_adapter(client: Client) -> str:
+def _new_adapter(client: JsonClient) -> str:
     """`demo`, or `demo-2` and so on where the folder holds an earlier demo."""
     taken = {adapter["name"] for adapter in client.adapters.list()}
     name = next(n for n in ("demo", *(f"demo-{k}" for k in range(2, 10_000))) if n not in taken)
@@ -93,21 +93,21 @@ def _new_adapter(client: Client) -> str:
     return name
 
 
-def _upload(client: Client, task: DemoTask) -> None:
+def _upload(client: JsonClient, task: DemoTask) -> None:
     screen.chapter(f"Upload expert trajectories: {task.name}")
     screen.say(task.about)
     client.tasks.create(task.name, grader=task.grader, holdout_share=task.holdout_share, description=task.about)
     trajectories = task.trajectories()
     with screen.counting(f"upload {task.name}", len(trajectories)) as counted:
-        report = client.upload(counted(trajectories), task=task.name)
+        report = client.trajectories.upload(counted(trajectories), task=task.name)
     screen.show_import(report)
     if report["refused"] or not report["complete"]:
         raise DemoFailed(f"the upload of {task.name} was not accepted whole: {report['refused_by_code']}")
 
 
-def _train(client: Client, adapter: str, task: DemoTask, number: int) -> None:
+def _train(client: JsonClient, adapter: str, task: DemoTask, number: int) -> None:
     screen.chapter(f"Train version {number} on {task.name}, evaluate it, let the gate judge")
-    job = follow_job(client, client.train(adapter, task.name, training=task.training))
+    job = follow_job(client, client.jobs.train(adapter, task.name, training=task.training))
     if job["state"] != "succeeded":
         raise DemoFailed(f"the training of {task.name} {job['state']}: {job['error']}; the logs are in <home>/logs")
     version = client.versions.get(adapter, number)
@@ -120,8 +120,11 @@ def _train(client: Client, adapter: str, task: DemoTask, number: int) -> None:
     screen.show_gate(version["gate"])
 
 
-def _held_out(client: Client, task: DemoTask) -> HeldOut:
-    rows = {split: list(client.trajectories.list(task=task.name, held_out=split)) for split in (True, False)}
+def _held_out(client: JsonClient, task: DemoTask) -> HeldOut:
+    rows = {
+        split: [*client.trajectories.all(task=task.name, held_out=split, include_messages=True)]
+        for split in (True, False)
+    }
     grade = make_grader(task.grader)
     common = Counter(_answer_key(row) for row in rows[False]).most_common(1)[0][0]
     majority = sum(_grade(grade, common, row) for row in rows[True]) / len(rows[True])
@@ -153,16 +156,16 @@ def _row(task: DemoTask, held_out: HeldOut, scores: JsonObject) -> JsonObject:
     }
 
 
-def _chat(client: Client, adapter: str, task: DemoTask, example: JsonObject) -> None:
+def _chat(client: JsonClient, adapter: str, task: DemoTask, example: JsonObject) -> None:
     prompt, expert = example["messages"][:-1], example["messages"][-1]
     models = ("base", f"{adapter}@1", f"{adapter}@2")
     answers = [_ask(client, model, prompt, example["tools"]) for model in models]
     screen.show_chat(task.name, message_text(prompt[-1]), answers, _text_of(expert))
 
 
-def _ask(client: Client, model: str, prompt: list[JsonObject], tools: list[JsonObject] | None) -> JsonObject:
+def _ask(client: JsonClient, model: str, prompt: list[JsonObject], tools: list[JsonObject] | None) -> JsonObject:
     options: JsonObject = {"max_tokens": 80, "temperature": 0, **({"tools": tools} if tools else {})}
-    reply = client.chat(model, prompt, **options)
+    reply = client.chat.create(model, prompt, **options)
     return {"version": reply["model"], "text": _text_of(reply["choices"][0]["message"])}
 
 
@@ -171,7 +174,7 @@ def _text_of(message: JsonObject) -> str:
     return "\n".join(part for part in (message_text(message).strip(), *calls) if part)
 
 
-def _roll_back(client: Client, adapter: str, gate: JsonObject, example: JsonObject) -> bool:
+def _roll_back(client: JsonClient, adapter: str, gate: JsonObject, example: JsonObject) -> bool:
     """True if the champion answered before and after, and the answer's stamp followed the alias."""
     screen.chapter("Roll back")
     if not gate["passed"]:
@@ -180,13 +183,13 @@ def _roll_back(client: Client, adapter: str, gate: JsonObject, example: JsonObje
     prompt, tools = example["messages"][:-1], example["tools"]
     before = _ask(client, adapter, prompt, tools)["version"]
     began = time.monotonic()
-    client.rollback(adapter, reason="demo")
+    client.aliases.rollback(adapter, reason="demo")
     after = _ask(client, adapter, prompt, tools)["version"]
     screen.say(
         f"{adapter} answered as {before}; one call later it answers as {after} "
         f"({time.monotonic() - began:.1f} s with the answer, no restart)."
     )
-    screen.show_history(client.aliases.history(adapter))
+    screen.show_history([*client.aliases.all_history(adapter)])
     return (before, after) == (f"{adapter}@2", f"{adapter}@1")
 
 
@@ -208,5 +211,5 @@ def _running(settings: Settings) -> Iterator[Settings]:
             down(settings)
 
 
-def _client(settings: Settings) -> Client:
-    return Client(settings.api_url, configured(settings.api_key, "MEMGEN_API_KEY"), timeout=300.0)
+def _client(settings: Settings) -> JsonClient:
+    return JsonClient(settings.api_url, configured(settings.api_key, "MEMGEN_API_KEY"), timeout=300.0)

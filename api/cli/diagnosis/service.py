@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 
 from api.cli.diagnosis.findings import Check, Diagnosis, Installation, fail, ok, skip, warn
-from api.client.client import Client
-from api.client.connection import ApiError, ApiUnreachable, ask
+from api.client.connection import ask
+from memgen_client import ApiError, ApiUnreachable, JsonClient
 from registry.errors import NotConfigured
 from registry.settings import Settings
 from registry.upstreams import load_upstreams
@@ -50,7 +50,7 @@ def _checks_of(reply: httpx.Response) -> dict[str, str] | None:
 
 def _with_key(settings: Settings, key: str) -> Iterator[Diagnosis]:
     try:
-        with Client(settings.api_url, key, timeout=_SECONDS) as client:
+        with JsonClient(settings.api_url, key, timeout=_SECONDS, retries=0) as client:
             served = client.base.get()
     except ApiError as error:
         if error.status == httpx.codes.UNAUTHORIZED:

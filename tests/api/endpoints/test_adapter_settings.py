@@ -7,9 +7,9 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from api.cli.adapters import app
-from api.client.adapters import Adapters
 from api.endpoints.adapters import AdapterChangeIn, AdapterIn
 from api.http.schemas import AdapterOut
+from memgen_client.options import AdapterSettings as ClientSettings
 from registry.adapters import AdapterSettings
 
 SETTINGS = fields(AdapterSettings)
@@ -40,5 +40,6 @@ def test_bodies_stay_strict(wrong: dict[str, str]) -> None:
 def test_the_command_and_the_client_name_every_setting() -> None:
     command = typer.main.get_command(app).commands["set"]
     [explained] = [param.help for param in command.params if param.name == "settings"]
-    for text in (explained, Adapters.change.__doc__):
-        assert [setting.name for setting in SETTINGS if setting.name not in text] == []
+    names = {setting.name for setting in SETTINGS}
+    assert {name for name in names if name not in explained} == set()
+    assert set(ClientSettings.__annotations__) == names

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.client.client import Client
 from memgen.backbone.description import describe
 from memgen.backbone.loading import read_base
+from memgen_client import JsonClient
 from registry.settings import Settings
 from tests.api.live_api import serve
 
@@ -22,9 +22,9 @@ def test_the_base_is_described_as_it_is_served(
     settings: Settings, tiny_base: Path, api_key: str, serve_model: bool
 ) -> None:
     mine = settings.model_copy(update={"base_model": str(tiny_base)})
-    with serve(mine, serve_model=serve_model) as url, Client(url, api_key) as client:
+    with serve(mine, serve_model=serve_model) as url, JsonClient(url, api_key) as client:
         if serve_model:
-            client.chat("base", [{"role": "user", "content": "hi"}], max_tokens=1)
+            client.chat.create("base", [{"role": "user", "content": "hi"}], max_tokens=1)
         assert client.base.get() == describe(read_base(str(tiny_base), cache_dir=settings.models_dir))
         assert _get(url, None).status_code == 401
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.client import Client
+from memgen_client import JsonClient
 from registry.database import transaction
 from registry.keys import create_key
 from registry.models import Project
@@ -133,7 +133,7 @@ def test_feedback_names_exactly_one_thing(plain_url: str, api_key: str) -> None:
 
 
 def test_comments_are_kept_and_searched(plain_url: str, api_key: str) -> None:
-    with Client(plain_url, api_key) as client:
+    with JsonClient(plain_url, api_key) as client:
         comments = [
             "The agent was rude to the customer.",
             "Polite, but the REFUND was wrong",
@@ -200,7 +200,7 @@ def test_scopes_and_projects(plain_url: str, services: Services, project_id: uui
 
 
 def test_trajectories_are_listed_by_their_rewards(plain_url: str, api_key: str) -> None:
-    with Client(plain_url, api_key) as client:
+    with JsonClient(plain_url, api_key) as client:
         client.tasks.create("t")
         sent = [
             {
@@ -210,14 +210,14 @@ def test_trajectories_are_listed_by_their_rewards(plain_url: str, api_key: str) 
             }
             for n in range(4)
         ]
-        client.upload(sent, task="t")
+        client.trajectories.upload(sent, task="t")
 
         def found(**wanted: Any) -> list[str]:
-            return [str(row["trajectory_id"]) for row in client.trajectories.list(**wanted)]
+            return [str(row["trajectory_id"]) for row in client.trajectories.all(**wanted)]
 
         assert found(rewarded=False) == ["n0"]
         assert found(rewarded=True, max_reward=0.5) == ["n1", "n2"]
-        first = next(iter(client.trajectories.list(max_reward=0.25)))
+        first = next(iter(client.trajectories.all(max_reward=0.25)))
         given = client.feedback.give(1.0, trajectory=first["id"], source="environment")
         assert given["trajectories"] == [first["id"]]
         assert found(reward_source="environment") == ["n1"]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.client.client import Client
+from memgen_client import JsonClient
 from registry.database import transaction
 from registry.judging.judgements import CaseFinding, record_finding
 from registry.judging.judges import get_judge
@@ -73,8 +73,8 @@ def test_a_judge_is_made_shown_and_run(
     differs = api.post("/v1/judges", json=BODY)
     assert (differs.status_code, differs.json()["title"]) == (409, "name taken")
     assert "scale" in differs.json()["detail"]
-    with Client(base_url, api_key) as client:
-        client.upload((chat(f"q{n}", reward=n % 2, reward_source="grader") for n in range(20)), task="t")
+    with JsonClient(base_url, api_key) as client:
+        client.trajectories.upload((chat(f"q{n}", reward=n % 2, reward_source="grader") for n in range(20)), task="t")
         job = client.judges.run("strict", "t", max_calls=7, max_tokens=9_000)
         assert job["params"]["max_calls"] == 7
         assert (job["kind"], job["adapter"]) == ("judge", None)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.client.client import Client
+from memgen_client import JsonClient
 from registry.settings import Settings
 from tests.api.live_api import serve
 from tests.otlp_samples import as_json, chat_messages, exports, genai, run_agent
@@ -30,7 +30,7 @@ INNER = {**ATIF, "trajectory_id": "inner", "steps": ATIF["steps"][:2]}
 @pytest.fixture
 def url(settings: Settings, tiny_base: Path, api_key: str) -> Any:
     with serve(settings.model_copy(update={"base_model": str(tiny_base)})) as found:
-        with Client(found, api_key) as client:
+        with JsonClient(found, api_key) as client:
             client.tasks.create("t")
         yield found
 
@@ -38,15 +38,17 @@ def url(settings: Settings, tiny_base: Path, api_key: str) -> Any:
 def test_whole_documents_by_file_and_by_body(url: str, api_key: str, tmp_path: Path) -> None:
     file = tmp_path / "trajectory.json"
     file.write_text(json.dumps({**ATIF, "subagent_trajectories": [INNER]}, indent=2))
-    with Client(url, api_key) as client:
-        report = client.upload(file, task="t", format="atif")
+    with JsonClient(url, api_key) as client:
+        report = client.trajectories.upload(file, task="t", format="atif")
         assert (report["accepted"], report["refused_by_code"], report["lines_read"]) == (1, {"nothing_to_learn": 1}, 1)
-        assert client.upload(file, task="t", format="atif")["duplicate"] == 1
-        [stored] = client.trajectories.list(task="t")
+        assert client.trajectories.upload(file, task="t", format="atif")["duplicate"] == 1
+        [stored] = client.trajectories.all(task="t", include_messages=True)
         assert [m.get("weight") for m in stored["messages"]] == [None, 0, None]
         file.write_bytes(b"".join(exports(partial(run_agent, write=genai))))
-        assert client.upload(file, task="t", format="otlp")["accepted"] == 1
-        assert [each["messages"] for each in client.trajectories.list(task="t")][1:] == [chat_messages()]
+        assert client.trajectories.upload(file, task="t", format="otlp")["accepted"] == 1
+        assert [each["messages"] for each in client.trajectories.all(task="t", include_messages=True)][1:] == [
+            chat_messages()
+        ]
 
     post = partial(httpx.post, f"{url}/v1/trajectories", headers={"Authorization": f"Bearer {api_key}"})
     both = post(json={**ATIF, "subagent_trajectories": [INNER]}, params={"task": "t", "format": "atif"})
@@ -75,5 +77,5 @@ def test_an_upload_that_breaks_off_stores_no_half_runs(url: str, api_key: str) -
             headers={"Authorization": f"Bearer {api_key}"},
         )
     time.sleep(0.5)  # the server hears of it a moment later
-    with Client(url, api_key) as client:
-        assert list(client.trajectories.list(task="t")) == []
+    with JsonClient(url, api_key) as client:
+        assert list(client.trajectories.all(task="t", include_messages=True)) == []

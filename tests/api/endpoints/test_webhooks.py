@@ -9,8 +9,7 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
 
-from api.client.client import Client
-from api.client.connection import ApiError
+from memgen_client import ApiError, JsonClient
 from registry.database import transaction
 from registry.keys import create_key
 from registry.models import Project
@@ -34,8 +33,8 @@ def url(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture
-def client(url: str, api_key: str) -> Iterator[Client]:
-    with Client(url, api_key) as connected:
+def client(url: str, api_key: str) -> Iterator[JsonClient]:
+    with JsonClient(url, api_key) as connected:
         yield connected
 
 
@@ -55,7 +54,7 @@ def _emit(services: Services, project_id: uuid.UUID, event: str) -> None:
 
 
 def test_a_secret_is_shown_when_it_is_made_and_never_again(
-    client: Client, services: Services, project_id: uuid.UUID, receiver: Receiver
+    client: JsonClient, services: Services, project_id: uuid.UUID, receiver: Receiver
 ) -> None:
     made = client.webhooks.create("ops", receiver.url, events=["job.failed", "alias.moved"])
     assert made["events"] == ["alias.moved", "job.failed"]
@@ -77,7 +76,7 @@ def test_a_secret_is_shown_when_it_is_made_and_never_again(
 
 
 def test_a_delivery_from_its_event_to_its_redelivery(
-    client: Client, services: Services, project_id: uuid.UUID, receiver: Receiver, sender: None
+    client: JsonClient, services: Services, project_id: uuid.UUID, receiver: Receiver, sender: None
 ) -> None:
     secret = client.webhooks.create("ops", receiver.url, events=["job.failed"])["secret"]
     _emit(services, project_id, "alias.moved")
@@ -101,7 +100,7 @@ def test_a_delivery_from_its_event_to_its_redelivery(
     assert client.webhooks.redeliver_given_up("ops") == 0
 
 
-def _once(client: Client, state: str) -> list[dict[str, object]]:
+def _once(client: JsonClient, state: str) -> list[dict[str, object]]:
     for _ in range(200):
         found = client.webhooks.deliveries("ops", state=state)["data"]
         if found:
@@ -110,7 +109,7 @@ def _once(client: Client, state: str) -> list[dict[str, object]]:
     raise AssertionError(f"no delivery is {state}")
 
 
-def test_deliveries_come_in_pages(client: Client, services: Services, project_id: uuid.UUID) -> None:
+def test_deliveries_come_in_pages(client: JsonClient, services: Services, project_id: uuid.UUID) -> None:
     client.webhooks.create("ops", "http://127.0.0.1:1/")
     for _ in range(5):
         _emit(services, project_id, "alias.moved")
@@ -121,7 +120,7 @@ def test_deliveries_come_in_pages(client: Client, services: Services, project_id
 
 
 def test_only_admins_and_only_of_the_project(
-    url: str, client: Client, services: Services, project_id: uuid.UUID
+    url: str, client: JsonClient, services: Services, project_id: uuid.UUID
 ) -> None:
     client.webhooks.create("ops", "http://127.0.0.1:1/")
     delivery = client.webhooks.test("ops")["id"]
@@ -131,7 +130,7 @@ def test_only_admins_and_only_of_the_project(
         session.flush()
         _, foreign = create_key(session, other.id, "k", ["admin"])
         _, weak = create_key(session, project_id, "k", ["read", "write", "train", "promote"])
-    with Client(url, foreign) as stranger:
+    with JsonClient(url, foreign) as stranger:
         assert stranger.webhooks.list() == []
         stranger.webhooks.create("ops", "http://127.0.0.1:1/")
         with pytest.raises(ApiError) as refused:
@@ -141,7 +140,7 @@ def test_only_admins_and_only_of_the_project(
         with pytest.raises(ApiError) as refused:
             stranger.webhooks.rotate("ops")
         assert refused.value.code == "webhook_not_found"
-    with Client(url, weak) as reader:
+    with JsonClient(url, weak) as reader:
         with pytest.raises(ApiError) as refused:
             reader.webhooks.list()
         assert refused.value.code == "missing_scope"
