@@ -54,6 +54,8 @@ ADVICE = {
     ),
     "empty_dataset": "upload trajectories, or widen the filter",
     "unknown_key": "send `Authorization: Bearer KEY`; `memgen keys create`",
+    "sign_in_ended": "sign in with an API key",
+    "forged_form": "reload the page and send it again",
     "missing_scope": "ask for a key with it",
     "version_not_servable": "choose another version",
     "learned_deleted": "train without it",

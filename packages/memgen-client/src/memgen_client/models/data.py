@@ -129,6 +129,8 @@ class Recordings(Model):
     recorded: int
     waiting: int
     behind_seconds: float
+    stuck: int
+    """Answers in recorders that have moved nothing for five minutes."""
     not_recorded: dict[str, int]
     runs: dict[str, int]
 
