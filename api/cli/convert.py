@@ -48,6 +48,8 @@ def convert(
     """
     if as_json and target == _PIPE:
         raise CommandFailed("--json writes its report to stdout; name a file as OUT.")
+    if source.exists() and target.exists() and source.samefile(target):
+        raise CommandFailed(f"{target} is the same file as {source}, and writing it would empty it; name another OUT.")
     refusals: list[JsonObject] = []
     counts: Counter[str] = Counter()
     with ExitStack() as opened:

@@ -67,8 +67,8 @@ class ImportReportOut(BaseModel):
     duplicate: int = Field(description="Stored already, or earlier in the same file; nothing was added")
     refused: int
     held_out: int = Field(description="How many of the accepted ones are kept for evaluation and never trained on")
-    complete: bool = Field(description="False if the stream broke off; what was accepted is kept")
-    stopped: str | None = Field(description="Why and where the stream broke off")
+    complete: bool = Field(description="False if it was not read to its end; what was accepted is kept")
+    stopped: str | None = Field(description="Why it was not: where the stream broke off, or what the file is instead")
     lines_read: int = Field(description="Lines that arrived whole, blank ones included; or documents, or items")
     refused_by_code: dict[str, int] = Field(description="Number of refused lines by code")
     lines: list[LineOut] = Field(

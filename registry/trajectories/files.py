@@ -11,6 +11,7 @@ from functools import partial
 from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import MAX_DEPTH, canonical_json
 from registry.trajectories.draft import Draft, Sent
+from registry.trajectories.file_kinds import is_enough, why_unreadable
 from registry.trajectories.formats.formats import FORMATS, FormatReading, Splitter, TrajectoryFormat, other_format
 from registry.trajectories.jsonl import JsonLine
 from registry.trajectories.unpacking import Unpacker
@@ -41,6 +42,9 @@ class FileReader:
         """Bytes so far, unpacked."""
         self._splitter = splitter
         self._unpacker = Unpacker()
+        self._beginning: bytes | None = b""
+        """What came before it is known whether the file can be read; None once it is known."""
+        self._unreadable: str | None = None
 
     @property
     def number(self) -> int:
@@ -48,15 +52,18 @@ class FileReader:
         return self._splitter.number
 
     def feed(self, chunk: bytes) -> Iterator[JsonLine]:
+        if self._unreadable is not None:
+            return
         for piece in self._unpacker.feed(chunk):
             self.bytes_read += len(piece)
-            yield from self._splitter.feed(piece)
+            yield from self._split(piece)
         self._note_stop()
 
     def finish(self) -> Iterator[JsonLine]:
         """What no end mark ended. A broken stream ends in a fragment, which is not returned."""
         for piece in self._unpacker.finish():
-            yield from self._splitter.feed(piece)
+            yield from self._split(piece)
+        yield from self._split(b"", at_end=True)
         self._note_stop()
         if self.stopped is None:
             yield from self._splitter.finish()
@@ -66,6 +73,19 @@ class FileReader:
     def stop(self, reason: str) -> None:
         """Say that what follows won't be read."""
         self.stopped = f"{reason}; read up to {self._splitter.unit} {self.number}. {_KEPT}"
+
+    def _split(self, piece: bytes, *, at_end: bool = False) -> Iterator[JsonLine]:
+        """Lines that a piece completes; none of a file that is something else altogether."""
+        if self._beginning is not None:
+            piece = self._beginning + piece
+            if not at_end and not is_enough(piece):
+                self._beginning = piece
+                return
+            self._beginning = None
+            self._unreadable = why_unreadable(piece)
+            self.stopped = self._unreadable or self.stopped
+        if self._unreadable is None:
+            yield from self._splitter.feed(piece)
 
     def _note_stop(self) -> None:
         if self._unpacker.stopped is not None and self.stopped is None:
@@ -132,7 +152,7 @@ def read_values(values: Iterable[tuple[int, object]], format_name: str, limits: 
 def _read_value(number: int, value: object, file_format: TrajectoryFormat, reading: FormatReading) -> Iterable[Sent]:
     """As the reading; the refusal of a value of another format says which."""
     try:
-        return reading.read(number, value)
+        return list(reading.read(number, value))
     except InvalidTrajectory as refusal:
         other = other_format(value, file_format)
         if other is None:

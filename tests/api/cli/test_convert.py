@@ -57,3 +57,26 @@ def test_a_file_that_is_cut_off_ends_in_an_error(tmp_path: Path, cut: int) -> No
     done = memgen("convert", str(source), str(target), "--from", "chat")
     assert done.code == 1
     assert "was not read to its end" in done.err
+
+
+def test_a_file_that_is_something_else_is_named(tmp_path: Path) -> None:
+    source, target = tmp_path / "runs.parquet", tmp_path / "runs.jsonl"
+    source.write_bytes(b"PAR1\x15\x04\n{}\nPAR1")
+    done = memgen("convert", str(source), str(target), "--from", "hf-tools")
+    assert done.code == 1
+    assert "it is a Parquet file" in done.err
+    assert "invalid_json" not in done.err
+
+
+@pytest.mark.parametrize("how", ["the same path", "another path", "a link"])
+def test_a_file_is_never_converted_into_itself(tmp_path: Path, how: str) -> None:
+    """Opening it for writing would empty it before it is read."""
+    source, target = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl"
+    source.write_text(json.dumps(ROW) + "\n")
+    if how == "another path":
+        target = tmp_path / "." / ".." / tmp_path.name / "rows.jsonl"
+    elif how == "a link":
+        target = tmp_path / "link.jsonl"
+        target.symlink_to(source)
+    assert "same file" in fail("convert", str(source), str(target), "--from", "sharegpt")
+    assert source.read_text() == json.dumps(ROW) + "\n"

@@ -61,6 +61,15 @@ def test_whole_documents_by_file_and_by_body(url: str, api_key: str, tmp_path: P
     assert nothing.json()["type"] == "urn:memgen:problem:otlp_no_calls"
 
 
+def test_an_upload_of_something_else_is_named(url: str, api_key: str, tmp_path: Path) -> None:
+    file = tmp_path / "runs.parquet"
+    file.write_bytes(b"PAR1\x15\x04\n{}\n" * 1000)
+    with JsonClient(url, api_key) as client:
+        report = client.trajectories.upload(file, task="t", format="hf-tools")
+    assert (report["accepted"], report["refused"], report["complete"]) == (0, 0, False)
+    assert "it is a Parquet file" in report["stopped"]
+
+
 def test_an_upload_that_breaks_off_stores_no_half_runs(url: str, api_key: str) -> None:
     """What is put together of a whole file would be another trajectory, beside the one that comes with the rest."""
     lines = [json.dumps(as_json(each)).encode() + b"\n" for each in exports(partial(run_agent, write=genai))]

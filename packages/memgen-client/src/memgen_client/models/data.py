@@ -50,7 +50,7 @@ class ImportReport(Model):
     refused: int
     held_out: int
     complete: bool
-    """False if the stream broke off; what was accepted is kept."""
+    """False if it was not read to its end; what was accepted is kept."""
     stopped: str | None
     lines_read: int
     refused_by_code: dict[str, int]
