@@ -24,13 +24,19 @@ _LONGEST_WAIT = 60.0
 _LOOK_SECONDS = 0.05
 _MISFITS = frozenset({400, 413, 422})
 """Statuses that speak of one question; others speak of the key, the model or the upstream."""
+_FORBIDDEN = frozenset({403, 451})
+"""These speak of either: of the key, or of what a firewall in front of the upstream does not like in one run."""
 _MOST_TOKENS = 100_000_000
 _SHOWN_BYTES = 4096
 _SHOWN_CHARACTERS = 300
 
 
 class _NoAnswer(Exception):
-    """A question was not answered, however often it was asked. Says why."""
+    """A question was not answered, and asking again would not help. Says why."""
+
+
+class _Forbidden(_NoAnswer):
+    """It was refused in words that may mean every question."""
 
 
 class UpstreamJudge:
@@ -39,6 +45,7 @@ class UpstreamJudge:
     def __init__(self, upstream: Upstream, model: str, settings: JudgeSettings) -> None:
         self._upstream, self._model, self._settings = upstream, model, settings
         self._limit_field = "max_tokens"
+        self._has_answered = False
 
     def fit(self, build: Build) -> tuple[JudgePrompt, int] | None:
         prompt = build(self._settings.max_characters)
@@ -46,11 +53,15 @@ class UpstreamJudge:
 
     def ask(self, questions: Sequence[Ask], check: Callable[[], None]) -> list[Heard]:
         """A question that fails while others are answered is a refused one: the upstream is there, and one run's
-        trouble is its own."""
+        trouble is its own. So is one that is forbidden after others were answered."""
         heard = asyncio.run(self._ask_all(questions, check))
-        failed = [str(each) for each in heard if isinstance(each, _NoAnswer)]
-        if len(failed) == len(heard) and failed:
-            raise Unavailable(f"upstream {self._upstream.name!r} does not answer: {failed[0]}")
+        failed = [each for each in heard if isinstance(each, _NoAnswer)]
+        self._has_answered = self._has_answered or len(failed) < len(heard)
+        if failed and len(failed) == len(heard):
+            if not all(isinstance(each, _Forbidden) for each in failed):
+                raise Unavailable(f"upstream {self._upstream.name!r} does not answer: {failed[0]}")
+            if not self._has_answered:
+                raise Invalid(f"upstream {self._upstream.name!r} takes no question of this judge: {failed[0]}")
         return [
             Heard(refusal=f"it failed at this question, not at others: {each}") if isinstance(each, _NoAnswer) else each
             for each in heard
@@ -83,18 +94,22 @@ class UpstreamJudge:
                     status, headers, body = await self._post(client, question, limit_field)
             except TimeoutError:  # it may have cost what an answer costs: it is not sent again
                 return _NoAnswer(f"no whole answer within {self._upstream.total_seconds:g} s")
-            except (httpx.HTTPError, OutboundFailed) as error:
+            except OutboundFailed as error:  # it is answered, and would be paid for again
+                return _NoAnswer(self._shown(str(error)))
+            except httpx.HTTPError as error:
                 why = self._shown(f"{type(error).__name__}: {error}")
             else:
                 status, words = _error_of(status, body)
                 if status == 200:
-                    return _read_reply(body)
+                    return _read_reply(self._upstream.without_key_bytes(body))
                 if status == 400 and limit_field == "max_tokens" and "max_completion_tokens" in words:
                     self._limit_field = "max_completion_tokens"
                     continue
                 why, wait = f"it answered {status}: {self._shown(words)}", _retry_after(headers)
                 if status in _MISFITS:
                     return Heard(refusal=why)
+                if status in _FORBIDDEN:
+                    return _Forbidden(why)
                 if status < 500 and status not in (408, 425, 429):
                     raise Invalid(f"upstream {self._upstream.name!r} takes no question of this judge: {why}")
             if patience is not None:

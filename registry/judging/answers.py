@@ -35,13 +35,24 @@ def read_answer(text: str, prompt: JudgePrompt) -> ReadVerdict | None:
     For code `ab12` and scale 10: `Sure! {"id": "ab12", "reason": "ok", "score": 7}` is 7. None are
     `{"id": "ab12", "reason": "ok", "score": "7"}`, a score of 11, another code, and two verdicts that differ.
     """
+    # The last mark may also stand in the reason, which quotes the run.
+    found = _verdicts(text.rpartition(_THOUGHT_END)[2], prompt) or _verdicts(text, prompt)
+    verdicts = {(verdict.score, verdict.ranking) for verdict in found}
+    return min(found, key=lambda verdict: verdict.reason) if len(verdicts) == 1 else None
+
+
+def _verdicts(text: str, prompt: JudgePrompt) -> set[ReadVerdict]:
+    """The verdicts behind the thoughts, of which no mark inside an object is the end."""
     found: set[ReadVerdict] = set()
-    for value in _objects(text.rpartition(_THOUGHT_END)[2]):
+    behind = 0
+    for value, start, end in _objects(text):
+        if _THOUGHT_END in text[behind:start]:
+            found.clear()
+        behind = end
         verdict = _verdict(value, prompt)
         if verdict is not None:
             found.add(verdict)
-    verdicts = {(verdict.score, verdict.ranking) for verdict in found}
-    return min(found, key=lambda verdict: verdict.reason) if len(verdicts) == 1 else None
+    return set() if _THOUGHT_END in text[behind:] else found
 
 
 def _verdict(value: dict[str, Any], prompt: JudgePrompt) -> ReadVerdict | None:
@@ -68,22 +79,22 @@ def _ranking(sent: Any, reason: str, prompt: JudgePrompt) -> ReadVerdict | None:
     return ReadVerdict(reason, ranking=tuple(prompt.labels.index(str(label)) for label in sent))
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """JSON objects that stand in a text, one behind the other; what is inside one is not looked at by itself."""
+def _objects(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """(object, where it begins, what is behind it) for the JSON objects that stand in a text, one behind the other;
+    what is inside one is not looked at by itself."""
     if len(text) > _MOST_CHARACTERS:
         return
     place = 0
     for _ in range(_MOST_OBJECTS):
-        place = text.find("{", place)
-        if place < 0:
+        start = text.find("{", place)
+        if start < 0:
             return
         try:
-            value, place = _DECODER.raw_decode(text, place)
+            value, place = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
-            place += 1
+            place = start + 1
             continue
-        if isinstance(value, dict):
-            yield value
+        yield value, start, place
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

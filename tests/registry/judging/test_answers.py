@@ -41,11 +41,22 @@ def test_a_verdict_is_found_wherever_it_stands() -> None:
         f"<think>{verdict(prompt, score=2)} or {verdict(prompt, score=3)}</think>\n{whole}",
         f"{whole}\n{whole}",
         f'{{"a": {{}} {whole}',
+        f"<think>{verdict(prompt, score=2)}</think>\n{whole}\n",
         f"{{{{ {whole}",
         whole.replace("7", "7.0"),
         json.dumps(json.loads(whole), indent=2),
     ):
         assert read_answer(text, prompt) == seven, text
+
+
+def test_a_reason_may_quote_the_end_of_a_run_s_thoughts() -> None:
+    """Or a run that leaves such a mark in its text would have no score."""
+    prompt = asked("Well.</think> Hello")
+    quoting = verdict(prompt, reason="it leaves </think> in its answer")
+    for text in (quoting, f"```json\n{quoting}\n```", f"<think>{verdict(prompt, score=2)}</think>{quoting}"):
+        assert read_answer(text, prompt) == ReadVerdict("it leaves </think> in its answer", score=7), text
+    for text in (f"<think>{quoting}</think>", f"<think>{verdict(prompt)}</think> It was good.", f"{quoting} </think>"):
+        assert read_answer(text, prompt) is None, text
 
 
 @pytest.mark.parametrize(

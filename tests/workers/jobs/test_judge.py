@@ -300,6 +300,7 @@ def test_one_run_s_trouble_is_its_own(bench: Bench, upstream: JudgeServer) -> No
         (200, {}, json.dumps({"error": {"code": 413, "message": f"too long\0\ud83d {SECRET}"}})),
         (200, {}, json.dumps({"error": {"message": "the provider is gone"}})),
         (200, {"content-encoding": "gzip"}, "x"),
+        (403, {}, f"a firewall does not like the words of it {SECRET}"),
     ],
 )
 def test_whatever_an_upstream_says_of_one_run_is_that_run_s_alone(
@@ -316,6 +317,39 @@ def test_whatever_an_upstream_says_of_one_run_is_that_run_s_alone(
     assert refused.reason.isprintable()
     assert SECRET not in refused.reason
     assert ("[key]" in refused.reason) == (SECRET in trouble[2])
+
+
+def test_a_run_that_is_forbidden_alone_is_not_the_judge_s_end(bench: Bench, upstream: JudgeServer) -> None:
+    """It came in the job's last batch, where no other question was under way."""
+    bench.workshop.add_task("talk", talks(9))
+    bench.judge()
+    upstream.answer = lambda asked: (403, {}, "blocked") if "answer 8-0" in asked.text else scores(asked, 10)
+    job = bench.work(held_out=True)
+    assert job.result is not None, job.error
+    assert (job.result["scored"], job.result["refused"]) == (8, 1)
+
+
+def test_an_answer_that_can_not_be_read_is_not_paid_for_again(
+    bench: Bench, upstream: JudgeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget counts each question once, and it was answered."""
+    monkeypatch.setattr("workers.upstream_judge._PATIENCE", (0.01, 0.01))
+    bench.workshop.add_task("talk", talks(4))
+    bench.judge()
+    packed: Reply = (200, {"content-encoding": "gzip"}, "x")
+    upstream.answer = lambda asked: packed if "answer 2-0" in asked.text else scores(asked, 10)
+    job = bench.work(held_out=True)
+    assert job.result is not None, job.error
+    assert len(upstream.asked) == job.result["calls"] == 4
+
+
+def test_a_verdict_that_quotes_the_key_is_kept_without_it(bench: Bench, upstream: JudgeServer) -> None:
+    bench.workshop.add_task("talk", talks(1))
+    bench.judge()
+    upstream.answer = lambda asked: scores(asked, 10, f"you sent {asked.headers['authorization']}")
+    bench.work(held_out=True)
+    [found] = bench.judgements()
+    assert (found.score, found.reason) == (1.0, "you sent Bearer [key]")
 
 
 def test_numbers_beyond_sense_are_none(bench: Bench, upstream: JudgeServer) -> None:
@@ -353,6 +387,7 @@ def test_a_job_that_fails_by_what_an_upstream_says_ends_without_its_key(
     ("reply", "state", "words"),
     [
         ((401, {}, "no key"), "failed", "takes no question"),
+        ((403, {}, "not your model"), "failed", "takes no question"),
         ((404, {}, "no such model"), "failed", "no such model"),
         ((400, {}, "bad"), "failed", "refused the first"),
         ((302, {"location": "http://169.254.169.254/"}, ""), "failed", "takes no question"),
