@@ -1,7 +1,7 @@
 """The clients by which the service itself speaks to others: webhooks, judges, upstreams.
 
-They connect to allowed addresses only, follow no redirect (it could lead anywhere), read no proxy and no `.netrc` of
-the environment, and ask for plain bytes: what is compressed has no length that could be bounded before.
+They connect to allowed addresses only, follow no redirect (it could lead anywhere), keep no cookie, read no proxy and
+no `.netrc` of the environment, and ask for plain bytes: what is compressed has no length that could be bounded before.
 """
 
 from collections.abc import Mapping

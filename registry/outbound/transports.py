@@ -22,6 +22,7 @@ from registry.outbound.addresses import AddressPolicy
 
 _SocketOptions = Iterable[httpcore.SOCKET_OPTION]
 _Found = list[tuple[Any, ...]]
+_LATE = "not connected in time"
 
 
 @cache
@@ -46,6 +47,8 @@ class CheckedTransport(httpx.AsyncHTTPTransport):
         response = await super().handle_async_request(request)
         # No redirect is followed. httpx reads where it leads all the same, and raises what is no error of a transport.
         response.headers.pop("location", None)
+        # No cookie is kept: one client speaks for many projects, and a cookie would lead all of them to one server.
+        response.headers.pop("set-cookie", None)
         return response
 
 
@@ -63,16 +66,21 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: _SocketOptions | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        failed: httpcore.NetworkError | None = None
+        failed: httpcore.NetworkError | httpcore.ConnectTimeout | None = None
         try:
-            with anyio.fail_after(timeout):
-                for address in self._policy.allowed(host, await self._resolve(host, port)):
+            with anyio.fail_after(timeout) as scope:
+                addresses = self._policy.allowed(host, await self._resolve(host, port))
+                for place, address in enumerate(addresses):
+                    # A part of the time for each: the way to one may be dead, most often that of IPv6.
+                    share = (scope.deadline - anyio.current_time()) / (len(addresses) - place)
                     try:
-                        return await self._sockets.connect_tcp(address, port, None, local_address, socket_options)
+                        return await self._sockets.connect_tcp(address, port, share, local_address, socket_options)
                     except httpcore.NetworkError as error:
                         failed = error
+                    except httpcore.ConnectTimeout:
+                        failed = httpcore.ConnectTimeout(_LATE)
         except TimeoutError as error:
-            raise httpcore.ConnectTimeout("not connected in time") from error
+            raise httpcore.ConnectTimeout(_LATE) from error
         raise failed or httpcore.ConnectError(_unresolved(host))
 
     async def sleep(self, seconds: float) -> None:

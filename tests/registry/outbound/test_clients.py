@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from typing import Any
@@ -31,6 +32,8 @@ class _Hello(BaseHTTPRequestHandler):
             self.send_response(200)
         if self.path == "/packed":
             self.send_header("Content-Encoding", "gzip")
+        if self.path == "/cookie":
+            self.send_header("Set-Cookie", "AWSALB=one-server; Path=/")
         body = b"x" * 5000
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -52,9 +55,9 @@ def server() -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-def _get(policy: AddressPolicy, url: str) -> httpx.Response:
+def _get(policy: AddressPolicy, url: str, timeout: float = 5) -> httpx.Response:
     async def get() -> httpx.Response:
-        async with make_client(policy, timeout=5) as client:
+        async with make_client(policy, timeout=timeout) as client:
             return await client.get(url)
 
     return asyncio.run(get())
@@ -129,6 +132,29 @@ def test_a_second_address_is_tried_where_the_first_is_dead(
     assert _get(PRIVATE, f"http://two.example:{server.server_port}/").status_code == 200
 
 
+def test_a_second_address_is_tried_where_the_first_is_silent(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a network has addresses of IPv6, and no way out for them."""
+    real = socket.getaddrinfo
+
+    def two(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host != "two.example":
+            return real(host, port, *args, **kwargs)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.9", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with ExitStack() as stack:
+        mute = stack.enter_context(socket.create_server(("127.0.0.9", server.server_port), backlog=0))
+        for _ in range(8):  # its queue is full: it answers no more connections
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(mute.getsockname())
+        with pytest.raises(httpx.ConnectTimeout):
+            _get(PRIVATE, f"http://127.0.0.9:{server.server_port}/", timeout=0.5)
+        assert _get(PRIVATE, f"http://two.example:{server.server_port}/", timeout=2).status_code == 200
+
+
 @pytest.mark.parametrize(
     "place", ["http://169.254.169.254/", "http:///", "http://[::1", "//", "http://a:99999999/", ""]
 )
@@ -157,6 +183,18 @@ def test_what_does_not_listen_is_no_connection() -> None:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(httpx.ConnectError):
             _get(PRIVATE, f"http://127.0.0.1:{free.getsockname()[1]}/")
+
+
+def test_no_cookie_is_kept(server: ThreadingHTTPServer) -> None:
+    """It would pin all requests of a process to one server behind a load balancer, and show one project to another."""
+
+    async def ask_twice() -> None:
+        async with make_client(PRIVATE, timeout=5) as client:
+            for _ in range(2):
+                await client.get(f"http://localhost:{server.server_port}/cookie")
+
+    asyncio.run(ask_twice())
+    assert [headers.get("Cookie") for headers in server.seen] == [None, None]  # type: ignore[attr-defined]
 
 
 def test_a_body_is_read_up_to_its_bound(server: ThreadingHTTPServer) -> None:
