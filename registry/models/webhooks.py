@@ -80,7 +80,8 @@ class Webhook(Base):
     disabled_reason: Mapped[str | None]
     secret: Mapped[str] = mapped_column(_SecretText)
     former_secret: Mapped[str | None] = mapped_column(_SecretText)
-    """The secret before the last rotation, which signs beside the new one until `former_until`."""
+    """The secrets of earlier rotations that sign beside the new one until `former_until`, the newest first, with spaces
+    between them."""
     former_until: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]
     """When the first attempt failed after the last that succeeded."""

@@ -22,6 +22,8 @@ MOST_WEBHOOKS = 20
 """Webhooks of a project: fewer than a sender serves at once, so that one project's can't hold up those of others."""
 OVERLAP_HOURS = 24.0
 MOST_OVERLAP_HOURS = 24.0 * 30
+_MOST_FORMER = 3
+"""Secrets of earlier rotations that sign beside the newest at most."""
 _MOST_URL_CHARACTERS = 2000
 
 
@@ -113,7 +115,8 @@ def rotate_secret(
     """Give it a new `secret`, which the caller shows this once.
 
     Args:
-        overlap_hours: how long requests are signed with the former secret too; 0 ends it at once, as after a leak.
+        overlap_hours: how long requests are signed with the former secret too, and with those before it that still
+            sign: their receivers were promised that. 0 ends all of them at once, as after a leak.
 
     Raises:
         WebhookNotFound, InvalidWebhook.
@@ -121,8 +124,10 @@ def rotate_secret(
     if not 0 <= overlap_hours <= MOST_OVERLAP_HOURS:
         raise InvalidWebhook(f"overlap_hours is {overlap_hours}; expected 0 to {MOST_OVERLAP_HOURS:g}")
     webhook = get_webhook(session, project_id, name, lock=True)
-    webhook.former_secret = webhook.secret if overlap_hours else None
-    webhook.former_until = utc_now() + timedelta(hours=overlap_hours) if overlap_hours else None
+    now = utc_now()
+    ends = [now + timedelta(hours=overlap_hours), *([webhook.former_until] if webhook.former_until else ())]
+    webhook.former_secret = " ".join(current_keys(webhook, now)[:_MOST_FORMER]) if overlap_hours else None
+    webhook.former_until = max(ends) if overlap_hours else None
     webhook.secret = new_secret()
     session.flush()
     return webhook
@@ -149,7 +154,7 @@ def count_deliveries(session: Session, project_id: uuid.UUID) -> dict[uuid.UUID,
 def current_keys(webhook: Webhook, now: datetime) -> list[str]:
     """The secrets that sign at a time, the newest first."""
     former = webhook.former_secret if webhook.former_until is not None and now < webhook.former_until else None
-    return [webhook.secret, *([former] if former is not None else [])]
+    return [webhook.secret, *(former or "").split()]
 
 
 def check_url(url: str, policy: AddressPolicy) -> None:

@@ -56,6 +56,27 @@ def test_both_secrets_sign_until_the_overlap_ends(hooks: Hooks, receiver: Receiv
         Verifier(former).verify(receiver.received[1].body, receiver.received[1].headers)
 
 
+def test_a_second_rotation_keeps_what_the_first_has_promised(hooks: Hooks, receiver: Receiver) -> None:
+    """The new secret was lost before any receiver had it."""
+    first = hooks.create(receiver.url).secret
+    for hours in (48, 1, 1, 1):
+        with transaction(hooks.services.sessions) as session:
+            newest = rotate_secret(session, hooks.project_id, "ops", overlap_hours=hours)
+        if hours == 48:
+            promised = newest.former_until
+        hooks.emit()
+        hooks.send()
+        if len(receiver.received) <= 3:
+            Verifier(first).verify(receiver.received[-1].body, receiver.received[-1].headers)
+    assert newest.former_until == promised
+    assert len(receiver.received[-1].headers["webhook-signature"].split()) == 4
+    with transaction(hooks.services.sessions) as session:
+        rotate_secret(session, hooks.project_id, "ops", overlap_hours=0)
+    hooks.emit()
+    hooks.send()
+    assert " " not in receiver.received[-1].headers["webhook-signature"]
+
+
 def test_after_a_leak_the_former_secret_ends_at_once(hooks: Hooks, receiver: Receiver) -> None:
     former = hooks.create(receiver.url).secret
     with transaction(hooks.services.sessions) as session:
