@@ -31,7 +31,7 @@ class ReadCall:
     call: RecordedCall
     task_id: uuid.UUID
     kind: RunKind
-    """Of the runs that it may stand in."""
+    """The kind of the runs that it may stand in."""
     messages: list[Any]
     """The request's with the answer."""
     points: list[TurnEnd]
