@@ -10,6 +10,7 @@ from pathlib import Path
 from api.local.errors import ServerFailed
 from api.local.ports import LOOPBACK
 from registry.settings import Settings, child_environment
+from registry.upstreams import load_upstreams
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MOST_RANK = 64
@@ -17,6 +18,11 @@ _SLOTS = 8
 """Versions that may weave at the same time; a request of one more waits for a slot."""
 _MOST_LOGPROBS = 20
 _DTYPES = {"auto": "auto", "bfloat16": "bfloat16", "float32": "float32"}
+PLUGIN_READS = (
+    *("MEMGEN_HOME", "MEMGEN_MODEL_CACHE", "MEMGEN_S3_URL", "MEMGEN_S3_BUCKET", "MEMGEN_S3_REGION"),
+    *("MEMGEN_VLLM_ARTIFACTS", "MEMGEN_VLLM_ARTIFACT_BYTES"),
+)
+"""What the plugin reads of the service's settings (`memgen_vllm.settings`)."""
 
 
 def vllm_python(settings: Settings) -> Path:
@@ -57,13 +63,25 @@ def vllm_command(settings: Settings, python: Path, base: str, port: int) -> list
 
 
 def vllm_environment(settings: Settings) -> dict[str, str]:
-    """The environment of the server: what the plugin needs, and defaults that the user's own environment wins over."""
+    """The environment of the server: what the plugin needs, and defaults that the user's own environment wins over.
+
+    The service's secrets are not among it, but the object store's: it has no business with the database, the broker,
+    keys of the API or of upstreams.
+
+    Raises:
+        NotConfigured: the file of upstreams can't be read.
+    """
     defaults = {"VLLM_NO_USAGE_STATS": "1"}
     if settings.device == "cpu":
         # It shares its cores: threads that are bound, or wait for each other busily, would starve.
         defaults |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "PASSIVE"}
         if settings.torch_threads:
             defaults["OMP_NUM_THREADS"] = str(settings.torch_threads)
-    found = {**defaults, **child_environment(settings), "VLLM_PLUGINS": "memgen"}
-    found.pop("PYTHONPATH", None)  # of the service's environment
-    return found
+    # Of the service's environment, and of no use to vLLM's.
+    withheld = {"PYTHONPATH", *(upstream.api_key_env for upstream in load_upstreams(settings).values())}
+    inherited = {
+        name: value
+        for name, value in child_environment(settings).items()
+        if name in PLUGIN_READS or not (name.upper().startswith("MEMGEN_") or name in withheld)
+    }
+    return {**defaults, **inherited, "VLLM_PLUGINS": "memgen"}

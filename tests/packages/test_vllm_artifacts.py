@@ -1,8 +1,10 @@
 """How the vLLM plugin finds, fetches, checks and drops artifacts: without vLLM, with a real object store."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,12 +82,48 @@ def test_what_is_here_needs_no_store(settings: PluginSettings, put: Put) -> None
         ArtifactFolder(alone).ensure(ArtifactName("0" * 64, None))
 
 
+def test_what_is_left_of_a_folder_is_replaced(settings: PluginSettings, put: Put) -> None:
+    """What tidies a disk up removes old files, and may leave their folders."""
+    name = put()
+    artifacts = ArtifactFolder(settings)
+    file = artifacts.ensure(name) / "weaver" / "adapter_model.safetensors"
+    file.unlink()
+    assert artifacts.here(name) is None
+    assert artifacts.ensure(name).is_dir()
+    assert file.is_file()
+    assert artifacts.here(name) is not None
+
+
 def test_an_unknown_hash_is_not_found_and_leaves_nothing(settings: PluginSettings, put: Put) -> None:
     put()
     for name in (ArtifactName("0" * 64, None), ArtifactName("0" * 64, artifact_key(PROJECT, "0" * 64))):
         with pytest.raises(NoSuchArtifact):
             ArtifactFolder(settings).ensure(name)
-    assert [path.name for path in settings.folder.iterdir() if path.suffix != ".lock"] == []
+    assert list(settings.folder.iterdir()) == []
+
+
+def test_names_of_nothing_leave_no_file_and_break_no_lock(tmp_path: Path) -> None:
+    """Many threads ask for one name that is not here; whoever has its lock alone does so truly."""
+    inside, most = [0], [0]
+
+    class SlowFolder(ArtifactFolder):
+        def _fetch(self, name: ArtifactName, lock: int) -> None:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.001)
+            inside[0] -= 1
+            super()._fetch(name, lock)
+
+    settings = PluginSettings(None, BUCKET, REGION, tmp_path, 0, tmp_path)
+
+    def ask(_: int) -> None:
+        with pytest.raises(NoSuchArtifact):
+            SlowFolder(settings).ensure(ArtifactName("0" * 64, None))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(ask, range(200)))
+    assert most == [1]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("broken", ["weaver/adapter_model.safetensors", "manifest.json"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from api.local.vllm_command import PLUGIN_READS
 from memgen_vllm.registration import TESTED
 from registry.settings import Settings
 
@@ -40,6 +41,11 @@ def test_compose_adds_to_what_there_is() -> None:
     assert "--enable-lora" in service["command"]
     fields = {f"MEMGEN_{name.upper()}" for name in Settings.model_fields}
     assert added["services"]["api"]["environment"].keys() <= fields
+
+
+def test_a_server_of_this_machine_gets_what_the_plugin_reads() -> None:
+    settings = (PACKAGE / "src" / "memgen_vllm" / "settings.py").read_text()
+    assert set(re.findall(r'"(MEMGEN_\w+)"', settings)) == set(PLUGIN_READS)
 
 
 def test_the_image_holds_what_it_installs() -> None:

@@ -1,14 +1,17 @@
 """Seen from inside of the engine: where the adapter is on, what must not go unnoticed, what the prefix cache shares."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from answering import CLOSE, answers, differences, sampling
+from vllm.lora.request import LoRARequest
 
 from memgen_vllm import worker_v1
-from memgen_vllm.memory import is_memory, memory_of
+from memgen_vllm.memory import adapter_path, is_memory, memory_of
 from memgen_vllm.virtual_ids import QUERY, woven_inside, woven_prompt
 
 BLOCK = 32
@@ -205,6 +208,36 @@ def test_answers_that_all_stand_at_an_insertion_in_a_full_cache_go_on(engine: An
         assert answer.token_ids == wanted.token_ids
         for token, step, known in zip(wanted.token_ids, answer.logprobs, wanted.logprobs, strict=True):
             assert abs(step[token].logprob - known[token].logprob) < CLOSE
+
+
+@pytest.mark.parametrize("left", ["nothing", "its folders"])
+def test_a_version_that_vanished_is_refused_alone(engine: Any, reference: Any, tmp_path: Path, left: str) -> None:
+    """Another has taken its place in the worker's memory, and no store has it."""
+    kept, other = reference.lora("upper"), reference.lora("lower")
+    folder = shutil.copytree(Path(kept.lora_path).parent, tmp_path / kept.lora_name)
+    vanishing = LoRARequest(kept.lora_name, kept.lora_int_id, str(adapter_path(folder)))
+    llm = engine(max_loras=1, max_cpu_loras=1)
+    prompt, params = {"prompt_token_ids": list(reference.cases[0]["prompt"])}, sampling({})
+
+    def answer(lora: Any) -> list[int]:
+        [output] = llm.generate([prompt], params, lora_request=lora, use_tqdm=False)
+        return list(output.outputs[0].token_ids)
+
+    answer(vanishing)
+    expected = answer(other)
+    if left == "nothing":
+        shutil.rmtree(folder)
+    else:
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            path.unlink()
+    for name, lora in (("gone", vanishing), ("other", other), ("gone too", vanishing)):
+        llm.llm_engine.add_request(name, prompt, params, lora_request=lora)
+    found: dict[str, Any] = {}
+    for _ in range(200):
+        found |= {output.request_id: output.outputs[0] for output in llm.llm_engine.step() if output.finished}
+    assert [name for name, each in found.items() if each.finish_reason == "error"] == ["gone", "gone too"]
+    assert list(found["other"].token_ids) == expected
+    assert not llm.llm_engine.has_unfinished_requests()
 
 
 def _embedding(llm: Any) -> Any:

@@ -2,7 +2,8 @@
 
     <folder>/<sha256>/        the files of an artifact, whole: it gets its name only when it is
     <folder>/<sha256>.lock    held shared while the files are read, exclusively while they are fetched or dropped; it
-                              outlives them, and holds the artifact's key in the object store
+                              outlives them, and holds the artifact's key in the object store; of what was never
+                              found there is none
     <folder>/fetching-<sha256>, dropped-<sha256>    what is becoming an artifact's folder, or was one
 
 Any process of any server on the machine may fetch, read and drop: the locks are the system's own. A folder that was
@@ -10,11 +11,12 @@ dropped comes back the next time that it is needed, from the key that is kept.
 """
 
 import fcntl
+import functools
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from memgen.checked_files import check_files
@@ -26,6 +28,9 @@ from registry.errors import ObjectNotFound, StoreUnavailable
 from registry.object_store import ObjectStore
 
 _FETCHING, _DROPPED = "fetching-", "dropped-"
+_MANIFEST = "manifest.json"
+_REMEMBERED = 4096
+"""Artifacts whose lists of files a process remembers."""
 _MOMENTS_FILE = "optimizer.safetensors"
 """`memgen.artifacts.artifact.MOMENTS_FILE`, which serving needs not; that module needs PEFT."""
 
@@ -40,7 +45,7 @@ class ArtifactFolder:
     def here(self, name: ArtifactName) -> Path | None:
         """The artifact's folder, if it is here; it counts as used. Asks no store, and waits for nobody who does."""
         folder = self._root / name.sha256
-        if not folder.is_dir():
+        if not is_whole(folder):
             return None
         with suppress(FileNotFoundError):
             os.utime(self._lock_of(name.sha256))
@@ -63,17 +68,17 @@ class ArtifactFolder:
             NotServed: its bytes are not the manifest's, or the manifest not the one of its name.
             StoreDown: the object store does not answer.
         """
-        folder, lock = self._root / name.sha256, self._lock_of(name.sha256)
-        with lock.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            while not folder.is_dir():
-                fcntl.flock(file, fcntl.LOCK_EX)
-                if not folder.is_dir():
-                    self._fetch(name, file.fileno())
-                # Not atomic: another process may drop it before the lock is shared, and the loop begins again.
-                fcntl.flock(file, fcntl.LOCK_SH)
-            os.utime(lock)
-            yield folder
+        folder = self._root / name.sha256
+        while True:
+            with self._locked(name.sha256, fcntl.LOCK_SH):
+                if is_whole(folder):
+                    os.utime(self._lock_of(name.sha256))
+                    yield folder
+                    return
+            with self._locked(name.sha256, fcntl.LOCK_EX) as descriptor:
+                if not is_whole(folder):
+                    self._fetch(name, descriptor)
+            # Another process may drop it before it is locked again: then this begins anew.
 
     def drop_unused(self) -> None:
         """Drop what a process that was killed left in parts, then what was used least recently and nobody holds, until
@@ -96,13 +101,36 @@ class ArtifactFolder:
     @contextmanager
     def _unheld(self, sha256: str) -> Iterator[bool]:
         """Whether nobody holds an artifact. If so, nobody will while the block lasts."""
-        with self._lock_of(sha256).open("a+") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(self._locked(sha256, fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
-                yield False
+                is_free = False
             else:
-                yield True
+                is_free = True
+            yield is_free
+
+    @contextmanager
+    def _locked(self, sha256: str, how: int) -> Iterator[int]:
+        """An artifact's lock file, locked; its descriptor. Whoever has it alone and leaves neither artifact nor key
+        leaves no file either: any name may be asked for.
+
+        Raises:
+            BlockingIOError: another has it, and `how` is not to wait.
+        """
+        path = self._lock_of(sha256)
+        while True:
+            with path.open("a+") as file:
+                fcntl.flock(file, how)
+                if not _is_file_of(file.fileno(), path):  # who had it before removed it
+                    continue
+                try:
+                    yield file.fileno()
+                finally:
+                    is_alone = how & fcntl.LOCK_EX
+                    if is_alone and not os.fstat(file.fileno()).st_size and not (self._root / sha256).is_dir():
+                        path.unlink(missing_ok=True)
+                return
 
     def _drop(self, folder: Path) -> None:
         # Renamed first: a folder that is being removed must not look like a whole one.
@@ -128,6 +156,7 @@ class ArtifactFolder:
             _remove_unlisted(staging)
             os.ftruncate(lock, 0)
             os.write(lock, key.encode())
+            self._drop(self._root / name.sha256)  # if something is left of it
             staging.rename(self._root / name.sha256)
             self.drop_unused()
         except ObjectNotFound as error:
@@ -141,6 +170,33 @@ class ArtifactFolder:
 
     def _lock_of(self, sha256: str) -> Path:
         return self._root / f"{sha256}.lock"
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether an artifact's folder has all of its files: what tidies a disk up may leave folders behind."""
+    try:
+        return all(path.is_file() for path in _files_of(folder))
+    except (OSError, ValueError):
+        return False
+
+
+@functools.lru_cache(_REMEMBERED)
+def _files_of(folder: Path) -> tuple[Path, ...]:
+    """As its manifest lists them, which is the same for as long as the folder has its name.
+
+    Raises:
+        OSError, ValueError: there is no manifest.
+    """
+    listed = json.loads((folder / _MANIFEST).read_text())
+    return tuple(folder / name for name in (_MANIFEST, *listed) if name != _MOMENTS_FILE)
+
+
+def _is_file_of(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _kept_key(store: ObjectStore, lock: int) -> str | None:
@@ -159,14 +215,14 @@ def _find(store: ObjectStore, sha256: str) -> str:
 
 def _has(store: ObjectStore, key: str) -> bool:
     with suppress(ObjectNotFound):
-        store.stat(f"{key}/manifest.json")
+        store.stat(f"{key}/{_MANIFEST}")
         return True
     return False
 
 
 def _remove_unlisted(folder: Path) -> None:
     """Remove what the manifest does not list, and so no hash covers."""
-    listed = json.loads((folder / "manifest.json").read_text()).keys() | {"manifest.json"}
+    listed = json.loads((folder / _MANIFEST).read_text()).keys() | {_MANIFEST}
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         if path.relative_to(folder).as_posix() not in listed:
             path.unlink()

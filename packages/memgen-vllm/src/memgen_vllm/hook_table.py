@@ -27,6 +27,7 @@ from memgen_vllm import (
     cpu_lora,
     front_models,
     front_requests,
+    vanished,
     worker_loading,
     worker_v1,
     worker_v2,
@@ -48,6 +49,7 @@ ENGINE_CORE = (
     Hook(Scheduler, "_update_request_with_output", answers.after_output),
     Hook(Scheduler, "_handle_stopped_request", answers.handle_stopped),
     Hook(Scheduler, "schedule", answers.with_room),
+    Hook(Scheduler, "schedule", vanished.without_vanished),
     Hook(NewRequestData, "from_request", answers.with_answer),
 )
 WORKER = (

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from memgen.checked_files import read_tensors
 from memgen.config import MemoryConfig
-from memgen_vllm.artifacts import ArtifactFolder
+from memgen_vllm.artifacts import ArtifactFolder, is_whole
 from memgen_vllm.names import ArtifactName
 from memgen_vllm.settings import PluginSettings
 from memgen_vllm.virtual_ids import MAX_QUERIES
@@ -75,14 +75,24 @@ def held_artifact(lora_request: Any) -> Iterator[Path]:
 
     A path that no hash names is an operator's own, for the offline use of vLLM; it is taken as it is.
     """
-    path = Path(lora_request.lora_path)
-    folder = path.parent if path.name == _WEAVER else path
+    folder = _folder_of(lora_request)
     name = ArtifactName.parse(folder.name)
     if name is None:
         yield folder
         return
     with _artifacts(folder.parent).held(name) as held:
         yield held
+
+
+def is_here(lora_request: Any) -> bool:
+    """Whether a LoRA request's artifact is on this machine with all of its files. Asks no store."""
+    folder = _folder_of(lora_request)
+    return ArtifactName.parse(folder.name) is None or is_whole(folder)
+
+
+def _folder_of(lora_request: Any) -> Path:
+    path = Path(lora_request.lora_path)
+    return path.parent if path.name == _WEAVER else path
 
 
 @functools.lru_cache(_KEPT)
