@@ -44,12 +44,18 @@ def wait_for(condition: Callable[[], bool], child: Child, seconds: float = 90.0)
         time.sleep(0.05)
 
 
+DRAINING = ("-m", "api.server")
+ABRUPT = ("-m", "uvicorn", "api.app:create_app", "--factory", "--timeout-graceful-shutdown", "0", "--no-access-log")
+"""The same application on uvicorn alone, told to wait for no answer after SIGTERM."""
+
+
 @dataclass
 class Replica:
     """One process of the API; started again on its port."""
 
     settings: Settings
     folder: Path
+    program: tuple[str, ...] = DRAINING
     port: int = field(default_factory=pick_free_port)
     child: Child | None = None
 
@@ -58,7 +64,7 @@ class Replica:
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        command = (sys.executable, "-m", "api.server", "--host", LOOPBACK, "--port", str(self.port))
+        command = (sys.executable, *self.program, "--host", LOOPBACK, "--port", str(self.port))
         log = self.folder / f"replica-{self.port}.log"
         environment = child_environment(self.settings)
         self.child = spawn("replica", command, log, environment=environment, folder=self.folder)

@@ -23,7 +23,7 @@ from registry.job_requests import TrainWeaver
 from registry.settings import Settings
 from registry.versions.records import get_version, register_version
 from tests.api.stored import make_gate
-from tests.e2e.proxied import Replica, run_proxy, run_replicas
+from tests.e2e.proxied import ABRUPT, Replica, run_proxy, run_replicas
 from tests.workers.conftest import Workshop, settings, workshop
 
 __all__ = ["settings", "workshop"]
@@ -79,9 +79,10 @@ def fleet(settings: Settings, workshop: Workshop, api_key: str, tmp_path: Path) 
 
 
 def test_replicas(fleet: Fleet) -> None:
-    """One fleet for both, which takes half a minute to start."""
+    """One fleet for all, which takes half a minute to start."""
     what_one_replica_does_the_other_knows_at_once(fleet)
-    a_kill_loses_only_what_was_begun_and_a_rolling_restart_nothing(fleet)
+    a_kill_loses_only_what_was_begun(fleet)
+    a_rolling_restart_loses_nothing_that_abrupt_ends_would_lose(fleet)
 
 
 def what_one_replica_does_the_other_knows_at_once(fleet: Fleet) -> None:
@@ -145,11 +146,13 @@ class Load:
     """Agents that ask without a pause, each in a session of its own: half of them by streams, a third at length."""
 
     fleet: Fleet
+    all_at_length: bool = False
     sent: list[Sent] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self, number: int) -> None:
-        session, stream, tokens = f"session {number}", number % 2 == 0, 24 if number % 3 else 300
+        tokens = 24 if number % 3 and not self.all_at_length else 300
+        session, stream = f"session {number}", number % 2 == 0
         with httpx.Client(base_url=self.fleet.proxy, headers=self.fleet.headers, timeout=120) as client:
             while not self._over.is_set():
                 one = Sent(time.monotonic(), session, stream, tokens)
@@ -191,8 +194,8 @@ class Load:
 
 
 @contextmanager
-def under_load(fleet: Fleet, agents: int = 6) -> Iterator[Load]:
-    load = Load(fleet)
+def under_load(fleet: Fleet, agents: int = 6, *, all_at_length: bool = False) -> Iterator[Load]:
+    load = Load(fleet, all_at_length)
     threads = [threading.Thread(target=load.run, args=(number,)) for number in range(agents)]
     for thread in threads:
         thread.start()
@@ -212,8 +215,8 @@ def check_answers(sent: list[Sent]) -> None:
     assert len(answers) == len({session for session, _ in answers}), answers
 
 
-def a_kill_loses_only_what_was_begun_and_a_rolling_restart_nothing(fleet: Fleet) -> None:
-    one, two = fleet.replicas
+def a_kill_loses_only_what_was_begun(fleet: Fleet) -> None:
+    [one, _] = fleet.replicas
     with under_load(fleet) as load:
         before = time.monotonic()
         one.kill()
@@ -222,18 +225,42 @@ def a_kill_loses_only_what_was_begun_and_a_rolling_restart_nothing(fleet: Fleet)
         one.start()
         one.wait()
         load.wait_for(12)
-    failed = [each for each in load.sent if not each.is_whole]
+    failed = lost_by(load)
     in_flight = [each for each in load.sent if each.began < dead and each.ended > before]
     assert all(each in in_flight for each in failed), failed
     assert len(failed) < len(in_flight), "the other replica's answers went on"
     assert [each for each in load.sent if each.began > dead]
     check_answers(load.sent)
-    with under_load(fleet) as load:
+
+
+def a_rolling_restart_loses_nothing_that_abrupt_ends_would_lose(fleet: Fleet) -> None:
+    with under_load(fleet, all_at_length=True) as load:
         for replica in fleet.replicas:
-            assert replica.leave() == 0
-            replica.start()
-            replica.wait()
+            assert restart(replica) == 0
             load.wait_for(12)
-            assert two.is_ready()
-    assert [each for each in load.sent if not each.is_whole] == []
+    assert lost_by(load) == []
     check_answers(load.sent)
+
+    # The control: by the same load, where nothing drains.
+    for replica in fleet.replicas:
+        replica.program = ABRUPT
+        restart(replica)
+    with under_load(fleet, all_at_length=True) as load:
+        for replica in fleet.replicas * 2:
+            restart(replica)
+            if lost_by(load):
+                break
+    assert lost_by(load), "else a restart that loses nothing shows nothing"
+    check_answers(load.sent)
+
+
+def restart(replica: Replica) -> int:
+    """The exit status of the one before."""
+    status = replica.leave()
+    replica.start()
+    replica.wait()
+    return status
+
+
+def lost_by(load: Load) -> list[Sent]:
+    return [each for each in load.sent if not each.is_whole]
