@@ -6,6 +6,7 @@ whichever exports they come in. All other spans are accepted and dropped.
 
 import json
 import zlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -20,7 +21,8 @@ from api.recording.span_rewards import reward_traces
 from registry.errors import InvalidTrajectory
 from registry.json_text import parse_json
 from registry.names import check_name
-from registry.trajectories.formats.otlp_spans.calls import SpanCall, TraceFacts, is_model_call, read_calls, with_logs
+from registry.trajectories.formats.otlp_spans.calls import SpanCall, TraceFacts, is_model_call, read_calls
+from registry.trajectories.formats.otlp_spans.logs import with_logs
 from registry.trajectories.formats.otlp_spans.runs import in_order
 from registry.trajectories.formats.otlp_spans.spans import Span, read_json, read_protobuf
 
@@ -101,17 +103,21 @@ def _read(data: bytes, protobuf: bool, outcome: TakenSpans) -> tuple[list[SpanCa
     Raises:
         InvalidJson, InvalidTrajectory: it is no OTLP at all.
     """
-    found: list[Span | InvalidTrajectory]
-    found = list(read_protobuf(data)) if protobuf else list(read_json(parse_json(data))) if data else []
+    found: Iterator[Span | InvalidTrajectory]
+    found = read_protobuf(data) if protobuf else read_json(parse_json(data)) if data else iter(())
     facts: dict[str, TraceFacts] = {}
     calls: list[SpanCall] = []
-    for bad in found:
-        if isinstance(bad, InvalidTrajectory):
-            outcome.reject(bad.code, str(bad))
-    spans = with_logs(span for span in found if isinstance(span, Span))
-    for span in spans:
-        facts.setdefault(span.trace_id, TraceFacts()).learn(span)
-    for span in filter(is_model_call, spans):
+    kept: list[Span] = []
+    # One by one: a span of nothing is two bytes as it is sent, and some hundred times that as it is read.
+    for span in found:
+        if isinstance(span, InvalidTrajectory):
+            outcome.reject(span.code, str(span))
+            continue
+        if not span.is_log:
+            facts.setdefault(span.trace_id, TraceFacts()).learn(span)
+        if span.is_log or is_model_call(span):
+            kept.append(span)
+    for span in with_logs(kept):
         try:
             calls += read_calls(span)
         except InvalidTrajectory as refusal:

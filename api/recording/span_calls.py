@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from api.recording.moving import UNREADABLE
 from api.recording.recorder import Recorder
 from registry.clock import utc_now
-from registry.database import one_of, transaction
+from registry.database import one_of, reading, transaction
 from registry.errors import InvalidJson, InvalidTrajectory
 from registry.json_text import canonical_json, is_storable
 from registry.models import Adapter, Exposure
@@ -75,8 +75,11 @@ def record_spans(
     outcome: TakenSpans,
 ) -> None:
     """Have the recorder take the calls, in the order in which they were made. Blocks."""
-    with transaction(services.sessions) as session:
+    with reading(services.sessions) as session:
         own = _own_answers(session, sender.project_id, calls)
+    if own:
+        recorder.flush()  # a tracer may be quicker than what puts an answer into its run
+    with transaction(services.sessions) as session:
         _announce(session, sender.project_id, [call for call in calls if call.response_id in own])
         decide_call = _Deciding(session, services, sender, calls)
         decided = {id(call): decide_call(call, facts) for call in calls if call.response_id not in own}

@@ -29,6 +29,7 @@ from registry.recordings.recorders import all_moved_until
 from registry.recordings.sampled import sampled_turns
 from registry.rewards.pending import settle_run
 from registry.trajectories.conversations import unlearnable_turns
+from registry.trajectories.finish_reasons import is_unfinished
 from registry.trajectories.formats import chat
 from registry.trajectories.imports import TokenLimit, import_batch
 from registry.trajectories.records import lock_trajectories
@@ -158,11 +159,11 @@ def _store(session: Session, run: Run, turns: Sequence[RunTurn], messages: list[
 
 
 def _cut_off(turns: Sequence[RunTurn]) -> dict[int, str]:
-    """Own turns that ended at their limit of tokens: their words would teach to stop there."""
+    """Own turns that ended at a limit, by a filter or by a fault: their words would teach to stop there."""
     found, place = {}, 0
     for turn in turns:
         place += len(turn.messages)
-        if turn.kind == "own" and turn.finish_reason == "length":
+        if turn.kind == "own" and is_unfinished(turn.finish_reason):
             found[place - 1] = "cut_off"
     return found
 

@@ -92,11 +92,12 @@ def read(item: object) -> Iterator[Draft | InvalidTrajectory]:
     waiting: deque[tuple[Trajectory, JsonObject]] = deque([(_document(item), {})])
     while waiting:
         document, parent = waiting.popleft()
-        own: JsonObject = {}
+        # Known whatever becomes of the document itself: its subagents are not refused with it.
+        own: JsonObject = {"task": parent.get("task"), "parent": document.trajectory_id or document.session_id}
         try:
-            fields = _trajectory(document, parent)
-            own = {"task": fields.get("task"), "parent": document.trajectory_id or document.session_id}
-            yield chat.read(fields)
+            fields = _envelope(document, parent)
+            own["task"] = fields.get("task")
+            yield chat.read({**fields, **_conversation(document)})
         except InvalidTrajectory as refusal:
             yield refusal
         waiting += [(subagent, own) for subagent in document.subagent_trajectories or ()]
@@ -173,10 +174,14 @@ def _without(item: Any, places: list[tuple[int | str, ...]]) -> Any:
     return item
 
 
-def _trajectory(document: Trajectory, parent: JsonObject) -> JsonObject:
+def _conversation(document: Trajectory) -> JsonObject:
     turns = Turns()
     for step in document.steps:
         _add(turns, step)
+    return {"messages": turns.messages, "tools": read_tools(document.agent.tool_definitions)}
+
+
+def _envelope(document: Trajectory, parent: JsonObject) -> JsonObject:
     agent = document.agent
     about = {
         "schema_version": document.schema_version,
@@ -195,7 +200,7 @@ def _trajectory(document: Trajectory, parent: JsonObject) -> JsonObject:
     if parent.get("task"):
         fields.setdefault("task", parent["task"])
     fields["metadata"]["atif"] = {key: value for key, value in about.items() if value is not None}
-    return {**fields, "messages": turns.messages, "tools": read_tools(agent.tool_definitions)}
+    return fields
 
 
 def _add(turns: Turns, step: Step) -> None:

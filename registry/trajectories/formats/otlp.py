@@ -12,7 +12,8 @@ from registry.models import JsonObject
 from registry.trajectories.documents import JsonSplitter
 from registry.trajectories.draft import Sent
 from registry.trajectories.formats.mapping import DROPPED, Mapped
-from registry.trajectories.formats.otlp_spans.calls import is_model_call, read_calls, with_logs
+from registry.trajectories.formats.otlp_spans.calls import is_model_call, read_calls
+from registry.trajectories.formats.otlp_spans.logs import SpanLogs, once
 from registry.trajectories.formats.otlp_spans.runs import RunJoiner, in_order
 from registry.trajectories.formats.otlp_spans.spans import Span, read_json, read_protobuf
 from registry.trajectories.formats.otlp_spans.split import ProtobufSplitter, looks_like_json
@@ -29,12 +30,13 @@ SCHEMA: JsonObject = {
 MAPPING = (
     Mapped(
         "spans of a model's call: `gen_ai.operation.name` or `llm.request.type` chat, completion, text_completion, "
-        "generate_content; `openinference.span.kind` LLM; `ai.operationId` ...doGenerate, ...doStream",
+        "generate_content, and Semantic Kernel's chat.completions, ...; `openinference.span.kind` LLM; "
+        "`ai.operationId` ...doGenerate, ...doStream",
         "a request and its answer",
         "joined to trajectories by their messages",
     ),
     Mapped("other spans (agents, tools, HTTP, ...)", DROPPED, "what tools returned stands in the next call's messages"),
-    Mapped("calls that failed and have no answer", DROPPED),
+    Mapped("calls that failed", DROPPED, "unless they have an answer, and say how it ended"),
     Mapped("calls without messages", "refused", "`otlp_no_content`: content is captured only where it is asked for"),
     Mapped(
         "`gen_ai.input.messages`, `gen_ai.output.messages`, `gen_ai.system_instructions`, `gen_ai.tool.definitions`",
@@ -44,7 +46,7 @@ MAPPING = (
     Mapped(
         "events `gen_ai.system.message`, `.user.message`, `.assistant.message`, `.tool.message`, `gen_ai.choice`",
         "`messages`",
-        "1.28 to 1.36; span events, log records in the same file, and the attribute `events` of Logfire",
+        "1.28 to 1.36; span events, log records in JSON anywhere in the file, and the attribute `events` of Logfire",
     ),
     Mapped(
         "events or attributes `gen_ai.prompt`, `gen_ai.completion` with JSON",
@@ -77,6 +79,11 @@ MAPPING = (
     Mapped("several choices of one call", "a trajectory each", "16 at most"),
     Mapped("assistant turns that no span answered", "`weight` 0", "history from elsewhere, or edited"),
     Mapped(
+        "answers cut off: `finish_reason` length, max_tokens, content_filter, error, ...",
+        "`weight` 0",
+        "in whatever words the provider says so",
+    ),
+    Mapped(
         "a request that goes on from an earlier point",
         "a trajectory of its own",
         "in which the turns that another one has have `weight` 0",
@@ -101,42 +108,71 @@ MAPPING = (
     Mapped("token counts, times, other attributes, links, metrics", DROPPED),
 )
 
+_MOST_BARE = 100_000
+"""Calls that wait for their messages at most; beyond, they are read with what has come."""
+
 
 class OtlpReading:
-    """The reading of one file or request."""
+    """The reading of one file or request. Collectors write log records on other lines than the spans that they name, so
+    that a call without messages waits for them until the end."""
 
     def __init__(self) -> None:
         self._joiner = RunJoiner()
+        self._logs = SpanLogs()
+        self._bare: list[tuple[int, Span]] = []
+        """Calls without their messages, each with its line or document."""
         self._values = self._calls = 0
 
     def read(self, number: int, value: object) -> Iterator[Sent]:
-        if isinstance(value, list):
-            yield from ((number, found) for found in value if isinstance(found, InvalidTrajectory))
-            spans = [found for found in value if isinstance(found, Span)]
-        else:
-            both = list(read_json(value))
-            yield from ((number, found) for found in both if isinstance(found, InvalidTrajectory))
-            spans = [found for found in both if isinstance(found, Span)]
-        yield from self._take(number, with_logs(spans))
+        yield from self._take(number, value if isinstance(value, Iterator) else read_json(value))
 
     def finish(self) -> Iterable[Sent]:
         if self._values and not self._calls:
-            return [(1, InvalidTrajectory("otlp_no_calls", "no span is a call of a model; docs/formats.md lists them"))]
-        return self._joiner.finish()
+            yield 1, InvalidTrajectory("otlp_no_calls", "no span is a call of a model; docs/formats.md lists them")
+        yield from self._settle()
+        yield from self._joiner.finish()
 
-    def _take(self, number: int, spans: list[Span]) -> Iterator[Sent]:
+    def _take(self, number: int, found: Iterable[Span | InvalidTrajectory]) -> Iterator[Sent]:
+        spans: list[Span] = []
+        logs: list[Span] = []
+        # One by one: most spans say nothing, and take much more memory than as they are written.
+        for each in found:
+            if isinstance(each, InvalidTrajectory):
+                yield number, each
+            elif each.is_log:
+                logs.append(each)
+            else:
+                self._joiner.facts(each.trace_id).learn(each)
+                if is_model_call(each):
+                    spans.append(each)
         self._values += 1
-        for span in spans:
-            self._joiner.facts(span.trace_id).learn(span)
+        self._calls += len(spans)
+        self._logs.add(logs)
         calls = []
-        for span in filter(is_model_call, spans):
-            self._calls += 1
+        for span in once(spans):
             try:
                 calls += read_calls(span)
             except InvalidTrajectory as refusal:
-                yield number, refusal
+                if refusal.code == "otlp_no_content":
+                    self._bare.append((number, span))
+                else:
+                    yield number, refusal
         for call in in_order(calls):
             yield from self._joiner.add(call, number)
+        if self._logs.is_full or len(self._bare) > _MOST_BARE:
+            yield from self._settle()
+
+    def _settle(self) -> Iterator[Sent]:
+        """Read the calls that wait for their messages with the log records that have come."""
+        calls = []
+        for number, span in self._bare:
+            try:
+                calls += [(number, call) for call in read_calls(self._logs.put_into(span))]
+            except InvalidTrajectory as refusal:
+                yield number, refusal
+        for number, call in sorted(calls, key=lambda found: found[1].start_ns):
+            yield from self._joiner.add(call, number)
+        self._bare, self._logs = [], SpanLogs()
 
 
 class OtlpSplitter:
@@ -181,9 +217,5 @@ class OtlpSplitter:
 
 
 def parse(data: bytes) -> object:
-    """A parsed JSON value, or the spans of a protobuf message.
-
-    Raises:
-        InvalidJson, InvalidTrajectory: it is neither.
-    """
-    return parse_json(data) if looks_like_json(data) else list(read_protobuf(data))
+    """A parsed JSON value, or an iterator of the spans of a protobuf message. Raises InvalidJson."""
+    return parse_json(data) if looks_like_json(data) else read_protobuf(data)

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import time
+import tracemalloc
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,13 +19,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.trace import Tracer
 from sqlalchemy import func, select, update
 
+from api.endpoints.traces import _read
+from api.recording.span_calls import TakenSpans
 from registry.adapters import create_adapter
 from registry.clock import utc_now
 from registry.database import transaction
@@ -353,6 +359,26 @@ hostile = st.recursive(
 @given(st.one_of(hostile.map(json.dumps).map(str.encode), st.binary(max_size=60)), st.booleans())
 def test_nothing_is_a_fault_of_the_server(post: Callable[..., httpx.Response], body: bytes, protobuf: bool) -> None:
     assert post(body, **(PROTOBUF if protobuf else {})).status_code in (200, 400)
+
+
+@pytest.mark.parametrize("protobuf", [False, True])
+def test_an_export_of_nothing_takes_little_memory(protobuf: bool) -> None:
+    """One request must not take the memory of all others."""
+    count = 100_000
+    if protobuf:
+        request = ExportTraceServiceRequest()
+        spans = request.resource_spans.add().scope_spans.add().spans
+        for _ in range(count):
+            spans.add()
+        data = request.SerializeToString()
+    else:
+        data = b'{"resourceSpans": [{"scopeSpans": [{"spans": [' + b"{}," * (count - 1) + b"{}]}]}]}"
+    tracemalloc.start()
+    calls, facts = _read(data, protobuf, TakenSpans())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (calls, list(facts)) == ([], [""])
+    assert peak < 60 * len(data)
 
 
 def test_bad_spans_never_take_good_ones_with_them(post: Callable[..., httpx.Response], services: Services) -> None:

@@ -352,11 +352,13 @@ def test_turns_that_words_can_not_teach_are_context(agent: Agent) -> None:
     told += [said(""), user("go on")]
     assert agent.send(told, "cut", tools=TOOLS, finish_reason="length") == first
     told += [said("cut"), user("and?")]
+    assert agent.send(told, "filtered", tools=TOOLS, finish_reason="CONTENT_FILTER") == first
+    told += [said("filtered"), user("and?")]
     assert agent.send(told, "whole", tools=TOOLS) == first
     [trajectory] = agent.close()
-    assert weights(trajectory) == [None, 0, None, 0, None, 0, None, 1]
+    assert weights(trajectory) == [None, 0, None, 0, None, 0, None, 0, None, 1]
     codes = [each["code"] for each in trajectory.details["recorded"]["not_learned"]]
-    assert codes == ["tool_call_undeclared", "assistant_empty", "cut_off"]
+    assert codes == ["tool_call_undeclared", "assistant_empty", "cut_off", "cut_off"]
     assert all(trajectory.sampled or ()), "their tokens are kept as they were sampled"
 
 

@@ -205,6 +205,15 @@ def test_subagents_are_trajectories_of_their_own() -> None:
     assert (last.task, last.reward, last.metadata["atif"]["parent"]) == ("orders", None, "middle")
 
 
+def test_a_subagent_has_its_parent_s_task_though_that_is_refused() -> None:
+    inner = {**REACT, "trajectory_id": "inner", "extra": None, "subagent_trajectories": None}
+    document = changed(REACT, "steps", 1, "message", to=[IMAGE]) | {"subagent_trajectories": [inner]}
+    refused, found = atif.read(document)
+    assert isinstance(refused, InvalidTrajectory)
+    assert isinstance(found, Draft)
+    assert (found.task, found.metadata["atif"]["parent"]) == ("orders", "t-1")
+
+
 def test_fields_that_the_standard_does_not_know_are_dropped() -> None:
     document = {**REACT, "is_trial": True, "agent": {**AGENT, "vendor": "x"}}
     document = changed(changed(document, "steps", 2, "latency", to=3), "steps", 1, "message", 0, "cache", to=True)

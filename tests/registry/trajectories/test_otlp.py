@@ -198,9 +198,47 @@ def test_log_records_give_their_spans_the_messages() -> None:
         return {**named, "eventName": name, "body": {"kvlistValue": {"values": fields}}}
 
     records = [record("gen_ai.user.message", content="Hi"), record("gen_ai.choice", message="Hello.")]
+    one, other = ({"resourceLogs": [{"scopeLogs": [{"logRecords": [each]}]}]} for each in records)
+    both = {"resourceLogs": [*one["resourceLogs"], *other["resourceLogs"]]}
+    # Collectors write them on lines of their own, before and behind their spans, and again what was not acknowledged.
+    for lines in (
+        [{**export, **both}],
+        [both, export],
+        [export, both],
+        [one, export, other],
+        [one, export, one, other, export, other],
+    ):
+        found = read_file("\n".join(map(json.dumps, lines)).encode(), "otlp")
+        assert codes(found) == []
+        [draft] = drafts(found)
+        assert [message["content"] for message in draft.messages] == ["Hi", "Hello."]
+
+
+@pytest.mark.parametrize(
+    ("reason", "learned"), [("FinishReason.STOP", ["Hi", "Hello."]), ("FinishReason.LENGTH", "nothing_to_learn")]
+)
+def test_semantic_kernel_s_calls_and_records_are_read(reason: str, learned: object) -> None:
+    """It has its own names for operations, and writes a record's body as a JSON text."""
+
+    def bare(span: Span, *_: object) -> None:
+        span.set_attribute("gen_ai.operation.name", "chat.streaming_completions")
+        span.set_attribute("gen_ai.response.finish_reason", reason)
+
+    def record(name: str, body: object) -> Message:
+        named = {"key": "event.name", "value": {"stringValue": name}}
+        ids = {name: span[name] for name in ("traceId", "spanId")}
+        return {**ids, "attributes": [named], "body": {"stringValue": json.dumps(body)}}
+
+    export = as_json(exports(partial(run_agent, write=bare))[0])
+    [span] = export["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    records = [
+        record("gen_ai.user.message", {"role": "user", "content": "Hi"}),
+        record("gen_ai.choice", {"index": 0, "message": {"role": "assistant", "content": "Hello."}}),
+    ]
     logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}
-    [draft] = drafts(read_file(json.dumps({**export, **logs}).encode(), "otlp"))
-    assert [message["content"] for message in draft.messages] == ["Hi", "Hello."]
+    [(_, sent)] = read_file(f"{json.dumps(logs)}\n{json.dumps(export)}".encode(), "otlp")
+    told = [message["content"] for message in sent.messages] if isinstance(sent, Draft) else sent.code
+    assert told == learned
 
 
 def test_what_says_nothing_is_left_out_and_what_is_not_captured_is_refused() -> None:
@@ -229,6 +267,74 @@ def test_what_says_nothing_is_left_out_and_what_is_not_captured_is_refused() -> 
 
     assert codes(read_file(jsonl(exports(nothing)), "otlp")) == ["otlp_no_calls"]
     assert read_file(b"", "otlp") == []
+
+
+@pytest.mark.parametrize("reason", [None, "length", "MAX_TOKENS", "content_filter"])
+def test_an_answer_that_is_not_whole_is_not_learned_from(reason: str | None) -> None:
+    """It failed with a part of an answer, or it says itself that it was cut off."""
+    first, second, _ = requests()
+
+    def run(tracer: Tracer) -> None:
+        for number, (messages, answer) in enumerate((first, second)):
+            with tracer.start_as_current_span("chat") as span:
+                genai(span, messages, answer)
+                if number == 1:
+                    output = {"role": "assistant", "content": "7 is sh"} | ({"finish_reason": reason} if reason else {})
+                    span.set_attribute("gen_ai.output.messages", json.dumps([output]))
+                    span.set_status(Status(StatusCode.UNSET if reason else StatusCode.ERROR))
+
+    found = drafts(read_file(jsonl(exports(run)), "otlp"))
+    assert [weights(draft) for draft in found] == [[1, 0] if reason else [1]]
+
+
+def test_an_answer_is_learned_from_though_its_span_failed_later() -> None:
+    def run(tracer: Tracer) -> None:
+        with tracer.start_as_current_span("chat") as span:
+            genai(span, *requests()[0])
+            span.set_status(Status(StatusCode.ERROR))
+
+    [draft] = drafts(read_file(jsonl(exports(run)), "otlp"))
+    assert weights(draft) == [1]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (2, 0, 1), (1, 2, 0)], ids=str)
+def test_what_a_trace_says_of_itself_counts_in_whatever_order_it_comes(order: tuple[int, ...]) -> None:
+    """A turn of the conversation is a trace of its own; some tools list the newest first."""
+
+    def run(tracer: Tracer) -> None:
+        for number, (messages, answer) in enumerate(requests()):
+            with tracer.start_as_current_span("chat") as span:
+                genai(span, messages, answer)
+                if number == 0:
+                    span.set_attributes({"memgen.reward": 0.5, "memgen.task": "shop"})
+
+    turns = exports(run)
+    [draft] = drafts(read_file(jsonl([turns[place] for place in order]), "otlp"))
+    traces = [as_json(each)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["traceId"] for each in turns]
+    assert draft.messages == chat_messages()
+    assert draft.metadata["otlp"]["traces"] == traces
+    assert (draft.trajectory_id, draft.reward, draft.task) == (traces[0], 0.5, "shop")
+
+
+def test_a_text_that_is_a_number_stays_a_text() -> None:
+    """Where prompts and answers are plain texts, as exporters wrote them once."""
+
+    def in_events(span: Span) -> None:
+        span.add_event("gen_ai.user.message", {"content": "6 * 7?"})
+        span.add_event("gen_ai.choice", {"message": "42"})
+
+    def in_attributes(span: Span) -> None:
+        span.set_attributes({"gen_ai.prompt": "6 * 7?", "gen_ai.completion": "42"})
+
+    for write in (in_events, in_attributes):
+
+        def run(tracer: Tracer, write: Any = write) -> None:
+            with tracer.start_as_current_span("chat") as span:
+                span.set_attribute("gen_ai.operation.name", "chat")
+                write(span)
+
+        [draft] = drafts(read_file(jsonl(exports(run)), "otlp"))
+        assert [message["content"] for message in draft.messages] == ["6 * 7?", "42"]
 
 
 def test_a_version_that_answered_is_named() -> None:

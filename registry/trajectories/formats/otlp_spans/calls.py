@@ -12,7 +12,10 @@ from registry.trajectories.formats.otlp_spans.messages import add_message, read_
 from registry.trajectories.formats.otlp_spans.spans import Span
 from registry.trajectories.formats.turns import Turns, read_tools
 
-_CALLS = ("chat", "completion", "text_completion", "generate_content", "message", "messages", "response", "responses")
+_CALLS = (
+    *("chat", "completion", "text_completion", "generate_content", "message", "messages", "response", "responses"),
+    *("chat.completions", "chat.streaming_completions", "text.completions", "text.streaming_completions"),
+)
 """Operations that call a model, in `gen_ai.operation.name` and `llm.request.type`."""
 _AI_SDK_CALLS = ("doGenerate", "doStream")
 _CONVERSATIONS = (
@@ -91,22 +94,6 @@ def conversation_of(span: Span) -> str | None:
     return next((value[:256] for value in found if isinstance(value, str) and value), None)
 
 
-def with_logs(spans: Iterable[Span]) -> list[Span]:
-    """The spans without the log records, whose events are put into the spans that they name."""
-    found: dict[tuple[str, str], Span] = {}
-    logs: list[Span] = []
-    for span in spans:
-        if span.is_log:
-            logs.append(span)
-        else:
-            # A span that was exported twice is the same one.
-            found.setdefault((span.trace_id, span.span_id) if span.span_id else ("", str(len(found))), span)
-    for log in logs:
-        if (span := found.get((log.trace_id, log.span_id))) is not None:  # type: ignore[assignment]  # may be None
-            span.events.extend(log.events)
-    return list(found.values())
-
-
 def is_model_call(span: Span) -> bool:
     """Whether the span is a call of a model: not of an agent, a tool or an embedding."""
     attributes = span.attributes
@@ -122,14 +109,14 @@ def is_model_call(span: Span) -> bool:
 
 
 def read_calls(span: Span) -> list[SpanCall]:
-    """The answers of one call of a model; none where it failed.
+    """The answers of one call of a model; none where it failed, unless it says how they ended.
 
     Raises:
         InvalidTrajectory: `otlp_no_content`, or what is wrong with its messages.
     """
     content = find_content(span)
-    if not content.outputs and span.failed:
-        return []
+    if span.failed and (not content.outputs or _finish_reason(span.attributes, content.outputs, 0) is None):
+        return []  # what there may be of an answer broke off
     if not content.outputs or not content.inputs:
         raise InvalidTrajectory("otlp_no_content", NO_CONTENT.format(span=span.span_id[:32] or "without an id"))
     turns = Turns()
@@ -161,7 +148,7 @@ def _call(
         messages=turns.messages,
         answer=asked.messages[-1],
         tools=tools,
-        finish_reason=_finish_reason(span.attributes, outputs, choice),
+        finish_reason=_finish_reason(span.attributes, [output for output, _ in outputs], choice) or "stop",
         model=model[:256],
         response_id=_text(span.attributes, "gen_ai.response.id"),
         service=_text(span.resource, "service.name"),
@@ -197,12 +184,14 @@ def _choices(attributes: Mapping[str, Any]) -> int:
     return next((count for count in found if isinstance(count, int)), 1)
 
 
-def _finish_reason(attributes: Mapping[str, Any], outputs: list[tuple[object, str]], choice: int) -> str:
-    reported = [output.get("finish_reason") for output, _ in outputs if isinstance(output, dict)]
-    reasons = attributes.get("gen_ai.response.finish_reasons")
+def _finish_reason(attributes: Mapping[str, Any], outputs: Iterable[object], choice: int) -> str | None:
+    """Why an answer ended, where that was written down."""
+    reported = [output.get("finish_reason") for output in outputs if isinstance(output, dict)]
+    reasons = attributes.get("gen_ai.response.finish_reasons", attributes.get("gen_ai.response.finish_reason"))
+    reasons = reasons.split(",") if isinstance(reasons, str) else reasons
     if isinstance(reasons, list) and choice < len(reasons):
         reported.append(reasons[choice])
-    return next((reason[:64] for reason in reported if isinstance(reason, str) and reason), "stop")
+    return next((reason[:64] for reason in reported if isinstance(reason, str) and reason), None)
 
 
 def _usage(attributes: Mapping[str, Any]) -> JsonObject:

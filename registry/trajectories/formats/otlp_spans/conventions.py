@@ -71,8 +71,14 @@ def _lists(value: Any) -> Any:
     return {key: _lists(item) for key, item in value.items()}
 
 
+def _structured(value: object) -> Any:
+    """What a JSON text holds; one that holds a bare number or constant stays a text: an answer may be `42`."""
+    found = parsed_text(value)
+    return found if isinstance(found, dict | list | str) else value
+
+
 def _list(value: object) -> list[Any]:
-    value = parsed_text(value)
+    value = _structured(value)
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
         value = value["messages"]
     if isinstance(value, list):
@@ -108,7 +114,7 @@ def _events(span: Span) -> CallContent | None:
             continue
         fields = _fields(event)
         if kind == "choice":
-            message = parsed_text(fields.get("message"))
+            message = _structured(fields.get("message"))
             message = message if isinstance(message, dict) else {"content": message} if message else fields
             found.outputs.append({**message, "finish_reason": fields.get("finish_reason")})
         else:
@@ -117,14 +123,14 @@ def _events(span: Span) -> CallContent | None:
 
 
 def _fields(event: SpanEvent) -> JsonObject:
-    if isinstance(event.body, dict):
-        return event.body
+    if isinstance(body := parsed_text(event.body), dict):
+        return body
     content = parsed_text(event.attributes.get("gen_ai.event.content"))
     if isinstance(content, dict):
         return content
     fields = {name.removeprefix("gen_ai."): value for name, value in event.attributes.items()}
     for name in ("tool_calls", "message"):
-        fields[name] = parsed_text(fields.get(name))
+        fields[name] = _structured(fields.get(name))
     return fields
 
 

@@ -13,6 +13,7 @@ from registry.errors import InvalidTrajectory
 from registry.models import JsonObject
 from registry.trajectories.continuation import TurnEnd, turn_points
 from registry.trajectories.draft import Draft, Sent
+from registry.trajectories.finish_reasons import is_unfinished
 from registry.trajectories.formats import chat
 from registry.trajectories.formats.otlp_spans.calls import OWN_ATTRIBUTES, SpanCall, TraceFacts
 from registry.trajectories.formats.turns import foreign_envelope
@@ -22,7 +23,7 @@ _MOST_HELD_CHARACTERS = 64_000_000
 _MOST_TRACES_NAMED = 20
 
 
-@dataclass
+@dataclass(eq=False)
 class _Leaf:
     """A conversation with its last known answer."""
 
@@ -30,7 +31,11 @@ class _Leaf:
     points: list[TurnEnd]
     number: int
     size: int
-    traces: dict[str, None] = field(default_factory=dict)
+    traces: dict[str, int]
+    """Number of messages in front of the first call of each trace."""
+
+    def name_trace(self, trace_id: str, place: int) -> None:
+        self.traces[trace_id] = min(place, self.traces.get(trace_id, place))
 
 
 @dataclass
@@ -38,12 +43,17 @@ class _Conversation:
     name: str | None
     leaves: dict[str, _Leaf] = field(default_factory=dict)
     """By the hash of the conversation up to the last answer."""
-    known: set[str] = field(default_factory=set)
-    """Hashes of all points of the leaves."""
+    known: dict[str, _Leaf] = field(default_factory=dict)
+    """By the hash of each point of the leaves, one that has it."""
     answered: set[str] = field(default_factory=set)
     """Hashes of the points that calls have answered: what the model said, not what it was told that it said."""
+    cut_off: set[str] = field(default_factory=set)
+    """Points of `answered` at which an answer is not whole."""
     learned: set[str] = field(default_factory=set)
     """Points of `answered` that a trajectory has learned from already."""
+
+    def teaches(self, point: str) -> bool:
+        return point in self.answered and point not in self.cut_off and point not in self.learned
 
 
 class RunJoiner:
@@ -65,17 +75,24 @@ class RunJoiner:
         points = turn_points([*call.messages, call.answer])
         tip = points[-1].hash
         conversation.answered.add(tip)
-        if tip in conversation.known:
-            return  # the same call again, or one whose continuation came before it
+        if is_unfinished(call.finish_reason):
+            conversation.cut_off.add(tip)
+        if (later := conversation.known.get(tip)) is not None:
+            if tip not in conversation.leaves:  # else it is the same call again
+                later.name_trace(call.trace_id, len(call.messages))
+            return
         size = len(json.dumps(call.messages))
-        leaf = _Leaf(call, points, number, size, {call.trace_id: None})
-        for point in points[:-1]:
-            if (earlier := conversation.leaves.pop(point.hash, None)) is not None:
-                leaf.traces = {**earlier.traces, **leaf.traces}
-                leaf.number = min(leaf.number, earlier.number)
-                self._held -= earlier.size
+        leaf = _Leaf(call, points, number, size, {call.trace_id: len(call.messages)})
+        begun = [conversation.leaves.pop(point.hash) for point in points[:-1] if point.hash in conversation.leaves]
+        for earlier in begun:
+            for trace_id, place in earlier.traces.items():
+                leaf.name_trace(trace_id, place)
+            leaf.number = min(leaf.number, earlier.number)
+            self._held -= earlier.size
         conversation.leaves[tip] = leaf
-        conversation.known.update(point.hash for point in points)
+        for point in points:
+            if conversation.known.get(point.hash) in (None, *begun):
+                conversation.known[point.hash] = leaf
         self._held += size
         while self._held > _MOST_HELD_CHARACTERS and self._conversations:
             yield from self._close(next(iter(self._conversations)))
@@ -96,21 +113,22 @@ class RunJoiner:
     def _draft(self, conversation: _Conversation, leaf: _Leaf) -> Draft:
         messages = [dict(message) for message in (*leaf.call.messages, leaf.call.answer)]
         for point in leaf.points:
-            if point.hash not in conversation.answered or point.hash in conversation.learned:
+            if not conversation.teaches(point.hash):
                 for message in messages[point.start : point.end]:
                     message["weight"] = 0
         own: JsonObject = {}
         session_id = conversation.name
-        for trace_id in leaf.traces:
+        traces = sorted(leaf.traces, key=lambda trace_id: leaf.traces[trace_id])
+        for trace_id in traces:
             own |= self._traces[trace_id].own if trace_id in self._traces else {}
             session_id = session_id or self.facts(trace_id).conversation
         fields = foreign_envelope({"memgen": {name: own[name] for name in OWN_ATTRIBUTES if name in own}})
-        about = {"traces": [*leaf.traces][:_MOST_TRACES_NAMED], "model": leaf.call.model, "service": leaf.call.service}
+        about = {"traces": traces[:_MOST_TRACES_NAMED], "model": leaf.call.model, "service": leaf.call.service}
         fields["metadata"]["otlp"] = {name: value for name, value in about.items() if value}
         draft = chat.read(
             {
                 **fields,
-                "trajectory_id": next(iter(leaf.traces)) or None,
+                "trajectory_id": traces[0] or None,
                 "session_id": session_id,
                 "adapter_version": leaf.call.adapter_version,
                 "messages": messages,
