@@ -9,6 +9,7 @@ environment or in a file of its own, never in this one, and leaves this module o
     models = ["gpt-5", "gpt-5-mini"]        # served as strong/gpt-5, strong/gpt-5-mini
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ ANY_MODEL = "*"
 _OWN_HEADERS = ("authorization", "host", "content-length", "transfer-encoding", "connection", "accept-encoding")
 _MOST_KEY_CHARACTERS = 4096
 _HIDDEN = "[key]"
+_HTML_SIGNS = re.compile(r"[&<>'+]")
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -153,9 +155,15 @@ class Upstream(BaseModel):
 
     @property
     def _spelled_key(self) -> set[str]:
-        """The key as it stands in a text and in JSON, where some servers write a slash as `\\/`."""
+        """The key as it stands in a text and in JSON, where some servers write a slash as `\\/`, and others the signs
+        that mean something in HTML as `\\u002b`."""
         key = self.api_key.get_secret_value() if self.api_key else ""
-        return {key, key.replace("/", "\\/")} if key else set()
+        escaped = _escape(key, "\\u{:04x}"), _escape(key, "\\u{:04X}")
+        return {key, key.replace("/", "\\/"), *escaped} if key else set()
+
+
+def _escape(key: str, form: str) -> str:
+    return _HTML_SIGNS.sub(lambda sign: form.format(ord(sign[0])), key)
 
 
 Upstreams = Mapping[str, Upstream]

@@ -6,7 +6,7 @@ learn from.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from api.http.json_object import JsonObject
 
 _MOST_CHOICES = 128
 _MOST_CALLS = 1024
+
+Hide = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class _Call:
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
-    def whole(self) -> JsonObject:
-        function = {"name": self.name, "arguments": "".join(self.arguments)}
+    def whole(self, hide: Hide) -> JsonObject:
+        function = {"name": self.name, "arguments": hide("".join(self.arguments))}
         return {"id": self.id, "type": "function", "function": function}
 
 
@@ -67,12 +69,12 @@ class _Choice:
         elif calls:
             self.is_readable = False
 
-    def message(self) -> JsonObject:
-        texts = {name: "".join(parts) for name, parts in self._texts.items()}
+    def message(self, hide: Hide) -> JsonObject:
+        texts = {name: hide("".join(parts)) for name, parts in self._texts.items()}
         message: JsonObject = {"role": "assistant", "content": texts.pop("content") or None}
         message |= {name: text for name, text in texts.items() if text}
         if self._calls:
-            message["tool_calls"] = [call.whole() for call in self._calls.values()]
+            message["tool_calls"] = [call.whole(hide) for call in self._calls.values()]
         return message
 
     def _add_text(self, name: str, text: Any) -> None:
@@ -127,7 +129,12 @@ class _Choice:
 class AnswerParts:
     """The answers of one streamed reply, as far as they have come."""
 
-    def __init__(self) -> None:
+    def __init__(self, hide: Hide) -> None:
+        """
+        Args:
+            hide: takes what may not be recorded out of a whole text, of which its pieces may show nothing.
+        """
+        self._hide = hide
         self._choices: dict[int, _Choice] = {}
         self._usage: JsonObject = {}
         self._is_readable = True
@@ -158,7 +165,7 @@ class AnswerParts:
 
     def answer(self) -> UpstreamAnswer:
         choices = [
-            UpstreamChoice(index, choice.message(), choice.finish_reason or "")
+            UpstreamChoice(index, choice.message(self._hide), choice.finish_reason or "")
             for index, choice in sorted(self._choices.items())
         ]
         is_readable = (

@@ -119,7 +119,8 @@ class Gateway:
         with self.slot(call.upstream):
             # Whole replies have a head when they are ready, so only the time for all of it counts.
             patience = call.upstream.first_byte_seconds if call.streams else call.upstream.total_seconds
-            response = await within(min(patience, call.seconds_left), self._send(call, path), call)
+            patience = min(patience, call.seconds_left)
+            response = await within(patience, self._send(call, path, time.monotonic() + patience), call)
             try:
                 yield response
             finally:
@@ -130,7 +131,8 @@ class Gateway:
             self._clients[upstream.name] = open_upstream(upstream)
         return self._clients[upstream.name]
 
-    async def _send(self, call: UpstreamCall, path: str) -> httpx.Response:
+    async def _send(self, call: UpstreamCall, path: str, until: float) -> httpx.Response:
+        """The response, whatever it says. A wait that would not end by `until` is not begun."""
         client, attempt = self._client(call.upstream), 0
         timeout = httpx.Timeout(None, connect=call.upstream.connect_seconds)  # the rest is held by who waits
         headers = {"Content-Type": "application/json"}
@@ -146,7 +148,7 @@ class Gateway:
             except (httpx.TransportError, AddressRefused) as error:
                 raise failed(call, "could not be asked", error) from error
             else:
-                wait_seconds = _requested_wait(response, call.upstream.retry_seconds)
+                wait_seconds = _requested_wait(response, min(call.upstream.retry_seconds, until - time.monotonic()))
                 if wait_seconds is None or attempt >= call.upstream.retries:
                     return response
                 await response.aclose()

@@ -65,7 +65,7 @@ async def _models(upstream: Upstream) -> tuple[int, bytes]:
 
 def _detail(upstream: Upstream, status: int, body: bytes, listed: frozenset[str] | None, missing: list[str]) -> str:
     if status == 404:
-        return "it answers, and lists no models"
+        return "it answers, and lists no models (404); if it has such a list, base_url lacks a part, such as /v1"
     if status != 200:
         shown = upstream.without_key(body[:4096].decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
         return f"it answered {status}: {shown}"

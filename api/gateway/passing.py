@@ -120,7 +120,7 @@ def _read_reply(call: UpstreamCall, body: bytes) -> tuple[JsonObject, UpstreamAn
         reply = _json(call.upstream.without_key_bytes(body))
         if isinstance(reply, dict) and reply.get("error"):
             raise read_error(call, reply["error"])
-        parts = AnswerParts()
+        parts = AnswerParts(call.upstream.without_key)
         parts.add_whole(reply)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise failed(call, "answered with what is no chat completion", repr(error)) from error
@@ -156,7 +156,7 @@ class _PassedStream:
     """The events of one stream, in and out."""
 
     def __init__(self, call: UpstreamCall) -> None:
-        self._call, self._cutter, self._parts = call, EventCutter(), AnswerParts()
+        self._call, self._cutter, self._parts = call, EventCutter(), AnswerParts(call.upstream.without_key)
         self.is_done = False
         """Whether the event that says so, or an error, has come."""
         self.error: UpstreamRefused | None = None
@@ -186,8 +186,9 @@ class _PassedStream:
         return self._parts.answer()
 
     def _passed(self, event: bytes) -> bytes:
-        data = data_of(event)
+        # First of all: what is recorded is put together from it, too.
         event = self._call.upstream.without_key_bytes(event)
+        data = data_of(event)
         if data is None or not data.strip():
             return event
         if data.strip() == DONE:

@@ -43,12 +43,14 @@ def read_error(call: UpstreamCall, error: Any) -> UpstreamRefused:
 
 
 def _error(call: UpstreamCall, status: int, found: Any) -> JsonObject:
-    """OpenAI's four members, from the shapes that servers give their errors."""
+    """OpenAI's four members, from the shapes that servers give their errors. Google's are lists of one."""
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
     inner = found.get("error", found) if isinstance(found, dict) else found
     members = inner if isinstance(inner, dict) else {"message": inner}
     message = members.get("message") or members.get("detail") or members.get("msg") or ""
     if not isinstance(message, str):
-        message = json.dumps(message)[:_MOST_CHARACTERS]
+        message = json.dumps(message)
     detail = f": {message}" if message else ""
     default = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {

@@ -72,6 +72,15 @@ def test_a_key_is_nowhere_but_in_the_header(tmp_path: Path) -> None:
     assert request.headers["Authorization"] == f"Bearer {KEY}"
 
 
+def test_a_key_is_found_however_json_spells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRONG_KEY", "a+b/c&d")
+    [upstream] = load_upstreams(_settings(tmp_path, STRONG)).values()
+    for spelled in ("a+b/c&d", "a+b\\/c&d", "a\\u002bb/c\\u0026d", "a\\u002Bb/c\\u0026d"):
+        said = f'{{"content": "it is {spelled}."}}'
+        assert upstream.without_key(said) == '{"content": "it is [key]."}'
+        assert upstream.without_key_bytes(said.encode()) == b'{"content": "it is [key]."}'
+
+
 def test_a_key_may_stand_in_a_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(f"{KEY}\n")

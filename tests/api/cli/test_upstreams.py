@@ -61,6 +61,14 @@ def test_upstreams_are_listed_and_checked(api_url: str, upstream: UpstreamServer
     assert upstream.seen[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
+def test_a_url_that_may_lack_its_path_is_said(api_url: str, upstream: UpstreamServer) -> None:
+    """Not every server has a list of models."""
+    upstream.play = lambda request: request.reply({"error": "not found"}, 404)
+    [checked] = succeed("upstreams", "check", "--json").document["data"]
+    assert checked["ok"]
+    assert "/v1" in checked["detail"]
+
+
 def test_what_can_not_be_used_is_said(api_url: str, upstream: UpstreamServer) -> None:
     def quote(request: Received) -> None:
         request.reply({"error": {"message": f"bad key {KEY}"}}, 401)

@@ -68,6 +68,8 @@ def test_every_shape_of_an_error_becomes_openais(http: httpx.Client, upstream: U
         (b'{"error": "a text"}', ": a text"),
         (b'{"error": {"message": {"a": 1}, "code": 42, "type": null}}', ': {"a": 1}'),
         (b'{"error": null}', ""),
+        (b'[{"error": {"code": 400, "message": "no such field", "status": "INVALID_ARGUMENT"}}]', ": no such field"),
+        (b"[]", ""),
         (b"[" * 100_000, None),
         (b'{"error": {"message": "' + b"x" * 200_000 + b'"}}', None),
     ]
@@ -375,6 +377,17 @@ def test_other_refusals_are_not_sent_again(serving: Serving, http_of: HttpOf, up
             upstream.play = partial(Received.reply, body={"error": {"message": "no"}}, status=status, **headers)
             assert post(http).status_code == status
     assert len(upstream.seen) == 6
+
+
+def test_a_wait_that_the_caller_would_not_live_to_see_is_passed_on_at_once(
+    serving: Serving, http_of: HttpOf, upstream: UpstreamServer
+) -> None:
+    upstream.play = lambda request: request.reply({"error": {"message": "busy"}}, 429, Retry_After="8")
+    with serving(retries=2, first_byte_seconds=3) as url:
+        for stream, headers in ((False, {"X-Memgen-Timeout": "3"}), (True, {})):
+            reply = post(http_of(url), stream=stream, headers=headers)
+            assert (reply.status_code, reply.headers["retry-after"]) == (429, "8")
+    assert len(upstream.seen) == 2
 
 
 def test_a_request_is_sent_again_only_so_often(serving: Serving, http_of: HttpOf, upstream: UpstreamServer) -> None:

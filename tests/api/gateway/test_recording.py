@@ -3,13 +3,15 @@
 import json
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from sqlalchemy import select
+from opentelemetry.trace import Tracer
+from sqlalchemy import func, select
 
 from registry.database import transaction
 from registry.models import RecordingCount, Run, RunCall, Trajectory
@@ -17,6 +19,7 @@ from registry.tasks import create_task
 from registry.wiring import Services
 from tests.api.gateway.conftest import UPSTREAM_KEY
 from tests.api.gateway.upstream_server import HELLO, Received, UpstreamServer, chunk, completion
+from tests.otlp_samples import exports, genai, requests
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
 GO = {"type": "function", "function": {"name": "go", "parameters": {"type": "object", "properties": {"to": {}}}}}
@@ -51,7 +54,9 @@ def trajectories(services: Services, count: int, seconds: float = 30.0) -> list[
             found = list(session.scalars(select(Trajectory).order_by(Trajectory.seq)))
             if len(found) >= count or time.monotonic() > deadline:
                 assert len(found) == count
-                return [{"messages": row.messages, "tools": row.tools, "sampled": row.sampled} for row in found]
+                return [
+                    {name: getattr(row, name) for name in ("messages", "tools", "sampled", "reward")} for row in found
+                ]
         time.sleep(0.1)
 
 
@@ -171,3 +176,53 @@ def test_no_key_is_in_any_row(http: httpx.Client, upstream: UpstreamServer, serv
     post(http, HI, headers=LAST)
     [recorded] = trajectories(services, 1)
     assert recorded["messages"][1]["content"] == "I know [key]"
+
+
+def test_a_key_that_an_upstream_quotes_is_in_no_row(
+    http: httpx.Client, upstream: UpstreamServer, services: Services
+) -> None:
+    """Nor in an event that is written anew because it has no id; and not in pieces that are put together."""
+
+    def play(request: Received) -> None:
+        request.begin()
+        whole = chunk({"content": f"You sent {UPSTREAM_KEY}"})
+        del whole["id"]
+        request.event(whole)
+        for piece in (", I mean ", UPSTREAM_KEY[:5], UPSTREAM_KEY[5:]):
+            request.event(chunk({"content": piece}))
+        request.event(chunk({}, finish="stop"))
+        request.send(b"data: [DONE]\n\n")
+        request.end()
+
+    upstream.play = play
+    reply = post(http, HI, stream=True, headers=LAST)
+    assert "You sent [key]" in reply.text
+    [recorded] = trajectories(services, 1)
+    assert recorded["messages"][-1]["content"] == "You sent [key], I mean [key]"
+
+
+def test_a_tracer_that_is_quicker_than_the_recorder_has_its_reward_given(
+    http: httpx.Client, upstream: UpstreamServer, services: Services, project_id: uuid.UUID
+) -> None:
+    """The agent's exporter sends the span of a call as soon as it is answered, before the answer stands in a run."""
+
+    def run(tracer: Tracer) -> None:
+        with tracer.start_as_current_span("invoke_agent") as agent:
+            with tracer.start_as_current_span("chat") as span:
+                genai(span, *requests()[0])
+                span.set_attribute("gen_ai.response.id", reply.json()["id"])
+            agent.set_attribute("memgen.reward", 0.25)
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction(services.sessions) as session:
+            # What moves answers into the runs of this session waits for this transaction.
+            turn = func.hashtextextended(f"runs of {project_id} in session s-1", 0)
+            session.execute(select(func.pg_advisory_xact_lock(turn)))
+            reply = post(http, HI, headers={**TASK, "X-Session-Id": "s-1"})
+            headers = {"Content-Type": "application/x-protobuf", **TASK}
+            body = b"".join(exports(run))
+            sent = threads.submit(http.post, "/v1/traces", content=body, headers=headers)
+            time.sleep(0.5)
+        assert sent.result().status_code == 200
+    [recorded] = trajectories(services, 1)
+    assert (recorded["messages"][0]["content"], recorded["reward"]) == ("hi", 0.25)
