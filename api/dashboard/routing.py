@@ -20,8 +20,8 @@ from registry.wiring import Services
 
 _Params = ParamSpec("_Params")
 Page = Callable[Concatenate[Visit, _Params], Response]
-_LARGEST_NUMBER = 2**31 - 1
-"""The largest number of a version or a route that a path may name."""
+_MOST_DIGITS = 9
+"""Digits of the number of a version or a route."""
 
 
 class Pages:
@@ -58,13 +58,21 @@ class Pages:
 def _answer(page: Page[Any], scope: str, request: Request, fields: Fields) -> Response:
     services: Services = request.app.state.services
     try:
-        if any(isinstance(value, int) and value > _LARGEST_NUMBER for value in request.path_params.values()):
-            raise NotFound("there is nothing of so large a number")
-        return page(admit(request, services, fields, scope), **request.path_params)
+        visit = admit(request, services, fields, scope)
+        return page(visit, **{name: _value(name, text) for name, text in request.path_params.items()})
     except SignInEnded as error:
         return _sign_in_first(request, fields, error)
     except Exception as error:  # whatever is wrong, a person sees a page
         return trouble(request, fields, error)
+
+
+def _value(name: str, text: str) -> str | int:
+    """What stands in a path; `number` is a whole one. Starlette's own would read any number of digits."""
+    if name != "number":
+        return text
+    if not (text.isascii() and text.isdigit()) or len(text) > _MOST_DIGITS:
+        raise NotFound(f"there is nothing of the number {text[:60]!r}")
+    return int(text)
 
 
 def _sign_in_first(request: Request, fields: Fields, error: SignInEnded) -> Response:

@@ -75,7 +75,7 @@ class Recorder:
         """Whether the others know of this recorder, or could not be told: the keeper tells them then."""
         self._away_at = -math.inf
         """When the database was away last, by the monotonic clock."""
-        self._told_until = utc_now()
+        self._announced_until = utc_now()
         """What the others were told last."""
         self._is_stuck = False
         self._unreadable_since: float | None = None
@@ -223,19 +223,19 @@ class Recorder:
         waiting, is_stuck = self._waiting.counts(), self._stands_still()
         answers = sum(waiting.values())
         with transaction(self._services.sessions) as session:
-            moved_before = min(all_moved_until(session), self._told_until)
+            moved_before = min(all_moved_until(session), self._announced_until)
             say_moved(session, name, until, waiting=waiting, is_stuck=is_stuck)
         if is_stuck and not self._is_stuck:
             log.error("nothing can be moved: runs end without the answers that wait here", answers=answers)
         elif self._is_stuck and not is_stuck:
             log.warning("answers are moved again, and runs wait for them", answers=answers)
-        self._told_until, self._is_stuck, self._is_announced = until, is_stuck, True
+        self._announced_until, self._is_stuck, self._is_announced = until, is_stuck, True
         return moved_before
 
     def _stands_still(self) -> bool:
         """Whether nothing was moved for so long that no run is to wait for it any more. Time in which the database was
         away does not count: then nobody ends runs."""
-        since = self._waiting.standing_since()
+        since = self._waiting.waiting_since()
         return since is not None and time.monotonic() - max(since, self._away_at) > _STUCK_SECONDS
 
     def _close(self) -> None:

@@ -22,7 +22,7 @@ class WaitingCalls:
         self._counts: Counter[uuid.UUID] = Counter()
         self._taken = self._moved = 0
         self._moved_until = utc_now()
-        self._standing_since = 0.0
+        self._waiting_since = 0.0
 
     def take(self, call: RecordedCall, write: Callable[[bytes], None]) -> None:
         """Take a call, which `write` writes. What that raises comes through, and nothing was taken then.
@@ -37,7 +37,7 @@ class WaitingCalls:
                 line = call.to_line()
             write(line)
             if not self._calls:
-                self._standing_since = time.monotonic()
+                self._waiting_since = time.monotonic()
             self._calls.append((call.project_id, call.answered_at))
             self._counts[call.project_id] += 1
             self._taken += 1
@@ -48,7 +48,7 @@ class WaitingCalls:
             projects = Counter(self._calls.popleft()[0] for _ in range(count))
             self._counts -= projects
             self._moved += count
-            self._standing_since = time.monotonic()
+            self._waiting_since = time.monotonic()
             self._lock.notify_all()
             return projects
 
@@ -59,10 +59,10 @@ class WaitingCalls:
             self._moved_until = min((at for _, at in self._calls), default=utc_now())
             return self._moved_until
 
-    def standing_since(self) -> float | None:
+    def waiting_since(self) -> float | None:
         """Since when nothing was moved, by the monotonic clock; None if nothing waits."""
         with self._lock:
-            return self._standing_since if self._calls else None
+            return self._waiting_since if self._calls else None
 
     def count(self, project_id: uuid.UUID) -> int:
         return self._counts[project_id]

@@ -21,7 +21,7 @@ def index(visit: Visit, name: str) -> Response:
     return show(visit, "routes.html", adapter=adapter, routes=found.data, next_cursor=found.next_cursor)
 
 
-@pages.get("/adapters/{name}/routes/{number:int}")
+@pages.get("/adapters/{name}/routes/{number}")
 def one(visit: Visit, name: str, number: int) -> Response:
     route = routes.show(name, number, visit.services, visit.caller)
     results = routes.results(name, number, visit.services, visit.caller)
@@ -46,14 +46,14 @@ def start(visit: Visit, name: str) -> Response:
     return go(visit, f"{HOME}/adapters/{name}/routes/{made.number}", f"Route {made.number} is live.")
 
 
-@pages.post("/adapters/{name}/routes/{number:int}/end", scope="promote")
+@pages.post("/adapters/{name}/routes/{number}/end", scope="promote")
 def end(visit: Visit, name: str, number: int) -> Response:
     body = RouteEnd.model_validate({"state": "ended", "reason": visit.text("reason")})
     routes.end(name, number, body, visit.services, visit.caller)
     return go(visit, f"{HOME}/adapters/{name}/routes/{number}", f"Route {number} has ended; the champion answers.")
 
 
-@pages.post("/adapters/{name}/routes/{number:int}/promote", scope="promote")
+@pages.post("/adapters/{name}/routes/{number}/promote", scope="promote")
 def promote(visit: Visit, name: str, number: int) -> Response:
     """Make a version of the route the champion; the route ends by that if it can't go on."""
     body = PromoteIn.model_validate(

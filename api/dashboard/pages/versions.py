@@ -23,7 +23,7 @@ _Flipped = Literal["better", "worse", "any"]
 pages = Pages()
 
 
-@pages.get("/adapters/{name}/versions/{number:int}")
+@pages.get("/adapters/{name}/versions/{number}")
 def one(visit: Visit, name: str, number: int) -> Response:
     version = adapters.version(name, number, visit.services, visit.caller)
     lineage = versions.lineage(name, number, visit.services, visit.caller)
@@ -43,7 +43,7 @@ def one(visit: Visit, name: str, number: int) -> Response:
     )
 
 
-@pages.get("/adapters/{name}/versions/{number:int}/items")
+@pages.get("/adapters/{name}/versions/{number}/items")
 def items(visit: Visit, name: str, number: int) -> Response:
     """The gate's evidence on one task, item by item."""
     query = visit.request.query_params
@@ -73,32 +73,32 @@ def items(visit: Visit, name: str, number: int) -> Response:
     )
 
 
-@pages.get("/adapters/{name}/versions/{number:int}/export", scope="promote")
+@pages.get("/adapters/{name}/versions/{number}/export", scope="promote")
 def export(visit: Visit, name: str, number: int) -> Response:
     is_head = bool(getattr(visit.request.state, "is_head", False))
     return transfer.export(name, number, visit.services, visit.caller, is_head)
 
 
-@pages.post("/adapters/{name}/versions/{number:int}/approve", scope="promote")
+@pages.post("/adapters/{name}/versions/{number}/approve", scope="promote")
 def approve(visit: Visit, name: str, number: int) -> Response:
     body = ApproveIn(reason=visit.text("reason"), expected_version=visit.number("expected_version"))
     gates.approve(name, number, body, visit.services, visit.caller)
     return go(visit, _page(name, number), f"{name}@{number} is the champion now.")
 
 
-@pages.post("/adapters/{name}/versions/{number:int}/reject", scope="promote")
+@pages.post("/adapters/{name}/versions/{number}/reject", scope="promote")
 def reject(visit: Visit, name: str, number: int) -> Response:
     gates.reject(name, number, RejectIn(reason=visit.text("reason")), visit.services, visit.caller)
     return go(visit, _page(name, number), f"{name}@{number} was turned down.")
 
 
-@pages.post("/adapters/{name}/versions/{number:int}/archive", scope="promote")
+@pages.post("/adapters/{name}/versions/{number}/archive", scope="promote")
 def archive(visit: Visit, name: str, number: int) -> Response:
     versions.put_away(name, number, ReasonIn(reason=visit.text("reason")), visit.services, visit.caller)
     return go(visit, _page(name, number), f"{name}@{number} is archived.")
 
 
-@pages.post("/adapters/{name}/versions/{number:int}/unarchive", scope="promote")
+@pages.post("/adapters/{name}/versions/{number}/unarchive", scope="promote")
 def unarchive(visit: Visit, name: str, number: int) -> Response:
     versions.take_out(name, number, ReasonIn(reason=visit.text("reason")), visit.services, visit.caller)
     return go(visit, _page(name, number), f"{name}@{number} is in the lists again.")

@@ -131,6 +131,10 @@ BODIES: dict[str, Any] = {
 """A whole body for each route that takes one."""
 
 
+PARAMETER = r"\{(\w+)(?::\w+)?\}"
+"""A parameter in a path's template, with its kind where it names one."""
+
+
 class Stored:
     """What is there for hostile values to be tried beside."""
 
@@ -149,13 +153,16 @@ class Stored:
             self.path_values = {
                 **{"number": "1", "label": "x", "alias": "champion", "job_id": str(job.id), "key_id": str(key.id)},
                 **{"model": "base", "deletion_id": str(uuid.uuid4()), "trajectory": str(uuid.uuid4())},
+                **{"text": str(job.id), "path": "x"},
                 **{"response_id": "resp_1", "delivery_id": str(uuid.uuid4()), "run": str(uuid.uuid4())},
             }
 
     def path(self, template: str, **hostile: str) -> str:
-        name = {"/v1/tasks": "t", "/v1/schedules": "s"}.get("/".join(template.split("/")[:3]), "bot")
+        name = {"/v1/tasks": "t", "/v1/schedules": "s", "/ui/schedules": "s"}.get(
+            "/".join(template.split("/")[:3]), "bot"
+        )
         values = {"name": name, **self.path_values, **hostile}
-        return re.sub(r"\{(\w+)\}", lambda found: quote(values[found[1]], safe=""), template)
+        return re.sub(PARAMETER, lambda found: quote(values[found[1]], safe=""), template)
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -168,7 +175,8 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for route in app.routes:
         path = getattr(route, "path", None)
         if path is not None and path not in documented:
-            yield "GET", path, {}
+            for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}:
+                yield method, path, {}
 
 
 OPERATIONS = list(operations())

@@ -27,7 +27,7 @@ from api.http.openai_errors import is_openai_path
 from api.http.otlp_errors import is_otlp_path
 from registry.settings import Settings
 from registry.wiring import Services
-from tests.api.http.every_route import BODIES, OPERATIONS, Stored, takes_json
+from tests.api.http.every_route import BODIES, OPERATIONS, PARAMETER, Stored, takes_json
 from tests.api.live_api import serve
 
 LONG = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(160))
@@ -59,9 +59,11 @@ class Sweep:
         self._key = key
         self.sent = 0
         self.wrong: list[str] = []
+        self._cookie = httpx.post(f"{url}/ui/sign-in", data={"key": key}).headers["set-cookie"].partition(";")[0]
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> int:
         sent = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", **headers}
+        sent |= {"Cookie": self._cookie} if path.startswith("/ui") else {}
         encoded = {name: value.encode("latin-1", "replace") for name, value in sent.items()}
         if self._connection.sock is None:
             self._connect()
@@ -102,6 +104,12 @@ class Sweep:
             return (
                 None if kind == "application/json" and set(json.loads(text)) == {"code", "message"} else "not as OTLP"
             )
+        if path.startswith("/ui") and kind.startswith("text/"):
+            return (
+                None if b"<h1>" in text or b'class="problem"' in text or path.startswith("/ui/static/") else "no page"
+            )
+        if path.startswith("/ui/playground/") and kind == "application/json":
+            return None if json.loads(text)["detail"] else "no detail"
         return None if kind == "application/problem+json" and json.loads(text)["detail"] else "no problem"
 
 
@@ -151,7 +159,7 @@ def test_every_route_is_swept() -> None:
 def test_hostile_paths_and_queries(sweep: Sweep, stored: Stored) -> None:
     for method, path, operation in OPERATIONS:
         body = as_json(BODIES[f"{method} {path}"]) if takes_json(operation) else None
-        for name in re.findall(r"\{(\w+)\}", path):
+        for name in re.findall(PARAMETER, path):
             for text in TEXTS:
                 sweep.ask(method, stored.path(path, **{name: text}), body)
         named = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]

@@ -171,7 +171,7 @@ def test_time_without_a_database_is_no_standstill(
 
     with recording(settings, is_started=False) as recorder:
         recorder.offer(call_of(project_id, [{"role": "user", "content": "hi"}], "ho"))
-        recorder._waiting._standing_since -= 400  # as if it had waited so long
+        recorder._waiting._waiting_since -= 400  # as if it had waited so long
         monkeypatch.setattr(module, "say_moved", unreachable)
         with pytest.raises(sa.exc.OperationalError):
             recorder._keep()
