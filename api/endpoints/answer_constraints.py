@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
+from api.http.body_model import BodyModel
 from memgen.errors import SchemaRefused
 from memgen.generation.constraints import schema_fault
 from memgen.text.answer_grammars import CallForm, Constraint
@@ -25,7 +26,7 @@ _EXPECTED = (
 )
 
 
-class JsonSchemaIn(BaseModel):
+class JsonSchemaIn(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, StringConstraints(pattern=r"\A[a-zA-Z0-9_-]{1,64}\z")]
@@ -35,7 +36,7 @@ class JsonSchemaIn(BaseModel):
     strict: bool | None = None
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["text", "json_object", "json_schema"]

@@ -7,7 +7,6 @@ import re
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -27,6 +26,7 @@ from api.endpoints.answer_constraints import (
     read_tool_choice,
 )
 from api.endpoints.plain_values import PlainValues
+from api.http.body_model import BodyModel
 from memgen.generation.sampling import Sampling
 from memgen.text.answer_grammars import Constraint
 from memgen.text.answers import message_text
@@ -86,7 +86,7 @@ UserText = MetadataValue
 """Who asks: `user` and `metadata.user` are the same. It is looked for in an index, which takes 2.7 kB at most."""
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
     include_usage: bool | None = None

@@ -4,11 +4,13 @@ texts for either."""
 from types import NoneType
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticKnownError
 
+from api.http.body_model import BodyModel
 
-class PlainValues(BaseModel):
+
+class PlainValues(BodyModel):
     """A request body. A float without a fraction is an integer, as in JSON; nothing else is converted."""
 
     @field_validator("*", mode="before")

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from api.endpoints.chat_models import MetadataKey, MetadataValue, UserText
 from api.endpoints.foreign_body import ForeignBody, ModelName, only, refuse
 from api.endpoints.response_items import chat_messages
+from api.http.body_model import BodyModel
 from api.http.json_object import JsonObject, JsonObjects
 from registry.json_text import show
 
@@ -23,7 +24,7 @@ def _is_input(value: Any) -> Any:
     return value
 
 
-class TextIn(BaseModel):
+class TextIn(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
     format: dict[str, Any] | None = None
@@ -31,7 +32,7 @@ class TextIn(BaseModel):
     verbosity: Annotated[Any, AfterValidator(only("medium"))] = None
 
 
-class ReasoningIn(BaseModel):
+class ReasoningIn(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
     effort: Any = None
@@ -43,7 +44,7 @@ class ReasoningIn(BaseModel):
     mode: Annotated[Any, AfterValidator(only("standard"))] = None
 
 
-class StreamOptionsIn(BaseModel):
+class StreamOptionsIn(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
     include_obfuscation: bool | None = None

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.http.deps import Reader, ServicesDep, Trainer, Writer
 from api.http.pagination import Page
+from api.http.schemas import Strict
 from memgen.errors import UnknownGrader
 from memgen.tasks.graders import LIKELIHOOD, grader_kinds, make_grader
 from registry.database import transaction
@@ -33,9 +34,7 @@ class GraderSpec(BaseModel):
     )
 
 
-class TaskIn(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
+class TaskIn(Strict):
     name: str = Field(description=f"Matches `{NAME_PATTERN}`", examples=["support-tickets"])
     description: str = Field(default="", max_length=10_000)
     grader: GraderSpec = Field(default_factory=lambda: GraderSpec(kind=LIKELIHOOD))
@@ -55,10 +54,8 @@ class TaskIn(BaseModel):
     )
 
 
-class TaskChange(BaseModel):
+class TaskChange(Strict):
     """Fields that are left out stay as they are."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     judge: str | None = Field(default=None, description="Judge of the task's new trajectories; null for none")
     judge_rewards: Literal["apart", "fill"] | None = Field(

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from api.http.body_model import BodyModel
 from registry.adapters import AdapterSettings
 from registry.gates.verdict import verdict
 from registry.models import Adapter, Alias, AliasMove, ApiKey, Gate, GateDecision, Job, JobEvent, Version, VersionChange
 
 
-class Strict(BaseModel):
+class Strict(BodyModel):
     """A request body: unknown fields and silent conversions are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
