@@ -108,7 +108,9 @@ class Reply:
     def ending(self, answer: Finished, telling: Telling) -> list[JsonObject]:
         """The last chunks of a choice: what was not told yet, and why it ended."""
         message, finish_reason = self._message(answer)
-        last = self._chunk(answer.choice, {}, finish_reason=finish_reason, logprobs=_logprobs(answer))
+        # With tools the content begins as null; an answer of nothing is an empty text, as in a completion.
+        empty = {"content": ""} if self.tools and message["content"] == "" else {}
+        last = self._chunk(answer.choice, empty, finish_reason=finish_reason, logprobs=_logprobs(answer))
         return [*(self._chunk(answer.choice, delta) for delta in telling.rest(message)), last]
 
     def stamped(self, chunk: JsonObject, answers: Sequence[Finished]) -> JsonObject:

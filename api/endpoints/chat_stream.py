@@ -8,6 +8,7 @@ from api.http.json_object import JsonObject
 from api.http.openai_errors import openai_error, openai_status
 from api.http.problems import Described
 from api.inference.requests import Finished, Piece
+from memgen.text.reasoning import REASONING_END
 
 
 class ChatChunks:
@@ -38,6 +39,21 @@ class ChatChunks:
     def ending(self) -> Iterator[JsonObject]:
         if self.reply.include_usage:
             yield self.reply.usage(self._answers)
+
+
+def as_streamed(answer: Finished) -> Iterator[Piece | Finished]:
+    """A whole answer as the fewest events of a stream that tell it in the same order: a text behind a call comes behind
+    it. A thought of the prompt that never ends is known at the end only for the answer that it is."""
+    if not answer.opened or REASONING_END in answer.generation.text:
+        yield Piece(answer.choice, answer.generation.text, answer.opened)
+    yield answer
+
+
+def own_text(delta: JsonObject, *, behind_call: bool) -> str:
+    """The delta's content where it stands by itself: without the line break that stands for a call between two texts of
+    a chat's content."""
+    text = str(delta.get("content") or "")
+    return text.removeprefix("\n") if behind_call else text
 
 
 class ChatShape:

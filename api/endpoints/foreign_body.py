@@ -34,10 +34,10 @@ class ForeignBody(PlainValues):
 
 
 def only(*neutral: object) -> Callable[[object], object]:
-    """A validator of a field that is not supported, beyond values that ask for nothing."""
+    """A validator of a field that is not supported, beyond null and values that ask for nothing."""
 
     def check(value: object) -> object:
-        if value not in neutral:
+        if value is not None and value not in neutral:
             expected = " or ".join(["null", *map(show, neutral)])
             raise ValueError(f"{show(value)} is not supported; expected {expected}, or leave it out")
         return value

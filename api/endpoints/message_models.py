@@ -2,31 +2,31 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from api.endpoints.chat_models import StopText, UserText
 from api.endpoints.foreign_body import ForeignBody, ModelName, only, refuse
 from api.endpoints.message_blocks import chat_messages
+from api.http.body_model import BodyModel
 from api.http.json_object import JsonObject, JsonObjects
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
 
-_EFFORTS = {"max": "xhigh"}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-class MetadataIn(BaseModel):
+class MetadataIn(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
     user_id: UserText | None = None
     """Taken for the session, where the header names none."""
 
 
-class OutputConfigIn(BaseModel):
+class OutputConfigIn(BodyModel):
     model_config = ConfigDict(extra="forbid")
 
-    effort: Any = None
-    """As a chat's `reasoning_effort`."""
+    effort: Annotated[Any, AfterValidator(only("high", "medium"))] = None
+    """`high` is Anthropic's default, and `medium` what other APIs have for one: neither asks for anything."""
     format: dict[str, Any] | None = None
     """`{"type": "json_schema", "schema": {...}}`."""
 
@@ -74,7 +74,6 @@ class CountIn(ForeignBody):
             "tool_choice": _chat_choice(self.tool_choice),
             "parallel_tool_calls": False if choice.get("disable_parallel_tool_use") else None,
             "response_format": _chat_format(config.format),
-            "reasoning_effort": _EFFORTS.get(str(config.effort), config.effort),
         }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from api.endpoints.answer_stream import data_event
 from api.endpoints.chat_reply import Reply
-from api.endpoints.chat_stream import ChatChunks
+from api.endpoints.chat_stream import ChatChunks, as_streamed, own_text
 from api.http.anthropic_errors import anthropic_error, anthropic_status
 from api.http.json_object import JsonObject, JsonObjects
 from api.http.problems import Described
@@ -44,7 +44,8 @@ class MessageShape:
     def whole(self, answers: Sequence[Finished]) -> JsonObject:
         if self._message["stop_reason"] is None:
             for answer in answers:
-                list(self.event(answer))
+                for event in as_streamed(answer):
+                    list(self.event(event))
         return self._message
 
     def message(self, answer: Finished) -> tuple[JsonObject, str]:
@@ -96,7 +97,7 @@ class ContentBlocks:
             yield from self._turn_to("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             self.content[-1]["thinking"] += text
             yield self._delta("thinking_delta", text)
-        if text := delta.get("content"):
+        if text := own_text(delta, behind_call=self._open == "tool_use"):
             yield from self._turn_to("text", {"type": "text", "text": ""})
             self.content[-1]["text"] += text
             yield self._delta("text_delta", text)

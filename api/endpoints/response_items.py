@@ -39,11 +39,13 @@ def chat_messages(items: JsonObjects) -> JsonObjects:
             turn = None
             messages.append({"role": item["role"], "content": _text(item.get("content"), f"{place}.content")})
             continue
-        if turn is None or (kind not in _CALLS and (turn["content"] is not None or "tool_calls" in turn)):
+        if turn is None or (kind not in _CALLS and turn["content"] is not None and "tool_calls" not in turn):
             turn = {"role": "assistant", "content": None}
             messages.append(turn)
         if kind == "message":
-            turn["content"] = _text(item.get("content"), f"{place}.content")
+            text = _text(item.get("content"), f"{place}.content")
+            # What is said behind a call is of the same turn: the call's result must stand next to it.
+            turn["content"] = text if turn["content"] is None else f"{turn['content']}\n{text}"
         elif kind == "reasoning":
             turn["reasoning_content"] = turn.get("reasoning_content", "") + _thought(item, place)
         else:
@@ -52,7 +54,9 @@ def chat_messages(items: JsonObjects) -> JsonObjects:
 
 
 def _kind(item: JsonObject, place: str) -> str:
-    kind = item.get("type", "message" if "role" in item else None)
+    kind = item.get("type")
+    if kind is None and "role" in item:
+        kind = "message"
     if kind == "message":
         if item.get("role") not in _ROLES:
             raise refuse(f"{place}.role", item.get("role"), f"one of {', '.join(_ROLES)}", "role_unknown")

@@ -10,7 +10,7 @@ from typing import Any
 
 from api.endpoints.answer_stream import data_event
 from api.endpoints.chat_reply import Reply
-from api.endpoints.chat_stream import ChatChunks
+from api.endpoints.chat_stream import ChatChunks, as_streamed, own_text
 from api.endpoints.response_models import ResponseIn
 from api.http.json_object import JsonObject
 from api.http.problems import Described
@@ -34,7 +34,8 @@ class ResponseShape:
     def whole(self, answers: Sequence[Finished]) -> JsonObject:
         if self._response["status"] == "in_progress":
             for answer in answers:
-                list(self.event(answer))
+                for event in as_streamed(answer):
+                    list(self.event(event))
         return self._response
 
     def message(self, answer: Finished) -> tuple[JsonObject, str]:
@@ -96,7 +97,7 @@ class OutputItems:
         if text := delta.get("reasoning_content"):
             yield from self._turn_to("reasoning")
             yield from self._grow("response.reasoning_text.delta", text)
-        if text := delta.get("content"):
+        if text := own_text(delta, behind_call=self._call is not None):
             yield from self._turn_to("message")
             yield from self._grow("response.output_text.delta", text)
         for call in delta.get("tool_calls", ()):
@@ -106,6 +107,9 @@ class OutputItems:
         """Close what is open; an answer of nothing is an empty message."""
         if not self._output:
             yield from self._turn_to("message")
+        texts = [item["content"][0] for item in self._output if item["type"] == "message"]
+        if texts and self._logprobs is not None:
+            texts[-1]["logprobs"] = self._logprobs  # known at the end only: where a call came behind it, it was closed
         yield from self._close("completed" if whole else "incomplete")
 
     def _push_call(self, call: JsonObject) -> _Events:
@@ -153,7 +157,6 @@ class OutputItems:
         else:
             [part] = item["content"]
             if item["type"] == "message":
-                part["logprobs"] = self._logprobs or []
                 yield self._of_part("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
             else:
                 yield self._of_part("response.reasoning_text.done", text=part["text"])

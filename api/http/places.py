@@ -11,12 +11,10 @@ _MESSAGES = re.compile(r"messages\b.*")
 """With what stands behind it: other APIs number their items otherwise."""
 _TOKENS = re.compile(r"max(_completion)?_tokens\b")
 _FORMAT = re.compile(r"response_format\b(\.json_schema\b)?")
-_EFFORT = re.compile(r"reasoning_effort\b")
 _ANTHROPIC = (
     _SCHEMAS,
     _TOOLS,
     (_FORMAT, "output_config.format"),
-    (_EFFORT, "output_config.effort"),
     (_TOKENS, "max_tokens"),
     (re.compile(r"stop\b"), "stop_sequences"),
 )
@@ -26,7 +24,7 @@ _OWN = {
         _TOOLS,
         (_MESSAGES, "input"),
         (_FORMAT, "text.format"),
-        (_EFFORT, "reasoning.effort"),
+        (re.compile(r"reasoning_effort\b"), "reasoning.effort"),
         (_TOKENS, "max_output_tokens"),
         (re.compile(r"logprobs\b"), "include"),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
 
 from registry.settings import Settings
 from tests.api.live_api import serve
@@ -121,6 +122,15 @@ def test_a_stop_string_never_shows_in_a_stream(client: openai.OpenAI) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+def test_no_stop_string_ends_an_answer_before_its_least_tokens(client: openai.OpenAI, watch: Watch) -> None:
+    watch.say = "abcabc"
+    assert complete(client, stop="b").choices[0].message.content == "a"
+    least: dict[str, Any] = {"stop": "b", "extra_body": {"min_tokens": 4}}
+    assert complete(client, **least).choices[0].message.content == "abca"
+    with complete(client, stream=True, **least) as stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "abca"
+
+
 def test_with_tools_text_that_is_no_call_comes_while_it_is_written(client: openai.OpenAI) -> None:
     whole = complete(client, tools=TOOLS)
     with complete(client, tools=TOOLS, stream=True) as stream:
@@ -132,6 +142,16 @@ def test_with_tools_text_that_is_no_call_comes_while_it_is_written(client: opena
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason == "length"
     with complete(client, tools=TOOLS, tool_choice="none", stream=True) as stream:
         assert len(list(stream)) > 5
+
+
+def test_an_answer_of_nothing_is_an_empty_text_in_a_stream_too(client: openai.OpenAI, watch: Watch) -> None:
+    watch.say = ""
+    state: ChatCompletionStreamState[Any] = ChatCompletionStreamState()
+    with complete(client, tools=TOOLS, stream=True) as stream:
+        for chunk in stream:
+            state.handle_chunk(chunk)
+    added, whole = state.get_final_completion(), complete(client, tools=TOOLS)
+    assert added.choices[0].message.content == whole.choices[0].message.content == ""
 
 
 def test_tool_calls_are_whole_in_the_stream(client: openai.OpenAI, watch: Watch) -> None:

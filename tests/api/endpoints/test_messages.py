@@ -154,6 +154,23 @@ def test_results_words_and_thoughts_of_history_are_the_chats(client: anthropic.A
     assert message.usage.input_tokens == same["usage"]["prompt_tokens"]
 
 
+def test_what_is_said_behind_a_use_stands_behind_it(client: anthropic.Anthropic, watch: Watch) -> None:
+    watch.say = f"On my way. {CALL} See you."
+    with client.messages.stream(model="base", max_tokens=200, messages=HI, tools=[GO]) as stream:  # type: ignore[list-item]
+        streamed = stream.get_final_message()
+    whole = create(client, tools=[GO])
+    blocks = [[block.model_dump(exclude={"id"}) for block in message.content] for message in (streamed, whole)]
+    assert blocks[0] == blocks[1]
+    before, use, behind = whole.content
+    assert (before.text, use.input, behind.text) == ("On my way.", {"to": "market"}, "See you.")
+
+
+def test_an_effort_that_asks_for_nothing_is_taken(client: anthropic.Anthropic) -> None:
+    """`high` is what Anthropic's API does without it."""
+    for effort in ("high", "medium", None):
+        assert create(client, max_tokens=2, output_config={"effort": effort}).usage.output_tokens == 2
+
+
 def test_feedback_names_a_message_by_its_id(client: anthropic.Anthropic, http: httpx.Client) -> None:
     raw = client.messages.with_raw_response.create(model="base", max_tokens=1, messages=HI, metadata={"user_id": "u7"})
     assert raw.headers["x-memgen-version"] == "base"
@@ -184,7 +201,7 @@ def test_feedback_names_a_message_by_its_id(client: anthropic.Anthropic, http: h
         ({"extra_body": {"mcp_servers": [{"name": "x"}]}}, "mcp_servers"),
         ({"tools": [{"name": "go", "input_schema": {"properties": [1]}}]}, r"tools\[0\].input_schema.properties"),
         ({"tools": [{"name": "", "input_schema": {}}]}, r"tools\[0\].name"),
-        ({"output_config": {"effort": "high"}}, "output_config.effort"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort"),
         ({"output_config": {"format": {"type": "json_schema", "schema": {}}}}, "output_config.format: "),
     ],
 )

@@ -138,6 +138,30 @@ def test_a_function_is_called_and_answered(client: openai.OpenAI, watch: Watch) 
     assert answered.usage.input_tokens == in_words.usage.prompt_tokens, "the same prompt"
 
 
+def test_what_is_said_behind_a_call_stands_behind_it_and_is_of_its_turn(client: openai.OpenAI, watch: Watch) -> None:
+    watch.say = f"On my way. {CALL} See you."
+    with respond(client, stream=True, tools=[GO]) as stream:
+        streamed = list(stream)[-1].response
+    whole = respond(client, tools=[GO])
+    assert [_without_ids(item) for item in whole.output] == [_without_ids(item) for item in streamed.output]
+    before, call, behind = whole.output
+    assert (before.content[0].text, call.name, behind.content[0].text) == ("On my way.", "go", "See you.")
+    user, result = {"role": "user", "content": "Go."}, {"call_id": call.call_id, "output": "there"}
+    history = [user, *(item.model_dump() for item in whole.output), {"type": "function_call_output", **result}]
+    function = {"name": "go", "arguments": call.arguments}
+    turn = {"role": "assistant", "tool_calls": [{"id": call.call_id, "type": "function", "function": function}]}
+    in_chat: Any = client.chat.completions.create(
+        model="base",
+        messages=[  # type: ignore[list-item]  # they are messages
+            user,
+            {**turn, "content": "On my way.\nSee you."},
+            {"role": "tool", "tool_call_id": call.call_id, "content": "there"},
+        ],
+        tools=[{"type": "function", "function": {k: v for k, v in GO.items() if k != "type"}}],
+    )
+    assert respond(client, input=history, tools=[GO]).usage.input_tokens == in_chat.usage.prompt_tokens
+
+
 def test_a_conversation_goes_on_from_what_was_recorded(client: openai.OpenAI, watch: Watch) -> None:
     watch.say = f"On my way. {CALL}"
     first = respond(client, input="Go to the market.", tools=[GO], store=True, metadata={"session_id": "s"})
@@ -261,6 +285,27 @@ def test_logprobs_stand_with_the_text(client: openai.OpenAI) -> None:
     logprobs = response.output[0].content[0].logprobs
     assert [len(each.top_logprobs) for each in logprobs] == [2] * 4
     assert logprobs[0].logprob <= 0
+
+
+def test_logprobs_are_kept_where_a_call_follows_the_text(client: openai.OpenAI, watch: Watch) -> None:
+    watch.say = f"On my way. {CALL}"
+    options: dict[str, Any] = {"tools": [GO], "include": ["message.output_text.logprobs"]}
+    with respond(client, stream=True, **options) as stream:
+        streamed = list(stream)[-1].response
+    for response in (streamed, respond(client, **options)):
+        message, _ = response.output
+        assert len(message.content[0].logprobs) == response.usage.output_tokens
+
+
+def test_nulls_inside_of_objects_are_left_out_too(client: openai.OpenAI) -> None:
+    nothing: dict[str, Any] = {
+        "text": {"format": None, "verbosity": None},
+        "reasoning": {"effort": None, "context": None, "mode": None},
+        "input": [{"type": None, "role": "user", "content": "hi"}],
+    }
+    assert (
+        respond(client, max_output_tokens=5, **nothing).output_text == respond(client, max_output_tokens=5).output_text
+    )
 
 
 def test_a_whole_call_is_completed_where_the_answer_is_cut_behind_it() -> None:
