@@ -9,6 +9,8 @@ BASE = "base"
 """The bare model, where a version or an adapter is named; no adapter has this name."""
 CHAMPION = "champion"
 """Alias that requests for the bare adapter name go to; the one that the gate compares with."""
+MAX_SESSION_CHARACTERS = 512
+"""Longest id of a session. A request's `user`, of as many characters, names its session where nothing else does."""
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """`@` and `/` are kept free for `adapter@alias` and URLs."""
 _NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")

@@ -15,6 +15,7 @@ from api.recording.recorder import Recorder
 from registry.database import transaction
 from registry.keys import Principal
 from registry.models import Exposure, Feedback
+from registry.names import MAX_SESSION_CHARACTERS
 from registry.serving.feedback import USER, Rating, Received, receive_feedback
 from registry.serving.reported import FeedbackFilter, Reported, list_feedback
 from registry.serving.run_feedback import (
@@ -36,7 +37,11 @@ class FeedbackIn(Strict):
         uuid.UUID | None, Field(description="A recorded run, which is closed: it has its reward", strict=False)
     ] = None
     session_id: Annotated[
-        str | None, Field(description="A session, whose open runs are closed: they have their reward", max_length=256)
+        str | None,
+        Field(
+            description="A session, whose open runs are closed: they have their reward",
+            max_length=MAX_SESSION_CHARACTERS,
+        ),
     ] = None
     trajectory_id: Annotated[
         uuid.UUID | None, Field(description="A stored trajectory, by the id that the service gave it", strict=False)
@@ -169,7 +174,9 @@ def feedback_filter(
     source: Annotated[str | None, Query(max_length=256)] = None,
     completion_id: Annotated[str | None, Query(max_length=200)] = None,
     run_id: uuid.UUID | None = None,
-    session_id: Annotated[str | None, Query(max_length=256, description="Of the session, and of its answers")] = None,
+    session_id: Annotated[
+        str | None, Query(max_length=MAX_SESSION_CHARACTERS, description="Of the session, and of its answers")
+    ] = None,
     trajectory_id: Annotated[uuid.UUID | None, Query(description="What the reward was given to")] = None,
     min_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     max_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,

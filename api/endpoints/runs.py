@@ -11,12 +11,13 @@ from api.http.deps import Reader, ServicesDep
 from api.http.pagination import Cursor, Page, PageLimit, decode_cursor, make_page
 from registry.database import transaction
 from registry.models import Run, RunCall
+from registry.names import MAX_SESSION_CHARACTERS
 from registry.recordings.runs import calls_of, get_run, list_runs, messages_of
 from registry.tasks import get_task
 
 router = APIRouter(prefix="/v1/runs", tags=["recording"])
 
-_Text = Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]*$")]
+_Text = Annotated[str | None, Query(max_length=MAX_SESSION_CHARACTERS, pattern=r"^[^\x00]*$")]
 
 
 class RunSummary(BaseModel):

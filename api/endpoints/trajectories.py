@@ -26,6 +26,7 @@ from registry.database import transaction
 from registry.errors import Invalid, InvalidTrajectory
 from registry.json_text import parse_json, show
 from registry.keys import Principal
+from registry.names import MAX_SESSION_CHARACTERS
 from registry.rewards.rewards import rewards_of_trajectory
 from registry.tasks import get_task
 from registry.trajectories.draft import Sent
@@ -142,7 +143,7 @@ async def import_trajectories(
 
 def trajectory_filter(
     task: TaskName = None,
-    session_id: Annotated[str | None, Query(max_length=256, pattern=NO_NUL)] = None,
+    session_id: Annotated[str | None, Query(max_length=MAX_SESSION_CHARACTERS, pattern=NO_NUL)] = None,
     held_out: Annotated[bool | None, Query(description="Only held-out ones, or only those to train on")] = None,
     reward_source: Annotated[
         str | None, Query(max_length=256, pattern=NO_NUL, description="Whose reward is in effect")

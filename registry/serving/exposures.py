@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, joinedload
 from registry.errors import CompletionNotFound, Invalid
 from registry.json_text import is_storable, show
 from registry.models import Exposure
+from registry.names import MAX_SESSION_CHARACTERS
 from registry.serving.resolution import Resolution
-from registry.trajectories.tools import MAX_NAME_CHARACTERS
 
 
 def record_exposure(
@@ -55,8 +55,8 @@ def get_exposure(session: Session, project_id: uuid.UUID, completion_id: str) ->
 
 def check_session_id(session_id: str) -> str:
     """Raises Invalid."""
-    if not 0 < len(session_id) <= MAX_NAME_CHARACTERS or not is_storable(session_id):
+    if not 0 < len(session_id) <= MAX_SESSION_CHARACTERS or not is_storable(session_id):
         raise Invalid(
-            f"session id {show(session_id)}; expected 1 to {MAX_NAME_CHARACTERS} characters, none of them NUL"
+            f"session id {show(session_id)}; expected 1 to {MAX_SESSION_CHARACTERS} characters, none of them NUL"
         )
     return session_id

@@ -12,7 +12,7 @@ from typing import Any
 from registry.errors import InvalidTrajectory
 from registry.json_text import show
 from registry.models import JsonObject
-from registry.names import NAME_PATTERN, is_valid_name
+from registry.names import MAX_SESSION_CHARACTERS, NAME_PATTERN, is_valid_name
 from registry.trajectories.tools import MAX_NAME_CHARACTERS, is_name
 
 
@@ -36,13 +36,15 @@ def read_task(item: Mapping[str, Any]) -> str | None:
     return task
 
 
-def _identifier(name: str, value: object) -> str | None:
-    if value is None or is_name(value):
+def _identifier(name: str, value: object, most: int = MAX_NAME_CHARACTERS) -> str | None:
+    if value is None or (isinstance(value, str) and 0 < len(value) <= most):
         return value
     got = f"{len(value)} characters" if isinstance(value, str) else show(value)
-    raise InvalidTrajectory(
-        f"{name}_invalid", f"{name}: got {got}; expected a string of 1 to {MAX_NAME_CHARACTERS} characters"
-    )
+    raise InvalidTrajectory(f"{name}_invalid", f"{name}: got {got}; expected a string of 1 to {most} characters")
+
+
+def _session(name: str, value: object) -> str | None:
+    return _identifier(name, value, MAX_SESSION_CHARACTERS)
 
 
 def _task(name: str, value: object) -> str | None:
@@ -84,14 +86,16 @@ def _metadata(name: str, value: object) -> JsonObject:
     raise InvalidTrajectory("metadata_invalid", f"{name}: got {show(value)}; expected an object")
 
 
-def _text(description: str) -> JsonObject:
-    return {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS, "description": description}
+def _text(description: str, most: int = MAX_NAME_CHARACTERS) -> JsonObject:
+    return {"type": "string", "minLength": 1, "maxLength": most, "description": description}
 
 
 TASK = EnvelopeField("task", _text("Name of the task; `?task=` is the default."), _task)
 ENVELOPE = (
     EnvelopeField("trajectory_id", _text("Your own id; need not be unique."), _identifier),
-    EnvelopeField("session_id", _text("Groups trajectories of one conversation or user."), _identifier),
+    EnvelopeField(
+        "session_id", _text("Groups trajectories of one conversation or user.", MAX_SESSION_CHARACTERS), _session
+    ),
     EnvelopeField("reward", {"type": ["number", "null"]}, _reward),
     EnvelopeField(
         "reward_source",

@@ -109,7 +109,7 @@ NOT_ONE_TARGET: list[dict[str, Any]] = [
     {"session_id": ""},
     {"session_id": "\0"},
     {"session_id": "\ud800"},
-    {"session_id": "x" * 257},
+    {"session_id": "x" * 513},
     {"session_id": ["s"]},
     {"trajectory_id": "\0"},
     {"session_id": "s", "reward": 2},

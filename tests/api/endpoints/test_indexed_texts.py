@@ -54,6 +54,28 @@ def test_the_longest_user_is_kept(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"messages": HI, "max_tokens": 1, "user": LONGEST_USER}),
+        ("completions", {"prompt": "hi", "max_tokens": 1, "user": LONGEST_USER}),
+        ("responses", {"input": "hi", "max_output_tokens": 1, "metadata": {"session_id": LONGEST_USER}}),
+        ("messages", {"messages": HI, "max_tokens": 1, "metadata": {"user_id": LONGEST_USER}}),
+    ],
+)
+def test_the_longest_user_names_a_session(api: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    """Whose answers and runs are rewarded and found by it."""
+    reply = api.post(f"/v1/{path}", json={"model": "base", **body})
+    assert reply.status_code == 200, reply.text
+    given = api.post("/v1/feedback", json={"session_id": LONGEST_USER, "reward": 1.0})
+    assert (given.status_code, given.json()["session_id"]) == (201, LONGEST_USER), given.text
+    for found in ("feedback", "trajectories", "runs"):
+        assert api.get(f"/v1/{found}", params={"session_id": LONGEST_USER}).status_code == 200
+    trajectory = {"messages": [*HI, {"role": "assistant", "content": "ho"}], "session_id": LONGEST_USER}
+    api.post("/v1/tasks", json={"name": "t"})
+    assert api.post("/v1/trajectories", json={"task": "t", **trajectory}).status_code in (200, 201)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "body"),
     [
         ("POST", "/v1/adapters", {"name": LONG}),
