@@ -40,7 +40,8 @@ class Shadows:
         if len(self._going) >= self._services.settings.shadow_pending:
             log.info("no time for a shadow answer", completion=completion_id)
             return
-        shadowed = replace(request, samplings=request.samplings[:1], memory=shadow)
+        # Nobody waits for it: how long the caller would says nothing of a shadow.
+        shadowed = replace(request, samplings=request.samplings[:1], memory=shadow, timeout_seconds=None)
         task = asyncio.get_running_loop().create_task(self._compare(completion_id, route, shadowed, returned))
         self._going.add(task)
         task.add_done_callback(self._going.discard)

@@ -119,7 +119,7 @@ def test_sessions_stick_to_a_version_on_every_replica(
     assert len(rows) == 8 * 5
     assert {f"bot@{number}" for session_id, number in rows if session_id == "s0"} == {drawn["s0"].model}
     with pytest.raises(openai.BadRequestError, match="session id"):
-        _ask(one, "x" * 300)
+        _ask(one, "x" * 600)
 
 
 OTHER_APIS: dict[str, dict[str, Any]] = {
@@ -284,3 +284,21 @@ def test_promoting_the_winner_ends_the_route(
         assert {_ask(client, f"s{n}", max_tokens=1).model for n in range(6)} == {"bot@2"}
     assert http.get("/v1/adapters/bot/routes/1").json()["state"] == "ended"
     assert uuid.UUID(_ask(clients[0]).id.removeprefix("chatcmpl-"))
+
+
+def test_a_shadow_takes_its_time_whatever_the_caller_has(
+    http: httpx.Client, clients: list[openai.OpenAI], watch: Watch, workshop: Workshop
+) -> None:
+    def is_compared(answer: Any) -> bool:
+        with transaction(workshop.services.sessions) as session:
+            return session.get(ShadowAnswer, answer.id) is not None
+
+    _start(http, kind="shadow", version=2)
+    first = _ask(clients[0])
+    _eventually(lambda: is_compared(first))
+    watch.hold(after=3)
+    hurried = _ask(clients[0], extra_headers={"X-Memgen-Timeout": "2"})
+    assert watch.is_held.wait(60), "the shadow's answer is made"
+    time.sleep(2.2)
+    watch.go()
+    _eventually(lambda: is_compared(hurried))
