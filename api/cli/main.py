@@ -21,6 +21,7 @@ from api.cli import (
     doctor,
     feedback,
     gates,
+    hub,
     jobs,
     judges,
     keys,
@@ -94,6 +95,10 @@ app.add_typer(jobs.app, name="jobs", rich_help_panel=_LEARN)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=_LEARN)
 app.add_typer(loops.app, name="loop", rich_help_panel=_LEARN)
 app.add_typer(versions.app, name="versions", rich_help_panel=_VERSIONS)
+app.command(epilog="Example: `memgen push support-bot@7 acme/support-bot --license mit`", rich_help_panel=_VERSIONS)(
+    hub.push
+)
+app.command(epilog="Example: `memgen pull acme/support-bot support-bot --create`", rich_help_panel=_VERSIONS)(hub.pull)
 app.command(epilog="Example: `memgen trace 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`", rich_help_panel=_VERSIONS)(
     data.trace
 )

@@ -222,11 +222,17 @@ def import_(
         found = client.versions.import_file(adapter, file)
     if as_json:
         print_json(found)
-        return
+    else:
+        print_imported(found)
+
+
+def print_imported(found: JsonObject) -> None:
+    """What became of an imported version, by the API's reply."""
+    adapter, number = found["adapter"], found["number"]
     known = ", whose bytes are back" if found["restored"] else "" if found["created"] else ", as before"
-    print_line(f"{found['origin']} is {adapter}@{found['number']} here{known}.")
+    print_line(f"{found['origin']} is {adapter}@{number} here{known}.")
     if found["check_job"]:
-        print_note(f"Job {found['check_job']} checks it; `memgen promote {adapter} {found['number']}` if it passes.")
+        print_note(f"Job {found['check_job']} checks it; `memgen promote {adapter} {number}` if it passes.")
 
 
 def _print_state(adapter: str, state: JsonObject, as_json: bool) -> None:

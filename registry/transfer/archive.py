@@ -7,7 +7,6 @@ names. So the one hash of the version covers every byte of the parts. Equal vers
 """
 
 import hashlib
-import io
 import json
 import re
 import tarfile
@@ -40,6 +39,8 @@ from registry.versions.artifacts import artifact_beside
 
 _FOLDER = "artifact"
 _PARTS = "parts"
+FOLDERS = (_FOLDER, _PARTS)
+"""What an archive has beside its description."""
 _MANIFEST = "manifest.json"
 _ISOLATED = "isolated.json"
 _PIECE_BYTES = 1 << 20
@@ -100,13 +101,22 @@ def write_archive(store: ObjectStore, description: dict[str, Any], artifact_key:
         for part in sorted(set(parts.values())):
             store.get_folder(artifact_beside(artifact_key, part), folder / _PARTS / part)
             check_artifact(folder, f"{_PARTS}/{part}", part)
-        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-            text = json.dumps({**description, "parts": parts}, indent=1, sort_keys=True).encode()
-            check_json_size(len(text), DESCRIPTION)
-            _add(tar, DESCRIPTION, io.BytesIO(text), len(text))
-            for path_ in sorted(p for p in folder.rglob("*") if p.is_file()):
-                with path_.open("rb") as file:
-                    _add(tar, path_.relative_to(folder).as_posix(), file, path_.stat().st_size)
+        text = json.dumps({**description, "parts": parts}, indent=1, sort_keys=True).encode()
+        check_json_size(len(text), DESCRIPTION)
+        (folder / DESCRIPTION).write_bytes(text)
+        pack_archive(folder, path)
+
+
+def pack_archive(folder: Path, path: Path) -> None:
+    """Write the tar of an unpacked archive, `version.json` first; what else lies in the folder is left out.
+
+    It checks nothing: `read_archive` does, of the tar.
+    """
+    inside = [file for name in FOLDERS for file in sorted((folder / name).rglob("*")) if file.is_file()]
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for each in (folder / DESCRIPTION, *inside):
+            with each.open("rb") as file:
+                _add(tar, each.relative_to(folder).as_posix(), file, each.stat().st_size)
 
 
 def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:

@@ -1,4 +1,5 @@
-"""A version with a memory per task goes to another installation by its archive, and answers there as at home."""
+"""A version with a memory per task goes to another installation, by its archive or as it was pushed to a folder, and
+answers there as at home."""
 
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from registry.keys import ensure_bootstrap_key
 from registry.models import Adapter, Job, Project
 from registry.settings import Settings
 from registry.wiring import Services, open_services
+from tests.api.cli.invoking import succeed
 from tests.e2e.test_switching import ready
 from tests.fixtures_database import clone_database
 from tests.services import Servers
@@ -67,8 +69,14 @@ def _answers(url: str, key: str, model: str) -> list[dict[str, Any]]:
 
 
 def test_it_answers_there_as_at_home(
-    workshop: Workshop, settings: Settings, elsewhere: Services, api_key: str, tmp_path: Path
+    workshop: Workshop,
+    settings: Settings,
+    elsewhere: Services,
+    api_key: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MEMGEN_HOME", str(tmp_path / "cli-home"))
     with transaction(workshop.services.sessions) as session:
         session.execute(sa.text("update adapters set strategy = 'isolated', replay_share = 0, gate_margin = 1"))
         session.execute(sa.text("update adapters set memory = memory || '{\"cue_tokens\": 120}'"))
@@ -79,6 +87,8 @@ def test_it_answers_there_as_at_home(
     file = tmp_path / "bot-2.tar"
     with ready(settings) as url, JsonClient(url, api_key) as client:
         client.versions.export_file("bot", 2, file)
+        monkeypatch.setenv("MEMGEN_API_KEY", api_key)
+        succeed("--api-url", url, "push", "bot@2", str(tmp_path / "pushed"))
         at_home = _answers(url, api_key, "bot@2")
     # All of them are put to use, else this shows little.
     assert {told["task"] for told in at_home} == {"yes", "nope", None}
@@ -100,8 +110,10 @@ def test_it_answers_there_as_at_home(
             memory=bot.memory,
         )
     with ready(elsewhere.settings) as url, JsonClient(url, key) as client:
-        found = client.versions.import_file("desk", file)
+        monkeypatch.setenv("MEMGEN_API_KEY", key)
+        found = succeed("--api-url", url, "pull", str(tmp_path / "pushed"), "desk", "--json").document
         assert (found["number"], found["origin"]) == (1, "bot@2")
+        assert not client.versions.import_file("desk", file)["created"], "a folder has what an archive has"
         check = uuid.UUID(found["check_job"])
         run(elsewhere, {"check_import": partial(check_import.run, model=Model(elsewhere))}, check, "test-worker")
         with transaction(elsewhere.sessions) as session:

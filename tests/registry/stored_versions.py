@@ -29,13 +29,17 @@ from registry.versions.records import get_version, register_version
 from tests.registry.conftest import Rows
 
 
-def artifact_files(text: str, others: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """A memory's folder as far as the registry looks into it; with `others`, of one that has a memory per task."""
+def artifact_files(
+    text: str, others: Mapping[str, str] | None = None, more: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
+    """A memory's folder as far as the registry looks into it; with `others`, of one that has a memory per task; with
+    `more` files."""
     files = {
         "memory.json": json.dumps({"base_revision": "r1", "base_identity": {"chat_template": "c1"}}).encode(),
         "memory.safetensors": text.encode(),
         "weaver/adapter_model.safetensors": b"weights",
         "report.json": json.dumps({"flags": [], "losses": [2.0, 1.0, 0.5]}).encode(),
+        **(more or {}),
     }
     if others is not None:
         files |= {"isolated.json": json.dumps({"others": others}).encode(), "router.safetensors": b"router"}
@@ -51,13 +55,14 @@ def make_stored_version(
     passed: bool = True,
     text: str | None = None,
     others: Mapping[str, str] | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> Version:
     """A version whose dataset, artifact and checkpoint lie in the store, scored on the task's suite."""
     services = rows.services
     with transaction(services.sessions) as session:
         snapshot = rows.snapshot(session, task)
     services.store.put(snapshot.object_key, snapshot.jsonl)
-    files = artifact_files(text or uuid.uuid4().hex, others)
+    files = artifact_files(text or uuid.uuid4().hex, others, more)
     artifact_hash = hashlib.sha256(files["manifest.json"]).hexdigest()
     key = f"projects/{rows.project_id}/artifacts/{artifact_hash}"
     for name, data in files.items():

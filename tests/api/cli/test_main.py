@@ -19,7 +19,7 @@ from tests.api.cli.invoking import fail, memgen, succeed
 COMMANDS = {
     *("up", "down", "status", "init", "doctor", "base", "demo"),
     *("task", "upload", "convert", "adapter", "train", "train-trigger", "jobs"),
-    *("versions", "scores", "gate", "promote", "rollback", "history"),
+    *("versions", "push", "pull", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "loop", "trace", "delete-data", "deletions", "gc"),
     *("route", "feedback", "chat", "keys", "webhooks", "upstreams", "judge", "recording"),
 }
