@@ -15,7 +15,7 @@ from api.cli.arguments import (
     read_pairs,
 )
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, moment, percent, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, heat, moment, percent, print_json, print_line, print_note, print_table
 from registry.names import CHAMPION
 
 app = typer.Typer(help="Adapters: named lineages of memories on one base model.", no_args_is_help=True)
@@ -170,7 +170,7 @@ def scores(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption
         return
     tasks = found["tasks"]
     subjects: list[tuple[str, dict[str, Any]]] = [("base", found["base"]), *found["versions"].items()]
-    rows = [(name, *(percent(row[t]["score"]) if t in row else "" for t in tasks)) for name, row in subjects]
+    rows = [(name, *(heat(row[t]["score"]) if t in row else "" for t in tasks)) for name, row in subjects]
     print_table(("version", *(f"#{task}" for task in tasks)), rows if tasks else [], empty="Nothing was scored yet.")
     metrics = found["metrics"]
     if metrics is not None:

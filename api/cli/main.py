@@ -27,6 +27,7 @@ from api.cli import (
     keys,
     local,
     loops,
+    pages,
     recordings,
     routes,
     schedules,
@@ -64,7 +65,7 @@ app = typer.Typer(
     help="Continual learning for LLM agents: memories trained on a frozen base, checked before they serve.",
     epilog="Example: `memgen up && memgen task create support && memgen upload runs.jsonl --task support`",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,  # typer's own, which asks the very parser: shtab and argcomplete are for argparse's
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -72,6 +73,7 @@ app.command(epilog="Example: `memgen up --port 8080`", rich_help_panel=_SERVICE)
 app.command(epilog="Example: `memgen down`", rich_help_panel=_SERVICE)(local.down)
 app.command(epilog="Example: `memgen status --json`", rich_help_panel=_SERVICE)(local.status)
 app.command(epilog="Example: `memgen init --json`", rich_help_panel=_SERVICE)(local.init)
+app.command("open", epilog="Example: `memgen open`", rich_help_panel=_SERVICE)(pages.open_page)
 app.command(epilog="Example: `memgen doctor`", rich_help_panel=_SERVICE)(doctor.doctor)
 app.add_typer(bases.app, name="base", rich_help_panel=_SERVICE)
 app.command(epilog="Example: `memgen demo --report demo-report.json`", rich_help_panel=_SERVICE)(demo.demo)

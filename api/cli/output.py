@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -15,6 +16,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from registry.wording import counted
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else on stdout.")]
 
@@ -43,6 +46,10 @@ _COLORS = {
     "queued": "yellow",
     "cancelled": "yellow",
 }
+_HEAT = ("#f2a7a0", "#f7cf9d", "#f4ee9f", "#cbe69c", "#8fd08f")
+"""Backgrounds of scores, from 0 to 1; the text on them is black, which can be read in any theme."""
+_BARS = "▁▂▃▄▅▆▇█"
+_MOST_BARS = 24
 
 
 def print_json(document: object) -> None:
@@ -101,6 +108,36 @@ def percent(score: float | None) -> str:
     return "-" if score is None else f"{100 * score:.1f}%"
 
 
+def heat(score: float | None) -> Text:
+    """As `percent`, on a colour from red to green. There is none in a pipe and with NO_COLOR."""
+    if score is None:
+        return Text(percent(None), style="dim")
+    place = min(len(_HEAT) - 1, max(0, int(score * len(_HEAT))))
+    return Text(percent(score), style=f"black on {_HEAT[place]}")
+
+
+def curve(values: Sequence[float]) -> str:
+    """`2.31 > 0.84 > 0.52 (150 steps)`: first, middle, last; on a terminal that can draw, with the line itself."""
+    if not values:
+        return ""
+    shown = " > ".join(f"{values[step]:.3g}" for step in (0, len(values) // 2, -1))
+    console = _console()
+    drawn = f"{sparkline(values)} " if console.is_terminal and not console.no_color and _can_draw(console) else ""
+    return f"{drawn}{shown} ({counted(len(values), 'step')})"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A curve in one line of text, from the least value to the largest: `[3, 2, 1]` is `█▅▁`.
+
+    Of more values than there is room for, each place shows the mean of its part.
+    """
+    places = min(len(values), _MOST_BARS)
+    bounds = [len(values) * place // places for place in range(places + 1)]
+    means = [sum(values[begin:end]) / (end - begin) for begin, end in pairwise(bounds)]
+    least, span = min(means), max(means) - min(means)
+    return "".join(_BARS[round((mean - least) / span * (len(_BARS) - 1)) if span else 0] for mean in means)
+
+
 def points(change: float | None) -> str:
     """0.031 is `+3.1`."""
     return "-" if change is None else f"{100 * change:+.1f}"
@@ -146,10 +183,21 @@ def _longest_word(text: str) -> int:
 
 
 def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
     if value is None or value == "":
         return Text("-", style="dim")
     text = str(value)
     return Text(text, style=_COLORS.get(text, ""))
+
+
+def _can_draw(console: Console) -> bool:
+    """Whether its encoding has the characters of a sparkline."""
+    try:
+        _BARS.encode(console.encoding)
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _console() -> Console:

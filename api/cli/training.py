@@ -11,6 +11,7 @@ from api.cli.arguments import AdapterArgument, read_pairs
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import (
     JsonOption,
+    curve,
     first_line,
     percent,
     points,
@@ -175,8 +176,11 @@ def _finish(client: JsonClient, job: JsonObject, as_json: bool) -> None:
 
 
 def _print_verdict(client: JsonClient, version: JsonObject) -> None:
-    """Scores against the champion, the gate's reasons, and where that leaves the aliases."""
+    """The loss, scores against the champion, the gate's reasons, and where that leaves the aliases."""
     name, gate = f"{version['adapter']}@{version['number']}", version["gate"]
+    if losses := version["report"].get("losses"):
+        print_line(f"loss {curve(losses)}")
+        print_line("")
     if gate is None:
         print_line(f"{name} was trained, and its gate has not run.")
         return

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from api.cli import adapters
 from api.cli.arguments import AdapterArgument, ApplyOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
-from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.output import JsonOption, curve, moment, percent, points, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 from registry.wording import counted
 
@@ -53,7 +53,7 @@ def compare(
         (task, percent(one["scores"].get(task)), percent(other["scores"].get(task)), points(found["changes"].get(task)))
         for task in tasks
     ]
-    rows += [("loss", _curve(one["losses"]), _curve(other["losses"]), "")]
+    rows += [("loss", curve(one["losses"]), curve(other["losses"]), "")]
     rows += [(name, _short(before), _short(after), "") for name, (before, after) in found["different"].items()]
     print_table(("", f"{adapter}@{left}", f"{adapter}@{right}", "#change"), rows)
 
@@ -258,14 +258,6 @@ def _print_retention(found: JsonObject, as_json: bool) -> None:
 def _state(state: JsonObject) -> str:
     states = [name for name in ("archived", "withdrawn", "purged") if state[f"{name}_at"] is not None]
     return ", ".join(states)
-
-
-def _curve(losses: list[float]) -> str:
-    """`2.31 > 0.84 > 0.52 (150 steps)`: first, middle, last."""
-    if not losses:
-        return ""
-    shown = " > ".join(f"{losses[step]:.3g}" for step in (0, len(losses) // 2, -1))
-    return f"{shown} ({counted(len(losses), 'step')})"
 
 
 def _short(value: object) -> str:

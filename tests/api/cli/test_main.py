@@ -2,9 +2,14 @@
 
 import contextlib
 import io
+import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -17,7 +22,7 @@ from registry.errors import NotConfigured
 from tests.api.cli.invoking import fail, memgen, succeed
 
 COMMANDS = {
-    *("up", "down", "status", "init", "doctor", "base", "demo"),
+    *("up", "down", "status", "init", "open", "doctor", "base", "demo"),
     *("task", "upload", "convert", "adapter", "train", "train-trigger", "jobs"),
     *("versions", "push", "pull", "scores", "gate", "promote", "rollback", "history"),
     *("schedule", "loop", "trace", "delete-data", "deletions", "gc"),
@@ -48,6 +53,64 @@ def test_every_command_has_help_with_an_example_and_json(no_service: Path) -> No
                 group.main([*arguments, "--help"], prog_name="memgen", standalone_mode=False)
             assert f"Example: memgen {' '.join(arguments)}" in out.getvalue()
             assert "--json" in out.getvalue()
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+
+
+EXAMPLES = {name: command.epilog for name, command in _commands(get_command(app)) if command.epilog} | {
+    "memgen itself": get_command(app).epilog
+}
+
+
+def _parse(command: Any, name: str, words: list[str], parent: Any = None) -> list[str]:
+    """Let a command's own parser read the words, without running it. Returns the path of the command that was meant."""
+    with command.make_context(name, list(words), parent=parent) as context:
+        if not hasattr(command, "commands"):
+            return [name]
+        left = [*context._protected_args, *context.args]
+        if not left:  # a group that does something by itself
+            return [name]
+        found, inner, rest = command.resolve_command(context, left)
+        return [name, *_parse(inner, found, rest, context)]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_is_one_that_its_own_parser_takes(
+    name: str, no_service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [example] = re.findall(r"`([^`]+)`", EXAMPLES[name])
+    for line in example.split(" && "):
+        program, *words = shlex.split(line)
+        assert program == "memgen"
+        for word in words:  # files that it reads are there
+            if re.search(r"\.\w+$", word) and "/" not in word:
+                (tmp_path / word).touch()
+        path = _parse(get_command(app), "memgen", words)
+        assert name == "memgen itself" or name.split() == path[1 : 1 + len(name.split())]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("memgen do", {"doctor", "down"}), ("memgen versions com", {"compare"}), ("memgen doctor --j", {"--json"})],
+)
+def test_a_shell_completes_what_the_parser_knows(typed: str, offered: set[str], no_service: Path) -> None:
+    environment = os.environ | {
+        "_MEMGEN_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
+    }
+    code = "from api.cli.main import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert offered <= set(done.stdout.split()), done
+    assert done.stderr == ""
 
 
 def test_version(no_service: Path) -> None:

@@ -1,0 +1,38 @@
+"""`memgen open`: the API's pages in a browser."""
+
+from __future__ import annotations
+
+import webbrowser
+
+import typer
+
+from api.cli.invocation import CommandFailed, invocation
+from api.cli.output import JsonOption, print_json, print_line
+
+_PAGES = ("/ui", "/docs")
+"""The dashboard, where the API has one; else its documentation."""
+_SECONDS = 10.0
+
+
+def open_page(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Open the service's page in a browser: the dashboard, or the API's documentation where it has none.
+
+    Prints the address in any case; where there is no browser, that is all.
+    """
+    address = _find(invocation(context).settings().api_url)
+    is_open = webbrowser.open(address)
+    if as_json:
+        print_json({"url": address, "opened": is_open})
+    else:
+        print_line(address)
+
+
+def _find(api_url: str) -> str:
+    """The address of the first page that the API has. Raises ApiUnreachable or CommandFailed."""
+    from api.client.connection import ask
+
+    for path in _PAGES:
+        reply = ask(api_url, path, seconds=_SECONDS)
+        if reply.is_success or reply.is_redirect:
+            return f"{api_url.rstrip('/')}{path}"
+    raise CommandFailed(f"{api_url} has no page for a browser. Is MEMGEN_API_URL right?")
