@@ -21,7 +21,7 @@ from registry.errors import NotConfigured
 from registry.keys import authenticate
 from registry.settings import Settings
 from registry.wiring import Services
-from tests.api.cli.invoking import fail, succeed
+from tests.api.cli.invoking import fail, memgen, succeed
 from tests.trajectory_samples import chat, line
 
 
@@ -64,7 +64,8 @@ def test_the_whole_service_from_the_command_line(home: Path, tmp_path: Path) -> 
     status = succeed("status", "--json").document
     assert {each["state"] for each in status["processes"]} == {"running"}
     assert "worker-gpu" in succeed("status").out
-    examined = succeed("doctor", "--json")
+    examined = memgen("doctor", "--json")
+    assert examined.code == 0, examined.out
     assert {each["check"] for each in examined.document["checks"] if each["state"] == "ok"} >= {
         *("stack", "database", "migrations", "clock", "broker", "workers", "code", "objects", "API", "API key"),
         *("base model", "served base", "leftovers"),
