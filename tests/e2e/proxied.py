@@ -36,7 +36,7 @@ http://{host}:{port} {{
 """
 
 
-def wait_for(condition: Callable[[], bool], child: Child, seconds: float = 90.0) -> None:
+def wait_for(condition: Callable[[], bool], child: Child, seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert child.process.poll() is None, log_tail(child.log)
