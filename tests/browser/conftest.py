@@ -13,8 +13,6 @@ from registry.settings import Settings
 from tests.api.live_api import serve
 from tests.registry.conftest import rows
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="`make test-browser` installs playwright")
-
 __all__ = ["rows"]
 
 CHROMIUM = os.environ.get("MEMGEN_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -57,6 +55,7 @@ class Person:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="`make test-browser` installs playwright")
     if CHROMIUM is None:
         pytest.skip("no Chromium; on Debian: apt-get install chromium, elsewhere set MEMGEN_CHROMIUM")
     with sync_api.sync_playwright() as playwright:
