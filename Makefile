@@ -46,7 +46,7 @@ test-agents: setup $(VENV)-agents/.ready  ## Loops of stock agents' clients agai
 	MEMGEN_AGENTS_PYTHON=$(CURDIR)/$(VENV)-agents/bin/python $(BIN)/python -m pytest tests/agents
 
 test-browser: setup $(VENV)/.browser  ## The dashboard in a real Chromium (Debian: apt-get install chromium)
-	$(BIN)/python -m pytest tests/browser
+	MEMGEN_BROWSER=1 $(BIN)/python -m pytest tests/browser
 
 $(VENV)/.browser: $(READY) requirements-browser.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-browser.lock

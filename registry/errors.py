@@ -55,6 +55,8 @@ RegistryError
 │   └── EmptyDataset
 ├── Forbidden
 │   ├── UnknownKey
+│   ├── SignInEnded           nobody is signed in to the dashboard, or no longer
+│   ├── ForgedForm            a form that no page of the dashboard has sent
 │   ├── MissingScope
 │   ├── VersionNotServable    archived, withdrawn, or its bytes were purged
 │   ├── LearnedDeleted        an archive of what learned data that was deleted here

@@ -22,6 +22,9 @@ from tests.services import Servers, run_servers
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
 
+# A browser is driven by an event loop that runs on in its thread, where no other test could start one.
+collect_ignore = [] if os.environ.get("MEMGEN_BROWSER") else ["browser"]
+
 # Programs that tests start find the client where this process does, by `pythonpath` in pyproject.toml.
 _CLIENT = Path(__file__).resolve().parents[1] / "packages" / "memgen-client" / "src"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_CLIENT), os.environ.get("PYTHONPATH"))))

@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 _MOST_FIELDS = 100
 """More than any body has."""
 _COLLECTIONS = ("list", "tuple", "set", "frozenset", "dict")
-_NO_SCHEMAS = ("default", "metadata")
+_NO_SCHEMAS = ("default", "fields", "metadata")
 
 
 class BodyModel(BaseModel):
@@ -27,6 +27,8 @@ class BodyModel(BaseModel):
             if isinstance(part, dict):
                 if part.get("type") in _COLLECTIONS:
                     part["fail_fast"] = True
+                fields = part.get("fields", {})  # by name, and a field may be called `metadata`
+                waiting += fields.values() if isinstance(fields, dict) else fields
                 waiting += (value for key, value in part.items() if key not in _NO_SCHEMAS)
             elif isinstance(part, list | tuple):
                 waiting += part

@@ -1,4 +1,4 @@
-"""A real Chromium against the real application: `make test-browser`. Left out where either is missing."""
+"""A real Chromium against the real application: `make test-browser`, and no part of `make test`."""
 
 import os
 import shutil

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.app import create_app
+from api.dashboard.urls import ROUTES as DASHBOARD
 from api.http.anthropic_errors import is_anthropic_path
 from api.http.before_body import LIMITS
 from api.http.openai_errors import is_openai_path
@@ -121,8 +122,8 @@ def test_a_body_of_unknown_length_is_counted(url: str, api_key: str) -> None:
 
 def test_limits_stand_at_paths_that_there_are() -> None:
     settings = Settings(database_url=None)
-    paths = create_app(settings, serve_model=False).openapi()["paths"]
-    assert set(LIMITS) <= set(paths)
+    app = create_app(settings, serve_model=False)
+    assert set(LIMITS) <= {*app.openapi()["paths"], *(route.path for route in DASHBOARD)}
     assert all(getattr(settings, name) > settings.max_json_bytes for name in LIMITS.values())
 
 

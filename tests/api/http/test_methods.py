@@ -51,8 +51,8 @@ def test_head_answers_as_get_does(api: httpx.Client, services: Services, project
         got = api.get(stored.path(path))
         head = api.head(stored.path(path))
         assert (head.status_code, head.content) == (got.status_code, b""), path
-        assert head.headers["content-type"] == got.headers["content-type"]
-        if "stream" not in path:
+        assert head.headers.get("content-type") == got.headers.get("content-type")
+        if "stream" not in path and not path.endswith("/live"):
             assert head.headers["content-length"] == got.headers["content-length"], path
 
 

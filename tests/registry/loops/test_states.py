@@ -163,12 +163,13 @@ def test_a_canary_without_answers_or_rewards_is_a_state(rows: Rows) -> None:
     loop = looped.check()
     assert (loop.state, loop.held) == ("canary_without_traffic", False)
     assert loop.reason == "route 1 gives bot@2 50% of the sessions, and it has answered nothing for 7 hours"
-    answers = [looped.routed.ask(f"s{number}") for number in range(24)]
+    routed = looped.routed
+    answers = [routed.ask(f"s{number}") for number in range(24)]
     with transaction(rows.services.sessions) as session:
         looped.date(session, "exposures", "at = :at")
     loop = looped.check()
     assert loop.state == "canary_without_traffic"
-    tried = sum(looped.routed.answers[answer] == "bot@2" for answer in answers)
+    tried = sum(routed.answers[answer] == "bot@2" for answer in answers)
     assert f"{tried} answers got 0 rewards, none for 7 hours" in loop.reason
     for answer in answers:
         looped.routed.rate(answer, 1.0)
