@@ -1,5 +1,6 @@
 """From functions that make pages to routes: who asks, with which scope, and what a page says when that is wrong."""
 
+import uuid
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode, urlsplit
@@ -73,6 +74,14 @@ def _value(name: str, text: str) -> str | int:
     if not (text.isascii() and text.isdigit()) or len(text) > _MOST_DIGITS:
         raise NotFound(f"there is nothing of the number {text[:60]!r}")
     return int(text)
+
+
+def read_id(noun: str, text: str) -> uuid.UUID:
+    """The id in a path. Raises NotFound: it is none, so that there is no such `noun`."""
+    try:
+        return uuid.UUID(text)
+    except ValueError as error:
+        raise NotFound(f"there is no {noun} {text[:60]!r}; ids look like {uuid.UUID(int=0)}") from error
 
 
 def _sign_in_first(request: Request, fields: Fields, error: SignInEnded) -> Response:

@@ -10,12 +10,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from api.dashboard.rendering import HEADERS, fragment, show
-from api.dashboard.routing import Pages
+from api.dashboard.routing import Pages, read_id
 from api.dashboard.visits import HOME, Visit, admit, go
 from api.endpoints import jobs
 from api.http.problems import answer
 from api.http.schemas import JobEventOut
-from registry.errors import NotFound
 from registry.jobs import LIVE
 
 _SHOWN_EVENTS = 500
@@ -31,12 +30,12 @@ def index(visit: Visit) -> Response:
 
 @pages.get("/jobs/{text}")
 def one(visit: Visit, text: str) -> Response:
-    return show(visit, "job.html", **_shown(visit, _id(text)))
+    return show(visit, "job.html", **_shown(visit, read_id("job", text)))
 
 
 @pages.post("/jobs/{text}/cancel", scope="train")
 def cancel(visit: Visit, text: str) -> Response:
-    job = jobs.cancel(_id(text), visit.services, visit.caller)
+    job = jobs.cancel(read_id("job", text), visit.services, visit.caller)
     notice = "The job is cancelled." if job.state == "cancelled" else "The job ends within seconds."
     return go(visit, f"{HOME}/jobs/{job.id}", notice)
 
@@ -58,7 +57,7 @@ async def _live(request: Request) -> Response:
     services = request.app.state.services
     try:
         visit = await run_in_threadpool(admit, request, services, {}, "read")
-        job_id = _id(request.path_params["text"])
+        job_id = read_id("job", request.path_params["text"])
         stream = await jobs.stream(job_id, request, services, visit.caller, after=0, last_event_id=None)
     except Exception as error:  # the page shows its last state, and the browser tries again
         return answer(request, error)
@@ -77,13 +76,6 @@ async def _parts(visit: Visit, job_id: uuid.UUID, stream: StreamingResponse) -> 
             yield "".join(f"data: {line}\n" for line in lines) + "\n"
             if not values["live"]:
                 yield "event: ended\ndata: \n\n"  # what ends without it is requested again
-
-
-def _id(text: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(text)
-    except ValueError as error:
-        raise NotFound(f"there is no job {text[:60]!r}; ids look like {uuid.UUID(int=0)}") from error
 
 
 routes = [

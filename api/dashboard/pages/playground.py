@@ -8,10 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.dashboard.pages.trajectories import CSRF_HEADER
 from api.dashboard.rendering import HEADERS, show
 from api.dashboard.routing import Pages, in_words
-from api.dashboard.visits import CSRF_FIELD, HOME, Visit, admit
+from api.dashboard.visits import HOME, Visit, admit_script
 from api.endpoints import chat, feedback
 from api.endpoints.chat_models import ChatIn
 from api.endpoints.feedback import FeedbackIn
@@ -71,8 +70,7 @@ _HOW: dict[str, Any] = {"stream": True, "logprobs": True, "store": False}
 
 
 async def _read_request(request: Request, scope: str) -> tuple[Visit, dict[str, Any]]:
-    fields = {CSRF_FIELD: request.headers.get(CSRF_HEADER, "")}
-    visit = await run_in_threadpool(admit, request, request.app.state.services, fields, scope)
+    visit = await admit_script(request, scope)
     sent = parse_json(await request.body())
     if not isinstance(sent, dict):
         raise Invalid(f"got {json.dumps(sent)[:60]}; expected an object")

@@ -1,7 +1,5 @@
 """Trajectories: searching them, reading one as a conversation, where it went, deleting it, and uploading files."""
 
-import uuid
-
 from fastapi.concurrency import run_in_threadpool
 from markupsafe import escape
 from starlette.requests import Request
@@ -10,21 +8,20 @@ from starlette.routing import Route
 
 from api.dashboard.conversation import turns_of
 from api.dashboard.rendering import HEADERS, fragment, show
-from api.dashboard.routing import Pages
-from api.dashboard.visits import CSRF_FIELD, HOME, Visit, admit, go
+from api.dashboard.routing import Pages, read_id
+from api.dashboard.visits import HOME, Visit, admit_script, go
 from api.endpoints import deletions, tasks, tokens, trajectories
 from api.endpoints.deletions import DeletionIn
 from api.endpoints.trajectory_models import TrajectorySummary
 from api.http.pagination import decode_cursor, encode_cursor
 from api.http.problems import described
 from registry.database import transaction
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid
 from registry.json_text import is_storable
 from registry.trajectories.formats.formats import DEFAULT_FORMAT, check_format, format_names
 from registry.trajectories.records import TrajectoryFilter, newest_trajectories
 
 _SHOWN = 50
-CSRF_HEADER = "X-Csrf"
 IMPORT_PATH = f"{HOME}/trajectories/import"
 _LONGEST = 256
 """Characters of what is searched for."""
@@ -61,7 +58,7 @@ def index(visit: Visit) -> Response:
 
 @pages.get("/trajectories/{text}")
 def one(visit: Visit, text: str) -> Response:
-    found = _id(text)
+    found = read_id("trajectory", text)
     trajectory = trajectories.get_one_trajectory(found, visit.services, visit.caller)
     lineage = deletions.lineage(found, visit.services, visit.caller)
     turns = turns_of(trajectory.messages)
@@ -72,7 +69,7 @@ def one(visit: Visit, text: str) -> Response:
 def plan_deletion(visit: Visit, text: str) -> Response:
     """The dry run: what would go, and what happens to the versions that learned it."""
     policy = visit.request.query_params.get("policy", "keep")
-    body = DeletionIn.model_validate({"scope": "trajectory", "id": str(_id(text)), "policy": policy})
+    body = DeletionIn.model_validate({"scope": "trajectory", "id": str(read_id("trajectory", text)), "policy": policy})
     plan = deletions.delete(body, visit.request, visit.services, visit.caller)
     return show(visit, "deletion.html", plan=plan, trajectory_id=text)
 
@@ -82,7 +79,7 @@ def delete(visit: Visit, text: str) -> Response:
     body = DeletionIn.model_validate(
         {
             "scope": "trajectory",
-            "id": str(_id(text)),
+            "id": str(read_id("trajectory", text)),
             "policy": visit.text("policy"),
             "reason": visit.text("reason"),
             "dry_run": False,
@@ -98,8 +95,7 @@ async def _import(request: Request) -> Response:
     """A file that a script of ours sends as it is: any size, and the report with each refused line comes back."""
     services, query = request.app.state.services, request.query_params
     try:
-        fields = {CSRF_FIELD: request.headers.get(CSRF_HEADER, "")}
-        visit = await run_in_threadpool(admit, request, services, fields, "write")
+        visit = await admit_script(request, "write")
         task, name = query.get("task") or None, check_format(query.get("format") or DEFAULT_FORMAT)
         limit = await run_in_threadpool(tokens.token_limit, services)
         report = await trajectories.import_trajectories(request, services, visit.caller, limit, name, task)
@@ -133,13 +129,6 @@ def _reward(text: str) -> float | None:
     if found is not None and not abs(found) < 1e9:
         raise Invalid("a reward is a finite number")
     return found
-
-
-def _id(text: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(text)
-    except ValueError as error:
-        raise NotFound(f"there is no trajectory {text[:60]!r}") from error
 
 
 routes = [

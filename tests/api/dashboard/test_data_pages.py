@@ -8,7 +8,8 @@ import uuid
 import pytest
 
 from api.dashboard.conversation import turns_of
-from api.dashboard.pages.trajectories import CSRF_HEADER, IMPORT_PATH
+from api.dashboard.pages.trajectories import IMPORT_PATH
+from api.dashboard.visits import CSRF_HEADER
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.loops.plan import LoopPlan

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.dashboard.pages.trajectories import CSRF_HEADER
+from api.dashboard.visits import CSRF_HEADER
 from registry.settings import Settings
 from tests.api.live_api import serve
 
