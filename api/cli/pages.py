@@ -29,10 +29,9 @@ def open_page(context: typer.Context, as_json: JsonOption = False) -> None:
 
 def _find(api_url: str) -> str:
     """The address of the first page that the API has. Raises ApiUnreachable or CommandFailed."""
-    from api.client.connection import ask
+    from memgen_client.pages import has_page
 
     for path in _PAGES:
-        reply = ask(api_url, path, seconds=_SECONDS)
-        if reply.is_success or reply.is_redirect:
+        if has_page(api_url, path, timeout=_SECONDS):
             return f"{api_url.rstrip('/')}{path}"
     raise CommandFailed(f"{api_url} has no page for a browser. Is MEMGEN_API_URL right?")

@@ -6,8 +6,7 @@ from typing import Any
 import httpx
 
 from api.cli.diagnosis.findings import Check, Diagnosis, Installation, fail, ok, skip, warn
-from api.client.connection import ask
-from memgen_client import ApiError, ApiUnreachable, JsonClient
+from memgen_client import ApiError, ApiUnreachable, Client, ClientError, JsonClient
 from registry.errors import NotConfigured
 from registry.settings import Settings
 from registry.upstreams import load_upstreams
@@ -21,13 +20,13 @@ def _api(installation: Installation) -> Iterator[Diagnosis]:
     settings = installation.settings
     url = settings.api_url
     try:
-        reply = ask(url, "/readyz", seconds=_SECONDS)
+        with Client(url, "", timeout=_SECONDS, retries=0) as client:
+            checks = client.health.ready().checks
     except ApiUnreachable as error:
         yield fail("API", str(error).partition(". ")[0], _START)
         return
-    checks = _checks_of(reply)
-    if checks is None:
-        yield fail("API", f"{url}/readyz answers {reply.status_code}, and not as this API", _START)
+    except ClientError as error:
+        yield fail("API", f"what answers at {url} is no MemGen API: {error}", _START)
         return
     wrong = [f"{name}: {result}" for name, result in checks.items() if result != "ok"]
     if wrong:
@@ -38,14 +37,6 @@ def _api(installation: Installation) -> Iterator[Diagnosis]:
         yield fail("API key", "there is none", _NO_KEY)
         return
     yield from _with_key(settings, settings.api_key.get_secret_value())
-
-
-def _checks_of(reply: httpx.Response) -> dict[str, str] | None:
-    try:
-        checks: Any = reply.json()["checks"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return checks if isinstance(checks, dict) else None
 
 
 def _with_key(settings: Settings, key: str) -> Iterator[Diagnosis]:
