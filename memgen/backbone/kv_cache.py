@@ -86,6 +86,8 @@ class SlotCache:
     def __init__(self, shape: KVShape, rows: int, capacity: int = BLOCK) -> None:
         self.shape = shape
         self.lengths = [0] * rows
+        self._hidden: list[tuple[int, ...]] = [()] * rows
+        """Slots of each row that count in its length and that no later token sees."""
         self._held_rows = rows
         self._keys, self._values = (self._empty(rows, capacity) for _ in range(2))
 
@@ -120,6 +122,7 @@ class SlotCache:
         else:
             self.hold(row + 1)
         self.lengths.append(0)
+        self._hidden.append(())
         return row
 
     def drop(self, row: int) -> None:
@@ -131,8 +134,9 @@ class SlotCache:
                 # What stood behind the moved row's length must not be seen either, if ever it was no number.
                 held[row, :, :length] = held[last, :, :length]
                 held[row, :, length:].zero_()
-            self.lengths[row] = length
+            self.lengths[row], self._hidden[row] = length, self._hidden[last]
         self.lengths.pop()
+        self._hidden.pop()
 
     def hold(self, rows: int) -> None:
         """Have room for exactly `rows` rows, of which there are no more now. Where memory runs out, what the rows hold
@@ -153,6 +157,7 @@ class SlotCache:
         for ours, theirs in pairs:
             ours[row, :, :length] = theirs[source, :, :length]
         self.lengths[row] = length
+        self._hidden[row] = tuple(slot for slot in other._hidden[source] if slot < length)
 
     def fill(self, row: int, kv: Tensor) -> None:
         """Put `(layers, 2, heads, T, head_size)` at the start of an empty row."""
@@ -178,12 +183,22 @@ class SlotCache:
         for row, count in zip(rows, counts, strict=True):
             self.lengths[row] += count
 
+    def hide(self, row: int, slots: Sequence[int]) -> None:
+        """Let no token that is read from now on see these of a row's tokens, as if they had never been; positions
+        stay."""
+        self._hidden[row] = (*self._hidden[row], *slots)
+
+    def hidden(self, row: int) -> tuple[int, ...]:
+        """Slots that no token of the row sees any more."""
+        return self._hidden[row]
+
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these."""
         index = torch.tensor(rows, device=self.shape.device)
         self._keys = [k.index_select(0, index) for k in self._keys]
         self._values = [v.index_select(0, index) for v in self._values]
         self.lengths = [self.lengths[row] for row in rows]
+        self._hidden = [self._hidden[row] for row in rows]
         self._held_rows = len(rows)
 
     def reserve(self, slots: int) -> None:
@@ -225,7 +240,8 @@ class SlotWindow:
         start = torch.tensor(starts, device=device)
         self.positions = start[:, None] + torch.arange(tokens, device=device)
         self.causal = level and starts[0] == 0 and tokens > 1
-        sees_all = tokens == 1 and min(starts) + 1 == self._slots
+        self._unseen = self._hidden_slots() if any(map(cache.hidden, self._rows)) else None
+        sees_all = tokens == 1 and min(starts) + 1 == self._slots and self._unseen is None
         self.mask = None if self.causal or sees_all else self.full_mask()
         self._write = slice(starts[0], needed) if level and self._span else None
         if self._write is None:
@@ -248,62 +264,16 @@ class SlotWindow:
 
     def full_mask(self) -> Tensor:
         slots = torch.arange(self._slots, device=self.positions.device)
-        return slots <= self.positions[:, None, :, None]
+        past = slots <= self.positions[:, None, :, None]
+        return past if self._unseen is None else past & ~self._unseen[:, None, None, :]
+
+    def _hidden_slots(self) -> Tensor:
+        """`(R, T)` bool."""
+        unseen = torch.zeros(len(self._rows), self._slots, dtype=torch.bool, device=self.positions.device)
+        for place, row in enumerate(self._rows):
+            for slot in self._cache.hidden(row):
+                unseen[place, slot] = True
+        return unseen
 
     def key_positions(self) -> Tensor:
         return torch.arange(self._slots, device=self.positions.device).expand(len(self._rows), -1)
-
-
-class Tape:
-    """A differentiable cache of `R` rows: each pass's keys and values go behind those before, and nothing is written
-    over. Which of them later passes may see is marked, so padding and temporary tokens stay and are not seen."""
-
-    def __init__(self, prefixes: Sequence[Prefix]) -> None:
-        """Starts with prefixes, right-padded, that get no gradient."""
-        held = right_padded(prefixes)
-        rows, width = len(prefixes), held.shape[4]
-        lengths = torch.tensor([p.tokens for p in prefixes], device=held.device)
-        self.layers = [(layer[0], layer[1]) for layer in held]
-        self.positions = torch.arange(width, device=held.device).expand(rows, width)
-        self.seen = self.positions < lengths[:, None]
-
-    def window(self, positions: Tensor, stays: Tensor | None = None) -> "TapeWindow":
-        """Room for one pass of new tokens at `positions` `(R, N)`, causal among themselves.
-
-        Args:
-            stays: `(R, N)` bool, which of them later passes may see; None is all.
-        """
-        window = TapeWindow(self, positions)
-        stays = torch.ones_like(positions, dtype=torch.bool) if stays is None else stays
-        self.positions = torch.cat([self.positions, positions], dim=1)
-        self.seen = torch.cat([self.seen, stays], dim=1)
-        return window
-
-
-class TapeWindow:
-    """A `Window` at the end of a `Tape`."""
-
-    causal = False
-
-    def __init__(self, tape: Tape, positions: Tensor) -> None:
-        rows, tokens = positions.shape
-        self.positions = positions
-        self._tape, self._before = tape, list(tape.layers)
-        self._key_positions = torch.cat([tape.positions, positions], dim=1)
-        among = torch.ones(tokens, tokens, dtype=torch.bool, device=positions.device).tril()
-        past = tape.seen[:, None, :].expand(-1, tokens, -1)
-        self.mask: Tensor | None = torch.cat([past, among.expand(rows, -1, -1)], dim=2)[:, None]
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        before_keys, before_values = self._before[layer]
-        both = torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
-        self._tape.layers[layer] = both
-        return both
-
-    def full_mask(self) -> Tensor:
-        if self.mask is None:
-            raise RuntimeError("a TapeWindow always has a mask")
-        return self.mask
-
-    def key_positions(self) -> Tensor:
-        return self._key_positions

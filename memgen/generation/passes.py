@@ -13,6 +13,7 @@ from memgen.backbone.decoder import Decoder, DecoderPart
 from memgen.backbone.kv_cache import SlotCache
 from memgen.backbone.lora import LoraTokens
 from memgen.backbone.row_caches import RowCaches
+from memgen.errors import ConfigError
 from memgen.generation.reading import Chunk, Readings
 from memgen.generation.requests import Decision
 from memgen.generation.row import InsertionKind, Row
@@ -41,10 +42,14 @@ class Held:
 def decide_rows(held: Held, rows: Sequence[Row]) -> list[Row]:
     """The rows that weave now; every decision is noted."""
     deciding = [row for row in rows if row.at_decision_point()]
-    logits = _trigger_logits(held, deciding) if deciding else {}
+    forced = {row.number: row.forced_decision() for row in deciding}
+    free = [row for row in deciding if forced[row.number] is None]
+    logits = _trigger_logits(held, free) if free else {}
     invoked = []
     for row in deciding:
-        if row.number in logits:
+        if (answer := forced[row.number]) is not None:
+            yes, probability = answer, float(answer)
+        elif row.number in logits:
             yes, probability = decide(logits[row.number], row.request.sampling.trigger_temperature, row.draws.generator)
         else:
             yes, probability = True, 1.0
@@ -60,9 +65,11 @@ def read_together(held: Held, rows: Sequence[Row], invoked: Sequence[Row], chunk
 
     Afterwards each row's state is that of its newest token.
     """
+    if in_part := [row for row in invoked if row.weaves_in_part]:
+        _weave_in_part(held, in_part)
     woven = _weave_streams(held.streams, invoked)
-    weaving = {row.number for row in invoked}
-    kinds = grouped(rows, lambda row: row.kind_of_insertion if row.number in weaving else None)
+    weaving = {row.number for row in invoked if not row.weaves_in_part}
+    kinds = grouped(rows, lambda row: _kind(row, woven) if row.number in weaving else None)
     # All at once, for a window knows its cache's slots and rows as they were when it was made.
     held.readings.prepare(chunks)
     for kind, some in kinds.items():
@@ -115,13 +122,53 @@ def _states_of_loras(held: Held, rows: Sequence[Row]) -> dict[int, Tensor]:
     return found
 
 
+def _weave_in_part(held: Held, rows: Sequence[Row]) -> None:
+    """Insertions of form `cache` of which an intervention keeps some latents only. What stays follows from what was
+    woven, and the newest token must see no other: so it is read anew behind them, as if nothing were woven now."""
+    for row in rows:
+        held.caches.reserve(row.cache_row, row.cache_row.length + row.kind_of_insertion.woven + 1)
+    kinds = grouped(rows, lambda row: row.kind_of_insertion)
+    groups = [(kind, group) for kind, some in kinds.items() for group in _groups(some, apart=False)]
+    states = held.decoder.forward_together([_part(held, kind, group, {}) for kind, group in groups])
+    for (kind, group), hidden in zip(groups, states, strict=True):
+        for row, latents in zip(group, hidden[:, kind.reread : -1], strict=True):
+            stays = _stays(row, latents)
+            kept = latents[stays]
+            # Behind the last that stays none is counted, and so none is there.
+            inserted = max((place + 1 for place, stay in enumerate(stays.tolist()) if stay), default=0)
+            first, cache = row.cache_row.length + kind.reread, row.cache_row.cache
+            cache.advance([row.cache_row.place], [kind.reread + inserted])
+            cache.hide(row.cache_row.place, [first + place for place in range(inserted) if not stays[place]])
+            _note_insertion(row, kind._replace(latents=len(kept)), kept)
+
+
+def _stays(row: Row, latents: Tensor) -> Tensor:
+    """Which of the latents `(K, H)` of a row's newest insertion stay, `(K,)` bool."""
+    keep = row.request.intervention.keep
+    if keep is None:
+        return torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+    number = sum(decision.invoked for decision in row.decisions) - 1
+    stays = keep(number, latents)
+    if len(stays) != len(latents):
+        raise ConfigError(f"an intervention says of {len(stays)} latents whether they stay; expected {len(latents)}")
+    return torch.tensor(stays, dtype=torch.bool, device=latents.device)
+
+
+def _kind(row: Row, woven: dict[int, Tensor]) -> InsertionKind:
+    """The kind of a row's insertion, with as many latents as it leaves."""
+    kind = row.kind_of_insertion
+    return kind._replace(latents=len(woven[row.number])) if row.number in woven else kind
+
+
 def _weave_streams(streams: Streams, invoked: Sequence[Row]) -> dict[int, Tensor]:
     """Latents `(K, H)` of form `embedding` by row, which the reasoner has yet to read."""
     latents: dict[int, Tensor] = {}
     for kind, rows in grouped(invoked, lambda row: row.kind_of_insertion).items():
         if kind.form == "embedding":
             numbers = [row.number for row in rows]
-            latents.update(zip(numbers, streams.weave(numbers, at_prompt_end=kind.at_prompt_end), strict=True))
+            found = streams.weave(numbers, at_prompt_end=kind.at_prompt_end)
+            for row, part in zip(rows, found, strict=True):
+                latents[row.number] = part[_stays(row, part)]
     for number, part in latents.items():
         streams.add_latents(number, part)
     return latents

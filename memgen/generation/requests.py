@@ -6,6 +6,7 @@ from torch import Tensor
 
 from memgen.errors import PromptTooLong
 from memgen.generation.draws import Alternative
+from memgen.generation.interventions import UNTOUCHED, Intervention
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
 
@@ -20,6 +21,8 @@ class GenerationRequest:
     """Return the insertions' latents with the answer."""
     cue_ids: tuple[int, ...] = ()
     """Retrieved text that the weaver reads at every insertion and the reasoner never does; unread if nothing weaves."""
+    intervention: Intervention = UNTOUCHED
+    """What an experiment changes of how the memory is woven."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Decision:
     """Probability of INVOKE."""
     invoked: bool
     latents: int
-    """Latent tokens inserted; 0 if it skipped."""
+    """Latent tokens inserted; 0 if it skipped, or if an intervention kept none."""
     reread: int = 0
     """Tokens of the prompt that the weaver read again; what it made of them stands in front of the latents."""
     states: Tensor | None = field(default=None, compare=False, repr=False)

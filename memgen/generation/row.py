@@ -125,6 +125,22 @@ class Row:
         latents = config.latents if at_prompt_end else config.inference_latents
         return InsertionKind(config.form, at_prompt_end, len(self.reread), latents)
 
+    @property
+    def budget(self) -> int:
+        """Insertions that may follow the prompt's."""
+        most, wanted = self.woven_memory.config.max_insertions, self.request.intervention.budget
+        return most if wanted is None else min(most, wanted)
+
+    @property
+    def weaves_in_part(self) -> bool:
+        """Whether an insertion takes a pass of its own, as which of its latents stay is known only behind it."""
+        return self.form == "cache" and self.request.intervention.keep is not None
+
+    def forced_decision(self) -> bool | None:
+        """What an intervention decides here in place of the trigger; None if nothing."""
+        decide = self.request.intervention.decide
+        return None if decide is None else decide(len(self.decisions))
+
     def reads_cue_from_cache(self) -> bool:
         """Whether an insertion of form `cache` may look at a cue."""
         if self.memory is None or not self.request.cue_ids:
@@ -137,7 +153,7 @@ class Row:
             return False
         if self.new_tokens == 0:
             return True
-        budget = self.memory.config.max_insertions
+        budget = self.budget
         if not budget or self.matcher is None or not self.matcher.ends_sentence(self.context, len(self.context) - 1):
             return False
         return sum(d.invoked for d in self.decisions[1:]) < budget

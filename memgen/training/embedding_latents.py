@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from memgen.backbone.kv_cache import Tape
 from memgen.backbone.lora import LoraTokens
 from memgen.backbone.prompt_cache import read_prompts
+from memgen.backbone.tape import Tape
 from memgen.memory.host import AdapterHost
 from memgen.memory.weights import Memory
 from memgen.training.examples import Example

@@ -12,10 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memgen.backbone.kv_cache import Prefix, Tape, Window
+from memgen.backbone.kv_cache import Prefix, Window
 from memgen.backbone.loading import Backbone
 from memgen.backbone.lora import LoraTokens
 from memgen.backbone.prompt_cache import TokenIds, read_sharing
+from memgen.backbone.tape import Tape
 from memgen.config import MemoryConfig
 from memgen.memory.cue_window import CuedWindow
 from memgen.memory.host import AdapterHost

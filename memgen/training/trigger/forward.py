@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from memgen.backbone.kv_cache import Prefix, Tape, Window
+from memgen.backbone.kv_cache import Prefix, Window
 from memgen.backbone.lora import LoraTokens
 from memgen.backbone.prompt_cache import PromptCache
+from memgen.backbone.tape import Tape
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 from memgen.memory.cue_window import CuedWindow

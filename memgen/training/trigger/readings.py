@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memgen.backbone.kv_cache import Tape
 from memgen.backbone.lora import Lora, LoraTokens
 from memgen.backbone.prompt_cache import read_prompts
+from memgen.backbone.tape import Tape
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 from memgen.memory.host import AdapterHost

@@ -27,10 +27,11 @@ from transformers import (
 
 from memgen.backbone.decoder import Decoder, DecoderPart
 from memgen.backbone.fused_decoder import FusedDecoder
-from memgen.backbone.kv_cache import SlotCache, Tape
+from memgen.backbone.kv_cache import SlotCache
 from memgen.backbone.loading import make_decoder
 from memgen.backbone.lora import Lora, LoraTokens
 from memgen.backbone.prompt_cache import read_prompts
+from memgen.backbone.tape import Tape
 from memgen.backbone.transformers_decoder import TransformersDecoder
 from memgen.config import MemoryConfig
 from memgen.errors import ConfigError

@@ -80,3 +80,37 @@ def test_a_row_that_comes_sees_nothing_of_one_that_left() -> None:
     for row in (stays, comes):
         keys, values = row.cache.layer(0)
         assert not bool(keys[row.place].isnan().any() | values[row.place].isnan().any())
+
+
+def test_hidden_tokens_stay_hidden_while_rows_move() -> None:
+    """Of each row its own, whichever cache and place it stands in; a row that comes after it hides nothing."""
+    rng = random.Random(4)
+    caches = RowCaches(SHAPE)
+    rows: dict[int, tuple[CacheRow, set[int]]] = {}
+    for number in range(1, 200):
+        if rows and rng.random() < 0.45:
+            caches.close(rows.pop(rng.choice(list(rows)))[0])
+        else:
+            length = rng.randrange(10, 200)
+            row = caches.filled(filled_with(float(number), length), length)
+            hidden = set(rng.sample(range(length), rng.randrange(4)))
+            row.cache.hide(row.place, sorted(hidden))
+            rows[number] = row, hidden
+        if rows:
+            caches.reserve(rows[rng.choice(list(rows))][0], rng.randrange(1, 500))
+        for row, hidden in rows.values():
+            caches.reserve(row, row.length + 1)
+            window = row.cache.window([row.place], 1)
+            seen = window.full_mask()[0, 0, 0, : row.length + 1]
+            assert {slot for slot, one in enumerate(seen.tolist()) if not one} == hidden
+            assert (window.mask is None) == (not hidden), "one token sees all without a mask"
+
+
+def test_a_copy_hides_what_it_holds() -> None:
+    caches = RowCaches(SHAPE)
+    row = caches.filled(filled_with(1.0, 20), 20)
+    row.cache.hide(row.place, [3, 12])
+    row.cache.hide(row.place, [15])
+    assert row.cache.hidden(row.place) == (3, 12, 15)
+    copied = caches.copied(row, 14, 200)
+    assert copied.cache.hidden(copied.place) == (3, 12)

@@ -10,9 +10,10 @@ import torch
 from memgen.artifacts.artifact import load_artifact
 from memgen.backbone.decoder import Decoder
 from memgen.backbone.fused_decoder import FusedDecoder
-from memgen.backbone.kv_cache import SlotCache, Tape, Window
+from memgen.backbone.kv_cache import SlotCache, Window
 from memgen.backbone.loading import Backbone
 from memgen.backbone.prompt_cache import PromptCache, read_prompts
+from memgen.backbone.tape import Tape
 from memgen.backbone.transformers_decoder import TransformersDecoder
 from memgen.config import TrainingConfig
 from memgen.errors import PromptTooLong
