@@ -23,7 +23,7 @@ from memgen.generation.engine import generate_all
 from memgen.generation.requests import GenerationRequest, most_new_tokens
 from memgen.generation.sampling import Sampling
 from memgen.memory.host import AdapterHost
-from memgen.tasks.graders import LIKELIHOOD, Reference, make_grader
+from memgen.tasks.graders import LIKELIHOOD, Grader, Reference, make_grader
 from memgen.training.examples import Example
 from memgen.training.forward import PrefixStore, supervised_nll
 from memgen.training.losses import mean_by_example
@@ -128,7 +128,7 @@ def score_items(
     chose. A wrong choice counts by the score that it led to."""
     started = time.perf_counter()
     places = [place for place, item in enumerate(items) if not item.trouble]
-    subjects = _subjects(host, [memories[place] for place in places], [items[place] for place in places])
+    subjects = subjects_of(host, [memories[place] for place in places], [items[place] for place in places])
     if grader.get("kind") == LIKELIHOOD:
         found = _likelihoods(host, subjects, batch_size, on_done)
     else:
@@ -151,8 +151,8 @@ def _read(host: AdapterHost, item: HeldOutItem) -> ReadItem:
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """One item, and who answers it."""
+class Subject:
+    """One item that the base can read, and who answers it."""
 
     read: ReadItem
     memory: str | None
@@ -172,8 +172,22 @@ class _Subject:
         )
         return ItemScore(0.0, "", note, True)
 
+    def request(self) -> GenerationRequest:
+        """What it is asked. Where the memory has no room, the bare base keeps its place: without it, others would have
+        other company."""
+        prompt, budget = self.read.prompt_ids, self.read.answer_budget
+        if not self.fits:
+            return GenerationRequest(prompt, Sampling(max_new_tokens=1))
+        sampling = Sampling(max_new_tokens=min(budget, self.room))
+        return GenerationRequest(prompt, sampling, self.memory, cue_ids=self.cue.token_ids)
 
-def _subjects(host: AdapterHost, memories: Sequence[str | None], items: Sequence[ReadItem]) -> list[_Subject]:
+    def score(self, grade: Grader, text: str) -> ItemScore:
+        """The score of what it answered to its request."""
+        return grade_answer(grade, text, self.read.item.reference) if self.fits else self.unjudged()
+
+
+def subjects_of(host: AdapterHost, memories: Sequence[str | None], items: Sequence[ReadItem]) -> list[Subject]:
+    """Each item with the memory that answers it, its cue, and the room that its answer has. No item has `trouble`."""
     cues: dict[int, Cue] = {}
     for memory in dict.fromkeys(memories):
         own = [place for place, name in enumerate(memories) if name == memory]
@@ -181,38 +195,26 @@ def _subjects(host: AdapterHost, memories: Sequence[str | None], items: Sequence
     found = []
     for place, (memory, read) in enumerate(zip(memories, items, strict=True)):
         room = most_new_tokens(host, GenerationRequest(read.prompt_ids, memory=memory, cue_ids=cues[place].token_ids))
-        found.append(_Subject(read, memory, cues[place], room))
+        found.append(Subject(read, memory, cues[place], room))
     return found
 
 
 def _graded(
     host: AdapterHost,
-    subjects: Sequence[_Subject],
+    subjects: Sequence[Subject],
     spec: dict[str, Any],
     batch_size: int,
     on_done: Callable[[int], None] | None,
 ) -> list[ItemScore]:
     grade = make_grader(spec)
-    requests = [_request(subject) for subject in subjects]
+    requests = [subject.request() for subject in subjects]
     answers = generate_all(host, requests, batch_size=batch_size, on_done=on_done)
-    return [
-        grade_answer(grade, answer.text, subject.read.item.reference) if subject.fits else subject.unjudged()
-        for answer, subject in zip(answers, subjects, strict=True)
-    ]
-
-
-def _request(subject: _Subject) -> GenerationRequest:
-    """Where the memory has no room, the bare base keeps its place: without it, others would have other company."""
-    prompt, budget = subject.read.prompt_ids, subject.read.answer_budget
-    if not subject.fits:
-        return GenerationRequest(prompt, Sampling(max_new_tokens=1))
-    sampling = Sampling(max_new_tokens=min(budget, subject.room))
-    return GenerationRequest(prompt, sampling, subject.memory, cue_ids=subject.cue.token_ids)
+    return [subject.score(grade, answer.text) for answer, subject in zip(answers, subjects, strict=True)]
 
 
 @torch.no_grad()
 def _likelihoods(
-    host: AdapterHost, subjects: Sequence[_Subject], batch_size: int, on_done: Callable[[int], None] | None
+    host: AdapterHost, subjects: Sequence[Subject], batch_size: int, on_done: Callable[[int], None] | None
 ) -> list[ItemScore]:
     """exp(-mean token loss) of each reference: the geometric mean probability of its tokens."""
     prefixes = PrefixStore(host.backbone, max_bytes=0)
@@ -231,7 +233,7 @@ def _likelihoods(
 
 
 def _likelihoods_of(
-    host: AdapterHost, memory: str | None, subjects: Sequence[_Subject], prefixes: PrefixStore
+    host: AdapterHost, memory: str | None, subjects: Sequence[Subject], prefixes: PrefixStore
 ) -> list[ItemScore]:
     examples = [Example(s.read.prompt_ids, s.read.target_ids, cue_ids=s.cue.token_ids) for s in subjects]
     nll, rows = supervised_nll(host, memory, examples, prefixes)
