@@ -1,0 +1,264 @@
+"""How a wrong answer went wrong: the failure types of MemGen's intervention study (arXiv 2509.24704), by rules.
+
+The paper lets annotators label; rules are blunter. They look at what the item, the answer and the grader give: never at
+what a model may have meant. Of several signs the first in `_RULES` counts, and without any a failure is `other`.
+A judge, any callable from item and answer to a label, can take their place (`failure_of`).
+
+type                      what it means
+tool_parsing              a call that can't be read, or that its tool does not take
+tool_response             what a tool has answered is ignored, misread, or asked for again
+think_act_inconsistency   what was thought or worked out is not what is then answered or done
+answer_format             the right thing where or how the grader does not read it, nothing at all, or no end
+demand_misunderstood      something else than what was asked for: words for a call, a call for words, a refusal, an echo
+compositional_reasoning   right steps that are miscalculated, put together wrongly, or only some of those needed
+planning                  steps that hold, towards something else; another tool than the one to begin with
+other                     wrong, and nothing tells how
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from memgen.analysis import failure_signs as signs
+from memgen.analysis.items import AnalysisItem
+from memgen.tasks.answer_text import choice_letter, last_number, normalised_phrase
+from memgen.tasks.function_calls import same_calls
+from memgen.text.answers import Answer, message_calls, message_text, parse_answer
+
+
+class FailureType(StrEnum):
+    PLANNING = "planning"
+    COMPOSITIONAL = "compositional_reasoning"
+    TOOL_PARSING = "tool_parsing"
+    TOOL_RESPONSE = "tool_response"
+    ANSWER_FORMAT = "answer_format"
+    DEMAND = "demand_misunderstood"
+    THINK_ACT = "think_act_inconsistency"
+    OTHER = "other"
+
+
+Judge = Callable[[AnalysisItem, str], str]
+"""From an item and the text of a wrong answer to the value of a failure type."""
+
+
+def failure_of(item: AnalysisItem, text: str, *, cut_off: bool = False, judge: Judge | None = None) -> FailureType:
+    """How a wrong answer went wrong, by the judge if there is one. What it says counts if it is the value of a failure
+    type; if not, the rules do."""
+    label = judge(item, text).strip().casefold() if judge else ""
+    if label in set(FailureType):
+        return FailureType(label)
+    return classify_failure(item, text, cut_off=cut_off)
+
+
+def classify_failure(item: AnalysisItem, text: str, *, cut_off: bool = False) -> FailureType:
+    """How a wrong answer went wrong, by rules.
+
+    Args:
+        text: what was generated, thoughts and calls included.
+        cut_off: it ended at its token limit.
+    """
+    wrong = _Wrong(item, text, cut_off)
+    return next((failure for failure, sign in _RULES if sign(wrong)), FailureType.OTHER)
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A wrong answer beside what was right."""
+
+    item: AnalysisItem
+    text: str
+    cut_off: bool
+
+    @cached_property
+    def content(self) -> str:
+        return (self._answer.content or "").strip()
+
+    @cached_property
+    def thought(self) -> str:
+        return self._answer.reasoning or ""
+
+    @cached_property
+    def calls(self) -> Sequence[dict[str, Any]]:
+        return self._answer.tool_calls
+
+    @cached_property
+    def wanted_calls(self) -> Sequence[dict[str, Any]]:
+        return message_calls(self.item.held_out.reference.message)
+
+    @cached_property
+    def right(self) -> str:
+        return message_text(self.item.held_out.reference.message).strip()
+
+    @cached_property
+    def right_number(self) -> float | None:
+        return last_number(self.right)
+
+    @cached_property
+    def kind(self) -> str:
+        return str(self.item.grader.get("kind"))
+
+    @cached_property
+    def offered(self) -> dict[str, Any]:
+        """Schemas of the tools' arguments, by name."""
+        functions = [tool.get("function") or tool for tool in self.item.held_out.tools or ()]
+        return {str(one.get("name")): one.get("parameters") for one in functions}
+
+    @cached_property
+    def question(self) -> str:
+        """The newest user message."""
+        users = [message for message in self.item.held_out.messages if message["role"] == "user"]
+        return message_text(users[-1]) if users else ""
+
+    @cached_property
+    def result(self) -> str:
+        """What tools have answered directly in front of the answer."""
+        found: list[str] = []
+        for message in reversed(self.item.held_out.messages):
+            if message["role"] != "tool":
+                break
+            found.append(message_text(message))
+        return "\n".join(reversed(found))
+
+    @cached_property
+    def choices(self) -> list[str] | None:
+        found = self.item.held_out.reference.metadata.get("choices")
+        return found if isinstance(found, list) else None
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.kind in ("numeric", "reasoning_gym") and self.right_number is not None
+
+    @cached_property
+    def _answer(self) -> Answer:
+        return parse_answer(self.text)
+
+
+def _tool_parsing(wrong: _Wrong) -> bool:
+    if any(signs.refused_call(call, wrong.offered) for call in wrong.calls if wrong.offered):
+        return True
+    return bool(wrong.offered) and not wrong.calls and signs.half_call(wrong.content, wrong.offered)
+
+
+def _tool_response(wrong: _Wrong) -> bool:
+    if not wrong.result:
+        return False
+    before = [call for message in wrong.item.held_out.messages for call in message_calls(message)]
+    if any(same_calls([call], [old]) for call in wrong.calls for old in before):
+        return True
+    acted = f"{wrong.content} {_values(wrong.calls)}"
+    facts = signs.shared_facts(wrong.result, f"{wrong.right} {_values(wrong.wanted_calls)}", wrong.question)
+    missing = facts - set(signs.words(acted))
+    return missing == facts != set() or any(word[0].isdigit() for word in missing)
+
+
+def _think_act(wrong: _Wrong) -> bool:
+    if wrong.wanted_calls or wrong.calls:
+        return bool(wrong.thought) and _thinks_of_another_call(wrong)
+    if wrong.is_numeric:
+        return _works_out_another_number(wrong)
+    if wrong.kind == "choice":
+        thought = choice_letter(wrong.thought, wrong.choices) if wrong.thought else None
+        return thought not in (None, choice_letter(wrong.content, wrong.choices))
+    right = normalised_phrase(wrong.right)
+    return bool(right) and _holds(wrong.thought, right) and not _holds(wrong.content, right)
+
+
+def _thinks_of_another_call(wrong: _Wrong) -> bool:
+    named = {name for name in wrong.offered if name in wrong.thought}
+    if len(named) == 1 and not any(call["name"] in named for call in wrong.calls):
+        return True
+    thought = set(signs.words(wrong.thought))
+    wanted = set(signs.words(_values(wrong.wanted_calls))) & thought
+    acted = set(signs.words(_values(wrong.calls)))
+    return bool(wrong.calls and wanted - acted and acted - thought)
+
+
+def _works_out_another_number(wrong: _Wrong) -> bool:
+    answered = last_number(wrong.content)
+    if wrong.thought and answered is not None:
+        return last_number(wrong.thought) not in (None, answered)
+    steps, stated = signs.equations(wrong.content), signs.stated_number(wrong.content)
+    if not steps or stated is None or not all(step.holds for step in steps):
+        return False
+    return stated not in [step.result for step in steps]
+
+
+def _answer_format(wrong: _Wrong) -> bool:
+    if not wrong.content and not wrong.calls:
+        return True
+    if wrong.wanted_calls or wrong.calls:
+        return False
+    if wrong.kind == "code":
+        return signs.broken_code(wrong.content)
+    if wrong.is_numeric:
+        answered = last_number(wrong.content)
+        if answered is None and wrong.cut_off:
+            return True
+        return wrong.right_number in signs.numbers(signs.last_sentence(wrong.content))
+    if wrong.kind == "choice":
+        return choice_letter(wrong.content, wrong.choices) is None and _names_the_choice(wrong)
+    right = normalised_phrase(wrong.right)
+    if wrong.kind == "regex" and not wrong.result:
+        # The last word is what the pattern is after, as a rule: `Answer: yes`.
+        right = right.rpartition(" ")[2]
+    return bool(right) and _holds(wrong.content, right)
+
+
+def _names_the_choice(wrong: _Wrong) -> bool:
+    letter = choice_letter(wrong.right, wrong.choices)
+    choices = wrong.choices or []
+    place = ord(letter) - ord("A") if letter else len(choices)
+    texts = [normalised_phrase(choices[place])] if place < len(choices) else []
+    return any(text and _holds(wrong.content, text) for text in texts)
+
+
+def _demand(wrong: _Wrong) -> bool:
+    if bool(wrong.wanted_calls) != bool(wrong.calls):
+        return True
+    if wrong.calls:
+        return False
+    if signs.refuses(wrong.content) or signs.asks_back(wrong.content) or signs.echoes(wrong.content, wrong.question):
+        return True
+    return wrong.is_numeric and not signs.numbers(wrong.content)
+
+
+def _compositional(wrong: _Wrong) -> bool:
+    if len(wrong.wanted_calls) > 1:
+        names = [call["name"] for call in wrong.wanted_calls]
+        return any(call["name"] in names for call in wrong.calls)
+    if not wrong.is_numeric:
+        return False
+    found, expert = signs.equations(wrong.content), signs.equations(wrong.right)
+    if any(not step.holds for step in found):
+        return True
+    return bool({step.result for step in found} & {step.result for step in expert})
+
+
+def _planning(wrong: _Wrong) -> bool:
+    if wrong.wanted_calls:
+        wanted = {call["name"] for call in wrong.wanted_calls}
+        return any(call["name"] not in wanted for call in wrong.calls)
+    return wrong.is_numeric and bool(signs.equations(wrong.content))
+
+
+_RULES: Sequence[tuple[FailureType, Callable[[_Wrong], bool]]] = (
+    (FailureType.TOOL_PARSING, _tool_parsing),
+    (FailureType.TOOL_RESPONSE, _tool_response),
+    (FailureType.THINK_ACT, _think_act),
+    (FailureType.ANSWER_FORMAT, _answer_format),
+    (FailureType.DEMAND, _demand),
+    (FailureType.COMPOSITIONAL, _compositional),
+    (FailureType.PLANNING, _planning),
+)
+
+
+def _values(calls: Sequence[dict[str, Any]]) -> str:
+    """The arguments of calls, in words."""
+    return " ".join(str(value) for call in calls for value in call["arguments"].values())
+
+
+def _holds(text: str, phrase: str) -> bool:
+    """Whether a text holds a phrase in normal form, as whole words."""
+    return f" {phrase} " in f" {normalised_phrase(text)} "
