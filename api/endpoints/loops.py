@@ -50,7 +50,7 @@ def set_up(body: LoopIn, request: Request, services: ServicesDep, caller: Admin,
     """Set a loop up: schedule, gate with canary, retention, recording, in one transaction.
 
     Sending it again is harmless: what is left out stays, what differs is changed. `setup` says which part was made,
-    changed or kept. Needs the scope `admin`, because it changes what is recorded and which versions keep their bytes.
+    changed or kept. Needs the scope `admin`, because it changes which versions keep their bytes.
     """
     settings = services.settings
     training = None if body.training is None else checked_training(body.training)

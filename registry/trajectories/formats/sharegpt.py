@@ -69,7 +69,7 @@ MAPPING = (
         "JSON of one call or a list, or Python's spelling of it; they are of the answer directly in front of them",
     ),
     Mapped(
-        "`from`: observation, tool, tool_response, function_response, function, ipython",
+        "`from`: observation, tool, tool_response, function_response, function-response, function, ipython",
         "tool",
         "answers the first open call; a JSON list of as many results as calls is open is divided",
     ),
