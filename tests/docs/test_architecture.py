@@ -7,8 +7,9 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "research").rglob("*.md")])
+from tests.docs.pages import PAGES, ROOT
+
+LINKED = sorted([*PAGES, *(ROOT / "research").rglob("*.md")])
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +48,26 @@ def test_the_code_names_pages_that_exist() -> None:
     assert {(name, page) for name, page in named if not (ROOT / page).exists()} == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_pages_name_files_that_exist(page: Path) -> None:
+def _anchors(page: Path) -> set[str]:
+    """What links may name of a page: its headings, as GitHub writes them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE
+    )
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_name_files_and_headings_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    missing = [link for link in links if link and not (page.parent / link).exists()]
+    missing = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        place = page.parent / name if name else page
+        if not place.exists() or (anchor and anchor not in _anchors(place)):
+            missing.append(link)
     paths = re.findall(r"`((?:api|workers|registry|memgen|bench|tests|migrations|docs|research)/[\w./-]*)`", text)
     missing += [path for path in paths if not (ROOT / path).exists()]
     assert missing == []

@@ -4,12 +4,10 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from api.cli.main import app
+from tests.api.cli.invoking import check_names
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,18 +32,7 @@ ADVISED = sorted(
     }
 )
 
-LISTING = ("jobs", "versions")
-"""Groups that list without a subcommand."""
-
 
 @pytest.mark.parametrize("command", ADVISED)
 def test_what_is_advised_can_be_typed(command: str) -> None:
-    words = command.replace("\n", " ").split()
-    found: Any = get_command(app)
-    while words and words[0] in getattr(found, "commands", {}):
-        found = found.commands[words.pop(0)]
-    assert found.name != "memgen"
-    lists = found.name in LISTING and sum(not word.startswith("--") for word in words) <= 1
-    assert lists or not getattr(found, "commands", {}) or not words or words[0].isupper()
-    taken = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= taken | {"--help"}
+    check_names(command.split())

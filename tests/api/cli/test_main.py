@@ -19,7 +19,7 @@ from api.cli import local
 from api.cli.main import app, run
 from api.local.errors import PortTaken
 from registry.errors import NotConfigured
-from tests.api.cli.invoking import fail, memgen, succeed
+from tests.api.cli.invoking import fail, memgen, parse, succeed
 
 COMMANDS = {
     *("up", "down", "status", "init", "open", "doctor", "base", "demo"),
@@ -67,18 +67,6 @@ EXAMPLES = {name: command.epilog for name, command in _commands(get_command(app)
 }
 
 
-def _parse(command: Any, name: str, words: list[str], parent: Any = None) -> list[str]:
-    """Let a command's own parser read the words, without running it. Returns the path of the command that was meant."""
-    with command.make_context(name, list(words), parent=parent) as context:
-        if not hasattr(command, "commands"):
-            return [name]
-        left = [*context._protected_args, *context.args]
-        if not left:  # a group that does something by itself
-            return [name]
-        found, inner, rest = command.resolve_command(context, left)
-        return [name, *_parse(inner, found, rest, context)]
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_is_one_that_its_own_parser_takes(
     name: str, no_service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,7 +79,7 @@ def test_every_example_is_one_that_its_own_parser_takes(
         for word in words:  # files that it reads are there
             if re.search(r"\.\w+$", word) and "/" not in word:
                 (tmp_path / word).touch()
-        path = _parse(get_command(app), "memgen", words)
+        path = parse(words)
         assert name == "memgen itself" or name.split() == path[1 : 1 + len(name.split())]
 
 
