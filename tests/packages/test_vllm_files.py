@@ -1,5 +1,6 @@
 """Files around the vLLM plugin that cannot be run here: that they fit each other and the code."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -54,3 +55,24 @@ def test_the_image_holds_what_it_installs() -> None:
         assert (ROOT / path).exists(), path
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     assert {name.rstrip("*") for name in packages} <= set(copied)
+
+
+def test_every_hook_has_its_row() -> None:
+    """The table of the plugin's page against `hook_table`: the functions that are hooked, and the modules that do."""
+    tree = ast.parse((PACKAGE / "src" / "memgen_vllm" / "hook_table.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Hook"]
+    hooks = {
+        (name.value, by.value.id)
+        for _, name, by in (call.args for call in calls)
+        if isinstance(name, ast.Constant) and isinstance(by, ast.Attribute) and isinstance(by.value, ast.Name)
+    }
+    assert len(hooks) > 15
+    page = (PACKAGE / "README.md").read_text().partition("| process | hooked | module | does |")[2].partition("\n\n")[0]
+    rows = [row.split(" | ") for row in page.split("\n") if "`" in row]
+    shown = {
+        (function.rpartition(".")[2], module)
+        for row in rows
+        for function in re.findall(r"`([\w.]+)`", row[1])
+        for module in re.findall(r"`(\w+)`", row[2])
+    }
+    assert {(name, module) for name, module in shown if module != "refusals"} == hooks
