@@ -39,3 +39,13 @@ def table(page: str, head: str) -> tuple[list[str], list[list[str]]]:
 
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
+
+
+def event_fields() -> dict[str, list[str]]:
+    """The fields of each event's `data`, as docs/webhooks.md names them, in its order."""
+    _, rows = table("docs/webhooks.md", "event")
+    return {
+        event: re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", fields))
+        for events, _, fields in rows
+        for event in re.findall(r"`(\w+\.\w+)`", events)
+    }

@@ -26,6 +26,7 @@ from registry.promotion import follow_up
 from registry.schedules.ticks import tick
 from registry.tasks import get_task
 from registry.trajectories.imports import import_batch, read_item
+from tests.docs.pages import event_fields
 from tests.registry.conftest import TOKENS, Rows, chats
 from tests.registry.routed import Routed
 
@@ -86,9 +87,12 @@ class Looped:
             return list_changes(session, loop, before=None, limit=50)
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:
+        """Events of loops and their data, each with the fields that docs/webhooks.md names."""
         with transaction(self.rows.services.sessions) as session:
             query = sa.select(OutboxEvent).where(OutboxEvent.event.like("loop.%")).order_by(OutboxEvent.seq)
-            return [(row.event, row.data) for row in session.scalars(query)]
+            found = [(row.event, row.data) for row in session.scalars(query)]
+        assert all(list(data) == event_fields()[event] for event, data in found)
+        return found
 
     def send(self, count: int, word: str, **envelope: Any) -> None:
         with transaction(self.rows.services.sessions) as session:
