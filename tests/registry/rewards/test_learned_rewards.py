@@ -150,6 +150,26 @@ def test_recorded_answers_are_compared_by_late_rewards(rows: Rows) -> None:
     assert groups() == 1
 
 
+def test_what_an_upload_calls_a_failure_stays_one(rows: Rows) -> None:
+    rows.task("a", [*chats(20, word="shown"), *chats(20, word="failed", success=False)])
+
+    def used() -> set[uuid.UUID]:
+        with transaction(rows.services.sessions) as session:
+            suite = freeze_suite(session, get_task(session, rows.project_id, "a"))
+            assert suite is not None
+            learned = {trajectory_id for trajectory_id, _ in rows.snapshot(session, "a").items}
+            return learned | {row.id for row in suite_trajectories(session, suite.id)}
+
+    before = used()
+    with transaction(rows.services.sessions) as session:
+        failed = set(session.scalars(sa.select(Trajectory.id).where(Trajectory.success.is_(False))))
+    assert len(failed) == 20
+    for each in failed:
+        _give(rows, each, 1.0)
+    assert used() == before
+    assert before & failed == set()
+
+
 def test_a_frozen_suite_stays_and_the_next_knows_the_reward(mixed: Rows) -> None:
     def frozen() -> tuple[uuid.UUID, int, set[uuid.UUID]]:
         with transaction(mixed.services.sessions) as session:
@@ -169,7 +189,6 @@ def test_a_frozen_suite_stays_and_the_next_knows_the_reward(mixed: Rows) -> None
 
 
 def test_sending_an_upload_again_keeps_what_was_rewarded_since(rows: Rows) -> None:
-
     sent: list[dict[str, Any]] = chats(1, reward=0.0, reward_source="user")
     rows.task("a", sent)
     with transaction(rows.services.sessions) as session:
