@@ -82,7 +82,7 @@ $(VLLM_READY): $(VLLM_LOCK) packages/memgen-vllm/pyproject.toml
 # Minutes: engines start several times, in float32. Not a part of `make test`, whose environment has no vLLM.
 test-vllm: setup vllm  ## The vLLM plugin against the service's own engine, and the engine `vllm` with it, on the CPU
 	cd packages/memgen-vllm && ../../$(VLLM_VENV)/bin/python -m pytest
-	MEMGEN_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/api/inference/conformance tests/e2e/test_vllm_up.py
+	MEMGEN_TEST_ENGINE=vllm $(BIN)/python -m pytest tests/api/inference/conformance tests/e2e/test_moved_alias.py tests/e2e/test_vllm_up.py
 
 format: setup  ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
