@@ -1,4 +1,7 @@
-"""docs/client.md against the code: its examples run in order on a real API; its advice is that of the errors' page."""
+"""docs/client.md against the code: its examples run in order on a real API; its advice is that of the errors' page.
+
+What other pages call is there too.
+"""
 
 import json
 import re
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from memgen_client import errors
+from memgen_client import Client, errors
 from memgen_client.advice import ADVICE
 from registry import jobs
 from registry.database import transaction
@@ -20,11 +23,21 @@ from registry.tasks import get_task
 from registry.wiring import Services
 from tests.api.live_api import serve
 from tests.api.stored import make_gate, make_scores, make_version
+from tests.docs.pages import PAGES, blocks, spans
 from tests.trajectory_samples import chat
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "client.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+CALLED = sorted(
+    {
+        call
+        for page in PAGES
+        if page.name != "openai.md"  # other services' clients
+        for code in (*blocks(page), *spans(page))
+        for call in re.findall(r"\bclient\.(\w+)\.(\w+)\(", code)
+    }
+)
 
 
 @contextmanager
@@ -84,6 +97,12 @@ def test_the_examples_run(
     for said in (f"{size} of {size} bytes", "21 invalid_json", "support-bot@1", "stale_alias", "'support-bot'] "):
         assert said in out, out
     assert "<svg" in str(names["html"])
+
+
+@pytest.mark.parametrize(("noun", "verb"), CALLED)
+def test_what_a_page_calls_is_of_the_client(noun: str, verb: str) -> None:
+    with Client("http://127.0.0.1:1", "mg_any") as client:
+        assert callable(getattr(getattr(client, noun), verb))
 
 
 def test_every_class_of_refusal_is_on_the_page() -> None:
