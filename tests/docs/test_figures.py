@@ -33,30 +33,30 @@ SERVING = [
     (column, key, shown)
     for row in ROWS
     for column, cell in zip(HEAD[3:], row[3:], strict=True)
-    for key, shown in zip(_keys(row[0]), re.split(r", ", cell) if cell != "–" else ["–"] * 9, strict=False)
+    for key, shown in zip(_keys(row[0]), cell.split(", ") if cell != "–" else ["–"] * 9, strict=False)
 ]
 
 
 @pytest.mark.parametrize(("column", "key", "shown"), SERVING)
 def test_what_serving_costs(column: str, key: str, shown: str) -> None:
     document = _measured("serving-float32" if "float32" in column else "serving")
-    key += "_threads2" if "two threads" in column else ""
+    key += "_threads2" if re.search("(two|2) threads", column) else ""
     assert (key in document) == (shown != "–")
     assert shown == "–" or _is_rounded(shown.split()[0], document[key])
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: _keys(row[0])[0])
 def test_what_was_wished_for_is_the_bar_of_the_measurement(row: list[str]) -> None:
-    [wished] = re.findall(r"[\d.]+", row[2])
+    wished = [float(number) for number in re.findall(r"[\d.]+", row[2])]
     bars = _measured("serving-float32")["bars"]
     for key in _keys(row[0]):
-        sign, bar = bars[key]
-        assert float(wished) == bar
+        sign, bar = bars.get(key, ("", None))
+        assert wished == ([] if bar is None else [bar])
         assert ("more" in row[2]) == (sign == ">=")
 
 
 def test_every_bar_of_serving_has_its_row() -> None:
-    assert {key for row in ROWS for key in _keys(row[0])} == set(_measured("serving-float32")["bars"])
+    assert set(_measured("serving-float32")["bars"]) <= {key for row in ROWS for key in _keys(row[0])}
 
 
 def test_how_a_full_queue_answered() -> None:
