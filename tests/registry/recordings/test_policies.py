@@ -13,7 +13,7 @@ from registry.wiring import Services
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_a_share_takes_so_many(services: Services, project_id: uuid.UUID, share: float) -> None:
     with transaction(services.sessions) as session:
-        task = create_task(session, project_id, "t", grader={"kind": "exact"}, holdout_share=0.5)
+        task, _ = create_task(session, project_id, "t", grader={"kind": "exact"}, holdout_share=0.5)
         set_policy(session, project_id, None, mode="all", share=share, task=task, actor="anna")
         reasons = [
             decide(session, project_id, None, RecordingAsk(), sample_key=str(number), idle_seconds=1.0).reason
