@@ -156,8 +156,8 @@ class Settings(BaseSettings):
     upstreams: Path | None = None
     """TOML file of other OpenAI-compatible endpoints, whose models are served as `upstream/model` (docs/gateway.md)."""
     outbound_networks: str = ""
-    """Private addresses and networks that webhooks may connect to, with commas between: `10.1.0.0/16,127.0.0.1`. Without
-    it, public addresses only; each upstream, of judges too, has a setting of its own."""
+    """Private addresses and networks that webhooks may connect to, with commas between: `10.1.0.0/16,127.0.0.1`.
+    Without it, public addresses only; each upstream, of judges too, has a setting of its own."""
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60)
     """Time that a webhook's receiver has to answer, from resolving its name to the status of its answer."""
     webhook_days: float = Field(default=30.0, gt=0)
