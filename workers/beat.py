@@ -1,10 +1,11 @@
 """The beat's tick: it looks at loops, starts schedules that are due, advances retrainings, finishes deletions, sweeps
-what expired.
+what expired, indexes the words of new trajectories.
 
 It may run twice at once, or not for a day: each piece of work is taken under a lock and done once. A fault in one
 piece, even an unforeseen one, must not keep the others from running: a deletion would wait for an unrelated row.
 """
 
+import time
 import uuid
 from datetime import timedelta
 from functools import partial
@@ -24,11 +25,15 @@ from registry.retention.applying import adapters_over_their_policy, apply_policy
 from registry.schedules.ticks import bring_back, schedules_to_ask, tick
 from registry.scratch import sweep
 from registry.serving.stored_responses import sweep_responses
+from registry.trajectories.words import index_words, projects_to_index
 from registry.webhooks.deliveries import sweep_events
 from registry.wiring import Services
 from workers.queue import Send
 
 log = structlog.get_logger()
+
+_INDEXING_SECONDS = 4.0
+"""Less than half of the time between two ticks: others wait in the queue."""
 
 
 def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
@@ -43,6 +48,7 @@ def tick_all(services: Services, send: Send) -> list[uuid.UUID]:
     _sweep_events(services)
     _finish_erasures(services)
     _apply_retention(services)
+    _index_words(services)
     return created
 
 
@@ -56,6 +62,25 @@ def _check_loops(services: Services, around: Surroundings) -> None:
                 check_loop(session, loop_id, around)
         except Exception:
             log.exception("a loop could not be looked at", loop=str(loop_id))
+
+
+def _index_words(services: Services) -> None:
+    """Let new trajectories be searched by their words, of each project some at a time. What a tick has no time for, as
+    after an upgrade, the next ones do."""
+    ends_at = time.monotonic() + _INDEXING_SECONDS
+    failed: set[uuid.UUID] = set()
+    while time.monotonic() < ends_at:
+        with transaction(services.sessions) as session:
+            waiting = [each for each in projects_to_index(session) if each not in failed]
+        if not waiting:
+            return
+        for project_id in waiting:
+            try:
+                with transaction(services.sessions) as session:
+                    index_words(session, project_id)
+            except Exception:
+                log.exception("the words of trajectories could not be indexed", project=str(project_id))
+                failed.add(project_id)
 
 
 def _apply_retention(services: Services) -> None:

@@ -1,10 +1,11 @@
-"""`memgen trace`, `delete-data`, `deletions` and `gc`: where data went, and how it is deleted."""
+"""`memgen trajectories`, `trace`, `delete-data`, `deletions` and `gc`: what data there is, where it went, and how it is
+deleted."""
 
 from __future__ import annotations
 
 from collections import Counter
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,6 +94,49 @@ def deletions(
             for row in found["data"]
         ]
         print_table(("id", "at", "scope", "policy", "#trajectories", "bytes", "retrainings", "by", "reason"), rows)
+
+
+def trajectories(
+    context: typer.Context,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help='Only those with these words: all of them, "in a row", `or` between alternatives, `-` before what '
+            "must not be there. They are found seconds after an upload.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Only those of this task.", show_default=False)] = None,
+    session: Annotated[str | None, typer.Option(help="Only those of this session.", show_default=False)] = None,
+    held_out: Annotated[
+        bool | None, typer.Option("--held-out/--trained-on", help="Only those of this side.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, the newest first.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List trajectories, the newest first, or search them."""
+    wanted: dict[str, Any] = {"text": text, "task": task, "session_id": session, "held_out": held_out}
+    with connect(context) as client:
+        found = client.trajectories.list(newest=True, limit=limit, **wanted)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            row["id"],
+            moment(row["created_at"]),
+            row["task"],
+            row["session_id"],
+            None if row["reward"] is None else f"{row['reward']:g} {row['reward_source'] or ''}".strip(),
+            "held out" if row["held_out"] else "trained on",
+            row["tokens"],
+        )
+        for row in found["data"]
+    ]
+    columns = ("id", "arrived", "task", "session", "reward", "side", "#tokens")
+    print_table(columns, rows, empty="None, or none that fits.")
+    if found["next_cursor"]:
+        print_note("There are more; --limit shows up to 200, GET /v1/trajectories all.")
 
 
 def trace(

@@ -82,6 +82,9 @@ app.command(epilog="Example: `memgen upload runs.jsonl.gz --task support`", rich
 app.command(epilog="Example: `memgen convert trajectory.json runs.jsonl --from atif`", rich_help_panel=_LEARN)(
     convert.convert
 )
+app.command(epilog="Example: `memgen trajectories --text 'refund -rude' --task support`", rich_help_panel=_LEARN)(
+    data.trajectories
+)
 app.add_typer(recordings.app, name="recording", rich_help_panel=_LEARN)
 app.add_typer(judges.app, name="judge", rich_help_panel=_LEARN)
 app.add_typer(adapters.app, name="adapter", rich_help_panel=_LEARN)

@@ -40,6 +40,7 @@ from registry.trajectories.imports import (
     warn_of_shared_prefixes,
 )
 from registry.trajectories.records import TrajectoryFilter, get_trajectory, list_trajectories
+from registry.trajectories.words import MAX_SEARCH_CHARACTERS
 from registry.wiring import Services
 
 router = APIRouter(prefix="/v1", tags=["trajectories"])
@@ -151,9 +152,18 @@ def trajectory_filter(
     rewarded: Annotated[bool | None, Query(description="Only those that have a reward, or that have none")] = None,
     min_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     max_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    text: Annotated[
+        str | None,
+        Query(
+            max_length=MAX_SEARCH_CHARACTERS,
+            pattern=NO_NUL,
+            description='Words of the conversation: all of them; "in a row"; `or` between alternatives; `-` before '
+            "what must not be there. They are found seconds after an upload",
+        ),
+    ] = None,
 ) -> TrajectoryFilter:
     """The query parameters of the listing."""
-    return TrajectoryFilter(task, session_id, held_out, reward_source, rewarded, min_reward, max_reward)
+    return TrajectoryFilter(task, session_id, held_out, reward_source, rewarded, min_reward, max_reward, text)
 
 
 @router.get("/trajectories")
@@ -162,10 +172,11 @@ def get_trajectories(
     principal: Reader,
     wanted: Annotated[TrajectoryFilter, Depends(trajectory_filter)],
     include_messages: Annotated[bool, Query(description="Messages and tools too, which may be large")] = False,
+    newest: Annotated[bool, Query(description="The newest first")] = False,
     cursor: Cursor = None,
     limit: PageLimit = 50,
 ) -> Page[TrajectoryOut | TrajectorySummary]:
-    """Trajectories in order of arrival."""
+    """Trajectories in order of arrival, or the newest first."""
     with transaction(services.sessions) as session:
         if wanted.task is not None:
             get_task(session, principal.project_id, wanted.task)
@@ -173,6 +184,7 @@ def get_trajectories(
             session,
             principal.project_id,
             wanted,
+            newest=newest,
             after=decode_cursor(cursor),
             limit=limit + 1,
             with_messages=include_messages,

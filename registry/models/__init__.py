@@ -64,7 +64,16 @@ from registry.models.schedules import (
     ScheduleChange,
     ScheduleRun,
 )
-from registry.models.trajectories import JUDGE_REWARDS, Dataset, DatasetItem, Suite, SuiteItem, Task, Trajectory
+from registry.models.trajectories import (
+    JUDGE_REWARDS,
+    Dataset,
+    DatasetItem,
+    Suite,
+    SuiteItem,
+    Task,
+    Trajectory,
+    TrajectoryWords,
+)
 from registry.models.versions import (
     VERSION_CHANGES,
     RetentionPolicy,
@@ -155,6 +164,7 @@ __all__ = [
     "TaskJudge",
     "Trajectory",
     "TrajectoryReward",
+    "TrajectoryWords",
     "Version",
     "VersionChange",
     "VersionImport",

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
@@ -41,11 +42,12 @@ class Trajectory(Base):
         Index("ix_trajectories_task_id_beginning_hash", "task_id", "beginning_hash"),
         Index("ix_trajectories_task_id_rewarded_at", "task_id", "rewarded_at"),
         Index("ix_trajectories_project_id_reward_source_seq", "project_id", "reward_source", "seq"),
+        Index("ix_trajectories_project_id_seq", "project_id", "seq"),
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
     """Order of arrival, for cursors and for 'N new since'."""
-    project_id: Mapped[uuid.UUID] = owning_project_id()
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     trajectory_id: Mapped[str | None]
     """The sender's own id; not unique."""
@@ -74,6 +76,22 @@ class Trajectory(Base):
     """Longest prompt plus answer of its supervised turns under the project's base tokenizer."""
     created_at: Mapped[datetime] = created_at_column()
     task: Mapped[Task] = relationship()
+
+
+class TrajectoryWords(Base):
+    """The words of a trajectory's conversation, by which it is searched. They come after it, and go with it.
+
+    A table of its own: rows of trajectories are read all the time, and an index on their words would cost each import.
+    """
+
+    __tablename__ = "trajectory_words"
+    __table_args__ = (
+        Index("ix_trajectory_words_project_id_seq", "project_id", "seq"),
+        Index("ix_trajectory_words_words", "words", postgresql_using="gin"),
+    )
+    seq: Mapped[int] = mapped_column(BigInteger, ForeignKey("trajectories.seq", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    words: Mapped[str] = mapped_column(TSVECTOR)
 
 
 class Suite(Base):

@@ -93,12 +93,12 @@ def _units(messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
 
 def _unit(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
     role = str(messages[0]["role"])
-    texts = [text for text in map(_text, messages) if text]
+    texts = [text for text in map(message_text, messages) if text]
     calls = [call for message in messages for call in _calls(message)]
     return [_ROLES.get(role, role), "\n\n".join(texts), calls]
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def message_text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(_part_text(part) for part in content)

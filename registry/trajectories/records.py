@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Select, Text, column, func, literal, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, insert
-from sqlalchemy.orm import Session, defer, joinedload
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer, joinedload
 
 from registry.clock import utc_now
 from registry.errors import TrajectoryNotFound
-from registry.models import Task, Trajectory
+from registry.models import Task, Trajectory, TrajectoryWords
 from registry.rewards.rewards import record_uploaded
 from registry.trajectories.draft import Draft
+from registry.trajectories.words import matches
 
 Key = tuple[uuid.UUID, str]
 """(task id, content hash): what makes a trajectory the same one."""
@@ -126,6 +127,8 @@ class TrajectoryFilter:
     """Whether they have a reward."""
     min_reward: float | None = None
     max_reward: float | None = None
+    text: str | None = None
+    """Words of the conversation, as `registry.trajectories.words` finds them."""
 
 
 def list_trajectories(
@@ -133,27 +136,32 @@ def list_trajectories(
     project_id: uuid.UUID,
     wanted: TrajectoryFilter,
     *,
+    newest: bool = False,
     after: int = 0,
     limit: int = 50,
     with_messages: bool = True,
 ) -> list[Trajectory]:
-    """The next `limit` trajectories whose `seq` is greater than `after`, in order of arrival."""
-    query = _wanted(project_id, wanted, with_messages=with_messages).where(Trajectory.seq > after)
-    return list(session.scalars(query.order_by(Trajectory.seq).limit(limit)))
+    """The next `limit` trajectories in order of arrival, or the newest first.
+
+    Args:
+        after: `seq` of the last one already seen; 0 begins with the first.
+    """
+    query, seq = _wanted(project_id, wanted, with_messages=with_messages)
+    if after:
+        query = query.where(seq < after if newest else seq > after)
+    return list(session.scalars(query.order_by(seq.desc() if newest else seq).limit(limit)))
 
 
-def newest_trajectories(
-    session: Session, project_id: uuid.UUID, wanted: TrajectoryFilter, *, before: int | None, limit: int
-) -> list[Trajectory]:
-    """The last `limit` trajectories whose `seq` is less than `before`, the newest first, without their messages."""
-    query = _wanted(project_id, wanted, with_messages=False)
-    if before is not None:
-        query = query.where(Trajectory.seq < before)
-    return list(session.scalars(query.order_by(Trajectory.seq.desc()).limit(limit)))
-
-
-def _wanted(project_id: uuid.UUID, wanted: TrajectoryFilter, *, with_messages: bool) -> Select[Trajectory]:
-    query = select(Trajectory).where(Trajectory.project_id == project_id)
+def _wanted(
+    project_id: uuid.UUID, wanted: TrajectoryFilter, *, with_messages: bool
+) -> tuple[Select[Trajectory], InstrumentedAttribute[int]]:
+    """The query, and the `seq` to order it by: that of the words where they are searched, so that the planner may walk
+    along them whether many trajectories have them or few."""
+    query, seq = select(Trajectory).where(Trajectory.project_id == project_id), Trajectory.seq
+    if wanted.text is not None:
+        query = query.join(TrajectoryWords, TrajectoryWords.seq == Trajectory.seq)
+        query = query.where(TrajectoryWords.project_id == project_id, matches(wanted.text))
+        seq = TrajectoryWords.seq
     if wanted.task is not None:
         query = query.where(Trajectory.task.has(Task.name == wanted.task))
     if wanted.session_id is not None:
@@ -174,7 +182,7 @@ def _wanted(project_id: uuid.UUID, wanted: TrajectoryFilter, *, with_messages: b
             defer(Trajectory.tools, raiseload=True),
             defer(Trajectory.sampled, raiseload=True),
         )
-    return query.options(joinedload(Trajectory.task))
+    return query.options(joinedload(Trajectory.task)), seq
 
 
 def get_trajectory(session: Session, project_id: uuid.UUID, trajectory_id: uuid.UUID) -> Trajectory:

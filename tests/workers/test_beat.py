@@ -15,13 +15,14 @@ from registry.deletion.deletions import delete_data
 from registry.deletion.erasure import unfinished_erasures
 from registry.deletion.retraining import Chain
 from registry.deletion.scope import DeletionSubject
-from registry.models import Job, Schedule, StoredResponse, Trajectory
+from registry.models import Job, Project, Schedule, StoredResponse, Trajectory
 from registry.schedules.cron import Cron
 from registry.schedules.schedules import TrainingRequest, create_schedule
 from registry.serving.stored_responses import ResponseOwner, store_response
 from registry.settings import Settings
 from registry.tasks import create_task, get_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
+from registry.trajectories.records import TrajectoryFilter, list_trajectories
 from registry.wiring import Services
 from workers import beat
 from workers.beat import tick_all
@@ -163,3 +164,32 @@ def test_expired_responses_go_with_the_tick(services: Services, project_id: uuid
     tick_all(services, lambda job_id: None)
     with transaction(services.sessions) as session:
         assert session.scalars(sa.select(StoredResponse.id)).all() == ["kept"]
+
+
+def test_new_trajectories_can_be_searched_after_a_tick(
+    services: Services, project_id: uuid.UUID, scheduled: list[uuid.UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(services.sessions) as session:
+        stranger = Project(name="elsewhere")
+        session.add(stranger)
+        session.flush()
+        create_task(session, stranger.id, "a", grader={"kind": "exact"}, holdout_share=0.3)
+        item = {"messages": [{"role": "user", "content": "q7"}, {"role": "assistant", "content": "a"}]}
+        import_batch(session, stranger.id, [read_item(1, item)], default_task="a", tokens=TOKENS)
+    index = beat.index_words
+
+    def fail_here(session: Session, project: uuid.UUID) -> int:
+        if project == project_id:
+            raise RuntimeError("a row that nobody expected")
+        return index(session, project)
+
+    def found(project: uuid.UUID) -> int:
+        with transaction(services.sessions) as session:
+            return len(list_trajectories(session, project, TrajectoryFilter(text="q7")))
+
+    monkeypatch.setattr(beat, "index_words", fail_here)
+    tick_all(services, lambda _: None)
+    assert (found(project_id), found(stranger.id)) == (0, 1), "one project's fault does not keep the others"
+    monkeypatch.setattr(beat, "index_words", index)
+    tick_all(services, lambda _: None)
+    assert (found(project_id), found(stranger.id)) == (1, 1)

@@ -13,18 +13,23 @@ from api.dashboard.visits import HOME, Visit, admit_script, go
 from api.endpoints import deletions, tasks, tokens, trajectories
 from api.endpoints.deletions import DeletionIn
 from api.endpoints.trajectory_models import TrajectorySummary
-from api.http.pagination import decode_cursor, encode_cursor
+from api.http.pagination import decode_cursor, make_page
 from api.http.problems import described
 from registry.database import transaction
 from registry.errors import Invalid
 from registry.json_text import is_storable
+from registry.names import MAX_SESSION_CHARACTERS
 from registry.trajectories.formats.formats import DEFAULT_FORMAT, check_format, format_names
-from registry.trajectories.records import TrajectoryFilter, newest_trajectories
+from registry.trajectories.records import TrajectoryFilter, list_trajectories
+from registry.trajectories.words import MAX_SEARCH_CHARACTERS
 
 _SHOWN = 50
 IMPORT_PATH = f"{HOME}/trajectories/import"
-_LONGEST = 256
-"""Characters of what is searched for."""
+_SEARCHED = {
+    **{"text": MAX_SEARCH_CHARACTERS, "session": MAX_SESSION_CHARACTERS},
+    **dict.fromkeys(("task", "held_out", "rewarded", "low", "high"), 256),
+}
+"""The fields of the search, each with the most characters that it takes."""
 
 pages = Pages()
 
@@ -32,25 +37,26 @@ pages = Pages()
 @pages.get("/trajectories")
 def index(visit: Visit) -> Response:
     query = visit.request.query_params
-    wanted = {name: query.get(name, "").strip() for name in ("task", "session", "held_out", "rewarded", "low", "high")}
-    cursor = query.get("cursor")
+    wanted = {name: query.get(name, "").strip() for name in _SEARCHED}
     with transaction(visit.services.sessions) as session:
-        rows = newest_trajectories(
+        rows = list_trajectories(
             session,
             visit.caller.project_id,
             _filter_of(wanted),
-            before=decode_cursor(cursor) if cursor else None,
+            newest=True,
+            after=decode_cursor(query.get("cursor") or None),
             limit=_SHOWN + 1,
+            with_messages=False,
         )
-        found = [TrajectorySummary.of(row) for row in rows[:_SHOWN]]
-        following = encode_cursor(rows[_SHOWN - 1].seq) if len(rows) > _SHOWN else None
+        found = make_page(rows, _SHOWN, seq=lambda row: row.seq, render=TrajectorySummary.of)
     return show(
         visit,
         "trajectories.html",
         wanted=wanted,
-        trajectories=found,
-        next_cursor=following,
+        trajectories=found.data,
+        next_cursor=found.next_cursor,
         tasks=tasks.get_tasks(visit.services, visit.caller).data,
+        longest=_SEARCHED,
         formats=format_names(),
         import_path=IMPORT_PATH,
     )
@@ -108,8 +114,9 @@ async def _import(request: Request) -> Response:
 
 
 def _filter_of(wanted: dict[str, str]) -> TrajectoryFilter:
-    if not all(len(text) <= _LONGEST and is_storable(text) for text in wanted.values()):
-        raise Invalid(f"a field of the search is longer than {_LONGEST} characters, or holds a NUL character")
+    for name, text in wanted.items():
+        if len(text) > _SEARCHED[name] or not is_storable(text):
+            raise Invalid(f"{name} is longer than {_SEARCHED[name]} characters, or holds a NUL character")
     truths = {"yes": True, "no": False}
     return TrajectoryFilter(
         task=wanted["task"] or None,
@@ -118,6 +125,7 @@ def _filter_of(wanted: dict[str, str]) -> TrajectoryFilter:
         rewarded=truths.get(wanted["rewarded"]),
         min_reward=_reward(wanted["low"]),
         max_reward=_reward(wanted["high"]),
+        text=wanted["text"] or None,
     )
 
 

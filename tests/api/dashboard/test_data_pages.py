@@ -14,6 +14,7 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.loops.plan import LoopPlan
 from registry.models import Trajectory
+from registry.trajectories.words import index_words
 from registry.wiring import Services
 from tests.api.dashboard.conftest import Visitor, forms_of, key_with
 from tests.registry.conftest import Rows, chats
@@ -33,8 +34,15 @@ def _ids(page: str) -> list[str]:
 
 def test_a_search_finds_what_was_asked_for(visitor: Visitor, rows: Rows, task: str) -> None:
     assert len(_ids(visitor.open("/trajectories"))) == 35
+    with transaction(rows.services.sessions) as session:
+        index_words(session, rows.project_id)
     for query, count in (
         ("task=a", 35),
+        ("text=parcel", 5),
+        ("text=order+3+is+here", 1),
+        ("text=%22parcel+3%22+or+%22order+3%22", 2),
+        ("text=parcel+-here", 0),
+        ("text=parcel&high=0.1", 0),
         ("session=s1", 5),
         ("high=0.5", 5),
         ("low=0.5&high=1", 30),
@@ -47,13 +55,24 @@ def test_a_search_finds_what_was_asked_for(visitor: Visitor, rows: Rows, task: s
     sides = [len(_ids(visitor.open(f"/trajectories?held_out={side}"))) for side in ("yes", "no")]
     assert sum(sides) == 35
     assert all(sides)
-    for wrong in ("low=much", "low=nan", "high=inf", f"session={'x' * 300}", "cursor=nonsense"):
+    for wrong in (
+        "low=much",
+        "low=nan",
+        "high=inf",
+        f"session={'x' * 600}",
+        f"text={'x' * 600}",
+        "text=%00",
+        "cursor=nonsense",
+    ):
         assert "That did not work" in visitor.open(f"/trajectories?{wrong}", status=422), wrong
 
 
-def test_pages_of_a_search_hold_each_trajectory_once_the_newest_first(visitor: Visitor, rows: Rows) -> None:
+@pytest.mark.parametrize("query", ["task=a", "text=where+%22is+order%22"])
+def test_pages_of_a_search_hold_each_trajectory_once_the_newest_first(visitor: Visitor, rows: Rows, query: str) -> None:
     rows.task("a", chats(120))
-    found, path = [], "/trajectories?task=a"
+    with transaction(rows.services.sessions) as session:
+        index_words(session, rows.project_id)
+    found, path = [], f"/trajectories?{query}"
     while path:
         page = visitor.open(path)
         found += _ids(page)

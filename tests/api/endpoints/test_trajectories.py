@@ -21,6 +21,7 @@ from registry.models import Trajectory
 from registry.settings import Settings
 from registry.trajectories.formats.formats import FORMATS, format_names
 from registry.trajectories.imports import TokenLimit
+from registry.trajectories.words import index_words
 from registry.wiring import Services
 from tests.trajectory_samples import BROKEN, PAIRS, chat, line, tiny_tokenizer, tool_chat
 
@@ -471,3 +472,26 @@ def test_arguments_that_are_just_deep_enough_to_be_stored_have_a_side(client: Te
     ]
     report = send(client, jsonl(*good(2), line({"messages": messages})), task="deep")
     assert outcome(report) == (3, 0, 0)
+
+
+def test_a_listing_is_searched_by_words_and_may_begin_with_the_newest(
+    client: TestClient, services: Services, project_id: uuid.UUID
+) -> None:
+    send(client, jsonl(*good(3)))
+
+    def ids(**params: Any) -> list[str]:
+        reply = client.get("/v1/trajectories", params=params)
+        assert reply.status_code == 200, reply.text
+        return [row["trajectory_id"] for row in reply.json()["data"]]
+
+    assert ids(text="question") == [], "it is indexed behind the import"
+    with transaction(services.sessions) as session:
+        index_words(session, project_id)
+    assert ids(text="question") == ["id-0", "id-1", "id-2"]
+    assert ids(text="question -1", newest=True) == ["id-2", "id-0"]
+    assert ids(text='"question 1" or "question 2"', task="t", include_messages=True) == ["id-1", "id-2"]
+    assert ids(newest=True) == ["id-2", "id-1", "id-0"]
+    first = client.get("/v1/trajectories", params={"newest": True, "limit": 2}).json()
+    assert ids(newest=True, cursor=first["next_cursor"]) == ["id-0"]
+    for bad in ({"text": "x" * 501}, {"text": "\0"}, {"newest": "often"}):
+        assert client.get("/v1/trajectories", params=bad).status_code == 422, bad

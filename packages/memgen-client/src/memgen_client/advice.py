@@ -2,7 +2,7 @@
 
 ADVICE = {
     "task_not_found": "`memgen task list`",
-    "trajectory_not_found": "`GET /v1/trajectories` lists them; upload it",
+    "trajectory_not_found": "`memgen trajectories`, or upload it",
     "adapter_not_found": "`memgen adapter list`",
     "version_not_found": "`memgen versions ADAPTER`",
     "alias_not_found": "`memgen versions ADAPTER`; promote one",

@@ -165,7 +165,12 @@ class TrajectoryFilter(TypedDict, total=False):
     """Only those that have a reward, or that have none."""
     min_reward: float | None
     max_reward: float | None
+    text: str | None
+    """Words of the conversation: all of them, "in a row", `or` between alternatives, `-` before what must not be there.
+    They are found seconds after an upload."""
     include_messages: bool
+    newest: bool
+    """The newest first."""
 
 
 class FeedbackFilter(TypedDict, total=False):

@@ -114,7 +114,7 @@ class TrajectoryNoun(Noun[ModeT]):
     def list(
         self, *, limit: int = 50, cursor: str | None = None, **wanted: Unpack[TrajectoryFilter]
     ) -> Call[Page[Trajectory]]:
-        """A page, in order of arrival; with `include_messages` also what was said."""
+        """A page, in order of arrival, or the `newest` first; with `include_messages` also what was said."""
         return _trajectories(wanted).at(cursor, limit)
 
     @many
