@@ -20,7 +20,12 @@ from tests.registry.conftest import Rows, chats
 from tests.registry.stored_versions import beside, make_stored_version, retar, stored_keys
 
 OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
-SECTIONS = ("Schedules", "Deleting data", "Versions: compare, tag, archive, export, retention, garbage")
+SECTIONS = (
+    "Schedules",
+    "Searching trajectories",
+    "Deleting data",
+    "Versions: compare, tag, archive, export, retention, garbage",
+)
 NAME, DESK = "support-bot", "desk-bot"
 
 
