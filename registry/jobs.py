@@ -245,13 +245,10 @@ def request_cancel(session: Session, project_id: uuid.UUID, job_id: uuid.UUID) -
     job = lock_job(session, project_id, job_id)
     if job.state not in LIVE:
         raise JobStateConflict(f"job {job_id} is {job.state}; only a queued or running job can be cancelled")
-    job.cancel_requested = True
-    if job.state == "queued":
-        job.state = "cancelled"
-        job.finished_at = session.scalar(select(func.now()))
-        add_event(session, job.id, "info", "cancelled before it began")
-    else:
-        add_event(session, job.id, "info", "cancellation requested")
+    job.cancel_requested, is_queued = True, job.state == "queued"
+    if is_queued:
+        job.state, job.finished_at = "cancelled", session.scalar(select(func.now()))
+    add_event(session, job.id, "info", "cancelled before it began" if is_queued else "cancellation requested")
     return job
 
 
@@ -274,12 +271,11 @@ def reap(session: Session, *, max_attempts: int, lease_seconds: int, redeliver_a
             job.state, job.lease_until, job.finished_at = "cancelled", None, session.scalar(select(func.now()))
             add_event(session, job.id, "info", f"cancelled: {job.worker}, which was to stop it, is gone")
         elif job.attempt >= max_attempts:
-            job.state, job.lease_until = "failed", None
+            job.state, job.lease_until, job.finished_at = "failed", None, session.scalar(select(func.now()))
             job.error = (
                 f"its worker stopped without a word {counted(job.attempt, 'time')} (the last was {job.worker}); see "
                 "that worker's log, then start a new job"
             )
-            job.finished_at = session.scalar(select(func.now()))
             add_event(session, job.id, "error", f"failed: {job.error}")
             _emit_failed(session, job)
         else:
@@ -297,10 +293,13 @@ def add_event(
     session.add(JobEvent(job_id=job_id, level=level, message=storable(message), data=data or {}))
 
 
-def list_events(session: Session, job_id: uuid.UUID, *, after: int, limit: int) -> list[JobEvent]:
-    """Oldest first, beginning after the event with the `seq` `after`."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
-    return list(session.scalars(query.order_by(JobEvent.seq).limit(limit)))
+def list_events(
+    session: Session, job_id: uuid.UUID, *, after: int = 0, limit: int, newest: bool = False
+) -> list[JobEvent]:
+    """Oldest first: those after the event with the `seq` `after`; with `newest` the last of them."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).limit(limit)
+    found = session.scalars(query.order_by(JobEvent.seq.desc() if newest else JobEvent.seq)).all()
+    return list(reversed(found)) if newest else list(found)
 
 
 def _emit_failed(session: Session, job: Job) -> None:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from api.dashboard.curves import Curves
 from api.dashboard.visits import HOME, Visit, drop_notice, notice_of
 from registry.wording import counted
 
@@ -144,6 +145,6 @@ def score(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def chart(series: Mapping[str, object]) -> str:
+def chart(curves: Curves) -> str:
     """What `charts.js` draws, for a data attribute; the template escapes it."""
-    return json.dumps(series, separators=(",", ":"))
+    return json.dumps({**curves, "x": list(curves["x"])}, separators=(",", ":"))

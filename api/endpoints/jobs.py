@@ -1,7 +1,8 @@
 """Jobs: start, watch, cancel."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import anyio
@@ -24,12 +25,14 @@ from registry import jobs
 from registry.database import transaction
 from registry.errors import DatabaseUnavailable
 from registry.keys import Principal
+from registry.models import Job, JobEvent
 from registry.wiring import Services
 from workers.queue import send_jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-_AWAY_SECONDS = 1.0
+_LOOK_SECONDS, _AWAY_SECONDS = 0.5, 1.0
+"""Between two looks at a job that is followed; and at a database that does not answer."""
 
 
 class JobList(BaseModel):
@@ -119,39 +122,79 @@ async def stream(
     A process that stops ends it early; ask again with the last event's id.
     """
     last_seen = after if last_event_id is None else last_event_id
-    await run_in_threadpool(_read, services, caller, job_id, last_seen)
-    following = _follow(services, caller, job_id, last_seen, request.app.state.drain)
-    return StreamingResponse(following, media_type="text/event-stream")
+    first = await run_in_threadpool(_look, services, caller, job_id, last_seen)
+    following = follow(services, caller, first, request.app.state.drain)
+    return StreamingResponse(_written(following), media_type="text/event-stream")
 
 
-async def _follow(
-    services: Services, caller: Principal, job_id: uuid.UUID, after: int, drain: Drain
-) -> AsyncIterator[str]:
-    shown = None
-    while not drain.is_closed:
-        try:
-            job, new = await run_in_threadpool(_read, services, caller, job_id, after)
-        except SQLAlchemyError as error:
-            if not isinstance(domain_error(error), DatabaseUnavailable):
-                raise
-            yield ": the database does not answer; the events go on when it is back\n\n"
-            await anyio.sleep(_AWAY_SECONDS)
-            continue
-        for event in new:
-            after = event.seq
-            yield f"id: {event.seq}\nevent: event\ndata: {event.model_dump_json()}\n\n"
-        if job != shown:
-            shown = job
-            yield f"event: job\ndata: {job.model_dump_json()}\n\n"
-        if job.state not in jobs.LIVE and not new:
-            return
-        await anyio.sleep(0.5)
+@dataclass(frozen=True)
+class JobNews:
+    """A job as it is, and its events since the last look at it, oldest first."""
+
+    job: JobOut
+    events: list[JobEventOut]
+    seen: int
+    """`seq` of the newest event that was seen; 0 if there was none."""
 
 
-def _read(services: Services, caller: Principal, job_id: uuid.UUID, after: int) -> tuple[JobOut, list[JobEventOut]]:
+def look_back(services: Services, caller: Principal, job_id: uuid.UUID, *, most: int) -> JobNews:
+    """The job and its last `most` events. Raises JobNotFound."""
     with transaction(services.sessions) as session:
-        job = JobOut.of(jobs.get_job(session, caller.project_id, job_id))
-        return job, [JobEventOut.of(row) for row in jobs.list_events(session, job_id, after=after, limit=500)]
+        job = jobs.get_job(session, caller.project_id, job_id)
+        return _news(job, jobs.list_events(session, job_id, limit=most, newest=True), 0)
+
+
+async def follow(services: Services, caller: Principal, first: JobNews, drain: Drain) -> AsyncIterator[JobNews | None]:
+    """What is new of a job, from the `first` look on, whenever something is, until it has ended or the process stops;
+    None while the database does not answer."""
+    job_id, seen = first.job.id, first.seen
+    shown: JobOut | None = None
+    news: JobNews | None = first
+    while not drain.is_closed:
+        if news is None:
+            yield None
+            await anyio.sleep(_AWAY_SECONDS)
+        else:
+            if news.events or news.job != shown:
+                yield news
+            if news.job.state not in jobs.LIVE and not news.events:
+                return
+            seen, shown = news.seen, news.job
+            await anyio.sleep(_LOOK_SECONDS)
+        news = await run_in_threadpool(_look_if_there, services, caller, job_id, seen)
+
+
+async def _written(following: AsyncIterator[JobNews | None]) -> AsyncIterator[str]:
+    """As server-sent events."""
+    shown = None
+    async for news in following:
+        if news is None:
+            yield ": the database does not answer; the events go on when it is back\n\n"
+            continue
+        for event in news.events:
+            yield f"id: {event.seq}\nevent: event\ndata: {event.model_dump_json()}\n\n"
+        if news.job != shown:
+            shown = news.job
+            yield f"event: job\ndata: {news.job.model_dump_json()}\n\n"
+
+
+def _look(services: Services, caller: Principal, job_id: uuid.UUID, after: int) -> JobNews:
+    with transaction(services.sessions) as session:
+        job = jobs.get_job(session, caller.project_id, job_id)
+        return _news(job, jobs.list_events(session, job_id, after=after, limit=500), after)
+
+
+def _look_if_there(services: Services, caller: Principal, job_id: uuid.UUID, after: int) -> JobNews | None:
+    try:
+        return _look(services, caller, job_id, after)
+    except SQLAlchemyError as error:
+        if not isinstance(domain_error(error), DatabaseUnavailable):
+            raise
+        return None
+
+
+def _news(job: Job, events: Sequence[JobEvent], seen: int) -> JobNews:
+    return JobNews(JobOut.of(job), [JobEventOut.of(row) for row in events], events[-1].seq if events else seen)
 
 
 def _create(session: Session, services: Services, caller: Principal, body: JobIn) -> JobOut:

@@ -5,11 +5,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, select
+from sqlalchemy import ColumnElement, false, func, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, defer, joinedload
 
 from registry.clock import utc_now
+from registry.database import one_of
 from registry.models import Adapter, Evaluation, Suite, Task, Version
 
 
@@ -101,9 +102,10 @@ def newest_scores(session: Session, subject: EvaluatedSubject, tasks: Sequence[T
 
 
 def scores_by_subject(
-    session: Session, subjects: Collection[EvaluatedSubject], tasks: Sequence[Task]
+    session: Session, subjects: Collection[EvaluatedSubject], tasks: Sequence[Task], *, with_items: bool = True
 ) -> dict[EvaluatedSubject, dict[str, Evaluation]]:
-    """`newest_scores` of several subjects, in one query."""
+    """`newest_scores` of several subjects, in one query. Items, with every answer, are long: of many versions they are
+    better left where they are."""
     mine = [
         Evaluation.base_model.in_({subject.base_model for subject in subjects}),
         Evaluation.base_revision.in_({subject.base_revision for subject in subjects}),
@@ -114,7 +116,10 @@ def scores_by_subject(
         select(Evaluation)
         .join(Suite, Suite.id == Evaluation.suite_id)
         .where(Suite.task_id.in_([task.id for task in tasks]), *mine)
-        .options(joinedload(Evaluation.suite).joinedload(Suite.task))
+        .options(
+            joinedload(Evaluation.suite).joinedload(Suite.task),
+            *(() if with_items else (defer(Evaluation.items, raiseload=True),)),
+        )
         .order_by(Suite.number)
     )
     found: dict[EvaluatedSubject, dict[str, Evaluation]] = {subject: {} for subject in subjects}
@@ -123,6 +128,21 @@ def scores_by_subject(
         if subject in found:
             found[subject][row.suite.task.name] = row
     return found
+
+
+@dataclass(frozen=True)
+class ItemCounts:
+    items: int
+    left_out: int
+    """How many of them could not be judged and do not count."""
+
+
+def count_items(session: Session, evaluations: Collection[Evaluation]) -> dict[uuid.UUID, ItemCounts]:
+    """The counts of each evaluation, by its id; counted where the items are."""
+    left_out = func.jsonb_path_query_array(Evaluation.items, text("'$[*] ? (@.left_out == true)'::jsonpath"))
+    counts = func.jsonb_array_length(Evaluation.items), func.jsonb_array_length(left_out)
+    wanted = one_of(Evaluation.id, [evaluation.id for evaluation in evaluations])
+    return {id_: ItemCounts(*found) for id_, *found in session.execute(select(Evaluation.id, *counts).where(wanted))}
 
 
 def _of(subject: EvaluatedSubject) -> list[ColumnElement[bool]]:

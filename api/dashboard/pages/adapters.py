@@ -2,6 +2,7 @@
 
 from starlette.responses import Response
 
+from api.dashboard.curves import metric_rows, metrics_by_version, scores_by_version
 from api.dashboard.lineage import draw_lineage
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
@@ -34,9 +35,9 @@ def one(visit: Visit, name: str) -> Response:
         rows = newest_versions(session, adapter, before=_before(visit), limit=SHOWN_VERSIONS + 1)
         shown, gates = rows[:SHOWN_VERSIONS], gates_of(session, rows)
         versions = [VersionOut.of(row, gates.get(row.id)) for row in shown]
+        scores = scores_of(session, adapter, shown[::-1])
         values = {
             "adapter": AdapterOut.of(adapter, list_aliases(session, adapter)),
-            "scores": scores_of(session, adapter, shown[::-1]),
             "moves": [AliasMoveOut.of(row) for row in newest_moves(session, adapter, _SHOWN_MOVES)],
         }
     live = next(iter(routes.index(name, visit.services, visit.caller, limit=1).data), None)
@@ -47,6 +48,10 @@ def one(visit: Visit, name: str) -> Response:
         versions=versions,
         older=versions[-1].number if len(rows) > SHOWN_VERSIONS else None,
         graph=draw_lineage(versions),
+        scores=scores,
+        metric_rows=metric_rows(scores),
+        metric_curves=metrics_by_version(metric_rows(scores)),
+        score_curves=scores_by_version(scores),
         route=live if live and live.state == "live" else None,
     )
 

@@ -1,7 +1,7 @@
 """Jobs: the list, and one with its live progress, its events and its curves; cancelling."""
 
-import uuid
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -9,15 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from api.dashboard.curves import losses_by_step
 from api.dashboard.rendering import HEADERS, fragment, show
 from api.dashboard.routing import Pages, read_id
 from api.dashboard.visits import HOME, Visit, admit, go
 from api.endpoints import jobs
+from api.endpoints.jobs import JobNews
+from api.http.event_stream import ALIVE
 from api.http.problems import answer
-from api.http.schemas import JobEventOut
+from api.http.schemas import JobEventOut, JobOut
 from registry.jobs import LIVE
 
-_SHOWN_EVENTS = 500
+_MOST_EVENTS, _SHOWN_EVENTS = 5000, 200
+"""The newest events of which curves are made, those of half a day; and that are listed."""
 
 pages = Pages()
 
@@ -30,7 +34,8 @@ def index(visit: Visit) -> Response:
 
 @pages.get("/jobs/{text}")
 def one(visit: Visit, text: str) -> Response:
-    return show(visit, "job.html", **_shown(visit, read_id("job", text)))
+    found = jobs.look_back(visit.services, visit.caller, read_id("job", text), most=_MOST_EVENTS)
+    return show(visit, "job.html", **_shown(found.job, found.events))
 
 
 @pages.post("/jobs/{text}/cancel", scope="train")
@@ -40,16 +45,13 @@ def cancel(visit: Visit, text: str) -> Response:
     return go(visit, f"{HOME}/jobs/{job.id}", notice)
 
 
-def _shown(visit: Visit, job_id: uuid.UUID) -> dict[str, Any]:
-    job = jobs.show(job_id, visit.services, visit.caller)
-    events = jobs.events(job_id, visit.services, visit.caller, after=0, limit=_SHOWN_EVENTS).data
-    return {"job": job, "events": events, "live": job.state in LIVE, "curve_of": curve(events)}
-
-
-def curve(events: list[JobEventOut]) -> dict[str, list[float]]:
-    """The loss that each event tells, by its step."""
-    reported = [event.data for event in events if "loss" in event.data and "step" in event.data]
-    return {"x": [float(each["step"]) for each in reported], "loss": [float(each["loss"]) for each in reported]}
+def _shown(job: JobOut, events: Sequence[JobEventOut]) -> dict[str, Any]:
+    return {
+        "job": job,
+        "events": events[-_SHOWN_EVENTS:],
+        "live": job.state in LIVE,
+        "losses": losses_by_step(events),
+    }
 
 
 async def _live(request: Request) -> Response:
@@ -58,24 +60,26 @@ async def _live(request: Request) -> Response:
     try:
         visit = await run_in_threadpool(admit, request, services, {}, "read")
         job_id = read_id("job", request.path_params["text"])
-        stream = await jobs.stream(job_id, request, services, visit.caller, after=0, last_event_id=None)
+        first = await run_in_threadpool(jobs.look_back, services, visit.caller, job_id, most=_MOST_EVENTS)
     except Exception as error:  # the page shows its last state, and the browser tries again
         return answer(request, error)
     headers = {**HEADERS, "X-Accel-Buffering": "no"}
-    return StreamingResponse(_parts(visit, job_id, stream), media_type="text/event-stream", headers=headers)
+    following = jobs.follow(services, visit.caller, first, request.app.state.drain)
+    return StreamingResponse(_parts(visit, following), media_type="text/event-stream", headers=headers)
 
 
-async def _parts(visit: Visit, job_id: uuid.UUID, stream: StreamingResponse) -> AsyncIterator[str]:
-    async for chunk in stream.body_iterator:
-        text = chunk if isinstance(chunk, str) else bytes(chunk).decode()
-        if text.startswith(":"):
-            yield text
-        elif "event: job\n" in text:
-            values = await run_in_threadpool(_shown, visit, job_id)
-            lines = fragment(visit, "job_live.html", **values).replace("\r", "").split("\n")
-            yield "".join(f"data: {line}\n" for line in lines) + "\n"
-            if not values["live"]:
-                yield "event: ended\ndata: \n\n"  # what ends without it is requested again
+async def _parts(visit: Visit, following: AsyncIterator[JobNews | None]) -> AsyncIterator[str]:
+    events: deque[JobEventOut] = deque(maxlen=_MOST_EVENTS)
+    async for news in following:
+        if news is None:
+            yield ALIVE
+            continue
+        events += news.events
+        values = _shown(news.job, list(events))
+        lines = (await run_in_threadpool(fragment, visit, "job_live.html", **values)).replace("\r", "").split("\n")
+        yield "".join(f"data: {line}\n" for line in lines) + "\n"
+        if not values["live"]:
+            yield "event: ended\ndata: \n\n"  # what ends without it is requested again
 
 
 routes = [

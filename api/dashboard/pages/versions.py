@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from starlette.responses import Response
 
+from api.dashboard.curves import losses_of
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
 from api.dashboard.visits import HOME, Visit, go
@@ -38,7 +39,7 @@ def one(visit: Visit, name: str, number: int) -> Response:
         lineage=lineage,
         state_row=state,
         changes=changes,
-        losses=_losses(version.report),
+        losses=losses_of(version.report),
         flags=version.report.get("flags") or [],
     )
 
@@ -106,11 +107,6 @@ def unarchive(visit: Visit, name: str, number: int) -> Response:
 
 def _page(name: str, number: int) -> str:
     return f"{HOME}/adapters/{name}/versions/{number}"
-
-
-def _losses(report: dict[str, object]) -> list[float]:
-    losses = report.get("losses")
-    return [float(value) for value in losses] if isinstance(losses, list) else []
 
 
 def _title(pair: PairOut) -> str:

@@ -1,4 +1,4 @@
-// Draws every [data-chart] with uPlot: {"x": [...], "<label>": [...], ...}. New ones too, when htmx brings them.
+// Draws every [data-chart] with uPlot: {"x": [...], "lines": {"<label>": [...], ...}}. New ones too, when htmx brings them.
 "use strict";
 (() => {
   const styles = () => getComputedStyle(document.documentElement);
@@ -7,7 +7,7 @@
   const TONES = ["--link", "--good", "--bad", "--wait"];
 
   function draw(figure) {
-    const { x, ...series } = JSON.parse(figure.dataset.chart);
+    const { x, lines } = JSON.parse(figure.dataset.chart);
     const axis = { stroke: color("--dim"), grid: { stroke: color("--line") }, ticks: { stroke: color("--line") } };
     figure.querySelector(".uplot")?.remove();
     new uPlot({
@@ -15,10 +15,11 @@
       height: 220,
       scales: { x: { time: false } },
       axes: [{ ...axis, incrs: WHOLE }, axis],
-      series: [{ label: "step" }, ...Object.keys(series).map((label, n) => ({
-        label, stroke: color(TONES[n % TONES.length]), width: 2, points: { show: x.length < 30 },
+      series: [{ label: figure.dataset.over }, ...Object.keys(lines).map((label, n) => ({
+        label, stroke: color(TONES[n % TONES.length]), width: 2, points: { show: x.length < 30 }, spanGaps: true,
+        dash: n < TONES.length ? [] : [6, 4],
       }))],
-    }, [x, ...Object.values(series)], figure);
+    }, [x, ...Object.values(lines)], figure);
   }
 
   const drawAll = () => document.querySelectorAll("[data-chart]").forEach(draw);

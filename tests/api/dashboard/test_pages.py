@@ -1,8 +1,12 @@
 """What each page shows and does, over real rows: no script, as a screen reader or a bad network has it."""
 
+import json
+import re
 import uuid
 from collections.abc import Callable
+from html import unescape
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -15,9 +19,11 @@ from registry.database import transaction
 from registry.job_requests import TrainWeaver
 from registry.loops.plan import LoopPlan
 from registry.serving.aliases import promote
+from registry.tasks import get_task
 from registry.versions.records import get_version
 from registry.wiring import Services
 from tests.api.dashboard.conftest import Visitor, forms_of
+from tests.api.stored import make_scores
 from tests.query_counts import record_queries
 from tests.registry.conftest import Rows
 from tests.registry.loops.looped import make_looped
@@ -188,6 +194,64 @@ def test_jobs_are_watched_and_cancelled(visitor: Visitor, services: Services, ro
     assert live.text.endswith("event: ended\ndata: \n\n")
     visitor.http.cookies.clear()
     assert visitor.http.get(f"/ui{path}/live").status_code == 401
+
+
+def test_a_job_is_looked_at_once_for_each_thing_that_is_sent(
+    visitor: Visitor, services: Services, routed: Routed
+) -> None:
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, routed.rows.project_id, "bot")
+        job = jobs.create_job(session, routed.rows.project_id, TrainWeaver.from_json({"task": "a"}), adapter)
+        jobs.request_cancel(session, routed.rows.project_id, job.id)
+        path = f"/jobs/{job.id}"
+    app: Callable[..., object] = visitor.http.app  # type: ignore[attr-defined]
+    for sent_by, looks in ((path, 1), (f"{path}/live", 2)):  # the second finds that nothing more has come
+        with record_queries(app.state.services.engine) as sent:  # type: ignore[attr-defined]
+            assert "cancelled before it began" in visitor.open(sent_by)
+        assert sum("FROM job_events" in each for each in sent) == looks, sent_by
+        assert sum("FROM jobs" in each for each in sent) == looks, sent_by
+
+
+def test_the_newest_events_of_a_long_job_are_listed_and_its_curve_is_whole(
+    visitor: Visitor, services: Services, routed: Routed
+) -> None:
+    with transaction(services.sessions) as session:
+        job = jobs.create_job(session, routed.rows.project_id, TrainWeaver.from_json({"task": "a"}))
+        for step in range(1, 701):
+            jobs.add_event(session, job.id, "progress", f"at step {step}", {"step": step, "loss": 1 / step})
+        path = f"/jobs/{job.id}"
+    page = visitor.open(path)
+    assert "at step 700" in page
+    assert "at step 501<" in page
+    assert "at step 500<" not in page
+    [curves] = charts_of(page)
+    assert curves["x"] == list(range(1, 701))
+    assert len(curves["lines"]["loss"]) == 700
+
+
+def test_scores_and_metrics_are_curves_over_versions(visitor: Visitor, services: Services, rows: Rows) -> None:
+    """Task `b` is learned behind `a`, and costs it some; its name is no word that curves have a meaning for."""
+    for task in ("x", "b"):
+        rows.task(task)
+    first = rows.version("x")
+    second = rows.version("b", parent=first)
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, rows.project_id, "bot")
+        x, b = (get_task(session, rows.project_id, name) for name in ("x", "b"))
+        make_scores(session, adapter, x, {None: 0.1, first: 0.9, second: 0.7})
+        make_scores(session, adapter, b, {None: 0.2, second: 0.8})
+    page = visitor.open("/adapters/bot")
+    scores, metrics = charts_of(page)
+    assert scores == {"x": [1, 2], "lines": {"x": [0.9, 0.7], "b": [None, 0.8]}}
+    assert metrics["x"] == [1, 2]
+    assert metrics["lines"]["ACC"] == [0.9, 0.75]
+    assert metrics["lines"]["BWT"] == [None, pytest.approx(-0.2)]
+    assert metrics["lines"]["forgetting"] == [None, pytest.approx(0.2)]
+    assert "<summary>ACC, BWT and forgetting by version</summary>" in page, "without scripts it is a table"
+
+
+def charts_of(page: str) -> list[dict[str, Any]]:
+    return [json.loads(unescape(data)) for data in re.findall(r'data-chart="([^"]+)"', page)]
 
 
 def test_a_loop_with_a_past(visitor: Visitor, rows: Rows) -> None:

@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from api.app import create_app
+from api.endpoints import scores as scores_module
 from api.endpoints.scores import scores_of
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.models import VersionImportTask
+from registry.gates.evaluations import record_evaluation, subject_of
+from registry.models import Suite, VersionImportTask
 from registry.serving.aliases import promote
 from registry.settings import Settings
 from registry.tasks import get_task
@@ -116,7 +119,54 @@ def test_scores_of_the_newest_alone_know_the_tasks_of_all(services: Services, pr
         some = scores_of(session, adapter, newest)
         assert (some.tasks, list(some.versions)) == (whole.tasks, ["4", "5"])
         assert {number: whole.versions[number] for number in some.versions} == some.versions
-        assert some.metrics is None, "what was learned before is not among them"
+        assert some.metrics is None, "the bare base was not measured"
         assert lineage_tasks(session, newest[-1]) == learned_tasks(session, newest[-1])
         all_of_them = newest_versions(session, adapter, limit=9)[::-1]
         assert scores_of(session, adapter, all_of_them) == whole
+
+
+def test_metrics_have_a_history_over_the_versions(
+    client: TestClient, services: Services, project_id: uuid.UUID, bot: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions 1 and 3 learn `a`, 2 and 4 `b`; 4 was not measured on `a`."""
+    _grow(services, project_id, 4)
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, project_id, "bot")
+        one, two, three, four = newest_versions(session, adapter, limit=4)[::-1]
+        a, b = (get_task(session, project_id, name) for name in "ab")
+        make_scores(session, adapter, a, {None: 0.125, one: 0.875, two: 0.625, three: 0.75})
+        make_scores(session, adapter, b, {None: 0.25, two: 0.75, three: 0.5, four: 1.0})
+    found = client.get("/v1/adapters/bot/scores").json()
+    shown = [(each["version"], each["acc"], each["bwt"], each["forgetting"]) for each in found["history"]]
+    assert shown == [
+        (1, 0.875, None, {"a": None}),
+        (2, 0.6875, -0.25, {"a": 0.25, "b": None}),
+        (3, 0.625, -0.1875, {"a": 0.125, "b": 0.25}),
+    ]
+    assert found["metrics"] == found["history"][-1]
+    assert found["versions"]["2"]["a"] == {"score": 0.625, "items": 1, "left_out": 0, "suite": 3, "seconds": 0.1}
+    with transaction(services.sessions) as session:
+        adapter = get_adapter(session, project_id, "bot")
+        newest = newest_versions(session, adapter, limit=2)[::-1]
+        some = scores_of(session, adapter, newest)
+        assert [each.model_dump() for each in some.history] == found["history"], "ancestors count, shown or not"
+        assert list(some.versions) == ["3", "4"]
+        monkeypatch.setattr(scores_module, "_MOST", 3)
+        assert scores_of(session, adapter, newest).history == [], "the chain is too long"
+        assert [each.version for each in scores_of(session, adapter).history] == [1, 2, 3]
+        monkeypatch.setattr(scores_module, "_MOST", 2)
+        assert [each.version for each in scores_of(session, adapter).history] == [2, 3]
+
+
+def test_items_that_were_left_out_are_counted_where_they_are(
+    services: Services, project_id: uuid.UUID, bot: None
+) -> None:
+    with transaction(services.sessions) as session:
+        adapter, task = get_adapter(session, project_id, "bot"), get_task(session, project_id, "a")
+        make_scores(session, adapter, task, {None: 0.5})
+        [suite] = session.scalars(select(Suite))
+        items = [{"score": 1.0}, {"score": 0.0, "left_out": True}, {"score": 1.0, "left_out": False}]
+        version = make_version(session, adapter, task)
+        record_evaluation(session, subject_of(adapter, version), suite.id, score=1.0, items=items, seconds=0.1)
+        found = scores_of(session, adapter).versions["1"]["a"]
+        assert (found.items, found.left_out) == (3, 1)

@@ -39,6 +39,7 @@ def scores(**more: Any) -> Scores:
             "base": {"sums": score(0.1), EVIL: score(0.2)},
             "versions": {"1": {"sums": score(0.9)}, "2": {"sums": score(0.7), EVIL: score(0.8)}},
             "metrics": {"version": 2, "acc": 0.75, "bwt": -0.2, "fwt": None, "forgetting": {"sums": 0.2, EVIL: 0.0}},
+            "history": [],
             **more,
         }
     )

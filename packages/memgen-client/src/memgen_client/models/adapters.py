@@ -84,6 +84,8 @@ class Scores(Model):
     """Scores by version number and task; a task is absent where it was not measured."""
     metrics: Metrics | None
     """Metrics of the newest version whose lineage was measured on all its tasks."""
+    history: list[Metrics]
+    """Metrics of every version whose lineage was, oldest first; `metrics` is the last. The newest 200 at most."""
 
     def _repr_html_(self) -> str:
         measured = {"base": self.base, **self.versions}
