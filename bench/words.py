@@ -156,7 +156,11 @@ def _sizes(arm: ImportArm) -> dict[str, Any]:
         table = session.scalar(sa.select(sa.func.pg_total_relation_size("trajectories")))
         words = session.scalar(sa.select(sa.func.pg_total_relation_size("trajectory_words")))
         indexed = session.scalar(sa.select(sa.func.count()).select_from(TrajectoryWords))
-    return {"indexed": indexed, "trajectories_mb": round(table / 1e6, 1), "words_mb": round(words / 1e6, 1)}
+    return {
+        "indexed": indexed,
+        "trajectories_mb": round((table or 0) / 1e6, 1),
+        "words_mb": round((words or 0) / 1e6, 1),
+    }
 
 
 def main() -> None:

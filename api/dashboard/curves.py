@@ -45,7 +45,7 @@ def metric_rows(scores: ScoresOut) -> list[MetricRow]:
 
 
 def metrics_by_version(rows: Sequence[MetricRow]) -> Curves:
-    lines = {
+    lines: dict[str, Sequence[float | None]] = {
         "ACC": [row.acc for row in rows],
         "BWT": [row.bwt for row in rows],
         "forgetting": [row.forgetting for row in rows],

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 import regex  # type: ignore[import-untyped]  # ships no type information
-from sqlalchemy import BigInteger, ColumnElement, Text, column, func, insert, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, SQLColumnExpression, Text, column, func, insert, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
@@ -102,7 +102,7 @@ def _next(session: Session, project_id: uuid.UUID) -> list[int]:
     return [row.seq for row, size in zip(rows, before, strict=False) if size < _BATCH_BYTES]
 
 
-def _indexed_up_to(project_id: ColumnElement[uuid.UUID]) -> ColumnElement[int]:
+def _indexed_up_to(project_id: SQLColumnExpression[uuid.UUID]) -> ColumnElement[int]:
     newest = select(func.max(TrajectoryWords.seq)).where(TrajectoryWords.project_id == project_id)
     return func.coalesce(newest.scalar_subquery(), 0)
 
