@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-vllm test-agents test-browser setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-recording bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-vllm test-agents test-browser pictures setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-recording bench-dashboard bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ test-agents: setup $(VENV)-agents/.ready  ## Loops of stock agents' clients agai
 
 test-browser: setup $(VENV)/.browser  ## The dashboard in a real Chromium (Debian: apt-get install chromium)
 	MEMGEN_BROWSER=1 $(BIN)/python -m pytest tests/browser
+
+pictures: setup $(VENV)/.browser  ## The screenshots of the docs anew: the demo's story in a real Chromium, on a real service
+	MEMGEN_BROWSER=1 MEMGEN_PICTURES=$(CURDIR)/docs/pictures $(BIN)/python -m pytest tests/browser/test_story.py -k Mouse
 
 $(VENV)/.browser: $(READY) requirements-browser.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-browser.lock
@@ -104,6 +107,10 @@ bench-serving: setup  ## How requests share the model, with one thread and with 
 
 bench-recording: setup  ## A thousand runs recorded by three processes at full load, one of them killed
 	$(BIN)/python -m bench.recording
+
+bench-dashboard: setup  ## The server's time for each page over 10,000 versions and a million trajectories; what indexing words costs
+	$(BIN)/python -m bench.dashboard
+	$(BIN)/python -m bench.words
 
 bench-trigger: setup  ## What a trained trigger skips, and what it costs (goes on where it was)
 	$(BIN)/python -m bench.trigger

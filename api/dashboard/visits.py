@@ -9,6 +9,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 from starlette.concurrency import run_in_threadpool
@@ -16,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from registry.database import reading
-from registry.errors import ForgedForm, Invalid, SignInEnded
-from registry.json_text import is_storable
+from registry.errors import ForgedForm, Invalid, InvalidJson, SignInEnded
+from registry.json_text import is_storable, parse_json
 from registry.keys import Principal
 from registry.sign_ins import signed_in
 from registry.wiring import Services
@@ -81,6 +82,24 @@ class Visit:
             return float(text) if text else None
         except ValueError as error:
             raise Invalid(f"{name} is {text[:60]!r}; expected a number such as 0.25") from error
+
+    def pairs(self, name: str) -> dict[str, Any]:
+        """A field that holds settings such as `learning_rate=0.002 batch_size=4`: JSON where it can be, else text.
+
+        Raises:
+            Invalid: it holds something else.
+        """
+        return dict(_read_pair(name, pair) for pair in self.text(name).split())
+
+
+def _read_pair(name: str, pair: str) -> tuple[str, Any]:
+    key, separator, text = pair.partition("=")
+    if not separator or not key:
+        raise Invalid(f"{name} has {pair[:60]!r}; expected key=value, such as learning_rate=0.002")
+    try:
+        return key, parse_json(text)
+    except InvalidJson:
+        return key, text
 
 
 def admit(request: Request, services: Services, fields: Fields, scope: str) -> Visit:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from registry.settings import Settings
 from tests.api.live_api import serve
@@ -49,8 +50,11 @@ class Person:
 
     def picture(self, name: str) -> None:
         if PICTURES:
-            Path(PICTURES).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=f"{PICTURES}/{name}.png", full_page=True)
+            file = Path(PICTURES) / f"{name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=file, full_page=True)
+            # A page has few colours: with a palette of them the picture is a third as large.
+            Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,8 +105,9 @@ def settings(settings: Settings, tiny_base: Path) -> Settings:
     return settings.model_copy(update={"base_model": str(tiny_base), "checkpoint_interval_seconds": 0.01})
 
 
-@pytest.fixture
-def workshop(settings: Settings, services: Services, project_id: uuid.UUID, tiny_base: Path) -> Iterator[Workshop]:
+@contextmanager
+def open_workshop(settings: Settings, project_id: uuid.UUID, adapter: str = "bot", **values: Any) -> Iterator[Workshop]:
+    """A worker on the base of the settings, with an adapter of that base; `values` are the adapter's."""
     with open_services(settings) as own:
         model = Model(own)
         handlers: dict[str, Handler] = {
@@ -117,9 +119,16 @@ def workshop(settings: Settings, services: Services, project_id: uuid.UUID, tiny
             create_adapter(
                 session,
                 project_id,
-                name="bot",
-                base_model=str(tiny_base),
-                base_revision=find_revision(str(tiny_base), cache_dir=settings.models_dir),
+                name=adapter,
+                base_model=settings.base_model,
+                base_revision=find_revision(settings.base_model, cache_dir=settings.models_dir),
                 memory={**MEMORY, "target_modules": list(MEMORY["target_modules"])},
+                **values,
             )
         yield Workshop(own, project_id, handlers)
+
+
+@pytest.fixture
+def workshop(settings: Settings, services: Services, project_id: uuid.UUID) -> Iterator[Workshop]:
+    with open_workshop(settings, project_id) as opened:
+        yield opened

@@ -7,14 +7,18 @@ from api.dashboard.lineage import draw_lineage
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
 from api.dashboard.visits import HOME, Visit, go
-from api.endpoints import adapters, routes
+from api.endpoints import adapters, jobs, routes
 from api.endpoints.adapters import PromoteIn, RollbackIn
+from api.endpoints.job_bodies import JobIn
 from api.endpoints.scores import scores_of
+from api.http.idempotency import Idempotency
 from api.http.schemas import AdapterOut, AliasMoveOut, VersionOut
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.gates.verdict import gates_of
+from registry.job_requests import JobKind
 from registry.serving.aliases import list_aliases, newest_moves
+from registry.tasks import list_tasks
 from registry.versions.records import newest_versions
 
 SHOWN_VERSIONS = 30
@@ -38,6 +42,7 @@ def one(visit: Visit, name: str) -> Response:
         scores = scores_of(session, adapter, shown[::-1])
         values = {
             "adapter": AdapterOut.of(adapter, list_aliases(session, adapter)),
+            "tasks": [task.name for task in list_tasks(session, visit.caller.project_id)],
             "moves": [AliasMoveOut.of(row) for row in newest_moves(session, adapter, _SHOWN_MOVES)],
         }
     live = next(iter(routes.index(name, visit.services, visit.caller, limit=1).data), None)
@@ -77,6 +82,23 @@ def roll_back(visit: Visit, name: str, alias: str) -> Response:
     )
     move = adapters.roll_back_alias(name, alias, body, visit.services, visit.caller)
     return go(visit, f"{HOME}/adapters/{name}", f"{alias} of {name} is version {move.to_version} again.")
+
+
+@pages.post("/adapters/{name}/train", scope="train")
+def train(visit: Visit, name: str) -> Response:
+    steps = visit.number("steps")
+    body = JobIn.model_validate(
+        {
+            "kind": JobKind.TRAIN_WEAVER,
+            "adapter": name,
+            "task": visit.text("task"),
+            "training": visit.pairs("settings") | ({} if steps is None else {"steps": steps}),
+            "promote": visit.text("promote") == "yes",
+        }
+    )
+    once = Idempotency(visit.text("once") or None, f"POST {HOME}/adapters/{{name}}/train")
+    job = jobs.create(body, visit.request, visit.services, visit.caller, once)
+    return go(visit, f"{HOME}/jobs/{job.id}", "The training is queued.")
 
 
 def _before(visit: Visit) -> int | None:

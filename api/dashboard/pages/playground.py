@@ -65,8 +65,12 @@ async def _rate(request: Request) -> Response:
     return JSONResponse({"counted": True}, headers=HEADERS)
 
 
-_HOW: dict[str, Any] = {"stream": True, "logprobs": True, "store": False}
-"""Log-probabilities bring the tokens, by which an insertion's place in the text is known."""
+_HOW: dict[str, Any] = {
+    **{"stream": True, "logprobs": True, "store": False},
+    "stream_options": {"include_usage": True},
+}
+"""Log-probabilities bring the tokens, and the usage how many stand in front of them: by both an insertion's place in
+the text is known."""
 
 
 async def _read_request(request: Request, scope: str) -> tuple[Visit, dict[str, Any]]:

@@ -27,21 +27,23 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 
-  function mark(said, tokens, insertion) {
+  function mark(said, token, insertion) {
     const note = `probability ${insertion.probability}, ${insertion.latents} latents` +
       (insertion.reread ? `, ${insertion.reread} tokens read again` : "");
     const diamond = element("abbr", "◆", "woven");
     diamond.title = note;
     diamond.tabIndex = 0;
     diamond.setAttribute("aria-label", `memory woven in: ${note}`);
-    said.insertBefore(diamond, tokens[insertion.position] ?? null);
+    said.insertBefore(diamond, token ?? null);
   }
 
   function finish(column, said, tokens, stamp, usage) {
-    for (const insertion of stamp.insertions ?? []) mark(said, tokens, insertion);
+    const woven = stamp.insertions ?? [];
+    // A position counts the prompt's tokens, too, and may be in front of the last of them.
+    for (const each of woven) mark(said, tokens[Math.max(0, each.position - usage.prompt_tokens)], each);
     const label = stamp.adapter ? `${stamp.adapter}@${stamp.version}` : "the bare base";
     column.append(element("p", `${label}, ${stamp.seconds} s, ${tokens.length} tokens, memory woven in ` +
-      `${(stamp.insertions ?? []).length} times`, "dim"));
+      `${woven.length} ${woven.length === 1 ? "time" : "times"}`, "dim"));
     for (const id of stamp.cue ?? []) {
       const link = element("a", "read this trajectory again");
       link.href = `${form.dataset.trajectories}/${id}`;
@@ -72,7 +74,7 @@ document.addEventListener("DOMContentLoaded", () => {
     column.append(element("h2", model), said);
     answers.append(column);
     const tokens = [];
-    let id = "";
+    let id = "", stamp, usage;
     try {
       const response = await send(form.dataset.answer, { ...body, model }, signal);
       if (!response.ok) throw new Error((await response.json()).detail);
@@ -87,8 +89,10 @@ document.addEventListener("DOMContentLoaded", () => {
             said.append(span);
           }
         }
-        if (event.memgen) finish(column, said, tokens, event.memgen);
+        stamp = event.memgen ?? stamp;
+        usage = event.usage ?? usage;
       }
+      if (stamp && usage) finish(column, said, tokens, stamp, usage);
       if (form.dataset.rate) rating(column, id);
     } catch (error) {
       const text = error.name === "AbortError" ? "Stopped." : error.message;

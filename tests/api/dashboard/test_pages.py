@@ -8,8 +8,11 @@ from html import unescape
 from importlib.resources import files
 from typing import Any
 
+import httpx
 import pytest
+from typer.main import get_command
 
+from api.cli.main import app as cli
 from api.dashboard.lineage import draw_lineage
 from api.dashboard.rendering import static_files
 from api.http.schemas import VersionOut
@@ -40,7 +43,7 @@ def routed(rows: Rows) -> Routed:
 
 def test_a_service_without_anything_says_how_to_begin(visitor: Visitor) -> None:
     assert "memgen loop create" in visitor.open()
-    assert "memgen adapters create" in visitor.open("/adapters")
+    assert "memgen adapter create" in visitor.open("/adapters")
     assert "memgen train" in visitor.open("/jobs")
     assert "memgen loop create" in visitor.open("/loops")
 
@@ -170,6 +173,39 @@ def test_an_ab_route_and_what_forms_refuse(visitor: Visitor, routed: Routed) -> 
     live = visitor.send(page, action, kind="ab", version="2", share="0.25")
     assert "75.0%" in live.text
     assert "25.0%" in live.text
+
+
+def test_a_version_is_trained(visitor: Visitor, services: Services, routed: Routed) -> None:
+    page, action = visitor.open("/adapters/bot"), "/ui/adapters/bot/train"
+    queued = visitor.send(page, action, task="a", steps="7", settings="learning_rate=0.5  batch_size=2")
+    assert "The training is queued." in queued.text
+    again = visitor.send(page, action, task="a", steps="7", settings="learning_rate=0.5  batch_size=2")
+    assert again.url == queued.url, "a form that is sent twice starts one job"
+    with transaction(services.sessions) as session:
+        request = jobs.request_as(jobs.get_job(session, routed.rows.project_id, _job_of(queued)), TrainWeaver)
+    assert (request.task, request.parent, request.promote) == ("a", 1, True)
+    assert [request.training[name] for name in ("steps", "learning_rate", "batch_size")] == [7, 0.5, 2]
+    unchecked = {**forms_of(visitor.open("/adapters/bot"))[action]}
+    del unchecked["promote"]  # as a browser sends a box that is not checked
+    with transaction(services.sessions) as session:
+        other = _job_of(visitor.http.post(action, data=unchecked))
+        request = jobs.request_as(jobs.get_job(session, routed.rows.project_id, other), TrainWeaver)
+    assert not request.promote
+    page = visitor.open("/adapters/bot")
+    for wrong in ({"settings": "steps"}, {"settings": "=1"}, {"steps": "0"}, {"steps": "x"}, {"settings": "flies=1"}):
+        assert visitor.send(page, action, **wrong).status_code == 422, wrong
+
+
+def _job_of(answer: httpx.Response) -> uuid.UUID:
+    return uuid.UUID(answer.url.path.rpartition("/")[2])
+
+
+def test_pages_name_commands_that_there_are() -> None:
+    group = get_command(cli)
+    for template in (files("api.dashboard") / "templates").iterdir():
+        for first, second in re.findall(r"memgen ([a-z-]+) ?([a-z-]*)", template.read_text()):
+            command = group.commands[first]  # type: ignore[attr-defined]  # a group
+            assert not hasattr(command, "commands") or second in command.commands, (template.name, first, second)
 
 
 def test_jobs_are_watched_and_cancelled(visitor: Visitor, services: Services, routed: Routed) -> None:
