@@ -75,7 +75,7 @@ class Version(Base):
     id: Mapped[uuid.UUID] = primary_id()
     adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
     number: Mapped[int]
-    parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"))
+    parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"), index=True)
     dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id"))
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
     base_model: Mapped[str]

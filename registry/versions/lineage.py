@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import CTE, ColumnElement, Select, func, or_, select
+from sqlalchemy.orm import Session, defer, joinedload
 
 from registry.database import one_of
 from registry.jobs import replaced_number
@@ -121,12 +121,9 @@ def trajectory_lineage(session: Session, trajectory: Trajectory) -> TrajectoryLi
     ids = [dataset.id for dataset in datasets]
     versions = versions_touched(session, ids)
     items = select(DatasetItem.dataset_id, DatasetItem.reward).where(DatasetItem.trajectory_id == trajectory.id)
-    suites = (
-        select(Suite).join(SuiteItem).where(SuiteItem.trajectory_id == trajectory.id).options(joinedload(Suite.task))
-    )
     return TrajectoryLineage(
         trajectory=trajectory,
-        suites=tuple(session.scalars(suites.order_by(Suite.number))),
+        suites=tuple(suites_of(session, trajectory)),
         datasets=tuple(datasets),
         rewards={row.dataset_id: row.reward for row in session.execute(items)},
         jobs=tuple(session.scalars(select(Job).where(Job.dataset_id.in_(ids)).order_by(Job.seq))),
@@ -145,25 +142,72 @@ def datasets_of(session: Session, trajectory_ids: Collection[uuid.UUID]) -> list
 def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> list[Version]:
     """Versions trained on one of the datasets, and all that go on from them, sorted by adapter and number.
 
-    An imported version goes on from its ancestors at its origin as well.
+    An imported version goes on from its ancestors at its origin as well. They may be as many as there are versions.
     """
-    learned = select(Version.id).where(_trained_on(dataset_ids)).cte("learned", recursive=True)
-    learned = learned.union(select(Version.id).join(learned, Version.parent_id == learned.c.id))
+    learned = _with_descendants(_trained_on(dataset_ids))
     query = select(Version).join(learned, learned.c.id == Version.id).join(Adapter, Adapter.id == Version.adapter_id)
-    loaded = query.options(joinedload(Version.adapter), joinedload(Version.dataset).joinedload(Dataset.task))
+    dataset = joinedload(Version.dataset).joinedload(Dataset.task)
+    loaded = query.options(joinedload(Version.adapter), dataset, defer(Version.report))
     return list(session.scalars(loaded.order_by(Adapter.name, Version.number)))
+
+
+@dataclass(frozen=True)
+class TouchedVersions:
+    """The versions that a trajectory has affected, for a person: those to look at, and how many there are."""
+
+    shown: tuple[Version, ...]
+    """All that serve now, and the newest that learned it themselves; by adapter and number."""
+    direct: frozenset[uuid.UUID]
+    """Which of them learned it themselves."""
+    serving: dict[uuid.UUID, ServingSummary]
+    count: int
+
+
+def touched_by(session: Session, trajectory: Trajectory, *, most: int) -> TouchedVersions:
+    """
+    Args:
+        most: versions that learned it themselves to show.
+    """
+    datasets = {dataset.id for dataset in datasets_of(session, [trajectory.id])}
+    trained = _trained_on(datasets)
+    every = set(session.scalars(select(_with_descendants(trained).c.id)))
+    mine = Adapter.project_id == trajectory.project_id
+    named = select(Alias.version_id).join(Adapter, Adapter.id == Alias.adapter_id).where(mine)
+    routed = select(RouteArm.version_id).join(Route, Route.id == RouteArm.route_id)
+    routed = routed.join(Adapter, Adapter.id == Route.adapter_id).where(mine, Route.state == "live")
+    serving = every.intersection(session.scalars(named.union(routed)))
+    newest = session.scalars(select(Version.id).where(trained).order_by(Version.created_at.desc()).limit(most))
+    shown = session.scalars(
+        select(Version)
+        .join(Adapter, Adapter.id == Version.adapter_id)
+        .where(one_of(Version.id, {*serving, *newest}))
+        .options(joinedload(Version.adapter), defer(Version.report))
+        .order_by(Adapter.name, Version.number)
+    ).all()
+    return TouchedVersions(
+        shown=tuple(shown),
+        direct=frozenset(version.id for version in shown if version.dataset_id in datasets),
+        serving=serving_of(session, [version.id for version in shown]),
+        count=len(every),
+    )
+
+
+def suites_of(session: Session, trajectory: Trajectory) -> list[Suite]:
+    """Suites that have the trajectory among their items, oldest first."""
+    holding = select(Suite).join(SuiteItem).where(SuiteItem.trajectory_id == trajectory.id)
+    return list(session.scalars(holding.options(joinedload(Suite.task)).order_by(Suite.number)))
 
 
 def learned_deleted(session: Session, adapter_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     """Versions of the adapters that were trained on data that was deleted since, or go on from one that was."""
-    deleted = select(DeletionDataset.dataset_id)
-    learned = (
-        select(Version.id)
-        .where(Version.adapter_id.in_(adapter_ids), _trained_on(deleted))
-        .cte("learned", recursive=True)
-    )
-    learned = learned.union(select(Version.id).join(learned, Version.parent_id == learned.c.id))
-    return set(session.scalars(select(learned.c.id)))
+    trained = _trained_on(select(DeletionDataset.dataset_id))
+    return set(session.scalars(select(_with_descendants(Version.adapter_id.in_(adapter_ids), trained).c.id)))
+
+
+def _with_descendants(*which: ColumnElement[bool]) -> CTE:
+    """Ids of the versions of which this holds, and of all that go on from them."""
+    found = select(Version.id).where(*which).cte("learned", recursive=True)
+    return found.union(select(Version.id).join(found, Version.parent_id == found.c.id))
 
 
 def _trained_on(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> ColumnElement[bool]:

@@ -10,20 +10,23 @@ from api.dashboard.conversation import turns_of
 from api.dashboard.rendering import HEADERS, fragment, show
 from api.dashboard.routing import Pages, read_id
 from api.dashboard.visits import HOME, Visit, admit_script, go
-from api.endpoints import deletions, tasks, tokens, trajectories
+from api.endpoints import deletions, tokens, trajectories
 from api.endpoints.deletions import DeletionIn
-from api.endpoints.trajectory_models import TrajectorySummary
+from api.endpoints.trajectory_models import RewardedTrajectory, TrajectorySummary
 from api.http.pagination import decode_cursor, make_page
 from api.http.problems import described
 from registry.database import transaction
 from registry.errors import Invalid
 from registry.json_text import is_storable
 from registry.names import MAX_SESSION_CHARACTERS
+from registry.rewards.rewards import rewards_of_trajectory
+from registry.tasks import list_tasks
 from registry.trajectories.formats.formats import DEFAULT_FORMAT, check_format, format_names
-from registry.trajectories.records import TrajectoryFilter, list_trajectories
+from registry.trajectories.records import TrajectoryFilter, get_trajectory, list_trajectories
 from registry.trajectories.words import MAX_SEARCH_CHARACTERS
+from registry.versions.lineage import suites_of, touched_by
 
-_SHOWN = 50
+_SHOWN, _SHOWN_VERSIONS = 50, 20
 IMPORT_PATH = f"{HOME}/trajectories/import"
 _SEARCHED = {
     **{"text": MAX_SEARCH_CHARACTERS, "session": MAX_SESSION_CHARACTERS},
@@ -48,6 +51,7 @@ def index(visit: Visit) -> Response:
             limit=_SHOWN + 1,
             with_messages=False,
         )
+        tasks = [task.name for task in list_tasks(session, visit.caller.project_id)]
         found = make_page(rows, _SHOWN, seq=lambda row: row.seq, render=TrajectorySummary.of)
     return show(
         visit,
@@ -55,7 +59,7 @@ def index(visit: Visit) -> Response:
         wanted=wanted,
         trajectories=found.data,
         next_cursor=found.next_cursor,
-        tasks=tasks.get_tasks(visit.services, visit.caller).data,
+        tasks=tasks,
         longest=_SEARCHED,
         formats=format_names(),
         import_path=IMPORT_PATH,
@@ -65,10 +69,19 @@ def index(visit: Visit) -> Response:
 @pages.get("/trajectories/{text}")
 def one(visit: Visit, text: str) -> Response:
     found = read_id("trajectory", text)
-    trajectory = trajectories.get_one_trajectory(found, visit.services, visit.caller)
-    lineage = deletions.lineage(found, visit.services, visit.caller)
-    turns = turns_of(trajectory.messages)
-    return show(visit, "trajectory.html", trajectory=trajectory, lineage=lineage, turns=turns)
+    with transaction(visit.services.sessions) as session:
+        row = get_trajectory(session, visit.caller.project_id, found)
+        trajectory = RewardedTrajectory.of_rewarded(row, rewards_of_trajectory(session, row))
+        suites = [f"{suite.task.name}#{suite.number}" for suite in suites_of(session, row)]
+        touched = touched_by(session, row, most=_SHOWN_VERSIONS)
+    return show(
+        visit,
+        "trajectory.html",
+        trajectory=trajectory,
+        turns=turns_of(trajectory.messages),
+        suites=suites,
+        touched=touched,
+    )
 
 
 @pages.get("/trajectories/{text}/deletion", scope="admin")
@@ -77,7 +90,10 @@ def plan_deletion(visit: Visit, text: str) -> Response:
     policy = visit.request.query_params.get("policy", "keep")
     body = DeletionIn.model_validate({"scope": "trajectory", "id": str(read_id("trajectory", text)), "policy": policy})
     plan = deletions.delete(body, visit.request, visit.services, visit.caller)
-    return show(visit, "deletion.html", plan=plan, trajectory_id=text)
+    versions = plan.affected["versions"]
+    serving = [each for each in versions if each["aliases"] or each["routes"]]
+    affected = {**plan.affected, "versions": len(versions), "versions that serve": serving}
+    return show(visit, "deletion.html", plan=plan, affected=affected, trajectory_id=text)
 
 
 @pages.post("/trajectories/{text}/delete", scope="admin")
