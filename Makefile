@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-vllm test-agents test-browser pictures setup demo demo-loop test lint unit format bench bench-recipe bench-serving bench-recording bench-dashboard bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-vllm test-agents test-browser pictures setup demo demo-loop tour test lint unit format bench bench-recipe bench-serving bench-recording bench-dashboard bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,13 @@ demo: setup  ## The whole loop on a real model and real data; writes demo-report
 
 demo-loop: setup  ## An agent that plays games gets better by its own runs, with nothing uploaded; writes bench/results/loop.json
 	$(BIN)/python -m bench.loop
+
+tour: setup  ## Run docs/tour.ipynb on a service of its own, in minutes, and keep what it shows
+	@rm -rf .demo/tour
+	@export MEMGEN_HOME="$(CURDIR)/.demo/tour"; $(BIN)/memgen up --port 0 \
+		&& (. "$$MEMGEN_HOME/service.env"; export MEMGEN_API_URL MEMGEN_API_KEY; \
+			$(BIN)/python docs/run_notebook.py docs/tour.ipynb); \
+		status=$$?; $(BIN)/memgen down; exit $$status
 
 test: setup lint unit  ## Everything that CI runs
 
