@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from api.dashboard.urls import ROUTES as DASHBOARD
 from api.endpoints import (
     adapters,
+    analyses,
     bases,
     chat,
     completions,
@@ -76,6 +77,7 @@ ENDPOINTS = (
     loops,
     schedules,
     versions,
+    analyses,
     transfer,
     deletions,
     webhooks,

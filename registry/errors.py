@@ -8,6 +8,7 @@ RegistryError
 │   ├── VersionNotFound
 │   ├── AliasNotFound
 │   ├── GateNotFound          the version's gate has not run
+│   ├── AnalysisNotFound      no job has analyzed the version, or what it found was removed
 │   ├── RouteNotFound
 │   ├── CompletionNotFound    no exposure to attribute feedback to
 │   ├── RunNotFound
@@ -97,6 +98,9 @@ class AliasNotFound(NotFound): ...
 
 
 class GateNotFound(NotFound): ...
+
+
+class AnalysisNotFound(NotFound): ...
 
 
 class RouteNotFound(NotFound): ...

@@ -37,6 +37,7 @@ class JobKind(_StoredText):
     EVALUATE = "evaluate"
     CHECK_IMPORT = "check_import"
     JUDGE = "judge"
+    ANALYZE = "analyze"
     IMPORT = "import"
 
 
@@ -87,10 +88,22 @@ def _environment(stored: Mapping[str, Any] | None) -> PlayedEnvironment | None:
 
 
 @dataclass(frozen=True)
-class TrainWeaver(StoredJson):
+class _Request(StoredJson):
+    VERSIONS: ClassVar[tuple[str, ...]] = ()
+    """Fields that hold the number of a version which the job reads."""
+
+    @property
+    def versions_needed(self) -> tuple[int, ...]:
+        """Numbers of the versions that the job reads."""
+        return tuple(number for number in (getattr(self, name) for name in self.VERSIONS) if number)
+
+
+@dataclass(frozen=True)
+class TrainWeaver(_Request):
     """Train the weaver on a task, going on from a version."""
 
     kind: ClassVar[JobKind] = JobKind.TRAIN_WEAVER
+    VERSIONS = ("parent",)
     OPTIONAL = frozenset({"replay_share", "environment", "insights", "replaces", "retry_of"})
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
         "method": Method,
@@ -120,17 +133,13 @@ class TrainWeaver(StoredJson):
     retry_of: int | None = None
     """Number of the version that forgot, which this training tries again with a larger replay share."""
 
-    @property
-    def version_needed(self) -> int | None:
-        """Number of the version that the job needs."""
-        return self.parent
-
 
 @dataclass(frozen=True)
-class TrainTrigger(StoredJson):
+class TrainTrigger(_Request):
     """Teach the trigger of a version when to weave."""
 
     kind: ClassVar[JobKind] = JobKind.TRAIN_TRIGGER
+    VERSIONS = ("parent",)
     OPTIONAL = frozenset({"environment", "task", "replaces"})
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
         "tasks": _texts,
@@ -154,16 +163,13 @@ class TrainTrigger(StoredJson):
     replaces: int | None = None
     """As for `TrainWeaver`."""
 
-    @property
-    def version_needed(self) -> int | None:
-        return self.parent
-
 
 @dataclass(frozen=True)
-class Evaluate(StoredJson):
+class Evaluate(_Request):
     """Score a version on the suites of what it has learned, and let the gate judge it if that is asked for."""
 
     kind: ClassVar[JobKind] = JobKind.EVALUATE
+    VERSIONS = ("version",)
     OPTIONAL = frozenset({"judge"})
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"version": _number}
 
@@ -171,31 +177,25 @@ class Evaluate(StoredJson):
     judge: bool = False
     """Whether the gate, which has not run because the version's own job failed, judges it as that job would have."""
 
-    @property
-    def version_needed(self) -> int | None:
-        return self.version
-
 
 @dataclass(frozen=True)
-class CheckImport(StoredJson):
+class CheckImport(_Request):
     """Let this installation's gate judge a version that another one trained."""
 
     kind: ClassVar[JobKind] = JobKind.CHECK_IMPORT
+    VERSIONS = ("version",)
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"version": _number}
 
     version: int
     promote: bool = True
 
-    @property
-    def version_needed(self) -> int | None:
-        return self.version
-
 
 @dataclass(frozen=True)
-class JudgeTrajectories(StoredJson):
+class JudgeTrajectories(_Request):
     """Let a judge score what waits for it in a task, within a budget."""
 
     kind: ClassVar[JobKind] = JobKind.JUDGE
+    VERSIONS = ("version",)
     OPTIONAL = frozenset({"version", "after", "unrewarded", "held_out", "again", "max_tokens", "by_itself"})
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
         "up_to": _number,
@@ -227,13 +227,43 @@ class JudgeTrajectories(StoredJson):
     by_itself: bool = False
     """Whether the tick started it."""
 
-    @property
-    def version_needed(self) -> int | None:
-        return self.version
+
+@dataclass(frozen=True)
+class AnalyzeVersion(_Request):
+    """Look into the memory of a version, on held-out items of tasks."""
+
+    kind: ClassVar[JobKind] = JobKind.ANALYZE
+    VERSIONS = ("version", "against")
+    OPTIONAL = frozenset({"against", "judge", "judge_model", "max_calls"})
+    READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        **dict.fromkeys(("version", "items", "least_clusters", "most_clusters", "seed", "max_calls"), _number),
+        "tasks": _texts,
+        "against": _number_or_none,
+    }
+
+    version: int
+    tasks: tuple[str, ...]
+    items: int = 200
+    """Items at most, of all tasks together."""
+    least_clusters: int = 2
+    most_clusters: int = 8
+    interventions: bool = True
+    """Whether the items are answered again without each cluster's latents."""
+    ablations: bool = True
+    """Whether they are answered again with less, or other, memory."""
+    seed: int = 0
+    against: int | None = None
+    """Number of the version of the same adapter that its latents are compared with."""
+    judge: str | None = None
+    """Name of the judge whose model says of which kind a wrong answer is."""
+    judge_model: str | None = None
+    """The judge's exact model, as `JudgeTrajectories.model`."""
+    max_calls: int = 1_000
+    """Calls of the judge's model at most."""
 
 
 @dataclass(frozen=True)
-class RecordImport(StoredJson):
+class RecordImport(_Request):
     """Stand for the training of an imported version, which happened elsewhere."""
 
     kind: ClassVar[JobKind] = JobKind.IMPORT
@@ -241,19 +271,13 @@ class RecordImport(StoredJson):
     origin: str
     """`support-bot@7`, as it was called there."""
 
-    @property
-    def version_needed(self) -> int | None:
-        return None
-
 
 AnyTraining = TrainWeaver | TrainTrigger
 """Requests that read a dataset and register a version trained on it."""
-JobRequest = AnyTraining | Evaluate | CheckImport | JudgeTrajectories | RecordImport
+JobRequest = AnyTraining | Evaluate | CheckImport | JudgeTrajectories | AnalyzeVersion | RecordImport
 
-REQUESTS: Mapping[JobKind, type[JobRequest]] = {
-    request.kind: request
-    for request in (TrainWeaver, TrainTrigger, Evaluate, CheckImport, JudgeTrajectories, RecordImport)
-}
+_KINDS = (TrainWeaver, TrainTrigger, Evaluate, CheckImport, JudgeTrajectories, AnalyzeVersion, RecordImport)
+REQUESTS: Mapping[JobKind, type[JobRequest]] = {request.kind: request for request in _KINDS}
 
 TRAININGS = (JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER)
 """Kinds of `AnyTraining`."""
@@ -266,16 +290,16 @@ def read_request(kind: str, params: Mapping[str, Any]) -> JobRequest:
     return REQUESTS[JobKind(kind)].from_json(params)
 
 
-def version_named(kind: str, params: Mapping[str, Any]) -> int | None:
-    """Number of the version that a job needs, also of one that this release can't read, which may still hold it.
+def versions_named(kind: str, params: Mapping[str, Any]) -> tuple[int, ...]:
+    """Numbers of the versions that a job reads, also of one that this release can't read, which may still hold them.
 
     So that a job of another release stops neither a deletion nor retention.
     """
     try:
-        return read_request(kind, params).version_needed
+        return read_request(kind, params).versions_needed
     except UnreadableRow:
         named = params.get("parent", params.get("version"))
-        return named if isinstance(named, int) else None
+        return (named,) if isinstance(named, int) else ()
 
 
 def replaced_named(params: Mapping[str, Any]) -> int | None:

@@ -22,7 +22,7 @@ from registry.job_requests import (
     read_request,
     replaced_named,
     task_named,
-    version_named,
+    versions_named,
 )
 from registry.json_text import storable
 from registry.models import Adapter, Job, JobEvent, Retraining, Schedule
@@ -76,9 +76,9 @@ def replaced_number(job: Job) -> int | None:
     return replaced_named(job.params)
 
 
-def version_needed(job: Job) -> int | None:
-    """Number of the version that the job reads, also of a job that this release can't read otherwise."""
-    return version_named(job.kind, job.params)
+def versions_needed(job: Job) -> tuple[int, ...]:
+    """Numbers of the versions that the job reads, also of a job that this release can't read otherwise."""
+    return versions_named(job.kind, job.params)
 
 
 def may_promote() -> ColumnElement[bool]:

@@ -95,7 +95,7 @@ def _judges(job: Job, version: Version) -> bool:
     except UnreadableRow:
         return False
     judges = isinstance(request, CheckImport) or (isinstance(request, Evaluate) and request.judge)
-    return judges and request.version_needed == version.number
+    return judges and version.number in request.versions_needed
 
 
 def decide(

@@ -72,7 +72,7 @@ def _services() -> Services:
 
 def make_handlers(model: "Model") -> Mapping[JobKind, Handler]:
     """What runs each kind of job, on a model that is loaded."""
-    from workers.jobs import check_import, evaluate, train_trigger, train_weaver
+    from workers.jobs import analyze, check_import, evaluate, train_trigger, train_weaver
     from workers.local_judge import own_judge
 
     return {
@@ -80,6 +80,7 @@ def make_handlers(model: "Model") -> Mapping[JobKind, Handler]:
         JobKind.TRAIN_TRIGGER: partial(train_trigger.run, model=model),
         JobKind.EVALUATE: partial(evaluate.run, model=model, send=_send),
         JobKind.CHECK_IMPORT: partial(check_import.run, model=model),
+        JobKind.ANALYZE: partial(analyze.run, model=model),
         JobKind.JUDGE: partial(judge.run, own_judge=partial(own_judge, model=model)),
     }
 

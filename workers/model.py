@@ -1,6 +1,7 @@
 """The base model of a worker process, loaded once and kept between jobs, with the memories that are loaded into it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from memgen.artifacts.artifact import MOMENTS_FILE
@@ -35,6 +36,8 @@ class Model:
             bind_unbound(session, self.base)
         self._services = services
         self._loaded = LoadedMemories(self.host, settings.cached_versions, lambda: services.scratch.folder)
+        self._in_use: frozenset[str] = frozenset()
+        """Memories that no other takes the place of."""
 
     def check_base(self, adapter: Adapter) -> None:
         """Raises BaseChanged unless the adapter is bound to this worker's base; one that isn't bound yet, is then."""
@@ -47,8 +50,18 @@ class Model:
     def memory_of(self, version: Version) -> str:
         """The name of the version's own memory in the host, fetched and checked if it is not there yet."""
         name = self._ensure(version)
-        self._loaded.trim(keep=frozenset([name]))
+        self._trim([name])
         return name
+
+    @contextmanager
+    def keeping(self, names: Iterable[str | None]) -> Iterator[None]:
+        """Within the block these memories stay in the host, whichever others come; None is the bare base."""
+        before = self._in_use
+        self._in_use = before | {name for name in names if name is not None}
+        try:
+            yield
+        finally:
+            self._in_use = before
 
     def isolated_of(self, version: Version) -> Isolated | None:
         """The version's memory of each task; None if it has one memory for all."""
@@ -60,7 +73,7 @@ class Model:
         for other in isolated.others.values() if isolated else ():
             key = artifact_beside(version.artifact_key, other)
             self._loaded.ensure(other, other, lambda folder, key=key: self._fetch(key, folder))  # type: ignore[misc]  # mypy can't infer a lambda's default
-            self._loaded.trim()
+            self._trim()
 
     def choices(self, version: Version | None, prompts: Sequence[TokenIds]) -> list[Choice]:
         """The memory that answers each prompt sent to a version, fetched and checked; for None the bare base.
@@ -80,13 +93,16 @@ class Model:
                 self._fetch(artifact_beside(version.artifact_key, artifact_hash), folder)
 
             found = [self._loaded.choose(name, lambda state=state: state, fetch_other) for state in states]  # type: ignore[misc]  # mypy can't infer a lambda's default
-        self._loaded.trim(keep=frozenset([name, *(choice.memory for choice in found if choice.memory)]))
+        self._trim([name, *(choice.memory for choice in found if choice.memory)])
         return found
 
     def _ensure(self, version: Version) -> str:
         return self._loaded.ensure(
             version.id.hex, version.artifact_hash, lambda folder: self._fetch(version.artifact_key, folder)
         )
+
+    def _trim(self, keep: Iterable[str] = ()) -> None:
+        self._loaded.trim(keep=self._in_use.union(keep))
 
     def _fetch(self, prefix: str, folder: Path) -> None:
         self._services.store.get_folder(prefix, folder, without=(MOMENTS_FILE,))

@@ -1,11 +1,18 @@
-"""Arguments that several commands share, and the reading of `key=value`."""
+"""Arguments that several commands share, and the reading of `key=value` and of `ADAPTER@VERSION`."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from api.cli.invocation import CommandFailed
+
+if TYPE_CHECKING:
+    from memgen_client import JsonClient
 
 AdapterArgument = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
 VersionArgument = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
@@ -54,3 +61,22 @@ def read_pairs(pairs: Sequence[str], option: str) -> dict[str, Any]:
         except ValueError:
             values[key] = text
     return values
+
+
+def find_version(client: JsonClient, name: str) -> tuple[str, int]:
+    """Adapter and number of `support-bot@7` or `support-bot@champion`.
+
+    Raises:
+        typer.BadParameter: it is not of that form.
+        CommandFailed: there is no such alias.
+    """
+    adapter, at, which = name.partition("@")
+    if not at or not which:
+        raise typer.BadParameter(f"{name!r} is not of the form ADAPTER@VERSION", param_hint="VERSION")
+    if which.isdecimal():
+        return adapter, int(which)
+    aliases = client.adapters.get(adapter)["aliases"]
+    if which not in aliases:
+        known = ", ".join(aliases) or "none"
+        raise CommandFailed(f"{adapter} has no alias {which!r}; there are: {known}. Or name a number.")
+    return adapter, int(aliases[which])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli.arguments import find_version
 from api.cli.invocation import CommandFailed, connect, invocation
 from api.cli.output import JsonOption, print_json, print_line, print_warning
 from api.cli.versions import print_imported
@@ -50,7 +51,7 @@ def push(
     settings, repository = invocation(context).settings(), _repository(target)
     folder = None if repository is not None else Path(target).expanduser()
     with connect(context) as client, _working_folder(settings) as work:
-        adapter, number = _find_version(client, version)
+        adapter, number = find_version(client, version)
         base = base_model or _base_for_card(client, adapter, number, is_for_hub=repository is not None)
         if folder is not None:
             hub_folder.check_target(folder)
@@ -134,20 +135,6 @@ def _working_folder(settings: Settings) -> Iterator[Path]:
         yield scratch.folder
     finally:
         scratch.close()
-
-
-def _find_version(client: JsonClient, name: str) -> tuple[str, int]:
-    """Adapter and number of `support-bot@7` or `support-bot@champion`."""
-    adapter, at, which = name.partition("@")
-    if not at or not which:
-        raise typer.BadParameter(f"{name!r} is not of the form ADAPTER@VERSION", param_hint="VERSION")
-    if which.isdecimal():
-        return adapter, int(which)
-    aliases = client.adapters.get(adapter)["aliases"]
-    if which not in aliases:
-        known = ", ".join(aliases) or "none"
-        raise CommandFailed(f"{adapter} has no alias {which!r}; there are: {known}. Or name a number.")
-    return adapter, int(aliases[which])
 
 
 def _base_for_card(client: JsonClient, adapter: str, number: int, *, is_for_hub: bool) -> str:

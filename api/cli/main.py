@@ -13,6 +13,7 @@ import typer
 
 from api.cli import (
     adapters,
+    analyses,
     bases,
     chat,
     convert,
@@ -49,6 +50,7 @@ _HINTS = {
     "model_not_found": "`memgen adapter list` shows the adapters, `memgen versions ADAPTER` their versions.",
     "version_not_found": "`memgen versions ADAPTER` shows them.",
     "route_not_found": "`memgen route list ADAPTER` shows them.",
+    "analysis_not_found": "`memgen analyze ADAPTER@VERSION` makes one.",
     "judge_not_found": "`memgen judge list` shows the judges, `memgen judge create NAME` makes one.",
     "schedule_not_found": "`memgen schedule list` shows them.",
     "webhook_not_found": "`memgen webhooks list` shows them.",
@@ -120,6 +122,9 @@ app.command(
     rich_help_panel=_VERSIONS,
 )(adapters.promote)
 app.add_typer(gates.app, name="gate", rich_help_panel=_VERSIONS)
+app.command(
+    epilog="Example: `memgen analyze support-bot@7 --items 100 --clusters 2-6 --against 6`", rich_help_panel=_VERSIONS
+)(analyses.analyze)
 app.command(epilog="Example: `memgen rollback support-bot --reason 'users complain'`", rich_help_panel=_VERSIONS)(
     adapters.rollback
 )

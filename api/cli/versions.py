@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from api.cli import adapters
+from api.cli.analyses import print_analysis
 from api.cli.arguments import AdapterArgument, ApplyOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, curve, moment, percent, points, print_json, print_line, print_note, print_table
@@ -89,6 +90,19 @@ def lineage(
         *((f"{moment(c['at'])}", f"{c['kind']} by {c['actor']} {c['reason']}".strip()) for c in changes),
     ]
     print_table(("", ""), rows)
+
+
+@app.command(epilog="Example: `memgen versions analysis support-bot 7`")
+def analysis(
+    context: typer.Context, adapter: AdapterArgument, version: VersionArgument, as_json: JsonOption = False
+) -> None:
+    """Show what the last `memgen analyze` of a version has found."""
+    with connect(context) as client:
+        found = client.versions.analysis(adapter, version)
+    if as_json:
+        print_json(found)
+    else:
+        print_analysis(found)
 
 
 @app.command(epilog="Example: `memgen versions tag support-bot 7 before-holidays`")

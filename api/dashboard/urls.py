@@ -7,6 +7,7 @@ from starlette.routing import Route
 
 from api.dashboard.pages import (
     adapters,
+    analyses,
     data,
     jobs,
     keys,
@@ -34,6 +35,7 @@ ROUTES = (
     *overview.pages.routes,
     *adapters.pages.routes,
     *versions.pages.routes,
+    *analyses.pages.routes,
     *routes.pages.routes,
     *jobs.routes,
     *loops.pages.routes,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from api.endpoints.analysis_bodies import AnalysisIn, analyze_request, with_judge
 from api.http.schemas import Strict
 from api.http.values import Number
 from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfig
@@ -20,6 +21,7 @@ from registry.datasets.reward_snapshots import has_comparison, no_comparison
 from registry.errors import Invalid
 from registry.job_requests import (
     GOOD_REWARD,
+    AnalyzeVersion,
     Evaluate,
     JobKind,
     JobRequest,
@@ -47,13 +49,17 @@ class EnvironmentIn(Strict):
 
 
 class JobIn(Strict):
-    kind: Literal[JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER, JobKind.EVALUATE, JobKind.JUDGE]
+    kind: Literal[JobKind.TRAIN_WEAVER, JobKind.TRAIN_TRIGGER, JobKind.EVALUATE, JobKind.JUDGE, JobKind.ANALYZE]
     adapter: Annotated[str | None, Field(description="Every kind needs one, but a judge")] = None
     task: Annotated[
         str | None, Field(description="train_weaver: the task to learn; judge: the task whose trajectories are judged")
     ] = None
     tasks: Annotated[
-        list[str] | None, Field(description="train_trigger: tasks to play; default: those its memory has learned")
+        list[str] | None,
+        Field(
+            description="train_trigger: tasks to play; analyze: tasks whose held-out items are answered. Default: "
+            "those that the memory has learned"
+        ),
     ] = None
     method: Annotated[
         Literal[Method.SFT, Method.GRPO, Method.GRPO_RECORDED],
@@ -65,7 +71,7 @@ class JobIn(Strict):
     environment: Annotated[
         EnvironmentIn | None, Field(description="Where items to play come from, instead of the task's trajectories")
     ] = None
-    version: Annotated[Number | None, Field(description="evaluate: which version")] = None
+    version: Annotated[Number | None, Field(description="evaluate, analyze: which version")] = None
     parent: Annotated[
         Number | None,
         Field(
@@ -92,8 +98,13 @@ class JobIn(Strict):
         ),
     ] = None
     promote: Annotated[bool, Field(description="Move `champion` to the version if it passes its gate")] = True
-    judge: Annotated[str | None, Field(description="judge: name of the judge")] = None
-    max_calls: Annotated[Number, Field(description="judge: calls of its model at most")] = JudgingOrder.max_calls
+    judge: Annotated[
+        str | None,
+        Field(description="judge: name of the judge; analyze: that of one which names the kinds of wrong answers"),
+    ] = None
+    max_calls: Annotated[Number, Field(description="judge, analyze: calls of the judge's model at most")] = (
+        JudgingOrder.max_calls
+    )
     max_tokens: Annotated[
         Number | None,
         Field(description="judge: tokens of prompts and answers at most"),
@@ -101,6 +112,11 @@ class JobIn(Strict):
     unrewarded: Annotated[bool, Field(description="judge: only trajectories that have no reward")] = False
     held_out: Annotated[bool, Field(description="judge: those that are kept for evaluation, too")] = False
     again: Annotated[bool, Field(description="judge: those that got no score before, too")] = False
+    analysis: Annotated[
+        AnalysisIn | None,
+        # Left out where it is not sent: a body without it has the hash for `Idempotency-Key` that it always had.
+        Field(description="analyze: how much is looked at", exclude_if=lambda sent: sent is None),
+    ] = None
 
 
 def job_request(
@@ -115,13 +131,20 @@ def job_request(
         ConfigError: a setting is unknown or out of range.
         EmptyDataset: there is nothing to compare.
     """
+    if body.analysis is not None and body.kind != JobKind.ANALYZE:
+        raise Invalid(f"a job of kind {body.kind.value} takes no `analysis`")
     if body.kind == JobKind.JUDGE:
         return _judge_request(session, caller, body, settings)
-    if body.adapter is None or body.judge is not None:
-        raise Invalid(f"a job of kind {body.kind.value} needs `adapter`, the name of an adapter, and takes no `judge`")
+    if body.adapter is None:
+        raise Invalid(f"a job of kind {body.kind.value} needs `adapter`, the name of an adapter")
+    if body.judge is not None and body.kind != JobKind.ANALYZE:
+        raise Invalid(f"a job of kind {body.kind.value} takes no `judge`")
     adapter = get_adapter(session, caller.project_id, body.adapter)
     _check_environment(adapter, body, settings.models_dir / GAMES_FOLDER)
-    return adapter, READERS[body.kind](session, caller, adapter, body)
+    request = READERS[body.kind](session, caller, adapter, body)
+    if isinstance(request, AnalyzeVersion) and body.judge is not None:
+        request = with_judge(session, adapter, settings, request, body.judge, body.max_calls)
+    return adapter, request
 
 
 def _judge_request(
@@ -140,6 +163,10 @@ def _evaluate_request(session: Session, caller: Principal, adapter: Adapter, bod
     if body.version is None:
         raise Invalid("an evaluate job needs `version`, the number of the version to evaluate")
     return Evaluate(get_version(session, adapter, body.version).number)
+
+
+def _analyze_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> AnalyzeVersion:
+    return analyze_request(session, adapter, body.version, body.tasks, body.analysis)
 
 
 def _weaver_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> TrainWeaver:
@@ -214,6 +241,7 @@ READERS: Mapping[JobKind, Callable[[Session, Principal, Adapter, JobIn], JobRequ
     JobKind.TRAIN_WEAVER: _weaver_request,
     JobKind.TRAIN_TRIGGER: _trigger_request,
     JobKind.EVALUATE: _evaluate_request,
+    JobKind.ANALYZE: _analyze_request,
 }
 """What reads the body of each kind that may be asked for over REST and works on an adapter."""
 CONFIGS: Mapping[Method, type[TrainingConfig | GrpoConfig]] = {
@@ -229,7 +257,7 @@ def _environment(body: JobIn) -> PlayedEnvironment | None:
 
 
 def _check_environment(adapter: Adapter, body: JobIn, folder: Path) -> None:
-    if body.environment is None or body.kind == JobKind.EVALUATE:
+    if body.environment is None or body.kind in (JobKind.EVALUATE, JobKind.ANALYZE):
         return
     if body.kind == JobKind.TRAIN_WEAVER and body.method != Method.GRPO:
         raise Invalid(

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
-from starlette.types import Receive, Scope, Send
 
 from api.endpoints.jobs import send_job
 from api.endpoints.tasks import check_grader
 from api.http.deps import IsHead, Promoter, ServicesDep, Trainer
+from api.http.file_once import FileOnce
 from api.http.values import Number
 from registry.adapters import get_adapter
 from registry.database import transaction
@@ -73,17 +73,7 @@ def export(name: str, number: Number, services: ServicesDep, caller: Promoter, i
     except BaseException:
         path.unlink()
         raise
-    return _FileOnce(path, media_type=_TAR, filename=filename)
-
-
-class _FileOnce(FileResponse):
-    """A file that is gone once it was sent, or the client went away."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            Path(self.path).unlink(missing_ok=True)
+    return FileOnce(path, media_type=_TAR, filename=filename)
 
 
 @router.post("/import", status_code=202)

@@ -38,6 +38,7 @@ from registry.models import (
     Version,
 )
 from registry.object_store import ObjectStore
+from registry.versions.analyses import ITEMS_FILE, analyses_prefix
 from registry.versions.lineage import versions_touched
 from registry.versions.state import withdraw
 
@@ -60,6 +61,8 @@ class _Work:
     """Prefix of the project's artifacts."""
     untouched: frozenset[str]
     """Artifacts with that prefix of versions that did not learn the data."""
+    analyses: str
+    """Prefix of the project's analyses."""
     still_running: bool
     """Whether a job can still write that may have read the data before it was deleted: one that began before the first
     pass. Jobs that begin later read only what is left."""
@@ -147,6 +150,7 @@ def _work(session: Session, deletion_id: uuid.UUID) -> _Work:
         recorded=frozenset(session.scalars(select(Dataset.object_key).where(Dataset.project_id == project_id))),
         artifacts=f"projects/{project_id}/artifacts/",
         untouched=_untouched(session, project_id, session.scalars(mine).all()),
+        analyses=analyses_prefix(project_id),
         still_running=session.scalars(running.limit(1)).one_or_none() is not None,
         began=began,
         swept=erasure.swept_at is not None,
@@ -167,6 +171,11 @@ def _sweep(store: ObjectStore, work: _Work) -> None:
         # Artifacts of withdrawn versions, and of jobs that were not allowed to register their version.
         if file == _ENTRIES and artifact not in work.untouched and _holds_entries(store, found.key, work.deleted):
             store.delete_folder(f"{artifact}{_EXPERIENCE}".rstrip("/"))
+    for found in store.list(work.analyses):
+        # Latents follow from what was read. What a job at work has finished so far goes too: it begins anew.
+        name, _, file = found.key.removeprefix(work.analyses).partition("/")
+        if file.rpartition("/")[2] == ITEMS_FILE and _holds_lines(store, found.key, work.deleted, "item"):
+            store.delete_folder(f"{work.analyses}{name}")
 
 
 def _untouched(session: Session, project_id: uuid.UUID, dataset_ids: Collection[uuid.UUID]) -> frozenset[str]:
@@ -203,9 +212,9 @@ def _drop_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> None:
         store.put(key, b"".join(line + b"\n" for line in kept))
 
 
-def _holds_lines(store: ObjectStore, key: str, deleted: frozenset[str]) -> bool:
+def _holds_lines(store: ObjectStore, key: str, deleted: frozenset[str], name: str = "id") -> bool:
     try:
-        return any(json.loads(line).get("id") in deleted for line in jsonl_lines(store.get(key)))
+        return any(json.loads(line).get(name) in deleted for line in jsonl_lines(store.get(key)))
     except ObjectNotFound:
         return False
 

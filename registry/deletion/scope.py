@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from registry.database import one_of
 from registry.errors import Invalid, TrajectoryNotFound
 from registry.job_requests import TRAININGS
-from registry.jobs import LIVE, version_needed
+from registry.jobs import LIVE, versions_needed
 from registry.json_text import is_storable, show
 from registry.models import (
     Dataset,
@@ -216,5 +216,5 @@ def _live_jobs(
         job
         for job in live
         if job.dataset_id in dataset_ids
-        or (job.adapter_id is not None and version_needed(job) in numbers.get(job.adapter_id, ()))
+        or (job.adapter_id is not None and not numbers.get(job.adapter_id, set()).isdisjoint(versions_needed(job)))
     )

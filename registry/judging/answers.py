@@ -27,6 +27,8 @@ class ReadVerdict:
     """0 to the judge's scale, where one run was scored."""
     ranking: tuple[int, ...] = ()
     """Places of the runs as they were shown, the best first, where several were ranked."""
+    kind: str = ""
+    """Name of the kind of a mistake, where one was asked for."""
 
 
 def read_answer(text: str, prompt: JudgePrompt) -> ReadVerdict | None:
@@ -37,7 +39,7 @@ def read_answer(text: str, prompt: JudgePrompt) -> ReadVerdict | None:
     """
     # The last mark may also stand in the reason, which quotes the run.
     found = _verdicts(text.rpartition(_THOUGHT_END)[2], prompt) or _verdicts(text, prompt)
-    verdicts = {(verdict.score, verdict.ranking) for verdict in found}
+    verdicts = {(verdict.score, verdict.ranking, verdict.kind) for verdict in found}
     return min(found, key=lambda verdict: verdict.reason) if len(verdicts) == 1 else None
 
 
@@ -64,6 +66,8 @@ def _verdict(value: dict[str, Any], prompt: JudgePrompt) -> ReadVerdict | None:
     reason = reason.replace("\0", "").encode("utf-8", "replace").decode()[:_REASON_KEPT]
     if prompt.labels:
         return _ranking(value["ranking"], reason, prompt)
+    if prompt.kinds:
+        return ReadVerdict(reason, kind=value["kind"]) if value["kind"] in prompt.kinds else None
     score = value["score"]
     if isinstance(score, bool) or not isinstance(score, int | float):
         return None

@@ -176,8 +176,9 @@ def _sum(session: Session, *conditions: Any) -> Spent:
 
 
 def _to_json(verdict: ReadVerdict) -> dict[str, Any]:
-    return {"reason": verdict.reason, "score": verdict.score, "ranking": list(verdict.ranking)}
+    kind = {"kind": verdict.kind} if verdict.kind else {}
+    return {"reason": verdict.reason, "score": verdict.score, "ranking": list(verdict.ranking), **kind}
 
 
 def _from_json(stored: dict[str, Any]) -> ReadVerdict:
-    return ReadVerdict(stored["reason"], stored["score"], tuple(stored["ranking"]))
+    return ReadVerdict(stored["reason"], stored["score"], tuple(stored["ranking"]), stored.get("kind", ""))

@@ -58,6 +58,8 @@ class JudgePrompt:
     code: str
     labels: str = ""
     """Names of the runs in the order in which they are shown; empty where one is scored."""
+    kinds: tuple[str, ...] = ()
+    """Names of the kinds of mistakes of which one is asked for; empty where none is."""
     left_out_messages: int = 0
     left_out_characters: int = 0
 
@@ -157,6 +159,39 @@ def ranking_prompt(
         labels,
         begun.messages + sum(one.messages for one in shown),
         begun.characters + sum(one.characters for one in shown),
+    )
+
+
+def kind_prompt(
+    terms: JudgingTerms, run: JudgedRun, expected: Message, kinds: Mapping[str, str], max_characters: int
+) -> JudgePrompt | None:
+    """Ask of which kind the mistake in a run's last message is. None if it can't be shown in so many characters.
+
+    Args:
+        expected: a right answer in place of that message.
+        kinds: what each kind is, by its name.
+    """
+    code = _code(terms.judge_id, [run.id], 2)
+    right = _show([expected], max_characters // 4)
+    shown = _show(run.messages, max_characters - sum(map(len, right.lines)), run.tools) if right else None
+    if right is None or shown is None:
+        return None
+    system = _system(
+        "You find out what went wrong in an AI agent's last answer, which is known to be wrong. You get the kinds of "
+        "mistakes, the recording up to that answer, and an answer that would have been right.",
+        "\n".join(f"{name}: {meaning}" for name, meaning in kinds.items()),
+        code,
+        f'{{"id": "{code}", "reason": "one or two sentences", "kind": one of the names}}',
+    )
+    parts = [_between(code, "", shown.lines), _between(code, " RIGHT ANSWER", right.lines)]
+    user = "\n".join([*parts, f"Name the kind of the mistake in the last answer. The id is {code}."])
+    return JudgePrompt(
+        _messages(system, user),
+        _schema(code, terms, kind={"enum": list(kinds)}),
+        code,
+        kinds=tuple(kinds),
+        left_out_messages=shown.messages + right.messages,
+        left_out_characters=shown.characters + right.characters,
     )
 
 

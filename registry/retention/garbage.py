@@ -4,7 +4,7 @@ An upload has bytes before it has a row, so nothing younger than a grace period 
 Right before each removal the object and the rows are read again: an object that was stored anew meanwhile, or is named
 by a row now, stays.
 
-Only folders known here are looked at: datasets, artifacts, and checkpoints of jobs that have ended.
+Only folders known here are looked at: datasets, artifacts, analyses, and checkpoints of jobs that have ended.
 """
 
 import uuid
@@ -19,6 +19,7 @@ from registry.errors import ObjectNotFound
 from registry.jobs import LIVE
 from registry.models import Dataset, Job
 from registry.object_store import ObjectStore, StoredObject
+from registry.versions.analyses import kept_analyses
 from registry.versions.artifacts import kept_artifacts
 
 _BATCH = 1_000
@@ -54,7 +55,7 @@ def collect_garbage(
 
 
 def _objects(store: ObjectStore, project_id: uuid.UUID) -> Iterator[StoredObject]:
-    for folder in ("datasets", "artifacts"):
+    for folder in ("datasets", "artifacts", "analyses"):
         yield from store.list(f"projects/{project_id}/{folder}/")
     yield from store.list("jobs/")
 
@@ -64,7 +65,9 @@ def _unnamed(session: Session, project_id: uuid.UUID, objects: Sequence[StoredOb
     for start in range(0, len(objects), _BATCH):
         batch = objects[start : start + _BATCH]
         owners = {each.key: _owner(each.key) for each in batch}
-        named = _named_datasets(session, project_id, owners.values()) | kept_artifacts(session, set(owners.values()))
+        named = _named_datasets(session, project_id, owners.values())
+        named |= kept_artifacts(session, set(owners.values()))
+        named |= kept_analyses(session, project_id, set(owners.values()))
         ended = _ended_jobs(session, project_id, owners.values())
         for each in batch:
             owner = owners[each.key]
@@ -74,7 +77,7 @@ def _unnamed(session: Session, project_id: uuid.UUID, objects: Sequence[StoredOb
 
 
 def _owner(key: str) -> str:
-    """The key or folder that a row would name: a dataset's file, an artifact's folder, a job's folder."""
+    """The key or folder that a row would name: a dataset's file, the folder of an artifact, an analysis or a job."""
     parts = key.split("/")
     if parts[0] == "jobs":
         return "/".join(parts[:2])

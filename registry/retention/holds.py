@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry.jobs import LIVE, version_needed
+from registry.jobs import LIVE, versions_needed
 from registry.models import Adapter, Job, Retraining, Version, VersionTag
 from registry.serving.aliases import history, list_aliases
 from registry.serving.rollback import rollback_target
@@ -75,9 +75,9 @@ def _of_jobs(session: Session, adapter: Adapter, holds: Holds) -> None:
     by_number = {version.number: version.id for version in list_versions(session, adapter)}
     live = session.scalars(select(Job).where(Job.adapter_id == adapter.id, Job.state.in_(LIVE)))
     for job in live:
-        number = version_needed(job)
-        if number in by_number:
-            _add(holds, by_number[number], "job", f"job {job.id} is {job.state} and reads it")
+        for number in versions_needed(job):
+            if number in by_number:
+                _add(holds, by_number[number], "job", f"job {job.id} is {job.state} and reads it")
     waiting = select(Retraining).where(
         Retraining.adapter_id == adapter.id, Retraining.job_id.is_(None), Retraining.stopped.is_(None)
     )

@@ -51,6 +51,14 @@ def why_not_exportable(session: Session, version: Version) -> str | None:
     return _why_bytes_are_out(version, state, "An archive would carry on what it learned: export another version")
 
 
+def why_not_analyzable(session: Session, version: Version) -> str | None:
+    """Why nobody may look into the version's memory; None if one may, as into that of an archived version."""
+    state = session.get(VersionState, version.id)
+    if state is None:
+        return None
+    return _why_bytes_are_out(version, state, "What it learned is not to be looked into: analyze another version")
+
+
 def check_servable(session: Session, version: Version) -> None:
     """Raises VersionNotServable for the reason of `why_not_servable`."""
     _refuse(why_not_servable(session, version))
@@ -64,6 +72,11 @@ def check_parent(session: Session, version: Version | None) -> None:
 def check_exportable(session: Session, version: Version) -> None:
     """Raises VersionNotServable for the reason of `why_not_exportable`."""
     _refuse(why_not_exportable(session, version))
+
+
+def check_analyzable(session: Session, version: Version) -> None:
+    """Raises VersionNotServable for the reason of `why_not_analyzable`."""
+    _refuse(why_not_analyzable(session, version))
 
 
 def _refuse(reason: str | None) -> None:

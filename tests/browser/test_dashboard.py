@@ -13,6 +13,7 @@ from registry.job_requests import TrainWeaver
 from registry.models import Job, SignIn
 from registry.wiring import Services
 from tests.browser.conftest import Person
+from tests.registry.analyzed import analyze
 from tests.registry.conftest import Rows, chats
 from tests.registry.routed import Routed, make_routed
 
@@ -24,6 +25,7 @@ PAGES = (
     "/adapters/bot",
     "/adapters/bot/versions/2",
     "/adapters/bot/versions/2/items?flipped=all",
+    "/adapters/bot/versions/2/analysis",
     "/adapters/bot/routes",
     "/adapters/bot/routes/1",
     "/loops",
@@ -47,9 +49,10 @@ def routed(rows: Rows) -> Routed:
 
 @pytest.fixture
 def full(routed: Routed) -> Routed:
-    """With a canary that has rewards."""
+    """With a canary that has rewards, and a version that was looked into."""
     routed.start_canary(2, 0.5)
     routed.rate_sessions(lambda label, number: float(label == "bot@2" or number % 2), 20)
+    analyze(routed.rows.services, routed.rows.project_id, version=2)
     return routed
 
 

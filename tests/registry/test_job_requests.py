@@ -11,6 +11,7 @@ from registry.job_requests import (
     BOOKKEEPING,
     REQUESTS,
     TRAININGS,
+    AnalyzeVersion,
     AnyTraining,
     CheckImport,
     Evaluate,
@@ -23,7 +24,7 @@ from registry.job_requests import (
     TrainWeaver,
     read_request,
     replaced_named,
-    version_named,
+    versions_named,
 )
 
 ENVIRONMENT = {"name": "textworld", "options": {"level": 1}, "items": 8}
@@ -69,6 +70,15 @@ STORED: list[tuple[str, dict[str, Any]]] = [
             "held_out": True,
             "again": True,
             "by_itself": True,
+        },
+    ),
+    ("analyze", {"version": 3, "tasks": ["a"]}),
+    (
+        "analyze",
+        {
+            **{"version": 3, "tasks": ["a", "b"], "items": 50, "least_clusters": 2, "most_clusters": 4},
+            **{"interventions": False, "ablations": True, "seed": 7},
+            **{"against": 2, "judge": "strict", "judge_model": "base", "max_calls": 40},
         },
     ),
     ("import", {"origin": "bot@7"}),
@@ -143,7 +153,9 @@ def test_what_is_changed_is_written_even_as_the_default() -> None:
         ("train_weaver", {"task": "a", "environment": {"name": "textworld"}}, "PlayedEnvironment: the keys are"),
         ("train_trigger", {"tasks": None}, "tasks is None"),
         ("evaluate", {"version": None}, "version is None"),
-        ("bake", {}, "the kind is 'bake'; expected one of check_import"),
+        ("analyze", {"version": 1, "tasks": "a"}, "tasks is 'a'"),
+        ("analyze", {"version": 1, "tasks": [], "items": "many"}, "items is 'many'"),
+        ("bake", {}, "the kind is 'bake'; expected one of analyze"),
     ],
 )
 def test_what_was_never_stored_so_is_refused(kind: str, params: dict[str, Any], message: str) -> None:
@@ -166,9 +178,9 @@ def test_a_null_is_no_number() -> None:
 
 
 def test_what_a_job_holds_is_known_also_if_it_can_not_be_read() -> None:
-    assert version_named("bake", {"parent": 2}) == version_named("bake", {"version": 2}) == 2
-    assert version_named("train_weaver", {"task": "a", "method": "dpo", "parent": 3}) == 3
-    assert version_named("bake", {}) is version_named("bake", {"parent": "x"}) is None
+    assert versions_named("bake", {"parent": 2}) == versions_named("bake", {"version": 2}) == (2,)
+    assert versions_named("train_weaver", {"task": "a", "method": "dpo", "parent": 3}) == (3,)
+    assert versions_named("bake", {}) == versions_named("bake", {"parent": "x"}) == ()
     assert (replaced_named({"replaces": 4}), replaced_named({"replaces": None}), replaced_named({})) == (4, None, None)
 
 
@@ -177,8 +189,9 @@ def test_every_kind_has_its_request() -> None:
     assert {kind for kind, request in REQUESTS.items() if issubclass(request, AnyTraining)} == set(TRAININGS)
     assert set(BOOKKEEPING) == {JobKind.IMPORT}
     requests: list[JobRequest] = [TrainWeaver("a", 2), TrainTrigger(("a",), 2), Evaluate(2), CheckImport(2)]
-    assert [request.version_needed for request in requests] == [2, 2, 2, 2]
-    assert (TrainWeaver("a").version_needed, RecordImport("bot@7").version_needed) == (None, None)
+    assert [request.versions_needed for request in requests] == [(2,)] * 4
+    assert (TrainWeaver("a").versions_needed, RecordImport("bot@7").versions_needed) == ((), ())
+    assert AnalyzeVersion(3, ("a",), against=2).versions_needed == (3, 2)
 
 
 def _reads_by_key(node: ast.AST) -> bool:
@@ -208,6 +221,7 @@ def test_nobody_reads_stored_requests_and_manifests_by_key() -> None:
         ("registry/jobs.py", "Job.params['promote']"),
         ("registry/jobs.py", "Job.params['model']"),
         ("registry/loops/attempts.py", "Job.params['task']"),
+        ("registry/versions/analyses.py", "Job.params['version']"),
         ("registry/datasets/manifest.py", "Dataset.manifest['trains']"),
         ("registry/datasets/manifest.py", "dataset.manifest.get('trains')"),
     }

@@ -21,7 +21,7 @@ from registry.tasks import create_task
 from registry.trajectories.imports import TokenLimit, import_batch, read_item
 from registry.versions.champion import champion
 from registry.wiring import Services, open_services
-from workers.jobs import evaluate, train_trigger, train_weaver
+from workers.jobs import analyze, evaluate, train_trigger, train_weaver
 from workers.model import Model
 from workers.runner import Handler, run
 
@@ -114,6 +114,7 @@ def open_workshop(settings: Settings, project_id: uuid.UUID, adapter: str = "bot
             "train_weaver": partial(train_weaver.run, model=model),
             "train_trigger": partial(train_trigger.run, model=model),
             "evaluate": partial(evaluate.run, model=model),
+            "analyze": partial(analyze.run, model=model),
         }
         with transaction(own.sessions) as session:
             create_adapter(

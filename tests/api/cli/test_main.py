@@ -24,7 +24,7 @@ from tests.api.cli.invoking import fail, memgen, parse, succeed
 COMMANDS = {
     *("up", "down", "status", "init", "open", "doctor", "base", "demo"),
     *("task", "upload", "convert", "trajectories", "adapter", "train", "train-trigger", "jobs"),
-    *("versions", "push", "pull", "scores", "gate", "promote", "rollback", "history"),
+    *("versions", "push", "pull", "scores", "gate", "analyze", "promote", "rollback", "history"),
     *("schedule", "loop", "trace", "delete-data", "deletions", "gc"),
     *("route", "feedback", "chat", "keys", "webhooks", "upstreams", "judge", "recording"),
 }

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from api.endpoints.transfer import _FileOnce, import_version
+from api.endpoints.transfer import import_version
+from api.http.file_once import FileOnce
 from api.http.problems import status_of
 from memgen.errors import MemgenError
 from registry.database import transaction
@@ -133,7 +134,7 @@ def test_what_comes_and_goes_lies_in_the_home_and_is_gone_after(
 
     scope = {"type": "http", "method": "GET", "headers": []}
     with pytest.raises((OSError, ExceptionGroup, ClientDisconnect)):
-        anyio.run(lambda: _FileOnce(path)(scope, wait, gone))
+        anyio.run(lambda: FileOnce(path)(scope, wait, gone))
     assert not path.exists()
 
 

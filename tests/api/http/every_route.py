@@ -55,7 +55,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/jobs": {
         **{"kind": "train_weaver", "adapter": "bot", "task": "t", "tasks": None, "method": "sft", "version": None},
         **{"environment": {"name": "reasoning-gym:spell_backward", "options": {}, "items": 4}, "parent": 1},
-        **{"training": {"steps": 1}, "min_reward": 0.5, "insights": ["x"], "promote": True},
+        **{"training": {"steps": 1}, "min_reward": 0.5, "insights": ["x"], "promote": True, "analysis": None},
     },
     "POST /v1/chat/completions": {
         **{"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1, "temperature": 0.0},

@@ -6,12 +6,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 from memgen_client.models.adapters import Adapter, Scores
+from memgen_client.models.analyses import Analysis, LatentMap
 from memgen_client.models.jobs import Job
 from memgen_client.models.model import Model
 from memgen_client.models.routes import Route, RouteResults
 from memgen_client.models.rows import Page, Rows
 from memgen_client.models.service import NewKey, WebhookSecret
 from memgen_client.pictures.matrix import matrix
+from memgen_client.pictures.scatter import Dot, scatter
+from tests.registry.analyzed import found
 
 EVIL = "<script>alert('x')</script>&\"'"
 NOW = "2026-01-01T00:00:00Z"
@@ -157,3 +160,26 @@ def test_an_adapter_shows_where_its_aliases_stand() -> None:
     assert adapter.champion == 7
     for html in (adapter._repr_html_(), Rows([adapter])._repr_html_()):
         assert "champion: 7" in [each.text for each in parsed(html).iter()]
+
+
+def test_latents_are_dots_by_task_and_by_cluster() -> None:
+    document = found(job_id="j", analyzed_at=NOW)
+    document["map"]["points"][0]["task"] = EVIL
+    analysis = Analysis.model_validate(document)
+    by_task, by_cluster = re.findall(r"<svg.*?</svg>", analysis.map._repr_html_(), re.DOTALL)
+    texts = [each.text for each in parsed(by_task).iter() if each.text]
+    assert {"t-SNE by task", EVIL, "a", "b"} <= set(texts)
+    assert by_task.count("fill-opacity") == by_cluster.count("fill-opacity") == 30
+    assert "cluster 2" in by_cluster
+    assert parsed(analysis._repr_html_()) is not None
+    assert analysis.ablations is not None
+    assert "as trained" in analysis.ablations._repr_html_()
+    assert parsed(analysis.ablations._repr_html_()) is not None
+    assert "no points" in LatentMap(points=[], explained_variance=[0.0, 0.0], perplexity=1.0)._repr_html_()
+
+
+def test_of_very_many_dots_some_are_drawn() -> None:
+    drawn = scatter("many", [Dot(float(n), float(-n), f"g{n % 10}") for n in range(10_000)])
+    assert 1000 < drawn.count("fill-opacity") <= 1500
+    assert all(f"g{n}" in drawn for n in range(10))
+    assert scatter("one", [Dot(1.0, 1.0, "a")]).count("<circle") == 2

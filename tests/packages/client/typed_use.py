@@ -7,6 +7,7 @@ from typing import assert_type
 
 from memgen_client import AsyncClient, Client, Job, JobEvent, Page, Rows
 from memgen_client.models.adapters import Adapter, Scores
+from memgen_client.models.analyses import Analysis
 from memgen_client.models.completions import Completion, CompletionChunk
 from memgen_client.models.data import ImportReport
 from memgen_client.models.routes import Route, RouteResults
@@ -23,6 +24,8 @@ def synchronous(client: Client) -> None:
     assert_type(client.routes.results("bot", 1), RouteResults)
     assert_type(client.jobs.wait("job", timeout=3.0), Job)
     assert_type(client.versions.export_file("bot", 1, "bot.tar"), int)
+    assert_type(client.versions.analysis("bot", 1), Analysis)
+    assert_type(client.jobs.analyze("bot", 1, tasks=["t"], analysis={"items": 9, "against": None}), Job)
     assert_type(client.chat.create("bot", [{"role": "user", "content": "hi"}], temperature=0.0), Completion)
     for version in client.versions.all("bot"):
         assert_type(version, Version)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.judging.answers import ReadVerdict, read_answer
-from registry.judging.prompts import JudgedRun, JudgePrompt, JudgingTerms, ranking_prompt, score_prompt
+from registry.judging.prompts import JudgedRun, JudgePrompt, JudgingTerms, kind_prompt, ranking_prompt, score_prompt
 
 JUDGE, RUNS = uuid.UUID(int=7), [uuid.UUID(int=number) for number in (1, 2, 3)]
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -152,3 +152,29 @@ def test_a_ranking_names_every_run_once() -> None:
     ):
         text = json.dumps({"id": prompt.code, "reason": "r", "ranking": ranking})
         assert read_answer(text, prompt) is None, ranking
+
+
+def named() -> JudgePrompt:
+    kinds = {"planning": "p", "other": "o"}
+    prompt = kind_prompt(JudgingTerms(JUDGE, ""), JudgedRun(RUNS[0], TALK), TALK[1], kinds, 10_000)
+    assert prompt is not None
+    return prompt
+
+
+def test_a_kind_is_one_of_those_that_were_named() -> None:
+    prompt = named()
+
+    def kind(name: Any, **changes: Any) -> str:
+        return json.dumps({"id": prompt.code, "reason": "ok", "kind": name} | changes)
+
+    assert read_answer(f"Well: {kind('planning')}", prompt) == ReadVerdict("ok", kind="planning")
+    for text in (
+        kind("Planning"),
+        kind(["planning"]),
+        kind(None),
+        kind("planning", score=7),
+        kind("planning", id=asked().code),
+        f"{kind('planning')} {kind('other')}",
+        verdict(prompt),
+    ):
+        assert read_answer(text, prompt) is None, text

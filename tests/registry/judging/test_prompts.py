@@ -12,6 +12,7 @@ from registry.judging.prompts import (
     JudgedRun,
     JudgePrompt,
     JudgingTerms,
+    kind_prompt,
     ranking_prompt,
     score_prompt,
 )
@@ -159,3 +160,27 @@ def test_the_largest_group_has_an_answer_that_a_grammar_can_hold() -> None:
     prompt = ranking_prompt(TERMS, runs, talk("What?"), 10_000, order=1)
     assert prompt is not None
     assert len(prompt.schema["properties"]["ranking"]["enum"]) == 120
+
+
+KINDS = {"planning": "steps towards something else", "other": "none of these"}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_wrong_answer_and_the_right_one_stay_in_their_lines(text: str) -> None:
+    messages, right = talk("What is 2 + 2?", text), {"role": "assistant", "content": text[::-1]}
+    prompt = kind_prompt(TERMS, JudgedRun(RUN, messages), right, KINDS, 100_000)
+    assert prompt is not None
+    assert [[json.loads(line) for line in lines] for lines in recorded(prompt)] == [messages, [right]]
+    assert prompt.kinds == ("planning", "other")
+    assert prompt.schema["properties"]["kind"] == {"enum": ["planning", "other"]}
+    assert prompt.code != scored(messages).code, "a score is no kind"
+    assert "planning: steps towards something else" in prompt.messages[0]["content"]
+
+
+def test_a_long_run_is_cut_for_its_kind_and_says_so() -> None:
+    messages = talk(*["word " * 400] * 9)
+    prompt = kind_prompt(TERMS, JudgedRun(RUN, messages), messages[1], KINDS, 6_000)
+    assert prompt is not None
+    assert prompt.characters < 8_000
+    assert prompt.left_out_characters > 0
+    assert kind_prompt(TERMS, JudgedRun(RUN, messages), messages[1], KINDS, 300) is None

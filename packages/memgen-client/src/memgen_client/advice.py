@@ -7,6 +7,7 @@ ADVICE = {
     "version_not_found": "`memgen versions ADAPTER`",
     "alias_not_found": "`memgen versions ADAPTER`; promote one",
     "gate_not_found": "`memgen gate run ADAPTER VERSION`",
+    "analysis_not_found": "`memgen analyze ADAPTER@VERSION`",
     "route_not_found": "`memgen route list ADAPTER`",
     "completion_not_found": "send the `id` of a completion of this project",
     "run_not_found": "`memgen recording runs`",

@@ -82,6 +82,28 @@ class TriggerOptions(TypedDict, total=False):
     promote: bool
 
 
+class AnalysisTerms(TypedDict, total=False):
+    """How much is looked at."""
+
+    items: int
+    least_clusters: int
+    most_clusters: int
+    interventions: bool
+    ablations: bool
+    against: int | None
+    """Version of the same adapter whose latents are compared with this one's."""
+    seed: int
+
+
+class AnalyzeOptions(TypedDict, total=False):
+    tasks: Sequence[str] | None
+    """Whose held-out items are answered; by default those that the version has learned."""
+    analysis: AnalysisTerms | None
+    judge: str | None
+    """Names the kinds of wrong answers; without one, rules do."""
+    max_calls: int
+
+
 class JudgingOptions(TypedDict, total=False):
     max_calls: int
     max_tokens: int | None

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias, Unpack
 
-from memgen_client.answers import fitting, one, page, rows
-from memgen_client.calls import Call, Follow, ModeT, Noun, Pages, Wait, keyed, many, once
+from memgen_client.answers import count, fitting, one, page, rows
+from memgen_client.calls import Call, Download, Follow, ModeT, Noun, Pages, Wait, keyed, many, once
 from memgen_client.following import Following, Update
+from memgen_client.models.analyses import Analysis
 from memgen_client.models.jobs import Job, JobEvent
 from memgen_client.models.rows import Page, Rows
-from memgen_client.options import TrainOptions, TriggerOptions
+from memgen_client.options import AnalyzeOptions, TrainOptions, TriggerOptions
 from memgen_client.paths import path
 
 JobUpdate: TypeAlias = Job | JobEvent
 """Something new about a job that is followed: an event, or the job as it is now."""
+
+_FILES_SECONDS = 600.0
 
 
 class Jobs(Noun[ModeT]):
@@ -35,6 +39,24 @@ class Jobs(Noun[ModeT]):
     def evaluate(self, adapter: str, version: int, *, idempotency_key: str | None = None) -> Call[Job]:
         """Queue the evaluation of a version on the suites of all tasks that it learned."""
         return create({"kind": "evaluate", "adapter": adapter, "version": version}, idempotency_key)
+
+    @once
+    def analyze(
+        self, adapter: str, version: int, *, idempotency_key: str | None = None, **options: Unpack[AnalyzeOptions]
+    ) -> Call[Job]:
+        """Queue an analysis of what a version's memory has learned; `analysis` gives what it has found."""
+        return create({"kind": "analyze", "adapter": adapter, "version": version, **options}, idempotency_key)
+
+    @once
+    def analysis(self, job_id: str) -> Call[Analysis]:
+        """What a job that was queued by `analyze` has found."""
+        return Call("GET", path("jobs", job_id, "analysis"), one(Analysis))
+
+    @once
+    def analysis_files(self, job_id: str, target: str | Path) -> Call[int]:
+        """Write all files of an analysis, latents among them, as a tar to `target`, and return its size in bytes."""
+        where = path("jobs", job_id, "analysis", "files")
+        return Download("GET", where, count("bytes"), target=Path(target), seconds=_FILES_SECONDS)
 
     @once
     def list(self, *, limit: int = 50, cursor: str | None = None) -> Call[Page[Job]]:

@@ -6,6 +6,7 @@ from typing import Literal
 from memgen_client.answers import count, one, page, rows
 from memgen_client.calls import Call, Download, ModeT, Noun, Pages, many, once
 from memgen_client.content import Content, OnProgress
+from memgen_client.models.analyses import Analysis
 from memgen_client.models.jobs import Job
 from memgen_client.models.rows import Page, Rows
 from memgen_client.models.versions import (
@@ -53,6 +54,11 @@ class Versions(Noun[ModeT]):
     def lineage(self, adapter: str, number: int) -> Call[VersionLineage]:
         """What the version was made from, and what was made from it."""
         return Call("GET", _path(adapter, number, "lineage"), one(VersionLineage))
+
+    @once
+    def analysis(self, adapter: str, number: int) -> Call[Analysis]:
+        """What the last job that analyzed the version has found; `jobs.analyze` starts one."""
+        return Call("GET", _path(adapter, number, "analysis"), one(Analysis))
 
     @once
     def history(self, adapter: str, number: int) -> Call[Rows[VersionChange]]:
