@@ -157,8 +157,8 @@ def ranking_prompt(
         _schema(code, terms, ranking={"enum": [list(ranking) for ranking in _rankings(labels)]}),
         code,
         labels,
-        begun.messages + sum(one.messages for one in shown),
-        begun.characters + sum(one.characters for one in shown),
+        left_out_messages=begun.messages + sum(one.messages for one in shown),
+        left_out_characters=begun.characters + sum(one.characters for one in shown),
     )
 
 
