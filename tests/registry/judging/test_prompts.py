@@ -152,7 +152,11 @@ def test_each_ranked_run_has_its_share_of_the_room() -> None:
     sizes = [sum(map(len, lines)) for lines in recorded(prompt)]
     assert sum(sizes) <= 6_000
     assert [json.loads(line) for line in recorded(prompt)[2]] == runs[1].messages
-    assert prompt.left_out_messages > 0
+    notices = [json.loads(line) for lines in recorded(prompt) for line in lines if '"left_out"' in line]
+    gone = [each["left_out"] for each in notices]
+    assert prompt.left_out_messages == sum(each["messages"] for each in gone) > 0
+    assert prompt.left_out_characters >= sum(each["characters"] for each in gone) > prompt.left_out_messages
+    assert prompt.kinds == ()
 
 
 def test_the_largest_group_has_an_answer_that_a_grammar_can_hold() -> None:
