@@ -1,6 +1,7 @@
 """What a key may do is what the pages say: refused with every other scope, let in with that one alone."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -63,8 +64,11 @@ def keys(services: Services, project_id: UUID) -> dict[str, tuple[str, str]]:
 
 
 @pytest.fixture
-def api(settings: Settings) -> Iterator[httpx.Client]:
-    with serve(settings) as url, httpx.Client(base_url=url, timeout=20) as client:
+def api(settings: Settings, tiny_base: Path) -> Iterator[httpx.Client]:
+    with (
+        serve(settings.model_copy(update={"base_model": str(tiny_base)})) as url,
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
         yield client
 
 
