@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-vllm test-agents test-browser pictures setup demo demo-loop tour test lint unit format bench bench-recipe bench-serving bench-recording bench-dashboard bench-trigger bench-learning results architecture lock clean
+.PHONY: help vllm test-slow test-vllm test-agents test-browser pictures setup demo demo-loop tour test lint unit format bench bench-recipe bench-serving bench-recording bench-dashboard bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -74,7 +74,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 unit: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-slow: setup  ## Replicas, a killed worker, a whole loop, analyses made twice: what would not fit into a CI run
+	$(BIN)/python -m pytest -m slow
 
 vllm: $(VLLM_READY)  ## vLLM for CPUs with the plugin, in an environment of its own (3 GB)
 

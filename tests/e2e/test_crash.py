@@ -48,6 +48,7 @@ def _kill_worker() -> None:
         os.kill(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_job_goes_on(home: Path, tmp_path: Path) -> None:
     succeed("up")
     file = tmp_path / "runs.jsonl"

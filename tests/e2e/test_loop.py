@@ -121,6 +121,7 @@ def _counts(loop: Any) -> dict[str, int]:
     return {stage["stage"]: stage["total"] for stage in loop["stages"] if stage["total"]}
 
 
+@pytest.mark.slow
 def test_an_agent_that_only_asks_gets_better_by_itself(days: Days, client: JsonClient, workshop: Workshop) -> None:
     setup = succeed(
         *("loop", "create", "bot", "--task", "support", "--create", "--grader", "exact", "--every", "night"),

@@ -78,6 +78,7 @@ def fleet(settings: Settings, workshop: Workshop, api_key: str, tmp_path: Path) 
         yield Fleet(replicas, proxy, {"Authorization": f"Bearer {api_key}"})
 
 
+@pytest.mark.slow
 def test_replicas(fleet: Fleet) -> None:
     """One fleet for all, which takes half a minute to start."""
     what_one_replica_does_the_other_knows_at_once(fleet)

@@ -83,6 +83,7 @@ def test_what_matters_shows_and_what_does_not_does_not(host: AdapterHost, random
     assert 0 < low < high
 
 
+@pytest.mark.slow
 def test_a_random_trigger_weaves_as_often(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
     load_artifact(host, "m", random_artifact(trigger="head", max_insertions=5))
     rows = by_name(
@@ -94,6 +95,7 @@ def test_a_random_trigger_weaves_as_often(host: AdapterHost, random_artifact: Ca
     assert chance.accuracy < 1.0
 
 
+@pytest.mark.slow
 def test_what_would_change_nothing_is_said(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
     load_artifact(host, "m", random_artifact())  # weaves always, at the prompt's end and five times more
     load_artifact(host, "once", random_artifact(max_insertions=0))
@@ -129,6 +131,7 @@ def test_cues_are_left_out(host: AdapterHost, cued: str) -> None:
     assert rows["without cues"].latents_per_answer > 0
 
 
+@pytest.mark.slow
 def test_equal_runs_are_equal(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
     load_artifact(host, "m", random_artifact(trigger="head", max_insertions=2))
     items = answered_right_by(host, "m")

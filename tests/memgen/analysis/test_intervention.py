@@ -185,6 +185,7 @@ def test_a_real_cluster_is_dropped_while_answers_are_generated(
     assert everything.role == nothing.role == NO_ROLE
 
 
+@pytest.mark.slow
 def test_equal_runs_are_equal(host: AdapterHost, right_items: list[ReadAnalysisItem]) -> None:
     centres = woven(host, right_items)[:2]
     found = clustering(centres / np.linalg.norm(centres, axis=1, keepdims=True))

@@ -277,6 +277,7 @@ def test_where_the_judge_says_nothing_the_rules_do(judging: tuple[Workshop, Judg
     assert "the budget of 3 calls being spent" in warning
 
 
+@pytest.mark.slow
 def test_the_base_itself_names_kinds_held_to_their_names(learned: Workshop) -> None:
     with transaction(learned.services.sessions) as session:
         settings = JudgeSettings(max_answer_tokens=1_200)
