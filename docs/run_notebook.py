@@ -57,7 +57,7 @@ def _execute(source: str, names: dict[str, Any], title: str) -> object:
     exec(compile(tree, title, "exec"), names)  # noqa: S102 - running it is the purpose
     if last is None:
         return None
-    return eval(compile(ast.Expression(last.value), title, "eval"), names)  # noqa: S307
+    return eval(compile(ast.Expression(last.value), title, "eval"), names)  # noqa: S307 - as above
 
 
 def _stream(text: str) -> Iterator[Json]:

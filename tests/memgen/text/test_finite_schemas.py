@@ -60,10 +60,15 @@ def test_long_chains_are_followed_in_linear_time() -> None:
     definitions = {f"d{n}": _object(a={"$ref": f"#/$defs/d{n + 1}"}) for n in range(900)}
     schema = {**_object(a={"$ref": "#/$defs/d0"}), "$defs": {**definitions, "d900": {"type": "string"}}}
     wide = _object(**{f"p{n}": {"anyOf": [{"type": "null"}, {"type": "string"}]} for n in range(1000)})
-    began = time.process_time()
-    check_bounds(schema)
-    check_bounds(wide)
-    assert time.process_time() - began < 5.0, "a busy machine needs more than a second for what takes a fifth of one"
+
+    def seconds() -> float:
+        began = time.process_time()
+        check_bounds(schema)
+        check_bounds(wide)
+        return time.process_time() - began
+
+    # The quickest of some: on a busy machine one alone may take six times as long as it needs.
+    assert min(seconds() for _ in range(5)) < 1.0
     endless = schema | {"$defs": {**definitions, "d900": _object(a={"$ref": "#/$defs/d0"})}}
     with pytest.raises(SchemaRefused):
         check_bounds(endless)
