@@ -108,6 +108,9 @@ def trajectories(
     ] = None,
     task: Annotated[str | None, typer.Option(help="Only those of this task.", show_default=False)] = None,
     session: Annotated[str | None, typer.Option(help="Only those of this session.", show_default=False)] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Only those that this version answered, as bot@7.", show_default=False)
+    ] = None,
     held_out: Annotated[
         bool | None, typer.Option("--held-out/--trained-on", help="Only those of this side.", show_default=False)
     ] = None,
@@ -116,6 +119,7 @@ def trajectories(
 ) -> None:
     """List trajectories, the newest first, or search them."""
     wanted: dict[str, Any] = {"text": text, "task": task, "session_id": session, "held_out": held_out}
+    wanted["adapter_version"] = version
     with connect(context) as client:
         found = client.trajectories.list(newest=True, limit=limit, **wanted)
     if as_json:

@@ -161,9 +161,14 @@ def trajectory_filter(
             "what must not be there. They are found seconds after an upload",
         ),
     ] = None,
+    adapter_version: Annotated[
+        str | None, Query(max_length=256, pattern=NO_NUL, description="The version that answered, as `bot@7`")
+    ] = None,
 ) -> TrajectoryFilter:
     """The query parameters of the listing."""
-    return TrajectoryFilter(task, session_id, held_out, reward_source, rewarded, min_reward, max_reward, text)
+    return TrajectoryFilter(
+        *(task, session_id, held_out, reward_source, rewarded, min_reward, max_reward, text, adapter_version)
+    )
 
 
 @router.get("/trajectories")

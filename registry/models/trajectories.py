@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -43,6 +43,11 @@ class Trajectory(Base):
         Index("ix_trajectories_task_id_rewarded_at", "task_id", "rewarded_at"),
         Index("ix_trajectories_project_id_reward_source_seq", "project_id", "reward_source", "seq"),
         Index("ix_trajectories_project_id_seq", "project_id", "seq"),
+        Index(
+            "ix_trajectories_project_id_adapter_version_seq",
+            *("project_id", "adapter_version", "seq"),
+            postgresql_where=text("adapter_version is not null"),
+        ),
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
@@ -67,6 +72,7 @@ class Trajectory(Base):
     """When the effective reward last changed after it had been stored."""
     success: Mapped[bool | None]
     adapter_version: Mapped[str | None]
+    """The version that answered, as `bot@7`, by the sender's word."""
     details: Mapped[JsonObject]
     """The envelope's `metadata`."""
     sampled: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))

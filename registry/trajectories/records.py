@@ -130,6 +130,8 @@ class TrajectoryFilter:
     max_reward: float | None = None
     text: str | None = None
     """Words of the conversation, as `registry.trajectories.words` finds them."""
+    adapter_version: str | None = None
+    """The version that answered, as `bot@7`."""
 
 
 def list_trajectories(
@@ -170,6 +172,8 @@ def _wanted(
         query = query.where(Trajectory.task_id == task.id if task else false())
     if wanted.session_id is not None:
         query = query.where(Trajectory.session_id == wanted.session_id)
+    if wanted.adapter_version is not None:
+        query = query.where(Trajectory.adapter_version == wanted.adapter_version)
     if wanted.held_out is not None:
         query = query.where(Trajectory.held_out.is_(wanted.held_out))
     if wanted.reward_source is not None:

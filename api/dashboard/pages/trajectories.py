@@ -30,7 +30,7 @@ _SHOWN, _SHOWN_VERSIONS = 50, 20
 IMPORT_PATH = f"{HOME}/trajectories/import"
 _SEARCHED = {
     **{"text": MAX_SEARCH_CHARACTERS, "session": MAX_SESSION_CHARACTERS},
-    **dict.fromkeys(("task", "held_out", "rewarded", "low", "high"), 256),
+    **dict.fromkeys(("task", "version", "held_out", "rewarded", "low", "high"), 256),
 }
 """The fields of the search, each with the most characters that it takes."""
 
@@ -142,6 +142,7 @@ def _filter_of(wanted: dict[str, str]) -> TrajectoryFilter:
         min_reward=_reward(wanted["low"]),
         max_reward=_reward(wanted["high"]),
         text=wanted["text"] or None,
+        adapter_version=wanted["version"] or None,
     )
 
 

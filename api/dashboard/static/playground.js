@@ -28,7 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   function mark(said, token, insertion) {
-    const note = `probability ${insertion.probability}, ${insertion.latents} latents` +
+    const note = `at token ${insertion.position}, probability ${insertion.probability}, ${insertion.latents} latents` +
       (insertion.reread ? `, ${insertion.reread} tokens read again` : "");
     const diamond = element("abbr", "◆", "woven");
     diamond.title = note;

@@ -24,7 +24,11 @@ from tests.registry.loops.looped import make_looped
 @pytest.fixture
 def task(rows: Rows) -> str:
     return rows.task(
-        "a", [*chats(30, word="order", reward=1.0), *chats(5, word="parcel", reward=0.25, session_id="s1")]
+        "a",
+        [
+            *chats(30, word="order", reward=1.0),
+            *chats(5, word="parcel", reward=0.25, session_id="s1", adapter_version="bot@2"),
+        ],
     )
 
 
@@ -44,6 +48,8 @@ def test_a_search_finds_what_was_asked_for(visitor: Visitor, rows: Rows, task: s
         ("text=parcel+-here", 0),
         ("text=parcel&high=0.1", 0),
         ("session=s1", 5),
+        ("version=bot%402", 5),
+        ("version=bot", 0),
         ("high=0.5", 5),
         ("low=0.5&high=1", 30),
         ("rewarded=no", 0),

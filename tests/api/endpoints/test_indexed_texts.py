@@ -84,6 +84,7 @@ def test_the_longest_user_names_a_session(api: httpx.Client, path: str, body: di
         ("POST", "/v1/judges", {"name": LONG, "model": "base", "rubric": "r"}),
         ("POST", "/v1/webhooks", {"name": LONG, "url": "https://example.org/"}),
         ("POST", "/v1/trajectories", {"task": "t", "messages": HI, "session_id": LONG}),
+        ("POST", "/v1/trajectories", {"task": "t", "messages": HI, "adapter_version": LONG}),
         ("POST", "/v1/trajectories", {"task": "t", "messages": HI, "reward": 1.0, "reward_source": LONG}),
         ("POST", "/v1/feedback", {"completion_id": LONG, "reward": 1.0}),
         ("POST", "/v1/feedback", {"session_id": LONG, "reward": 1.0}),
@@ -124,6 +125,7 @@ NAMES = {
 BOUNDED_ABOVE = {
     *("exposures.session_id", "feedback.session_id", "feedback.unit", "idempotent_replies.key", "runs.scope"),
     *("runs.session_id", "stored_responses.session_id", "stored_responses.user", "trajectories.session_id"),
+    "trajectories.adapter_version",
 }
 
 

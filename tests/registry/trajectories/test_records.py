@@ -118,7 +118,12 @@ def test_what_is_read_back_is_what_was_sent(sessions: sessionmaker[Session], pro
 def test_lists_are_filtered_ordered_and_continue(sessions: sessionmaker[Session], project: uuid.UUID) -> None:
     with transaction(sessions) as session:
         create_task(session, project, "u", grader={"kind": "exact"}, holdout_share=0.5)
-    results = store(sessions, project, *(chat(f"q{n}", task="tu"[n % 2], session_id=f"s{n % 3}") for n in range(12)))
+    answered: list[dict[str, Any]] = [{}, {"adapter_version": "bot@1"}, {"adapter_version": "bot@12"}, {}]
+    results = store(
+        sessions,
+        project,
+        *(chat(f"q{n}", task="tu"[n % 2], session_id=f"s{n % 3}", **answered[n % 4]) for n in range(12)),
+    )
     ids = [result.id for result in results]
     with transaction(sessions) as session:
         first = list_trajectories(session, project, TrajectoryFilter(), limit=5)
@@ -128,6 +133,9 @@ def test_lists_are_filtered_ordered_and_continue(sessions: sessionmaker[Session]
             row.id for row in list_trajectories(session, project, TrajectoryFilter(task="u"), with_messages=False)
         ] == ids[1::2]
         assert [row.id for row in list_trajectories(session, project, TrajectoryFilter(session_id="s2"))] == ids[2::3]
+        assert [row.id for row in list_trajectories(session, project, TrajectoryFilter(adapter_version="bot@1"))] == (
+            ids[1::4]
+        )
         assert [row.id for row in list_trajectories(session, project, TrajectoryFilter(held_out=True))] == [
             result.id for result in results if result.held_out
         ]

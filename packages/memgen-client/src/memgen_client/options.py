@@ -190,6 +190,8 @@ class TrajectoryFilter(TypedDict, total=False):
     text: str | None
     """Words of the conversation: all of them, "in a row", `or` between alternatives, `-` before what must not be there.
     They are found seconds after an upload."""
+    adapter_version: str | None
+    """The version that answered, as `bot@7`."""
     include_messages: bool
     newest: bool
     """The newest first."""
