@@ -68,7 +68,8 @@ def check_fits(adapter: Adapter, description: dict[str, Any]) -> None:
             f"{adapter.base_model} has, which adapter {adapter.name!r} is bound to; give the base here the files that "
             "it has at the archive's origin, and create an adapter for it"
         )
-    if description["strategy"] == "isolated" and adapter.strategy != "isolated":
+    # A memory per task of a single task is one memory, and goes anywhere.
+    if description["strategy"] == "isolated" and description["parts"] and adapter.strategy != "isolated":
         raise InvalidArchive(
             f"the archive has a memory per task (strategy 'isolated'); adapter {adapter.name!r} has strategy "
             f"{adapter.strategy!r}, which would lose all but one of them. Create an adapter with strategy 'isolated'"

@@ -197,6 +197,15 @@ def test_an_adapter_of_another_strategy_would_lose_memories(rows: Rows, desk: li
         _import(elsewhere(rows), archive)
 
 
+def test_the_memory_of_a_single_task_goes_anywhere(rows: Rows, desk: list[Version], tmp_path: Path) -> None:
+    archive = read_archive(export_version(rows, desk[0], tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT)
+    there = elsewhere(rows)
+    imported = _import(there, archive)
+    assert (imported.number, imported.artifact_hash) == (1, desk[0].artifact_hash)
+    with transaction(there.services.sessions) as session:
+        assert get_adapter(session, there.project_id, there.adapter).strategy == "replay"
+
+
 def test_parts_stay_as_long_as_their_version(rows: Rows, desk: list[Version], tmp_path: Path) -> None:
     """In the project that they came from, where other versions have the same bytes."""
     first, second, _ = desk
