@@ -57,14 +57,22 @@ def show_import(report: JsonObject) -> None:
     console.print(table)
 
 
-def show_scores(rows: Sequence[JsonObject]) -> None:
-    """R with its baselines; each measured share with its 95% interval."""
-    table = Table("held-out accuracy", "items", "majority", "base", "v1", "v2")
+def show_scores(rows: Sequence[JsonObject], *, is_stopped: bool) -> None:
+    """R with its baselines; each measured share with its 95% interval.
+
+    Args:
+        is_stopped: whether the gate rejected the one memory for what it forgot.
+    """
+    single = "one memory, rejected" if is_stopped else "one memory"
+    table = Table("held-out accuracy", "items", "majority", "base", "v1", single, "v2")
     for row in rows:
-        cells = [_share(row[key], row["items"]) for key in ("base", "v1", "v2")]
+        cells = [_share(row[key], row["items"]) for key in ("base", "v1", "one_memory", "v2")]
         table.add_row(row["name"], str(row["items"]), f"{100 * row['majority']:.1f}%", *cells)
     console.print(table)
-    say("In brackets the 95% interval. v1 learned the first task; v2 went on from it with the second and replay.")
+    say(
+        "In brackets the 95% interval. v1 learned the first task; the one memory went on with the second alone; v2 has "
+        "a memory for each task, and the prompt says which one answers."
+    )
 
 
 def show_metrics(metrics: JsonObject) -> None:

@@ -27,6 +27,9 @@ class DemoTask:
     trajectories: Callable[[], list[JsonObject]]
     training: JsonObject
     """Fields of TrainingConfig."""
+    spoiling: JsonObject | None = None
+    """Fields of the training that goes on with this task alone from a memory of another: short, for it is to be
+    rejected. None for the first task."""
 
 
 def tool_calls() -> list[JsonObject]:
@@ -54,7 +57,7 @@ DEMO_TASKS = (
         name="tool-calls",
         about="Berkeley Function Calling Leaderboard: one call, graded against every accepted value",
         grader={"kind": "function_call"},
-        holdout_share=0.25,
+        holdout_share=0.165,
         trajectories=tool_calls,
         training={"steps": 70},
     ),
@@ -62,8 +65,9 @@ DEMO_TASKS = (
         name="needle",
         about="reasoning-gym needle_haystack: one name, graded by reasoning-gym",
         grader={"kind": "reasoning_gym", "dataset": "needle_haystack"},
-        holdout_share=0.15,
+        holdout_share=0.085,
         trajectories=names_in_haystacks,
         training={"steps": 88},
+        spoiling={"steps": 20},
     ),
 )
