@@ -66,7 +66,8 @@ def render(
 
 
 def show(visit: Visit, template: str, **values: Any) -> Response:
-    return render(visit.request, template, visit=visit, **values)
+    status = 200 if visit.refusal is None else visit.refusal.status
+    return render(visit.request, template, visit=visit, status=status, **values)
 
 
 def fragment(visit: Visit, template: str, **values: Any) -> str:
@@ -123,6 +124,7 @@ def _environment() -> Environment:
         "counted": counted,
         "pages_shown": _PAGES,
         "new_id": lambda: uuid.uuid4().hex,
+        "zip": zip,
     }
     return environment
 
@@ -143,6 +145,15 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 def score(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def pairs_text(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
+    """Settings that are not as usual, as `Visit.pairs` reads them: `steps=40 learning_rate=0.002`."""
+    return " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for name, value in settings.items()
+        if value != usual.get(name)
+    )
 
 
 def chart(curves: Curves) -> str:

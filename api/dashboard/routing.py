@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlencode, urlsplit
 
@@ -11,9 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from api.dashboard.forms import Fields, Places, refused
 from api.dashboard.rendering import render
-from api.dashboard.visits import COOKIE, CSRF_FIELD, HOME, Fields, Visit, admit, own_path, read_fields
-from api.http.problems import described
+from api.dashboard.visits import COOKIE, CSRF_FIELD, HOME, Visit, admit, own_path, read_fields
+from api.http.problems import described, status_of
+from memgen.errors import MemgenError
 from registry.database import reading
 from registry.errors import Invalid, NotFound, RegistryError, SignInEnded
 from registry.sign_ins import signed_in
@@ -34,11 +37,20 @@ class Pages:
     def get(self, path: str, *, scope: str = "read") -> Callable[[Page[_Params]], Page[_Params]]:
         return self._add(path, "GET", scope)
 
-    def post(self, path: str, *, scope: str) -> Callable[[Page[_Params]], Page[_Params]]:
-        """A form. It answers by `api.dashboard.visits.go`."""
-        return self._add(path, "POST", scope)
+    def post(
+        self, path: str, *, scope: str, again: Page[_Params] | None = None, places: Places | None = None
+    ) -> Callable[[Page[_Params]], Page[_Params]]:
+        """A form. It answers by `api.dashboard.visits.go`.
 
-    def _add(self, path: str, method: str, scope: str) -> Callable[[Page[_Params]], Page[_Params]]:
+        Args:
+            again: the page with the form, which is shown again if it is refused; without one the trouble has a page.
+            places: the field that an error is about, where its class alone does not say so.
+        """
+        return self._add(path, "POST", scope, again, places)
+
+    def _add(
+        self, path: str, method: str, scope: str, again: Page[_Params] | None = None, places: Places | None = None
+    ) -> Callable[[Page[_Params]], Page[_Params]]:
         def added(page: Page[_Params]) -> Page[_Params]:
             async def endpoint(request: Request) -> Response:
                 fields: Fields = {}
@@ -47,7 +59,7 @@ class Pages:
                         fields = await read_fields(request)
                 except (RegistryError, ClientDisconnect) as error:
                     return await run_in_threadpool(trouble, request, fields, error)
-                return await run_in_threadpool(_answer, page, scope, request, fields)
+                return await run_in_threadpool(_answer, page, scope, request, fields, again, places)
 
             name = f"dashboard.{page.__module__.rpartition('.')[2]}.{page.__name__}"
             self.routes.append(Route(f"{HOME}{path}", endpoint, methods=[method], name=name))
@@ -56,15 +68,39 @@ class Pages:
         return added
 
 
-def _answer(page: Page[Any], scope: str, request: Request, fields: Fields) -> Response:
+def _answer(
+    page: Page[Any],
+    scope: str,
+    request: Request,
+    fields: Fields,
+    again: Page[Any] | None,
+    places: Places | None,
+) -> Response:
     services: Services = request.app.state.services
     try:
         visit = admit(request, services, fields, scope)
-        return page(visit, **{name: _value(name, text) for name, text in request.path_params.items()})
+        arguments = {name: _value(name, text) for name, text in request.path_params.items()}
+        try:
+            return page(visit, **arguments)
+        except Exception as error:
+            refusing = None if again is None else _refusing(visit, error, places or {})
+            if again is None or refusing is None:
+                raise
+            return again(refusing, **arguments)
     except SignInEnded as error:
         return _sign_in_first(request, fields, error)
     except Exception as error:  # whatever is wrong, a person sees a page
         return trouble(request, fields, error)
+
+
+def _refusing(visit: Visit, error: Exception, places: Places) -> Visit | None:
+    """The visit as its form's page is to be shown again; None if what is wrong is nothing that a person typed."""
+    spoken = in_words(error)
+    if not isinstance(spoken, RegistryError | MemgenError) or not 400 <= status_of(spoken) < 500:
+        return None
+    found = described(visit.request, spoken)
+    refusal = refused(visit.request.url.path, visit.fields, found.status, found.detail, error, places)
+    return replace(visit, refusal=refusal)
 
 
 def _value(name: str, text: str) -> str | int:

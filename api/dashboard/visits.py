@@ -6,7 +6,6 @@ carries a second token that only our pages can know, because it follows from the
 
 import hashlib
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from api.dashboard.forms import Fields, Form, Refusal, WrongField
 from registry.database import reading
 from registry.errors import ForgedForm, Invalid, InvalidJson, SignInEnded
 from registry.json_text import is_storable, parse_json
@@ -32,8 +32,6 @@ CSRF_FIELD = "csrf"
 CSRF_HEADER = "X-Csrf"
 """Where a script of ours sends what a form has in its field."""
 
-Fields = Mapping[str, str]
-
 
 @dataclass(frozen=True)
 class Visit:
@@ -45,6 +43,19 @@ class Visit:
     token: str
     fields: Fields = field(default_factory=dict)
     """The fields of the form that was sent."""
+    refusal: Refusal | None = None
+    """Why it was refused, where its page is shown again."""
+
+    def form(self, path: str, name: str) -> Form:
+        """The form of a page that is sent to `path` of the dashboard: as it was sent, if it was refused.
+
+        Args:
+            name: what the ids of its fields begin with.
+        """
+        action = f"{HOME}{path}"
+        if self.refusal is None or self.refusal.action != action:
+            return Form(action, name)
+        return Form(action, name, self.fields, self.refusal.problems)
 
     def may(self, scope: str) -> bool:
         """Whether the caller's key has the scope: what it may not do is not shown."""
@@ -62,40 +73,49 @@ class Visit:
         """A field that holds a whole number; None where it was left empty.
 
         Raises:
-            Invalid: it holds something else.
+            WrongField: it holds something else.
         """
         text = self.text(name)
         if not text:
             return None
         if not (text.isascii() and text.isdigit()) or len(text) > 9:
-            raise Invalid(f"{name} is {text[:60]!r}; expected a whole number")
+            raise WrongField(name, f"{name} is {text[:60]!r}; expected a whole number")
         return int(text)
 
     def share(self, name: str) -> float | None:
         """A field that holds a number such as 0.25; None where it was left empty.
 
         Raises:
-            Invalid: it holds something else.
+            WrongField: it holds something else.
         """
         text = self.text(name)
         try:
             return float(text) if text else None
         except ValueError as error:
-            raise Invalid(f"{name} is {text[:60]!r}; expected a number such as 0.25") from error
+            raise WrongField(name, f"{name} is {text[:60]!r}; expected a number such as 0.25") from error
 
     def pairs(self, name: str) -> dict[str, Any]:
         """A field that holds settings such as `learning_rate=0.002 batch_size=4`: JSON where it can be, else text.
 
         Raises:
-            Invalid: it holds something else.
+            WrongField: it holds something else.
         """
         return dict(_read_pair(name, pair) for pair in self.text(name).split())
+
+    def lines(self, name: str) -> dict[str, Any]:
+        """As `pairs`, one on a line: a value may have spaces in it.
+
+        Raises:
+            WrongField: it holds something else.
+        """
+        lines = (line.strip() for line in self.text(name).splitlines())
+        return dict(_read_pair(name, line) for line in lines if line)
 
 
 def _read_pair(name: str, pair: str) -> tuple[str, Any]:
     key, separator, text = pair.partition("=")
     if not separator or not key:
-        raise Invalid(f"{name} has {pair[:60]!r}; expected key=value, such as learning_rate=0.002")
+        raise WrongField(name, f"{name} has {pair[:60]!r}; expected key=value, such as learning_rate=0.002")
     try:
         return key, parse_json(text)
     except InvalidJson:

@@ -64,6 +64,13 @@ class WhenIn(Strict):
             return schedules.NewTrajectories(self.new_trajectories)
         return None
 
+    def needed(self) -> schedules.When:
+        """Raises InvalidSchedule: as `read`, or the body has nothing of when it is due."""
+        when = self.read()
+        if when is None:
+            raise InvalidSchedule("a schedule needs cron (with time_zone), new_trajectories or idle_hours")
+        return when
+
 
 class ScheduleIn(WhenIn):
     name: str
@@ -164,9 +171,7 @@ class ScheduleHistory(BaseModel):
 @router.post("", status_code=201)
 def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency: IdempotencyDep) -> ScheduleOut:
     """Each run is an ordinary training that goes on from the champion of that moment."""
-    when = body.read()
-    if when is None:
-        raise InvalidSchedule("a schedule needs cron (with time_zone), new_trajectories or idle_hours")
+    when = body.needed()
     request = schedules.TrainingRequest(checked_training(body.training), body.min_reward, body.promote)
     with transaction(services.sessions) as session:
 

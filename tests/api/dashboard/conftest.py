@@ -1,8 +1,10 @@
 """The application with its dashboard, and a visitor who has no script: pages and forms, as a browser sends them."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from html.parser import HTMLParser
 
 import httpx
@@ -26,7 +28,7 @@ class _Forms(HTMLParser):
         super().__init__()
         self.found: dict[str, dict[str, str]] = {}
         self._open: dict[str, str] | None = None
-        self._select = ""
+        self._select = self._area = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
@@ -39,12 +41,21 @@ class _Forms(HTMLParser):
                 self._open[values["name"]] = values.get("value", "")
         elif tag == "select":
             self._select = values["name"]
-        elif tag == "option" and self._select not in self._open:
+        elif tag == "option" and (self._select not in self._open or "selected" in values):
             self._open[self._select] = values.get("value", "")
+        elif tag == "textarea":
+            self._area = values["name"]
+            self._open[self._area] = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open is not None and self._area:
+            self._open[self._area] += data.removeprefix("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
             self._open = None
+        elif tag == "textarea":
+            self._area = ""
 
 
 def forms_of(page: str) -> dict[str, dict[str, str]]:
@@ -70,6 +81,17 @@ class Visitor:
         form = forms_of(page)[action]
         assert all(f'name="{name}"' in page for name in fields), "a person could not fill that in"
         return self.http.post(action, data={**form, **fields})
+
+
+def wrongs_of(page: str) -> dict[str, str]:
+    """What a refused form says is wrong, by the id of the field that says so of itself."""
+    found = {}
+    for named, told in re.findall(
+        r'id="([\w-]+)"[^>]*? aria-describedby="([\w-]+-wrong)[^>]*? aria-invalid="true"', page
+    ):
+        [text] = re.findall(rf'id="{told}">.*?</span> (.*?)</p>', page, re.DOTALL)
+        found[named] = unescape(text)
+    return found
 
 
 @pytest.fixture
