@@ -18,7 +18,7 @@ def check_options(kind: str, factory: Callable[..., Any], options: Mapping[str, 
     except TypeError as error:
         raise UnknownGrader(
             f"grader {kind!r} does not take the options {sorted(options)}: {error}; "
-            f"expected {_signature(factory) or 'none'}"
+            f"expected {option_text(factory) or 'none'}"
         ) from error
     hints = get_type_hints(factory)
     for name, value in options.items():
@@ -27,7 +27,8 @@ def check_options(kind: str, factory: Callable[..., Any], options: Mapping[str, 
             raise UnknownGrader(f"grader {kind!r}: option {name!r} is {got}; expected {expected}")
 
 
-def _signature(factory: Callable[..., Any]) -> str:
+def option_text(factory: Callable[..., Any]) -> str:
+    """The options that `factory` takes, with their types and defaults; empty where it takes none."""
     return str(inspect.signature(factory).replace(return_annotation=inspect.Signature.empty))[1:-1].removeprefix("*, ")
 
 

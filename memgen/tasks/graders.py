@@ -16,7 +16,7 @@ from typing import Any
 from memgen.errors import ConfigError, UnknownGrader
 from memgen.tasks.answer_text import answered_code, choice_letter, last_number, normalised_phrase
 from memgen.tasks.function_calls import calls_match, check_possible, same_calls
-from memgen.tasks.grader_options import check_options
+from memgen.tasks.grader_options import check_options, option_text
 from memgen.tasks.gym_scorer import GymScorer
 from memgen.tasks.patterns import BoundedPattern
 from memgen.tasks.sandbox import Limits, run_tests
@@ -70,6 +70,11 @@ class _Made:
 
 def grader_kinds() -> list[str]:
     return sorted([*GRADERS, LIKELIHOOD])
+
+
+def grader_options(kind: str) -> str:
+    """The options that a kind takes, as Python would write them: `pattern: str, ignore_case: bool = False`."""
+    return option_text(GRADERS[kind]) if kind in GRADERS else ""
 
 
 def why_unfit(spec: Mapping[str, Any], message: Mapping[str, Any]) -> str:

@@ -55,6 +55,13 @@ def freeze_suite(session: Session, task: Task, *, max_items: int = MAX_ITEMS) ->
     return suite
 
 
+def newest_suites(session: Session, task: Task, limit: int) -> list[Suite]:
+    """The suites of a task, newest first."""
+    return list(
+        session.scalars(select(Suite).where(Suite.task_id == task.id).order_by(Suite.number.desc()).limit(limit))
+    )
+
+
 def _locked_items(session: Session, task: Task, max_items: int) -> Sequence[Row[uuid.UUID, str]]:
     """(id, content hash) of the items, by hash, locked against deletion in the order in which a deletion locks them."""
     query = (

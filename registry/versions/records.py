@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.errors import Invalid, VersionNotFound
-from registry.models import Adapter, Dataset, Job, Version
+from registry.models import Adapter, Dataset, Job, Task, Version
 
 
 def register_version(
@@ -82,6 +82,16 @@ def newest_versions(session: Session, adapter: Adapter, *, before: int | None = 
     if before is not None:
         query = query.where(Version.number < before)
     return list(session.scalars(query.order_by(Version.number.desc()).limit(limit)))
+
+
+def versions_of_task(session: Session, task: Task, limit: int) -> list[Version]:
+    """The versions whose training learned the task, newest first; not those that replayed it, or go on from them."""
+    query = select(Version).join(Dataset, Dataset.id == Version.dataset_id).where(Dataset.task_id == task.id)
+    return list(
+        session.scalars(
+            query.options(joinedload(Version.adapter)).order_by(Version.created_at.desc(), Version.id).limit(limit)
+        )
+    )
 
 
 def _versions(adapter: Adapter) -> Select[Version]:

@@ -7,10 +7,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from api.dashboard.conversation import turns_of
+from api.dashboard.pages.deletions import show_plan
 from api.dashboard.rendering import HEADERS, fragment, show
 from api.dashboard.routing import Pages, read_id
-from api.dashboard.visits import HOME, Visit, admit_script, go
-from api.endpoints import deletions, tokens, trajectories
+from api.dashboard.visits import HOME, Visit, admit_script
+from api.endpoints import tokens, trajectories
 from api.endpoints.deletions import DeletionIn
 from api.endpoints.trajectory_models import RewardedTrajectory, TrajectorySummary
 from api.http.pagination import decode_cursor, make_page
@@ -88,29 +89,8 @@ def one(visit: Visit, text: str) -> Response:
 def plan_deletion(visit: Visit, text: str) -> Response:
     """The dry run: what would go, and what happens to the versions that learned it."""
     policy = visit.request.query_params.get("policy", "keep")
-    body = DeletionIn.model_validate({"scope": "trajectory", "id": str(read_id("trajectory", text)), "policy": policy})
-    plan = deletions.delete(body, visit.request, visit.services, visit.caller)
-    versions = plan.affected["versions"]
-    serving = [each for each in versions if each["aliases"] or each["routes"]]
-    affected = {**plan.affected, "versions": len(versions), "versions that serve": serving}
-    return show(visit, "deletion.html", plan=plan, affected=affected, trajectory_id=text)
-
-
-@pages.post("/trajectories/{text}/delete", scope="admin")
-def delete(visit: Visit, text: str) -> Response:
-    body = DeletionIn.model_validate(
-        {
-            "scope": "trajectory",
-            "id": str(read_id("trajectory", text)),
-            "policy": visit.text("policy"),
-            "reason": visit.text("reason"),
-            "dry_run": False,
-            "expected": visit.number("expected"),
-        }
-    )
-    done = deletions.delete(body, visit.request, visit.services, visit.caller)
-    bytes_left = "" if done.bytes_gone else " Its bytes in the object store are removed next."
-    return go(visit, f"{HOME}/trajectories", f"The trajectory is deleted for good.{bytes_left}")
+    body = {"scope": "trajectory", "id": str(read_id("trajectory", text)), "policy": policy}
+    return show_plan(visit, DeletionIn.model_validate(body))
 
 
 async def _import(request: Request) -> Response:

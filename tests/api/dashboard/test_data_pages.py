@@ -156,13 +156,11 @@ def test_a_deletion_is_shown_before_it_is_done(visitor: Visitor, services: Servi
     assert "Nothing is deleted yet" in page
     assert "are withdrawn" in page
     assert found in _ids(visitor.open("/trajectories"))
-    done = visitor.send(page, f"/ui/trajectories/{found}/delete", reason="asked by anna")
+    done = visitor.send(page, "/ui/deletions", reason="asked by anna")
     assert "deleted for good" in done.text
-    assert found not in _ids(done.text)
+    assert found not in _ids(visitor.open("/trajectories"))
     assert "asked by anna" in visitor.open("/deletions")
-    again = visitor.http.post(
-        f"/ui/trajectories/{found}/delete", data=forms_of(page)[f"/ui/trajectories/{found}/delete"]
-    )
+    again = visitor.http.post("/ui/deletions", data=forms_of(page)["/ui/deletions"])
     assert again.status_code in (404, 409)
 
 
@@ -202,10 +200,10 @@ def test_schedules_tasks_and_recordings(visitor: Visitor, rows: Rows) -> None:
     assert f"{name} goes on." in visitor.send(paused.text, f"/ui/schedules/{name}/resume").text
     assert "likelihood" in visitor.open("/tasks") or "exact" in visitor.open("/tasks")
     page = visitor.open("/recordings")
-    changed = visitor.send(page, "/ui/recordings/policy", mode="all", share="0.5", task="a")
+    changed = visitor.send(page, "/ui/recordings", mode="all", share="0.5", task="a")
     assert "all is recorded from now on" in changed.text
     assert "50%" in changed.text
-    refused = visitor.send(page, "/ui/recordings/policy", mode="all", share="2")
+    refused = visitor.send(page, "/ui/recordings", mode="all", share="2")
     assert refused.status_code == 422
     with transaction(rows.services.sessions) as session:
         assert get_adapter(session, rows.project_id, "bot").gate_policy == "canary"
