@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from memgen.config_mapping import FromMapping, require
 
 FORMS = ("cache", "embedding")
-TRIGGERS = ("always", "never", "lora", "head")
+LEARNED_TRIGGERS = ("lora", "head")
+"""Triggers with weights of their own, which training changes."""
+TRIGGERS = ("always", "never", *LEARNED_TRIGGERS)
 REWARD_WEIGHTINGS = ("none", "reward")
 QUERY_STARTS = ("answers", "words")
 _RANGES = {

@@ -6,6 +6,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.dashboard.pages import (
+    adapter_settings,
     adapters,
     analyses,
     deletions,
@@ -36,6 +37,7 @@ ROUTES = (
     *sign_in.routes,
     *overview.pages.routes,
     *adapters.pages.routes,
+    *adapter_settings.pages.routes,
     *versions.pages.routes,
     *analyses.pages.routes,
     *routes.pages.routes,

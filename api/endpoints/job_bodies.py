@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from api.endpoints.analysis_bodies import AnalysisIn, analyze_request, with_judge
 from api.http.schemas import Strict
 from api.http.values import Number
-from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfig
+from memgen.config import LEARNED_TRIGGERS, GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfig
 from memgen.tasks.environments import GAMES_FOLDER, open_environment
 from memgen.tasks.graders import LIKELIHOOD
 from registry.adapters import get_adapter
@@ -208,7 +208,7 @@ def _trigger_request(session: Session, caller: Principal, adapter: Adapter, body
             "a train_trigger job takes neither `task` nor `method` nor `insights`; `tasks` lists the tasks to play"
         )
     trigger = MemoryConfig.from_mapping(adapter.memory).trigger
-    if trigger not in ("lora", "head"):
+    if trigger not in LEARNED_TRIGGERS:
         raise Invalid(
             f"the trigger of adapter {adapter.name!r} is {trigger!r} and has nothing to learn; create an adapter whose "
             "memory has trigger 'lora' or 'head'"

@@ -1,5 +1,7 @@
 """Adapters: the list, and one with its versions as a graph, its scores, its aliases, and their moves."""
 
+from dataclasses import asdict, fields
+
 from starlette.responses import Response
 
 from api.dashboard.curves import metric_rows, metrics_by_version, scores_by_version
@@ -13,23 +15,32 @@ from api.endpoints.job_bodies import JobIn
 from api.endpoints.scores import scores_of
 from api.http.idempotency import Idempotency
 from api.http.schemas import AdapterOut, AliasMoveOut, VersionOut
-from registry.adapters import get_adapter
+from registry.adapters import AdapterSettings, get_adapter
 from registry.database import transaction
 from registry.gates.verdict import gates_of
 from registry.job_requests import JobKind
+from registry.models import CANARY_PROMOTIONS, GATE_POLICIES, GATE_RULES, STRATEGIES
 from registry.serving.aliases import list_aliases, newest_moves
 from registry.tasks import list_tasks
 from registry.versions.records import newest_versions
 
 SHOWN_VERSIONS = 30
 _SHOWN_MOVES = 50
+_CHOICES = {"gate_rule": GATE_RULES, "gate_policy": GATE_POLICIES, "canary_promotion": CANARY_PROMOTIONS}
 
 pages = Pages()
 
 
 @pages.get("/adapters")
 def index(visit: Visit) -> Response:
-    return show(visit, "adapters.html", adapters=adapters.index(visit.services, visit.caller).data)
+    return show(
+        visit,
+        "adapters.html",
+        adapters=adapters.index(visit.services, visit.caller).data,
+        strategies=STRATEGIES,
+        settings=setting_fields(),
+        values=asdict(AdapterSettings()),
+    )
 
 
 @pages.get("/adapters/{name}")
@@ -99,6 +110,11 @@ def train(visit: Visit, name: str) -> Response:
     once = Idempotency(visit.text("once") or None, f"POST {HOME}/adapters/{{name}}/train")
     job = jobs.create(body, visit.request, visit.services, visit.caller, once)
     return go(visit, f"{HOME}/jobs/{job.id}", "The training is queued.")
+
+
+def setting_fields() -> list[tuple[str, str, tuple[str, ...]]]:
+    """The settings of replay and gates: name, meaning, and what there is to choose from, if there is."""
+    return [(each.name, each.metadata["meaning"], _CHOICES.get(each.name, ())) for each in fields(AdapterSettings)]
 
 
 def _before(visit: Visit) -> int | None:

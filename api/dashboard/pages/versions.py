@@ -8,13 +8,18 @@ from api.dashboard.curves import losses_of
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
 from api.dashboard.visits import HOME, Visit, go
-from api.endpoints import adapters, gates, transfer, versions
+from api.endpoints import adapters, gates, jobs, transfer, versions
 from api.endpoints.gates import ApproveIn, PairOut, RejectIn
+from api.endpoints.job_bodies import JobIn
 from api.endpoints.versions import ReasonIn
+from api.http.idempotency import Idempotency
+from memgen.config import LEARNED_TRIGGERS, MemoryConfig
 from registry.adapters import get_adapter
 from registry.database import transaction
-from registry.errors import GateNotFound
+from registry.errors import GateNotFound, TaskNotFound
 from registry.gates.audit import other_answers
+from registry.job_requests import JobKind
+from registry.tasks import list_tasks
 from registry.versions.records import get_version
 from registry.versions.tags import version_changes
 
@@ -30,7 +35,10 @@ def one(visit: Visit, name: str, number: int) -> Response:
     lineage = versions.lineage(name, number, visit.services, visit.caller)
     with transaction(visit.services.sessions) as session:
         row = get_version(session, get_adapter(session, visit.caller.project_id, name), number)
-        [state] = versions.states_of_versions(session, row.adapter, [row])
+        adapter = row.adapter
+        has_trigger = MemoryConfig.from_mapping(adapter.memory).trigger in LEARNED_TRIGGERS
+        tasks = [task.name for task in list_tasks(session, visit.caller.project_id)]
+        [state] = versions.states_of_versions(session, adapter, [row])
         changes = [(each.kind, each.actor, each.reason, each.at) for each in version_changes(session, row)]
     return show(
         visit,
@@ -39,6 +47,8 @@ def one(visit: Visit, name: str, number: int) -> Response:
         lineage=lineage,
         state_row=state,
         changes=changes,
+        has_trigger=has_trigger,
+        tasks=tasks,
         losses=losses_of(version.report),
         flags=version.report.get("flags") or [],
     )
@@ -78,6 +88,33 @@ def items(visit: Visit, name: str, number: int) -> Response:
 def export(visit: Visit, name: str, number: int) -> Response:
     is_head = bool(getattr(visit.request.state, "is_head", False))
     return transfer.export(name, number, visit.services, visit.caller, is_head)
+
+
+@pages.post("/adapters/{name}/versions/{number}/gate", scope="train")
+def run_gate(visit: Visit, name: str, number: int) -> Response:
+    job = gates.run(name, number, visit.request, visit.services, visit.caller)
+    return go(visit, f"{HOME}/jobs/{job.id}", f"The gate of {name}@{number} is queued.")
+
+
+@pages.post("/adapters/{name}/versions/{number}/trigger", scope="train", again=one, places={TaskNotFound: "tasks"})
+def train_trigger(visit: Visit, name: str, number: int) -> Response:
+    steps, environment = visit.number("steps"), visit.text("environment")
+    played = {"name": environment, "options": visit.pairs("environment_options")}
+    played |= {} if (items := visit.number("items")) is None else {"items": items}
+    body = JobIn.model_validate(
+        {
+            "kind": JobKind.TRAIN_TRIGGER,
+            "adapter": name,
+            "parent": number,
+            "tasks": visit.text("tasks").split() or None,
+            "training": visit.pairs("settings") | ({} if steps is None else {"steps": steps}),
+            "environment": played if environment else None,
+            "promote": visit.text("promote") == "yes",
+        }
+    )
+    once = Idempotency(visit.text("once") or None, f"POST {HOME}/adapters/{{name}}/versions/{{number}}/trigger")
+    job = jobs.create(body, visit.request, visit.services, visit.caller, once)
+    return go(visit, f"{HOME}/jobs/{job.id}", "The training of the trigger is queued.")
 
 
 @pages.post("/adapters/{name}/versions/{number}/approve", scope="promote")
