@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from tests.fixtures_database import (
     api_key,
@@ -21,6 +23,10 @@ from tests.services import Servers, run_servers
 # No test speaks to anybody outside, so nobody is trusted: to read the usual authorities takes each client 40 ms.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
+
+# No test is timed: a busy machine is no fault of an example, nor of how it is made.
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("untimed")
 
 # A browser is driven by an event loop that runs on in its thread, where no other test could start one.
 collect_ignore = [] if os.environ.get("MEMGEN_BROWSER") else ["browser"]

@@ -17,7 +17,10 @@ from tests.api.watched import Watch, watch
 __all__ = ["watch"]
 
 bounded = settings(
-    derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["", "\0", "\u2028", "<|im_end|>", "<tool_call>", "{{ x }}", "\U0001f389"]

@@ -355,7 +355,9 @@ hostile = st.recursive(
 )
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.one_of(hostile.map(json.dumps).map(str.encode), st.binary(max_size=60)), st.booleans())
 def test_nothing_is_a_fault_of_the_server(post: Callable[..., httpx.Response], body: bytes, protobuf: bool) -> None:
     assert post(body, **(PROTOBUF if protobuf else {})).status_code in (200, 400)

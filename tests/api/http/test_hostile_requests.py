@@ -243,7 +243,10 @@ JSON_VALUES = st.one_of(SCALARS, LISTS, st.dictionaries(st.text(), st.one_of(SCA
 
 
 @hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize=True,
 )
 @given(data=st.data())
 def test_any_json_in_any_place(sweep: Sweep, stored: Stored, data: st.DataObject) -> None:

@@ -158,7 +158,9 @@ def test_a_project_sees_only_its_own(sessions: sessionmaker[Session], project: u
         assert refused.code == "task_unknown"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(metadata=st.dictionaries(st.text(st.characters(), max_size=8), json_values, max_size=4))
 def test_whatever_passes_the_checks_postgres_takes(services: Services, metadata: dict[str, Any]) -> None:
     """No line may pass the checks and then take its whole batch down."""
