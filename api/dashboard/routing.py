@@ -38,7 +38,7 @@ class Pages:
         return self._add(path, "GET", scope)
 
     def post(
-        self, path: str, *, scope: str, again: Page[_Params] | None = None, places: Places | None = None
+        self, path: str, *, scope: str, again: Page[...] | None = None, places: Places | None = None
     ) -> Callable[[Page[_Params]], Page[_Params]]:
         """A form. It answers by `api.dashboard.visits.go`.
 
@@ -49,7 +49,7 @@ class Pages:
         return self._add(path, "POST", scope, again, places)
 
     def _add(
-        self, path: str, method: str, scope: str, again: Page[_Params] | None = None, places: Places | None = None
+        self, path: str, method: str, scope: str, again: Page[...] | None = None, places: Places | None = None
     ) -> Callable[[Page[_Params]], Page[_Params]]:
         def added(page: Page[_Params]) -> Page[_Params]:
             async def endpoint(request: Request) -> Response:

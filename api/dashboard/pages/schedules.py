@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from api.dashboard.forms import Places
 from api.dashboard.rendering import pairs_text, show
 from api.dashboard.routing import Pages
 from api.dashboard.visits import HOME, Visit, go
@@ -19,7 +20,7 @@ from registry.job_requests import GOOD_REWARD
 from registry.tasks import list_tasks
 
 _SHOWN_RUNS = 50
-_WHEN = {InvalidSchedule: "when"}
+_WHEN: Places = {InvalidSchedule: "when"}
 
 pages = Pages()
 

@@ -5,13 +5,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from api.dashboard.forms import Fields
 from api.dashboard.rendering import render, static_files
 from api.dashboard.routing import Pages
 from api.dashboard.visits import (
     COOKIE,
     CSRF_FIELD,
     HOME,
-    Fields,
     Visit,
     check_origin,
     csrf_of,

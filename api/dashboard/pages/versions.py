@@ -1,6 +1,6 @@
 """One version: what it learned from, its curves, its gate with every flipped item, and what may be done with it."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from starlette.responses import Response
 
@@ -99,7 +99,7 @@ def run_gate(visit: Visit, name: str, number: int) -> Response:
 @pages.post("/adapters/{name}/versions/{number}/trigger", scope="train", again=one, places={TaskNotFound: "tasks"})
 def train_trigger(visit: Visit, name: str, number: int) -> Response:
     steps, environment = visit.number("steps"), visit.text("environment")
-    played = {"name": environment, "options": visit.pairs("environment_options")}
+    played: dict[str, Any] = {"name": environment, "options": visit.pairs("environment_options")}
     played |= {} if (items := visit.number("items")) is None else {"items": items}
     body = JobIn.model_validate(
         {
