@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from memgen.errors import ConfigError, UnknownGrader
-from registry.errors import AdapterNotFound, Invalid, InvalidName, NameTaken, TaskNotFound
+from registry.errors import AdapterNotFound, InvalidName, NameTaken, TaskNotFound
 
 Fields = Mapping[str, str]
 Places = Mapping[type[Exception], str]
@@ -22,10 +22,8 @@ _PLACES: Places = {
 }
 
 
-class WrongField(Invalid):
-    """A field holds what it can't."""
-
-    code = "invalid"
+class WrongField(ValueError):
+    """A field of a form holds what it can't. Outside of the form's page it is told as `Invalid`."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(why)

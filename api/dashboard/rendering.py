@@ -37,6 +37,8 @@ _PAGES = (
     ("/playground", "Playground", "read"),
     ("/schedules", "Schedules", "read"),
     ("/tasks", "Tasks", "read"),
+    ("/judges", "Judges", "read"),
+    ("/feedback", "Feedback", "read"),
     ("/recordings", "Recordings", "read"),
     ("/deletions", "Deletions", "admin"),
     ("/keys", "Keys", "admin"),
@@ -117,6 +119,7 @@ def _environment() -> Environment:
         "short": lambda text: str(text)[:12],
         "chart": chart,
         "tone": lambda state: _TONES.get(state, "plain"),
+        "plain": plain,
         "words": lambda name: str(name).replace("_", " "),
     }
     environment.globals |= {
@@ -137,6 +140,11 @@ def moment(at: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         at.isoformat(timespec="seconds"), at.strftime("%Y-%m-%d %H:%M:%S UTC"), at.strftime("%Y-%m-%d %H:%M")
     )
+
+
+def plain(value: object) -> str:
+    """A value as a form's field has it, and as it is read back: `0.05`, and nothing for None."""
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def percent(share: float | None, digits: int = 0) -> str:

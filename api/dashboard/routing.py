@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from api.dashboard.forms import Fields, Places, refused
+from api.dashboard.forms import Fields, Places, WrongField, refused
 from api.dashboard.rendering import render
 from api.dashboard.visits import COOKIE, CSRF_FIELD, HOME, Visit, admit, own_path, read_fields
 from api.http.problems import described, status_of
@@ -180,7 +180,9 @@ def _kept(fields: Fields) -> Fields:
 
 
 def in_words(error: Exception) -> Exception:
-    """The error, or what a body of the API's own says of a field that it can't take."""
+    """The error, or what a form's field or a body of the API's own says of a value that it can't take."""
+    if isinstance(error, WrongField):
+        return Invalid(str(error))
     if not isinstance(error, ValidationError):
         return error
     faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])

@@ -108,7 +108,7 @@ class Visit:
         Raises:
             WrongField: it holds something else.
         """
-        lines = (line.strip() for line in self.text(name).splitlines())
+        lines = (line.strip() for line in self.text(name).split("\n"))
         return dict(_read_pair(name, line) for line in lines if line)
 
 

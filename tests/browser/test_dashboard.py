@@ -36,6 +36,8 @@ PAGES = (
     "/schedules",
     "/tasks",
     "/tasks/a",
+    "/judges",
+    "/feedback",
     "/recordings",
     "/deletions",
     "/keys",

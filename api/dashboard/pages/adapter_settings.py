@@ -1,8 +1,5 @@
 """Adapters: making one, and changing the settings of its replay and its gates, with who changed what and why."""
 
-from dataclasses import Field, fields
-from typing import Any
-
 from starlette.responses import Response
 
 from api.dashboard.pages import adapters as pages_of_adapters
@@ -13,16 +10,15 @@ from api.endpoints import adapters
 from api.endpoints.adapters import AdapterChangeIn, AdapterIn
 from api.http.idempotency import Idempotency
 from memgen.errors import ConfigError
-from registry.adapters import AdapterSettings
 
-_SETTINGS = fields(AdapterSettings)
+_SETTINGS = pages_of_adapters.SETTINGS
 
 pages = Pages()
 
 
 @pages.post("/adapters", scope="train", again=pages_of_adapters.index, places={ConfigError: "memory"})
 def create(visit: Visit) -> Response:
-    settings = {each.name: value for each in _SETTINGS if (value := _sent(visit, each)) is not None}
+    settings = {each.name: value for each in _SETTINGS if (value := each.read(visit)) is not None}
     named = {name: visit.text(name) for name in ("name", "description", "strategy")}
     body = AdapterIn.model_validate({**named, "memory": visit.pairs("memory"), **settings})
     once = Idempotency(visit.text("once") or None, f"POST {HOME}/adapters")
@@ -38,7 +34,7 @@ def one(visit: Visit, name: str) -> Response:
         visit,
         "adapter_settings.html",
         adapter=adapter,
-        settings=pages_of_adapters.setting_fields(),
+        settings=_SETTINGS,
         values={each.name: getattr(adapter, each.name) for each in _SETTINGS},
         history=history[::-1],
     )
@@ -48,16 +44,7 @@ def one(visit: Visit, name: str) -> Response:
 def change(visit: Visit, name: str) -> Response:
     """Only what differs from what the page showed is changed: what others changed meanwhile stays."""
     moved = [each for each in _SETTINGS if visit.text(each.name) != visit.text(f"was.{each.name}")]
-    sent = {each.name: _sent(visit, each) for each in moved}
+    sent = {each.name: each.read(visit) for each in moved}
     body = AdapterChangeIn.model_validate({**sent, "reason": visit.text("reason")})
     adapters.change(name, body, visit.services, visit.caller)
     return go(visit, f"{HOME}/adapters/{name}/settings", f"The settings of {name} are changed.")
-
-
-def _sent(visit: Visit, setting: Field[Any]) -> Any:
-    """What the form says of a setting; None where it was left empty."""
-    if setting.type is bool or setting.type == "bool":
-        return visit.text(setting.name) == "yes"
-    if setting.type is str or setting.type == "str":
-        return visit.text(setting.name) or None
-    return visit.share(setting.name)

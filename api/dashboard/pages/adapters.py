@@ -1,6 +1,6 @@
 """Adapters: the list, and one with its versions as a graph, its scores, its aliases, and their moves."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 from starlette.responses import Response
 
@@ -8,6 +8,7 @@ from api.dashboard.curves import metric_rows, metrics_by_version, scores_by_vers
 from api.dashboard.lineage import draw_lineage
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
+from api.dashboard.settings_fields import setting_fields
 from api.dashboard.visits import HOME, Visit, go
 from api.endpoints import adapters, jobs, routes
 from api.endpoints.adapters import PromoteIn, RollbackIn
@@ -26,7 +27,11 @@ from registry.versions.records import newest_versions
 
 SHOWN_VERSIONS = 30
 _SHOWN_MOVES = 50
-_CHOICES = {"gate_rule": GATE_RULES, "gate_policy": GATE_POLICIES, "canary_promotion": CANARY_PROMOTIONS}
+SETTINGS = setting_fields(
+    AdapterSettings,
+    {"gate_rule": GATE_RULES, "gate_policy": GATE_POLICIES, "canary_promotion": CANARY_PROMOTIONS},
+)
+"""The settings of replay and gates."""
 
 pages = Pages()
 
@@ -38,7 +43,7 @@ def index(visit: Visit) -> Response:
         "adapters.html",
         adapters=adapters.index(visit.services, visit.caller).data,
         strategies=STRATEGIES,
-        settings=setting_fields(),
+        settings=SETTINGS,
         values=asdict(AdapterSettings()),
     )
 
@@ -110,11 +115,6 @@ def train(visit: Visit, name: str) -> Response:
     once = Idempotency(visit.text("once") or None, f"POST {HOME}/adapters/{{name}}/train")
     job = jobs.create(body, visit.request, visit.services, visit.caller, once)
     return go(visit, f"{HOME}/jobs/{job.id}", "The training is queued.")
-
-
-def setting_fields() -> list[tuple[str, str, tuple[str, ...]]]:
-    """The settings of replay and gates: name, meaning, and what there is to choose from, if there is."""
-    return [(each.name, each.metadata["meaning"], _CHOICES.get(each.name, ())) for each in fields(AdapterSettings)]
 
 
 def _before(visit: Visit) -> int | None:
