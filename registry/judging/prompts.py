@@ -50,7 +50,7 @@ class JudgedRun:
     tools: Sequence[Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgePrompt:
     messages: tuple[dict[str, str], ...]
     schema: dict[str, Any]
@@ -112,9 +112,9 @@ def score_prompt(terms: JudgingTerms, run: JudgedRun, max_characters: int) -> Ju
     user = f"{_between(code, '', shown.lines)}\nScore the run by the rubric. The id is {code}."
     number = {"type": "integer", "minimum": 0, "maximum": scale}
     return JudgePrompt(
-        _messages(system, user),
-        _schema(code, terms, score=number),
-        code,
+        messages=_messages(system, user),
+        schema=_schema(code, terms, score=number),
+        code=code,
         left_out_messages=shown.messages,
         left_out_characters=shown.characters,
     )
@@ -153,10 +153,10 @@ def ranking_prompt(
     parts += [_between(code, f" RUN {label}", one.lines) for label, one in zip(labels, shown, strict=True)]
     user = "\n".join([*parts, f"Rank the runs {', '.join(labels)} by the rubric, the best first. The id is {code}."])
     return JudgePrompt(
-        _messages(system, user),
-        _schema(code, terms, ranking={"enum": [list(ranking) for ranking in _rankings(labels)]}),
-        code,
-        labels,
+        messages=_messages(system, user),
+        schema=_schema(code, terms, ranking={"enum": [list(ranking) for ranking in _rankings(labels)]}),
+        code=code,
+        labels=labels,
         left_out_messages=begun.messages + sum(one.messages for one in shown),
         left_out_characters=begun.characters + sum(one.characters for one in shown),
     )
@@ -186,9 +186,9 @@ def kind_prompt(
     parts = [_between(code, "", shown.lines), _between(code, " RIGHT ANSWER", right.lines)]
     user = "\n".join([*parts, f"Name the kind of the mistake in the last answer. The id is {code}."])
     return JudgePrompt(
-        _messages(system, user),
-        _schema(code, terms, kind={"enum": list(kinds)}),
-        code,
+        messages=_messages(system, user),
+        schema=_schema(code, terms, kind={"enum": list(kinds)}),
+        code=code,
         kinds=tuple(kinds),
         left_out_messages=shown.messages + right.messages,
         left_out_characters=shown.characters + right.characters,
