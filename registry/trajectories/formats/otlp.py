@@ -11,8 +11,14 @@ from registry.json_text import parse_json
 from registry.models import JsonObject
 from registry.trajectories.documents import JsonSplitter
 from registry.trajectories.draft import Sent
-from registry.trajectories.formats.mapping import DROPPED, Mapped
-from registry.trajectories.formats.otlp_spans.calls import is_model_call, read_calls
+from registry.trajectories.formats.mapping import DROPPED, Mapped, named
+from registry.trajectories.formats.otlp_spans.calls import (
+    CONVERSATIONS,
+    MODELS,
+    OWN_ATTRIBUTES,
+    is_model_call,
+    read_calls,
+)
 from registry.trajectories.formats.otlp_spans.logs import SpanLogs, once
 from registry.trajectories.formats.otlp_spans.runs import RunJoiner, in_order
 from registry.trajectories.formats.otlp_spans.spans import Span, read_json, read_protobuf
@@ -89,19 +95,19 @@ MAPPING = (
         "in which the turns that another one has have `weight` 0",
     ),
     Mapped(
-        "`gen_ai.conversation.id`, `session.id`, `traceloop.association.properties.session_id`, `langfuse.session.id`",
+        named(CONVERSATIONS),
         "`session_id`",
         "of any span of the trace; without one, calls are joined by their messages alone",
     ),
     Mapped("trace id", "`trajectory_id`", "of the first call; all are in `metadata.otlp.traces`"),
     Mapped(
-        "`gen_ai.response.model`, `gen_ai.request.model`, `llm.model_name`",
+        named(MODELS),
         "`metadata.otlp.model`",
         "a model `bot@7` is also `adapter_version`",
     ),
     Mapped("`service.name`", "`metadata.otlp.service`"),
     Mapped(
-        "`memgen.task`, `memgen.reward`, `memgen.reward_source`, `memgen.success`",
+        named(f"memgen.{name}" for name in OWN_ATTRIBUTES),
         "the same",
         "of the resource or of any span of the trace",
     ),

@@ -18,7 +18,7 @@ _CALLS = (
 )
 """Operations that call a model, in `gen_ai.operation.name` and `llm.request.type`."""
 _AI_SDK_CALLS = ("doGenerate", "doStream")
-_CONVERSATIONS = (
+CONVERSATIONS = (
     "gen_ai.conversation.id",
     "session.id",
     "traceloop.association.properties.conversation_id",
@@ -28,7 +28,7 @@ _CONVERSATIONS = (
     "ai.telemetry.metadata.sessionId",
 )
 """Attributes that name the conversation, the first that is there."""
-_MODELS = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "ai.response.model", "ai.model.id")
+MODELS = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "ai.response.model", "ai.model.id")
 _USAGE = {
     "prompt_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
     "completion_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
@@ -90,7 +90,7 @@ class TraceFacts:
 
 
 def conversation_of(span: Span) -> str | None:
-    found = (span.attributes.get(name) for name in _CONVERSATIONS)
+    found = (span.attributes.get(name) for name in CONVERSATIONS)
     return next((value[:256] for value in found if isinstance(value, str) and value), None)
 
 
@@ -138,7 +138,7 @@ def _call(
         raise InvalidTrajectory("otlp_no_content", NO_CONTENT.format(span=span.span_id[:32] or "without an id"))
     asked = Turns(list(turns.messages), dict(turns.open_names), turns.calls_made)
     asked.answer(parts.content, parts.calls, reasoning=parts.thought)
-    model = next((value for name in _MODELS if isinstance(value := span.attributes.get(name), str) and value), "")
+    model = next((value for name in MODELS if isinstance(value := span.attributes.get(name), str) and value), "")
     return SpanCall(
         trace_id=span.trace_id,
         span_id=span.span_id,
