@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
-from api.dashboard.scatter import SIDE, Scatter, draw_scatter
+from api.dashboard.scatter import HUES, SIDE, Scatter, draw_scatter
 from api.dashboard.visits import HOME, Visit, go
 from api.endpoints import adapters, analyses, jobs
 from api.endpoints.analyses import AnalysisOut, LatentPointOut, TokenNeighbourOut
@@ -69,6 +69,7 @@ def _drawn(found: AnalysisOut | None) -> dict[str, object]:
     effects = found.interventions.effects if found and found.interventions else []
     return {
         "side": SIDE,
+        "hues": HUES,
         "pictures": _pictures("t-SNE", points, [point.tsne for point in points]),
         "pca": _pictures("PCA", points, [point.pca for point in points]),
         "tokens": _tokens(neighbours),

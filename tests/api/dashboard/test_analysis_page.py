@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from api.dashboard.scatter import HUES, MARGIN, MOST_DOTS, SIDE, draw_scatter
+from api.dashboard.scatter import MARGIN, MOST_DOTS, SIDE, draw_scatter
 from registry import jobs
 from registry.database import transaction
 from registry.wiring import Services
@@ -126,7 +126,7 @@ def test_dots_stay_in_the_picture_and_are_few() -> None:
     assert 0 < len(dots) <= MOST_DOTS
     assert all(MARGIN <= x <= SIDE - MARGIN and MARGIN <= y <= SIDE - MARGIN for x, y in dots)
     assert sum(group.points for group in picture.groups) == len(points)
-    assert {group.hue for group in picture.groups} == set(range(HUES))
+    assert [group.name for group in picture.groups] == [f"group {n:02}" for n in range(11)]
     [same] = draw_scatter("one", [(1.0, 1.0)], ["a"]).groups
-    assert same.dots == [(SIDE // 2, SIDE // 2)]
+    assert same.dots == [(SIDE / 2, SIDE / 2)]
     assert draw_scatter("none", [], []).groups == []

@@ -13,7 +13,7 @@ from memgen_client.models.routes import Route, RouteResults
 from memgen_client.models.rows import Page, Rows
 from memgen_client.models.service import NewKey, WebhookSecret
 from memgen_client.pictures.matrix import matrix
-from memgen_client.pictures.scatter import Dot, scatter
+from memgen_client.pictures.scatter import scatter
 from tests.registry.analyzed import found
 
 EVIL = "<script>alert('x')</script>&\"'"
@@ -179,7 +179,7 @@ def test_latents_are_dots_by_task_and_by_cluster() -> None:
 
 
 def test_of_very_many_dots_some_are_drawn() -> None:
-    drawn = scatter("many", [Dot(float(n), float(-n), f"g{n % 10}") for n in range(10_000)])
+    drawn = scatter("many", [(float(n), float(-n)) for n in range(10_000)], [f"g{n % 10}" for n in range(10_000)])
     assert 1000 < drawn.count("fill-opacity") <= 1500
     assert all(f"g{n}" in drawn for n in range(10))
-    assert scatter("one", [Dot(1.0, 1.0, "a")]).count("<circle") == 2
+    assert scatter("one", [(1.0, 1.0)], ["a"]).count("<circle") == 2

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from memgen_client.json_values import JsonObject
 from memgen_client.models.model import Model
-from memgen_client.pictures.scatter import Dot, scatter
+from memgen_client.pictures.scatter import scatter
 from memgen_client.pictures.tables import table
 
 
@@ -82,9 +82,9 @@ class LatentMap(Model):
 
     def _repr_html_(self) -> str:
         """The latents by t-SNE, coloured by task and by cluster."""
-        by_task = [Dot(point.tsne[0], point.tsne[1], point.task) for point in self.points]
-        by_cluster = [Dot(point.tsne[0], point.tsne[1], _cluster_name(point.cluster)) for point in self.points]
-        return scatter("t-SNE by task", by_task) + scatter("t-SNE by cluster", by_cluster)
+        places = [(point.tsne[0], point.tsne[1]) for point in self.points]
+        by_task = scatter("t-SNE by task", places, [point.task for point in self.points])
+        return by_task + scatter("t-SNE by cluster", places, [_cluster_name(point.cluster) for point in self.points])
 
 
 class TokenNeighbour(Model):

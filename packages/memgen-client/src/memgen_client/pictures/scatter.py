@@ -1,5 +1,9 @@
-"""Points on two axes, coloured by group. Inline SVG, escaped; no axis has a unit, so none is drawn."""
+"""Points on two axes, coloured by group. Inline SVG, escaped; no axis has a unit, so none is drawn.
 
+`place_dots` says where the dots stand, for whoever draws them in another way.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,39 +14,59 @@ _MOST_DOTS = 1500
 
 
 @dataclass(frozen=True)
-class Dot:
-    x: float
-    y: float
-    group: str
+class DotGroup:
+    """Points of one colour."""
+
+    name: str
+    points: int
+    """How many there are, of which the picture may show some."""
+    dots: Sequence[tuple[float, float]]
 
 
-def scatter(title: str, dots: Sequence[Dot]) -> str:
-    """A picture of the dots with a legend of their groups; of very many, evenly drawn ones."""
-    if not dots:
+def place_dots(
+    points: Sequence[tuple[float, float]], groups: Sequence[str], *, side: int, margin: int, most: int
+) -> list[DotGroup]:
+    """Points in a square picture, by the group that stands at each one's place; the groups are in order of their names.
+
+    Args:
+        side: length of the picture's sides.
+        margin: beside the outermost points; each axis fills what is between.
+        most: dots that are shown; of more, evenly drawn ones.
+    """
+    counts = Counter(groups)
+    xs, ys = _spread([x for x, _ in points], side, margin), _spread([y for _, y in points], side, margin)
+    dots: dict[str, list[tuple[float, float]]] = {name: [] for name in sorted(counts)}
+    for place in range(0, len(points), max(1, -(-len(points) // most))):
+        dots[groups[place]].append((xs[place], ys[place]))
+    return [DotGroup(name, counts[name], found) for name, found in dots.items()]
+
+
+def scatter(title: str, points: Sequence[tuple[float, float]], groups: Sequence[str]) -> str:
+    """A picture of the points, each in the group that stands at its place, with a legend; of very many, evenly drawn
+    ones."""
+    if not points:
         return f"<p>{escape(title)}: no points</p>"
-    groups = list(dict.fromkeys(dot.group for dot in dots))
-    drawn = dots[:: -(-len(dots) // _MOST_DOTS)]
-    left, width = min(dot.x for dot in dots), max(dot.x for dot in dots) - min(dot.x for dot in dots)
-    top, height = min(dot.y for dot in dots), max(dot.y for dot in dots) - min(dot.y for dot in dots)
-    tall = _SIDE + _LINE * (len(groups) + 1)
+    placed = place_dots(points, groups, side=_SIDE, margin=_MARGIN, most=_MOST_DOTS)
+    tall = _SIDE + _LINE * (len(placed) + 1)
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_SIDE} {tall}' width='{_SIDE}' height='{tall}' "
         f"role='img' font-family='sans-serif' font-size='12'><title>{escape(title)}</title>",
         f"<text x='{_MARGIN}' y='{_LINE - 4}' fill='currentColor'>{escape(title)}</text>",
     ]
-    for dot in drawn:
-        x = _MARGIN + (_SIDE - 2 * _MARGIN) * ((dot.x - left) / width if width else 0.5)
-        y = _LINE + _MARGIN + (_SIDE - 2 * _MARGIN) * ((dot.y - top) / height if height else 0.5)
-        colour = _colour(groups.index(dot.group))
-        parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='2.5' fill='{colour}' fill-opacity='0.7'/>")
-    for place, group in enumerate(groups):
-        y = _SIDE + _LINE * (place + 2) - 4
+    for place, group in enumerate(placed):
+        colour, y = _COLOURS[place % len(_COLOURS)], _SIDE + _LINE * (place + 2) - 4
+        parts += [
+            f"<circle cx='{x:.1f}' cy='{_LINE + down:.1f}' r='2.5' fill='{colour}' fill-opacity='0.7'/>"
+            for x, down in group.dots
+        ]
         parts.append(
-            f"<circle cx='{_MARGIN}' cy='{y - 4}' r='4' fill='{_colour(place)}'/>"
-            f"<text x='{2 * _MARGIN + 2}' y='{y}' fill='currentColor'>{escape(group)}</text>"
+            f"<circle cx='{_MARGIN}' cy='{y - 4}' r='4' fill='{colour}'/>"
+            f"<text x='{2 * _MARGIN + 2}' y='{y}' fill='currentColor'>{escape(group.name)}</text>"
         )
     return "".join([*parts, "</svg>"])
 
 
-def _colour(place: int) -> str:
-    return _COLOURS[place % len(_COLOURS)]
+def _spread(values: Sequence[float], side: int, margin: int) -> list[float]:
+    least, most = min(values, default=0.0), max(values, default=0.0)
+    span = most - least
+    return [margin + (side - 2 * margin) * ((value - least) / span if span else 0.5) for value in values]
