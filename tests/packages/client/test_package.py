@@ -5,9 +5,14 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel
 
 import memgen_client
+from tests.packages.client.every_call import methods
 from tests.test_style import ARGUMENTS, FRAGMENTS, FUNCTION_LINES, MODULE_LINES, _arguments, _attributes, _functions
 
 FOLDER = Path(__file__).resolve().parents[3] / "packages" / "memgen-client"
@@ -56,6 +61,26 @@ def test_importing_it_loads_nothing_of_the_service() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd="/", env=environment
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_result_is_any() -> None:
+    seen: set[object] = set()
+
+    def anys(kind: object, place: str) -> Iterator[str]:
+        if kind is Any:
+            yield place
+        if kind in seen:
+            return
+        seen.add(kind)
+        for inner in get_args(kind):
+            yield from anys(inner, f"{place}: {kind}")
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for name, field in kind.model_fields.items():
+                yield from anys(field.annotation, f"{kind.__name__}.{name}")
+
+    found = [each for name, _, method in methods() for each in anys(get_type_hints(method.describe)["return"], name)]
+    assert found == []
+    assert len(seen) > 200
 
 
 def test_it_is_typed_and_names_what_it_gives() -> None:

@@ -89,6 +89,29 @@ def test_a_file_is_sent_again_from_its_beginning_and_an_iterable_is_not(
         assert client.tasks.get("t").trajectories == 5
 
 
+def test_a_file_whose_connection_breaks_in_the_middle_is_stored_whole_and_once(
+    url: str, api_key: str, tmp_path: Path
+) -> None:
+    file, many = tmp_path / "runs.jsonl", 1500
+    file.write_text("\n".join(json.dumps(chat(f"question {n} {'x' * 200}")) for n in range(many)))
+    relay, broken = Relay("127.0.0.1", int(url.rpartition(":")[2])), []
+
+    def break_once(sent: int, total: int | None) -> None:
+        if not broken:
+            broken.append((sent, total))
+            relay.drop()
+
+    try:
+        with Client(f"http://127.0.0.1:{relay.port}", api_key) as client:
+            client.tasks.create("t")
+            report = client.trajectories.upload(file, task="t", on_progress=break_once)
+            assert broken == [(65_536, file.stat().st_size)]
+            assert (report.complete, report.accepted + report.duplicate) == (True, many)
+            assert client.tasks.get("t").trajectories == many
+    finally:
+        relay.close()
+
+
 def test_what_was_refused_for_now_is_sent_again_whole_or_not_at_all(
     proxy: LossyProxy, api_key: str, tmp_path: Path
 ) -> None:

@@ -127,9 +127,10 @@ def test_following_outlives_silence_and_repeats_nothing() -> None:
     assert following.take(ServerSentEvent(0, "job", running), 2.0) is None
     assert (following.after, following.has_ended, following.silence(2.0)) == (3, False, SILENCE_SECONDS)
     away = Unavailable(503, "database_unavailable", "away")
-    following.broke(away, 61.0)
+    following.broke(away, 100.0)  # the job was quiet for long, and the service is gone just now
+    following.broke(away, 159.0)
     with pytest.raises(Unavailable):
-        following.broke(away, 62.5)
+        following.broke(away, 161.0)
     with pytest.raises(NotFound):
         following.broke(NotFound(404, "job_not_found", "no"), 3.0)
     assert following.take(ServerSentEvent(0, "job", running | {"state": "failed"}), 3.0) is not None
@@ -143,6 +144,9 @@ def test_a_wait_ends_in_time_also_where_the_job_says_much() -> None:
         following.silence(10.0)
     with pytest.raises(WaitTimedOut):
         following.take(ServerSentEvent(1, "event", {}), 11.0)
+    assert following.take(None, 9.0) is None
+    with pytest.raises(WaitTimedOut):  # a stream of comments alone, as while the database is away
+        following.take(None, 11.0)
 
 
 def test_bodies_are_sent_as_they_are_read_and_told_of(tmp_path: Path) -> None:

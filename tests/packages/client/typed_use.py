@@ -31,6 +31,7 @@ def synchronous(client: Client) -> None:
         assert_type(version, Version)
     for update in client.jobs.follow("job"):
         assert_type(update, Job | JobEvent)
+    client.jobs.follow("job").close()
     for chunk in client.chat.stream("bot", []):
         assert_type(chunk, CompletionChunk)
 
@@ -43,6 +44,7 @@ async def asynchronous(client: AsyncClient) -> None:
         assert_type(version, Version)
     async for update in client.jobs.follow("job"):
         assert_type(update, Job | JobEvent)
+    await client.jobs.follow("job").aclose()
 
 
 def wrong(client: Client) -> None:

@@ -26,7 +26,12 @@ class Answer(Generic[AnswerT]):
     """Name of the member that is the answer; None for the whole object."""
 
     def unread(self, body: JsonObject) -> JsonValue:
-        """The answer as JSON, for a client that passes on what the service said."""
+        """The answer as JSON, for a client that passes on what the service said.
+
+        Raises:
+            UnexpectedReply: it is not of the form that this client knows.
+        """
+        self.read(body)
         return body if self.inside is None else body[self.inside]
 
 

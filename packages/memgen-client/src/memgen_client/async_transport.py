@@ -1,12 +1,14 @@
 """Sends the calls of the asynchronous client: `transport.py`, awaited."""
 
+import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
 import httpx
+from anyio.lowlevel import current_token
 
 from memgen_client.answers import cursor_of
 from memgen_client.calls import Call, Chunks, Download, Follow, Pages, Stream, Wait
@@ -16,14 +18,16 @@ from memgen_client.json_values import JsonObject
 from memgen_client.streams import AnswerChunks, Events, Lines
 from memgen_client.wire import (
     PAGE_ITEMS,
+    LocalPool,
     Terms,
     broken_off,
     check,
+    check_stream,
     connection_options,
+    failure,
     json_of,
     pause_before_next_try,
     request_options,
-    unreachable,
 )
 
 SentT = TypeVar("SentT")
@@ -34,7 +38,12 @@ class AsyncTransport:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._http = httpx.AsyncClient(**connection_options(terms))
+        options = connection_options(terms)
+        self._pool = LocalPool(lambda: httpx.AsyncClient(**options), lambda: (os.getpid(), current_token()))
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        return self._pool.get()
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -47,7 +56,7 @@ class AsyncTransport:
         body = await self._reply(call)
         return call.answer.read(body)
 
-    def many(self, stream: Stream[Any]) -> AsyncIterator[Any]:
+    def many(self, stream: Stream[Any]) -> AsyncGenerator[Any, None]:
         match stream:
             case Pages():
                 return self._pages(stream)
@@ -77,8 +86,8 @@ class AsyncTransport:
         content = None if call.content is None else call.content.blocks_async()
         try:
             response = await self._http.request(**options, json=call.body, content=content)
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error, options["timeout"].read) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error, options["timeout"].read) from error
         return json_of(response, call.also)
 
     async def _download(self, call: Download) -> int:
@@ -92,8 +101,8 @@ class AsyncTransport:
                     async for block in response.aiter_bytes():
                         await file.write(block)
             part.replace(call.target)
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error) from error
         finally:
             part.unlink(missing_ok=True)
         return call.target.stat().st_size
@@ -109,7 +118,7 @@ class AsyncTransport:
             raise JobEnded(wait.job_id, state, error)
         return wait.read(job)
 
-    async def _pages(self, pages: Pages[Any]) -> AsyncIterator[Any]:
+    async def _pages(self, pages: Pages[Any]) -> AsyncGenerator[Any, None]:
         cursor: str | None = None
         while True:
             call = pages.call.at(cursor, PAGE_ITEMS)
@@ -120,11 +129,11 @@ class AsyncTransport:
             if cursor is None:
                 return
 
-    async def _follow(self, follow: Follow[Any]) -> AsyncIterator[Any]:
+    async def _follow(self, follow: Follow[Any]) -> AsyncGenerator[Any, None]:
         async for update in self._updates(follow.path, follow.following(time.monotonic())):
             yield follow.read(update)
 
-    async def _updates(self, path: str, following: Following) -> AsyncIterator[Update]:
+    async def _updates(self, path: str, following: Following) -> AsyncGenerator[Update, None]:
         while True:
             try:
                 async for update in self._connected(path, following):
@@ -135,22 +144,26 @@ class AsyncTransport:
                 following.broke(error, time.monotonic())
             await anyio.sleep(RECONNECT_SECONDS)
 
-    async def _connected(self, path: str, following: Following) -> AsyncIterator[Update]:
+    async def _connected(self, path: str, following: Following) -> AsyncGenerator[Update, None]:
         """What one connection brings; it ends when the service ends it, and after a long silence."""
         silence = following.silence(time.monotonic())
-        events, headers = Events(), {"Last-Event-ID": str(following.after)}
+        events, headers, is_heard = Events(), {"Last-Event-ID": str(following.after)}, False
         try:
             async with self._lines("GET", path, silence, headers=headers) as lines:
                 async for line in lines:
-                    event = events.feed(line)
-                    if event is not None and (update := following.take(event, time.monotonic())):
+                    is_heard = True
+                    if update := following.take(events.feed(line), time.monotonic()):
                         yield update
-        except httpx.ReadTimeout:
-            return
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error) from error
+        except httpx.ReadTimeout as error:
+            if is_heard:  # the job has nothing to say
+                return
+            raise failure(self._terms.base_url, error, silence) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error) from error
+        if not following.has_ended:
+            raise broken_off(self._terms.base_url)
 
-    async def _chunks(self, asked: Chunks[Any]) -> AsyncIterator[Any]:
+    async def _chunks(self, asked: Chunks[Any]) -> AsyncGenerator[Any, None]:
         chunks = AnswerChunks()
         try:
             async with self._lines("POST", asked.path, asked.seconds, json=asked.body, headers=asked.headers) as lines:
@@ -159,8 +172,8 @@ class AsyncTransport:
                         yield asked.read(chunk)
                     if chunks.has_ended:
                         return
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error) from error
         raise broken_off(self._terms.base_url)
 
     @asynccontextmanager
@@ -168,10 +181,11 @@ class AsyncTransport:
         self, method: str, path: str, silence_seconds: float, **options: Any
     ) -> AsyncIterator[AsyncIterator[str]]:
         """The lines of a reply that is read as it comes; raises ApiError if it is a refusal."""
-        timeout = httpx.Timeout(self._terms.timeout_seconds, read=silence_seconds)
+        timeout = httpx.Timeout(min(self._terms.timeout_seconds, silence_seconds), read=silence_seconds)
         async with self._http.stream(method, path, timeout=timeout, **options) as response:
             if response.is_error:
                 await response.aread()
                 check(response)
+            check_stream(response)
             lines = Lines()
             yield (line async for block in response.aiter_bytes() for line in lines.feed(block))

@@ -6,7 +6,7 @@ Knows no HTTP.
 """
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
@@ -179,11 +179,11 @@ class many(Generic[P, ResultT]):  # noqa: N801 - a decorator
     @overload
     def __get__(self, noun: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, noun: Noun[Sync], owner: type) -> Callable[P, Iterator[ResultT]]: ...
+    def __get__(self, noun: Noun[Sync], owner: type) -> Callable[P, Generator[ResultT, None, None]]: ...
     @overload
-    def __get__(self, noun: Noun[Async], owner: type) -> Callable[P, AsyncIterator[ResultT]]: ...
+    def __get__(self, noun: Noun[Async], owner: type) -> Callable[P, AsyncGenerator[ResultT, None]]: ...
     @overload
-    def __get__(self, noun: Noun[AsJson], owner: type) -> Callable[..., Iterator[Any]]: ...
+    def __get__(self, noun: Noun[AsJson], owner: type) -> Callable[..., Generator[Any, None, None]]: ...
     def __get__(self, noun: Noun[Any] | None, owner: type) -> object:
         if noun is None:
             return self

@@ -18,11 +18,23 @@ ClientError
 └── WaitTimedOut          a job that was waited for goes on
 """
 
+from collections.abc import Callable, Mapping
+
 from memgen_client.advice import ADVICE
 
 
 class ClientError(Exception):
     """Root of the tree."""
+
+    def __reduce__(self) -> tuple[Callable[..., "ClientError"], tuple[object, ...]]:
+        """Errors travel between processes, whatever their class is made of."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[ClientError], args: tuple[object, ...], state: Mapping[str, object]) -> ClientError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ApiError(ClientError):
@@ -47,6 +59,10 @@ class ApiError(ClientError):
         super().__init__(detail)
         self.status, self.code, self.detail, self.param = status, code, detail, param
         self.request_id, self.retry_after = request_id, retry_after
+
+    def __str__(self) -> str:
+        request = f", request {self.request_id}" if self.request_id else ""
+        return f"{self.detail} ({self.status} {self.code}{request})"
 
     @property
     def advice(self) -> str:

@@ -32,7 +32,9 @@ class Following:
         """The job as it was last seen."""
         self.after = after
         """Number of the last event that was seen."""
-        self._id, self._patience, self._heard = job_id, patience_seconds, now
+        self._id, self._patience = job_id, patience_seconds
+        self._gone_since: float | None = None
+        """When the first of the connections broke that brought nothing since."""
         self._timeout, self._deadline = timeout, None if timeout is None else now + timeout
 
     @property
@@ -53,10 +55,12 @@ class Following:
             raise WaitTimedOut(self._id, self._timeout or 0.0)
         return min(SILENCE_SECONDS, max(left, 0.05))
 
-    def take(self, event: ServerSentEvent, now: float) -> Update | None:
-        """What is new in it. Raises WaitTimedOut."""
-        self._heard = now
-        self.silence(now)  # a job that says much has no silence in which its time could run out
+    def take(self, event: ServerSentEvent | None, now: float) -> Update | None:
+        """What is new in it; None is a line that ends no event, as a comment. Raises WaitTimedOut."""
+        self._gone_since = None
+        self.silence(now)  # a stream that says much has no silence in which the time could run out
+        if event is None:
+            return None
         if event.kind == "event":
             self.after = event.id
             return Update("event", event.data)
@@ -66,9 +70,11 @@ class Following:
         return None
 
     def broke(self, error: ClientError, now: float) -> None:
-        """Raises the error, unless it may pass and the patience lasts."""
+        """A connection broke, or ended before the job did. Raises the error, unless it may pass and the patience
+        lasts."""
+        self._gone_since = now if self._gone_since is None else self._gone_since
         passing = isinstance(error, ApiUnreachable | Unavailable)
-        if not passing or now - self._heard > self._patience:
+        if not passing or now - self._gone_since > self._patience:
             raise error
 
 

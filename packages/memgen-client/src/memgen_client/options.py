@@ -223,12 +223,10 @@ class JudgementFilter(TypedDict, total=False):
     state: Literal["scored", "undecided", "unparsable", "refused", "too_long"] | None
 
 
-class AnswerOptions(TypedDict, total=False):
+class SamplingOptions(TypedDict, total=False):
     """OpenAI's, and a few of the service's own."""
 
     max_tokens: int
-    max_completion_tokens: int
-    min_tokens: int
     temperature: float
     top_p: float
     top_k: int
@@ -239,6 +237,12 @@ class AnswerOptions(TypedDict, total=False):
     stop: str | Sequence[str]
     seed: int
     n: int
+    user: str
+
+
+class AnswerOptions(SamplingOptions, total=False):
+    max_completion_tokens: int
+    min_tokens: int
     logprobs: bool
     top_logprobs: int
     tools: Sequence[Json]
@@ -246,20 +250,7 @@ class AnswerOptions(TypedDict, total=False):
     parallel_tool_calls: bool
     response_format: Json
     metadata: Mapping[str, str]
-    user: str
 
 
-class TextOptions(TypedDict, total=False):
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    logit_bias: Mapping[str, float]
-    stop: str | Sequence[str]
-    seed: int
-    n: int
+class TextOptions(SamplingOptions, total=False):
     logprobs: int
-    user: str

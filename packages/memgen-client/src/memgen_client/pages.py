@@ -3,7 +3,7 @@
 import httpx
 
 from memgen_client.retries import Retries
-from memgen_client.wire import Terms, connection_options, unreachable
+from memgen_client.wire import Terms, connection_options, failure
 
 
 def has_page(base_url: str, path: str, *, timeout: float) -> bool:
@@ -20,5 +20,5 @@ def has_page(base_url: str, path: str, *, timeout: float) -> bool:
         with httpx.Client(**options, timeout=timeout) as http:
             reply = http.get(path)
     except httpx.HTTPError as error:
-        raise unreachable(base_url, error, timeout) from error
+        raise failure(base_url, error, timeout) from error
     return reply.is_success or reply.is_redirect

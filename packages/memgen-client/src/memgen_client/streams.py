@@ -30,7 +30,7 @@ class Lines:
         first, *others = block.split(b"\n")
         self._begun.append(first)
         for other in others:
-            yield b"".join(self._begun).removesuffix(b"\r").decode()
+            yield b"".join(self._begun).removesuffix(b"\r").decode(errors="replace")
             self._begun = [other]
 
 
@@ -80,7 +80,7 @@ def as_object(text: str) -> JsonObject:
     """Raises UnexpectedReply: it is no JSON object."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnexpectedReply(f"a stream of the service has {text[:60]!r}; expected JSON") from error
     if not isinstance(found, dict):
         raise UnexpectedReply(f"a stream of the service has {text[:60]!r}; expected a JSON object")

@@ -1,7 +1,8 @@
 """Sends the calls of the synchronous clients."""
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,14 +16,16 @@ from memgen_client.json_values import JsonObject
 from memgen_client.streams import AnswerChunks, Events, Lines
 from memgen_client.wire import (
     PAGE_ITEMS,
+    LocalPool,
     Terms,
     broken_off,
     check,
+    check_stream,
     connection_options,
+    failure,
     json_of,
     pause_before_next_try,
     request_options,
-    unreachable,
 )
 
 SentT = TypeVar("SentT")
@@ -34,7 +37,12 @@ class SyncTransport:
     def __init__(self, terms: Terms, *, as_json: bool = False) -> None:
         """`as_json` leaves answers as the service's JSON."""
         self._terms, self._as_json = terms, as_json
-        self._http = httpx.Client(**connection_options(terms))
+        options = connection_options(terms)
+        self._pool = LocalPool(lambda: httpx.Client(**options), os.getpid)
+
+    @property
+    def _http(self) -> httpx.Client:
+        return self._pool.get()
 
     def close(self) -> None:
         self._http.close()
@@ -47,7 +55,7 @@ class SyncTransport:
         body = self._reply(call)
         return call.answer.unread(body) if self._as_json else call.answer.read(body)
 
-    def many(self, stream: Stream[Any]) -> Iterator[Any]:
+    def many(self, stream: Stream[Any]) -> Generator[Any, None, None]:
         match stream:
             case Pages():
                 return self._pages(stream)
@@ -77,8 +85,8 @@ class SyncTransport:
         content = None if call.content is None else call.content.blocks()
         try:
             response = self._http.request(**options, json=call.body, content=content)
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error, options["timeout"].read) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error, options["timeout"].read) from error
         return json_of(response, call.also)
 
     def _download(self, call: Download) -> int:
@@ -92,8 +100,8 @@ class SyncTransport:
                     for block in response.iter_bytes():
                         file.write(block)
             part.replace(call.target)
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error) from error
         finally:
             part.unlink(missing_ok=True)
         return call.target.stat().st_size
@@ -107,23 +115,26 @@ class SyncTransport:
         state, error = state_of(job)
         if wait.check and state != "succeeded":
             raise JobEnded(wait.job_id, state, error)
-        return job if self._as_json else wait.read(job)
+        read = wait.read(job)
+        return job if self._as_json else read
 
-    def _pages(self, pages: Pages[Any]) -> Iterator[Any]:
+    def _pages(self, pages: Pages[Any]) -> Generator[Any, None, None]:
         cursor: str | None = None
         while True:
             call = pages.call.at(cursor, PAGE_ITEMS)
             body = self._reply(call)
-            yield from rows_of(body) if self._as_json else call.answer.read(body).data
+            page = call.answer.read(body)
+            yield from rows_of(body) if self._as_json else page.data
             cursor = cursor_of(body)
             if cursor is None:
                 return
 
-    def _follow(self, follow: Follow[Any]) -> Iterator[Any]:
+    def _follow(self, follow: Follow[Any]) -> Generator[Any, None, None]:
         for update in self._updates(follow.path, follow.following(time.monotonic())):
-            yield update if self._as_json else follow.read(update)
+            read = follow.read(update)
+            yield update if self._as_json else read
 
-    def _updates(self, path: str, following: Following) -> Iterator[Update]:
+    def _updates(self, path: str, following: Following) -> Generator[Update, None, None]:
         while True:
             try:
                 yield from self._connected(path, following)
@@ -133,22 +144,26 @@ class SyncTransport:
                 following.broke(error, time.monotonic())
             time.sleep(RECONNECT_SECONDS)
 
-    def _connected(self, path: str, following: Following) -> Iterator[Update]:
+    def _connected(self, path: str, following: Following) -> Generator[Update, None, None]:
         """What one connection brings; it ends when the service ends it, and after a long silence."""
         silence = following.silence(time.monotonic())
-        events, headers = Events(), {"Last-Event-ID": str(following.after)}
+        events, headers, is_heard = Events(), {"Last-Event-ID": str(following.after)}, False
         try:
             with self._lines("GET", path, silence, headers=headers) as lines:
                 for line in lines:
-                    event = events.feed(line)
-                    if event is not None and (update := following.take(event, time.monotonic())):
+                    is_heard = True
+                    if update := following.take(events.feed(line), time.monotonic()):
                         yield update
-        except httpx.ReadTimeout:
-            return
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error) from error
+        except httpx.ReadTimeout as error:
+            if is_heard:  # the job has nothing to say
+                return
+            raise failure(self._terms.base_url, error, silence) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error) from error
+        if not following.has_ended:
+            raise broken_off(self._terms.base_url)
 
-    def _chunks(self, asked: Chunks[Any]) -> Iterator[Any]:
+    def _chunks(self, asked: Chunks[Any]) -> Generator[Any, None, None]:
         chunks = AnswerChunks()
         try:
             with self._lines("POST", asked.path, asked.seconds, json=asked.body, headers=asked.headers) as lines:
@@ -157,17 +172,18 @@ class SyncTransport:
                         yield chunk if self._as_json else asked.read(chunk)
                     if chunks.has_ended:
                         return
-        except httpx.TransportError as error:
-            raise unreachable(self._terms.base_url, error) from error
+        except httpx.RequestError as error:
+            raise failure(self._terms.base_url, error) from error
         raise broken_off(self._terms.base_url)
 
     @contextmanager
     def _lines(self, method: str, path: str, silence_seconds: float, **options: Any) -> Iterator[Iterator[str]]:
         """The lines of a reply that is read as it comes; raises ApiError if it is a refusal."""
-        timeout = httpx.Timeout(self._terms.timeout_seconds, read=silence_seconds)
+        timeout = httpx.Timeout(min(self._terms.timeout_seconds, silence_seconds), read=silence_seconds)
         with self._http.stream(method, path, timeout=timeout, **options) as response:
             if response.is_error:
                 response.read()
                 check(response)
+            check_stream(response)
             lines = Lines()
             yield (line for block in response.iter_bytes() for line in lines.feed(block))

@@ -1,22 +1,27 @@
 """What both transports do with httpx alike: options of a connection, requests from calls, replies, errors."""
 
+import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Generic, TypedDict, TypeVar
 
 import httpx
 
 from memgen_client.calls import Call
-from memgen_client.errors import ApiUnreachable, ClientError, UnexpectedReply
+from memgen_client.errors import ApiUnreachable, ClientError, NotAuthenticated, UnexpectedReply
 from memgen_client.json_values import JsonObject
 from memgen_client.refusals import foreign, refusal
 from memgen_client.retries import Retries
 
+PoolT = TypeVar("PoolT")
+
 PAGE_ITEMS = 200
 """The most that a listing gives."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.LocalProtocolError)
+_HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
+"""A value of a header that any server reads as it was written."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,29 @@ class RequestOptions(TypedDict):
     timeout: httpx.Timeout
 
 
+class LocalPool(Generic[PoolT]):
+    """A pool of connections for each process, or each event loop: a child that shared its parent's would read the
+    parent's answers, and connections of a loop that has ended are dead."""
+
+    def __init__(self, make: Callable[[], PoolT], where: Callable[[], object]) -> None:
+        """`where` names the process or the loop that asks."""
+        self._make, self._where = make, where
+        self._pool: PoolT | None = None
+        self._at: object = None
+
+    def get(self) -> PoolT:
+        here = self._where()
+        if self._pool is None or here != self._at:
+            self._at, self._pool = here, self._make()
+        return self._pool
+
+
 def connection_options(terms: Terms) -> ConnectionOptions:
-    """Raises ApiUnreachable: the URL is none."""
+    """
+    Raises:
+        ApiUnreachable: the URL is none.
+        NotAuthenticated: the key is none.
+    """
     url = terms.base_url.rstrip("/")
     try:
         parsed = httpx.URL(url)
@@ -55,7 +81,10 @@ def connection_options(terms: Terms) -> ConnectionOptions:
         verify: ssl.SSLContext | bool = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if parsed.scheme == "http" else True
     except (httpx.InvalidURL, ValueError) as error:
         raise ApiUnreachable(url, _reason(error), was_sent=False) from error
-    key = {"Authorization": f"Bearer {terms.api_key}"} if terms.api_key else {}
+    api_key = terms.api_key.strip()  # as it comes from a file, with the end of its line
+    if api_key and not _HEADER.fullmatch(api_key):  # httpx would say so with the key in its words
+        raise NotAuthenticated(401, "unknown_key", "the API key has characters that no key has; was it copied whole?")
+    key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     return {
         "base_url": url,
         "headers": {**key, "User-Agent": "memgen-client"},
@@ -66,6 +95,10 @@ def connection_options(terms: Terms) -> ConnectionOptions:
 
 
 def request_options(call: Call[Any], timeout_seconds: float) -> RequestOptions:
+    """Raises ValueError: a header has a value that none may have."""
+    for name, value in call.headers.items():
+        if not _HEADER.fullmatch(value):
+            raise ValueError(f"{name} {value!r}; expected printable ASCII")
     seconds = max(call.seconds, timeout_seconds)
     return {
         "method": call.method,
@@ -92,6 +125,12 @@ def check(response: httpx.Response) -> None:
         raise refusal(response.status_code, _object(response), headers, str(response.url))
 
 
+def check_stream(response: httpx.Response) -> None:
+    """Raises UnexpectedReply: the reply is none that is read as it comes."""
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        raise UnexpectedReply(foreign(str(response.url), response.status_code))
+
+
 def json_of(response: httpx.Response, also: tuple[int, ...] = ()) -> JsonObject:
     """The reply's JSON object; `also` are statuses that are answers beside those of success.
 
@@ -114,8 +153,12 @@ def pause_before_next_try(terms: Terms, call: Call[Any], failed: int, error: Cli
     return terms.retries.pause(failed, error, may_be_repeated=call.may_be_repeated)
 
 
-def unreachable(url: str, error: Exception, seconds: float | None = None) -> ApiUnreachable:
+def failure(url: str, error: httpx.HTTPError, seconds: float | None = None) -> ClientError:
     """What httpx's error means to who called."""
+    if isinstance(error, httpx.DecodingError):
+        return UnexpectedReply(
+            f"{url} sent a reply that can't be unpacked ({_reason(error)}). Is MEMGEN_API_URL right?"
+        )
     timed_out = isinstance(error, httpx.TimeoutException) and seconds is not None
     reason = f"nothing came within {seconds:g} s" if timed_out else _reason(error)
     return ApiUnreachable(url, reason, was_sent=not isinstance(error, _NOT_SENT))
@@ -129,7 +172,7 @@ def _object(response: httpx.Response) -> JsonObject:
     """Empty where the reply is no JSON object."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 
