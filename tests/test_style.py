@@ -1,6 +1,7 @@
 """House rules that no linter knows."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +162,14 @@ def test_no_text_is_cut_at_what_python_calls_a_line(trees: dict[str, ast.Module]
     cutting = ("splitlines", "readlines", "iter_lines", "aiter_lines")
     bench = {p.relative_to(ROOT).as_posix(): ast.parse(p.read_text()) for p in (ROOT / "bench").rglob("*.py")}
     assert [(name, a) for name, tree in (trees | bench).items() for a in _attributes(tree) if a.endswith(cutting)] == []
+
+
+def test_every_ignore_says_why() -> None:
+    """Those of `typed_use.py` do so in its docstring."""
+    ignore = re.compile(r"# type: ignore(?!\[[\w, -]+\] +# \w)")
+    others = [path for folder in ("bench", "packages", "tests") for path in (ROOT / folder).rglob("*.py")]
+    checked = [path for path in (*PRODUCT, *others) if path.name not in ("typed_use.py", Path(__file__).name)]
+    assert [str(path) for path in checked if any(map(ignore.search, path.read_text().split("\n")))] == []
 
 
 def test_no_pickle(trees: dict[str, ast.Module]) -> None:

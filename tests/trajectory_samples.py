@@ -65,7 +65,7 @@ def line(item: object) -> bytes:
 
 
 def _tools(**function: Any) -> dict[str, Any]:
-    return changed(tool_chat(), "tools", 0, "function", to={**LOOKUP["function"], **function})  # type: ignore[dict-item]
+    return changed(tool_chat(), "tools", 0, "function", to={**LOOKUP["function"], **function})
 
 
 _CALL = ("messages", 2, "tool_calls", 0)

@@ -100,7 +100,7 @@ def endless() -> Iterator[None]:
     try:
         yield
     finally:
-        Backbone.stop_token_ids = kept  # type: ignore[method-assign]
+        Backbone.stop_token_ids = kept  # type: ignore[method-assign]  # its own method again
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def noted_loads() -> Iterator[list[float]]:
     try:
         yield times
     finally:
-        LoadedMemories.take = kept  # type: ignore[method-assign]
+        LoadedMemories.take = kept  # type: ignore[method-assign]  # its own method again
 
 
 @contextmanager

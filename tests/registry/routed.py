@@ -91,7 +91,7 @@ class Routed:
         return received
 
     def adapter(self, session: object) -> Adapter:
-        return get_adapter(session, self.rows.project_id, self.rows.adapter, lock=True)  # type: ignore[arg-type]
+        return get_adapter(session, self.rows.project_id, self.rows.adapter, lock=True)
 
 
 def make_routed(rows: Rows) -> Routed:

@@ -64,7 +64,7 @@ def items(visit: Visit, name: str, number: int) -> Response:
         raise GateNotFound(f"the gate of {name}@{number} compared no items")
     task = query.get("task") or tasks[0]
     wanted = query.get("flipped", "any")
-    flipped: _Flipped | None = wanted if wanted in get_args(_Flipped) else None  # type: ignore[assignment]
+    flipped: _Flipped | None = wanted if wanted in get_args(_Flipped) else None  # type: ignore[assignment]  # as asked
     found = gates.items(name, number, visit.services, visit.caller, task, flipped, query.get("cursor"), _SHOWN_ITEMS)
     with transaction(visit.services.sessions) as session:
         version = get_version(session, get_adapter(session, visit.caller.project_id, name), number)

@@ -132,7 +132,7 @@ def test_no_message_is_too_odd_to_be_shown(content: object) -> None:
 
 def test_a_file_is_uploaded_and_each_refused_line_is_told(visitor: Visitor, rows: Rows, task: str) -> None:
     page = visitor.open("/trajectories")
-    csrf = re.search(r'data-csrf="([0-9a-f]+)"', page).group(1)  # type: ignore[union-attr]
+    csrf = re.search(r'data-csrf="([0-9a-f]+)"', page).group(1)
     lines = [json.dumps(each) for each in chats(3, word="bike")]
     body = "\n".join([lines[0], "{broken", *lines]).encode()
     for sent in (body, gzip.compress(body)):

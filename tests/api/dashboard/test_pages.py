@@ -240,9 +240,9 @@ def test_a_job_is_looked_at_once_for_each_thing_that_is_sent(
         job = jobs.create_job(session, routed.rows.project_id, TrainWeaver.from_json({"task": "a"}), adapter)
         jobs.request_cancel(session, routed.rows.project_id, job.id)
         path = f"/jobs/{job.id}"
-    app: Callable[..., object] = visitor.http.app  # type: ignore[attr-defined]
+    app: Callable[..., object] = visitor.http.app
     for sent_by, looks in ((path, 1), (f"{path}/live", 2)):  # the second finds that nothing more has come
-        with record_queries(app.state.services.engine) as sent:  # type: ignore[attr-defined]
+        with record_queries(app.state.services.engine) as sent:
             assert "cancelled before it began" in visitor.open(sent_by)
         assert sum("FROM job_events" in each for each in sent) == looks, sent_by
         assert sum("FROM jobs" in each for each in sent) == looks, sent_by
@@ -313,10 +313,10 @@ def test_a_loop_with_a_past(visitor: Visitor, rows: Rows) -> None:
 def test_queries_do_not_grow_with_what_is_there(
     visitor: Visitor, routed: Routed, services: Services, path: str
 ) -> None:
-    app: Callable[..., object] = visitor.http.app  # type: ignore[attr-defined]
+    app: Callable[..., object] = visitor.http.app
     counts = []
     for _ in range(2):
-        with record_queries(app.state.services.engine) as sent:  # type: ignore[attr-defined]
+        with record_queries(app.state.services.engine) as sent:
             visitor.open(path)
         counts.append(len(sent))
         for _ in range(4):

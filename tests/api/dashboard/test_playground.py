@@ -21,7 +21,7 @@ def browser(settings: Settings, tiny_base: Path, api_key: str) -> Iterator[httpx
     ):
         page = http.post("/ui/sign-in", data={"key": api_key, "next": "/ui/playground"})
         assert page.status_code == 200
-        http.headers[CSRF_HEADER] = re.search(r'data-csrf="([0-9a-f]+)"', page.text).group(1)  # type: ignore[union-attr]
+        http.headers[CSRF_HEADER] = re.search(r'data-csrf="([0-9a-f]+)"', page.text).group(1)
         yield http
 
 

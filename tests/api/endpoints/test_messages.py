@@ -98,7 +98,7 @@ def test_a_tool_is_used_and_answered(client: anthropic.Anthropic, watch: Watch, 
     watch.say = f"On my way. {CALL}"
     go: Any = [{"role": "user", "content": "Go to the market."}]
     if stream:
-        with client.messages.stream(model="base", max_tokens=200, messages=go, tools=[GO]) as managed:  # type: ignore
+        with client.messages.stream(model="base", max_tokens=200, messages=go, tools=[GO]) as managed:
             message: Any = managed.get_final_message()
     else:
         message = create(client, messages=go, tools=[GO])
@@ -156,7 +156,7 @@ def test_results_words_and_thoughts_of_history_are_the_chats(client: anthropic.A
 
 def test_what_is_said_behind_a_use_stands_behind_it(client: anthropic.Anthropic, watch: Watch) -> None:
     watch.say = f"On my way. {CALL} See you."
-    with client.messages.stream(model="base", max_tokens=200, messages=HI, tools=[GO]) as stream:  # type: ignore[list-item]
+    with client.messages.stream(model="base", max_tokens=200, messages=HI, tools=[GO]) as stream:
         streamed = stream.get_final_message()
     whole = create(client, tools=[GO])
     blocks = [[block.model_dump(exclude={"id"}) for block in message.content] for message in (streamed, whole)]

@@ -127,7 +127,7 @@ def test_models_in_anthropics_words(url: str, api_key: str) -> None:
         assert client.models.retrieve("base").type == "model"
         with pytest.raises(anthropic.NotFoundError) as missing:
             client.models.retrieve("nobody")
-        assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index,call-overload]
+        assert missing.value.body["error"]["type"] == "not_found_error"
     with anthropic.Anthropic(base_url=url, api_key="mg_made_up", max_retries=0) as stranger:
         with pytest.raises(anthropic.AuthenticationError) as refused:
             stranger.models.list()

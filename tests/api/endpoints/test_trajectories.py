@@ -369,7 +369,7 @@ def test_a_template_that_refuses_concerns_its_line_only(client: TestClient) -> N
         tokenizer.chat_template
     )
     override: TokenLimit = make_token_limit(probe(tokenizer), 50)
-    client.app.dependency_overrides[token_limit] = lambda: override  # type: ignore[attr-defined]
+    client.app.dependency_overrides[token_limit] = lambda: override
     report = send(client, jsonl(line(chat("odd")), line(chat("even")), line(chat("word " * 60))))
     assert [found["code"] for found in report["lines"]] == ["template_refused", "too_long"]
     assert "no odd ones" in report["lines"][0]["reason"]

@@ -16,7 +16,7 @@ BODY = {"model": "strong/gpt-5", "messages": [{"role": "user", "content": "hi"}]
 
 def test_feedback_names_the_upstream(http: httpx.Client, client: openai.OpenAI, services: Services) -> None:
     whole = http.post("/v1/chat/completions", json=BODY, headers={"X-Session-Id": "s1"}).json()["id"]
-    with client.chat.completions.create(stream=True, **BODY) as stream:  # type: ignore[call-overload]
+    with client.chat.completions.create(stream=True, **BODY) as stream:
         streamed = next(iter(stream)).id
         # While it is still being sent.
         reply = http.post("/v1/feedback", json={"completion_id": streamed, "reward": 0.5})

@@ -83,7 +83,7 @@ def test_a_run_of_tool_calls_becomes_one_demonstration(
     upstream.play = play
     tools: Any = [GO]
     with client.chat.completions.stream(model="strong/gpt-5", messages=HI, tools=tools, extra_headers=TASK) as stream:
-        call = stream.get_final_completion().choices[0].message.tool_calls[0]  # type: ignore[index]
+        call = stream.get_final_completion().choices[0].message.tool_calls[0]
     called = {"id": call.id, "type": "function", "function": {"name": "go", "arguments": call.function.arguments}}
     result = {"role": "tool", "tool_call_id": call.id, "content": "ok"}
     reply = post(

@@ -259,7 +259,7 @@ def test_a_prompt_that_cannot_fit_is_refused_while_others_are_answered(
     async def run() -> None:
         async with aclosing(inference.stream(asking(Sampling(900)))) as events:
             await _first(events)
-            tokenizer = inference._host.backbone.tokenizer  # type: ignore[union-attr]
+            tokenizer = inference._host.backbone.tokenizer
             read: list[int] = []
             real = type(tokenizer).__call__
 

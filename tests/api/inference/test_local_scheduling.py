@@ -150,7 +150,7 @@ def test_a_version_that_cannot_be_loaded_fails_its_requests_alone(start: Start, 
         *failed, woven, bare = await waiting
         assert [type(error) for error in failed] == [ArtifactCorrupt] * 2
         assert woven[0].generation.insertions  # type: ignore[index]  # it is no error
-        assert bare[0].generation.token_ids  # type: ignore[index]
+        assert bare[0].generation.token_ids
         broken.broken = False
         assert await inference.answer(asking(Sampling(1), memory=broken.source("v")))
 

@@ -107,7 +107,7 @@ def test_data_and_addresses_survive_down_and_up(home: Path) -> None:
     state = control.status(settings)
     assert state["running"]
     assert state["phase"] == "ready"
-    processes = {each["name"]: each for each in state["processes"]}  # type: ignore[attr-defined]
+    processes = {each["name"]: each for each in state["processes"]}
     assert list(processes) == ["postgres", "valkey", "seaweed", "api", "worker"]
     assert all(each["state"] == "running" and each["uptime_seconds"] >= 0 for each in processes.values())
 
@@ -159,7 +159,7 @@ def test_a_dead_app_and_a_dead_server_come_back(home: Path) -> None:
     result = up(settings)
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"{result.api_url}/die")
-    os.kill(process(settings, "valkey")["pid"], signal.SIGKILL)  # type: ignore[arg-type]
+    os.kill(process(settings, "valkey")["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         pair = [process(settings, "api"), process(settings, "valkey")]
@@ -171,7 +171,7 @@ def test_a_dead_app_and_a_dead_server_come_back(home: Path) -> None:
 
 
 def process(settings: Settings, name: str) -> dict[str, object]:
-    processes: list[dict[str, object]] = control.status(settings)["processes"]  # type: ignore[assignment]
+    processes: list[dict[str, object]] = control.status(settings)["processes"]
     return next(each for each in processes if each["name"] == name)
 
 

@@ -79,7 +79,7 @@ def test_raw_prompts_are_recorded_as_chats_if_they_are_texts(
     watch.say = "Hello."
     headers = {"X-Memgen-Task": "support", "X-Memgen-Run": "end"}
     for prompt, reason in (("hi", None), ([1, 2, 3], "raw_prompt")):
-        reply: Any = client.completions.create(model="base", prompt=prompt, max_tokens=64, extra_headers=headers)  # type: ignore[arg-type]
+        reply: Any = client.completions.create(model="base", prompt=prompt, max_tokens=64, extra_headers=headers)
         assert reply.memgen["recorded"]["reason"] == reason
     [trajectory] = until(lambda: rows(services, Trajectory))
     assert [(message["role"], message["content"]) for message in trajectory.messages] == [

@@ -104,7 +104,7 @@ def test_nothing_is_recorded_that_was_not_requested(client: openai.OpenAI, servi
     reasons = [
         chat(client, hi, store=False).memgen["recorded"]["reason"],
         chat(client, hi, headers={"X-Memgen-Task": "nowhere"}).memgen["recorded"]["reason"],
-        client.chat.completions.create(model="base", messages=hi, store=True).memgen["recorded"]["reason"],  # type: ignore[attr-defined, arg-type]
+        client.chat.completions.create(model="base", messages=hi, store=True).memgen["recorded"]["reason"],
     ]
     assert reasons == ["store_false", "task_unknown", "no_task"]
     client.put("/recordings/policy", cast_to=object, body={"mode": "off"})

@@ -80,7 +80,7 @@ def effects_of(
 ) -> intervention.InterventionReport:
     monkeypatch.setattr(intervention, "run_items", answerer)
     settings = InterventionSettings(draws=draws)
-    return intervene(None, ["m"] * len(items), items, THREE, run=RUN, settings=settings)  # type: ignore[arg-type]
+    return intervene(None, ["m"] * len(items), items, THREE, run=RUN, settings=settings)
 
 
 def test_a_planted_cluster_has_its_role(made_items: list[ReadAnalysisItem], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from tests.memgen.conftest import CONFIG, conversations
 
 
 def test_exact_scores_are_the_share_of_right_answers(host: AdapterHost) -> None:
-    items = [item_of(c["messages"], None, {}) for c in conversations(5)]  # type: ignore[arg-type]
+    items = [item_of(c["messages"], None, {}) for c in conversations(5)]
     done: list[int] = []
     first = score_suite(host, None, items, {"kind": "exact"}, batch_size=2, on_done=done.append)
     assert done == [2, 4, 5]
@@ -44,7 +44,7 @@ def test_exact_scores_are_the_share_of_right_answers(host: AdapterHost) -> None:
 def test_likelihood_is_the_geometric_mean_probability(host: AdapterHost) -> None:
     conversation = conversations(1)[0]
     [example] = build_examples(host.backbone.profile, [conversation], max_tokens=500).examples
-    scored = score_suite(host, None, [item_of(conversation["messages"], None, {})], {"kind": "likelihood"})  # type: ignore[arg-type]
+    scored = score_suite(host, None, [item_of(conversation["messages"], None, {})], {"kind": "likelihood"})
     with torch.no_grad():
         loss = reference.loss(None, host.backbone.model, list(example.prompt_ids), list(example.target_ids))
     assert scored.score == pytest.approx(math.exp(-float(loss)), rel=1e-5)

@@ -18,7 +18,7 @@ from tests.memgen.generation.test_episodes import ScriptedItem, broken
 
 def test_single_turns_score_as_in_a_suite(host: AdapterHost, artifacts: dict[str, Path]) -> None:
     load_artifact(host, "m", artifacts["yes"])
-    suite = [item_of(c["messages"], None, {}) for c in conversations(4)]  # type: ignore[arg-type]
+    suite = [item_of(c["messages"], None, {}) for c in conversations(4)]
     expected = score_suite(host, "m", suite, {"kind": "exact"})
     grade = make_grader({"kind": "exact"})
     # The base's own answer is the right one of the first item, so that not all are wrong.

@@ -143,7 +143,7 @@ def test_only_the_memory_that_answers_is_fetched(
 def test_scores_by_item_are_those_of_each_memory(host: AdapterHost, artifacts: dict[str, Path]) -> None:
     for name, folder in artifacts.items():
         load_artifact(host, name, folder)
-    items = [item_of(c["messages"], None, {}) for c in conversations(6)]  # type: ignore[arg-type]
+    items = [item_of(c["messages"], None, {}) for c in conversations(6)]
     grader, done = {"kind": "likelihood"}, []
     memories = ["yes", "no", None, "no", "yes", None]
     mixed = score_items(host, memories, read_items(host, items), grader, on_done=done.append)

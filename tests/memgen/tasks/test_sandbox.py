@@ -262,4 +262,4 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ConfigError, match="seconds is 0"):
         Limits(seconds=0)
     with pytest.raises(ConfigError, match="form is 'unittest'"):
-        run_tests(ADD, ADDS, form="unittest")  # type: ignore[arg-type]
+        run_tests(ADD, ADDS, form="unittest")

@@ -135,4 +135,4 @@ def test_commands_need_not_be_shown(game: Game, folder: Path) -> None:
 @pytest.mark.parametrize("options", [{"level": 9}, {"theme": "space"}])
 def test_unknown_levels_and_themes_are_refused(options: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"textworld has the levels \[1, 2, 3, 4, 5\] and the themes house, basic"):
-        TextWorld(tmp_path, **options)  # type: ignore[arg-type]
+        TextWorld(tmp_path, **options)

@@ -114,7 +114,7 @@ def test_refusals_are_exceptions_of_their_kind(url: str, api_key: str) -> None:
         assert missing.value.advice == "`memgen task list`"
         assert missing.value.request_id
         with pytest.raises(Invalid) as invalid:
-            client.deletions.create("nobody", "x")  # type: ignore[arg-type]
+            client.deletions.create("nobody", "x")
         assert (invalid.value.code, invalid.value.param) == ("invalid_request", "scope")
         with pytest.raises(NotFound) as model:  # OpenAI's shape
             client.chat.create("bot", [{"role": "user", "content": "hi"}])

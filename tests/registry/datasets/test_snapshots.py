@@ -167,7 +167,7 @@ def test_what_is_replayed_of_a_task_hardly_changes_as_it_grows(rows: Rows) -> No
     after, grown = replayed()
     assert len(before) == len(after) == len(set(after)) == buffer["items"]
     newcomers = set(after) - set(before)
-    assert len(newcomers) <= grown["pool"] - buffer["pool"] <= 6  # type: ignore[operator]
+    assert len(newcomers) <= grown["pool"] - buffer["pool"] <= 6
     assert [item for item in after if item in before] == [item for item in before if item in after]
 
 

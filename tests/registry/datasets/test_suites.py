@@ -104,7 +104,7 @@ def test_ten_freezes_and_ten_deletions_at_once(rows: Rows) -> None:
         pending = [
             pool.submit(act)
             for victim in victims
-            for act in (lambda: freeze(rows), lambda v=victim: delete(rows, "trajectory", str(v)))  # type: ignore[misc]
+            for act in (lambda: freeze(rows), lambda v=victim: delete(rows, "trajectory", str(v)))
         ]
         for each in pending:
             each.result(timeout=60)

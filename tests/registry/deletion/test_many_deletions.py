@@ -312,7 +312,7 @@ def test_any_order_of_claims_cancels_deletions_and_ends(rows: Rows, champion: Ve
             victim = plan.choice(victims)
             deleted[victim] = newest
             policy = plan.choice(["keep", "keep", "retrain", "retrain", "withdraw"])
-            restarts += len(delete(rows, "trajectory", victim, policy).deletion.affected["restarted"])  # type: ignore[arg-type]
+            restarts += len(delete(rows, "trajectory", victim, policy).deletion.affected["restarted"])
         elif act == "queue":
             if len(open_jobs) < 4:
                 queue_training(rows, TrainWeaver("a", plan.choice([None, _usable(rows, champion)])))

@@ -24,7 +24,7 @@ class _Hello(BaseHTTPRequestHandler):
     seen: list[dict[str, str]]
 
     def do_GET(self) -> None:
-        self.server.seen.append(dict(self.headers))  # type: ignore[attr-defined]
+        self.server.seen.append(dict(self.headers))
         if self.path.startswith("/away/"):
             self.send_response(302)
             self.send_header("Location", unquote(self.path.removeprefix("/away/")))
@@ -46,7 +46,7 @@ class _Hello(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hello)
-    server.seen = []  # type: ignore[attr-defined]
+    server.seen = []
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -69,13 +69,13 @@ def _get(policy: AddressPolicy, url: str, timeout: float = 5) -> httpx.Response:
 def test_every_spelling_of_the_loopback_is_refused(host: str, server: ThreadingHTTPServer) -> None:
     with pytest.raises(AddressRefused):
         _get(PUBLIC, f"http://{host}:{server.server_port}/")
-    assert server.seen == []  # type: ignore[attr-defined]
+    assert server.seen == []
 
 
 def test_what_is_allowed_is_reached(server: ThreadingHTTPServer) -> None:
     found = _get(PRIVATE, f"http://localhost:{server.server_port}/")
     assert found.status_code == 200
-    [headers] = server.seen  # type: ignore[attr-defined]
+    [headers] = server.seen
     assert headers["Host"] == f"localhost:{server.server_port}", "the name is sent, not the address"
     assert headers["Accept-Encoding"] == "identity"
 
@@ -98,7 +98,7 @@ def test_a_name_that_changes_its_address_gains_nothing(
     with pytest.raises(httpx.ConnectError):
         _get(AddressPolicy(networks=(ip_network("127.0.0.9"),)), f"http://rebind.example:{server.server_port}/")
     assert asked == ["rebind.example"]
-    assert server.seen == []  # type: ignore[attr-defined]
+    assert server.seen == []
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(
@@ -160,7 +160,7 @@ def test_a_second_address_is_tried_where_the_first_is_silent(
 )
 def test_no_redirect_is_followed_wherever_it_leads(place: str, server: ThreadingHTTPServer) -> None:
     assert _get(PRIVATE, f"http://127.0.0.1:{server.server_port}/away/{quote(place, safe='')}").status_code == 302
-    assert len(server.seen) == 1  # type: ignore[attr-defined]
+    assert len(server.seen) == 1
 
 
 def test_no_proxy_of_the_environment_is_used(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_no_proxy_of_the_environment_is_used(server: ThreadingHTTPServer, monkey
         monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
     with pytest.raises(AddressRefused):
         _get(PUBLIC, "http://10.0.0.1/")
-    assert server.seen == []  # type: ignore[attr-defined]
+    assert server.seen == []
 
 
 def test_a_name_that_nothing_knows_is_no_connection() -> None:
@@ -194,7 +194,7 @@ def test_no_cookie_is_kept(server: ThreadingHTTPServer) -> None:
                 await client.get(f"http://localhost:{server.server_port}/cookie")
 
     asyncio.run(ask_twice())
-    assert [headers.get("Cookie") for headers in server.seen] == [None, None]  # type: ignore[attr-defined]
+    assert [headers.get("Cookie") for headers in server.seen] == [None, None]
 
 
 def test_a_body_is_read_up_to_its_bound(server: ThreadingHTTPServer) -> None:

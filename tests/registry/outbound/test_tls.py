@@ -35,7 +35,7 @@ def certificate(tmp_path: Path) -> Path:
 def port(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Of a server with the certificate, which every name leads to."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hello)
-    server.seen = []  # type: ignore[attr-defined]
+    server.seen = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -188,7 +188,7 @@ def test_what_is_dropped_is_not_judged() -> None:
 def test_ids_that_come_again_in_later_steps_stay_apart() -> None:
     found = [results({"source_call_id": "c", "content": str(n)}) for n in (3, 4)]
     again = [step(n, "agent", "", tool_calls=[call("c")], observation=each) for n, each in enumerate(found, 3)]
-    draft = one({**REACT, "steps": [*REACT["steps"][:2], *again, step(5, "agent", "Done.")]})  # type: ignore[index]
+    draft = one({**REACT, "steps": [*REACT["steps"][:2], *again, step(5, "agent", "Done.")]})
     assert [m["content"] for m in draft.messages if m["role"] == "tool"] == ["3", "4"]
 
 

@@ -281,7 +281,7 @@ def test_after_an_outage_what_failed_comes_at_once_and_in_order(hooks: Hooks, re
 def test_two_senders_at_once_send_each_once_and_one_at_a_time(hooks: Hooks, receiver: Receiver) -> None:
     def _slowly(handler: object, got: object) -> None:
         time.sleep(0.02)
-        status(200)(handler, got)  # type: ignore[arg-type]
+        status(200)(handler, got)
 
     receiver.answer = _slowly
     hooks.create(receiver.url)

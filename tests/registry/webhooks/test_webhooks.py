@@ -159,7 +159,7 @@ def test_a_webhook_that_is_deleted_while_it_is_served(hooks: Hooks, receiver: Re
     def _delete(*_: object) -> None:
         with transaction(hooks.services.sessions) as session:
             delete_webhook(session, hooks.project_id, "ops")
-        status(200)(*_)  # type: ignore[arg-type]
+        status(200)(*_)
 
     receiver.answer = _delete
     hooks.create(receiver.url)
@@ -175,7 +175,7 @@ def test_a_redelivery_during_an_attempt_is_not_lost(hooks: Hooks, receiver: Rece
             [row] = hooks.deliveries()
             with transaction(hooks.services.sessions) as session:
                 deliveries.redeliver(session, get_webhook(session, hooks.project_id, "ops"), row.id)
-        status(500 if len(receiver.received) == 1 else 200)(*arguments)  # type: ignore[arg-type]
+        status(500 if len(receiver.received) == 1 else 200)(*arguments)
 
     receiver.answer = _redeliver
     hooks.create(receiver.url)

@@ -179,7 +179,7 @@ def test_an_answer_that_is_no_verdict_is_asked_for_once_more_and_never_a_score(
     # It waits no more, unless that is asked for.
     assert bench.work(held_out=True).result["calls"] == 0  # type: ignore[index]  # as above
     upstream.answer = lambda asked: scores(asked, 5)
-    assert bench.work(held_out=True, again=True).result["scored"] == 1  # type: ignore[index]
+    assert bench.work(held_out=True, again=True).result["scored"] == 1
     assert {row.score for row in bench.judgements()} == {0.5, 0.3}
 
 
@@ -209,7 +209,7 @@ def test_a_budget_holds_and_what_is_left_waits(bench: Bench, upstream: JudgeServ
     assert rest.result is not None
     assert rest.result["stopped"] == "budget"
     assert 0 < rest.result["tokens"] <= 2_000
-    assert bench.work(held_out=True).result["stopped"] == "done"  # type: ignore[index]
+    assert bench.work(held_out=True).result["stopped"] == "done"
     assert len(bench.judgements()) == 20 == len(upstream.asked)
 
 
@@ -239,7 +239,7 @@ def test_a_killed_job_goes_on_and_asks_nothing_twice_that_was_answered(bench: Be
         session.get_one(Job, job_id).state = "queued"
     job = bench.workshop.work(job_id)
     assert judge.record_finding is recorded
-    assert (job.state, job.attempt, job.result["scored"]) == ("succeeded", 2, 8)  # type: ignore[index]
+    assert (job.state, job.attempt, job.result["scored"]) == ("succeeded", 2, 8)
     assert len(upstream.asked) == asked
     assert sum(row.prompt_tokens for row in bench.judgements()) == 800
 
@@ -419,7 +419,7 @@ def test_a_busy_upstream_is_waited_for(bench: Bench, upstream: JudgeServer, monk
     bench.judge()
     busy = [(429, {"retry-after": "0"}, "slow down"), (503, {}, "away")]
     upstream.answer = lambda asked: busy.pop() if busy else scores(asked, 10)
-    assert bench.work(held_out=True).result["scored"] == 3  # type: ignore[index]
+    assert bench.work(held_out=True).result["scored"] == 3
     assert len(upstream.asked) == 5
 
 
@@ -435,7 +435,7 @@ def test_an_upstream_that_stays_away_gives_the_job_back(
     spent = len(bench.calls())
     assert spent == 3
     upstream.answer = lambda asked: scores(asked, 10)
-    assert bench.workshop.work(job.id).result["calls"] == 6  # type: ignore[index]
+    assert bench.workshop.work(job.id).result["calls"] == 6
 
 
 def test_a_model_that_wants_the_newer_name_of_the_limit_gets_it(bench: Bench, upstream: JudgeServer) -> None:
@@ -443,7 +443,7 @@ def test_a_model_that_wants_the_newer_name_of_the_limit_gets_it(bench: Bench, up
     bench.judge()
     wrong = (400, {}, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
     upstream.answer = lambda asked: wrong if "max_tokens" in asked.body else scores(asked, 10)
-    assert bench.work(held_out=True).result["scored"] == 3  # type: ignore[index]
+    assert bench.work(held_out=True).result["scored"] == 3
 
 
 @pytest.mark.parametrize("trickles", [False, True])

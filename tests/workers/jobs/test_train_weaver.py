@@ -109,7 +109,7 @@ def test_a_worker_that_dies_is_followed_by_one_that_goes_on(
         pass
 
     def die(running: Running, step: object) -> None:
-        if step.step == 12:  # type: ignore[attr-defined]
+        if step.step == 12:
             raise Killed
 
     with monkeypatch.context() as patched:
