@@ -6,13 +6,17 @@ from typing import Any
 import httpx
 
 from api.cli.diagnosis.findings import Check, Diagnosis, Installation, fail, ok, skip, warn
-from memgen_client import ApiError, ApiUnreachable, Client, ClientError, JsonClient
+from memgen_client import ApiError, ApiUnreachable, Client, ClientError, JsonClient, UnexpectedReply
 from registry.errors import NotConfigured
 from registry.settings import Settings
 from registry.upstreams import load_upstreams
 
 _SECONDS = 10.0
 _START = "`memgen up` starts it; or set MEMGEN_API_URL to where it runs"
+_TAKEN = (
+    "Something else may have the port: `memgen up --port 0` takes a free one; or set MEMGEN_API_URL to where the API "
+    "runs. If it is the API, `memgen status` names its log"
+)
 _NO_KEY = "`memgen up` writes one to service.env; or set MEMGEN_API_KEY (`memgen keys create` makes further ones)"
 
 
@@ -23,10 +27,10 @@ def _api(installation: Installation) -> Iterator[Diagnosis]:
         with Client(url, "", timeout=_SECONDS, retries=0) as client:
             checks = client.health.ready().checks
     except ApiUnreachable as error:
-        yield fail("API", str(error).partition(". ")[0], _START)
+        yield fail("API", str(error).partition(". ")[0], _TAKEN if error.was_sent else _START)
         return
     except ClientError as error:
-        yield fail("API", f"what answers at {url} is no MemGen API: {error}", _START)
+        yield fail("API", f"what answers at {url} is no MemGen API: {error}", _TAKEN)
         return
     wrong = [f"{name}: {result}" for name, result in checks.items() if result != "ok"]
     if wrong:
@@ -54,6 +58,9 @@ def _with_key(settings: Settings, key: str) -> Iterator[Diagnosis]:
         return
     except ApiUnreachable as error:
         yield fail("API key", str(error), _START)
+        return
+    except UnexpectedReply as error:
+        yield fail("API", str(error), "Run `memgen` of the service's own release")
         return
     yield ok("API key", "known")
     yield _served_base(settings, served)

@@ -1,5 +1,6 @@
 """What `memgen doctor` says of an address where another program answers, and what `memgen open` finds there."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -45,9 +46,9 @@ def answering() -> Iterator[Answering]:
         yield lambda status, body: running.enter_context(_foreign(status, body))
 
 
-def _look_at(url: str) -> list[Diagnosis]:
+def _look_at(url: str, api_key: str | None = None) -> list[Diagnosis]:
     [check] = [each for each in CHECKS if each.name == "API"]
-    settings = load_settings(service_env=False, api_url=url, api_key=None)
+    settings = load_settings(service_env=False, api_url=url, api_key=api_key)
     return [*check.look(Installation(settings, settings))]
 
 
@@ -68,6 +69,23 @@ def test_another_program_is_not_taken_for_the_api(answering: Answering, status: 
     assert (found.check, found.state) == ("API", "fail")
     assert f"what answers at {url} is no MemGen API: " in found.found
     assert "MEMGEN_API_URL" in found.advice
+    assert "memgen up --port 0" in found.advice
+
+
+def test_a_program_that_says_nothing_has_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.cli.diagnosis.service._SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        [found] = _look_at(url)
+    assert (found.check, found.state) == ("API", "fail")
+    assert "memgen up --port 0" in found.advice
+
+
+def test_an_api_of_another_release_is_said_to_be_one(answering: Answering) -> None:
+    url = answering(200, '{"status": "ready", "checks": {"database": "ok"}, "name": "base"}')
+    api, other = _look_at(url, api_key="mg_any")
+    assert (api.state, other.check, other.state) == ("ok", "API", "fail")
+    assert "release" in other.advice
 
 
 def test_an_api_that_is_not_ready_says_what_is_missing(answering: Answering) -> None:
