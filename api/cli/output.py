@@ -48,6 +48,8 @@ _COLORS = {
 }
 _HEAT = ("#f2a7a0", "#f7cf9d", "#f4ee9f", "#cbe69c", "#8fd08f")
 """Backgrounds of scores, from 0 to 1; the text on them is black, which can be read in any theme."""
+_HEAT_OF_16 = ("red", "red", "yellow", "green", "green")
+"""The same where a terminal has 16 colours: all of the others would be its white."""
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 24
 
@@ -113,7 +115,8 @@ def heat(score: float | None) -> Text:
     if score is None:
         return Text(percent(None), style="dim")
     place = min(len(_HEAT) - 1, max(0, int(score * len(_HEAT))))
-    return Text(percent(score), style=f"black on {_HEAT[place]}")
+    heats = _HEAT_OF_16 if _console().color_system == "standard" else _HEAT
+    return Text(percent(score), style=f"black on {heats[place]}")
 
 
 def curve(values: Sequence[float]) -> str:

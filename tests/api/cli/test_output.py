@@ -56,6 +56,11 @@ def test_scores_have_a_colour_on_a_terminal_alone(
     red, green = "\x1b[30;48;2;242;167;160m0.0%", "\x1b[30;48;2;143;208;143m100.0%"
     assert red in (on_terminal := shown())
     assert green in on_terminal
+    with terminal.context() as patch:  # of 16 colours
+        patch.delenv("COLORTERM")
+        few = shown()
+        assert "\x1b[30;41m0.0%" in few
+        assert "\x1b[30;42m100.0%" in few
     terminal.setenv("NO_COLOR", "1")
     assert "48;2" not in shown()
     terminal.delenv("FORCE_COLOR")
