@@ -1,10 +1,12 @@
 """`memgen adapter`, and the commands on an adapter's versions and aliases."""
 
 import json
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import (
     AdapterArgument,
     AliasOption,
@@ -16,6 +18,7 @@ from api.cli.arguments import (
 )
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, heat, moment, percent, print_json, print_line, print_note, print_table
+from api.http.json_object import JsonObject
 from registry.names import CHAMPION
 
 app = typer.Typer(help="Adapters: named lineages of memories on one base model.", no_args_is_help=True)
@@ -42,8 +45,10 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create an adapter, bound to the base model that the service runs."""
-    with connect(context) as client:
-        adapter = client.adapters.create(
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.adapters.create(
             name,
             description=description,
             strategy=strategy,
@@ -51,12 +56,14 @@ def create(
             gate_margin=gate_margin,
             memory=read_pairs(memory or [], "--memory"),
             **read_pairs(settings or [], "--set"),
-        )
-    if as_json:
-        print_json(adapter)
-    else:
-        print_line(f"Adapter {name} on {adapter['base_model']}.")
-        print_note(f"Next: memgen train {name} --task TASK")
+        ),
+        lambda adapter: _print_create(adapter, name),
+    )
+
+
+def _print_create(adapter: JsonObject, name: str) -> None:
+    print_line(f"Adapter {name} on {adapter['base_model']}.")
+    print_note(f"Next: memgen train {name} --task TASK")
 
 
 @app.command(
@@ -78,11 +85,15 @@ def set_(
     as_json: JsonOption = False,
 ) -> None:
     """Change settings of replay and gates, for the trainings and gates to come."""
-    with connect(context) as client:
-        adapter = client.adapters.change(name, reason=reason, **read_pairs(settings, "SETTINGS"))
-    if as_json:
-        print_json(adapter)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.adapters.change(name, reason=reason, **read_pairs(settings, "SETTINGS")),
+        lambda adapter: _print_set(adapter, name, settings),
+    )
+
+
+def _print_set(adapter: JsonObject, name: str, settings: list[str]) -> None:
     for key in read_pairs(settings, "SETTINGS"):
         print_line(f"{name}: {key} is {json.dumps(adapter[key])}.")
 
@@ -90,11 +101,12 @@ def set_(
 @app.command(epilog="Example: `memgen adapter changes support-bot`")
 def changes(context: typer.Context, name: AdapterArgument, as_json: JsonOption = False) -> None:
     """Show who changed which settings, when and why."""
-    with connect(context) as client:
-        found = client.adapters.changes(name)
-    if as_json:
-        print_json({"data": found})
-        return
+    print_answer(
+        context, as_json, lambda client: client.adapters.changes(name), lambda found: _print_changes(found, name)
+    )
+
+
+def _print_changes(found: list[JsonObject], name: str) -> None:
     rows = [
         (moment(c["at"]), setting, json.dumps(move["from"]), json.dumps(move["to"]), c["actor"], c["reason"])
         for c in found
@@ -106,11 +118,10 @@ def changes(context: typer.Context, name: AdapterArgument, as_json: JsonOption =
 @app.command("list", epilog="Example: `memgen adapter list`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all adapters and where their aliases stand."""
-    with connect(context) as client:
-        adapters = client.adapters.list()
-    if as_json:
-        print_json({"data": adapters})
-        return
+    print_answer(context, as_json, lambda client: client.adapters.list(), _print_list)
+
+
+def _print_list(adapters: list[JsonObject]) -> None:
     rows = [
         (a["name"], a["base_model"], a["strategy"], _aliases(a["aliases"]), moment(a["created_at"]), a["description"])
         for a in adapters
@@ -163,11 +174,10 @@ def versions(
 
 def scores(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption = False) -> None:
     """Show R: what each version scores on each task, with ACC, BWT and forgetting."""
-    with connect(context) as client:
-        found = client.adapters.scores(adapter)
-    if as_json:
-        print_json(found)
-        return
+    print_answer(context, as_json, lambda client: client.adapters.scores(adapter), _print_scores)
+
+
+def _print_scores(found: JsonObject) -> None:
     tasks = found["tasks"]
     subjects: list[tuple[str, dict[str, Any]]] = [("base", found["base"]), *found["versions"].items()]
     rows = [(name, *(heat(row[t]["score"]) if t in row else "" for t in tasks)) for name, row in subjects]
@@ -194,9 +204,12 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Move an alias to a version that passed its gate; it serves from the next request on."""
-    with connect(context) as client:
-        move = client.aliases.promote(adapter, version, alias=alias, expected=expected, reason=reason)
-    _print_move(adapter, move, as_json)
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.aliases.promote(adapter, version, alias=alias, expected=expected, reason=reason),
+        partial(_print_move, adapter),
+    )
 
 
 def rollback(
@@ -213,11 +226,13 @@ def rollback(
 
     The last good one is the last that served before and still may. It serves from the next request on.
     """
-    with connect(context) as client:
-        move = client.aliases.rollback(
-            adapter, alias=alias, to=to, at=read_moment(at, "--at"), expected=expected, reason=reason
-        )
-    _print_move(adapter, move, as_json)
+    terms = {"to": to, "at": read_moment(at, "--at"), "expected": expected, "reason": reason}
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.aliases.rollback(adapter, alias=alias, **terms),
+        partial(_print_move, adapter),
+    )
 
 
 def history(
@@ -228,27 +243,32 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show every move of an alias: when, from, to, by whom and why. With --at, what it named at a time."""
-    with connect(context) as client:
-        if at is not None:
-            _print_snapshot(adapter, client.aliases.get(adapter, alias, at=read_moment(at, "--at")), as_json)
-            return
-        moves = [*client.aliases.all_history(adapter, alias)]
-    if as_json:
-        print_json({"data": moves})
+    if at is not None:
+        then = read_moment(at, "--at")
+        print_answer(
+            context,
+            as_json,
+            lambda client: client.aliases.get(adapter, alias, at=then),
+            partial(_print_snapshot, adapter),
+        )
         return
+    print_answer(
+        context,
+        as_json,
+        lambda client: [*client.aliases.all_history(adapter, alias)],
+        partial(_print_history, f"{adapter}@{alias}"),
+    )
+
+
+def _print_history(name: str, moves: list[JsonObject]) -> None:
     rows = [
         (moment(m["at"]), m["kind"], m["from_version"] or "none", m["to_version"], m["actor"], m["reason"])
         for m in moves
     ]
-    print_table(
-        ("at", "move", "#from", "#to", "by", "reason"), rows, empty=f"{adapter}@{alias} has not been moved yet."
-    )
+    print_table(("at", "move", "#from", "#to", "by", "reason"), rows, empty=f"{name} has not been moved yet.")
 
 
-def _print_snapshot(adapter: str, snapshot: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(snapshot)
-        return
+def _print_snapshot(adapter: str, snapshot: dict[str, Any]) -> None:
     since, until = snapshot["since"], snapshot["until"]
     print_line(
         f"{adapter}@{snapshot['alias']} was version {snapshot['version']} at {moment(snapshot['at'])}: moved there "
@@ -264,14 +284,11 @@ def _print_snapshot(adapter: str, snapshot: dict[str, Any], as_json: bool) -> No
         )
 
 
-def _print_move(adapter: str, move: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(move)
-    else:
-        before = move["from_version"] or "none"
-        print_line(f"{adapter}@{move['alias']}: version {before} to {move['to_version']} ({move['kind']}).")
-        for skipped in move["evidence"].get("skipped", ()):
-            print_line(f"Passed over version {skipped['version']}: {skipped['why']}.")
+def _print_move(adapter: str, move: dict[str, Any]) -> None:
+    before = move["from_version"] or "none"
+    print_line(f"{adapter}@{move['alias']}: version {before} to {move['to_version']} ({move['kind']}).")
+    for skipped in move["evidence"].get("skipped", ()):
+        print_line(f"Passed over version {skipped['version']}: {skipped['why']}.")
 
 
 def _aliases(aliases: dict[str, int]) -> str:

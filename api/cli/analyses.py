@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.arguments import find_version
-from api.cli.invocation import CommandFailed, connect
+from api.cli.completion import judge_names, task_names
+from api.cli.invocation import connect
 from api.cli.output import (
     JsonOption,
-    first_line,
     percent,
     points,
     print_json,
@@ -35,7 +35,9 @@ def analyze(
     tasks: Annotated[
         list[str] | None,
         typer.Option(
-            "--task", help="A task whose held-out items are answered; repeatable. Default: all it has learned."
+            "--task",
+            help="A task whose held-out items are answered; repeatable. Default: all it has learned.",
+            autocompletion=task_names,
         ),
     ] = None,
     items: Annotated[int | None, typer.Option(min=1, help="Held-out items at most, of all tasks together.")] = None,
@@ -52,7 +54,10 @@ def analyze(
         int | None, typer.Option(min=1, help="Version of the same adapter whose latents are compared.")
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="Judge that names the kinds of wrong answers. Default: rules do.")
+        str | None,
+        typer.Option(
+            help="Judge that names the kinds of wrong answers. Default: rules do.", autocompletion=judge_names
+        ),
     ] = None,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Calls of the judge's model at most.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides every draw.")] = None,
@@ -96,7 +101,7 @@ def _clusters(text: str | None) -> dict[str, int]:
 
 
 def _finish(client: JsonClient, job: JsonObject, files: Path | None, as_json: bool) -> None:
-    from api.cli.progress import follow_job
+    from api.cli.progress import check_succeeded, follow_job
 
     job = follow_job(client, job)
     found = client.jobs.analysis(job["id"]) if job["state"] == "succeeded" else None
@@ -107,9 +112,7 @@ def _finish(client: JsonClient, job: JsonObject, files: Path | None, as_json: bo
         print_json({"job": job, "analysis": found})
     elif found is not None:
         print_analysis(found)
-    if job["state"] != "succeeded":
-        how = "was cancelled" if job["error"] is None else f"failed: {first_line(job['error'])}"
-        raise CommandFailed(f"The analysis {how}. `memgen jobs show {job['id']}` has the whole of it.")
+    check_succeeded(job, "analysis", f"`memgen jobs show {job['id']}` has the whole of it.")
 
 
 def print_analysis(found: JsonObject) -> None:

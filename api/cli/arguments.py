@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli.completion import adapter_names
 from api.cli.invocation import CommandFailed
 
 if TYPE_CHECKING:
     from memgen_client import JsonClient
 
-AdapterArgument = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
+AdapterArgument = Annotated[
+    str, typer.Argument(help="Name of the adapter.", show_default=False, autocompletion=adapter_names)
+]
 VersionArgument = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
 AliasOption = Annotated[str, typer.Option(help="The alias to move or to look at.")]
 ExpectedOption = Annotated[

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import ApplyOption
-from api.cli.invocation import connect
-from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table
+from api.cli.completion import task_names
+from api.cli.output import JsonOption, moment, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 from registry.wording import counted
 
@@ -48,13 +49,17 @@ def delete_data(
     as_json: JsonOption = False,
 ) -> None:
     """Delete data for good: from the database, the object store, and all copies. Without --apply, a dry run."""
-    with connect(context) as client:
-        found = client.deletions.create(
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.deletions.create(
             scope.value, identifier, policy=policy.value, reason=reason, dry_run=not apply, expected=expected
-        )
-    if as_json:
-        print_json(found)
-        return
+        ),
+        lambda found: _print_delete_data(found, apply),
+    )
+
+
+def _print_delete_data(found: JsonObject, apply: bool) -> None:
     _print_affected(found["affected"])
     if not apply:
         print_note("Nothing was deleted. Add --apply to delete it.")
@@ -72,28 +77,12 @@ def deletions(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest deletions, or show one: what it touched, and how training anew without the data goes."""
-    with connect(context) as client:
-        found = client.deletions.get(deletion) if deletion else client.deletions.list()
-    if as_json:
-        print_json(found)
-    elif deletion:
-        _print_deletion(found)
-    else:
-        rows = [
-            (
-                row["id"],
-                moment(row["created_at"]),
-                row["scope"],
-                row["policy"],
-                len(row["trajectories"]),
-                "gone" if row["bytes_gone"] else "going",
-                _summary(row["retrainings"]),
-                row["actor"],
-                row["reason"],
-            )
-            for row in found["data"]
-        ]
-        print_table(("id", "at", "scope", "policy", "#trajectories", "bytes", "retrainings", "by", "reason"), rows)
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.deletions.get(deletion) if deletion else client.deletions.list(),
+        lambda found: (_print_deletion if deletion else _print_deletions)(found),
+    )
 
 
 def trajectories(
@@ -106,7 +95,9 @@ def trajectories(
             show_default=False,
         ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Only those of this task.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Only those of this task.", show_default=False, autocompletion=task_names)
+    ] = None,
     session: Annotated[str | None, typer.Option(help="Only those of this session.", show_default=False)] = None,
     version: Annotated[
         str | None, typer.Option(help="Only those that this version answered, as bot@7.", show_default=False)
@@ -120,11 +111,15 @@ def trajectories(
     """List trajectories, the newest first, or search them."""
     wanted: dict[str, Any] = {"text": text, "task": task, "session_id": session, "held_out": held_out}
     wanted["adapter_version"] = version
-    with connect(context) as client:
-        found = client.trajectories.list(newest=True, limit=limit, **wanted)
-    if as_json:
-        print_json(found)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.trajectories.list(newest=True, limit=limit, **wanted),
+        _print_trajectories,
+    )
+
+
+def _print_trajectories(found: JsonObject) -> None:
     rows = [
         (
             row["id"],
@@ -149,11 +144,10 @@ def trace(
     as_json: JsonOption = False,
 ) -> None:
     """Show where a trajectory went: suites, datasets, versions, and what serves them."""
-    with connect(context) as client:
-        found = client.trajectories.lineage(trajectory)
-    if as_json:
-        print_json(found)
-        return
+    print_answer(context, as_json, lambda client: client.trajectories.lineage(trajectory), _print_trace)
+
+
+def _print_trace(found: JsonObject) -> None:
     share = "held out" if found["held_out"] else "trained on"
     print_line(f"Trajectory {found['id']} of {found['task']}, {share}.")
     rows: list[tuple[object, ...]] = [("suite", suite, "") for suite in found["suites"]]
@@ -164,11 +158,10 @@ def trace(
 
 def gc(context: typer.Context, apply: ApplyOption = False, as_json: JsonOption = False) -> None:
     """Find objects in the store that nothing refers to; --apply removes them."""
-    with connect(context) as client:
-        found = client.garbage.collect(dry_run=not apply)
-    if as_json:
-        print_json(found)
-        return
+    print_answer(context, as_json, lambda client: client.garbage.collect(dry_run=not apply), _print_gc)
+
+
+def _print_gc(found: JsonObject) -> None:
     for key in found["objects"]:
         print_line(key)
     for folder in found.get("folders", ()):
@@ -196,6 +189,24 @@ def _print_affected(affected: JsonObject) -> None:
         print_line(f"The retraining of deletion {other}, still under way, leaves this data out too.")
     for alias in affected.get("stranded", ()):
         print_line(f"{alias} has no unaffected version to go to: it is refused until one is promoted.", style="yellow")
+
+
+def _print_deletions(found: JsonObject) -> None:
+    rows = [
+        (
+            row["id"],
+            moment(row["created_at"]),
+            row["scope"],
+            row["policy"],
+            len(row["trajectories"]),
+            "gone" if row["bytes_gone"] else "going",
+            _summary(row["retrainings"]),
+            row["actor"],
+            row["reason"],
+        )
+        for row in found["data"]
+    ]
+    print_table(("id", "at", "scope", "policy", "#trajectories", "bytes", "retrainings", "by", "reason"), rows)
 
 
 def _print_deletion(found: JsonObject) -> None:

@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import AdapterArgument, ExpectedOption, ReasonOption, VersionArgument
-from api.cli.invocation import connect
-from api.cli.output import JsonOption, first_line, percent, points, print_json, print_line, print_note, print_table
+from api.cli.completion import task_names
+from api.cli.output import JsonOption, first_line, percent, points, print_line, print_note, print_table
+from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Verdicts on versions: evidence, approval, rejection.", no_args_is_help=True)
 
@@ -16,11 +18,15 @@ def show(
     context: typer.Context, adapter: AdapterArgument, version: VersionArgument, as_json: JsonOption = False
 ) -> None:
     """Show the verdict on a version, with its reasons and the evidence on every task."""
-    with connect(context) as client:
-        gate = client.gates.get(adapter, version)
-    if as_json:
-        print_json(gate)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.gates.get(adapter, version),
+        lambda gate: _print_show(gate, adapter, version),
+    )
+
+
+def _print_show(gate: JsonObject, adapter: str, version: int) -> None:
     before = f"{adapter}@{gate['champion']}" if gate["champion"] else "base"
     print_line(f"{adapter}@{version} against {before}: {gate['verdict']}")
     print_line(
@@ -44,12 +50,14 @@ def run(
     context: typer.Context, adapter: AdapterArgument, version: VersionArgument, as_json: JsonOption = False
 ) -> None:
     """Let the gate judge a version whose own job failed before its gate had run."""
-    with connect(context) as client:
-        job = client.gates.run(adapter, version)
-    if as_json:
-        print_json(job)
-    else:
-        print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
+    from api.cli.progress import print_queued
+
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.gates.run(adapter, version),
+        print_queued,
+    )
 
 
 @app.command(epilog="Example: `memgen gate items support-bot 7 --task refunds --flipped worse`")
@@ -57,7 +65,10 @@ def items(
     context: typer.Context,
     adapter: AdapterArgument,
     version: VersionArgument,
-    task: Annotated[str, typer.Option(help="One of the tasks that the gate compared.", show_default=False)],
+    task: Annotated[
+        str,
+        typer.Option(help="One of the tasks that the gate compared.", show_default=False, autocompletion=task_names),
+    ],
     flipped: Annotated[
         str | None, typer.Option(help="Only items that flipped: better, worse or any. Default: all.")
     ] = None,
@@ -66,11 +77,15 @@ def items(
     as_json: JsonOption = False,
 ) -> None:
     """List what champion and candidate answered to each held-out item."""
-    with connect(context) as client:
-        page = client.gates.items(adapter, version, task, flipped=flipped, limit=limit, cursor=cursor)
-    if as_json:
-        print_json(page)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.gates.items(adapter, version, task, flipped=flipped, limit=limit, cursor=cursor),
+        _print_items,
+    )
+
+
+def _print_items(page: JsonObject) -> None:
     rows = [
         (
             item["place"],
@@ -102,13 +117,17 @@ def approve(
 
     Refused if the champion is no longer the one that the gate compared with, unless you name it with --expected.
     """
-    with connect(context) as client:
-        done = client.gates.approve(adapter, version, reason=reason, expected=expected)
-    if as_json:
-        print_json(done)
-    else:
-        before = done["move"]["from_version"] or "none"
-        print_line(f"Approved. {adapter}@champion: version {before} to {version}.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.gates.approve(adapter, version, reason=reason, expected=expected),
+        lambda done: _print_approve(done, adapter, version),
+    )
+
+
+def _print_approve(done: JsonObject, adapter: str, version: int) -> None:
+    before = done["move"]["from_version"] or "none"
+    print_line(f"Approved. {adapter}@champion: version {before} to {version}.")
 
 
 @app.command(epilog="Example: `memgen gate reject support-bot 7 --reason 'rude answers'`")
@@ -120,12 +139,12 @@ def reject(
     as_json: JsonOption = False,
 ) -> None:
     """Reject a version that waits, for good; every alias stays where it is."""
-    with connect(context) as client:
-        done = client.gates.reject(adapter, version, reason=reason)
-    if as_json:
-        print_json(done)
-    else:
-        print_line(f"{adapter}@{version} is rejected.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.gates.reject(adapter, version, reason=reason),
+        lambda done: print_line(f"{adapter}@{version} is rejected."),
+    )
 
 
 def _evidence(comparison: dict[str, Any]) -> tuple[object, ...]:

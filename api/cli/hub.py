@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.arguments import find_version
+from api.cli.completion import adapter_names
 from api.cli.invocation import CommandFailed, connect, invocation
 from api.cli.output import JsonOption, print_json, print_line, print_warning
 from api.cli.versions import print_imported
@@ -83,7 +84,12 @@ def pull(
     source: Annotated[
         str, typer.Argument(help="owner/repository of the hub, or a folder such as ./support-bot.", show_default=False)
     ],
-    adapter: Annotated[str, typer.Argument(help="The adapter that it becomes a version of.", show_default=False)],
+    adapter: Annotated[
+        str,
+        typer.Argument(
+            help="The adapter that it becomes a version of.", show_default=False, autocompletion=adapter_names
+        ),
+    ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     create: Annotated[
         bool, typer.Option("--create", help="Create the adapter, with the version's settings, if it is not there.")

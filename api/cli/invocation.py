@@ -5,9 +5,13 @@ Knows no command. Heavy modules are imported where they are first used: `memgen 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from api.cli.known_names import nearest_name
 
 if TYPE_CHECKING:
     import typer
@@ -41,18 +45,21 @@ class Invocation:
 
 
 def invocation(context: typer.Context) -> Invocation:
-    """The invocation of the running command; one without options where the main callback was not called."""
-    found = context.find_root().obj
-    return found if isinstance(found, Invocation) else Invocation()
+    """The invocation of the running command, also where no main callback was called, as in a shell's completion."""
+    root = context.find_root()
+    if isinstance(root.obj, Invocation):
+        return root.obj
+    return Invocation(home=root.params.get("home"), api_url=root.params.get("api_url"))
 
 
-def connect(context: typer.Context) -> JsonClient:
-    """A client of the API that the settings name.
+@contextmanager
+def connect(context: typer.Context, *, timeout_seconds: float = 30.0) -> Iterator[JsonClient]:
+    """A client of the API that the settings name. A refusal of a name gets a note with the one that was meant.
 
     Raises:
         CommandFailed: there is no key.
     """
-    from memgen_client import JsonClient
+    from memgen_client import ApiError, JsonClient
 
     settings = invocation(context).settings()
     if settings.api_key is None:
@@ -61,4 +68,11 @@ def connect(context: typer.Context) -> JsonClient:
             "with `memgen up`, or set MEMGEN_API_URL and MEMGEN_API_KEY to use another."
         )
     # Whoever sits before it is told at once, and may try again themselves.
-    return JsonClient(settings.api_url, settings.api_key.get_secret_value(), retries=0)
+    key = settings.api_key.get_secret_value()
+    with JsonClient(settings.api_url, key, timeout=timeout_seconds, retries=0) as client:
+        try:
+            yield client
+        except ApiError as error:
+            if (name := nearest_name(client, error, context.params)) is not None:
+                error.add_note(f"Did you mean {name!r}?")
+            raise

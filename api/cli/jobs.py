@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, first_line, moment, print_json, print_line, print_table
 from api.http.json_object import JsonObject
@@ -38,11 +39,10 @@ def list_(context: typer.Context, limit: LimitOption = 20, as_json: JsonOption =
 @app.command(epilog="Example: `memgen jobs show 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
 def show(context: typer.Context, job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Show one job: its request, how far it is, how it ended."""
-    with connect(context) as client:
-        job = client.jobs.get(job_id)
-    if as_json:
-        print_json(job)
-        return
+    print_answer(context, as_json, lambda client: client.jobs.get(job_id), _print_show)
+
+
+def _print_show(job: JsonObject) -> None:
     from api.cli.progress import describe
 
     rows: list[tuple[str, Any]] = [
@@ -65,12 +65,14 @@ def show(context: typer.Context, job_id: JobArgument, as_json: JsonOption = Fals
 @app.command(epilog="Example: `memgen jobs cancel 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11`")
 def cancel(context: typer.Context, job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Cancel a job: at once if it is queued, within seconds if it runs."""
-    with connect(context) as client:
-        job = client.jobs.cancel(job_id)
-    if as_json:
-        print_json(job)
-    else:
-        print_line(f"Job {job_id} {'is cancelled' if job['state'] == 'cancelled' else 'is being stopped'}.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.jobs.cancel(job_id),
+        lambda job: print_line(
+            f"Job {job_id} {'is cancelled' if job['state'] == 'cancelled' else 'is being stopped'}."
+        ),
+    )
 
 
 @app.command(epilog="Example: `memgen jobs events 6f0c2a52-4c3e-4a0e-9f0e-0d8b8f6f7f11 --follow`")
@@ -93,13 +95,13 @@ def events(
 
 
 def _list(context: typer.Context, limit: int, as_json: bool) -> None:
+
+    print_answer(context, as_json, lambda client: client.jobs.list(limit=limit), _print_list)
+
+
+def _print_list(page: JsonObject) -> None:
     from api.cli.progress import describe
 
-    with connect(context) as client:
-        page = client.jobs.list(limit=limit)
-    if as_json:
-        print_json(page)
-        return
     rows = [
         (
             job["id"],

@@ -7,15 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import read_pairs
+from api.cli.completion import judge_names, task_names
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import JsonOption, first_line, moment, percent, print_json, print_line, print_table, print_warning
 from api.http.json_object import JsonObject
 from registry.wording import counted
 
 app = typer.Typer(help="Judges: models with a rubric that score trajectories.", no_args_is_help=True)
-JudgeArgument = Annotated[str, typer.Argument(help="Name of the judge.", show_default=False)]
-TaskOption = Annotated[str, typer.Option(help="The task whose trajectories it judges.", show_default=False)]
+JudgeArgument = Annotated[
+    str, typer.Argument(help="Name of the judge.", show_default=False, autocompletion=judge_names)
+]
+TaskOption = Annotated[
+    str, typer.Option(help="The task whose trajectories it judges.", show_default=False, autocompletion=task_names)
+]
 
 _STATES = ("scored", "undecided", "unparsable", "refused", "too_long")
 _WORDS = 80
@@ -42,11 +48,15 @@ def create(
     """Create a judge. What it judges by can't be changed later; creating an equal one again is harmless."""
     text = _read(rubric.removeprefix(_INLINE)) if rubric.startswith(_INLINE) else rubric
     kind = "relative" if relative else "pointwise"
-    with connect(context) as client:
-        judge = client.judges.create(name, model, text, kind=kind, **read_pairs(settings or [], "--set"))
-    if as_json:
-        print_json(judge)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.judges.create(name, model, text, kind=kind, **read_pairs(settings or [], "--set")),
+        lambda judge: _print_create(judge, name, kind),
+    )
+
+
+def _print_create(judge: JsonObject, name: str, kind: object) -> None:
     print_line(f"Judge {name}: {judge['model']}, {kind}. Its rewards have the source {judge['reward_source']}.")
     print_line(f"`memgen judge run {name} --task TASK` lets it judge; `memgen judge attach` lets it by itself.")
 
@@ -54,11 +64,10 @@ def create(
 @app.command("list", epilog="Example: `memgen judge list --json`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all judges."""
-    with connect(context) as client:
-        judges = client.judges.list()
-    if as_json:
-        print_json({"data": judges})
-        return
+    print_answer(context, as_json, lambda client: client.judges.list(), _print_list)
+
+
+def _print_list(judges: list[JsonObject]) -> None:
     rows = [
         (each["name"], each["kind"], each["model"], ", ".join(each["tasks"]), each["settings"]["daily_calls"])
         for each in judges
@@ -100,14 +109,15 @@ def run(
     max_calls: Annotated[int | None, typer.Option(min=1, help="Calls of its model at most.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of prompts and answers at most.")] = None,
     unrewarded: Annotated[bool, typer.Option("--unrewarded", help="Only trajectories that have no reward.")] = False,
+    held_out: Annotated[bool, typer.Option("--held-out", help="Those kept for evaluation, too.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Those that got no score before, too.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Stay until the job has ended.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge what waits in a task: trajectories that the judge has not judged yet, but held-out ones."""
-    from api.cli.progress import follow_job
+    """Judge what waits in a task: trajectories that the judge has not judged yet, held-out ones only by --held-out."""
+    from api.cli.progress import check_succeeded, follow_job, print_queued
 
-    options: dict[str, Any] = {"unrewarded": unrewarded, "again": again}
+    options: dict[str, Any] = {"unrewarded": unrewarded, "held_out": held_out, "again": again}
     options |= {key: value for key, value in (("max_calls", max_calls), ("max_tokens", max_tokens)) if value}
     with connect(context) as client:
         job = client.judges.run(name, task, **options)
@@ -116,12 +126,11 @@ def run(
     if as_json:
         print_json(job)
     elif not wait:
-        print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
+        print_queued(job)
     elif job["result"] is not None:
         _print_result(name, job["result"])
-    if wait and job["state"] != "succeeded":
-        how = "was cancelled" if job["error"] is None else f"failed: {first_line(job['error'])}"
-        raise CommandFailed(f"The judging {how}. What was judged stays; `memgen judge run` again goes on.")
+    if wait:
+        check_succeeded(job, "judging", "What was judged stays; `memgen judge run` again goes on.")
 
 
 @app.command(epilog="Example: `memgen judge attach helpful --task support --rewards fill`")
@@ -150,12 +159,12 @@ def attach(
 @app.command(epilog="Example: `memgen judge detach --task support`")
 def detach(context: typer.Context, task: TaskOption, as_json: JsonOption = False) -> None:
     """Let no judge judge a task's trajectories by itself."""
-    with connect(context) as client:
-        changed = client.tasks.change(task, judge=None)
-    if as_json:
-        print_json(changed)
-    else:
-        print_line(f"Nothing judges task {task} by itself.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.tasks.change(task, judge=None),
+        lambda changed: print_line(f"Nothing judges task {task} by itself."),
+    )
 
 
 def _read(path: str) -> str:

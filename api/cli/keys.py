@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from api.cli.invocation import connect
-from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table
+from api.cli.answers import print_answer
+from api.cli.output import JsonOption, moment, print_line, print_note, print_table
+from api.http.json_object import JsonObject
 
 app = typer.Typer(help="API keys of this project.", no_args_is_help=True)
 
@@ -20,23 +21,21 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a key. It is shown this once: only its hash is stored."""
-    with connect(context) as client:
-        key = client.keys.create(name, scope)
-    if as_json:
-        print_json(key)
-    else:
-        print_note(f"Key {name} ({', '.join(key['scopes'])}), id {key['id']}. Keep it now, it is not shown again:")
-        print_line(key["key"])
+    print_answer(context, as_json, lambda client: client.keys.create(name, scope), lambda key: _print_create(key, name))
+
+
+def _print_create(key: JsonObject, name: str) -> None:
+    print_note(f"Key {name} ({', '.join(key['scopes'])}), id {key['id']}. Keep it now, it is not shown again:")
+    print_line(key["key"])
 
 
 @app.command("list", epilog="Example: `memgen keys list`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List keys by their first characters; the keys themselves are not stored."""
-    with connect(context) as client:
-        keys = client.keys.list()
-    if as_json:
-        print_json({"data": keys})
-        return
+    print_answer(context, as_json, lambda client: client.keys.list(), _print_list)
+
+
+def _print_list(keys: list[JsonObject]) -> None:
     rows = [
         (
             k["id"],
@@ -58,9 +57,9 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key; from now on it is refused."""
-    with connect(context) as client:
-        key = client.keys.revoke(key_id)
-    if as_json:
-        print_json(key)
-    else:
-        print_line(f"Key {key['name']} ({key['hint']}...) is revoked.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.keys.revoke(key_id),
+        lambda key: print_line(f"Key {key['name']} ({key['hint']}...) is revoked."),
+    )

@@ -6,15 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import read_pairs
-from api.cli.invocation import CommandFailed, connect
+from api.cli.completion import adapter_names, judge_names, task_names
+from api.cli.invocation import CommandFailed
 from api.cli.loop_screen import print_screen
-from api.cli.output import JsonOption, moment, print_json, print_line, print_note, print_table, print_warning
+from api.cli.output import JsonOption, moment, print_line, print_note, print_table, print_warning
 from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Loops: what an agent does becomes what it knows, by itself.", no_args_is_help=True)
 
-LoopArgument = Annotated[str, typer.Argument(help="Name of the adapter, which is the loop's.", show_default=False)]
+LoopArgument = Annotated[
+    str,
+    typer.Argument(help="Name of the adapter, which is the loop's.", show_default=False, autocompletion=adapter_names),
+]
 EveryOption = Annotated[
     str | None,
     typer.Option(help="night, day, hour, week, an interval such as 6h or 30m, or a cron expression. Default: night."),
@@ -44,7 +49,7 @@ CanaryPromotionOption = Annotated[
 def create(
     context: typer.Context,
     adapter: LoopArgument,
-    task: Annotated[str, typer.Option(help="The task that it learns.", show_default=False)],
+    task: Annotated[str, typer.Option(help="The task that it learns.", show_default=False, autocompletion=task_names)],
     every: EveryOption = None,
     zone: Annotated[str | None, typer.Option(help="IANA time zone of --every, such as Europe/Berlin.")] = None,
     idle_hours: Annotated[float | None, typer.Option(help="Instead of --every: so long without requests.")] = None,
@@ -57,7 +62,9 @@ def create(
     margin: Annotated[float | None, typer.Option(help="How much worse is too much, for non_inferior.")] = None,
     recording: Annotated[str | None, typer.Option(help="off, asked, or all, which is the default.")] = None,
     recording_share: Annotated[float | None, typer.Option(help="Share of the sessions that all records.")] = None,
-    judge: Annotated[str | None, typer.Option(help="Judge that rewards what nobody else does.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Judge that rewards what nobody else does.", autocompletion=judge_names)
+    ] = None,
     keep: Annotated[int | None, typer.Option(min=1, help="Newest versions that keep their bytes.")] = None,
     quiet_hours: QuietOption = None,
     failures: Annotated[int | None, typer.Option(min=1, help="Failures in a row at which trainings are held.")] = None,
@@ -93,12 +100,12 @@ def create(
         "grader": {"kind": grader, **read_pairs(option or [], "--option")} if grader else None,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    with connect(context) as client:
-        made = client.loops.create(adapter, task, **given)
-    if as_json:
-        print_json(made)
-    else:
-        _print_setup(made, adapter, task)
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.loops.create(adapter, task, **given),
+        lambda made: _print_setup(made, adapter, task),
+    )
 
 
 def _print_setup(made: JsonObject, adapter: str, task: str) -> None:
@@ -110,11 +117,10 @@ def _print_setup(made: JsonObject, adapter: str, task: str) -> None:
 @app.command("list", epilog="Example: `memgen loop list`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all loops with their states."""
-    with connect(context) as client:
-        found = client.loops.list()
-    if as_json:
-        print_json({"data": found})
-        return
+    print_answer(context, as_json, lambda client: client.loops.list(), _print_list)
+
+
+def _print_list(found: list[JsonObject]) -> None:
     rows = [
         (
             each["name"],
@@ -135,26 +141,19 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: `memgen loop show support-bot`")
 def show(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
     """Show on one screen what was recorded, rewarded, trained, tried and promoted, what waits, and why not."""
-    with connect(context) as client:
-        found = client.loops.get(name)
-    if as_json:
-        print_json(found)
-    else:
-        print_screen(found)
+    print_answer(context, as_json, lambda client: client.loops.get(name), print_screen)
 
 
 @app.command(epilog="Example: `memgen loop pause support-bot`")
 def pause(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
     """Start no more trainings until it is resumed. Recording, a running job and a live canary go on."""
-    with connect(context) as client:
-        _print_state(client.loops.pause(name), as_json)
+    print_answer(context, as_json, lambda client: client.loops.pause(name), _print_state)
 
 
 @app.command(epilog="Example: `memgen loop resume support-bot`")
 def resume(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
     """Let it go on, also after failures; they are counted anew."""
-    with connect(context) as client:
-        _print_state(client.loops.resume(name), as_json)
+    print_answer(context, as_json, lambda client: client.loops.resume(name), _print_state)
 
 
 @app.command(epilog="Example: `memgen loop history support-bot`")
@@ -165,11 +164,10 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show when its state changed, and who changed what."""
-    with connect(context) as client:
-        page = client.loops.history(name, limit=limit)
-    if as_json:
-        print_json(page)
-        return
+    print_answer(context, as_json, lambda client: client.loops.history(name, limit=limit), _print_history)
+
+
+def _print_history(page: JsonObject) -> None:
     rows = [(moment(c["at"]), c["kind"], c["to_state"], c["actor"], c["reason"]) for c in page["data"]]
     print_table(("at", "change", "state", "by", "why"), rows)
 
@@ -177,20 +175,18 @@ def history(
 @app.command(epilog="Example: `memgen loop delete support-bot`")
 def delete(context: typer.Context, name: LoopArgument, as_json: JsonOption = False) -> None:
     """Delete a loop and its schedule. What it made stays, and is named."""
-    with connect(context) as client:
-        deleted = client.loops.delete(name)
-    if as_json:
-        print_json(deleted)
-        return
+    print_answer(
+        context, as_json, lambda client: client.loops.delete(name), lambda deleted: _print_delete(deleted, name)
+    )
+
+
+def _print_delete(deleted: JsonObject, name: str) -> None:
     print_line(f"The loop of {name} is deleted, and its schedule {deleted['schedule']}. What stays:")
     for each in deleted["stays"]:
         print_line(f"  {each}")
 
 
-def _print_state(loop: JsonObject, as_json: bool) -> None:
-    if as_json:
-        print_json(loop)
-        return
+def _print_state(loop: JsonObject) -> None:
     print_line(f"{loop['name']} is {loop['state']}" + (f": {loop['reason']}." if loop["reason"] else "."))
     if loop["advice"]:
         print_warning(f"{loop['advice']}.")

@@ -1,9 +1,13 @@
 """The command line `memgen`: its commands, global options, and how errors end it.
 
 Knows nothing of what a command does. What a user can cause ends with one clear line on stderr and exit code 1, misuse
-with usage and exit code 2; a traceback means a bug.
+with usage and exit code 2, Ctrl-C with 130; a traceback means a bug.
 """
 
+import contextlib
+import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,28 +43,12 @@ from api.cli import (
     versions,
     webhooks,
 )
-from api.cli.invocation import CommandFailed, Invocation
-from api.cli.output import print_note
+from api.cli.failures import Failure, expected, misuse
+from api.cli.invocation import Invocation
+from api.cli.output import print_json, print_note
 
+_STDOUT_FAILED = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _SERVICE, _LEARN, _VERSIONS, _USE = "Service", "Learning", "Versions", "Use"
-_KEY = "The key came from MEMGEN_API_KEY, or else from service.env in MEMGEN_HOME."
-_HINTS = {
-    "task_not_found": "`memgen task list` shows the tasks, `memgen task create NAME` makes one.",
-    "adapter_not_found": "`memgen adapter list` shows the adapters, `memgen adapter create NAME` makes one.",
-    "model_not_found": "`memgen adapter list` shows the adapters, `memgen versions ADAPTER` their versions.",
-    "version_not_found": "`memgen versions ADAPTER` shows them.",
-    "route_not_found": "`memgen route list ADAPTER` shows them.",
-    "analysis_not_found": "`memgen analyze ADAPTER@VERSION` makes one.",
-    "judge_not_found": "`memgen judge list` shows the judges, `memgen judge create NAME` makes one.",
-    "schedule_not_found": "`memgen schedule list` shows them.",
-    "webhook_not_found": "`memgen webhooks list` shows them.",
-    "loop_not_found": "`memgen loop list` shows them, `memgen loop create ADAPTER --task TASK` makes one.",
-    "stale_alias": "`memgen versions ADAPTER` shows where the aliases stand.",
-    "upstream_not_found": "`memgen upstreams list` shows them.",
-    "unknown_key": _KEY,
-    "invalid_api_key": _KEY,
-}
-"""The error's advice as commands, by the API's error code."""
 
 app = typer.Typer(
     name="memgen",
@@ -167,27 +155,45 @@ def main(
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """The entry point; `arguments` default to the process's own."""
+    """The entry point; `arguments` default to the process's own.
+
+    With `--json` stdout carries one document in any case: what the command printed, or else what went wrong.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="memgen")
-    except Exception as error:
-        message = _expected(error)
-        if message is None:
+        code = _print_document(words) if "--json" in words else _run(words)[0]
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in _STDOUT_FAILED or error.filename:
             raise
-        print_note(f"memgen: {message}", style="red")
-        sys.exit(1)
+        if error.errno != errno.EPIPE:  # a reader that has enough is no fault
+            print_note(f"memgen: nothing more can be written to stdout: {error.strerror}.", style="red")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter would try again at its end
+        code = 1
+    sys.exit(code)
 
 
-def _expected(error: Exception) -> str | None:
-    """Message for an error that a user can cause; None for a bug."""
-    from api.local.errors import LocalStackError
-    from memgen.errors import MemgenError
-    from memgen_client import ApiError, ClientError
-    from registry.errors import RegistryError
+def _print_document(words: list[str]) -> int:
+    """Exit code of a command that prints one document."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        code, failure = _run(words)
+        if failure is not None and not shown.getvalue():
+            print_json({"error": failure.document()})
+    sys.stdout.write(shown.getvalue())
+    return code
 
-    if isinstance(error, ApiError):
-        text = " ".join(f"{error.detail}. {_HINTS.get(error.code, '')}".replace("..", ".").split())
-        return f"{text} ({error.status} {error.code})"
-    if isinstance(error, CommandFailed | ClientError | LocalStackError | RegistryError | MemgenError):
-        return str(error)
-    return None
+
+def _run(words: list[str]) -> tuple[int, Failure | None]:
+    """Exit code of a command, and what was wrong with it."""
+    try:
+        app(args=words, prog_name="memgen")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0, misuse(end)
+    except Exception as error:
+        failure = expected(error)
+        if failure is None:
+            raise
+        print_note(f"memgen: {failure}", style="red")
+        return 1, failure
+    return 0, None

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from api.cli.output import notes, print_note
+from api.cli.invocation import CommandFailed
+from api.cli.output import first_line, notes, print_line, print_note
 from api.http.json_object import JsonObject
 
 if TYPE_CHECKING:
@@ -45,6 +46,17 @@ def follow_job(client: JsonClient, job: JsonObject) -> JsonObject:
         )
         raise typer.Exit(130) from None
     return job
+
+
+def print_queued(job: JsonObject) -> None:
+    print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
+
+
+def check_succeeded(job: JsonObject, work: str, advice: str) -> None:
+    """Raises CommandFailed: a job that has ended did not succeed; `work` is what it did, such as `training`."""
+    if job["state"] != "succeeded":
+        how = "was cancelled" if job["error"] is None else f"failed: {first_line(job['error'])}"
+        raise CommandFailed(f"The {work} {how}. {advice}")
 
 
 def event_line(event: JsonObject) -> str:

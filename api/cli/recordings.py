@@ -5,8 +5,11 @@ from typing import Annotated
 
 import typer
 
+from api.cli.answers import print_answer
+from api.cli.completion import adapter_names, task_names
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, print_json, print_line, print_table
+from api.http.json_object import JsonObject
 from registry.wording import counted
 
 app = typer.Typer(help="Recording: agents' runs become trajectories by themselves.", no_args_is_help=True)
@@ -15,11 +18,10 @@ app = typer.Typer(help="Recording: agents' runs become trajectories by themselve
 @app.command(epilog="Example: `memgen recording show`")
 def show(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show what is recorded, what waits, and what was not recorded, with the reasons."""
-    with connect(context) as client:
-        found = client.recordings.get()
-    if as_json:
-        print_json(found)
-        return
+    print_answer(context, as_json, lambda client: client.recordings.get(), _print_show)
+
+
+def _print_show(found: JsonObject) -> None:
     rows = [
         (
             p["adapter"] or "(project)",
@@ -45,26 +47,36 @@ def show(context: typer.Context, as_json: JsonOption = False) -> None:
 def set_(
     context: typer.Context,
     mode: Annotated[str, typer.Argument(help="off, asked (store: true or X-Memgen-Task) or all.", show_default=False)],
-    adapter: Annotated[str | None, typer.Option(help="Of this adapter alone; else of the whole project.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Of this adapter alone; else of the whole project.", autocompletion=adapter_names)
+    ] = None,
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the sessions, in mode all.")] = 1.0,
-    task: Annotated[str | None, typer.Option(help="Task of requests that name none.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task of requests that name none.", autocompletion=task_names)
+    ] = None,
     idle_seconds: Annotated[float | None, typer.Option(help="Silence after which a run is closed.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set what is recorded. It counts from the next request on."""
-    with connect(context) as client:
-        policy = client.recordings.set_policy(mode, adapter=adapter, share=share, task=task, idle_seconds=idle_seconds)
-    if as_json:
-        print_json(policy)
-    else:
-        whose = f"adapter {adapter}" if adapter else "the project"
-        print_line(f"Recording of {whose}: {policy['mode']}, task {policy['task'] or 'as requests name it'}.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.recordings.set_policy(
+            mode, adapter=adapter, share=share, task=task, idle_seconds=idle_seconds
+        ),
+        lambda policy: _print_set(policy, adapter),
+    )
+
+
+def _print_set(policy: JsonObject, adapter: str | None) -> None:
+    whose = f"adapter {adapter}" if adapter else "the project"
+    print_line(f"Recording of {whose}: {policy['mode']}, task {policy['task'] or 'as requests name it'}.")
 
 
 @app.command(epilog="Example: `memgen recording clear support-bot`")
 def clear(
     context: typer.Context,
-    adapter: Annotated[str, typer.Argument(show_default=False)],
+    adapter: Annotated[str, typer.Argument(show_default=False, autocompletion=adapter_names)],
     as_json: JsonOption = False,
 ) -> None:
     """Let the project's policy hold for an adapter again."""
@@ -79,7 +91,7 @@ def clear(
 @app.command(epilog="Example: `memgen recording runs --task support --state refused`")
 def runs(
     context: typer.Context,
-    task: Annotated[str | None, typer.Option(help="Of this task.")] = None,
+    task: Annotated[str | None, typer.Option(help="Of this task.", autocompletion=task_names)] = None,
     session: Annotated[str | None, typer.Option(help="Of this session.")] = None,
     completion: Annotated[str | None, typer.Option(help="The run of this answer, by its id.")] = None,
     state: Annotated[str | None, typer.Option(help="open, closing, closed or refused.")] = None,
@@ -117,11 +129,10 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Show one run with its messages."""
-    with connect(context) as client:
-        found = client.recordings.run(run_id)
-    if as_json:
-        print_json(found)
-        return
+    print_answer(context, as_json, lambda client: client.recordings.run(run_id), _print_run)
+
+
+def _print_run(found: JsonObject) -> None:
     answers = counted(found["calls"], "answer")
     print_line(f"Run {found['id']} of task {found['task']}: {found['state']}, {answers}, {_end(found)}")
     for message in found["messages"]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import AdapterArgument, ReasonOption, read_pairs
-from api.cli.invocation import CommandFailed, connect
-from api.cli.output import JsonOption, moment, percent, points, print_json, print_line, print_note, print_table
+from api.cli.invocation import CommandFailed
+from api.cli.output import JsonOption, moment, percent, points, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 from registry.wording import counted
 
@@ -55,8 +56,9 @@ def ab(
             raise typer.BadParameter(f"{version}={weight} is not of the form 7=0.5", param_hint="WEIGHTS")
         arms.append({"version": int(version), "weight": float(weight)})
     terms = _terms(level, smallest_effect, reward_source, replace, reason)
-    with connect(context) as client:
-        _print_started(client.routes.create(adapter, "ab", arms=arms, **terms), as_json)
+    print_answer(
+        context, as_json, lambda client: client.routes.create(adapter, "ab", arms=arms, **terms), _print_started
+    )
 
 
 @app.command(epilog="Example: `memgen route canary support-bot 7 --share 0.05`")
@@ -80,8 +82,12 @@ def canary(
     margin.
     """
     terms = _terms(level, smallest_effect, reward_source, replace, reason) | {"promotion": promotion, "margin": margin}
-    with connect(context) as client:
-        _print_started(client.routes.create(adapter, "canary", version=version, share=share, **terms), as_json)
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.routes.create(adapter, "canary", version=version, share=share, **terms),
+        _print_started,
+    )
 
 
 @app.command(epilog="Example: `memgen route shadow support-bot 8 --share 0.2`")
@@ -95,9 +101,8 @@ def shadow(
     as_json: JsonOption = False,
 ) -> None:
     """Let a version, checked or not, answer the same requests; what it says is compared and discarded."""
-    with connect(context) as client:
-        started = client.routes.create(adapter, "shadow", version=version, share=share, replace=replace, reason=reason)
-        _print_started(started, as_json)
+    terms = {"version": version, "share": share, "replace": replace, "reason": reason}
+    print_answer(context, as_json, lambda client: client.routes.create(adapter, "shadow", **terms), _print_started)
 
 
 @app.command("list", epilog="Example: `memgen route list support-bot`")
@@ -108,11 +113,15 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List an adapter's routes, newest first."""
-    with connect(context) as client:
-        page = client.routes.list(adapter, limit=limit)
-    if as_json:
-        print_json(page)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.routes.list(adapter, limit=limit),
+        lambda page: _print_list(page, adapter),
+    )
+
+
+def _print_list(page: JsonObject, adapter: str) -> None:
     rows = [
         (r["number"], r["kind"], r["state"], _arms(r), moment(r["created_at"]), moment(r["ended_at"]))
         for r in page["data"]
@@ -129,11 +138,15 @@ def show(
     context: typer.Context, adapter: AdapterArgument, route: RouteArgument = None, as_json: JsonOption = False
 ) -> None:
     """Show a route's history: what happened when, by whom, why."""
-    with connect(context) as client:
-        found = client.routes.get(adapter, route or _newest(client, adapter))
-    if as_json:
-        print_json(found)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.routes.get(adapter, route or _newest(client, adapter)),
+        lambda found: _print_show(found, adapter),
+    )
+
+
+def _print_show(found: JsonObject, adapter: str) -> None:
     print_line(f"Route {found['number']} of {adapter}: {found['kind']}, {found['state']}, {_arms(found)}.")
     if found["promotion"] != "never":
         shown = "better" if found["margin"] is None else f"better, or not worse by {100 * found['margin']:g} points"
@@ -147,11 +160,15 @@ def results(
     context: typer.Context, adapter: AdapterArgument, route: RouteArgument = None, as_json: JsonOption = False
 ) -> None:
     """Show what a route has found so far. Look as often as you like: the verdicts allow for it."""
-    with connect(context) as client:
-        found = client.routes.results(adapter, route or _newest(client, adapter))
-    if as_json:
-        print_json(found)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.routes.results(adapter, route or _newest(client, adapter)),
+        _print_results,
+    )
+
+
+def _print_results(found: JsonObject) -> None:
     rows = [
         (
             arm["version"],
@@ -180,12 +197,12 @@ def end(
     as_json: JsonOption = False,
 ) -> None:
     """End a route; from the next request on everything goes to the champion."""
-    with connect(context) as client:
-        ended = client.routes.end(adapter, route or _newest(client, adapter), reason=reason)
-    if as_json:
-        print_json(ended)
-    else:
-        print_line(f"Route {ended['number']} of {adapter} has ended; {adapter} is the champion again.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.routes.end(adapter, route or _newest(client, adapter), reason=reason),
+        lambda ended: print_line(f"Route {ended['number']} of {adapter} has ended; {adapter} is the champion again."),
+    )
 
 
 def _terms(level: float, effect: float, source: str | None, replace: bool, reason: str) -> dict[str, Any]:
@@ -205,10 +222,7 @@ def _newest(client: JsonClient, adapter: str) -> int:
     return int(newest[0]["number"])
 
 
-def _print_started(route: JsonObject, as_json: bool) -> None:
-    if as_json:
-        print_json(route)
-        return
+def _print_started(route: JsonObject) -> None:
     print_line(f"Route {route['number']} of {route['adapter']} is live: {route['kind']}, {_arms(route)}.")
     print_note(f"Next: memgen route results {route['adapter']}")
 

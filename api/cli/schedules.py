@@ -6,15 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import read_pairs
-from api.cli.invocation import CommandFailed, connect
-from api.cli.output import JsonOption, moment, moment_in, print_json, print_line, print_table
+from api.cli.completion import adapter_names, schedule_names, task_names
+from api.cli.invocation import CommandFailed
+from api.cli.output import JsonOption, moment, moment_in, print_line, print_table
 from api.http.json_object import JsonObject
 from registry.wording import counted
 
 app = typer.Typer(help="Schedules: an adapter learns a task by itself.", no_args_is_help=True)
 
-ScheduleArgument = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
+ScheduleArgument = Annotated[
+    str, typer.Argument(help="Name of the schedule.", show_default=False, autocompletion=schedule_names)
+]
 CronOption = Annotated[str | None, typer.Option("--cron", help="Five fields: '0 3 * * *' is every night at three.")]
 ZoneOption = Annotated[str | None, typer.Option(help="IANA time zone of --cron, such as Europe/Berlin. Default: UTC.")]
 AfterOption = Annotated[
@@ -40,8 +44,10 @@ SchedulePromoteOption = Annotated[
 def create(
     context: typer.Context,
     name: ScheduleArgument,
-    adapter: Annotated[str, typer.Option(help="The adapter that learns.", show_default=False)],
-    task: Annotated[str, typer.Option(help="The task to learn.", show_default=False)],
+    adapter: Annotated[
+        str, typer.Option(help="The adapter that learns.", show_default=False, autocompletion=adapter_names)
+    ],
+    task: Annotated[str, typer.Option(help="The task to learn.", show_default=False, autocompletion=task_names)],
     cron: CronOption = None,
     zone: ZoneOption = None,
     after: AfterOption = None,
@@ -53,18 +59,16 @@ def create(
 ) -> None:
     """Create a schedule. Each of its runs is a training as `memgen train` starts it."""
     options = _options(cron, zone, after, idle_hours, settings, min_reward, promote)
-    with connect(context) as client:
-        _print(client.schedules.create(name, adapter, task, **options), as_json)
+    print_answer(context, as_json, lambda client: client.schedules.create(name, adapter, task, **options), _print)
 
 
 @app.command("list", epilog="Example: `memgen schedule list`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all schedules, with when each runs next."""
-    with connect(context) as client:
-        found = client.schedules.list()
-    if as_json:
-        print_json({"data": found})
-        return
+    print_answer(context, as_json, lambda client: client.schedules.list(), _print_list)
+
+
+def _print_list(found: list[JsonObject]) -> None:
     rows = [(s["name"], s["adapter"], s["task"], _when(s), _next(s), s["waiting"], _last(s)) for s in found]
     print_table(
         ("schedule", "adapter", "task", "when", "next", "#new", "last job"),
@@ -76,8 +80,7 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: `memgen schedule show nightly`")
 def show(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Show a schedule and its next runs."""
-    with connect(context) as client:
-        _print(client.schedules.get(name), as_json)
+    print_answer(context, as_json, lambda client: client.schedules.get(name), _print)
 
 
 @app.command(epilog="Example: `memgen schedule change nightly --cron '30 4 * * *'`")
@@ -97,33 +100,30 @@ def change(
     options = _options(cron, zone, after, idle_hours, settings, min_reward, promote)
     if not options:
         raise CommandFailed("Nothing to change was given. `memgen schedule change --help` lists what can be.")
-    with connect(context) as client:
-        _print(client.schedules.change(name, **options), as_json)
+    print_answer(context, as_json, lambda client: client.schedules.change(name, **options), _print)
 
 
 @app.command(epilog="Example: `memgen schedule pause nightly`")
 def pause(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Start no more jobs until it is resumed. A running one goes on."""
-    with connect(context) as client:
-        _print(client.schedules.change(name, paused=True), as_json)
+    print_answer(context, as_json, lambda client: client.schedules.change(name, paused=True), _print)
 
 
 @app.command(epilog="Example: `memgen schedule resume nightly`")
 def resume(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Go on; what was missed while paused is not made up for."""
-    with connect(context) as client:
-        _print(client.schedules.change(name, paused=False), as_json)
+    print_answer(context, as_json, lambda client: client.schedules.change(name, paused=False), _print)
 
 
 @app.command(epilog="Example: `memgen schedule delete nightly`")
 def delete(context: typer.Context, name: ScheduleArgument, as_json: JsonOption = False) -> None:
     """Delete a schedule; its jobs stay."""
-    with connect(context) as client:
-        schedule = client.schedules.delete(name)
-    if as_json:
-        print_json(schedule)
-    else:
-        print_line(f"Schedule {name} is deleted.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.schedules.delete(name),
+        lambda schedule: print_line(f"Schedule {name} is deleted."),
+    )
 
 
 @app.command(epilog="Example: `memgen schedule runs nightly --limit 5`")
@@ -134,11 +134,10 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """Show what came of each time it was due: the job, or why none was started."""
-    with connect(context) as client:
-        page = client.schedules.runs(name, limit=limit)
-    if as_json:
-        print_json(page)
-        return
+    print_answer(context, as_json, lambda client: client.schedules.runs(name, limit=limit), _print_runs)
+
+
+def _print_runs(page: JsonObject) -> None:
     rows = [
         (
             moment(r["due_at"]),
@@ -175,10 +174,7 @@ def _options(
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _print(schedule: JsonObject, as_json: bool) -> None:
-    if as_json:
-        print_json(schedule)
-        return
+def _print(schedule: JsonObject) -> None:
     print_line(f"{schedule['name']}: {schedule['adapter']} learns {schedule['task']} {_when(schedule)}.")
     if schedule["paused"]:
         print_line("It is paused.", style="yellow")

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.arguments import read_pairs
-from api.cli.invocation import connect
-from api.cli.output import JsonOption, print_json, print_line, print_table
+from api.cli.output import JsonOption, print_line, print_table
+from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Tasks: named domains with a grader and a held-out suite.", no_args_is_help=True)
 
@@ -35,25 +36,28 @@ def create(
 ) -> None:
     """Create a task. Creating an equal one again is harmless."""
     spec = {"kind": grader, **read_pairs(option or [], "--option")}
-    with connect(context) as client:
-        task = client.tasks.create(
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.tasks.create(
             name, grader=spec, holdout_share=holdout_share, shared_turns=shared_turns, description=description
-        )
-    if as_json:
-        print_json(task)
-    else:
-        share = task["holdout_share"]
-        print_line(f"Task {name}: graded by {grader}, {100 * share:g}% of its conversations are kept for evaluation.")
+        ),
+        lambda task: _print_create(task, name, grader),
+    )
+
+
+def _print_create(task: JsonObject, name: str, grader: str) -> None:
+    share = task["holdout_share"]
+    print_line(f"Task {name}: graded by {grader}, {100 * share:g}% of its conversations are kept for evaluation.")
 
 
 @app.command("list", epilog="Example: `memgen task list --json`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all tasks with their numbers of trajectories."""
-    with connect(context) as client:
-        tasks = client.tasks.list()
-    if as_json:
-        print_json({"data": tasks})
-        return
+    print_answer(context, as_json, lambda client: client.tasks.list(), _print_list)
+
+
+def _print_list(tasks: list[JsonObject]) -> None:
     rows = [(t["name"], t["grader"]["kind"], t["trajectories"], t["held_out"], t["description"]) for t in tasks]
     print_table(
         ("task", "grader", "#trajectories", "#held out", "description"),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.arguments import AdapterArgument, read_pairs
+from api.cli.completion import task_names
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import (
     JsonOption,
     curve,
-    first_line,
     percent,
     points,
     print_json,
@@ -49,7 +49,7 @@ ItemsOption = Annotated[int | None, typer.Option(min=1, help="How many items of 
 def train(
     context: typer.Context,
     adapter: AdapterArgument,
-    task: Annotated[str, typer.Option(help="The task to learn.", show_default=False)],
+    task: Annotated[str, typer.Option(help="The task to learn.", show_default=False, autocompletion=task_names)],
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps; the service's default if not given.")
     ] = None,
@@ -103,7 +103,11 @@ def train_trigger(
     parent: Annotated[int, typer.Option(min=1, help="The version whose trigger is trained.", show_default=False)],
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--task", help="A task to play; repeatable. Default: all that the version has learned."),
+        typer.Option(
+            "--task",
+            help="A task to play; repeatable. Default: all that the version has learned.",
+            autocompletion=task_names,
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Batches of rollouts; the service's default if not given.")
@@ -150,18 +154,20 @@ def _environment(name: str | None, pairs: list[str] | None, items: int | None) -
 
 
 def _show(client: JsonClient, job: JsonObject, *, wait: bool, as_json: bool) -> None:
+    from api.cli.progress import print_queued
+
     if wait:
         _finish(client, job, as_json)
     elif as_json:
         print_json({"job": job, "version": None})
     else:
-        print_line(f"Job {job['id']} is queued. `memgen jobs show {job['id']}` shows it.")
+        print_queued(job)
         if job["waits_for_broker"]:
             print_warning("The broker is down; the job is sent to the workers when it is back.")
 
 
 def _finish(client: JsonClient, job: JsonObject, as_json: bool) -> None:
-    from api.cli.progress import follow_job
+    from api.cli.progress import check_succeeded, follow_job
 
     job = follow_job(client, job)
     number = (job["result"] or {}).get("version")
@@ -170,9 +176,7 @@ def _finish(client: JsonClient, job: JsonObject, as_json: bool) -> None:
         print_json({"job": job, "version": version})
     elif version is not None:
         _print_verdict(client, version)
-    if job["state"] != "succeeded":
-        how = "was cancelled" if job["error"] is None else f"failed: {first_line(job['error'])}"
-        raise CommandFailed(f"The training {how}. `memgen jobs show {job['id']}` has the whole of it.")
+    check_succeeded(job, "training", f"`memgen jobs show {job['id']}` has the whole of it.")
 
 
 def _print_verdict(client: JsonClient, version: JsonObject) -> None:

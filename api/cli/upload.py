@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from api.cli.completion import task_names
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import JsonOption, notes, print_json, print_line, print_table, print_warning
 from api.http.json_object import JsonObject
@@ -35,7 +36,9 @@ def upload(
             help="JSONL or a document of the format, plain or gzip.",
         ),
     ],
-    task: Annotated[str | None, typer.Option(help="Task of the trajectories that name none themselves.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task of the trajectories that name none themselves.", autocompletion=task_names)
+    ] = None,
     format_name: Annotated[
         str | None, typer.Option("--format", show_default="chat", help="atif, chat, hf-tools, otlp or sharegpt.")
     ] = None,

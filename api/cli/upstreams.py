@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from api.cli.answers import print_answer
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, print_json, print_table
+from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Other endpoints whose models are served here, as `upstream/model`.", no_args_is_help=True)
 
@@ -17,11 +19,10 @@ _NONE = "None: MEMGEN_UPSTREAMS names no file of them, or none is for this proje
 @app.command("list", epilog="Example: `memgen upstreams list`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the upstreams that this project may use, and what may be requested of them."""
-    with connect(context) as client:
-        found = client.upstreams.list()
-    if as_json:
-        print_json({"data": found})
-        return
+    print_answer(context, as_json, lambda client: client.upstreams.list(), _print_list)
+
+
+def _print_list(found: list[JsonObject]) -> None:
     rows = [
         (
             each["name"],

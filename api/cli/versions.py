@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from typer.core import TyperGroup
 
 from api.cli import adapters
 from api.cli.analyses import print_analysis
+from api.cli.answers import print_answer
 from api.cli.arguments import AdapterArgument, ApplyOption, ReasonOption, VersionArgument
 from api.cli.invocation import connect
 from api.cli.output import JsonOption, curve, moment, percent, points, print_json, print_line, print_note, print_table
@@ -42,11 +44,15 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two versions: scores, settings, data, loss curves and verdicts."""
-    with connect(context) as client:
-        found = client.versions.compare(adapter, left, right)
-    if as_json:
-        print_json(found)
-        return
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.versions.compare(adapter, left, right),
+        lambda found: _print_compare(found, adapter, left, right),
+    )
+
+
+def _print_compare(found: JsonObject, adapter: str, left: int, right: int) -> None:
     one, other = found["left"], found["right"]
     tasks = list(dict.fromkeys([*one["scores"], *other["scores"]]))
     rows: list[tuple[object, ...]] = [("verdict", one["verdict"], other["verdict"], "")]
@@ -97,12 +103,7 @@ def analysis(
     context: typer.Context, adapter: AdapterArgument, version: VersionArgument, as_json: JsonOption = False
 ) -> None:
     """Show what the last `memgen analyze` of a version has found."""
-    with connect(context) as client:
-        found = client.versions.analysis(adapter, version)
-    if as_json:
-        print_json(found)
-    else:
-        print_analysis(found)
+    print_answer(context, as_json, lambda client: client.versions.analysis(adapter, version), print_analysis)
 
 
 @app.command(epilog="Example: `memgen versions tag support-bot 7 before-holidays`")
@@ -114,8 +115,9 @@ def tag(
     as_json: JsonOption = False,
 ) -> None:
     """Put a free label on a version; retention keeps labelled ones."""
-    with connect(context) as client:
-        _print_state(adapter, client.versions.tag(adapter, version, label), as_json)
+    print_answer(
+        context, as_json, lambda client: client.versions.tag(adapter, version, label), partial(_print_state, adapter)
+    )
 
 
 @app.command(epilog="Example: `memgen versions untag support-bot 7 before-holidays`")
@@ -127,8 +129,9 @@ def untag(
     as_json: JsonOption = False,
 ) -> None:
     """Take a label off a version."""
-    with connect(context) as client:
-        _print_state(adapter, client.versions.untag(adapter, version, label), as_json)
+    print_answer(
+        context, as_json, lambda client: client.versions.untag(adapter, version, label), partial(_print_state, adapter)
+    )
 
 
 @app.command(epilog="Example: `memgen versions archive support-bot 3 --reason 'superseded'`")
@@ -140,8 +143,12 @@ def archive(
     as_json: JsonOption = False,
 ) -> None:
     """Hide a version that nothing refers to; it does not serve until it is taken out of the archive again."""
-    with connect(context) as client:
-        _print_state(adapter, client.versions.archive(adapter, version, reason=reason), as_json)
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.versions.archive(adapter, version, reason=reason),
+        partial(_print_state, adapter),
+    )
 
 
 @app.command(epilog="Example: `memgen versions unarchive support-bot 3`")
@@ -153,18 +160,21 @@ def unarchive(
     as_json: JsonOption = False,
 ) -> None:
     """Take a version out of the archive."""
-    with connect(context) as client:
-        _print_state(adapter, client.versions.unarchive(adapter, version, reason=reason), as_json)
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.versions.unarchive(adapter, version, reason=reason),
+        partial(_print_state, adapter),
+    )
 
 
 @app.command(epilog="Example: `memgen versions states support-bot`")
 def states(context: typer.Context, adapter: AdapterArgument, as_json: JsonOption = False) -> None:
     """List tags, and which versions are archived, withdrawn or purged."""
-    with connect(context) as client:
-        found = [*client.versions.all_states(adapter)]
-    if as_json:
-        print_json({"data": found})
-        return
+    print_answer(context, as_json, lambda client: [*client.versions.all_states(adapter)], _print_states)
+
+
+def _print_states(found: list[JsonObject]) -> None:
     rows = [(s["number"], ", ".join(s["tags"]), _state(s), "yes" if s["learned_deleted"] else "") for s in found]
     print_table(("#version", "tags", "state", "learned deleted data"), rows)
 
@@ -189,9 +199,12 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Remove the bytes of versions that no alias, route, child, job or tag refers to."""
-    with connect(context) as client:
-        found = client.retention.apply(adapter, keep_last=keep_last, dry_run=not apply)
-    _print_retention(found, as_json)
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.retention.apply(adapter, keep_last=keep_last, dry_run=not apply),
+        _print_retention,
+    )
 
 
 @app.command(epilog="Example: `memgen versions keep support-bot 10`")
@@ -202,9 +215,7 @@ def keep(
     as_json: JsonOption = False,
 ) -> None:
     """Set an adapter's retention; `memgen versions prune` applies it."""
-    with connect(context) as client:
-        found = client.retention.change(adapter, keep_last)
-    _print_retention(found, as_json)
+    print_answer(context, as_json, lambda client: client.retention.change(adapter, keep_last), _print_retention)
 
 
 @app.command(epilog="Example: `memgen versions export support-bot 7 support-bot-7.tar`")
@@ -232,12 +243,7 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Register a version that another installation trained, and let this one's gate check it."""
-    with connect(context) as client:
-        found = client.versions.import_file(adapter, file)
-    if as_json:
-        print_json(found)
-    else:
-        print_imported(found)
+    print_answer(context, as_json, lambda client: client.versions.import_file(adapter, file), print_imported)
 
 
 def print_imported(found: JsonObject) -> None:
@@ -249,18 +255,12 @@ def print_imported(found: JsonObject) -> None:
         print_note(f"Job {found['check_job']} checks it; `memgen promote {adapter} {number}` if it passes.")
 
 
-def _print_state(adapter: str, state: JsonObject, as_json: bool) -> None:
-    if as_json:
-        print_json(state)
-    else:
-        tags = f", tagged {', '.join(state['tags'])}" if state["tags"] else ""
-        print_line(f"{adapter}@{state['number']}: {_state(state) or 'in use'}{tags}.")
+def _print_state(adapter: str, state: JsonObject) -> None:
+    tags = f", tagged {', '.join(state['tags'])}" if state["tags"] else ""
+    print_line(f"{adapter}@{state['number']}: {_state(state) or 'in use'}{tags}.")
 
 
-def _print_retention(found: JsonObject, as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-        return
+def _print_retention(found: JsonObject) -> None:
     verb = "would go" if found["dry_run"] else "are gone"
     rows = [(row["number"], "kept", "; ".join(row["reasons"])) for row in found["kept"]]
     rows += [(number, "bytes " + verb, "nothing refers to it") for number in found["purged"]]

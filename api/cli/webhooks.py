@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.answers import print_answer
+from api.cli.completion import webhook_names
 from api.cli.invocation import CommandFailed, connect
 from api.cli.output import JsonOption, first_line, moment, print_json, print_line, print_note, print_table
 from api.http.json_object import JsonObject
 
 app = typer.Typer(help="Webhooks: tell other programs what happens.", no_args_is_help=True)
 
-WebhookArgument = Annotated[str, typer.Argument(help="Name of the webhook.", show_default=False)]
+WebhookArgument = Annotated[
+    str, typer.Argument(help="Name of the webhook.", show_default=False, autocompletion=webhook_names)
+]
 UrlOption = Annotated[str, typer.Option(help="Where each event is sent, by POST.", show_default=False)]
 NewUrlOption = Annotated[str | None, typer.Option(help="Where each event is sent, by POST.")]
 EventOption = Annotated[
@@ -32,19 +36,16 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a webhook. Its secret, with which the receiver verifies signatures, is shown this once."""
-    with connect(context) as client:
-        webhook = client.webhooks.create(name, url, events=event)
-    _print_secret(webhook, as_json)
+    print_answer(context, as_json, lambda client: client.webhooks.create(name, url, events=event), _print_secret)
 
 
 @app.command("list", epilog="Example: `memgen webhooks list`")
 def list_(context: typer.Context, as_json: JsonOption = False) -> None:
     """List all webhooks, with what waits for each and what was given up."""
-    with connect(context) as client:
-        found = client.webhooks.list()
-    if as_json:
-        print_json({"data": found})
-        return
+    print_answer(context, as_json, lambda client: client.webhooks.list(), _print_list)
+
+
+def _print_list(found: list[JsonObject]) -> None:
     rows = [
         (
             w["name"],
@@ -65,8 +66,7 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: `memgen webhooks show ops`")
 def show(context: typer.Context, name: WebhookArgument, as_json: JsonOption = False) -> None:
     """Show a webhook."""
-    with connect(context) as client:
-        _print(client.webhooks.get(name), as_json)
+    print_answer(context, as_json, lambda client: client.webhooks.get(name), _print)
 
 
 @app.command(epilog="Example: `memgen webhooks change ops --disable`")
@@ -88,8 +88,7 @@ def change(
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if not options:
         raise CommandFailed("Nothing to change was given. `memgen webhooks change --help` lists what can be.")
-    with connect(context) as client:
-        _print(client.webhooks.change(name, **options), as_json)
+    print_answer(context, as_json, lambda client: client.webhooks.change(name, **options), _print)
 
 
 @app.command(epilog="Example: `memgen webhooks deliveries ops --state given_up`")
@@ -101,11 +100,12 @@ def deliveries(
     as_json: JsonOption = False,
 ) -> None:
     """Show what was sent and what came of it."""
-    with connect(context) as client:
-        page = client.webhooks.deliveries(name, state=state, limit=limit)
-    if as_json:
-        print_json(page)
-        return
+    print_answer(
+        context, as_json, lambda client: client.webhooks.deliveries(name, state=state, limit=limit), _print_deliveries
+    )
+
+
+def _print_deliveries(page: JsonObject) -> None:
     rows = [
         (
             d["id"],
@@ -179,36 +179,30 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Make a new secret, shown this once; for some hours requests are signed with both."""
-    with connect(context) as client:
-        webhook = client.webhooks.rotate(name, overlap_hours=overlap_hours)
-    _print_secret(webhook, as_json)
+    print_answer(
+        context, as_json, lambda client: client.webhooks.rotate(name, overlap_hours=overlap_hours), _print_secret
+    )
 
 
 @app.command(epilog="Example: `memgen webhooks delete ops`")
 def delete(context: typer.Context, name: WebhookArgument, as_json: JsonOption = False) -> None:
     """Delete a webhook with its deliveries, also those that wait."""
-    with connect(context) as client:
-        webhook = client.webhooks.delete(name)
-    if as_json:
-        print_json(webhook)
-    else:
-        print_line(f"Webhook {name} is deleted.")
+    print_answer(
+        context,
+        as_json,
+        lambda client: client.webhooks.delete(name),
+        lambda webhook: print_line(f"Webhook {name} is deleted."),
+    )
 
 
-def _print_secret(webhook: JsonObject, as_json: bool) -> None:
-    if as_json:
-        print_json(webhook)
-        return
+def _print_secret(webhook: JsonObject) -> None:
     until = webhook["former_secret_until"]
     also = f" The former one signs too until {moment(until)}." if until else ""
     print_note(f"Webhook {webhook['name']} signs with this secret. Keep it now, it is not shown again.{also}")
     print_line(webhook["secret"])
 
 
-def _print(webhook: JsonObject, as_json: bool) -> None:
-    if as_json:
-        print_json(webhook)
-        return
+def _print(webhook: JsonObject) -> None:
     print_line(f"{webhook['name']} sends {_events(webhook)} to {webhook['url']}.")
     if not webhook["enabled"]:
         print_line(f"It is disabled: {webhook['disabled_reason']}.", style="yellow")

@@ -50,10 +50,15 @@ def succeed(*arguments: str, stdin: str = "") -> Done:
 
 
 def fail(*arguments: str) -> str:
-    """The one line that a command leaves on stderr when it can't do what was asked; stdout stays empty."""
+    """The one line that a command leaves on stderr when it can't do what was asked. Stdout stays empty, or has the same
+    as the one document of `--json`."""
     done = memgen(*arguments)
-    assert (done.code, done.out) == (1, "")
+    assert done.code == 1
     assert len(done.err.splitlines()) == 1
+    if "--json" in arguments:
+        assert {"code", "detail", "advice"} <= set(done.document["error"])
+    else:
+        assert done.out == ""
     return done.err
 
 

@@ -45,7 +45,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_every_command_has_help_with_an_example_and_json(no_service: Path) -> None:
     group = get_command(app)
     assert set(group.commands) == COMMANDS  # type: ignore[attr-defined]  # a group
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in group.commands.items():
         nested = getattr(command, "commands", {})
         for arguments in ([name, sub] for sub in nested) if nested else [[name]]:
             out = io.StringIO()
@@ -88,6 +88,10 @@ def test_every_example_is_one_that_its_own_parser_takes(
     [("memgen do", {"doctor", "down"}), ("memgen versions com", {"compare"}), ("memgen doctor --j", {"--json"})],
 )
 def test_a_shell_completes_what_the_parser_knows(typed: str, offered: set[str], no_service: Path) -> None:
+    assert offered <= set(_completed(typed))
+
+
+def _completed(typed: str) -> list[str]:
     environment = os.environ | {
         "_MEMGEN_COMPLETE": "complete_bash",
         "COMP_WORDS": typed,
@@ -97,8 +101,71 @@ def test_a_shell_completes_what_the_parser_knows(typed: str, offered: set[str], 
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert offered <= set(done.stdout.split()), done
     assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_what_failed_is_the_one_document_too(api_url: str, tmp_path: Path) -> None:
+    error = memgen("history", "nobody", "--json").document["error"]
+    assert (error["status"], error["code"]) == (404, "adapter_not_found")
+    assert "nobody" in error["detail"]
+    assert "memgen adapter list" in error["advice"]
+    assert error["request_id"]
+    error = memgen("promote", "bot", "one", "--json").document["error"]
+    assert error["code"] == "usage"
+    assert "'version'" in error["detail"]
+    error = memgen("--api-url", "http://127.0.0.1:1", "jobs", "--json").document["error"]
+    assert error["code"] == "api_unreachable"
+    file = tmp_path / "a.jsonl"
+    file.write_text("{}\n")
+    succeed("task", "create", "t")
+    done = memgen("upload", str(file), "--task", "t", "--strict", "--json")  # its report, and no second document
+    assert (done.code, done.document["refused"]) == (1, 1)
+
+
+def test_a_home_that_can_not_be_one_is_one_clear_line(no_service: Path) -> None:
+    no_service.write_text("a file")
+    for command in ("status", "up", "down"):
+        assert f"{no_service}/run/lock: Not a directory" in fail(command)
+
+
+def test_a_reader_that_has_enough_is_no_fault(no_service: Path) -> None:
+    code = "from api.cli.main import run; run(['status', '--json'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # before anything is written
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(300) == 1
+
+
+@pytest.mark.parametrize("arguments", [("status", "--json"), ("status",), ("--help",)])
+def test_a_full_disk_behind_stdout_is_one_clear_line(arguments: tuple[str, ...], no_service: Path) -> None:
+    code = f"from api.cli.main import run; run({[*arguments]})"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_shell_completes_names_that_the_service_knows(api_url: str) -> None:
+    for name in ("support-bot", "sales-bot"):
+        succeed("adapter", "create", name)
+    succeed("task", "create", "support")
+    assert _completed("memgen promote s") == ["sales-bot", "support-bot"]
+    assert _completed("memgen train sales-bot --task s") == ["support"]
+    assert _completed("memgen judge show s") == []
+    assert _completed("memgen --api-url http://127.0.0.1:1 promote s") == [], "and says nothing of it"
+
+
+def test_a_name_that_is_nearly_one_is_offered(api_url: str) -> None:
+    succeed("adapter", "create", "support-bot")
+    succeed("task", "create", "refunds")
+    assert "Did you mean 'support-bot'?" in fail("history", "suport-bot")
+    assert "Did you mean 'support-bot'?" in fail("chat", "support-bo@champion", "hi")
+    assert "Did you mean 'refunds'?" in fail("train", "support-bot", "--task", "refund", "--json")
+    assert "Did you mean" not in fail("history", "unlike")
 
 
 def test_version(no_service: Path) -> None:
@@ -120,8 +187,12 @@ def test_version(no_service: Path) -> None:
 )
 def test_misuse_ends_with_2(arguments: tuple[str, ...], no_service: Path) -> None:
     done = memgen(*arguments)
-    assert (done.code, done.out) == (2, "")
+    assert done.code == 2
     assert done.err
+    if "--json" in arguments:
+        assert done.document["error"]["code"] == "usage"
+    else:
+        assert done.out == ""
 
 
 def test_without_a_key_or_an_api_it_says_what_to_do(no_service: Path, monkeypatch: pytest.MonkeyPatch) -> None:

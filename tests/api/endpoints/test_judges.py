@@ -213,7 +213,7 @@ def test_the_command_line(
         params={"task": "t"},
     )
     job = succeed("judge", "run", "strict", "--task", "t", "--no-wait", "--json").document
-    assert job["state"] == "queued"
+    assert (job["state"], job["params"].get("held_out", False)) == ("queued", False)
     judged(services, project_id, job["id"])
     shown = succeed("judge", "show", "strict", "--limit", "3").out
     assert "100.0% of" in shown
@@ -224,6 +224,8 @@ def test_the_command_line(
     assert "from now on" in succeed("judge", "attach", "strict", "--task", "t", "--daily-calls", "9").out
     assert "9" in succeed("judge", "list").out
     assert succeed("judge", "detach", "--task", "t", "--json").document["judge"] is None
+    again = succeed("judge", "run", "strict", "--task", "t", "--held-out", "--no-wait", "--json").document
+    assert again["params"]["held_out"] is True
     assert "memgen judge list" in fail("judge", "show", "none")
 
 
