@@ -51,7 +51,7 @@ def test_every_former_method_is_there() -> None:
         for noun, methods in WHOLE.items():
             assert all(callable(getattr(getattr(client, noun), method)) for method in methods)
         with pytest.raises(TypeError, match="aliases"):
-            client.aliases()  # type: ignore[operator]
+            client.aliases()
     assert set(CALLED) <= set(FORMER_METHODS.split())
     assert isinstance(client, JsonClient)
     assert not hasattr(api.client.Client.__new__(api.client.Client), "train")
