@@ -1,9 +1,12 @@
-"""A conversation as a person reads it: who speaks, the text, and tools that can be unfolded."""
+"""A conversation as a person reads it, a page at a time: who speaks, the text, and tools that can be unfolded."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+MOST_TURNS = 200
+"""Of a page: thousands take seconds to be written, and longer to be laid out."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,38 @@ class ShownTurn:
     calls: Sequence[ToolUse]
     is_learned: bool
     """Whether training looks at it: an answer whose weight is not 0."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What a page shows of a conversation."""
+
+    turns: Sequence[ShownTurn]
+    first: int
+    """Number of its first turn; the conversation's own first is 1."""
+    count: int
+    """Turns of the whole conversation."""
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.turns) - 1
+
+    @property
+    def earlier(self) -> int | None:
+        """The first turn of the page before."""
+        return max(1, self.first - MOST_TURNS) if self.first > 1 else None
+
+    @property
+    def later(self) -> int | None:
+        """The first turn of the next page."""
+        return self.last + 1 if self.last < self.count else None
+
+
+def talk_of(messages: Sequence[Mapping[str, Any]], wanted: str | None) -> Talk:
+    """The page that begins with the turn of the number `wanted`; where that is none, the first page."""
+    number = int(wanted) if wanted and wanted.isascii() and wanted.isdigit() and len(wanted) < 10 else 1
+    first = number if 1 <= number <= len(messages) else 1
+    return Talk(turns_of(messages[first - 1 : first - 1 + MOST_TURNS]), first, len(messages))
 
 
 def turns_of(messages: Sequence[Mapping[str, Any]]) -> list[ShownTurn]:

@@ -24,12 +24,17 @@ class MetricRow:
 
 
 def losses_by_step(events: Sequence[JobEventOut]) -> Curves:
-    """The loss that each event tells."""
-    reported = [event.data for event in events if "loss" in event.data and "step" in event.data]
-    return {
-        "x": [float(each["step"]) for each in reported],
-        "lines": {"loss": [float(each["loss"]) for each in reported]},
+    """The loss that each event tells; of a step that was done again, after a worker was lost, the last one."""
+    told = (event.data for event in events)
+    losses = {
+        each["step"]: each["loss"] for each in told if _is_number(each.get("step")) and _is_number(each.get("loss"))
     }
+    steps = sorted(losses)
+    return {"x": [float(step) for step in steps], "lines": {"loss": [float(losses[step]) for step in steps]}}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def losses_of(report: Mapping[str, object]) -> Curves:

@@ -12,14 +12,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dashboard.curves import Curves
 from api.dashboard.visits import HOME, Visit, drop_notice, notice_of
 from registry.wording import counted
 
-HEADERS = {
+_HEADERS = {
     # No inline script, no inline style, nothing from elsewhere, in nobody's frame.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -62,7 +64,7 @@ def render(
         .get_template(template)
         .render(visit=visit, here=request.url.path, home=HOME, notice=notice_of(request) if visit else "", **values)
     )
-    answer = HTMLResponse(text, status, headers=HEADERS)
+    answer = HTMLResponse(text, status)
     drop_notice(request, answer)
     return answer
 
@@ -72,9 +74,26 @@ def show(visit: Visit, template: str, **values: Any) -> Response:
     return render(visit.request, template, visit=visit, status=status, **values)
 
 
-def fragment(visit: Visit, template: str, **values: Any) -> str:
+def fragment(template: str, **values: Any) -> str:
     """Part of a page, for a page that is there already."""
-    return _environment().get_template(template).render(visit=visit, home=HOME, **values)
+    return _environment().get_template(template).render(home=HOME, **values)
+
+
+class Harmless:
+    """What a route answers, with headers that keep it so: pages, parts of them, downloads and refusals alike."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_harmless(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                kept = "immutable" in headers.get("Cache-Control", "")
+                headers.update({name: value for name, value in _HEADERS.items() if name != "Cache-Control" or not kept})
+            await send(message)
+
+        await self._app(scope, receive, send_harmless)
 
 
 @cache
@@ -118,6 +137,7 @@ def _environment() -> Environment:
         "score": score,
         "short": lambda text: str(text)[:12],
         "chart": chart,
+        "indented": lambda value: json.dumps(value, ensure_ascii=False, indent=2),
         "tone": lambda state: _TONES.get(state, "plain"),
         "plain": plain,
         "words": lambda name: str(name).replace("_", " "),

@@ -1,8 +1,9 @@
 """All routes of the dashboard, in the order in which a path is looked for."""
 
 from fastapi.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from api.dashboard.pages import (
@@ -25,17 +26,21 @@ from api.dashboard.pages import (
     trajectories,
     versions,
 )
+from api.dashboard.rendering import Harmless
 from api.dashboard.routing import trouble
-from api.dashboard.visits import HOME
+from api.dashboard.visits import HOME, own_path
 from registry.errors import NotFound
 
 
 async def _nothing_here(request: Request) -> Response:
+    path = request.url.path
+    if path.endswith("/"):
+        return RedirectResponse(own_path(path.rstrip("/")), status_code=307)
     error = NotFound("there is no such page; it may have been moved, or its name was mistyped")
     return await run_in_threadpool(trouble, request, {}, error)
 
 
-ROUTES = (
+_ROUTES = (
     *sign_in.routes,
     *overview.pages.routes,
     *adapters.pages.routes,
@@ -55,4 +60,9 @@ ROUTES = (
     *deletions.pages.routes,
     *keys.pages.routes,
     Route(f"{HOME}/{{path:path}}", _nothing_here, methods=["GET"], name="dashboard.nothing"),
+)
+
+ROUTES = tuple(
+    Route(route.path, route.endpoint, methods=route.methods, name=route.name, middleware=[Middleware(Harmless)])
+    for route in _ROUTES
 )

@@ -164,7 +164,9 @@ def problem(
 
 
 def _described(request: Request, error: Exception) -> tuple[int, str, str]:
-    """Status, code and detail of an error of the service's own."""
+    """Status, code and detail of an error of the service's own, or of what HTTP has a word for."""
+    if isinstance(error, HTTPException):
+        return error.status_code, f"http_{error.status_code}", str(error.detail)
     if isinstance(error, SQLAlchemyError):
         error = domain_error(error) or error
     if not isinstance(error, registry_errors.RegistryError | memgen_errors.MemgenError):

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from api.dashboard.curves import losses_by_step
-from api.dashboard.rendering import HEADERS, fragment, show
+from api.dashboard.rendering import fragment, show
 from api.dashboard.routing import Pages, read_id
 from api.dashboard.visits import HOME, Visit, admit, go
 from api.endpoints import jobs
@@ -18,10 +18,15 @@ from api.endpoints.jobs import JobNews
 from api.http.event_stream import ALIVE
 from api.http.problems import answer
 from api.http.schemas import JobEventOut, JobOut
+from registry.errors import MissingScope, NotFound, RegistryError, SignInEnded
 from registry.jobs import LIVE
 
 _MOST_EVENTS, _SHOWN_EVENTS = 5000, 200
 """The newest events of which curves are made, those of half a day; and that are listed."""
+
+_FINAL = SignInEnded, MissingScope, NotFound
+_ENDED = "event: ended\ndata: \n\n"
+"""A stream that ends without it is requested again."""
 
 pages = Pages()
 
@@ -56,16 +61,17 @@ def _shown(job: JobOut, events: Sequence[JobEventOut]) -> dict[str, Any]:
 
 async def _live(request: Request) -> Response:
     """The job's moving part, sent anew whenever something has changed, until it has ended."""
-    services = request.app.state.services
+    services, text = request.app.state.services, request.path_params["text"]
     try:
         visit = await run_in_threadpool(admit, request, services, {}, "read")
-        job_id = read_id("job", request.path_params["text"])
+        job_id = read_id("job", text)
         first = await run_in_threadpool(jobs.look_back, services, visit.caller, job_id, most=_MOST_EVENTS)
+        parts = _parts(visit, jobs.follow(services, visit.caller, first, request.app.state.drain))
+    except _FINAL as error:
+        parts = _last_words(text, error)
     except Exception as error:  # the page shows its last state, and the browser tries again
         return answer(request, error)
-    headers = {**HEADERS, "X-Accel-Buffering": "no"}
-    following = jobs.follow(services, visit.caller, first, request.app.state.drain)
-    return StreamingResponse(_parts(visit, following), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(parts, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 async def _parts(visit: Visit, following: AsyncIterator[JobNews | None]) -> AsyncIterator[str]:
@@ -74,12 +80,31 @@ async def _parts(visit: Visit, following: AsyncIterator[JobNews | None]) -> Asyn
         if news is None:
             yield ALIVE
             continue
+        try:
+            # The sign-in may have ended, or its key been revoked, since the stream began.
+            await run_in_threadpool(admit, visit.request, visit.services, {}, "read")
+        except _FINAL as error:
+            async for part in _last_words(str(news.job.id), error):
+                yield part
+            return
         events += news.events
         values = _shown(news.job, list(events))
-        lines = (await run_in_threadpool(fragment, visit, "job_live.html", **values)).replace("\r", "").split("\n")
-        yield "".join(f"data: {line}\n" for line in lines) + "\n"
+        yield _written(await run_in_threadpool(fragment, "job_live.html", visit=visit, **values))
         if not values["live"]:
-            yield "event: ended\ndata: \n\n"  # what ends without it is requested again
+            yield _ENDED
+
+
+async def _last_words(text: str, error: RegistryError) -> AsyncIterator[str]:
+    """In place of the job: to ask again would help nobody."""
+    yield _written(
+        fragment("job_gone.html", error=error, ended=isinstance(error, SignInEnded), page=f"{HOME}/jobs/{text}")
+    )
+    yield _ENDED
+
+
+def _written(part: str) -> str:
+    """As a server-sent event, of which no line may hold a carriage return."""
+    return "".join(f"data: {line}\n" for line in part.replace("\r", "").split("\n")) + "\n"
 
 
 routes = [

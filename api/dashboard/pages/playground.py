@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.dashboard.rendering import HEADERS, show
+from api.dashboard.rendering import show
 from api.dashboard.routing import Pages, in_words
 from api.dashboard.visits import HOME, Visit, admit_script
 from api.endpoints import chat, feedback
@@ -62,7 +62,7 @@ async def _rate(request: Request) -> Response:
         await run_in_threadpool(feedback.create, body, request, visit.services, visit.caller, Response())
     except Exception as error:  # whatever is wrong, it is reported beside the buttons
         return await _report(request, error)
-    return JSONResponse({"counted": True}, headers=HEADERS)
+    return JSONResponse({"counted": True})
 
 
 _HOW: dict[str, Any] = {
@@ -83,7 +83,7 @@ async def _read_request(request: Request, scope: str) -> tuple[Visit, dict[str, 
 
 async def _report(request: Request, error: Exception) -> Response:
     found = await run_in_threadpool(described, request, in_words(error))
-    return JSONResponse({"detail": found.detail, "code": found.code}, found.status, headers=HEADERS)
+    return JSONResponse({"detail": found.detail, "code": found.code}, found.status)
 
 
 routes = [

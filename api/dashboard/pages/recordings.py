@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 from starlette.responses import Response
 
-from api.dashboard.conversation import turns_of
+from api.dashboard.conversation import talk_of
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages, read_id
 from api.dashboard.visits import HOME, Visit, go
@@ -83,7 +83,7 @@ def clear(visit: Visit, name: str) -> Response:
 @pages.get("/runs/{text}")
 def one_run(visit: Visit, text: str) -> Response:
     run = runs.get_one_run(read_id("run", text), visit.services, visit.caller)
-    values: dict[str, Any] = {"run": run, "turns": turns_of(run.messages)}
+    values: dict[str, Any] = {"run": run, "talk": talk_of(run.messages, visit.request.query_params.get("turn"))}
     return show(visit, "run.html", **values)
 
 

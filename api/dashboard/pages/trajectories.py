@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from api.dashboard.conversation import turns_of
+from api.dashboard.conversation import talk_of
 from api.dashboard.pages.deletions import show_plan
-from api.dashboard.rendering import HEADERS, fragment, show
+from api.dashboard.rendering import fragment, show
 from api.dashboard.routing import Pages, read_id
 from api.dashboard.visits import HOME, Visit, admit_script
 from api.endpoints import tokens, trajectories
@@ -79,7 +79,7 @@ def one(visit: Visit, text: str) -> Response:
         visit,
         "trajectory.html",
         trajectory=trajectory,
-        turns=turns_of(trajectory.messages),
+        talk=talk_of(trajectory.messages, visit.request.query_params.get("turn")),
         suites=suites,
         touched=touched,
     )
@@ -104,9 +104,9 @@ async def _import(request: Request) -> Response:
     except Exception as error:  # whatever is wrong, a person sees it beside the file
         found = await run_in_threadpool(described, request, error)
         text = f'<p class="problem" role="alert">{escape(found.detail)}</p>'
-        return HTMLResponse(text, found.status, headers=HEADERS)
-    text = await run_in_threadpool(fragment, visit, "import_report.html", report=report)
-    return HTMLResponse(text, headers=HEADERS)
+        return HTMLResponse(text, found.status)
+    text = await run_in_threadpool(fragment, "import_report.html", report=report)
+    return HTMLResponse(text)
 
 
 def _filter_of(wanted: dict[str, str]) -> TrajectoryFilter:

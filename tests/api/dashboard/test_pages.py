@@ -83,6 +83,24 @@ def test_what_does_not_exist_is_a_page(visitor: Visitor, routed: Routed) -> None
         assert "<h1>There is no such page</h1>" in visitor.open(path, status=404), path
 
 
+def test_a_slash_behind_a_path_is_no_other_page(visitor: Visitor, routed: Routed) -> None:
+    for path in ("", "/adapters", "/adapters/bot"):
+        answer = visitor.http.get(f"/ui{path}/")
+        assert (answer.status_code, answer.url.path) == (200, f"/ui{path}")
+    assert visitor.http.get("/ui//evil.example//").url.host == "testserver"
+
+
+def test_data_are_shown_as_they_were_written(visitor: Visitor, services: Services, routed: Routed) -> None:
+    """In no notation that only machines read."""
+    with transaction(services.sessions) as session:
+        request = TrainWeaver.from_json({"task": "a", "parent": 1})
+        job = jobs.create_job(session, routed.rows.project_id, request)
+        job.state, job.result = "succeeded", {"said": "Größe <b> & 'Maß' 😀"}
+        path = f"/jobs/{job.id}"
+    assert "Größe <b> & 'Maß' 😀" in unescape(visitor.open(path))
+    assert "<b>" not in visitor.open(path)
+
+
 def test_promote_and_roll_back_with_a_reason(visitor: Visitor, routed: Routed) -> None:
     page = visitor.open("/adapters/bot")
     done = visitor.send(page, f"{CHAMPION}/promote", version="3", reason="it wins more")
@@ -228,8 +246,17 @@ def test_jobs_are_watched_and_cancelled(visitor: Visitor, services: Services, ro
     assert "data: " in live.text
     assert "cancelled" in live.text
     assert live.text.endswith("event: ended\ndata: \n\n")
+
+
+def test_whoever_may_not_see_a_job_is_told_so_by_its_stream(visitor: Visitor) -> None:
+    """In words that the page shows, and once: a browser asks again for what ends without being over."""
+    nowhere = visitor.http.get(f"/ui/jobs/{uuid.uuid4()}/live").text
+    assert "no job" in nowhere
     visitor.http.cookies.clear()
-    assert visitor.http.get(f"/ui{path}/live").status_code == 401
+    signed_out = visitor.http.get(f"/ui/jobs/{uuid.uuid4()}/live").text
+    assert "you are not signed in" in signed_out
+    assert 'href="/ui/sign-in?next=/ui/jobs/' in signed_out
+    assert all(each.endswith("event: ended\ndata: \n\n") for each in (nowhere, signed_out))
 
 
 def test_a_job_is_looked_at_once_for_each_thing_that_is_sent(
@@ -263,6 +290,16 @@ def test_the_newest_events_of_a_long_job_are_listed_and_its_curve_is_whole(
     [curves] = charts_of(page)
     assert curves["x"] == list(range(1, 701))
     assert len(curves["lines"]["loss"]) == 700
+
+
+def test_a_curve_goes_on_where_a_lost_worker_had_been(visitor: Visitor, services: Services, routed: Routed) -> None:
+    """The next attempt begins at the last checkpoint: its steps are drawn in place of those that were lost."""
+    with transaction(services.sessions) as session:
+        job = jobs.create_job(session, routed.rows.project_id, TrainWeaver.from_json({"task": "a"}))
+        for step, loss in ((1, 4.0), (2, 3.0), (3, 9.0), (2, 2.5), (3, 2.0), (4, None), ("x", 1.0)):
+            jobs.add_event(session, job.id, "progress", "train", {"step": step, "loss": loss})
+        path = f"/jobs/{job.id}"
+    assert charts_of(visitor.open(path)) == [{"x": [1, 2, 3], "lines": {"loss": [4, 2.5, 2]}}]
 
 
 def test_scores_and_metrics_are_curves_over_versions(visitor: Visitor, services: Services, rows: Rows) -> None:
