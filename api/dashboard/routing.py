@@ -38,18 +38,19 @@ class Pages:
         return self._add(path, "GET", scope)
 
     def post(
-        self, path: str, *, scope: str, again: Page[...] | None = None, places: Places | None = None
+        self, path: str, *, scope: str | None, again: Page[...] | None = None, places: Places | None = None
     ) -> Callable[[Page[_Params]], Page[_Params]]:
         """A form. It answers by `api.dashboard.visits.go`.
 
         Args:
+            scope: what the key must have; None where any key will do.
             again: the page with the form, which is shown again if it is refused; without one the trouble has a page.
             places: the field that an error is about, where its class alone does not say so.
         """
         return self._add(path, "POST", scope, again, places)
 
     def _add(
-        self, path: str, method: str, scope: str, again: Page[...] | None = None, places: Places | None = None
+        self, path: str, method: str, scope: str | None, again: Page[...] | None = None, places: Places | None = None
     ) -> Callable[[Page[_Params]], Page[_Params]]:
         def added(page: Page[_Params]) -> Page[_Params]:
             async def endpoint(request: Request) -> Response:
@@ -57,7 +58,7 @@ class Pages:
                 try:
                     if method == "POST":
                         fields = await read_fields(request)
-                except (RegistryError, ClientDisconnect) as error:
+                except Exception as error:  # whatever is wrong, a person sees a page
                     return await run_in_threadpool(trouble, request, fields, error)
                 return await run_in_threadpool(_answer, page, scope, request, fields, again, places)
 
@@ -70,7 +71,7 @@ class Pages:
 
 def _answer(
     page: Page[Any],
-    scope: str,
+    scope: str | None,
     request: Request,
     fields: Fields,
     again: Page[Any] | None,

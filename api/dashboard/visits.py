@@ -122,24 +122,29 @@ def _read_pair(name: str, pair: str) -> tuple[str, Any]:
         return key, text
 
 
-def admit(request: Request, services: Services, fields: Fields, scope: str) -> Visit:
+def admit(request: Request, services: Services, fields: Fields, scope: str | None) -> Visit:
     """The visit of a request.
+
+    Args:
+        scope: what the key must have; None where any key will do.
 
     Raises:
         SignInEnded: nobody is signed in.
         ForgedForm: a form that did not come from a page of this service.
         MissingScope: the key may not do this.
     """
+    if request.method == "POST":
+        # Before it is asked who sends it: a form that comes without a sign-in is kept, and another site's must not be.
+        check_origin(request)
     token = request.cookies.get(COOKIE, "")
     if not token:
         raise SignInEnded("you are not signed in; sign in with an API key")
     with reading(services.sessions) as session:
         caller = signed_in(session, token)
-    if request.method == "POST":
-        check_origin(request)
-        if not hmac.compare_digest(fields.get(CSRF_FIELD, "").encode(), csrf_of(token).encode()):
-            raise ForgedForm("the form was made for another sign-in; reload the page and send it again")
-    caller.check(scope)
+    if request.method == "POST" and not _is_proof(fields.get(CSRF_FIELD, ""), token):
+        raise ForgedForm("the form was made for another sign-in; reload the page and send it again")
+    if scope is not None:
+        caller.check(scope)
     return Visit(request, services, caller, token, fields)
 
 
@@ -167,6 +172,10 @@ def check_origin(request: Request) -> None:
 
 def csrf_of(token: str) -> str:
     return hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()
+
+
+def _is_proof(sent: str, token: str) -> bool:
+    return hmac.compare_digest(sent.encode(), csrf_of(token).encode())
 
 
 async def read_fields(request: Request) -> Fields:

@@ -10,7 +10,6 @@ from api.dashboard.rendering import render, static_files
 from api.dashboard.routing import Pages
 from api.dashboard.visits import (
     COOKIE,
-    CSRF_FIELD,
     HOME,
     Visit,
     check_origin,
@@ -26,14 +25,14 @@ from registry.sign_ins import sign_in, sign_out
 from registry.wiring import Services
 
 _FOREVER = "public, max-age=31536000, immutable"
-_OWN_FIELDS = ("key", "next", CSRF_FIELD)
-_KEPT = "kept."
-"""What stands before the names of fields that a form had when its sign-in had ended."""
+_LATE, _KEPT = "late", "kept."
+"""A field that says that a form is kept, which may have had no field of its own; what stands before the names of those
+that it had."""
 
 pages = Pages()
 
 
-@pages.post("/sign-out", scope="read")
+@pages.post("/sign-out", scope=None)
 def leave(visit: Visit) -> Response:
     with transaction(visit.services.sessions) as session:
         sign_out(session, visit.token)
@@ -44,7 +43,7 @@ def leave(visit: Visit) -> Response:
 
 async def _form(request: Request) -> Response:
     wanted = own_path(request.query_params.get("next", HOME))
-    return await run_in_threadpool(render, request, "sign_in.html", problem="", next=wanted, kept={})
+    return await run_in_threadpool(render, request, "sign_in.html", problem="", next=wanted, kept=None)
 
 
 async def _send(request: Request) -> Response:
@@ -58,7 +57,7 @@ async def _send(request: Request) -> Response:
 def _sign_in(request: Request, fields: Fields) -> Response:
     services: Services = request.app.state.services
     wanted = own_path(fields.get("next", HOME))
-    kept = {name.removeprefix(_KEPT): text for name, text in fields.items() if name.startswith(_KEPT)}
+    kept = _kept_of(fields)
     try:
         check_origin(request)
         with transaction(services.sessions) as session:
@@ -66,7 +65,7 @@ def _sign_in(request: Request, fields: Fields) -> Response:
     except Exception as error:  # whatever is wrong, a person sees a page
         return _again(request, fields, error)
     answer: Response = RedirectResponse(wanted, status_code=303)
-    if kept:
+    if kept is not None:
         answer = render(request, "kept_form.html", action=wanted, kept=kept, csrf=csrf_of(token))
     answer.set_cookie(
         COOKIE, token, expires=ends_at, path=HOME, httponly=True, samesite="lax", secure=is_secure(request)
@@ -76,7 +75,6 @@ def _sign_in(request: Request, fields: Fields) -> Response:
 
 def _again(request: Request, fields: Fields, error: Exception) -> Response:
     found = described(request, error)
-    kept = {name.removeprefix(_KEPT): text for name, text in fields.items() if name not in _OWN_FIELDS}
     problem = "No such key, or it was revoked." if found.code == "unknown_key" else found.detail
     return render(
         request,
@@ -84,8 +82,14 @@ def _again(request: Request, fields: Fields, error: Exception) -> Response:
         status=found.status,
         problem=problem,
         next=own_path(fields.get("next", HOME)),
-        kept=kept,
+        kept=_kept_of(fields),
     )
+
+
+def _kept_of(fields: Fields) -> Fields | None:
+    """The fields of a form that came too late; None if there was none."""
+    kept = {name.removeprefix(_KEPT): text for name, text in fields.items() if name.startswith(_KEPT)}
+    return kept if _LATE in fields else None
 
 
 async def _static(request: Request) -> Response:
@@ -93,8 +97,7 @@ async def _static(request: Request) -> Response:
     if found is None:
         return Response("no such file; reload the page", 404, media_type="text/plain")
     content, kind = found
-    headers = {"Cache-Control": _FOREVER, "X-Content-Type-Options": "nosniff"}
-    return Response(content, media_type=kind, headers=headers)
+    return Response(content, media_type=kind, headers={"Cache-Control": _FOREVER})
 
 
 routes = [

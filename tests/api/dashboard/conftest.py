@@ -36,7 +36,7 @@ class _Forms(HTMLParser):
             self._open = self.found.setdefault(values.get("action", ""), {})
         elif self._open is None:
             return
-        elif tag == "input":
+        elif tag == "input" and "name" in values:
             if values.get("type") != "checkbox" or "checked" in values:
                 self._open[values["name"]] = values.get("value", "")
         elif tag == "select":

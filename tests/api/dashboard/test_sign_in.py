@@ -1,18 +1,23 @@
 """Signing in, what ends it, and what a page of another site can't do."""
 
 import uuid
+from itertools import takewhile
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.dashboard.visits import COOKIE
+from registry import jobs
 from registry.database import transaction
+from registry.job_requests import TrainWeaver
 from registry.keys import revoke_key
 from registry.models import SignIn
 from registry.settings import Settings
 from registry.wiring import Services
 from tests.api.dashboard.conftest import Visitor, forms_of, key_with
+from tests.api.live_api import serve
 from tests.registry.conftest import Rows
 
 
@@ -62,6 +67,17 @@ def test_every_page_says_what_a_browser_may_load(visitor: Visitor, stranger: Vis
         assert "<script>" not in answer.text
 
 
+def test_whatever_is_answered_is_kept_by_nobody(visitor: Visitor, rows: Rows) -> None:
+    """Downloads, streams and refusals as well: what one may see may be another's to see."""
+    rows.task("a")
+    version, job = "/ui/adapters/bot/versions/1", rows.version("a").job_id
+    for path in (f"{version}/export", f"{version}/analysis/files", f"/ui/jobs/{job}/live", "/ui/jobs/x/live", "/ui/"):
+        answer = visitor.http.get(path, follow_redirects=False)
+        assert answer.headers["cache-control"] == "no-store", path
+        assert answer.headers["x-content-type-options"] == "nosniff", path
+        assert "default-src 'none'" in answer.headers["content-security-policy"], path
+
+
 def test_it_ends_with_the_key_by_signing_out_and_in_time(
     stranger: Visitor, services: Services, project_id: uuid.UUID
 ) -> None:
@@ -105,6 +121,60 @@ def test_a_form_that_comes_too_late_is_kept(visitor: Visitor, services: Services
     done = visitor.http.post(promote, data=forms_of(kept.text)[promote])
     assert "champion of bot is version 1 now" in done.text
     assert "it is &lt;good&gt;" in done.text
+
+
+def test_a_form_that_has_no_field_is_kept_too(visitor: Visitor, services: Services, rows: Rows, api_key: str) -> None:
+    with transaction(services.sessions) as session:
+        job_id = jobs.create_job(session, rows.project_id, TrainWeaver.from_json({"task": "a"})).id
+    page, cancel = visitor.open(f"/jobs/{job_id}"), f"/ui/jobs/{job_id}/cancel"
+    with transaction(services.sessions) as session:
+        session.query(SignIn).delete()
+    late = visitor.send(page, cancel)
+    assert "What you sent is kept" in late.text
+    mistyped = visitor.send(late.text, "/ui/sign-in", key="mg_mistyped")
+    kept = visitor.send(mistyped.text, "/ui/sign-in", key=api_key)
+    assert f"<code>{cancel}</code>" in kept.text, "a person sees what they would do"
+    done = visitor.http.post(cancel, data=forms_of(kept.text)[cancel])
+    assert "The job is cancelled." in done.text
+
+
+def test_another_sites_form_is_not_kept_for_a_sign_in(stranger: Visitor) -> None:
+    """To its POST a browser adds no cookie, so that it looks like a form that came too late."""
+    form = {"name": "evil", "scope.admin": "yes"}
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        answer = stranger.http.post("/ui/keys", data=form, headers=headers)
+        assert answer.status_code == 403
+        assert "evil" not in forms_of(answer.text).get("/ui/sign-in", {}).values()
+        assert "by a page of another site" in answer.text
+
+
+def test_a_stream_tells_nothing_more_once_its_sign_in_has_ended(
+    settings: Settings, services: Services, project_id: uuid.UUID
+) -> None:
+    key_id, key = key_with(services, project_id, "read")
+    with transaction(services.sessions) as session:
+        job_id = jobs.create_job(session, project_id, TrainWeaver.from_json({"task": "a"})).id
+    with serve(settings) as url, httpx.Client(base_url=url, follow_redirects=True) as http:
+        assert Visitor(http).sign_in(key).status_code == 200
+        with http.stream("GET", f"/ui/jobs/{job_id}/live") as live:
+            lines = live.iter_lines()
+            assert any("Cancel it" in line or "queued" in line for line in takewhile(bool, lines))
+            with transaction(services.sessions) as session:
+                revoke_key(session, project_id, key_id)
+                jobs.add_event(session, job_id, "progress", "not for them")
+            rest = list(lines)
+    assert not [line for line in rest if "not for them" in line]
+    assert any("you are not signed in" in line for line in rest)
+    assert "event: ended" in rest
+
+
+def test_whoever_signs_in_can_sign_out(stranger: Visitor, services: Services, project_id: uuid.UUID) -> None:
+    _, key = key_with(services, project_id, "write")
+    refused = stranger.sign_in(key)
+    assert refused.status_code == 403
+    assert stranger.send(refused.text, "/ui/sign-out").url.path == "/ui/sign-in"
+    with transaction(services.sessions) as session:
+        assert session.query(SignIn).count() == 0
 
 
 def test_a_form_from_elsewhere_changes_nothing(visitor: Visitor, rows: Rows) -> None:
