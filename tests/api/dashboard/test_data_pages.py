@@ -13,7 +13,7 @@ from api.dashboard.visits import CSRF_HEADER
 from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.loops.plan import LoopPlan
-from registry.models import Trajectory
+from registry.models import ApiKey, IdempotentReply, Trajectory
 from registry.trajectories.words import index_words
 from registry.wiring import Services
 from tests.api.dashboard.conftest import Visitor, forms_of, key_with
@@ -123,6 +123,24 @@ def test_a_trajectory_reads_as_a_conversation(visitor: Visitor, rows: Rows) -> N
     assert "<details><summary>Result</summary>" in page, "a long result is folded"
 
 
+def test_a_conversation_of_thousands_of_turns_is_read_by_pages(visitor: Visitor, rows: Rows) -> None:
+    turns = [{"role": role, "content": f"{role} {n}."} for n in range(500) for role in ("user", "assistant")]
+    rows.task("a", [{"messages": turns}])
+    [found] = _ids(visitor.open("/trajectories"))
+    seen, path = [], f"/trajectories/{found}"
+    while path:
+        page = visitor.open(path)
+        seen.append(re.findall(r">((?:user|assistant) \d+\.)<", page))
+        later = re.search(r'href="(\?turn=\d+)">Later', page)
+        path = f"/trajectories/{found}{later.group(1)}" if later else ""
+    assert [len(each) for each in seen] == [200] * 5
+    assert [text for each in seen for text in each] == [turn["content"] for turn in turns]
+    assert "Turns 801 to 1000 of 1000." in page
+    assert 'href="?turn=601">Earlier' in page
+    for odd in ("0", "-1", "x", "1001", "9" * 40, "%C2%B2"):
+        assert "Turns 1 to 200 of 1000." in visitor.open(f"/trajectories/{found}?turn={odd}")
+
+
 @pytest.mark.parametrize("content", [None, "", [], [{"type": "image_url", "image_url": {"url": "x"}}], {"odd": 1}, 7])
 def test_no_message_is_too_odd_to_be_shown(content: object) -> None:
     [turn] = turns_of([{"role": "assistant", "content": content, "tool_calls": [None, {"function": {"name": 1}}]}])
@@ -147,6 +165,13 @@ def test_a_file_is_uploaded_and_each_refused_line_is_told(visitor: Visitor, rows
         answer = visitor.http.post(f"{IMPORT_PATH}?{query}", content=body, headers={CSRF_HEADER: csrf})
         assert answer.status_code in (404, 422)
         assert 'class="problem"' in answer.text
+    for sent_as, words in (
+        ({"Content-Encoding": "br"}, "is not known"),
+        ({"Content-Type": "multipart/x"}, "a form was"),
+    ):
+        answer = visitor.http.post(IMPORT_PATH, content=body, headers={CSRF_HEADER: csrf, **sent_as})
+        assert answer.status_code == 415, answer.text
+        assert words in answer.text
 
 
 def test_a_deletion_is_shown_before_it_is_done(visitor: Visitor, services: Services, rows: Rows, task: str) -> None:
@@ -173,7 +198,21 @@ def test_keys_are_made_shown_once_and_revoked(visitor: Visitor) -> None:
     [action] = [path for path in forms_of(made.text) if path.endswith("/revoke")][-1:]
     assert "is revoked" in visitor.send(made.text, action).text
     refused = visitor.send(page, "/ui/keys", name="x", **{"scope.read": ""})
+    assert refused.status_code == 409, "a form of which a key was made makes no other"
+    refused = visitor.send(visitor.open("/keys"), "/ui/keys", name="x", **{"scope.read": ""})
     assert refused.status_code == 422
+
+
+def test_a_form_that_is_sent_twice_makes_one_key(visitor: Visitor, services: Services) -> None:
+    page = visitor.open("/keys")
+    first = visitor.send(page, "/ui/keys", name="night")
+    again = visitor.send(page, "/ui/keys", name="night")
+    [key] = re.findall(r"mg_[\w-]{43}", first.text)
+    assert key not in again.text
+    assert "the key night was made, and shown, the first time" in again.text
+    with transaction(services.sessions) as session:
+        assert session.query(ApiKey).filter_by(name="night").count() == 1
+        assert key not in str([row.reply for row in session.query(IdempotentReply)])
 
 
 def test_what_a_key_may_not_do_is_not_shown(
