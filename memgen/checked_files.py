@@ -7,13 +7,27 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, in_one_line
 
 _MANIFEST = "manifest.json"
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""The dtypes that weights may have: float32 holds them exactly."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises ArtifactMissing, or ArtifactCorrupt if it holds something else."""
+    try:
+        found = json.loads(existing(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactCorrupt(f"{path}: not JSON: {in_one_line(error)}") from error
+    if not isinstance(found, dict):
+        raise ArtifactCorrupt(f"{path}: is a {type(found).__name__}; expected an object")
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -25,7 +39,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise ArtifactMismatch unless names and shapes agree."""
+    """Compare weights that were read with those that they are to replace.
+
+    Raises:
+        ArtifactMismatch: other names, shapes, or a dtype that is none of weights.
+        ArtifactCorrupt: a value is not finite, so that every answer would be noise.
+    """
     if got.keys() != expected.keys():
         missing, extra = sorted(expected.keys() - got.keys())[:3], sorted(got.keys() - expected.keys())[:3]
         raise ArtifactMismatch(f"{path}: tensors missing {missing}, unexpected {extra}")
@@ -34,6 +53,10 @@ def check_tensors(path: Path, got: dict[str, Tensor], expected: dict[str, Tensor
             raise ArtifactMismatch(
                 f"{path}: {key} is {tuple(tensor.shape)}, the config needs {tuple(expected[key].shape)}"
             )
+        if tensor.dtype not in _DTYPES:
+            raise ArtifactMismatch(f"{path}: {key} is {tensor.dtype}; expected one of {_DTYPES}")
+        if not tensor.isfinite().all():
+            raise ArtifactCorrupt(f"{path}: {key} has values that are not finite")
 
 
 def write_manifest(folder: Path) -> str:
@@ -61,8 +84,7 @@ def check_files(
     found = _sha256(manifest_path)
     if manifest_sha256 is not None and found != manifest_sha256:
         raise ArtifactCorrupt(f"{manifest_path}: sha256 is {found}, the registry recorded {manifest_sha256}")
-    manifest: dict[str, str] = json.loads(manifest_path.read_text())
-    for name, expected in manifest.items():
+    for name, expected in read_object(manifest_path).items():
         path = folder / name
         is_read = name in only if only is not None else name not in may_lack or path.exists()
         if not is_read:

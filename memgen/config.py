@@ -18,10 +18,13 @@ _RANGES = {
     "reread_tokens": (0, 4096),
     "max_insertions": (0, 1000),
     "rank": (1, 512),
+    "alpha": (1, 8192),
     "cue_tokens": (0, 4096),
     "cue_insights": (0, 32),
 }
 """Least and most of a `MemoryConfig`'s numbers."""
+_MOST_TEXTS, _LONGEST_TEXT = 256, 256
+"""How many texts a list of a `MemoryConfig` has at most, and how many characters each."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,12 @@ class MemoryConfig(FromMapping):
             all(isinstance(d, str) and d for d in self.delimiters),
             f"delimiters are {self.delimiters!r}; expected texts that are not empty",
         )
-        require(self.alpha >= 1, f"alpha is {self.alpha}; expected at least 1")
+        for name in ("delimiters", "target_modules"):
+            texts = getattr(self, name)
+            require(
+                len(texts) <= _MOST_TEXTS and all(len(text) <= _LONGEST_TEXT for text in texts),
+                f"{name} has {len(texts)} texts; expected at most {_MOST_TEXTS}, each of {_LONGEST_TEXT} characters",
+            )
         require(len(self.target_modules) > 0, "target_modules is empty; name at least one linear layer")
         require(
             not self.weaver_base or self.form == "embedding",

@@ -1,10 +1,13 @@
 """Frozen dataclasses of settings from and to JSON objects, with every name and type checked."""
 
-import math
+import sys
 from dataclasses import asdict, fields
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from memgen.errors import ConfigError
+
+_LARGEST = sys.float_info.max
+_LONGEST_SHOWN = 200
 
 
 def require(condition: bool, message: str) -> None:
@@ -13,14 +16,30 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _check_type(name: str, expected: Any, value: Any) -> None:
+def check_type(name: str, expected: Any, value: Any) -> None:
+    """Raise ConfigError unless a value of JSON is of a field's type: int, float, str, bool, or a tuple of one of them.
+
+    A number is one that a float can hold.
+    """
     if expected in (int, float):
         fits = isinstance(value, int if expected is int else int | float) and not isinstance(value, bool)
-        require(fits and math.isfinite(value), f"{name} is {value!r}; expected a number of type {expected.__name__}")
+        # Compared, because an integer of JSON may be too long to become a float, or to be printed.
+        require(
+            fits and abs(value) <= _LARGEST, f"{name} is {_shown(value)}; expected a number of type {expected.__name__}"
+        )
     elif expected in (str, bool):
-        require(isinstance(value, expected), f"{name} is {value!r}; expected a value of type {expected.__name__}")
+        require(isinstance(value, expected), f"{name} is {_shown(value)}; expected a value of type {expected.__name__}")
     else:
-        require(isinstance(value, list | tuple), f"{name} is {value!r}; expected a list")
+        require(isinstance(value, list | tuple), f"{name} is {_shown(value)}; expected a list")
+        for place, each in enumerate(value):
+            check_type(f"{name}[{place}]", get_args(expected)[0], each)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 class FromMapping:
@@ -32,7 +51,7 @@ class FromMapping:
         unknown = sorted(set(values) - known)
         require(not unknown, f"unknown {cls.__name__} fields {unknown}; known: {sorted(known)}")
         for field in fields(cls):  # type: ignore[arg-type]  # as above
-            _check_type(field.name, field.type, values.get(field.name, field.default))
+            check_type(field.name, field.type, values.get(field.name, field.default))
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def to_mapping(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ experience/            what its weaver is cued from (`memgen.experience.pool`), 
 manifest.json          sha256 of every file above
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,14 @@ from memgen.backbone.lora import Lora, peft_config
 from memgen.checked_files import (
     check_files,
     check_tensors,
-    existing,
+    read_object,
     read_tensors,
     write_json,
     write_manifest,
     write_tensors,
 )
 from memgen.config import MemoryConfig
-from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError
 from memgen.experience.pool import Experience
 from memgen.experience.recall import Recall
 from memgen.memory.host import AdapterHost
@@ -92,7 +91,7 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
         ArtifactMismatch: it was made for another base, or its tensors don't fit its config, or it was never trained.
     """
     check_files(folder, manifest_sha256, may_lack=(MOMENTS_FILE,))
-    description = json.loads(existing(folder / "memory.json").read_text())
+    description = _description(folder / "memory.json")
     oldest = description.get("format") == 1
     config = _check_description(host, folder, _as_format_2(description) if oldest else description)
     memory = host.create(name, config, seed=None)
@@ -134,12 +133,25 @@ def load_lora(lora: Lora, folder: Path) -> None:
     lora.load_state_dict(tensors)
 
 
+def _description(path: Path) -> dict[str, Any]:
+    """memory.json, its nested objects known to be some. Raises ArtifactMissing, ArtifactCorrupt."""
+    found = read_object(path)
+    identities = [found[key] for key in ("base_identity", "weaver_base_identity") if found.get(key) is not None]
+    for each in (found.get("config"), *identities):
+        if not isinstance(each, dict):
+            raise ArtifactCorrupt(f"{path}: has {str(each)[:100]!r} for an object; is it a memory's?")
+    return found
+
+
 def _check_description(host: AdapterHost, folder: Path, description: dict[str, Any]) -> MemoryConfig:
     """The config, once it is clear that the memory was trained, and for the loaded bases."""
     backbone, path = host.backbone, folder / "memory.json"
     if description.get("format") != FORMAT:
         raise ArtifactMismatch(f"{path}: format is {description.get('format')!r}; this version reads {FORMAT}")
-    config = MemoryConfig.from_mapping(description["config"])
+    try:
+        config = MemoryConfig.from_mapping(description["config"])
+    except ConfigError as error:
+        raise ArtifactMismatch(f"{path}: {error}") from error
     weaver_base = host.weaver_base(config)
     pairs = [
         ("hidden_size", description.get("hidden_size"), backbone, backbone.hidden_size),

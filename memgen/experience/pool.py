@@ -11,7 +11,7 @@ manifest.json          sha256 of both
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from memgen.backbone.loading import Backbone
 from memgen.checked_files import check_files, read_tensors, write_manifest
+from memgen.config_mapping import check_type, require
 from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ConfigError
 from memgen.text.answers import ChatMessage, message_calls, message_text
 from memgen.text.calls import call_text
@@ -197,12 +198,13 @@ class Experience:
             described = json.loads(path.read_text())
             if described["format"] != FORMAT:
                 raise ArtifactMismatch(f"{path}: format is {described['format']!r}; this version reads {FORMAT}")
-            trajectories = tuple(PastTrajectory(**entry) for entry in described["trajectories"])
-            insights = tuple(Insight(**_with_tuples(entry)) for entry in described["insights"])
+            trajectories = tuple(PastTrajectory(**_checked(PastTrajectory, each)) for each in described["trajectories"])
+            insights = tuple(Insight(**_checked(Insight, each)) for each in described["insights"])
             states = None
             if described["states"] is not None:
-                vectors = read_tensors(folder / "states.safetensors")["states"]
-                states = EntryStates(vectors.to(torch.float32), **described["states"])
+                vectors = read_tensors(folder / "states.safetensors")["states"].to(torch.float32)
+                require(vectors.ndim == 2 and bool(vectors.isfinite().all()), "the states are no finite (N, H)")
+                states = EntryStates(vectors, **described["states"])
             pool = cls(trajectories, insights, states)
         except (ConfigError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise ArtifactCorrupt(f"{folder} does not hold a pool: {error!r}. Save it again.") from error
@@ -214,6 +216,9 @@ class Experience:
         return pool
 
 
-def _with_tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    """Fields of an entry as JSON has them, with tuples for lists."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+def _checked(kind: type[Entry], values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of an entry as JSON has them, with tuples for lists. Raises ConfigError where one is of another type."""
+    for field in fields(kind):
+        if field.name in values:
+            check_type(field.name, field.type, values[field.name])
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -61,8 +61,11 @@ def test_another_manifest_and_a_missing_file_are_found(tmp_path: Path) -> None:
         ('"t2"', '"t1"', ArtifactCorrupt, r"entry ids \['t1'\] stand for more than one"),
         ('"format": 1', '"format": 7', ArtifactMismatch, "format is 7; this version reads 1"),
         ("{", "[", ArtifactCorrupt, "does not hold a pool: JSONDecodeError"),
+        ('"reward": 1.0', '"reward": "much"', ArtifactCorrupt, "reward is 'much'; expected a number"),
+        ('"reward": 1.0', '"reward": NaN', ArtifactCorrupt, "reward is nan; expected a number"),
+        ('"t2"', "2", ArtifactCorrupt, "entry_id is 2; expected a value of type str"),
     ],
-    ids=["field", "ids", "format", "json"],
+    ids=["field", "ids", "format", "json", "text for a number", "no number", "number for a text"],
 )
 def test_a_file_that_is_no_pool_is_refused(
     tmp_path: Path, old: str, new: str, error: type[Exception], match: str
