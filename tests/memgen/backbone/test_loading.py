@@ -48,9 +48,14 @@ def test_changed_weights_are_another_revision(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="'nobody/nothing'"):
+    with pytest.raises(ModelNotFound, match="'nobody/nothing' .*not on this machine yet, and the hub does not answer"):
         load_backbone("nobody/nothing", cache_dir=tmp_path)
     (tmp_path / "empty").mkdir()
+    for name in ("./nowhere", str(tmp_path / "nowhere"), "~/nowhere", "a/b/c"):
+        with pytest.raises(ModelNotFound, match="there is no such folder. Expected a folder with config.json"):
+            load_backbone(name, cache_dir=tmp_path)
+    with pytest.raises(ModelNotFound, match="it is no name of the hub"):
+        load_backbone("no body", cache_dir=tmp_path)
     with pytest.raises(ModelNotFound, match=r"has no config.json; expected config.json and \*.safetensors"):
         load_backbone(str(tmp_path / "empty"), cache_dir=tmp_path)
 
