@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -52,7 +52,7 @@ def convert(
         raise CommandFailed(f"{target} is the same file as {source}, and writing it would empty it; name another OUT.")
     refusals: list[JsonObject] = []
     counts: Counter[str] = Counter()
-    with ExitStack() as opened:
+    with _naming(target), ExitStack() as opened:
         file, read = _open_source(opened, source, format_name)
         out = _open_target(opened, target)
         for number, sent in read:
@@ -81,6 +81,17 @@ def convert(
         raise CommandFailed(f"{report['refused']} of {source} were refused; all others are in {target}.")
 
 
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Have a fault of writing name the file, which the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if target != _PIPE and error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
+
+
 def _open_source(opened: ExitStack, source: Path, format_name: str) -> tuple[TrajectoryFile, Iterator[Sent]]:
     from registry.errors import Invalid
     from registry.settings import Settings
@@ -95,20 +106,14 @@ def _open_source(opened: ExitStack, source: Path, format_name: str) -> tuple[Tra
         *(Settings.model_fields[name].get_default() for name in ("max_trajectory_bytes", "max_document_bytes"))
     )
     file = TrajectoryFile(name, limits)
-    try:
-        stream = _stdin() if source == _PIPE else opened.enter_context(source.open("rb"))
-    except OSError as error:
-        raise CommandFailed(f"{source}: {error.strerror}") from error
+    stream = _stdin() if source == _PIPE else opened.enter_context(source.open("rb"))
     return file, _read(file, iter(lambda: stream.read(_BLOCK_BYTES), b""))
 
 
 def _open_target(opened: ExitStack, target: Path) -> BinaryIO:
     if target == _PIPE:
         return typer.get_binary_stream("stdout")
-    try:
-        return opened.enter_context(target.open("wb"))
-    except OSError as error:
-        raise CommandFailed(f"{target}: {error.strerror}") from error
+    return opened.enter_context(target.open("wb"))
 
 
 def _stdin() -> BinaryIO:

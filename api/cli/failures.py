@@ -5,6 +5,7 @@ Knows which errors a user can cause; any other is a bug, and is left to its trac
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +34,11 @@ _HINTS = {
     "invalid_api_key": _KEY,
 }
 """What to do as commands, by the API's error code."""
+_FILE_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room there, or name a place on another disk."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Name a place that is yours."),
+}
+"""What to do about a file that a user named, by what the system said of it."""
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -51,7 +57,7 @@ class Failure:
 
     def __str__(self) -> str:
         if self.status is None:
-            return self.detail
+            return f"{self.detail} {self.advice}".rstrip()
         text = " ".join(f"{self.detail}. {self.advice}".replace("..", ".").split())
         request = f", request {self.request_id}" if self.status >= 500 and self.request_id else ""
         return f"{text} ({self.status} {self.code}{request})"
@@ -75,7 +81,8 @@ def expected(error: Exception) -> Failure | None:
     if isinstance(error, CommandFailed | ClientError | LocalStackError | RegistryError | MemgenError):
         return Failure(_kind(error), str(error))
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return Failure("file_error", f"{error.filename}: {error.strerror}.")
+        advice = _FILE_ADVICE.get(error.errno or 0, "")
+        return Failure("file_error", f"{error.filename}: {error.strerror}.", advice)
     return None
 
 

@@ -40,8 +40,10 @@ class Invocation:
         try:
             return load_settings(service_env=service_env, **chosen)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise CommandFailed(f"The settings are not valid ({wrong}). Mind the MEMGEN_* variables.") from error
+            wrong = "; ".join(f"MEMGEN_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+            raise CommandFailed(
+                f"The settings are not valid ({wrong}). Set or unset these variables; registry/settings.py has all."
+            ) from error
 
 
 def invocation(context: typer.Context) -> Invocation:

@@ -43,6 +43,11 @@ def test_what_can_not_be_done_is_said_in_a_line(tmp_path: Path) -> None:
     assert "expected one of: atif, chat, " in fail("convert", str(source), str(target), "--from", "csv")
     assert "No such file" in fail("convert", str(tmp_path / "absent"), str(target), "--from", "chat")
     assert "Is a directory" in fail("convert", str(source), str(tmp_path), "--from", "chat")
+    full = memgen("convert", str(source), "/dev/full", "--from", "chat")
+    assert (full.code, full.err.splitlines()[-1:]) == (
+        1,
+        ["memgen: /dev/full: No space left on device. Make room there, or name a place on another disk."],
+    )
     assert "name a file as OUT" in fail("convert", str(source), "-", "--from", "chat", "--json")
     strict = memgen("convert", str(source), str(target), "--from", "openai", "--strict")
     assert strict.code == 1

@@ -206,7 +206,7 @@ def test_without_a_key_or_an_api_it_says_what_to_do(no_service: Path, monkeypatc
         assert "MEMGEN_API_URL" in message
     assert "http://127.0.0.1:1 " in message
     monkeypatch.setenv("MEMGEN_API_PORT", "many")
-    assert "api_port" in fail("jobs")
+    assert "MEMGEN_API_PORT: Input should be a valid integer" in fail("jobs")
 
 
 def test_the_service_env_of_a_home_is_found(
