@@ -1,7 +1,8 @@
 """A stand-in for the Hugging Face hub: a real HTTP server with what its real library asks for a model's files.
 
 It keeps repositories as commits in memory, knows users by their tokens, hides private repositories, takes safetensors
-by the LFS protocol and everything else inside commits, and refuses a model card that the hub would refuse.
+by the LFS protocol and everything else inside commits, and refuses a model card that the hub would refuse. As the hub
+does, it offers large files by Xet, too; whoever takes the offer is refused. It can be told to fail.
 """
 
 import base64
@@ -26,16 +27,18 @@ _MODEL_ID = re.compile(r"[\w.-]+/[\w.-]+")
 class Repository:
     private: bool
     commits: dict[str, Files] = field(default_factory=dict)
-    """Files by commit, the newest last."""
+    branches: dict[str, str] = field(default_factory=dict)
+    """The newest commit of each; a pull request is one, too."""
 
     @property
     def head(self) -> str:
-        return list(self.commits)[-1]
+        return self.branches["main"]
 
-    def commit(self, files: Files) -> str:
+    def commit(self, files: Files, branch: str = "main") -> str:
         listed = f"{len(self.commits)}{sorted((name, hashlib.sha1(data).hexdigest()) for name, data in files.items())}"
         oid = hashlib.sha1(listed.encode()).hexdigest()
         self.commits[oid] = files
+        self.branches[branch] = oid
         return oid
 
 
@@ -51,6 +54,11 @@ class HubServer:
         """By sha256, as LFS has them."""
         self.seen: list[tuple[str, str, str | None]] = []
         """(method, path, Authorization) of every request."""
+        self.failing: dict[str, int] = {}
+        """Statuses by what a path begins with."""
+        self.cut_at: int | None = None
+        """Bytes after which each large file breaks off once."""
+        self.cut: set[str] = set()
         self.lock = threading.Lock()
 
 
@@ -78,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.seen.append((self.command, url.path, self.headers.get("Authorization")))
             try:
+                for start, status in self.hub.failing.items():
+                    if url.path.startswith(start):
+                        raise _Refused(status, message="told to fail")
                 self._route(url.path, parse_qs(url.query), body)
             except _Refused as refused:
                 headers = {"X-Error-Code": refused.code} if refused.code else {}
@@ -96,11 +107,15 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "models", owner, name, "tree", revision]:
                 _, files = self._find(f"{owner}/{name}", unquote(revision))
                 self._reply([_tree_entry(*each) for each in sorted(files.items())])
-            case ["api", "models", owner, name, "preupload", _]:
+            case ["api", "models", owner, name, "branch", branch]:
+                self._branch(f"{owner}/{name}", unquote(branch))
+            case ["api", "models", owner, name, "preupload", revision]:
                 self._require_user()
-                self._reply({"files": [_upload_mode(each["path"]) for each in json.loads(body)["files"]]})
-            case ["api", "models", owner, name, "commit", _]:
-                self._commit(f"{owner}/{name}", body)
+                _, files = self._find(f"{owner}/{name}", unquote(revision))
+                paths = [each["path"] for each in json.loads(body)["files"]]
+                self._reply({"files": [_upload_mode(path, files.get(path)) for path in paths]})
+            case ["api", "models", owner, name, "commit", revision]:
+                self._commit(f"{owner}/{name}", unquote(revision), body, create_pr=query.get("create_pr") == ["1"])
             case [owner, name, "info", "lfs", "objects", "batch"] if name.endswith(".git"):
                 self._require_user()
                 self._batch(json.loads(body)["objects"])
@@ -123,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.hub.repositories.get(name)
         if repository is None or (repository.private and not self._is_user()):
             raise _Refused(401, "RepoNotFound", "Invalid username or password.")
-        commit = repository.head if revision == "main" else revision
+        commit = repository.branches.get(revision, revision)
         if commit not in repository.commits:
             raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return commit, repository.commits[commit]
@@ -151,8 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, name: str, revision: str) -> None:
         commit, files = self._find(name, revision)
         siblings = [
-            {"rfilename": path, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
-            for path, data in sorted(files.items())
+            {"rfilename": path, "size": len(data), "blobId": _git_oid(data)} for path, data in sorted(files.items())
         ]
         private = self.hub.repositories[name].private
         self._reply({"id": name, "sha": commit, "private": private, "siblings": siblings, "tags": []})
@@ -160,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _batch(self, objects: list[dict[str, Any]]) -> None:
         found = []
         for each in objects:
-            upload = {"upload": {"href": f"{self.hub.storage}/lfs/{each['oid']}"}}
+            upload = {"upload": {"href": f"{self.hub.storage}/lfs/{each['oid']}?signature=1"}}
             known = each["oid"] in self.hub.objects
             found.append({"oid": each["oid"], "size": each["size"], **({} if known else {"actions": upload})})
         self._reply({"transfer": "basic", "objects": found})
@@ -172,13 +186,32 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.objects[oid] = body
             self._reply({})
         elif oid in self.hub.objects:
-            self._send(self.hub.objects[oid], ETag=f'"{oid}"')
+            self._give(oid, self.hub.objects[oid])
         else:
             raise _Refused(404)
 
-    def _commit(self, name: str, body: bytes) -> None:
+    def _give(self, oid: str, data: bytes) -> None:
+        begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        whole, data = len(data), data[begin:]
+        more = {"ETag": f'"{oid}"', "Content-Range": f"bytes {begin}-{whole - 1}/{whole}"}
+        if self.hub.cut_at is None or oid in self.hub.cut:
+            self._send(data, 206 if begin else 200, **more)
+            return
+        self.hub.cut.add(oid)
+        self._send(data[: self.hub.cut_at], **more, **{"Content-Length": str(whole)})
+        self.close_connection = True
+
+    def _branch(self, name: str, branch: str) -> None:
         self._require_user()
-        _, before = self._find(name, "main")
+        repository = self.hub.repositories[name]
+        if branch in repository.branches:
+            raise _Refused(409, message=f"Reference already exists: {branch}")
+        repository.branches[branch] = repository.head
+        self._reply({})
+
+    def _commit(self, name: str, revision: str, body: bytes, *, create_pr: bool) -> None:
+        self._require_user()
+        _, before = self._find(name, revision)
         files = dict(before)
         for line in body.splitlines():
             entry = json.loads(line)
@@ -190,8 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
                     files[value["path"]] = self.hub.objects[value["oid"]]
                 case "deletedFile":
                     del files[value["path"]]
-        oid = self.hub.repositories[name].commit(files)
-        self._reply({"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}"})
+        repository = self.hub.repositories[name]
+        pull = f"refs/pr/{sum(branch.startswith('refs/pr/') for branch in repository.branches) + 1}"
+        oid = repository.commit(files, pull if create_pr else revision)
+        reply = {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}"}
+        if create_pr:
+            reply["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/{pull.rpartition('/')[2]}"
+        self._reply(reply)
 
     def _file(self, name: str, revision: str, path: str) -> None:
         commit, files = self._find(name, revision)
@@ -199,16 +237,18 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, "EntryNotFound", "Entry not found")
         data, sha256 = files[path], hashlib.sha256(files[path]).hexdigest()
         if _upload_mode(path)["uploadMode"] == "regular":
-            self._send(data, ETag=f'"{hashlib.sha1(data).hexdigest()}"', X_Repo_Commit=commit)
+            self._send(data, ETag=f'"{_git_oid(data)}"', X_Repo_Commit=commit)
             return
         self.hub.objects[sha256] = data
         self._send(
             b"",
             302,
-            Location=f"{self.hub.storage}/lfs/{sha256}",
+            Location=f"{self.hub.storage}/lfs/{sha256}?signature=1",
             X_Repo_Commit=commit,
             X_Linked_ETag=f'"{sha256}"',
             X_Linked_Size=str(len(data)),
+            X_Xet_Hash=sha256,
+            Link=f'<{self.hub.url}/api/models/{name}/xet-read-token/{commit}>; rel="xet-auth"',
         )
 
     def _reply(self, body: Any, status: int = 200, **headers: str) -> None:
@@ -223,13 +263,27 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
-def _upload_mode(path: str) -> dict[str, Any]:
-    mode = "lfs" if path.endswith(".safetensors") else "regular"
-    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": None}
+def _upload_mode(path: str, known: bytes | None = None) -> dict[str, Any]:
+    """How a file is to be sent, and the name of what is there."""
+    mode, oid = "regular", None
+    if path.endswith(".safetensors"):
+        mode = "lfs"
+        oid = None if known is None else hashlib.sha256(known).hexdigest()
+    elif known is not None:
+        oid = _git_oid(known)
+    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
 
 def _tree_entry(path: str, data: bytes) -> dict[str, Any]:
-    return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+    entry = {"type": "file", "path": path, "size": len(data), "oid": _git_oid(data)}
+    if _upload_mode(path)["uploadMode"] == "lfs":
+        sha256 = hashlib.sha256(data).hexdigest()
+        entry |= {"lfs": {"oid": sha256, "size": len(data), "pointerSize": 134}, "xetHash": sha256}
+    return entry
+
+
+def _git_oid(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 @contextmanager

@@ -53,6 +53,7 @@ TYPER_COMMANDS = {
     "api/cli/feedback.py:feedback",
     "api/cli/loops.py:create",
     "api/cli/judges.py:run",
+    "api/cli/hub.py:push",
     "api/cli/routes.py:ab",
     "api/cli/routes.py:canary",
     "api/cli/schedules.py:change",

@@ -1,39 +1,31 @@
-"""A version as a folder, in the layout of a Hugging Face repository: to and from the hub, or another folder.
+"""A version as a folder, in the layout of a Hugging Face repository.
 
     README.md        the model card (`model_card.py`)
     version.json     what an export's archive has under these names (`registry.transfer.archive`)
     artifact/
     parts/
 
-Files are safetensors and JSON alone: nothing that has to be unpickled is sent or fetched. Who the user is, the hub's
-own library knows: by HF_TOKEN, or from its login. No token is read or kept here.
+Files are safetensors and JSON alone: nothing that has to be unpickled is sent or fetched. Knows no hub.
 """
 
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
-
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from api.cli.invocation import CommandFailed
 from api.cli.model_card import CARD
-from api.cli.output import notes
 from registry.errors import InvalidArchive
-from registry.transfer.archive import FOLDERS, Archive, read_archive
-from registry.transfer.description import DESCRIPTION
+from registry.transfer.archive import FOLDERS, Archive, member_path, read_archive
+from registry.transfer.description import DESCRIPTION, read_object
+from registry.transfer.tar_members import MAX_MEMBERS, checked_name
+from registry.wording import counted
 
-_SUFFIXES = (".safetensors", ".json")
-_PATTERNS = [CARD, DESCRIPTION, *(f"{name}/*" for name in FOLDERS)]
+PATTERNS = [CARD, DESCRIPTION, *(f"{name}/*" for name in FOLDERS)]
 """The hub's library lets `*` stand for slashes, too."""
+_SUFFIXES = (".safetensors", ".json")
 _EXPERIENCE = "experience"
-_LIBRARY = "memgen"
-_LOGIN = " Is the name right, and has the token of HF_TOKEN, or of the login by `hf auth login`, access to it?"
-_LONGEST_REASON = 400
+_ENTRIES = "entries.json"
 
 
 def unpack(archive: Path, folder: Path, *, max_bytes: int) -> Archive:
@@ -47,18 +39,40 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> Archive:
     return found
 
 
-def has_experience(folder: Path) -> bool:
-    """Whether trajectories lie in it word for word, for the cues of a weaver."""
-    return any(_EXPERIENCE in PurePosixPath(name).parts for name in _names_in(folder))
+def experience_in(folder: Path) -> str | None:
+    """In words, the text of trajectories that lies in it for the cues of a weaver; None if there is none."""
+    found = [name for name in _names_in(folder) if _EXPERIENCE in PurePosixPath(name).parts]
+    if not found:
+        return None
+    entries = [_object(folder / name) for name in found if PurePosixPath(name).name == _ENTRIES]
+    lists = {kind: [each.get(kind) for each in entries] for kind in ("trajectories", "insights")}
+    trajectories, insights = (sum(len(each) for each in lists[kind] if isinstance(each, list)) for kind in lists)
+    return f"{counted(trajectories, 'trajectory')} word for word and {counted(insights, 'insight')}"
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise InvalidArchive if a file of the layout is neither safetensors nor JSON, or the description is missing."""
-    ours = [name for name in names if _is_ours(name)]
+    """Raise InvalidArchive unless the layout's files are those of an archive: safetensors and JSON, within its folders,
+    not too many, the description among them."""
+    ours = [name for name in names if is_ours(name)]
     if DESCRIPTION not in ours:
         raise InvalidArchive(f"there is no {DESCRIPTION}; expected what `memgen push` wrote")
-    if foreign := sorted(name for name in ours if name != CARD and not name.endswith(_SUFFIXES)):
+    if len(ours) > MAX_MEMBERS:
+        raise InvalidArchive(f"there are {len(ours)} files; expected at most {MAX_MEMBERS}")
+    inside = [name for name in ours if name != CARD]
+    if foreign := sorted(name for name in inside if not name.endswith(_SUFFIXES)):
         raise InvalidArchive(f"there are {foreign[:3]}; expected {' and '.join(_SUFFIXES)} files alone")
+    for name in inside:
+        member_path(checked_name(name))
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file of a repository is of the layout; others are neither fetched nor touched."""
+    return name in (CARD, DESCRIPTION) or PurePosixPath(name).parts[:1] in {(each,) for each in FOLDERS}
+
+
+def sizes_in(folder: Path) -> dict[str, int]:
+    """Bytes by file of the layout."""
+    return {name: (folder / name).stat().st_size for name in _names_in(folder)}
 
 
 def check_target(target: Path) -> None:
@@ -67,13 +81,26 @@ def check_target(target: Path) -> None:
         raise CommandFailed(f"{target} is a file; expected a folder, or a name such as owner/repository of the hub.")
     if target.is_dir() and any(target.iterdir()) and not (target / DESCRIPTION).is_file():
         raise CommandFailed(f"{target} is not empty, and has no version to replace; name another folder.")
+    for name in (CARD, DESCRIPTION, *FOLDERS):
+        if (target / name).is_symlink():
+            raise CommandFailed(
+                f"{target / name} is a link, and what it leads to would be overwritten; remove it, or name another "
+                "folder."
+            )
 
 
 def copy_to(folder: Path, target: Path) -> None:
     """Copy the layout to a folder that `check_target` lets pass; a version that is there is replaced."""
+    target.mkdir(parents=True, exist_ok=True)
+    # The description comes first: a copy that broke off can be made again, and nobody takes it for a version, because
+    # its files are not those that the description names.
+    shutil.copyfile(folder / DESCRIPTION, target / DESCRIPTION)
     for name in FOLDERS:
-        shutil.rmtree(target / name, ignore_errors=True)
-    shutil.copytree(folder, target, dirs_exist_ok=True)
+        if (target / name).exists():
+            shutil.rmtree(target / name)
+    for name in _names_in(folder):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, target / name)
 
 
 def names_in_folder(folder: Path) -> list[str]:
@@ -83,49 +110,9 @@ def names_in_folder(folder: Path) -> list[str]:
     return list(_names_in(folder))
 
 
-def put_on_hub(folder: Path, repository: str, *, public: bool, message: str) -> str:
-    """Send the layout as one commit and return its address. The repository is made where it is missing.
-
-    Raises:
-        CommandFailed: the hub refused or did not answer, or the repository is public and that was not asked for.
-    """
-    with _on_the_hub(repository) as hub:
-        hub.create_repo(repository, private=not public, exist_ok=True)
-        is_private = bool(hub.model_info(repository).private)
-        if is_private or public:
-            commit = hub.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
-                allow_patterns=_PATTERNS,
-                delete_patterns=[f"{name}/*" for name in FOLDERS],  # of a version that was there before
-                commit_message=message,
-            )
-            return str(commit.commit_url)
-    raise CommandFailed(f"{repository} is public on the hub; say --public if everybody may have the version.")
-
-
-def fetch_from_hub(repository: str, revision: str | None, folder: Path, *, max_bytes: int) -> str:
-    """Download the layout at a revision to `folder` and return the commit. Nothing else of the repository is fetched.
-
-    Raises:
-        CommandFailed: the hub refused or did not answer.
-        InvalidArchive: as `check_names`, or it is larger than `max_bytes`.
-    """
-    with _on_the_hub(repository) as hub:
-        found = hub.model_info(repository, revision=revision, files_metadata=True)
-    files = {each.rfilename: each.size or 0 for each in found.siblings or () if _is_ours(each.rfilename)}
-    check_names(files)
-    if (size := sum(files.values())) > max_bytes:
-        raise InvalidArchive(f"{repository} has {size} bytes; expected at most {max_bytes} (MEMGEN_MAX_ARCHIVE_BYTES)")
-    with _on_the_hub(repository):
-        snapshot_download(
-            repository, revision=found.sha, local_dir=folder, allow_patterns=_PATTERNS, library_name=_LIBRARY
-        )
-    return str(found.sha)
-
-
-def _is_ours(name: str) -> bool:
-    return name in (CARD, DESCRIPTION) or PurePosixPath(name).parts[0] in FOLDERS
+def _object(path: Path) -> dict[str, object]:
+    """Raises InvalidArchive."""
+    return read_object(path.read_bytes(), path.name)
 
 
 def _names_in(folder: Path) -> Iterator[str]:
@@ -134,25 +121,3 @@ def _names_in(folder: Path) -> Iterator[str]:
     for path in (folder / CARD, folder / DESCRIPTION, *inside):
         if path.is_file():
             yield path.relative_to(folder).as_posix()
-
-
-@contextmanager
-def _on_the_hub(repository: str) -> Iterator[HfApi]:
-    if not notes().is_terminal:
-        disable_progress_bars()
-    try:
-        yield HfApi(library_name=_LIBRARY)
-    except Exception as error:  # its library raises its own, its transport's, OSError and ValueError
-        _refuse(repository, error)
-
-
-def _refuse(repository: str, error: Exception) -> NoReturn:
-    reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-    hint = ""
-    if isinstance(error, RevisionNotFoundError):
-        reason = "it has no such revision"
-    elif isinstance(error, RepositoryNotFoundError):
-        reason, hint = "it is not there, or not for this user", _LOGIN
-    elif isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-        hint = _LOGIN
-    raise CommandFailed(f"The hub can't be used for {repository}: {reason.rstrip('.')}.{hint}") from error

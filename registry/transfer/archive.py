@@ -154,6 +154,22 @@ def _check_base(memory: dict[str, Any], description: dict[str, Any]) -> None:
         raise InvalidArchive(f"memory.json and {DESCRIPTION} differ in their base_identity: {parts}")
 
 
+def member_path(name: str) -> str:
+    """Path of a member in the folder to unpack into, or the description's name.
+
+    Raises:
+        InvalidArchive: it is not of the layout, or would lie elsewhere.
+    """
+    path = PurePosixPath(name)
+    depth = {_FOLDER: 1, _PARTS: 2}.get(path.parts[0], 0) if path.parts else 0
+    inside = 0 < depth < len(path.parts) and ".." not in path.parts
+    if name != DESCRIPTION and (not inside or "\\" in name or not name.isprintable()):
+        raise InvalidArchive(
+            f"the archive has {show(name)}; expected files {DESCRIPTION}, {_FOLDER}/... and {_PARTS}/<hash>/..."
+        )
+    return path.as_posix()
+
+
 def check_artifact(folder: Path, name: str, artifact_hash: str) -> None:
     """Raises InvalidArchive unless the manifest of the artifact at `name` in `folder` has the hash, and its files are
     those of the manifest."""
@@ -237,25 +253,13 @@ def _members(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[TarMember]:
         left -= member.size
         if left < 0:
             raise InvalidArchive(f"the archive unpacks to more than {max_bytes} bytes; is it one of ours?")
-        target = _target(member.name)
+        target = member_path(member.name)
         above = {str(folder) for folder in PurePosixPath(target).parents}
         if target in names or target in folders or not above.isdisjoint(names):
             raise InvalidArchive(f"the archive has {show(target)} twice; expected each file once")
         names.add(target)
         folders |= above
         yield replace(member, name=target)
-
-
-def _target(name: str) -> str:
-    """Path of a member in the folder to unpack into, or the description's name. Raises InvalidArchive."""
-    path = PurePosixPath(name)
-    depth = {_FOLDER: 1, _PARTS: 2}.get(path.parts[0], 0) if path.parts else 0
-    inside = 0 < depth < len(path.parts) and ".." not in path.parts
-    if name != DESCRIPTION and (not inside or "\\" in name or not name.isprintable()):
-        raise InvalidArchive(
-            f"the archive has {show(name)}; expected files {DESCRIPTION}, {_FOLDER}/... and {_PARTS}/<hash>/..."
-        )
-    return path.as_posix()
 
 
 def _read(file: BinaryIO, member: TarMember) -> bytes:

@@ -76,7 +76,7 @@ def read_members(file: BinaryIO, path: Path) -> Iterator[TarMember]:
             if header.type != tarfile.XGLTYPE:
                 name = named or name
         elif header.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            yield TarMember(_checked_name(name or header.name), start, size)
+            yield TarMember(checked_name(name or header.name), start, size)
             name = None
         else:
             kind = _KINDS.get(header.type, f"a member of type {header.type!r}")
@@ -136,7 +136,8 @@ def _pax_name(data: bytes) -> str | None:
     return name
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name. Raises InvalidArchive if it is longer or deeper than those of exports."""
     parts = name.encode("utf-8", "surrogateescape").split(b"/")
     if sum(map(len, parts)) + len(parts) > MAX_NAME_BYTES or max(map(len, parts)) > 255:
         raise InvalidArchive(f"the archive has {show(name)}, a name that is too long; expected the files of an export")

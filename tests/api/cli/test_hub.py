@@ -1,53 +1,24 @@
-"""`memgen push` and `pull`: by a folder in this process, and by a stand-in of the hub with the hub's real library."""
+"""`memgen push` and `pull` by a folder, in this process."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
+from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.models import Job, Version
-from registry.wiring import Services
-from tests.api.cli.invoking import Done, fail, memgen, succeed
-from tests.hub_server import HubServer, run_hub
-from tests.registry.conftest import Rows, chats
+from tests.api.cli.invoking import fail, memgen, succeed
+from tests.api.cli.pushed import bot, folder, metadata_of
+from tests.registry.conftest import Rows
 from tests.registry.stored_versions import make_stored_version, purge_versions
 
-TOKEN = "hf_very-secret"
-REPOSITORY = "acme/support-bot"
+__all__ = ["bot", "folder"]
 
-
-@pytest.fixture
-def bot(api_url: str, services: Services, project_id: uuid.UUID) -> Rows:
-    """`bot@1` of task a, and its child `bot@2` of task b; and `copy`, an adapter for the same base."""
-    rows = Rows(services, project_id)
-    for name in ("bot", "copy"):
-        with transaction(services.sessions) as session:
-            Rows(services, project_id, name).make_adapter(session)
-    rows.task("a", chats(30))
-    rows.task("b")
-    make_stored_version(rows, "b", parent=make_stored_version(rows, "a"))
-    return rows
-
-
-@pytest.fixture
-def folder(bot: Rows, tmp_path: Path) -> Path:
-    """Where `bot@2` was pushed to."""
-    succeed("push", "bot@2", str(tmp_path / "pushed"), "--license", "apache-2.0", "--base-model", "acme/tiny")
-    return tmp_path / "pushed"
-
-
-def _metadata(card: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
-    return loaded
+EXPERIENCE = b'{"format": 1, "trajectories": [{"prompt": "Where is order 1?"}], "insights": [], "states": null}'
 
 
 def test_a_version_goes_to_a_folder_and_comes_back_through_the_gate(bot: Rows, folder: Path) -> None:
@@ -72,7 +43,7 @@ def test_a_version_goes_to_a_folder_and_comes_back_through_the_gate(bot: Rows, f
 def test_the_card_says_what_it_is_made_for_and_what_it_scored(bot: Rows, folder: Path) -> None:
     card = (folder / "README.md").read_text()
     described = json.loads((folder / "version.json").read_text())
-    found = _metadata(card)
+    found = metadata_of(card)
     assert (found["base_model"], found["base_model_relation"], found["license"]) == (
         "acme/tiny",
         "adapter",
@@ -94,7 +65,7 @@ def test_the_card_says_what_it_is_made_for_and_what_it_scored(bot: Rows, folder:
     assert "`apache-2.0`, for the memory" in card
     succeed("push", "bot@1", str(folder), "--base-model", "acme/tiny")
     card = (folder / "README.md").read_text()
-    assert "license" not in _metadata(card)
+    assert "license" not in metadata_of(card)
     assert "named none" in card
     assert "| 2 | b |" not in card, "what came after it is not its own"
 
@@ -111,6 +82,13 @@ def _swap(old: str, new: str, name: str = "README.md") -> Callable[[Path], objec
     return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new))
 
 
+def _bomb(folder: Path) -> None:
+    """A card that is a kilobyte, and 10 to the power of 30 when it is printed."""
+    lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 31)]
+    text = "\n".join(["---", "a0: &a0 [x]", *lists, "memgen: {manifest_sha256: *a30}", "---"])
+    (folder / "README.md").write_text(text)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -119,6 +97,11 @@ def _swap(old: str, new: str, name: str = "README.md") -> Callable[[Path], objec
         (_write("README.md", b"# bot"), "README.md has no metadata `memgen`"),
         (_write("README.md", b"---\nmemgen: [\n---\n"), "README.md can't be read"),
         (_swap("manifest_sha256: ", "manifest_sha256: 0"), "README.md says memgen.manifest_sha256 "),
+        (
+            _write("README.md", b"---\nmemgen: [\n---\n" + b"x" * 1_000_001),
+            "bytes; expected at most 1000000",
+        ),
+        (_bomb, "README.md says memgen.manifest_sha256 [["),
         (_swap("base_revision: r1", "base_revision: r2"), "README.md says memgen.base_revision 'r2'"),
         (_drop("artifact/memory.safetensors"), "missing ['memory.safetensors']"),
         (_write("artifact/memory.safetensors", b"other"), "artifact/memory.safetensors has sha256 "),
@@ -145,6 +128,66 @@ def test_a_folder_that_is_none_or_has_something_else(bot: Rows, tmp_path: Path) 
     assert "is not empty" in fail("push", "bot@2", str(tmp_path / "mine"))
     assert "is a file" in fail("push", "bot@2", str(tmp_path / "mine" / "thesis.tex"))
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    inside = tmp_path / "mine" / "thesis.tex" / "pushed"
+    assert ": Not a directory." in fail("push", "bot@2", str(inside), "--license", "mit")
+    missing = tmp_path / "nowhere" / "bot.tar"
+    assert ": No such file or directory." in fail("versions", "export", "bot", "2", str(missing))
+
+
+def test_a_push_does_not_write_through_links(bot: Rows, folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.json").write_text("years of work")
+    shutil.rmtree(folder / "artifact")
+    (folder / "artifact").symlink_to(mine)
+    assert "artifact is a link" in fail("push", "bot@1", str(folder), "--base-model", "acme/tiny")
+    assert (mine / "thesis.json").read_text() == "years of work"
+
+
+def test_a_copy_that_broke_off_is_no_version_and_can_be_made_again(bot: Rows, folder: Path) -> None:
+    for path in (folder / "artifact", folder / "README.md"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "artifact has no manifest.json" in fail("pull", str(folder), "copy")
+    succeed("push", "bot@2", str(folder), "--base-model", "acme/tiny")
+    assert succeed("pull", str(folder), "copy", "--json").document["origin"] == "bot@2"
+
+
+def test_what_can_not_be_meant_is_misuse(bot: Rows, tmp_path: Path) -> None:
+    target = str(tmp_path / "pushed")
+    for options in (
+        ("--license", "MIT licence\nevil: true"),
+        ("--public",),
+        ("--pull-request",),
+        ("--branch", "next"),
+    ):
+        done = memgen("push", "bot@2", target, *options)
+        assert (done.code, options[0] in done.err) == (2, True), done.err
+    both = memgen("push", "bot@2", "acme/bot", "--branch", "next", "--pull-request")
+    assert (both.code, "--branch" in both.err) == (2, True)
+
+
+def test_a_dry_run_says_what_would_leave_and_writes_nothing(bot: Rows, tmp_path: Path) -> None:
+    make_stored_version(bot, "b", more={"experience/entries.json": EXPERIENCE})
+    target = tmp_path / "pushed"
+    done = succeed("push", "bot@3", str(target), "--license", "mit", "--dry-run")
+    assert not target.exists()
+    assert "artifact/experience/entries.json" in done.out
+    assert "license: mit" in done.out
+    assert "bot@3 holds 1 trajectory word for word and 0 insights" in done.err
+    listed = succeed("push", "bot@3", "acme/bot", "--base-model", "acme/tiny", "--dry-run", "--json").document
+    assert sorted(listed) == ["card", "files", "sent", "target", "version"]
+    assert (listed["version"], listed["target"], listed["sent"]) == ("bot@3", "acme/bot", False)
+    assert "memory.safetensors" in "".join(each["name"] for each in listed["files"])
+
+
+def test_text_of_trajectories_is_told_where_it_goes_to_a_folder_too(bot: Rows, tmp_path: Path) -> None:
+    make_stored_version(bot, "b", more={"experience/entries.json": EXPERIENCE})
+    done = succeed("push", "bot@3", str(tmp_path / "pushed"), "--license", "mit")
+    assert done.err == "bot@3 holds 1 trajectory word for word and 0 insights, for its weaver's cues.\n"
+    assert (
+        "It comes with text that it learned from:** 1 trajectory word for word"
+        in (tmp_path / "pushed" / "README.md").read_text()
+    )
 
 
 def test_a_version_is_named_by_its_number_or_an_alias(bot: Rows, tmp_path: Path) -> None:
@@ -156,151 +199,31 @@ def test_a_version_is_named_by_its_number_or_an_alias(bot: Rows, tmp_path: Path)
     assert memgen("push", "bot", target).code == 2
 
 
-def test_the_adapter_is_made_as_the_version_needs_it(bot: Rows, folder: Path) -> None:
+def test_no_adapter_is_made_for_a_version_that_it_could_not_take(bot: Rows, folder: Path) -> None:
     assert "(404 adapter_not_found)" in fail("pull", str(folder), "new")
     refused = fail("pull", str(folder), "new", "--create")
-    assert "(422 invalid_archive)" in refused, "this API serves another base than these rows were made for"
+    assert "bot@2 was made for the base tiny at revision r1; this service has" in refused
+    assert refused.endswith("Nothing was created.\n")
+    assert "new" not in {each["name"] for each in succeed("adapter", "list", "--json").document["data"]}
+
+
+def test_the_adapter_is_made_as_the_version_needs_it(bot: Rows, tmp_path: Path) -> None:
+    succeed("adapter", "create", "served", "--strategy", "sequential")
+    served = Rows(bot.services, bot.project_id, "served")
+    with transaction(bot.services.sessions) as session:
+        adapter = get_adapter(session, bot.project_id, "served")
+        made_for = {"base_revision": adapter.base_revision, "base_identity": adapter.base_identity}
+    make_stored_version(served, "b", more={"memory.json": json.dumps(made_for).encode()})
+    succeed("push", "served@1", str(tmp_path / "pushed"))
+    pulled = succeed("pull", str(tmp_path / "pushed"), "new", "--create", "--json").document
+    assert (pulled["adapter"], pulled["origin"], pulled["license"]) == ("new", "served@1", None)
     [made] = [each for each in succeed("adapter", "list", "--json").document["data"] if each["name"] == "new"]
-    assert (made["strategy"], made["description"]) == ("replay", "From bot@2.")
+    assert (made["strategy"], made["description"]) == ("sequential", "From served@1.")
 
 
 def test_nothing_of_it_stays_in_the_scratch_folder(bot: Rows, folder: Path, no_service: Path) -> None:
     succeed("pull", str(folder), "copy")
     assert [path for path in (no_service / "tmp").rglob("*") if path.is_file()] == []
-
-
-@pytest.fixture
-def hub() -> Iterator[HubServer]:
-    with run_hub() as running:
-        running.tokens.add(TOKEN)
-        yield running
-
-
-@pytest.fixture
-def at_hub(hub: HubServer, bot: Rows, tmp_path: Path) -> Callable[..., Done]:
-    """Calls `memgen` in a process of its own: the hub's library reads the environment when it is loaded."""
-
-    def call(*arguments: str, token: str | None = TOKEN) -> Done:
-        environment = os.environ | {
-            "HF_ENDPOINT": hub.url,
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",  # the hub's other way of storing large files, which the stand-in has not
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HOME": str(tmp_path / "hf"),
-        }
-        environment.pop("HF_TOKEN", None)
-        if token is not None:
-            environment["HF_TOKEN"] = token
-        command = [sys.executable, "-c", "from api.cli.main import run; run()", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    return call
-
-
-def _push(at_hub: Callable[..., Done], version: str = "bot@2", *more: str, token: str | None = TOKEN) -> Done:
-    return at_hub("push", version, REPOSITORY, "--base-model", "acme/tiny", *more, token=token)
-
-
-def test_a_version_goes_to_the_hub_and_comes_back(
-    bot: Rows, hub: HubServer, at_hub: Callable[..., Done], tmp_path: Path
-) -> None:
-    pushed = _push(at_hub, "bot@2", "--license", "mit")
-    assert pushed.code == 0, pushed.err
-    repository = hub.repositories[REPOSITORY]
-    assert f"{hub.url}/{REPOSITORY}/commit/{repository.head}" in pushed.out
-    assert repository.private
-    assert len(repository.commits) == 2, "the first is the hub's own: nobody fetches half a version"
-    files = repository.commits[repository.head]
-    assert {name for name in files if not name.startswith("artifact/")} == {
-        ".gitattributes",
-        "README.md",
-        "version.json",
-    }
-    assert all(name.endswith((".safetensors", ".json")) for name in files if name.startswith("artifact/"))
-    assert _metadata(files["README.md"].decode())["base_model"] == "acme/tiny"
-    large = {name for name in files if name.endswith(".safetensors")}
-    assert {files[name] for name in large} == set(hub.objects.values()), "weights go by LFS"
-
-    pulled = at_hub("pull", REPOSITORY, "copy", "--json")
-    assert pulled.code == 0, pulled.err
-    assert (pulled.document["number"], pulled.document["revision"]) == (1, repository.head)
-
-    assert {sent for _, path, sent in hub.seen if not path.startswith("/lfs/")} == {f"Bearer {TOKEN}"}
-    assert {sent for _, path, sent in hub.seen if path.startswith("/lfs/")} == {None}, "another host"
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
-    assert kept == [], "the token is the environment's, and stays there"
-    assert TOKEN not in pushed.out + pushed.err + pulled.out + pulled.err
-
-
-def test_a_push_replaces_the_version_and_an_older_commit_is_still_there(
-    bot: Rows, hub: HubServer, at_hub: Callable[..., Done]
-) -> None:
-    assert _push(at_hub, "bot@1").code == 0
-    repository = hub.repositories[REPOSITORY]
-    first = repository.head
-    repository.commit({**repository.commits[first], "artifact/stale.json": b"{}", "notes.md": b"mine"})
-    assert _push(at_hub, "bot@2").code == 0
-    files = repository.commits[repository.head]
-    assert ("artifact/stale.json" in files, "notes.md" in files) == (False, True)
-    assert json.loads(files["version.json"])["number"] == 2
-    older = at_hub("pull", REPOSITORY, "copy", "--revision", first, "--json")
-    assert older.document["origin"] == "bot@1"
-    newest = at_hub("pull", REPOSITORY, "copy", "--json")
-    assert newest.document["origin"] == "bot@2"
-    missing = at_hub("pull", REPOSITORY, "copy", "--revision", "f" * 40)
-    assert (missing.code, "it has no such revision" in missing.err) == (1, True), missing.err
-
-
-def test_what_the_hub_refuses_is_one_clear_line(hub: HubServer, at_hub: Callable[..., Done]) -> None:
-    nobody = _push(at_hub, token=None)
-    assert (nobody.code, hub.repositories) == (1, {})
-    assert "HF_TOKEN" in nobody.err
-    assert len(nobody.err.splitlines()) == 1
-    missing = at_hub("pull", "acme/nothing", "copy")
-    assert (missing.code, len(missing.err.splitlines())) == (1, 1)
-    assert "it is not there, or not for this user" in missing.err
-    assert _push(at_hub).code == 0
-    stranger = at_hub("pull", REPOSITORY, "copy", token="hf_of-somebody-else")
-    assert "it is not there, or not for this user" in stranger.err, "it is private"
-    unnamed = at_hub("push", "bot@2", REPOSITORY)
-    assert "--base-model" in unnamed.err, "the hub refuses a base that it does not know"
-
-
-def test_nothing_becomes_public_by_oversight(hub: HubServer, at_hub: Callable[..., Done]) -> None:
-    assert _push(at_hub, "bot@1", "--public").code == 0
-    repository = hub.repositories[REPOSITORY]
-    assert not repository.private
-    before = repository.head
-    refused = _push(at_hub, "bot@2")
-    assert (refused.code, repository.head) == (1, before)
-    assert "is public on the hub; say --public" in refused.err
-
-
-def test_trajectories_do_not_leave_by_oversight(
-    bot: Rows, hub: HubServer, at_hub: Callable[..., Done], tmp_path: Path
-) -> None:
-    make_stored_version(bot, "b", more={"experience/entries.json": b'{"trajectories": ["Where is order 1?"]}'})
-    refused = _push(at_hub, "bot@3")
-    assert (refused.code, hub.repositories) == (1, {})
-    assert "word for word" in refused.err
-    assert _push(at_hub, "bot@3", "--with-experience").code == 0
-    succeed("push", "bot@3", str(tmp_path / "here"))
-
-
-def test_a_repository_that_was_tampered_with_is_refused(bot: Rows, hub: HubServer, at_hub: Callable[..., Done]) -> None:
-    assert _push(at_hub).code == 0
-    repository = hub.repositories[REPOSITORY]
-    good = repository.commits[repository.head]
-    for change, says in (
-        ({"artifact/memory.safetensors": b"other"}, "artifact/memory.safetensors has sha256"),
-        ({"artifact/weaver.bin": b"\x80\x04"}, "expected .safetensors and .json files alone"),
-        ({"README.md": good["README.md"].replace(b"manifest_sha256: ", b"manifest_sha256: 0")}, "manifest_sha256"),
-    ):
-        repository.commit({**good, **change})
-        refused = at_hub("pull", REPOSITORY, "copy")
-        assert (refused.code, says in refused.err) == (1, True), refused.err
-    assert succeed("versions", "list", "copy", "--json").document == {"data": []}
 
 
 def test_a_pull_brings_back_what_retention_removed(bot: Rows, folder: Path) -> None:
