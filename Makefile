@@ -12,7 +12,7 @@ VLLM_TORCH ?= torch==2.13.0+cpu
 VLLM_LOCK := packages/memgen-vllm/requirements.lock
 VLLM_READY := $(VLLM_VENV)/.ready
 
-.PHONY: help vllm test-slow test-vllm test-agents test-browser pictures setup demo demo-loop tour test lint unit format bench bench-recipe bench-serving bench-recording bench-dashboard bench-trigger bench-learning results architecture lock clean
+.PHONY: help first vllm test-slow test-vllm test-agents test-browser pictures setup demo demo-loop tour test lint unit format bench bench-recipe bench-serving bench-recording bench-dashboard bench-trigger bench-learning results architecture lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ $(READY): requirements.lock requirements-data.lock pyproject.toml packages/memge
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--editable . --editable packages/memgen-client
 	@touch $@
+
+first: setup  ## The README's example: the service here, and a version that learned to greet
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; memgen up && sh -v docs/first.sh
 
 demo: setup  ## The whole loop on a real model and real data; writes demo-report.json
 	@MEMGEN_HOME="$${MEMGEN_HOME:-$(CURDIR)/.demo}" $(BIN)/memgen demo --report demo-report.json

@@ -7,7 +7,7 @@ import webbrowser
 import typer
 
 from api.cli.invocation import CommandFailed, invocation
-from api.cli.output import JsonOption, print_json, print_line
+from api.cli.output import JsonOption, print_json, print_line, print_note
 
 _PAGES = ("/ui", "/docs")
 """The dashboard, where the API has one; else its documentation."""
@@ -19,12 +19,18 @@ def open_page(context: typer.Context, as_json: JsonOption = False) -> None:
 
     Prints the address in any case; where there is no browser, that is all.
     """
-    address = _find(invocation(context).settings().api_url)
+    from registry.settings import SERVICE_ENV
+
+    settings = invocation(context).settings()
+    address = _find(settings.api_url)
     is_open = webbrowser.open(address)
     if as_json:
         print_json({"url": address, "opened": is_open})
-    else:
-        print_line(address)
+        return
+    print_line(address)
+    secrets = settings.home / SERVICE_ENV
+    if address.endswith(_PAGES[0]) and secrets.is_file():
+        print_note(f"Sign in with the API key of {secrets} (MEMGEN_API_KEY).")
 
 
 def _find(api_url: str) -> str:

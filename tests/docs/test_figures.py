@@ -105,3 +105,10 @@ def test_what_the_loop_learned() -> None:
         f"Uploaded by hand: {document['uploaded_by_hand']}. The whole took {document['seconds']:.0f} s",
     ):
         assert sentence in page, sentence
+
+
+def test_what_memories_are_compared_by() -> None:
+    shown = re.findall(r"\d+\.\d+(?:%| s\b)", (ROOT / "docs" / "compare.md").read_text(encoding="utf-8"))
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert len(shown) == 4
+    assert [figure for figure in shown if figure not in results] == []

@@ -1,18 +1,16 @@
 """docs/tour.ipynb on a real service with a tiny base: what its text tells happens, and its output is of its code."""
 
 import json
-import os
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from memgen_client import Client
-from registry import jobs
-from registry.database import transaction
 from registry.settings import Settings
 from tests.api.live_api import serve
+from tests.docs.beside import run_beside, wait_until_ready
 from tests.workers.conftest import MEMORY, TRAINING, Workshop, settings, workshop
 
 __all__ = ["settings", "workshop"]
@@ -21,7 +19,6 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 RUNNER, TOUR = DOCS / "run_notebook.py", DOCS / "tour.ipynb"
 TRAINED = {**TRAINING, "steps": 120, "batch_size": 8}
 """Enough for the tiny base to tell two tasks apart."""
-PATIENCE_SECONDS = 400.0
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:
@@ -40,42 +37,14 @@ def _text(path: Path) -> str:
     return "\n".join("".join(each.get("text") or each["data"]["text/html"]) for each in outputs)
 
 
-def _run(arguments: list[str], environment: dict[str, str], workshop: Workshop) -> None:
-    """Run the notebook in a process of its own, and work for it as a worker does."""
-    command = [sys.executable, str(RUNNER), *arguments]
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    with subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True) as tour:
-        try:
-            while tour.poll() is None and time.monotonic() < deadline:
-                with transaction(workshop.services.sessions) as session:
-                    rows = jobs.list_jobs(session, workshop.project_id, before=None, limit=9)
-                    queued = [row.id for row in rows if row.state == "queued"]
-                for job_id in queued:
-                    workshop.work(job_id)
-                time.sleep(0.05)
-        finally:
-            tour.kill()  # nothing where it has ended
-        assert tour.stderr is not None
-        told = tour.stderr.read()
-    assert tour.returncode == 0, told
-
-
-def _wait_until_ready(url: str) -> None:
-    """As `memgen up` does."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    with Client(url, "") as client:
-        while client.health.ready().status != "ready":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
 def test_the_tour_goes_as_it_is_told(settings: Settings, workshop: Workshop, api_key: str, tmp_path: Path) -> None:
     parameters = {"training": TRAINED, "memory": MEMORY}
     done = tmp_path / "done.ipynb"
     with serve(settings.model_copy(update={"torch_threads": 1}), serve_model=True) as url:
-        _wait_until_ready(url)
+        wait_until_ready(url)
         arguments = [str(TOUR), "--output", str(done), "--parameters", json.dumps(parameters)]
-        _run(arguments, {"MEMGEN_API_URL": url, "MEMGEN_API_KEY": api_key}, workshop)
+        environment = {"MEMGEN_API_URL": url, "MEMGEN_API_KEY": api_key}
+        run_beside(workshop, [sys.executable, str(RUNNER), *arguments], environment, cwd=DOCS)
         with Client(url, api_key) as client:
             verdicts = [version.verdict for version in client.versions.all("sailor")]
             moves = [(move.kind, move.to_version) for move in client.aliases.all_history("sailor")]
@@ -99,6 +68,8 @@ def test_the_output_that_is_kept_is_of_the_code_that_is_there() -> None:
     cells = _cells(TOUR)
     assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)]
     shown = _text(TOUR)
+    [seconds] = re.findall(r"the tour took (\d+) s", shown)
+    assert f"it took {int(seconds):,} s" in TOUR.read_text(encoding="utf-8"), "what its first words say"
     for line in ("sailor@1: passed", "sailor@2: rejected", "sailor@3: passed", "sailor@3: 'Fair winds!'"):
         assert line in shown
     assert "mg_" not in shown, "a key"

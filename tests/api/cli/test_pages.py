@@ -37,6 +37,15 @@ def test_where_there_is_none_the_address_is_printed(api_url: str) -> None:
     assert '"opened": false' in _open("", "--json").stdout
 
 
+def test_it_says_where_the_key_to_sign_in_is(api_url: str, no_service: Path) -> None:
+    no_service.mkdir(exist_ok=True)
+    (no_service / "service.env").write_text("MEMGEN_API_KEY='mg_secret'\n")
+    done = _open("")
+    assert done.stdout == f"{api_url}/ui\n"
+    assert f"the API key of {no_service / 'service.env'}" in done.stderr
+    assert "mg_secret" not in done.stdout + done.stderr
+
+
 def test_an_api_without_the_dashboard_has_its_documentation(
     settings: Settings, no_service: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
