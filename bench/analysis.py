@@ -31,8 +31,10 @@ def section(found: Mapping[str, Any]) -> str:
     if found["drift"] is not None:
         drift = found["drift"]
         cka = "-" if drift["cka"] is None else f"{drift['cka']:.3f}"
+        others = "-" if drift["other_items_cosine"] is None else f"{drift['other_items_cosine']:.3f}"
         parts.append(
-            f"Against version {drift['against']}: cosine {drift['cosine']:.3f}, CKA {cka}; {drift['meaning']}."
+            f"Against version {drift['against']}: cosine {drift['cosine']:.3f}, with other items' latents {others}, "
+            f"CKA {cka}; {drift['meaning']}."
         )
     return "\n\n".join(parts) + "\n"
 

@@ -188,7 +188,11 @@ def _print_drift(drift: JsonObject) -> None:
     print_line("")
     print_table(("task", "#items", f"#cosine with version {drift['against']}", "#least"), rows)
     cka = "-" if drift["cka"] is None else f"{drift['cka']:.3f}"
-    print_line(f"Over all: cosine {drift['cosine']:.3f}, CKA {cka}. {_sentence(drift['meaning'])}")
+    others = "-" if drift["other_items_cosine"] is None else f"{drift['other_items_cosine']:.3f}"
+    print_line(
+        f"Over all: cosine {drift['cosine']:.3f} (with other items' latents {others}), CKA {cka}. "
+        f"{_sentence(drift['meaning'])}"
+    )
 
 
 def _print_interventions(found: JsonObject) -> None:

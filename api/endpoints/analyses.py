@@ -53,6 +53,10 @@ class ClusterChoiceOut(BaseModel):
     silhouette: float
     reference_silhouette: float = Field(description="The highest of clouds of the same spread without clusters")
     stability: float = Field(description="Mean adjusted Rand index over pairs of subsamples")
+    overlap: float = Field(
+        description="Latents midway between two centres over those at the emptier centre, at most: 0 is a gap"
+    )
+    items: int = Field(description="Items that the cluster with the fewest has latents of")
     accepted: bool
 
 
@@ -71,7 +75,7 @@ class ClustersOut(BaseModel):
     choices: list[ClusterChoiceOut]
     clusters: list[LatentClusterOut]
     explained_by: dict[str, float] = Field(
-        description="Normalised mutual information of the clusters with simpler things: `task`, `query`, ..."
+        description="Share of the clusters that is known with something simpler: `task`, `query`, ..."
     )
 
 
@@ -122,6 +126,7 @@ class DriftOut(BaseModel):
     against: int = Field(description="The version that was compared with")
     items: int
     cosine: float
+    other_items_cosine: float | None = Field(description="The same between each item's latents and other items'")
     cka: float | None
     tasks: list[TaskDriftOut]
     meaning: str
@@ -213,7 +218,8 @@ def of_job(job_id: uuid.UUID, services: ServicesDep, caller: Reader) -> Analysis
 
 @router.get("/jobs/{job_id}/analysis/files", response_class=FileResponse)
 def files(job_id: uuid.UUID, services: ServicesDep, caller: Reader, is_head: IsHead) -> Response:
-    """A tar: `analysis.json`, `latents.safetensors` with a line for each row in `latents.jsonl`, `items.jsonl`,
+    """A tar: `analysis.json`, `latents.safetensors` with a line for each row in `latents.jsonl`, `items.jsonl`, the
+    tokens nearest to each latent in `nearest.safetensors` with their texts in `nearest_tokens.json`,
     `clusters.safetensors` if there are clusters, and `manifest.json`."""
     with transaction(services.sessions) as session:
         folder = folder_of_job(jobs.get_job(session, caller.project_id, job_id))

@@ -1,13 +1,14 @@
 """How far a version's latents are from another's, on the same items. Knows no training.
 
 Two numbers, because two things can change. The cosine of an item's mean latents tells whether they point where they
-did. Linear CKA (Kornblith et al., arXiv 1905.00414) tells whether items are still as like and unlike one another as
-they were, however all of them were turned or scaled: a memory that says the same in another code has a low cosine and a
-high CKA. It is debiased (Nguyen et al., arXiv 2010.15327): with fewer items than numbers in a latent, which is the
-rule, plain CKA is near 1 for any two versions.
+did. Hidden states all point much the same way (Ethayarajh 2019), so it stands beside the cosine with other items'
+latents, which it must exceed to say anything of an item. Linear CKA (Kornblith et al., arXiv 1905.00414) tells whether
+items are still as like and unlike one another as they were, however all of them were turned or scaled: a memory that
+says the same in another code has a low cosine and a high CKA. It is debiased (Nguyen et al., arXiv 2010.15327): with
+fewer items than numbers in a latent, which is the rule, plain CKA is near 1 for any two versions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,9 @@ class Drift:
     """Items that both versions wove latents for."""
     cosine: float
     """Mean over the items of the cosine between the versions' mean latents; 1 is no change of direction."""
+    other_items_cosine: float | None
+    """The same between each item's and all other items': what latents share whatever they are of. None below two
+    items."""
     cka: float | None
     """Linear CKA of the items' mean latents: 1 is the same but for a turn and a scale, about 0 is unrelated. None below
     four items, or if one version's latents don't tell items apart."""
@@ -44,8 +48,11 @@ class Drift:
     meaning: str
 
 
-def drift(before: Latents, after: Latents) -> Drift:
+def drift(before: Latents, after: Latents, *, forms: Sequence[str] = ()) -> Drift:
     """What moved between two versions' latents.
+
+    Args:
+        forms: those of both versions' memories, where they are known.
 
     Raises:
         ConfigError: no item has latents of both, or their sizes differ.
@@ -68,9 +75,10 @@ def drift(before: Latents, after: Latents) -> Drift:
     return Drift(
         len(shared),
         cosine,
+        _others(old, new),
         cka,
         tuple(TaskDrift(task, len(some), sum(some) / len(some), min(some)) for task, some in by_task.items()),
-        _meaning(cosine, cka),
+        _meaning(cosine, cka, forms),
     )
 
 
@@ -113,15 +121,40 @@ def _dependence(k: Means, m: Means) -> float:
 
 
 def _cosines(x: Means, y: Means) -> Means:
-    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    return np.asarray((x * y).sum(axis=1) / np.maximum(lengths, 1e-12), np.float64)
+    return np.asarray((_directions(x) * _directions(y)).sum(axis=1), np.float64)
 
 
-def _meaning(cosine: float, cka: float | None) -> str:
-    if cosine >= _ALIKE:
+def _others(x: Means, y: Means) -> float | None:
+    """Mean cosine of every row of x with every other row of y."""
+    n = len(x)
+    if n < 2:
+        return None
+    every = _directions(x).sum(axis=0) @ _directions(y).sum(axis=0)
+    return float((every - _cosines(x, y).sum()) / (n * (n - 1)))
+
+
+def _directions(x: Means) -> Means:
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float64)
+
+
+def _meaning(cosine: float, cka: float | None, forms: Sequence[str]) -> str:
+    if len(set(forms)) > 1:
+        return (
+            f"the versions weave in different forms ({forms[0]} and {forms[1]}), whose directions can't be compared; "
+            f"{_told_apart(cka)}"
+        )
+    if cosine >= _ALIKE and (cka is None or cka >= _ALIKE):
         return "the latents point where they did"
+    if cosine >= _ALIKE:
+        return "the latents point much where they did, but tell the items apart differently: what is woven has changed"
     if cka is None:
         return "the latents point elsewhere; there are too few items to tell whether they still tell them apart alike"
     if cka >= _ALIKE:
         return "the latents point elsewhere, but tell the items apart as they did: the same in another code"
     return "the latents point elsewhere and tell the items apart differently: what is woven has changed"
+
+
+def _told_apart(cka: float | None) -> str:
+    if cka is None:
+        return "there are too few items to tell whether they tell them apart alike"
+    return "they tell the items apart alike" if cka >= _ALIKE else "they tell the items apart differently"

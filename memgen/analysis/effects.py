@@ -31,7 +31,8 @@ RULE = (
     "compositional reasoning for planning memory; tool parsing, tool response and answer format for procedural "
     "memory; demand misunderstood and think-act inconsistency for working memory. A group rises if the share of items "
     "that fail so is above the interval of shares that random drops of as many latents give on the same items, at a "
-    "confidence of 95% over all comparisons of all clusters (Bonferroni). Anything else is no clear role."
+    "confidence of 95% over all comparisons of all clusters (Bonferroni). The other groups must stay within an "
+    "interval of 95% of their own: what was not shown to rise was not shown to stay. Anything else is no clear role."
 )
 _OVERALL = 0.05
 """Chance, at most, that anything rises by chance."""
@@ -84,8 +85,10 @@ def judge_drop(
         name: _move(name, failures, (untouched, dropped, draws), level) for name, failures in (groups | ROLES).items()
     }
     rising = [role for role in ROLES if moves[role].rises]
-    role = rising[0] if len(rising) == 1 else NO_ROLE
-    return Verdict(tuple(moves.values()), role, _reason(rising, [moves[role] for role in rising]))
+    plain = {role: _move(role, ROLES[role], (untouched, dropped, draws), _OVERALL) for role in ROLES}
+    maybe = [role for role in ROLES if plain[role].rises and role not in rising]
+    role = rising[0] if len(rising) == 1 and not maybe else NO_ROLE
+    return Verdict(tuple(moves.values()), role, _reason([moves[one] for one in rising], [plain[one] for one in maybe]))
 
 
 def share_interval(chances: NDArray[np.float64], level: float) -> tuple[float, float]:
@@ -95,7 +98,7 @@ def share_interval(chances: NDArray[np.float64], level: float) -> tuple[float, f
     cases, and leaving either out would leave too much.
     """
     counts = np.ones(1)
-    for chance in chances.tolist():
+    for chance in chances[chances > 0].tolist():  # most items fail in one way or never
         counts = np.convolve(counts, [1 - chance, chance])
     below = counts.cumsum()
     low = int(np.searchsorted(below, level / 2, side="right"))
@@ -123,12 +126,17 @@ def _fails(labels: Sequence[Label], failures: Collection[FailureType]) -> NDArra
     return np.array([label in failures for label in labels], dtype=np.float64)
 
 
-def _reason(rising: Sequence[str], moves: Sequence[FailureMove]) -> str:
+def _reason(rising: Sequence[FailureMove], maybe: Sequence[FailureMove]) -> str:
     if not rising:
         return "no group of failures rises beyond what random drops of as many latents do"
-    rises = "; ".join(
+    rises = "; ".join(map(_told, rising))
+    if len(rising) > 1:
+        return f"several groups of failures rise: {rises}"
+    return f"{rises}; others may rise too: {'; '.join(map(_told, maybe))}" if maybe else rises
+
+
+def _told(move: FailureMove) -> str:
+    return (
         f"{move.failure}: {100 * move.dropped:.1f}% of the items fail so, with random drops {100 * move.random:.1f}% "
         f"(up to {100 * move.random_interval[1]:.1f}%)"
-        for move in moves
     )
-    return rises if len(rising) == 1 else f"several groups of failures rise: {rises}"

@@ -29,6 +29,17 @@ _REFUSAL = re.compile(
 )
 _CALL_NAME = re.compile(r'"(?:name|tool|tool_name|function|action)"\s?:\s?"')
 _CALL_ARGUMENTS = re.compile(r'"(?:arguments|args|params|parameters|input|action_input)"\s?:')
+_ACTION = re.compile(r"^[ \t]*action[ \t]*:[ \t]*`?([\w.-]+)", re.IGNORECASE | re.MULTILINE)
+_NO_TOOL = re.compile(
+    r"\b(?:no|not|without|(?:do|does|is)n['’]t)\b[^.!?\n]{0,30}?\b(?:tools?|functions?|calls?)\b", re.IGNORECASE
+)
+_LISTED = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*)$", re.MULTILINE)
+_CODE = re.compile(
+    r"```|^[ \t]*(?:(?:(?:async )?def|class|import|from|return|for|while|if|print)\b|@|\w+[ \t]*=[^=])", re.MULTILINE
+)
+_PLAYED = re.compile(
+    r"\byour task is\b|\btext (?:game|adventure)\b|^(?:admissible )?commands:", re.IGNORECASE | re.MULTILINE
+)
 _COUNTED = {
     word: float(number)
     for number, word in enumerate(
@@ -48,6 +59,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _LONG_WORD = 4
 _FEW_WORDS = 5
+_LONGEST_COMMAND = 8
+"""Words of a command in a game."""
 _ECHO = 0.9
 """Share of an answer's words that stand in the question too, from which on it is the question."""
 
@@ -88,8 +101,30 @@ def stated_number(text: str) -> float | None:
     return _number(found[-1]) if found else None
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number and nothing else."""
+    return _ALL_NUMBERS.fullmatch(text.strip()) is not None
+
+
 def last_sentence(text: str) -> str:
     return next((part for part in reversed(_SENTENCE_END.split(text)) if part.strip()), "")
+
+
+def but_last_sentence(text: str) -> str:
+    """What stands in front of the last sentence."""
+    return text[: text.rfind(last_sentence(text))]
+
+
+def but_last_line(text: str) -> str:
+    """What stands in front of the last line."""
+    return text.rstrip().rpartition("\n")[0]
+
+
+def listed_choices(question: str) -> list[str] | None:
+    """Choices that a question lists, a line each behind A, B, ...; None if it lists no two."""
+    found = _LISTED.findall(question)
+    in_order = [chr(ord("A") + place) for place in range(len(found))] == [letter for letter, _ in found]
+    return [text.strip() for _, text in found] if len(found) > 1 and in_order else None
 
 
 def words(text: str) -> list[str]:
@@ -102,6 +137,26 @@ def refuses(text: str) -> bool:
 
 def asks_back(text: str) -> bool:
     return text.rstrip().endswith("?")
+
+
+def needs_no_tool(thought: str) -> bool:
+    return _NO_TOOL.search(thought) is not None
+
+
+def plays(conversation: str) -> bool:
+    """Whether a conversation is one with a text game, as TextWorld and ALFWorld lead it."""
+    return _PLAYED.search(conversation) is not None
+
+
+def is_command(text: str) -> bool:
+    """Whether a text may be one command of a game: a line of a few words, and no sentence."""
+    line = text.strip()
+    return 0 < len(line.split()) <= _LONGEST_COMMAND and "\n" not in line and line[-1] not in ".!?"
+
+
+def holds_code(text: str) -> bool:
+    """Whether any of a text may be a program: a code block, or a line that begins as Python's statements do."""
+    return _CODE.search(text) is not None
 
 
 def echoes(text: str, question: str) -> bool:
@@ -121,13 +176,13 @@ def shared_facts(result: str, expert: str, question: str) -> set[str]:
 
 
 def half_call(text: str, offered: Mapping[str, Any]) -> bool:
-    """Whether a text that holds no readable call means one: the call's mark, its JSON, or a tool's name with a bracket
-    behind it."""
+    """Whether a text that holds no readable call means one: the call's mark, its JSON, a tool's name with a bracket
+    behind it, or behind ReAct's `Action:`."""
     if "<tool_call" in text or "</tool_call" in text:
         return True
     if _CALL_NAME.search(text) and _CALL_ARGUMENTS.search(text):
         return True
-    return any(f"{name}(" in text for name in offered)
+    return any(f"{name}(" in text for name in offered) or any(name in offered for name in _ACTION.findall(text))
 
 
 def refused_call(call: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:

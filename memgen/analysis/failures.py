@@ -11,7 +11,7 @@ think_act_inconsistency   what was thought or worked out is not what is then ans
 answer_format             the right thing where or how the grader does not read it, nothing at all, or no end
 demand_misunderstood      something else than what was asked for: words for a call, a call for words, a refusal, an echo
 compositional_reasoning   right steps that are miscalculated, put together wrongly, or only some of those needed
-planning                  steps that hold, towards something else; another tool than the one to begin with
+planning                  steps that hold, towards something else; another tool, or command, than the one to go on with
 other                     wrong, and nothing tells how
 """
 
@@ -25,6 +25,7 @@ from memgen.analysis import failure_signs as signs
 from memgen.analysis.items import AnalysisItem
 from memgen.tasks.answer_text import choice_letter, last_number, normalised_phrase
 from memgen.tasks.function_calls import same_calls
+from memgen.tasks.patterns import BoundedPattern
 from memgen.text.answers import Answer, message_calls, message_text, parse_answer
 
 
@@ -92,8 +93,18 @@ class _Wrong:
         return message_text(self.item.held_out.reference.message).strip()
 
     @cached_property
+    def read(self) -> str | None:
+        """What the grader reads of the answer; None if there is nothing of the form that it looks for."""
+        return self._pattern.last(self.content) if self._pattern else self.content
+
+    @cached_property
+    def right_read(self) -> str:
+        """The same of the right answer."""
+        return (self._pattern and self._pattern.last(self.right)) or self.right
+
+    @cached_property
     def right_number(self) -> float | None:
-        return last_number(self.right)
+        return last_number(self.right_read)
 
     @cached_property
     def kind(self) -> str:
@@ -123,12 +134,32 @@ class _Wrong:
 
     @cached_property
     def choices(self) -> list[str] | None:
+        """Those that the grader knows, or that the question lists behind letters."""
+        return self.known_choices or signs.listed_choices(self.question)
+
+    @property
+    def known_choices(self) -> list[str] | None:
         found = self.item.held_out.reference.metadata.get("choices")
         return found if isinstance(found, list) else None
 
     @property
     def is_numeric(self) -> bool:
-        return self.kind in ("numeric", "reasoning_gym") and self.right_number is not None
+        if self.kind in ("numeric", "reasoning_gym"):
+            return self.right_number is not None
+        return self.kind in ("exact", "alias", "regex") and signs.is_number(self.right_read)
+
+    @cached_property
+    def conversation(self) -> str:
+        return "\n".join(message_text(message) for message in self.item.held_out.messages)
+
+    @cached_property
+    def _pattern(self) -> BoundedPattern | None:
+        """Of a grader that compares what its pattern finds."""
+        if self.kind != "regex":
+            return None
+        options = self.item.grader
+        found = BoundedPattern(str(options.get("pattern")), ignore_case=bool(options.get("ignore_case")))
+        return found if found.has_group else None
 
     @cached_property
     def _answer(self) -> Answer:
@@ -147,6 +178,8 @@ def _tool_response(wrong: _Wrong) -> bool:
     before = [call for message in wrong.item.held_out.messages for call in message_calls(message)]
     if any(same_calls([call], [old]) for call in wrong.calls for old in before):
         return True
+    if wrong.wanted_calls and wrong.calls and not _same_tools(wrong):
+        return False
     acted = f"{wrong.content} {_values(wrong.calls)}"
     facts = signs.shared_facts(wrong.result, f"{wrong.right} {_values(wrong.wanted_calls)}", wrong.question)
     missing = facts - set(signs.words(acted))
@@ -155,21 +188,39 @@ def _tool_response(wrong: _Wrong) -> bool:
 
 def _think_act(wrong: _Wrong) -> bool:
     if wrong.wanted_calls or wrong.calls:
-        return bool(wrong.thought) and _thinks_of_another_call(wrong)
+        return _thinks_of_another_call(wrong, wrong.thought or (wrong.content if wrong.calls else ""))
     if wrong.is_numeric:
         return _works_out_another_number(wrong)
     if wrong.kind == "choice":
-        thought = choice_letter(wrong.thought, wrong.choices) if wrong.thought else None
-        return thought not in (None, choice_letter(wrong.content, wrong.choices))
-    right = normalised_phrase(wrong.right)
-    return bool(right) and _holds(wrong.thought, right) and not _holds(wrong.content, right)
+        return _argues_for_another_choice(wrong)
+    # Where a pattern reads the last line, those in front of it are thoughts said aloud.
+    aloud = signs.but_last_line(wrong.content) if wrong.kind == "regex" and wrong.read is not None else ""
+    right = normalised_phrase(wrong.right_read)
+    return (
+        bool(right)
+        and _holds(wrong.thought or aloud, right)
+        and not _holds(wrong.read if aloud and wrong.read else wrong.content, right)
+    )
 
 
-def _thinks_of_another_call(wrong: _Wrong) -> bool:
-    named = {name for name in wrong.offered if name in wrong.thought}
+def _argues_for_another_choice(wrong: _Wrong) -> bool:
+    answered = choice_letter(wrong.content, wrong.choices)
+    if wrong.thought:
+        return choice_letter(wrong.thought, wrong.choices) not in (None, answered)
+    argued = choice_letter(signs.but_last_sentence(wrong.content), wrong.choices)
+    # Of what is argued aloud only a right conclusion counts: others may be steps on the way.
+    return argued is not None and argued == choice_letter(wrong.right, wrong.choices) != answered
+
+
+def _thinks_of_another_call(wrong: _Wrong, said: str) -> bool:
+    if not said:
+        return False
+    named = {name for name in wrong.offered if name in said}
     if len(named) == 1 and not any(call["name"] in named for call in wrong.calls):
         return True
-    thought = set(signs.words(wrong.thought))
+    if wrong.calls and not wrong.wanted_calls:
+        return signs.needs_no_tool(said)
+    thought = set(signs.words(said))
     wanted = set(signs.words(_values(wrong.wanted_calls))) & thought
     acted = set(signs.words(_values(wrong.calls)))
     return bool(wrong.calls and wanted - acted and acted - thought)
@@ -191,18 +242,17 @@ def _answer_format(wrong: _Wrong) -> bool:
     if wrong.wanted_calls or wrong.calls:
         return False
     if wrong.kind == "code":
-        return signs.broken_code(wrong.content)
+        return signs.holds_code(wrong.content) and signs.broken_code(wrong.content)
+    if wrong.kind == "regex" and wrong.read is not None:
+        return False
     if wrong.is_numeric:
         answered = last_number(wrong.content)
         if answered is None and wrong.cut_off:
             return True
         return wrong.right_number in signs.numbers(signs.last_sentence(wrong.content))
     if wrong.kind == "choice":
-        return choice_letter(wrong.content, wrong.choices) is None and _names_the_choice(wrong)
-    right = normalised_phrase(wrong.right)
-    if wrong.kind == "regex" and not wrong.result:
-        # The last word is what the pattern is after, as a rule: `Answer: yes`.
-        right = right.rpartition(" ")[2]
+        return choice_letter(wrong.content, wrong.known_choices) is None and _names_the_choice(wrong)
+    right = normalised_phrase(wrong.right_read)
     return bool(right) and _holds(wrong.content, right)
 
 
@@ -221,6 +271,8 @@ def _demand(wrong: _Wrong) -> bool:
         return False
     if signs.refuses(wrong.content) or signs.asks_back(wrong.content) or signs.echoes(wrong.content, wrong.question):
         return True
+    if wrong.kind == "code":
+        return not signs.holds_code(wrong.content)
     return wrong.is_numeric and not signs.numbers(wrong.content)
 
 
@@ -228,6 +280,11 @@ def _compositional(wrong: _Wrong) -> bool:
     if len(wrong.wanted_calls) > 1:
         names = [call["name"] for call in wrong.wanted_calls]
         return any(call["name"] in names for call in wrong.calls)
+    if wrong.wanted_calls:
+        # A number that nobody has said was to be worked out.
+        wanted = signs.numbers(_values(wrong.wanted_calls))
+        said, acted = signs.numbers(wrong.conversation), signs.numbers(_values(wrong.calls))
+        return _same_tools(wrong) and any(number not in said and number not in acted for number in wanted)
     if not wrong.is_numeric:
         return False
     found, expert = signs.equations(wrong.content), signs.equations(wrong.right)
@@ -240,7 +297,9 @@ def _planning(wrong: _Wrong) -> bool:
     if wrong.wanted_calls:
         wanted = {call["name"] for call in wrong.wanted_calls}
         return any(call["name"] not in wanted for call in wrong.calls)
-    return wrong.is_numeric and bool(signs.equations(wrong.content))
+    if wrong.is_numeric:
+        return bool(signs.equations(wrong.content))
+    return signs.plays(wrong.conversation) and signs.is_command(wrong.read or "")
 
 
 _RULES: Sequence[tuple[FailureType, Callable[[_Wrong], bool]]] = (
@@ -252,6 +311,10 @@ _RULES: Sequence[tuple[FailureType, Callable[[_Wrong], bool]]] = (
     (FailureType.COMPOSITIONAL, _compositional),
     (FailureType.PLANNING, _planning),
 )
+
+
+def _same_tools(wrong: _Wrong) -> bool:
+    return bool({call["name"] for call in wrong.calls} & {call["name"] for call in wrong.wanted_calls})
 
 
 def _values(calls: Sequence[dict[str, Any]]) -> str:

@@ -76,6 +76,8 @@ class CollectedTask:
 class LatentCollection:
     latents: int
     hidden: int
+    form: str
+    """What the latents are: `cache` or `embedding`; both, if the version has memories of both; empty if it has none."""
     tasks: tuple[CollectedTask, ...]
 
 
@@ -92,6 +94,7 @@ def collect_latents(
 
     Raises:
         ConfigError: as `run_items`.
+        ArtifactCorrupt: the memory weaves what is no number.
         UnknownGrader, SandboxUnavailable: as `memgen.evaluation.accuracy.score_items`.
     """
     tallies: dict[str, _Tally] = {}
@@ -104,7 +107,8 @@ def collect_latents(
                 tallies.setdefault(outcome.item.item.task, _Tally()).add(outcome)
     write_manifest(folder)
     tasks = tuple(tally.collected(task) for task, tally in tallies.items())
-    return LatentCollection(written.count, hidden, tasks)
+    forms = sorted({host.memories[name].config.form for name in memories if name is not None})
+    return LatentCollection(written.count, hidden, " and ".join(forms), tasks)
 
 
 def open_latents(folder: Path) -> Latents:
@@ -191,7 +195,13 @@ def _places_of(outcome: Outcome) -> Iterator[tuple[LatentPlace, Array]]:
     item, number = outcome.item.item, 0
     for point, decision in enumerate(outcome.decisions):
         if decision.states is not None:
-            for latent, state in enumerate(decision.states.float().cpu().numpy()):
+            woven = decision.states.float().cpu().numpy()
+            if not np.isfinite(woven).all():
+                raise ArtifactCorrupt(
+                    f"the memory weaves latents with infinite or undefined numbers for item {item.item_id}, of which "
+                    "nothing can be learned; train the version again, with a lower learning rate"
+                )
+            for latent, state in enumerate(woven):
                 yield (
                     LatentPlace(item.item_id, item.task, decision.position, number, point == 0, latent, outcome.right),
                     state,

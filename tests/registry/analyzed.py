@@ -61,7 +61,15 @@ def found(**more: Any) -> dict[str, Any]:
             "verdict": "clusters",
             "reason": "3 clusters repeat themselves",
             "choices": [
-                {"clusters": 3, "silhouette": 0.4, "reference_silhouette": 0.1, "stability": 0.9, "accepted": True}
+                {
+                    "clusters": 3,
+                    "silhouette": 0.4,
+                    "reference_silhouette": 0.1,
+                    "stability": 0.9,
+                    "overlap": 0.1,
+                    "items": 9,
+                    "accepted": True,
+                }
             ],
             "clusters": clusters,
             "explained_by": {"task": 0.1, "insertion": 0.8},
@@ -75,7 +83,14 @@ def found(**more: Any) -> dict[str, Any]:
             "chance_cosine": 0.31,
         },
         "drift": {
-            **{"against": 2, "items": 10, "cosine": 0.9, "cka": None, "meaning": "they are much alike"},
+            **{
+                "against": 2,
+                "items": 10,
+                "cosine": 0.9,
+                "other_items_cosine": 0.4,
+                "cka": None,
+                "meaning": "they are much alike",
+            },
             "tasks": [{"task": "a", "items": 5, "cosine": 0.9, "least_cosine": 0.8}],
         },
         "interventions": {

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from memgen.analysis.ablations import AblationSettings, ablate
-from memgen.analysis.clusters import Clustering, ClusterSettings, find_clusters
+from memgen.analysis.cluster_evidence import ClusterSettings
+from memgen.analysis.clusters import Clustering, find_clusters
 from memgen.analysis.drift import drift
 from memgen.analysis.intervention import intervene
 from memgen.analysis.items import ReadAnalysisItem, read_analysis_items
 from memgen.analysis.latents import Latents, collect_latents, open_latents
-from memgen.analysis.neighbours import nearest_tokens
+from memgen.analysis.neighbours import nearest_tokens, write_nearest_tokens
 from memgen.analysis.projection import MapSettings, map_latents
 from memgen.analysis.runs import AnalysisRun
 from memgen.checked_files import write_json, write_manifest
@@ -123,9 +124,10 @@ def _analyze(
         found["clusters"] = asdict(clustering.report)
         found["map"] = asdict(map_latents(latents, clustering, MapSettings(seed=request.seed)))
         found["tokens"] = asdict(nearest_tokens(model.host.backbone, latents, clustering, seed=request.seed))
+        write_nearest_tokens(model.host.backbone, latents, kept, on_block=running.check)
         if work.against is not None:
             before = _collect_against(running, model, work.against, items, request.seed, parts)
-            found["drift"] = _drift(running, work.against, before.latents, latents)
+            found["drift"] = _drift(running, work.against, before, own)
         answering = _answering(running, request.seed)
         if request.interventions:
             found["interventions"] = _result(
@@ -153,11 +155,13 @@ def _cluster(running: Running, work: _Analyzed, latents: Latents, kept: Path) ->
     return clustering
 
 
-def _drift(running: Running, against: Version, before: Latents, after: Latents) -> dict[str, Any] | None:
-    if {place.item for place in before.places}.isdisjoint(place.item for place in after.places):
+def _drift(running: Running, against: Version, before: _Collected, after: _Collected) -> dict[str, Any] | None:
+    old, new = before.latents, after.latents
+    if {place.item for place in old.places}.isdisjoint(place.item for place in new.places):
         running.event(f"version {against.number} is not compared: no item has latents of both", level="warning")
         return None
-    return {"against": against.number, **asdict(drift(before, after))}
+    forms = before.report["form"], after.report["form"]
+    return {"against": against.number, **asdict(drift(old, new, forms=forms))}
 
 
 def _memories(model: Model, version: Version, items: Sequence[ReadAnalysisItem]) -> list[str | None]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from memgen.analysis.clusters import Clustering, ClusterModel, ClusterSettings, assign_all, find_clusters
+from memgen.analysis.cluster_evidence import ClusterSettings
+from memgen.analysis.clusters import Clustering, ClusterModel, assign_all, find_clusters
 from memgen.analysis.latents import Latents
 from memgen.errors import ArtifactCorrupt, ConfigError
 from tests.memgen.analysis.samples import made_latents, noise, planted
@@ -46,6 +48,65 @@ def test_an_elongated_cloud_has_no_clusters(seed: int) -> None:
     assert halves.stability >= SETTINGS.least_stability, "this control is to pass the first test and fail the second"
     assert found.report.verdict == "no clusters"
     assert "no better separated" in found.report.reason
+
+
+def curved(count: int, turn: float, seed: int) -> NDArray[np.float32]:
+    """Latents along an arc of so many radians: alike next to each other, and no two groups."""
+    rng = np.random.default_rng(seed)
+    angle = rng.uniform(0, turn, count)
+    states = rng.normal(0, 0.05, (count, 32))
+    states[:, 0] += 10
+    states[:, 1] += np.cos(angle)
+    states[:, 2] += np.sin(angle)
+    return states.astype(np.float32)
+
+
+def skewed(count: int, seed: int) -> NDArray[np.float32]:
+    """One cloud with a long tail along each axis."""
+    states = np.random.default_rng(seed).exponential(size=(count, 32)) * np.exp(-np.arange(32) / 6)
+    states[:, 0] += 3
+    return states.astype(np.float32)
+
+
+def outlying(count: int, seed: int) -> NDArray[np.float32]:
+    """One cloud, and three latents of one answer far from it."""
+    states = noise(count, seed=seed) * 0.02
+    states[:, 0] += 1
+    states[:3, 1] += 1
+    return states
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", ["skewed", "arc", "ring", "outliers"])
+def test_one_cloud_of_any_shape_has_no_clusters(shape: str, seed: int) -> None:
+    """All of these are stably split, and better than a Gaussian of their spread."""
+    count = 160
+    states = {
+        "skewed": lambda: skewed(count, seed),
+        "arc": lambda: curved(count, np.pi, seed),
+        "ring": lambda: curved(count, 2 * np.pi, seed),
+        "outliers": lambda: outlying(count, seed),
+    }[shape]()
+    found = find_clusters(made_latents(states), ClusterSettings(most=3, resamples=3, references=5, seed=seed))
+    assert found.report.verdict == "no clusters", found.report.choices
+
+
+def test_uneven_clusters_are_found() -> None:
+    """One in ten latents is enough for a cluster."""
+    rng = np.random.default_rng(1)
+    truth = rng.choice(3, 240, p=[0.7, 0.2, 0.1])
+    states = np.eye(32)[truth] + rng.normal(0, 0.12, (240, 32))
+    found = find_clusters(made_latents(states.astype(np.float32)), ClusterSettings(most=4, resamples=3, references=5))
+    assert sorted(cluster.latents for cluster in found.report.clusters) == sorted(np.bincount(truth).tolist())
+
+
+def test_clusters_of_several_queries_are_all_query() -> None:
+    """Two clusters of two queries each are known with the query, though the query is not known with the cluster."""
+    states = planted(2, 240)
+    turned = states.reshape(60, 2, 2, 32).transpose(0, 2, 1, 3).reshape(240, 32)  # queries 0, 1 and 2, 3 together
+    told = find_clusters(made_latents(turned, per_item=4), SETTINGS).report
+    assert len(told.clusters) == 2
+    assert told.explained_by["query"] == pytest.approx(1)
 
 
 def test_equal_seeds_give_equal_clusters() -> None:

@@ -44,6 +44,25 @@ def test_unrelated_latents_are_unrelated_however_many_numbers_they_have(hidden: 
     assert hidden == 8 or plain > 0.9
 
 
+def test_latents_that_share_a_direction_are_not_the_same_for_it() -> None:
+    """Hidden states have a large part in common, whatever they are of: their cosine is high between any two items."""
+    shared = np.zeros(32, np.float32)
+    shared[0] = 30
+    found = drift(made_latents(noise(160, seed=1) + shared), made_latents(noise(160, seed=2) + shared))
+    assert found.cosine > 0.95
+    assert found.other_items_cosine == pytest.approx(found.cosine, abs=0.01)
+    assert "tell the items apart differently" in found.meaning
+
+
+def test_other_forms_have_no_directions_in_common() -> None:
+    latents = made_latents(noise(80))
+    found = drift(latents, latents, forms=("cache", "embedding"))
+    assert "different forms (cache and embedding)" in found.meaning
+    assert found.meaning.endswith("they tell the items apart alike")
+    assert drift(latents, latents, forms=("cache", "cache")).meaning == "the latents point where they did"
+    assert "too few" in drift(*[made_latents(noise(12))] * 2, forms=("cache", "embedding")).meaning
+
+
 def test_means_are_by_item() -> None:
     latents = made_latents(noise(12), per_item=3)
     means = item_means(latents)

@@ -61,6 +61,46 @@ def test_several_groups_that_rise_are_no_clear_role() -> None:
     assert verdict.reason.startswith("several groups of failures rise")
 
 
+def test_a_group_that_may_rise_too_leaves_no_clear_role() -> None:
+    """Five of sixty rise in one group and four in another, which is short of the proof, and no proof of rest."""
+    untouched = [RIGHT] * 60
+    dropped: list[Label] = [FailureType.PLANNING] * 5 + [FailureType.DEMAND] * 4 + [RIGHT] * 51
+    verdict = judge_drop(untouched, dropped, [untouched] * 5, clusters=4)
+    assert [move.failure for move in verdict.moves if move.rises] == ["planning", "planning memory"]
+    assert verdict.role == NO_ROLE
+    assert "working memory: 6.7% of the items fail so" in verdict.reason.partition("others may rise too")[2]
+    alone: list[Label] = [FailureType.PLANNING] * 5 + [RIGHT] * 55
+    assert judge_drop(untouched, alone, [untouched] * 5, clusters=4).role == "planning memory"
+
+
+@pytest.mark.parametrize("kind", ["as often", "by item", "nearly all wrong", "one kind"])
+def test_a_role_is_named_by_chance_once_in_twenty_suites_at_most(kind: str) -> None:
+    """Four clusters of 30 items whose failures do not depend on what was dropped, whatever else they depend on."""
+    rng, suites, named = np.random.default_rng(3), 60, 0
+    kinds = list(FailureType)[:1] if kind == "one kind" else list(FailureType)
+    for _ in range(suites):
+        chances = {"by item": rng.beta(0.3, 0.3, 30), "nearly all wrong": np.full(30, 0.95)}.get(kind, np.full(30, 0.4))
+
+        def answers(chances: np.ndarray = chances) -> list[Label]:
+            fails, which = rng.random(30) < chances, rng.integers(len(kinds), size=30)
+            return [kinds[k] if fail else RIGHT for fail, k in zip(fails, which, strict=True)]
+
+        roles = [judge_drop(answers(), answers(), [answers() for _ in range(5)], clusters=4).role for _ in range(4)]
+        named += any(role != NO_ROLE for role in roles)
+    assert named <= 0.05 * suites
+
+
+def test_intervals_hold_what_they_say() -> None:
+    """Of suites without an effect at most one in twenty has a share outside of its plain interval of 95%."""
+    rng, outside = np.random.default_rng(4), 0
+    for _ in range(300):
+        chances = rng.beta(0.5, 0.5, 40)
+        came = rng.random((6, 40)) < chances
+        low, high = share_interval(came.mean(axis=0), 0.05)
+        outside += not low - 1e-9 <= came[0].mean() <= high + 1e-9
+    assert outside / 300 <= 0.05
+
+
 def test_a_failure_without_a_group_gives_no_role() -> None:
     untouched = [RIGHT] * 60
     verdict = judge_drop(untouched, [FailureType.OTHER] * 60, [untouched] * 5, clusters=3)

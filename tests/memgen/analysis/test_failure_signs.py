@@ -82,6 +82,46 @@ def test_half_a_call(text: str) -> None:
     assert not signs.half_call("Please book a table.", TOOLS)
 
 
+def test_an_action_as_react_writes_it_is_a_call() -> None:
+    assert signs.half_call('Thought: a table.\nAction: book\nAction Input: {"people": 2}', TOOLS)
+    assert not signs.half_call("Action: wait\nAction Input: none", TOOLS)
+
+
+def test_thoughts_that_want_no_tool() -> None:
+    assert signs.needs_no_tool("This is simple. I don't need to call any tool.")
+    assert signs.needs_no_tool("No tool is needed here.")
+    assert not signs.needs_no_tool("I am not sure. The tool book may help.")
+
+
+def test_choices_that_a_question_lists() -> None:
+    assert signs.listed_choices("Which?\nA) Mars\n(B) the sun \nC. Venus") == ["Mars", "the sun", "Venus"]
+    assert signs.listed_choices("Which?\nA) Mars\nC) Venus") is None
+    assert signs.listed_choices("A) Mars") is None
+
+
+def test_commands_of_a_game() -> None:
+    assert signs.plays("You play a text game. Reach the goal.")
+    assert signs.plays("You see a shelf.\n\nCommands: go east, take book")
+    assert signs.plays("Your task is to: put a clean plate on the table.")
+    assert not signs.plays("What are the commands: ls or dir?")
+    assert signs.is_command("unlock chest with key")
+    assert not signs.is_command("I would go there first.")
+    assert not signs.is_command("")
+
+
+def test_texts_that_hold_no_program() -> None:
+    assert not signs.holds_code("Which language would you like me to use?")
+    assert signs.holds_code("def f():\n    return 1")
+    assert signs.holds_code("x = 5")
+    assert signs.holds_code("Here it is:\n```\nf(\n```")
+
+
+def test_parts_of_a_text() -> None:
+    assert signs.but_last_sentence("It is hot. So it is C. Answer: A") == "It is hot. So it is C. "
+    assert signs.but_last_line("I take it.\n> take lamp\n") == "I take it."
+    assert [signs.is_number(text) for text in (" 1,200.5 ", "12 apples", "")] == [True, False, False]
+
+
 def test_what_an_expert_took_from_a_result() -> None:
     assert signs.shared_facts('{"sky": "foggy", "t": 19}', "It is 19 degrees and foggy.", "The sky?") == {"19", "foggy"}
     assert signs.shared_facts('{"ok": true}', "Done.", "Do it.") == set()
@@ -93,11 +133,21 @@ def test_programs_that_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1" * 200_000, "1+" * 100_000, "12 ab cd " * 30_000, "1,111" * 50_000, "= 5 " * 50_000]
+    "text",
+    [
+        *("1" * 200_000, "1+" * 100_000, "12 ab cd " * 30_000, "1,111" * 50_000, "= 5 " * 50_000),
+        *("\n" * 100_000, "A) x" + " " * 100_000, "no tool " * 20_000, "action\n" * 20_000),
+    ],
+    ids=lambda text: repr(text[:9]),
 )
 def test_signs_are_read_in_linear_time(text: str) -> None:
     began = time.process_time()
     signs.equations(text)
     signs.numbers(text)
     signs.stated_number(text)
+    signs.listed_choices(text)
+    signs.holds_code(text)
+    signs.needs_no_tool(text)
+    signs.half_call(text, TOOLS)
+    signs.plays(text)
     assert time.process_time() - began < 5.0

@@ -1,8 +1,10 @@
 """The rules against labels that a person gave.
 
-`labelled_failures.jsonl` was written, and committed, before the rules, and no rule was changed for it afterwards: they
-agreed on 53 of 55 labels at first sight. Labels and rules are still one author's, who had the same definitions in mind,
-so answers of real models are classified less well than that.
+`labelled_failures.jsonl` was written, and committed, before the rules, by their author, who had the same definitions in
+mind: they agreed on 53 of 55 labels at first sight. `labelled_failures_second.jsonl` is of another person, who had read
+the definitions and no rule: at first sight they agreed on 49 of 71, and `other` was what they said most where they did
+not. That is the figure for answers that nobody had in mind; rules that were plainly wrong were mended after it was
+taken, so what they agree on now says less.
 """
 
 import json
@@ -18,11 +20,13 @@ from memgen.evaluation.accuracy import HeldOutItem
 from memgen.evaluation.grading import grade_answer
 from memgen.tasks.graders import Reference, make_grader
 
-LABELLED = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "labelled_failures.jsonl").read_bytes().decode().split("\n")
-    if line
-]
+
+def labelled(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(__file__).parent / name).read_text("utf-8").split("\n") if line]
+
+
+FIRST, SECOND = labelled("labelled_failures.jsonl"), labelled("labelled_failures_second.jsonl")
+LABELLED = [*FIRST, *SECOND]
 
 
 def analysed(row: dict[str, Any]) -> AnalysisItem:
@@ -33,8 +37,8 @@ def analysed(row: dict[str, Any]) -> AnalysisItem:
 def test_the_labels_cover_every_type() -> None:
     counts = Counter(row["label"] for row in LABELLED)
     assert counts.keys() == set(FailureType)
-    assert len(LABELLED) >= 40
-    assert min(counts.values()) >= 6
+    assert len(LABELLED) >= 120
+    assert min(counts.values()) >= 14
 
 
 @pytest.mark.parametrize("row", [r for r in LABELLED if r["grader"]["kind"] != "code"], ids=lambda row: row["id"])
@@ -45,15 +49,24 @@ def test_every_labelled_answer_is_wrong(row: dict[str, Any]) -> None:
     assert (scored.score, scored.left_out) == (0.0, False), scored.note
 
 
-def test_rules_agree_with_people() -> None:
+@pytest.mark.parametrize(("rows", "least"), [(FIRST, 0.9), (SECOND, 0.8)], ids=["first", "second"])
+def test_rules_agree_with_people(rows: list[dict[str, Any]], least: float) -> None:
     """On most labels, and of each type on most of its own."""
-    found = [classify_failure(analysed(row), row["answer"], cut_off=row["cut_off"]) for row in LABELLED]
-    agreed = [got == row["label"] for got, row in zip(found, LABELLED, strict=True)]
-    missed = {row["id"]: str(got) for got, row in zip(found, LABELLED, strict=True) if got != row["label"]}
-    assert sum(agreed) / len(agreed) >= 0.9, missed
+    found = [classify_failure(analysed(row), row["answer"], cut_off=row["cut_off"]) for row in rows]
+    agreed = [got == row["label"] for got, row in zip(found, rows, strict=True)]
+    missed = {row["id"]: str(got) for got, row in zip(found, rows, strict=True) if got != row["label"]}
+    assert sum(agreed) / len(agreed) >= least, missed
     for failure in FailureType:
-        own = [agree for agree, row in zip(agreed, LABELLED, strict=True) if row["label"] == failure]
+        own = [agree for agree, row in zip(agreed, rows, strict=True) if row["label"] == failure]
         assert sum(own) / len(own) >= 0.5, (failure, missed)
+
+
+def test_a_type_that_is_named_is_seldom_wrong() -> None:
+    """Whoever is not sure says `other`: of the types that the rules name nine in ten are those of people."""
+    found = [(classify_failure(analysed(row), row["answer"], cut_off=row["cut_off"]), row["label"]) for row in LABELLED]
+    named = [(got, label) for got, label in found if got != FailureType.OTHER]
+    assert len(named) >= 90
+    assert sum(got == label for got, label in named) / len(named) >= 0.9
 
 
 def test_a_judge_takes_the_place_of_the_rules() -> None:

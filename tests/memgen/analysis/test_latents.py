@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from memgen.analysis.items import ReadAnalysisItem, read_analysis_items
@@ -164,3 +165,13 @@ def test_places_are_as_many_as_latents(weaving: AdapterHost, tmp_path: Path) -> 
     assert asdict(latents.places[0])["item"] == "words-0"
     with pytest.raises(ConfigError, match="as many rows as places"):
         latents_of(np.asarray(latents.states), latents.places[1:])
+
+
+def test_what_is_no_number_is_refused(host: AdapterHost, random_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    """Of a memory whose training went astray."""
+    load_artifact(host, "astray", random_artifact(max_insertions=2))
+    with torch.no_grad():
+        for parameter in host.memories["astray"].parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(ArtifactCorrupt, match="infinite or undefined numbers for item words-0"):
+        collect_latents(host, ["astray"], read_analysis_items(host, [item(0)]), tmp_path, run=RUN)

@@ -1,11 +1,15 @@
 """Tokens near latents."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from memgen.analysis import neighbours
 from memgen.analysis.clusters import Clustering, ClusterModel, ClusterReport
-from memgen.analysis.neighbours import nearest_tokens
+from memgen.analysis.neighbours import nearest_tokens, write_nearest_tokens
 from memgen.backbone.loading import Backbone
 from tests.memgen.analysis.samples import made_latents, noise
 
@@ -53,6 +57,29 @@ def test_a_vocabulary_may_be_read_in_blocks(backbone: Backbone, monkeypatch: pyt
     assert [[t.token_id for t in named.tokens] for named in parts.directions] == [
         [t.token_id for t in named.tokens] for named in whole.directions
     ]
+
+
+def test_every_latent_has_its_nearest_tokens_in_a_file(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against all cosines at once."""
+    latents, blocks = made_latents(noise(50, hidden=64)), []
+    monkeypatch.setattr(neighbours, "_BLOCK", 60)
+    monkeypatch.setattr(neighbours, "_LATENTS", 16)
+    write_nearest_tokens(backbone, latents, tmp_path, on_block=lambda: blocks.append(1))
+    found = load_file(tmp_path / "nearest.safetensors")
+    tokens = table(backbone)
+    tokens = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    states = np.asarray(latents.states) / np.linalg.norm(latents.states, axis=1, keepdims=True)
+    every = states @ tokens.T
+    best = np.sort(every, axis=1)[:, :-6:-1]
+    assert found["cosines"] == pytest.approx(best, abs=1e-5)
+    assert np.take_along_axis(every, found["token_ids"].astype(int), axis=1) == pytest.approx(best, abs=1e-5)
+    texts = json.loads((tmp_path / "nearest_tokens.json").read_text())
+    assert texts == {str(token): backbone.tokenizer.decode([token]) for token in np.unique(found["token_ids"])}
+    assert len(blocks) == -(-len(tokens) // 60) * 4
+    write_nearest_tokens(backbone, made_latents(np.zeros((0, 64), np.float32)), tmp_path)
+    assert load_file(tmp_path / "nearest.safetensors")["token_ids"].shape == (0, 5)
 
 
 def test_without_latents_there_is_nothing_near(backbone: Backbone) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from memgen.analysis.clusters import ClusterSettings, find_clusters
+from memgen.analysis.cluster_evidence import ClusterSettings
+from memgen.analysis.clusters import find_clusters
 from memgen.analysis.projection import MapSettings, map_latents
 from memgen.errors import ConfigError
 from tests.memgen.analysis.samples import made_latents, noise, planted

@@ -118,6 +118,7 @@ def test_what_was_found_is_one_folder_without_a_word(learned: Workshop) -> None:
     assert {key.partition("/")[0] for key in files} == {job.result["analysis"]}, "parts are gone"
     names = {key.partition("/")[2] for key in files}
     assert {"analysis.json", "items.jsonl", "latents.jsonl", "latents.safetensors", "manifest.json"} <= names
+    assert {"nearest.safetensors", "nearest_tokens.json"} <= names
     words = ("tulip", "4711", "daffodil")
     assert [key for key, data in files.items() for word in words if word.encode() in data.lower()] == []
     assert list(learned.services.scratch.folder.glob(f"job-{job.id}*")) == []

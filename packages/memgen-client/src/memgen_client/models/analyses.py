@@ -40,6 +40,10 @@ class ClusterChoice(Model):
     reference_silhouette: float
     """The highest of clouds of the same spread without clusters."""
     stability: float
+    overlap: float
+    """Latents midway between two centres over those at the emptier centre, at most: 0 is a gap."""
+    items: int
+    """Items that the cluster with the fewest has latents of."""
     accepted: bool
 
 
@@ -120,6 +124,8 @@ class Drift(Model):
     against: int
     items: int
     cosine: float
+    other_items_cosine: float | None
+    """The same between each item's latents and other items': what latents share whatever they are of."""
     cka: float | None
     tasks: list[TaskDrift]
     meaning: str
