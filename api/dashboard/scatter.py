@@ -1,4 +1,4 @@
-"""Points of latents as a picture, coloured by group: no script, and the groups' sizes stand in the legend."""
+"""Points of latents as a picture, by colour and shape of their group: no script, and sizes stand in the legend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

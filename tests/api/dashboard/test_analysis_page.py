@@ -35,7 +35,7 @@ def test_what_was_found_is_on_the_page(visitor: Visitor, versions: Rows) -> None
     job_id = analyze(versions.services, versions.project_id)
     page = visitor.open(PAGE)
     assert page.count('<figure class="scatter">') == 4, "t-SNE and PCA, by task and by cluster"
-    assert page.count("<circle") == 4 * 30
+    assert page.count('<path d="M') == 4 * 30 + page.count('class="mark"')
     for text in (
         "30 latents of 10 answers",
         "planning memory",
@@ -127,6 +127,7 @@ def test_dots_stay_in_the_picture_and_are_few() -> None:
     assert all(MARGIN <= x <= SIDE - MARGIN and MARGIN <= y <= SIDE - MARGIN for x, y in dots)
     assert sum(group.points for group in picture.groups) == len(points)
     assert [group.name for group in picture.groups] == [f"group {n:02}" for n in range(11)]
+    assert len({group.shape for group in picture.groups[:7]}) == 7, "whoever sees no colours sees these"
     [same] = draw_scatter("one", [(1.0, 1.0)], ["a"]).groups
     assert same.dots == [(SIDE / 2, SIDE / 2)]
     assert draw_scatter("none", [], []).groups == []

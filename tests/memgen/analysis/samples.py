@@ -15,7 +15,7 @@ from memgen.memory.host import AdapterHost
 EXACT = {"kind": "exact"}
 STARTS_ALIKE = {"kind": "regex", "pattern": r"(?s)^(.{1,8})"}
 """An answer is right if it begins as the reference does: random weights never end one."""
-RUN = AnalysisRun(batch_size=4)
+RUN = AnalysisRun(batch_size=8)
 
 
 def item(

@@ -182,4 +182,11 @@ def test_of_very_many_dots_some_are_drawn() -> None:
     drawn = scatter("many", [(float(n), float(-n)) for n in range(10_000)], [f"g{n % 10}" for n in range(10_000)])
     assert 1000 < drawn.count("fill-opacity") <= 1500
     assert all(f"g{n}" in drawn for n in range(10))
-    assert scatter("one", [(1.0, 1.0)], ["a"]).count("<circle") == 2
+    assert scatter("one", [(1.0, 1.0)], ["a"]).count("<path") == 2
+
+
+def test_groups_differ_by_more_than_their_colour() -> None:
+    drawn = scatter("many", [(float(n), float(n)) for n in range(56)], [f"g{n:02}" for n in range(56)])
+    legend = re.findall(r"<path d='M[\d. ]+(\w[^']*)' fill='([^']+)'/>", drawn)
+    assert len(legend) == len(set(legend)) == 56
+    assert len({shape for shape, _ in legend[:7]}) == 7

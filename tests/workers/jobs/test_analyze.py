@@ -278,14 +278,13 @@ def test_where_the_judge_says_nothing_the_rules_do(judging: tuple[Workshop, Judg
     assert "the budget of 3 calls being spent" in warning
 
 
-@pytest.mark.slow
 def test_the_base_itself_names_kinds_held_to_their_names(learned: Workshop) -> None:
     with transaction(learned.services.sessions) as session:
         settings = JudgeSettings(max_answer_tokens=1_200)
         create_judge(
             session, learned.project_id, name="own", kind="pointwise", model="base", rubric="Good?", settings=settings
         )
-    job = learned.work(learned.queue_job("analyze", judged(judge="own", judge_model="base")))
+    job = learned.work(learned.queue_job("analyze", judged(judge="own", judge_model="base", items=2)))
     assert job.state == "succeeded", job.error
     found = read(learned, job)
     assert found.kinds_by.by_judge > 0

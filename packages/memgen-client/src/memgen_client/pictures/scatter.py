@@ -1,4 +1,4 @@
-"""Points on two axes, coloured by group. Inline SVG, escaped; no axis has a unit, so none is drawn.
+"""Points on two axes, by colour and shape of their group. Inline SVG, escaped; no axis has a unit, so none is drawn.
 
 `place_dots` says where the dots stand, for whoever draws them in another way.
 """
@@ -10,14 +10,27 @@ from html import escape
 
 _SIDE, _MARGIN, _LINE = 320, 8, 16
 _COLOURS = ("#1f5fa8", "#c46a1b", "#3c8a4e", "#8a3c7a", "#b3261e", "#4f6d7a", "#8c7a1a", "#2a8f8f")
+_SHAPES = (
+    "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
+    "m-2.7-2.7h5.4v5.4h-5.4z",
+    "m0-3.6l3.4 5.8h-6.8z",
+    "m0-3.8l3.8 3.8l-3.8 3.8l-3.8-3.8z",
+    "m0 3.6l3.4-5.8h-6.8z",
+    "m-1-3.6h2v2.6h2.6v2h-2.6v2.6h-2v-2.6h-2.6v-2h2.6z",
+    "m-3.2-3.2h6.4l-6.4 6.4h6.4z",
+)
+"""Disc, square, triangle, diamond, triangle on its tip, plus and hourglass, as paths around a point: whoever can't tell
+colours apart tells these. Eight colours and seven shapes have no divisor in common, so 56 groups differ."""
 _MOST_DOTS = 1500
 
 
 @dataclass(frozen=True)
 class DotGroup:
-    """Points of one colour."""
+    """Points of one colour and shape."""
 
     name: str
+    shape: str
+    """Path around each of its dots."""
     points: int
     """How many there are, of which the picture may show some."""
     dots: Sequence[tuple[float, float]]
@@ -38,7 +51,8 @@ def place_dots(
     dots: dict[str, list[tuple[float, float]]] = {name: [] for name in sorted(counts)}
     for place in range(0, len(points), max(1, -(-len(points) // most))):
         dots[groups[place]].append((xs[place], ys[place]))
-    return [DotGroup(name, counts[name], found) for name, found in dots.items()]
+    named = enumerate(dots.items())
+    return [DotGroup(name, _SHAPES[place % len(_SHAPES)], counts[name], found) for place, (name, found) in named]
 
 
 def scatter(title: str, points: Sequence[tuple[float, float]], groups: Sequence[str]) -> str:
@@ -56,11 +70,11 @@ def scatter(title: str, points: Sequence[tuple[float, float]], groups: Sequence[
     for place, group in enumerate(placed):
         colour, y = _COLOURS[place % len(_COLOURS)], _SIDE + _LINE * (place + 2) - 4
         parts += [
-            f"<circle cx='{x:.1f}' cy='{_LINE + down:.1f}' r='2.5' fill='{colour}' fill-opacity='0.7'/>"
+            f"<path d='M{x:.1f} {_LINE + down:.1f}{group.shape}' fill='{colour}' fill-opacity='0.7'/>"
             for x, down in group.dots
         ]
         parts.append(
-            f"<circle cx='{_MARGIN}' cy='{y - 4}' r='4' fill='{colour}'/>"
+            f"<path d='M{_MARGIN} {y - 4}{group.shape}' fill='{colour}'/>"
             f"<text x='{2 * _MARGIN + 2}' y='{y}' fill='currentColor'>{escape(group.name)}</text>"
         )
     return "".join([*parts, "</svg>"])
