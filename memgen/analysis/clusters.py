@@ -9,7 +9,7 @@ of what it weaves, so clusters may be no more than that: `explained_by` says how
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,8 +103,14 @@ class Clustering:
     """None if there are no clusters."""
 
 
-def find_clusters(latents: Latents, settings: ClusterSettings = DEFAULT_SETTINGS) -> Clustering:
-    """The clusters of some latents, if they have any. Equal settings give equal clusters."""
+def find_clusters(
+    latents: Latents, settings: ClusterSettings = DEFAULT_SETTINGS, *, on_number: Callable[[], None] = lambda: None
+) -> Clustering:
+    """The clusters of some latents, if they have any. Equal settings give equal clusters.
+
+    Args:
+        on_number: called before each number of clusters that is tried. What it raises ends the search.
+    """
     from threadpoolctl import threadpool_limits  # with scikit-learn, slow to import: no other job needs it
 
     rng = np.random.default_rng(settings.seed)
@@ -113,15 +119,19 @@ def find_clusters(latents: Latents, settings: ClusterSettings = DEFAULT_SETTINGS
     items = np.array([latents.places[row].item for row in drawn])
     distinct = len(np.unique(states.round(5), axis=0))
     if distinct < 2 * settings.least or len(set(items.tolist())) < 2 * settings.least:
-        found = len(set(items.tolist()))
-        return _none(f"{distinct} distinct latents of {found} items are too few to look for clusters in", ())
+        answered = len(set(items.tolist()))
+        return _none(f"{distinct} distinct latents of {answered} items are too few to look for clusters in", ())
     with threadpool_limits(limits=1), warnings.catch_warnings():
         # Sums of several threads differ in their last bits, and a few equal points are no reason to warn.
         warnings.filterwarnings("ignore", module="sklearn")
         mean, axes = _main_axes(states, settings.components)
         points = np.asarray((states - mean) @ axes.T, np.float32)
         tried = range(settings.least, min(settings.most, distinct - 1) + 1)
-        choices = tuple(weigh_clusters(points, items, k, settings) for k in tried)
+        found = []
+        for number in tried:
+            on_number()
+            found.append(weigh_clusters(points, items, number, settings))
+        choices = tuple(found)
         accepted = [choice for choice in choices if choice.accepted]
         if not accepted:
             return _none(why_none(choices, settings), choices)

@@ -105,7 +105,7 @@ def write_nearest_tokens(
     """
     ids, cosines = _nearest(backbone, latents.states, count, on_block)
     save_file({"token_ids": ids.numpy().astype(np.int32), "cosines": cosines.numpy()}, folder / "nearest.safetensors")
-    texts = {str(token): _text(backbone, token) for token in ids.unique().tolist()}
+    texts = {str(token): _text(backbone, token) for token in np.unique(ids.numpy()).tolist()}
     write_json(folder / "nearest_tokens.json", texts)
 
 

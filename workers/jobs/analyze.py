@@ -147,11 +147,10 @@ def _analyze(
 def _cluster(running: Running, work: _Analyzed, latents: Latents, kept: Path) -> Clustering:
     request = work.request
     settings = ClusterSettings(least=request.least_clusters, most=request.most_clusters, seed=request.seed)
-    clustering = find_clusters(latents, settings)
+    clustering = find_clusters(latents, settings, on_number=running.check)
     if clustering.model is not None:
         clustering.model.save(kept / _CLUSTERS_FILE)
     running.event(f"{clustering.report.verdict}: {clustering.report.reason}")
-    running.check()
     return clustering
 
 

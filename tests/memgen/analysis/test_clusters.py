@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from memgen.analysis.cluster_evidence import ClusterSettings
 from memgen.analysis.clusters import Clustering, ClusterModel, assign_all, find_clusters
 from memgen.analysis.latents import Latents
-from memgen.errors import ArtifactCorrupt, ConfigError
+from memgen.errors import ArtifactCorrupt, Cancelled, ConfigError
 from tests.memgen.analysis.samples import made_latents, noise, planted
 
 SETTINGS = ClusterSettings(most=5, resamples=4, references=10)
@@ -129,6 +129,18 @@ def test_it_is_said_what_clusters_are_made_of() -> None:
     told = find_clusters(by_task, SETTINGS).report
     assert told.explained_by["task"] == pytest.approx(1)
     assert [sorted(cluster.tasks) for cluster in told.clusters] in ([["a"], ["b"]], [["b"], ["a"]])
+
+
+def test_a_search_can_be_ended() -> None:
+    told: list[int] = []
+
+    def stop() -> None:
+        told.append(1)
+        if len(told) == 2:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        find_clusters(made_latents(planted(3, 40)), SETTINGS, on_number=stop)
 
 
 def test_few_items_are_too_few() -> None:
