@@ -94,7 +94,7 @@ def collect_latents(
 
     Raises:
         ConfigError: as `run_items`.
-        ArtifactCorrupt: the memory weaves what is no number.
+        ModelError: what the memory weaves is no number.
         UnknownGrader, SandboxUnavailable: as `memgen.evaluation.accuracy.score_items`.
     """
     tallies: dict[str, _Tally] = {}
@@ -195,13 +195,7 @@ def _places_of(outcome: Outcome) -> Iterator[tuple[LatentPlace, Array]]:
     item, number = outcome.item.item, 0
     for point, decision in enumerate(outcome.decisions):
         if decision.states is not None:
-            woven = decision.states.float().cpu().numpy()
-            if not np.isfinite(woven).all():
-                raise ArtifactCorrupt(
-                    f"the memory weaves latents with infinite or undefined numbers for item {item.item_id}, of which "
-                    "nothing can be learned; train the version again, with a lower learning rate"
-                )
-            for latent, state in enumerate(woven):
+            for latent, state in enumerate(decision.states.float().cpu().numpy()):
                 yield (
                     LatentPlace(item.item_id, item.task, decision.position, number, point == 0, latent, outcome.right),
                     state,

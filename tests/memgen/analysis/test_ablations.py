@@ -156,7 +156,7 @@ def test_cues_are_left_out(host: AdapterHost, cued: str) -> None:
 
 def test_equal_runs_are_equal(host: AdapterHost, random_artifact: Callable[..., Path]) -> None:
     load_artifact(host, "m", random_artifact(trigger="head", max_insertions=2))
-    items, settings = answered_right_by(host, "m", 4), AblationSettings(latents=(1,), budgets=(1,), random_draws=2)
+    items, settings = answered_right_by(host, "m", 4), AblationSettings(latents=(1,), budgets=(2,), random_draws=2)
     first, second = (ablate(host, ["m"] * 4, items, settings, run=RUN) for _ in range(2))
     assert first == second
     assert json.loads(json.dumps(asdict(first), allow_nan=False))["items"] == 4

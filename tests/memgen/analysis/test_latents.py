@@ -14,7 +14,7 @@ from memgen.analysis.items import ReadAnalysisItem, read_analysis_items
 from memgen.analysis.latents import collect_latents, latents_of, open_latents
 from memgen.analysis.runs import AnalysisRun
 from memgen.artifacts.artifact import load_artifact
-from memgen.errors import ArtifactCorrupt, ArtifactMissing, Cancelled, ConfigError
+from memgen.errors import ArtifactCorrupt, ArtifactMissing, Cancelled, ConfigError, ModelError
 from memgen.memory.host import AdapterHost
 from tests.memgen.analysis.samples import RUN, answered_by, echoing, item, outcomes_of
 from tests.memgen.conftest import SHAPES
@@ -173,5 +173,5 @@ def test_what_is_no_number_is_refused(host: AdapterHost, random_artifact: Callab
     with torch.no_grad():
         for parameter in host.memories["astray"].parameters():
             parameter.fill_(torch.nan)
-    with pytest.raises(ArtifactCorrupt, match="infinite or undefined numbers for item words-0"):
+    with pytest.raises(ModelError, match="memory astray can't be chosen: its state is NaN"):
         collect_latents(host, ["astray"], read_analysis_items(host, [item(0)]), tmp_path, run=RUN)

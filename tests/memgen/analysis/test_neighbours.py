@@ -69,7 +69,7 @@ def test_every_latent_has_its_nearest_tokens_in_a_file(
     write_nearest_tokens(backbone, latents, tmp_path, on_block=lambda: blocks.append(1))
     found = load_file(tmp_path / "nearest.safetensors")
     tokens = table(backbone)
-    tokens = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    tokens = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)  # one of them is all zeros
     states = np.asarray(latents.states) / np.linalg.norm(latents.states, axis=1, keepdims=True)
     every = states @ tokens.T
     best = np.sort(every, axis=1)[:, :-6:-1]
