@@ -141,7 +141,7 @@ def _meaning(cosine: float, cka: float | None, forms: Sequence[str]) -> str:
     if len(set(forms)) > 1:
         return (
             f"the versions weave in different forms ({forms[0]} and {forms[1]}), whose directions can't be compared; "
-            f"{_told_apart(cka)}"
+            f"{_items_apart(cka)}"
         )
     if cosine >= _ALIKE and (cka is None or cka >= _ALIKE):
         return "the latents point where they did"
@@ -154,7 +154,7 @@ def _meaning(cosine: float, cka: float | None, forms: Sequence[str]) -> str:
     return "the latents point elsewhere and tell the items apart differently: what is woven has changed"
 
 
-def _told_apart(cka: float | None) -> str:
+def _items_apart(cka: float | None) -> str:
     if cka is None:
         return "there are too few items to tell whether they tell them apart alike"
     return "they tell the items apart alike" if cka >= _ALIKE else "they tell the items apart differently"

@@ -129,13 +129,13 @@ def _fails(labels: Sequence[Label], failures: Collection[FailureType]) -> NDArra
 def _reason(rising: Sequence[FailureMove], maybe: Sequence[FailureMove]) -> str:
     if not rising:
         return "no group of failures rises beyond what random drops of as many latents do"
-    rises = "; ".join(map(_told, rising))
+    rises = "; ".join(map(_described, rising))
     if len(rising) > 1:
         return f"several groups of failures rise: {rises}"
-    return f"{rises}; others may rise too: {'; '.join(map(_told, maybe))}" if maybe else rises
+    return f"{rises}; others may rise too: {'; '.join(map(_described, maybe))}" if maybe else rises
 
 
-def _told(move: FailureMove) -> str:
+def _described(move: FailureMove) -> str:
     return (
         f"{move.failure}: {100 * move.dropped:.1f}% of the items fail so, with random drops {100 * move.random:.1f}% "
         f"(up to {100 * move.random_interval[1]:.1f}%)"

@@ -16,17 +16,15 @@ other                     wrong, and nothing tells how
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from typing import Any
 
 from memgen.analysis import failure_signs as signs
 from memgen.analysis.items import AnalysisItem
+from memgen.analysis.wrong_answer import WrongAnswer
 from memgen.tasks.answer_text import choice_letter, last_number, normalised_phrase
 from memgen.tasks.function_calls import same_calls
-from memgen.tasks.patterns import BoundedPattern
-from memgen.text.answers import Answer, message_calls, message_text, parse_answer
+from memgen.text.answers import message_calls
 
 
 class FailureType(StrEnum):
@@ -60,119 +58,17 @@ def classify_failure(item: AnalysisItem, text: str, *, cut_off: bool = False) ->
         text: what was generated, thoughts and calls included.
         cut_off: it ended at its token limit.
     """
-    wrong = _Wrong(item, text, cut_off)
+    wrong = WrongAnswer(item, text, cut_off)
     return next((failure for failure, sign in _RULES if sign(wrong)), FailureType.OTHER)
 
 
-@dataclass(frozen=True)
-class _Wrong:
-    """A wrong answer beside what was right."""
-
-    item: AnalysisItem
-    text: str
-    cut_off: bool
-
-    @cached_property
-    def content(self) -> str:
-        return (self._answer.content or "").strip()
-
-    @cached_property
-    def thought(self) -> str:
-        return self._answer.reasoning or ""
-
-    @cached_property
-    def calls(self) -> Sequence[dict[str, Any]]:
-        return self._answer.tool_calls
-
-    @cached_property
-    def wanted_calls(self) -> Sequence[dict[str, Any]]:
-        return message_calls(self.item.held_out.reference.message)
-
-    @cached_property
-    def right(self) -> str:
-        return message_text(self.item.held_out.reference.message).strip()
-
-    @cached_property
-    def read(self) -> str | None:
-        """What the grader reads of the answer; None if there is nothing of the form that it looks for."""
-        return self._pattern.last(self.content) if self._pattern else self.content
-
-    @cached_property
-    def right_read(self) -> str:
-        """The same of the right answer."""
-        return (self._pattern and self._pattern.last(self.right)) or self.right
-
-    @cached_property
-    def right_number(self) -> float | None:
-        return last_number(self.right_read)
-
-    @cached_property
-    def kind(self) -> str:
-        return str(self.item.grader.get("kind"))
-
-    @cached_property
-    def offered(self) -> dict[str, Any]:
-        """Schemas of the tools' arguments, by name."""
-        functions = [tool.get("function") or tool for tool in self.item.held_out.tools or ()]
-        return {str(one.get("name")): one.get("parameters") for one in functions}
-
-    @cached_property
-    def question(self) -> str:
-        """The newest user message."""
-        users = [message for message in self.item.held_out.messages if message["role"] == "user"]
-        return message_text(users[-1]) if users else ""
-
-    @cached_property
-    def result(self) -> str:
-        """What tools have answered directly in front of the answer."""
-        found: list[str] = []
-        for message in reversed(self.item.held_out.messages):
-            if message["role"] != "tool":
-                break
-            found.append(message_text(message))
-        return "\n".join(reversed(found))
-
-    @cached_property
-    def choices(self) -> list[str] | None:
-        """Those that the grader knows, or that the question lists behind letters."""
-        return self.known_choices or signs.listed_choices(self.question)
-
-    @property
-    def known_choices(self) -> list[str] | None:
-        found = self.item.held_out.reference.metadata.get("choices")
-        return found if isinstance(found, list) else None
-
-    @property
-    def is_numeric(self) -> bool:
-        if self.kind in ("numeric", "reasoning_gym"):
-            return self.right_number is not None
-        return self.kind in ("exact", "alias", "regex") and signs.is_number(self.right_read)
-
-    @cached_property
-    def conversation(self) -> str:
-        return "\n".join(message_text(message) for message in self.item.held_out.messages)
-
-    @cached_property
-    def _pattern(self) -> BoundedPattern | None:
-        """Of a grader that compares what its pattern finds."""
-        if self.kind != "regex":
-            return None
-        options = self.item.grader
-        found = BoundedPattern(str(options.get("pattern")), ignore_case=bool(options.get("ignore_case")))
-        return found if found.has_group else None
-
-    @cached_property
-    def _answer(self) -> Answer:
-        return parse_answer(self.text)
-
-
-def _tool_parsing(wrong: _Wrong) -> bool:
+def _tool_parsing(wrong: WrongAnswer) -> bool:
     if any(signs.refused_call(call, wrong.offered) for call in wrong.calls if wrong.offered):
         return True
     return bool(wrong.offered) and not wrong.calls and signs.half_call(wrong.content, wrong.offered)
 
 
-def _tool_response(wrong: _Wrong) -> bool:
+def _tool_response(wrong: WrongAnswer) -> bool:
     if not wrong.result:
         return False
     before = [call for message in wrong.item.held_out.messages for call in message_calls(message)]
@@ -186,7 +82,7 @@ def _tool_response(wrong: _Wrong) -> bool:
     return missing == facts != set() or any(word[0].isdigit() for word in missing)
 
 
-def _think_act(wrong: _Wrong) -> bool:
+def _think_act(wrong: WrongAnswer) -> bool:
     if wrong.wanted_calls or wrong.calls:
         return _thinks_of_another_call(wrong, wrong.thought or (wrong.content if wrong.calls else ""))
     if wrong.is_numeric:
@@ -203,7 +99,7 @@ def _think_act(wrong: _Wrong) -> bool:
     )
 
 
-def _argues_for_another_choice(wrong: _Wrong) -> bool:
+def _argues_for_another_choice(wrong: WrongAnswer) -> bool:
     answered = choice_letter(wrong.content, wrong.choices)
     if wrong.thought:
         return choice_letter(wrong.thought, wrong.choices) not in (None, answered)
@@ -212,21 +108,21 @@ def _argues_for_another_choice(wrong: _Wrong) -> bool:
     return argued is not None and argued == choice_letter(wrong.right, wrong.choices) != answered
 
 
-def _thinks_of_another_call(wrong: _Wrong, said: str) -> bool:
-    if not said:
+def _thinks_of_another_call(wrong: WrongAnswer, thoughts: str) -> bool:
+    if not thoughts:
         return False
-    named = {name for name in wrong.offered if name in said}
+    named = {name for name in wrong.offered if name in thoughts}
     if len(named) == 1 and not any(call["name"] in named for call in wrong.calls):
         return True
     if wrong.calls and not wrong.wanted_calls:
-        return signs.needs_no_tool(said)
-    thought = set(signs.words(said))
+        return signs.needs_no_tool(thoughts)
+    thought = set(signs.words(thoughts))
     wanted = set(signs.words(_values(wrong.wanted_calls))) & thought
     acted = set(signs.words(_values(wrong.calls)))
     return bool(wrong.calls and wanted - acted and acted - thought)
 
 
-def _works_out_another_number(wrong: _Wrong) -> bool:
+def _works_out_another_number(wrong: WrongAnswer) -> bool:
     answered = last_number(wrong.content)
     if wrong.thought and answered is not None:
         return last_number(wrong.thought) not in (None, answered)
@@ -236,7 +132,7 @@ def _works_out_another_number(wrong: _Wrong) -> bool:
     return stated not in [step.result for step in steps]
 
 
-def _answer_format(wrong: _Wrong) -> bool:
+def _answer_format(wrong: WrongAnswer) -> bool:
     if not wrong.content and not wrong.calls:
         return True
     if wrong.wanted_calls or wrong.calls:
@@ -256,7 +152,7 @@ def _answer_format(wrong: _Wrong) -> bool:
     return bool(right) and _holds(wrong.content, right)
 
 
-def _names_the_choice(wrong: _Wrong) -> bool:
+def _names_the_choice(wrong: WrongAnswer) -> bool:
     letter = choice_letter(wrong.right, wrong.choices)
     choices = wrong.choices or []
     place = ord(letter) - ord("A") if letter else len(choices)
@@ -264,7 +160,7 @@ def _names_the_choice(wrong: _Wrong) -> bool:
     return any(text and _holds(wrong.content, text) for text in texts)
 
 
-def _demand(wrong: _Wrong) -> bool:
+def _demand(wrong: WrongAnswer) -> bool:
     if bool(wrong.wanted_calls) != bool(wrong.calls):
         return True
     if wrong.calls:
@@ -276,15 +172,15 @@ def _demand(wrong: _Wrong) -> bool:
     return wrong.is_numeric and not signs.numbers(wrong.content)
 
 
-def _compositional(wrong: _Wrong) -> bool:
+def _compositional(wrong: WrongAnswer) -> bool:
     if len(wrong.wanted_calls) > 1:
         names = [call["name"] for call in wrong.wanted_calls]
         return any(call["name"] in names for call in wrong.calls)
     if wrong.wanted_calls:
         # A number that nobody has said was to be worked out.
         wanted = signs.numbers(_values(wrong.wanted_calls))
-        said, acted = signs.numbers(wrong.conversation), signs.numbers(_values(wrong.calls))
-        return _same_tools(wrong) and any(number not in said and number not in acted for number in wanted)
+        known, acted = signs.numbers(wrong.conversation), signs.numbers(_values(wrong.calls))
+        return _same_tools(wrong) and any(number not in known and number not in acted for number in wanted)
     if not wrong.is_numeric:
         return False
     found, expert = signs.equations(wrong.content), signs.equations(wrong.right)
@@ -293,7 +189,7 @@ def _compositional(wrong: _Wrong) -> bool:
     return bool({step.result for step in found} & {step.result for step in expert})
 
 
-def _planning(wrong: _Wrong) -> bool:
+def _planning(wrong: WrongAnswer) -> bool:
     if wrong.wanted_calls:
         wanted = {call["name"] for call in wrong.wanted_calls}
         return any(call["name"] not in wanted for call in wrong.calls)
@@ -302,7 +198,7 @@ def _planning(wrong: _Wrong) -> bool:
     return signs.plays(wrong.conversation) and signs.is_command(wrong.read or "")
 
 
-_RULES: Sequence[tuple[FailureType, Callable[[_Wrong], bool]]] = (
+_RULES: Sequence[tuple[FailureType, Callable[[WrongAnswer], bool]]] = (
     (FailureType.TOOL_PARSING, _tool_parsing),
     (FailureType.TOOL_RESPONSE, _tool_response),
     (FailureType.THINK_ACT, _think_act),
@@ -313,7 +209,7 @@ _RULES: Sequence[tuple[FailureType, Callable[[_Wrong], bool]]] = (
 )
 
 
-def _same_tools(wrong: _Wrong) -> bool:
+def _same_tools(wrong: WrongAnswer) -> bool:
     return bool({call["name"] for call in wrong.calls} & {call["name"] for call in wrong.wanted_calls})
 
 
