@@ -31,8 +31,9 @@ MAX_SEARCH_CHARACTERS = 500
 _BATCH, _BATCH_BYTES = 500, 4_000_000
 """What is read at once: rows, and bytes of them as the database keeps them, which is compressed."""
 _SPACELESS = "".join(rf"\p{{{name}}}" for name in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"))
-_WORD = regex.compile(rf"(?V1)[{_SPACELESS}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{_SPACELESS}]]{{1,255}}")
-"""Longer ones are cut: PostgreSQL leaves out words of more than 2,047 bytes."""
+_ALONE, _PART_OF_WORD = regex.compile(rf"[{_SPACELESS}]"), regex.compile(r"[\p{L}\p{M}\p{N}]")
+_MOST_CHARACTERS = 255
+"""Of a word; longer ones are cut: PostgreSQL leaves out words of more than 2,047 bytes."""
 _TERM = regex.compile(r'-?"[^"]*"?|[^\s"]+')
 _SIMPLE = text("'simple'::regconfig")
 """The configuration that knows no language."""
@@ -107,10 +108,26 @@ def _indexed_up_to(project_id: SQLColumnExpression[uuid.UUID]) -> ColumnElement[
     return func.coalesce(newest.scalar_subquery(), 0)
 
 
+class _Spaced(dict[int, int | str]):
+    """For `str.translate`: what each character becomes, so that spaces stand between words and nowhere else."""
+
+    def __missing__(self, code: int) -> int | str:
+        character = chr(code)
+        found = f" {character} " if _ALONE.match(character) else code if _PART_OF_WORD.match(character) else " "
+        if len(self) < _MOST_KNOWN:
+            self[code] = found
+        return found
+
+
+_SPACED, _MOST_KNOWN = _Spaced(), 20_000
+
+
 def _words(given: str) -> list[str]:
     """Letters that look alike are one, as the wide ones of Asian typography."""
-    found: list[str] = _WORD.findall(unicodedata.normalize("NFKC", given))
-    return found
+    found = unicodedata.normalize("NFKC", given).translate(_SPACED).split()
+    if max(map(len, found), default=0) <= _MOST_CHARACTERS:
+        return found
+    return [word[start : start + _MOST_CHARACTERS] for word in found for start in range(0, len(word), _MOST_CHARACTERS)]
 
 
 def _as_query(search: str) -> str:

@@ -2,13 +2,16 @@
 
 import itertools
 import json
+import random
 import threading
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+import regex  # type: ignore[import-untyped]  # ships no type information
 import sqlalchemy as sa
 
 from registry.database import transaction
@@ -74,6 +77,21 @@ CALL = {"id": "call_7", "type": "function", "function": {"name": "find_order", "
 )
 def test_the_words_of_a_message(message: dict[str, Any], expected: str) -> None:
     assert words_of([message]) == expected
+
+
+_SPACELESS = "".join(rf"\p{{{name}}}" for name in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"))
+_WORD = regex.compile(rf"(?V1)[{_SPACELESS}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{_SPACELESS}]]{{1,255}}")
+"""What a word is, in one expression."""
+
+
+def test_words_are_runs_of_letters_and_digits_in_any_script() -> None:
+    draw = random.Random(0)
+    scripts = [(32, 127), (0x80, 0x300), (0x300, 0x1400), (0x1780, 0x1800), (0x3040, 0x3100), (0x4E00, 0x5000)]
+    scripts += [(0xA000, 0xD800), (0xE000, 0x30000)]
+    texts = ["".join(chr(draw.randrange(*draw.choice(scripts))) for _ in range(200)) for _ in range(100)]
+    texts += ["a" * 700, "a" * 255 + " b", "\u00e4" * 600 + "\u6f22\u5b57", "a_b-c\tD\n1.5", "\ufdfa" * 40, " \x00 "]
+    for text in texts:
+        assert words_of([{"content": text}]) == " ".join(_WORD.findall(unicodedata.normalize("NFKC", text)))
 
 
 def test_a_search_finds_words_as_the_search_of_feedback_does(rows: Rows) -> None:
