@@ -48,6 +48,7 @@ LARGEST_BLOCK = 20
 _CERTAIN_BLOCKS = 10
 """With fewer blocks the measured variance says little, and the largest possible one is used."""
 _EDGE = 1e-9
+_FEW_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -169,19 +170,60 @@ def blocks_to_see(effect: float, variance: float, level: float = 0.05) -> int:
 def log_capital(observations: Floats, mean: float) -> Floats:
     """`log K_t(mean)` at each t: shape (..., n) in and out."""
     gains = np.multiply.outer(observations / mean - 1, STAKES)
-    capitals = np.cumsum(np.log1p(gains), axis=-2)
+    return _log_mean(np.cumsum(np.log1p(gains), axis=-2))
+
+
+def _log_mean(capitals: Floats) -> Floats:
+    """The logarithm of the capital that is averaged over the stakes: shape (..., J) to (...)."""
     richest = capitals.max(axis=-1)
     return np.asarray(richest + np.log(np.exp(capitals - richest[..., None]).mean(axis=-1)), dtype=np.float64)
 
 
+class _Capital:
+    """`log K_t(m)` of one sequence for any m. Where it has few values, as rewards have, it is read off their counts."""
+
+    def __init__(self, observations: Floats) -> None:
+        values, which = np.unique(observations, return_inverse=True)
+        self._counts: Floats | None = None
+        self._values = observations
+        if len(values) <= _FEW_VALUES:
+            self._values = values
+            self._counts = np.cumsum(np.equal.outer(which, np.arange(len(values))), axis=0, dtype=np.float64)
+
+    def at(self, times: NDArray[np.int64], mean: float) -> Floats:
+        logs = np.log1p(np.multiply.outer(self._values / mean - 1, STAKES))
+        if self._counts is None:
+            return _log_mean(np.cumsum(logs, axis=0)[times])
+        return _log_mean(self._counts[times] @ logs)
+
+
 def _lower(observations: Floats, threshold: float, *, final: bool = False) -> float:
-    """The least mean that the capital never refuted, or with `final` does not refute at the end."""
+    """The least mean that the capital never refuted, or with `final` does not refute at the end.
+
+    Since the capital falls in the mean, each time refutes the means up to one of its own, and the largest of these
+    counts. A time that does not refute what another does is out of the question: few are left after the first look.
+    """
     if not observations.any():
         return 0.0
+    capital = _Capital(observations)
+    times = np.arange(len(observations))
+    least = _refuted_up_to(capital, times[-1:], threshold)
+    times = times[:0] if final else times[:-1]
+    while len(times) and least < 1:
+        excess = capital.at(times, max(least, _EDGE)) - threshold
+        times, excess = times[excess > 0], excess[excess > 0]
+        if len(times):
+            furthest = int(excess.argmax())
+            least = max(least, _refuted_up_to(capital, times[furthest : furthest + 1], threshold))
+            times = np.delete(times, furthest)
+    return least
+
+
+def _refuted_up_to(capital: _Capital, time: NDArray[np.int64], threshold: float) -> float:
+    """The largest mean that the capital at one time refutes; 0 if it refutes none."""
 
     def excess(mean: float) -> float:
-        path = log_capital(observations, mean)
-        return float(path[-1] if final else path.max()) - threshold
+        return float(capital.at(time, mean)[0]) - threshold
 
     if excess(_EDGE) < 0:
         return 0.0

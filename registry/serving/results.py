@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from registry.models import Exposure, Feedback, Route, RouteArm, ShadowAnswer
@@ -82,15 +83,10 @@ def results_of(session: Session, route: Route) -> RouteResults:
 
 def rewards_of(session: Session, route: Route) -> dict[uuid.UUID, Floats]:
     """The rewards that count in order of arrival, by version."""
-    query = (
-        select(Feedback.version_id, Feedback.reward)
-        .where(Feedback.route_id == route.id, Feedback.counted)
-        .order_by(Feedback.seq)
-    )
-    found: dict[uuid.UUID | None, list[float]] = {arm.version_id: [] for arm in route.arms}
-    for version_id, reward in session.execute(query):
-        found[version_id].append(reward)
-    return {arm.version_id: np.asarray(found[arm.version_id], dtype=np.float64) for arm in route.arms}
+    rewards = func.array_agg(aggregate_order_by(Feedback.reward, Feedback.seq))
+    counted = select(Feedback.version_id, rewards).where(Feedback.route_id == route.id, Feedback.counted)
+    found = {row[0]: row[1] for row in session.execute(counted.group_by(Feedback.version_id))}
+    return {arm.version_id: np.asarray(found.get(arm.version_id, ()), dtype=np.float64) for arm in route.arms}
 
 
 def compare_arm(route: Route, arm: RouteArm, rewards: Mapping[uuid.UUID, Floats]) -> Difference:

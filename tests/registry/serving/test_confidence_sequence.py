@@ -23,6 +23,27 @@ from registry.serving.confidence_sequence import (
 NEVER = 10**9
 
 
+@pytest.mark.parametrize("level", [0.05, 0.0005])
+@pytest.mark.parametrize("kind", ["two values", "three values", "any", "drifts", "always one", "always none"])
+def test_an_interval_is_that_of_its_definition(kind: str, level: float) -> None:
+    draw = np.random.default_rng(0)
+    for n in (1, 2, 7, 60, 900):
+        values = {
+            "two values": draw.integers(0, 2, n).astype(float),
+            "three values": draw.integers(0, 3, n) / 2,
+            "any": draw.random(n),
+            "drifts": (draw.random(n) < np.linspace(0.6, 0.5, n)).astype(float),
+            "always one": np.ones(n),
+            "always none": np.zeros(n),
+        }[kind]
+        found = mean_interval(values, level)
+        for bound, sequence in ((found.low, values), (1 - found.high, 1 - values)):
+            for mean, refuted in ((bound - 1e-5, True), (bound + 1e-5, False)):
+                if 1e-9 < mean < 1:
+                    excess = log_capital(sequence, mean).max() - math.log(2 / level)
+                    assert (excess >= 0) == refuted, (n, bound)
+
+
 def test_capital_by_hand() -> None:
     """Against the mean 1/2, a 1 multiplies the stake g's capital by 1 + g and a 0 by 1 - g."""
     path = log_capital(np.array([1.0, 1.0, 0.0]), 0.5)
