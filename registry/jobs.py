@@ -7,11 +7,11 @@ workers need not agree.
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from registry.clock import FARTHEST_AHEAD
 from registry.errors import JobNotFound, JobStateConflict, UnreadableRow
@@ -116,7 +116,7 @@ def list_jobs(session: Session, project_id: uuid.UUID, *, before: int | None, li
     query = select(Job).where(Job.project_id == project_id)
     if before is not None:
         query = query.where(Job.seq < before)
-    return list(session.scalars(query.order_by(Job.seq.desc()).limit(limit)))
+    return list(session.scalars(query.options(joinedload(Job.adapter)).order_by(Job.seq.desc()).limit(limit)))
 
 
 def waiting_for_upstreams(session: Session, job_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
@@ -300,6 +300,17 @@ def list_events(
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).limit(limit)
     found = session.scalars(query.order_by(JobEvent.seq.desc() if newest else JobEvent.seq)).all()
     return list(reversed(found)) if newest else list(found)
+
+
+EventRow = tuple[int, datetime, str, str, dict[str, Any]]
+"""seq, at, level, message, data"""
+
+
+def newest_events(session: Session, job_id: uuid.UUID, *, most: int) -> list[EventRow]:
+    """The last `most` events, oldest first; as plain values, since curves are made of thousands."""
+    columns = JobEvent.seq, JobEvent.at, JobEvent.level, JobEvent.message, JobEvent.data
+    query = select(*columns).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc()).limit(most)
+    return [(seq, at, level, message, data) for seq, at, level, message, data in reversed(session.execute(query).all())]
 
 
 def _emit_failed(session: Session, job: Job) -> None:

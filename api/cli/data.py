@@ -182,6 +182,10 @@ def _print_affected(affected: JsonObject) -> None:
     rows += [("dataset", d["hash"], f"{counted(d['items'], 'item')} of {d['task']}") for d in affected["datasets"]]
     rows += [("job", job, "begins anew without it") for job in affected["jobs"]]
     rows += [("version", f"{v['adapter']}@{v['number']}", _serving(v)) for v in affected["versions"]]
+    for name in ("suites", "datasets", "jobs", "versions"):
+        left_out = affected.get("counts", {}).get(name, 0) - len(affected[name])
+        if left_out > 0:
+            rows.append((f"more {name}", left_out, "not listed"))
     print_table(("", "", ""), rows)
     for moved in affected.get("moved", ()):
         print_line(f"{moved['alias']}: version {moved['from']} to {moved['to']}.")

@@ -1,11 +1,10 @@
 """Curves that `charts.js` draws: losses over steps, and the scores of an adapter over its versions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from api.endpoints.scores import Metrics, ScoresOut
-from api.http.schemas import JobEventOut
 
 
 class Curves(TypedDict):
@@ -23,9 +22,8 @@ class MetricRow:
     """Mean over the tasks that were learned before."""
 
 
-def losses_by_step(events: Sequence[JobEventOut]) -> Curves:
-    """The loss that each event tells; of a step that was done again, after a worker was lost, the last one."""
-    told = (event.data for event in events)
+def losses_by_step(told: Iterable[Mapping[str, Any]]) -> Curves:
+    """The losses among what events tell; of a step that was done again, after a worker was lost, the last one."""
     losses = {
         each["step"]: each["loss"] for each in told if _is_number(each.get("step")) and _is_number(each.get("loss"))
     }

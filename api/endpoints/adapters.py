@@ -28,7 +28,15 @@ from registry.clock import utc_now
 from registry.database import transaction
 from registry.gates.verdict import gate_of, gates_of
 from registry.models import AdapterChange
-from registry.serving.aliases import AliasSnapshot, alias_snapshot, history, list_aliases, promote, roll_back
+from registry.serving.aliases import (
+    AliasSnapshot,
+    alias_snapshot,
+    aliases_by_adapter,
+    history,
+    list_aliases,
+    promote,
+    roll_back,
+)
 from registry.serving.routes import weights_of
 from registry.versions.records import get_version, list_versions
 
@@ -168,7 +176,8 @@ def check_trainable(memory: MemoryConfig) -> None:
 def index(services: ServicesDep, caller: Reader) -> AdapterList:
     with transaction(services.sessions) as session:
         rows = list_adapters(session, caller.project_id)
-        return AdapterList(data=[AdapterOut.of(row, list_aliases(session, row)) for row in rows])
+        aliases = aliases_by_adapter(session, rows)
+        return AdapterList(data=[AdapterOut.of(row, aliases[row.id]) for row in rows])
 
 
 @router.get("/{name}")

@@ -18,7 +18,7 @@ from registry.adapters import list_adapters
 from registry.database import transaction
 from registry.keys import Principal
 from registry.names import BASE, CHAMPION
-from registry.serving.aliases import list_aliases
+from registry.serving.aliases import aliases_by_adapter
 from registry.serving.resolution import Resolution, resolve
 from registry.upstreams import Upstream, find_upstream, is_upstream_model
 from registry.versions.state import servable_versions
@@ -65,15 +65,18 @@ def models(request: Request, services: ServicesDep, caller: Reader) -> dict[str,
     upstreams = allowed_upstreams(request.app.state.gateway, services, caller)
     with transaction(services.sessions) as session:
         found = [_model(BASE, 0)]
-        for adapter in list_adapters(session, caller.project_id):
-            aliases = list_aliases(session, adapter)
+        adapters = list_adapters(session, caller.project_id)
+        named = aliases_by_adapter(session, adapters)
+        servable = servable_versions(session, caller.project_id)
+        for adapter in adapters:
+            aliases = named[adapter.id]
             created = int(adapter.created_at.timestamp())
             if any(alias.name == CHAMPION for alias in aliases):
                 found.append(_model(adapter.name, created))
             found += [_model(f"{adapter.name}@{alias.name}", int(alias.moved_at.timestamp())) for alias in aliases]
             found += [
                 _model(f"{adapter.name}@{version.number}", int(version.created_at.timestamp()))
-                for version in servable_versions(session, adapter)
+                for version in reversed(servable.get(adapter.id, []))
             ]
     found += [_upstream_model(upstream, name) for upstream in upstreams.values() for name in upstream.listed_models]
     return model_list(found) if _speaks_anthropic(request) else {"object": "list", "data": found}

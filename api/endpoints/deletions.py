@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -15,20 +16,25 @@ from api.http.schemas import Strict
 from api.http.values import Number
 from registry.clock import utc_now
 from registry.database import may_pass, transaction
-from registry.deletion.deletions import check_policy, delete_data, get_deletion, list_deletions
+from registry.deletion.deletions import check_policy, delete_data, get_deletion, list_brief, list_deletions
 from registry.deletion.erasure import finish_erasure, unfinished_erasures
 from registry.deletion.retraining import list_retrainings, step_state, why_stopped
 from registry.deletion.scope import DeletionSubject, find_affected
 from registry.errors import StoreUnavailable
+from registry.keys import Principal
 from registry.models import Deletion, Retraining, Version
 from registry.retention.garbage import collect_garbage, find_garbage
 from registry.scratch import sweep
 from registry.trajectories.records import get_trajectory
 from registry.versions.lineage import trajectory_lineage
 from registry.versions.records import versions_of_jobs
+from registry.wiring import Services
 from workers.queue import send_jobs
 
 router = APIRouter(prefix="/v1", tags=["data"])
+
+MOST_LISTED = 100
+"""Entries of each list of a dry run."""
 
 
 class DeletionIn(Strict):
@@ -85,6 +91,8 @@ class DeletionOut(BaseModel):
     actor: str
     reason: str
     affected: dict[str, Any]
+    """How much holds the data or learned it. A dry run lists at most 100 suites, datasets, jobs and versions, of these
+    first those that serve; `counts` says how many there are of each."""
     trajectories: list[dict[str, str]]
     """Ids and content hashes of what is gone."""
     bytes_gone: bool
@@ -153,7 +161,7 @@ def delete(body: DeletionIn, request: Request, services: ServicesDep, caller: Ad
                 policy=body.policy,
                 actor=caller.actor,
                 reason=body.reason,
-                affected=affected.describe(),
+                affected=affected.describe(session, most=MOST_LISTED),
                 trajectories=[{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories],
                 bytes_gone=False,
                 created_at=utc_now(),
@@ -196,6 +204,37 @@ def deletions(services: ServicesDep, caller: Admin, cursor: Cursor = None, limit
         )
 
 
+@dataclass(frozen=True)
+class DeletionInList:
+    """What a list says of a deletion."""
+
+    id: uuid.UUID
+    scope: str
+    policy: str
+    actor: str
+    reason: str
+    trajectories: int
+    bytes_gone: bool
+    created_at: datetime
+    retrainings: Sequence[RetrainingOut]
+
+
+def brief_deletions(services: Services, caller: Principal, *, cursor: str | None, limit: int) -> Page[DeletionInList]:
+    """Newest first."""
+    with transaction(services.sessions) as session:
+        rows = list_brief(session, caller.project_id, before=decode_cursor(cursor) or None, limit=limit + 1)
+        waiting, steps = set(unfinished_erasures(session)), _retrainings(session, [row for row, _ in rows])
+
+    def shown(pair: tuple[Deletion, int]) -> DeletionInList:
+        row, trajectories = pair
+        same = {name: getattr(row, name) for name in ("id", "scope", "policy", "actor", "reason", "created_at")}
+        return DeletionInList(
+            **same, trajectories=trajectories, bytes_gone=row.id not in waiting, retrainings=steps[row.id]
+        )
+
+    return make_page(rows, limit, seq=lambda pair: pair[0].seq, render=shown)
+
+
 @router.get("/deletions/{deletion_id}")
 def show_deletion(deletion_id: uuid.UUID, services: ServicesDep, caller: Admin) -> DeletionOut:
     with transaction(services.sessions) as session:
@@ -228,7 +267,7 @@ def lineage(trajectory: uuid.UUID, services: ServicesDep, caller: Reader) -> Tra
                 {"hash": row.content_hash, "task": row.task.name, "reward": found.rewards.get(row.id)}
                 for row in found.datasets
             ],
-            jobs=[job.id for job in found.jobs],
+            jobs=list(found.jobs),
             versions=[
                 {
                     "adapter": version.adapter.name,

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Header, Query, Request
@@ -142,6 +142,28 @@ def look_back(services: Services, caller: Principal, job_id: uuid.UUID, *, most:
     with transaction(services.sessions) as session:
         job = jobs.get_job(session, caller.project_id, job_id)
         return _news(job, jobs.list_events(session, job_id, limit=most, newest=True), 0)
+
+
+@dataclass(frozen=True)
+class JobInDetail:
+    """A job with its last events, and the data of more of them, of which curves are made."""
+
+    job: JobOut
+    events: list[JobEventOut]
+    told: list[dict[str, Any]]
+    """What those events, and more before them, say beside their text; oldest first."""
+
+
+def look_closely(services: Services, caller: Principal, job_id: uuid.UUID, *, most: int, listed: int) -> JobInDetail:
+    """The job, the data of its last `most` events, and the last `listed` of these. Raises JobNotFound."""
+    with transaction(services.sessions) as session:
+        job = JobOut.of(jobs.get_job(session, caller.project_id, job_id))
+        rows = jobs.newest_events(session, job_id, most=most)
+    last = [
+        JobEventOut(seq=seq, at=at, level=level, message=message, data=data)
+        for seq, at, level, message, data in rows[-listed:]
+    ]
+    return JobInDetail(job, last, [data for *_, data in rows])
 
 
 async def follow(services: Services, caller: Principal, first: JobNews, drain: Drain) -> AsyncIterator[JobNews | None]:

@@ -16,7 +16,7 @@ from registry.adapters import get_adapter
 from registry.database import transaction
 from registry.gates.side_by_side import ComparedVersion, compare_versions
 from registry.gates.verdict import verdict
-from registry.models import Adapter, Version
+from registry.models import Version
 from registry.retention.applying import remove_folders
 from registry.retention.archiving import archive, unarchive
 from registry.retention.policy import RetentionPlan, keep_last, plan_retention, purge, set_policy
@@ -145,7 +145,7 @@ def state_list(
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, caller.project_id, name)
         rows = list_versions(session, adapter, after=decode_cursor(cursor), limit=limit + 1)
-        found = states_of_versions(session, adapter, rows)
+        found = states_of_versions(session, rows)
         return make_page(found, limit, seq=lambda row: row.number, render=lambda row: row)
 
 
@@ -187,7 +187,7 @@ def lineage(name: str, number: Number, services: ServicesDep, caller: Reader) ->
             adapter=name,
             number=number,
             ancestors=list(found.ancestors),
-            children=[each.number for each in found.children],
+            children=list(found.children),
             replaces=found.replaces.number if found.replaces else None,
             job_id=found.job.id,
             task=version.dataset.task.name,
@@ -222,7 +222,7 @@ def add_tag(name: str, number: Number, label: str, services: ServicesDep, caller
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
         tag(session, version, label, actor=caller.actor)
-        return states_of_versions(session, adapter, [version])[0]
+        return states_of_versions(session, [version])[0]
 
 
 @router.delete("/versions/{number}/tags/{label}")
@@ -231,7 +231,7 @@ def remove_tag(name: str, number: Number, label: str, services: ServicesDep, cal
         adapter = get_adapter(session, caller.project_id, name)
         version = get_version(session, adapter, number)
         untag(session, version, label, actor=caller.actor)
-        return states_of_versions(session, adapter, [version])[0]
+        return states_of_versions(session, [version])[0]
 
 
 @router.post("/versions/{number}/archive")
@@ -241,7 +241,7 @@ def put_away(name: str, number: Number, body: ReasonIn, services: ServicesDep, c
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
         archive(session, adapter, version, actor=caller.actor, reason=body.reason)
-        return states_of_versions(session, adapter, [version])[0]
+        return states_of_versions(session, [version])[0]
 
 
 @router.post("/versions/{number}/unarchive")
@@ -250,7 +250,7 @@ def take_out(name: str, number: Number, body: ReasonIn, services: ServicesDep, c
         adapter = get_adapter(session, caller.project_id, name, lock=True)
         version = get_version(session, adapter, number)
         unarchive(session, version, actor=caller.actor, reason=body.reason)
-        return states_of_versions(session, adapter, [version])[0]
+        return states_of_versions(session, [version])[0]
 
 
 @router.get("/retention")
@@ -288,10 +288,10 @@ def apply_retention(name: str, body: PurgeIn, services: ServicesDep, caller: Adm
     return out
 
 
-def states_of_versions(session: Session, adapter: Adapter, rows: list[Version]) -> list[VersionStateOut]:
+def states_of_versions(session: Session, rows: list[Version]) -> list[VersionStateOut]:
     ids = [row.id for row in rows]
     tags, states = tags_of(session, ids), states_of(session, ids)
-    tainted = learned_deleted(session, [adapter.id])
+    tainted = learned_deleted(session, rows)
     return [
         VersionStateOut(
             number=row.number,

@@ -74,6 +74,8 @@ def pages_of(project: FilledProject, versions: int) -> dict[str, str]:
         found |= {"older versions": f"{bot}?before={versions // 2}", "version": newest, "its items": f"{newest}/items"}
         found |= {"first version": f"{bot}/versions/1", "its analysis": f"{newest}/analysis"}
         found |= {"a route": f"{bot}/routes/200", "a loop": f"/loops/{ADAPTER}", "a schedule": "/schedules/nightly"}
+        found |= {"its settings": f"{bot}/settings", "a run": f"/runs/{uuid.UUID(_md5('run 1'))}", "a task": "/tasks/a"}
+        found["a deletion"] = f"/deletions/{uuid.UUID(_md5('deletion 1'))}"
         found["a job"] = f"/jobs/{uuid.UUID(_md5(f'job {versions}'))}"
     return found
 

@@ -152,14 +152,17 @@ OTHER_ADAPTERS = (
     """
     insert into datasets
     select made.* from datasets d, generate_series(1, :others) n, jsonb_populate_record(
-        d, jsonb_build_object('id', md5('other dataset ' || n)::uuid, 'content_hash', md5('other dataset ' || n))
+        d, jsonb_build_object(
+            'id', md5('other dataset ' || n)::uuid, 'content_hash', md5('other dataset ' || n), 'task_id',
+            (:tasks)[1 + n % 4]
+        )
     ) made
     where d.id = md5('dataset 1')::uuid
     """,
     """
     insert into dataset_items (dataset_id, place, trajectory_id, replayed)
     select md5('other dataset ' || n)::uuid, place,
-        md5(cast(:project as text) || ' trajectory ' || :count - 100 * n - place)::uuid, false
+        md5(cast(:project as text) || ' trajectory ' || 4 * (:count / 4 - n - place) + n % 4)::uuid, false
     from generate_series(1, :others) n, generate_series(0, 19) place
     """,
     """

@@ -16,6 +16,14 @@ from registry.deletion.erasure import may_erase
 from registry.models import Exposure, Feedback, Run, RunCall, Trajectory, TrajectoryReward
 
 
+def count_answers(session: Session, project_id: uuid.UUID, sessions: Collection[str]) -> tuple[int, int]:
+    """How many answers were given in the sessions, and how much feedback was given on whole ones."""
+    answers = select(func.count()).where(Exposure.project_id == project_id, one_of(Exposure.session_id, sessions))
+    of_sessions = one_of(Feedback.session_id, sessions), Feedback.part_of.is_(None)
+    feedback = select(func.count()).where(Feedback.project_id == project_id, *of_sessions)
+    return session.scalars(answers).one(), session.scalars(feedback).one()
+
+
 def forget_answers(
     session: Session,
     project_id: uuid.UUID,
@@ -29,9 +37,9 @@ def forget_answers(
     Called while the trajectories and runs are still there: they say which feedback is on them.
     """
     gone = one_of(Trajectory.id, trajectory_ids)
-    mine = Exposure.project_id == project_id, Exposure.session_id.in_(sessions)
+    mine = Exposure.project_id == project_id, one_of(Exposure.session_id, sessions)
     whose: list[ColumnElement[bool]] = [
-        Run.session_id.in_(sessions),
+        one_of(Run.session_id, sessions),
         Run.trajectory_id.in_(select(Trajectory.id).where(gone)),
     ]
     if user is not None:
@@ -47,7 +55,7 @@ def forget_answers(
         Feedback.completion_id.in_(calls),
         Feedback.run_id.in_(runs),
         Feedback.run_id.in_(announced),
-        Feedback.session_id.in_(sessions),
+        one_of(Feedback.session_id, sessions),
         Feedback.seq.in_(rewards),
     )
     with may_erase(session):
@@ -57,7 +65,7 @@ def forget_answers(
         for column in (Feedback.unit, Feedback.session_id):
             session.execute(
                 update(Feedback)
-                .where(Feedback.project_id == project_id, column.in_(sessions))
+                .where(Feedback.project_id == project_id, one_of(column, sessions))
                 .values({column: _random_name(column)})
             )
         session.execute(update(Exposure).where(*mine).values(session_id=None))

@@ -13,11 +13,12 @@ Versions that are cued from past experience hold it word for word: only `withdra
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session, defer
 
 from registry import jobs
 from registry.database import one_of
@@ -45,6 +46,7 @@ from registry.serving.routes import end_live_route, live_route
 from registry.serving.stored_responses import forget_responses
 from registry.trajectories.records import lock_trajectories
 from registry.versions.ancestry import ancestors_and_self
+from registry.versions.lineage import loaded_versions
 from registry.versions.records import get_version, list_versions, version_of_job
 from registry.versions.state import why_not_parent, why_not_servable, withdraw
 from registry.wording import counted
@@ -91,7 +93,8 @@ def delete_data(
             "run; look again"
         )
     check_policy(affected, policy)
-    described = affected.describe()
+    described = affected.describe(session)
+    learned = loaded_versions(session, affected.versions) if policy != "keep" else []
     watched = _live_jobs(session, project_id)
     ids = [id_ for id_, _ in affected.trajectories]
     forget_answers(session, project_id, sessions=affected.sessions, user=subject.user, trajectory_ids=ids)
@@ -103,13 +106,13 @@ def delete_data(
     deletion = Deletion(id=uuid.uuid4(), project_id=project_id, scope=subject.scope, subject_hash=subject.digest)
     evidence = {"deletion": str(deletion.id)}
     if policy == "withdraw":
-        described |= _withdraw(session, affected, evidence, actor=actor, reason=reason)
+        described |= _withdraw(session, learned, evidence, actor=actor, reason=reason)
     if policy == "retrain":
-        stop_superseded(session, deletion, affected.versions)
+        stop_superseded(session, deletion, learned)
     restarted = {job.id: new for job in affected.jobs if (new := _restart(session, job, affected, policy)) is not None}
     deletion.policy, deletion.actor, deletion.reason = policy, actor, reason
     deletion.trajectories = [{"id": str(id_), "content_hash": content} for id_, content in affected.trajectories]
-    plan = plan_retrainings(session, affected.versions if policy == "retrain" else (), restarted)
+    plan = plan_retrainings(session, learned if policy == "retrain" else (), restarted)
     deletion.affected = described | {
         "restarted": {str(old): str(new) for old, new in restarted.items()},
         "retrained_by": [str(other) for other in plan.covered_by],
@@ -141,6 +144,18 @@ def list_deletions(session: Session, project_id: uuid.UUID, *, before: int | Non
     return list(session.scalars(query.order_by(Deletion.seq.desc()).limit(limit)))
 
 
+def list_brief(
+    session: Session, project_id: uuid.UUID, *, before: int | None, limit: int
+) -> list[tuple[Deletion, int]]:
+    """As `list_deletions`, each with its number of trajectories, and without what was affected, which may be long."""
+    query = select(Deletion, func.jsonb_array_length(Deletion.trajectories)).where(Deletion.project_id == project_id)
+    if before is not None:
+        query = query.where(Deletion.seq < before)
+    long = (Deletion.affected, Deletion.trajectories)
+    query = query.options(*(defer(column, raiseload=True) for column in long))
+    return [(row, count) for row, count in session.execute(query.order_by(Deletion.seq.desc()).limit(limit))]
+
+
 def get_deletion(session: Session, project_id: uuid.UUID, deletion_id: uuid.UUID) -> Deletion:
     """Raises DeletionNotFound."""
     query = select(Deletion).where(Deletion.id == deletion_id, Deletion.project_id == project_id)
@@ -164,18 +179,18 @@ def _live_jobs(session: Session, project_id: uuid.UUID) -> list[uuid.UUID]:
 
 
 def _withdraw(
-    session: Session, affected: Affected, evidence: dict[str, Any], *, actor: str, reason: str
+    session: Session, affected: Sequence[Version], evidence: dict[str, Any], *, actor: str, reason: str
 ) -> dict[str, Any]:
     """Withdraw the versions and move their aliases away.
 
     Returns what changed: `{"moved": [...], "stranded": [...], "ended_routes": [...]}`; `stranded` are aliases for which
     no unaffected version is left.
     """
-    affected_ids = {version.id for version in affected.versions}
-    for version in affected.versions:
+    affected_ids = {version.id for version in affected}
+    for version in affected:
         withdraw(session, version, actor=actor, reason=reason, evidence=evidence)
     changed: dict[str, list[Any]] = {"moved": [], "stranded": [], "ended_routes": []}
-    for adapter in {version.adapter_id: version.adapter for version in affected.versions}.values():
+    for adapter in {version.adapter_id: version.adapter for version in affected}.values():
         route = live_route(session, adapter)
         if route is not None and any(arm.version_id in affected_ids for arm in route.arms):
             end_live_route(session, adapter, actor=actor, reason=reason, evidence=evidence)
@@ -220,7 +235,7 @@ def _restart(session: Session, job: Job, affected: Affected, policy: DeletionPol
     before = request = jobs.training_of(job)
     if request is not None and policy != "keep" and job.adapter_id is not None:
         request = request.changed(parent=_unaffected(session, affected, job.adapter_id, request.parent))
-    if request is not None and request == before and job.dataset_id not in {each.id for each, _ in affected.datasets}:
+    if request is not None and request == before and job.dataset_id not in {each.id for each in affected.datasets}:
         return None  # it has not chosen its data yet, and goes on from the same version as it would anew
     jobs.request_cancel(session, job.project_id, job.id)
     refusal = _refusal(session, job, request)
@@ -255,25 +270,25 @@ def _refusal(session: Session, job: Job, request: AnyTraining | None) -> str | N
 
 def _unaffected(session: Session, affected: Affected, adapter_id: uuid.UUID, number: int | None) -> int | None:
     """The version itself, or its nearest ancestor that did not learn the data; None for the bare base."""
-    learned_it = {version.number: version for version in affected.versions if version.adapter_id == adapter_id}
+    learned_it = {version.number: version.id for version in affected.versions if version.adapter_id == adapter_id}
     if number not in learned_it:
         return number
-    chain = ancestors_and_self(session, learned_it[number])
+    chain = ancestors_and_self(session, session.get_one(Version, learned_it[number]))
     clean = [ancestor for ancestor in chain if ancestor.number not in learned_it]
     return clean[-1].number if clean else None
 
 
 def _plan_erasure(session: Session, deletion: Deletion, affected: Affected, watched: list[uuid.UUID]) -> None:
-    dataset_ids = [dataset.id for dataset, _ in affected.datasets]
+    dataset_ids = [dataset.id for dataset in affected.datasets]
     session.add_all(
-        DeletionDataset(deletion_id=deletion.id, dataset_id=dataset.id, items=items)
-        for dataset, items in affected.datasets
+        DeletionDataset(deletion_id=deletion.id, dataset_id=dataset.id, items=dataset.items)
+        for dataset in affected.datasets
     )
-    readers = session.scalars(select(Job.id).where(Job.dataset_id.in_(dataset_ids)).order_by(Job.seq)).all()
+    readers = session.scalars(select(Job.id).where(one_of(Job.dataset_id, dataset_ids)).order_by(Job.seq)).all()
     session.add(
         Erasure(
             deletion_id=deletion.id,
-            datasets=[dataset.object_key for dataset, _ in affected.datasets],
+            datasets=[dataset.object_key for dataset in affected.datasets],
             objects=[f"jobs/{job_id}/checkpoint.safetensors" for job_id in readers],
             job_ids=[str(job_id) for job_id in {*watched, *(job.id for job in affected.jobs)}],
         )

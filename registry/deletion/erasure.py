@@ -39,7 +39,7 @@ from registry.models import (
 )
 from registry.object_store import ObjectStore
 from registry.versions.analyses import ITEMS_FILE, analyses_prefix
-from registry.versions.lineage import versions_touched
+from registry.versions.lineage import loaded_versions, versions_touched
 from registry.versions.state import withdraw
 
 _EXPERIENCE, _ENTRIES = "/experience/", "entries.json"
@@ -180,9 +180,9 @@ def _sweep(store: ObjectStore, work: _Work) -> None:
 
 def _untouched(session: Session, project_id: uuid.UUID, dataset_ids: Collection[uuid.UUID]) -> frozenset[str]:
     """Artifacts of the project's versions that learned none of the datasets."""
-    learned = [version.id for version in versions_touched(session, dataset_ids)]
-    rest = select(Version.artifact_key).join(Adapter).where(Adapter.project_id == project_id)
-    return frozenset(session.scalars(rest.where(Version.id.not_in(learned))))
+    learned = {version.id for version in versions_touched(session, dataset_ids)}
+    every = select(Version.id, Version.artifact_key).join(Adapter).where(Adapter.project_id == project_id)
+    return frozenset(row.artifact_key for row in session.execute(every) if row.id not in learned)
 
 
 def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
@@ -197,7 +197,7 @@ def _after_jobs(session: Session, deletion_id: uuid.UUID) -> None:
         session.scalars(select(Adapter).where(Adapter.id.in_(adapters)).order_by(Adapter.id).with_for_update()).all()
     blank_missing_answers(session, deletion.project_id)
     if deletion.policy == "withdraw":
-        for version in versions_touched(session, datasets):
+        for version in loaded_versions(session, versions_touched(session, datasets)):
             evidence = {"deletion": str(deletion.id)}
             withdraw(session, version, actor=deletion.actor, reason=deletion.reason, evidence=evidence)
 

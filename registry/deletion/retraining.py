@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from registry import jobs
+from registry.database import one_of
 from registry.job_requests import AnyTraining, JobKind, TrainTrigger, TrainWeaver
 from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Version
 from registry.names import CHAMPION
@@ -104,7 +105,7 @@ def stop_superseded(session: Session, deletion: Deletion, affected: Sequence[Ver
 def _under_way(session: Session, affected: Sequence[Version]) -> list[list[Retraining]]:
     """The steps of each chain that is not done, and ends with one of the versions."""
     ids = [version.id for version in affected]
-    named = select(Retraining.deletion_id, Retraining.chain).where(Retraining.replaces_id.in_(ids)).distinct()
+    named = select(Retraining.deletion_id, Retraining.chain).where(one_of(Retraining.replaces_id, ids)).distinct()
     found = []
     for deletion_id, chain in session.execute(named):
         mine = Retraining.deletion_id == deletion_id, Retraining.chain == chain

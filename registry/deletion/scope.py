@@ -1,13 +1,15 @@
 """The scope of a deletion: its subject, and all that holds or learned from it. Reads only; a dry run shows the same."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Text, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from registry.database import one_of
+from registry.deletion.answers import count_answers
 from registry.errors import Invalid, TrajectoryNotFound
 from registry.job_requests import TRAININGS
 from registry.jobs import LIVE, versions_needed
@@ -15,19 +17,17 @@ from registry.json_text import is_storable, show
 from registry.models import (
     Dataset,
     DatasetItem,
-    Exposure,
-    Feedback,
     Job,
     Suite,
     SuiteItem,
     Task,
     Trajectory,
-    Version,
 )
+from registry.models.trajectories import USER
 from registry.recordings.erased import subject_digest
 from registry.recordings.runs import count_unwritten
 from registry.serving.stored_responses import count_responses
-from registry.versions.lineage import ServingSummary, datasets_of, serving_of, versions_touched
+from registry.versions.lineage import TouchedVersion, serving_ids, serving_of, versions_touched
 
 DeletionScope = Literal["trajectory", "session", "user"]
 
@@ -50,6 +50,18 @@ class DeletionSubject:
 
 
 @dataclass(frozen=True)
+class AffectedDataset:
+    """A dataset that holds some of the data."""
+
+    id: uuid.UUID
+    content_hash: str
+    object_key: str
+    task: str
+    items: int
+    """Number of its places that hold the data."""
+
+
+@dataclass(frozen=True)
 class Affected:
     """Everything that holds the data or learned from it."""
 
@@ -66,43 +78,57 @@ class Affected:
     """Recorded runs of theirs that are no trajectories."""
     suites: tuple[tuple[str, int, int], ...]
     """(task, number, items)"""
-    datasets: tuple[tuple[Dataset, int], ...]
-    """Each dataset with the number of its places that hold the data."""
+    datasets: tuple[AffectedDataset, ...]
     jobs: tuple[Job, ...]
     """Live jobs that read one of the datasets, or go on from a version that did; not those that are to stop already."""
-    versions: tuple[Version, ...]
-    serving: dict[uuid.UUID, ServingSummary]
+    versions: tuple[TouchedVersion, ...]
+    """By adapter and number."""
 
     @property
-    def with_experience(self) -> tuple[Version, ...]:
+    def with_experience(self) -> tuple[TouchedVersion, ...]:
         """Versions whose artifact holds their training data as text, to be cued from it."""
         return tuple(version for version in self.versions if version.adapter.memory.get("cue_tokens"))
 
-    def describe(self) -> dict[str, Any]:
-        """JSON of all this, without any of the data."""
+    def describe(self, session: Session, *, most: int | None = None) -> dict[str, Any]:
+        """JSON of all this, without any of the data.
+
+        Args:
+            most: entries of each list; None is all. `counts` says how many there are. Of more versions those that serve
+                are listed, and the newest.
+        """
+        shown = self._shown(session, most)
+        serving = serving_of(session, [version.id for version in shown])
         return {
             "trajectories": len(self.trajectories),
             "answers": self.answers,
             "responses": self.responses,
             "feedback": self.feedback,
             "runs": self.runs,
-            "suites": [{"task": task, "number": number, "items": items} for task, number, items in self.suites],
+            "counts": {name: len(getattr(self, name)) for name in ("suites", "datasets", "jobs", "versions")},
+            "suites": [{"task": task, "number": number, "items": items} for task, number, items in self.suites[:most]],
             "datasets": [
-                {"hash": dataset.content_hash, "task": dataset.task.name, "items": items}
-                for dataset, items in self.datasets
+                {"hash": dataset.content_hash, "task": dataset.task, "items": dataset.items}
+                for dataset in self.datasets[:most]
             ],
-            "jobs": [str(job.id) for job in self.jobs],
+            "jobs": [str(job.id) for job in self.jobs[:most]],
             "versions": [
                 {
                     "adapter": version.adapter.name,
                     "number": version.number,
-                    "aliases": list(self.serving[version.id].aliases),
-                    "routes": list(self.serving[version.id].routes),
-                    "exposures": self.serving[version.id].exposures,
+                    "aliases": list(serving[version.id].aliases),
+                    "routes": list(serving[version.id].routes),
+                    "exposures": serving[version.id].exposures,
                 }
-                for version in self.versions
+                for version in shown
             ],
         }
+
+    def _shown(self, session: Session, most: int | None) -> Sequence[TouchedVersion]:
+        if most is None or len(self.versions) <= most:
+            return self.versions
+        serve = serving_ids(session, self.versions[0].adapter.project_id)
+        first = sorted(self.versions, key=lambda version: (version.id not in serve, -version.number))[:most]
+        return sorted(first, key=lambda version: (version.adapter.name, version.number))
 
 
 def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubject) -> Affected:
@@ -114,39 +140,25 @@ def find_affected(session: Session, project_id: uuid.UUID, subject: DeletionSubj
     ).all()
     ids = [row.id for row in rows]
     sessions = _sessions(subject, [row.session_id for row in rows])
-    answers = session.scalar(
-        select(func.count()).where(Exposure.project_id == project_id, Exposure.session_id.in_(sessions))
-    )
+    answers, feedback = count_answers(session, project_id, sessions)
     responses = count_responses(session, project_id, sessions, subject.user)
-    feedback = session.scalar(
-        select(func.count()).where(
-            Feedback.project_id == project_id, Feedback.session_id.in_(sessions), Feedback.part_of.is_(None)
-        )
-    )
     runs = count_unwritten(session, project_id, sessions, subject.user)
     if not rows and not answers and not responses and not feedback and not runs:
         raise TrajectoryNotFound(f"nothing of {subject.scope} {show(subject.identifier)} is stored in this project")
-    datasets = datasets_of(session, ids)
+    datasets = _datasets(session, ids)
     dataset_ids = [dataset.id for dataset in datasets]
-    held = session.execute(
-        select(DatasetItem.dataset_id, func.count())
-        .where(one_of(DatasetItem.trajectory_id, ids))
-        .group_by(DatasetItem.dataset_id)
-    )
-    places = {row[0]: row[1] for row in held}
     versions = versions_touched(session, dataset_ids)
     return Affected(
         trajectories=tuple((row.id, row.content_hash) for row in rows),
         sessions=sessions,
-        answers=answers or 0,
+        answers=answers,
         responses=responses,
-        feedback=feedback or 0,
+        feedback=feedback,
         runs=runs,
         suites=_suites(session, ids),
-        datasets=tuple((dataset, places[dataset.id]) for dataset in datasets),
+        datasets=datasets,
         jobs=_live_jobs(session, project_id, dataset_ids, versions),
         versions=tuple(versions),
-        serving=serving_of(session, [version.id for version in versions]),
     )
 
 
@@ -163,7 +175,7 @@ def _matches(subject: DeletionSubject) -> Any:
     if subject.scope == "session":
         return Trajectory.session_id == subject.identifier
     if subject.scope == "user":
-        return Trajectory.details["user"].astext == subject.identifier
+        return literal_column(USER, Text) == subject.identifier
     try:
         return Trajectory.id == uuid.UUID(subject.identifier)
     except ValueError as error:
@@ -181,6 +193,20 @@ def _sessions(subject: DeletionSubject, found: list[str | None]) -> tuple[str, .
     return tuple(sorted({subject.identifier, *(session_id for session_id in found if session_id is not None)}))
 
 
+def _datasets(session: Session, trajectory_ids: list[uuid.UUID]) -> tuple[AffectedDataset, ...]:
+    """Oldest first."""
+    rows = session.execute(
+        select(Dataset.id, Dataset.content_hash, Dataset.object_key, Task.name, func.count())
+        .select_from(DatasetItem)
+        .join(Dataset, Dataset.id == DatasetItem.dataset_id)
+        .join(Task, Task.id == Dataset.task_id)
+        .where(one_of(DatasetItem.trajectory_id, trajectory_ids))
+        .group_by(Dataset.id, Task.id)
+        .order_by(Dataset.created_at, Dataset.id)
+    )
+    return tuple(AffectedDataset(*row) for row in rows)
+
+
 def _suites(session: Session, trajectory_ids: list[uuid.UUID]) -> tuple[tuple[str, int, int], ...]:
     rows = session.execute(
         select(Task.name, Suite.number, func.count())
@@ -195,7 +221,7 @@ def _suites(session: Session, trajectory_ids: list[uuid.UUID]) -> tuple[tuple[st
 
 
 def _live_jobs(
-    session: Session, project_id: uuid.UUID, dataset_ids: list[uuid.UUID], versions: list[Version]
+    session: Session, project_id: uuid.UUID, dataset_ids: list[uuid.UUID], versions: list[TouchedVersion]
 ) -> tuple[Job, ...]:
     """Trainings under way on the data, or from a version that learned it, but for those that are to stop already."""
     numbers: dict[uuid.UUID, set[int]] = {}
@@ -208,13 +234,14 @@ def _live_jobs(
             Job.state.in_(LIVE),
             Job.cancel_requested.is_(False),
             Job.kind.in_(TRAININGS),
-            or_(Job.dataset_id.in_(dataset_ids), Job.adapter_id.in_(numbers)),
+            or_(one_of(Job.dataset_id, dataset_ids), Job.adapter_id.in_(numbers)),
         )
         .order_by(Job.seq)
     )
+    reading = set(dataset_ids)
     return tuple(
         job
         for job in live
-        if job.dataset_id in dataset_ids
+        if job.dataset_id in reading
         or (job.adapter_id is not None and not numbers.get(job.adapter_id, set()).isdisjoint(versions_needed(job)))
     )

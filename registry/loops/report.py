@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from registry.adapters import AdapterSettings
@@ -112,9 +112,8 @@ class LoopReport:
 def report_of(session: Session, loop: Loop, around: Surroundings) -> LoopReport:
     found = attempts(session, loop, since=loop.adapter.created_at)
     best = champion(session, loop.adapter)
-    moved = session.scalar(
-        select(func.max(AliasMove.at)).where(AliasMove.adapter_id == loop.adapter_id, AliasMove.alias == CHAMPION)
-    )
+    moves = select(AliasMove.at).where(AliasMove.adapter_id == loop.adapter_id, AliasMove.alias == CHAMPION)
+    moved = session.scalar(moves.order_by(AliasMove.seq.desc()).limit(1))
     return LoopReport(
         recording=say_recording(session, loop),
         refused=_refused(session, loop, around.now),
@@ -131,39 +130,42 @@ def report_of(session: Session, loop: Loop, around: Surroundings) -> LoopReport:
 
 
 def _stages(session: Session, loop: Loop, now: datetime) -> list[StageCount]:
-    def count(stage: str, at: InstrumentedAttribute[Any], query: Any) -> StageCount:
-        counted = (
-            func.count().filter(at > now - _DAY),
-            func.count().filter(at > now - _WEEK),
-            func.count(),
-            func.max(at),
-        )
-        return StageCount(stage, *session.execute(query.with_only_columns(*counted)).one())
-
     trajectories = select(Trajectory).where(Trajectory.task_id == loop.task_id)
+    runs = select(Run).where(Run.task_id == loop.task_id, Run.state == "closed")
+    rewards = select(TrajectoryReward).join(Trajectory, Trajectory.id == TrajectoryReward.trajectory_id)
+    by_judge = TrajectoryReward.source.startswith(JUDGE_PREFIX)
     versions = select(Version).join(Dataset, Dataset.id == Version.dataset_id)
     versions = versions.where(Version.adapter_id == loop.adapter_id, Dataset.task_id == loop.task_id)
     gates = select(Gate).where(Gate.version_id.in_(versions.with_only_columns(Version.id)))
     canaries = select(RouteChange).join(Route, Route.id == RouteChange.route_id)
     canaries = canaries.where(Route.adapter_id == loop.adapter_id, Route.kind == "canary")
     moves = select(AliasMove).where(AliasMove.adapter_id == loop.adapter_id, AliasMove.alias == CHAMPION)
-    runs = select(Run).where(Run.task_id == loop.task_id, Run.state == "closed")
-    rewarded = select(TrajectoryReward).join(Trajectory, Trajectory.id == TrajectoryReward.trajectory_id)
-    rewarded = rewarded.where(Trajectory.task_id == loop.task_id)
-    by_judge = TrajectoryReward.source.startswith(JUDGE_PREFIX)
+
+    def count(rows: Select[Any], at: InstrumentedAttribute[Any], **stages: ColumnElement[bool]) -> list[StageCount]:
+        """Several stages in one reading of the rows that they share."""
+        counted = [
+            each
+            for which in stages.values()
+            for each in (
+                func.count().filter(and_(which, at > now - _DAY)),
+                func.count().filter(and_(which, at > now - _WEEK)),
+                func.count().filter(which),
+                func.max(at).filter(which),
+            )
+        ]
+        found = iter(session.execute(rows.with_only_columns(*counted)).one())
+        return [StageCount(stage, next(found), next(found), next(found), next(found)) for stage in stages]
+
     return [
-        count("arrived", Trajectory.created_at, trajectories),
-        count("recorded", Run.closed_at, runs.where(Run.trajectory_id.is_not(None))),
-        count("refused", Run.closed_at, runs.where(Run.refusal_code.is_not(None))),
-        count("rewarded", TrajectoryReward.at, rewarded.where(~by_judge)),
-        count("judged", TrajectoryReward.at, rewarded.where(by_judge)),
-        count("trained", Version.created_at, versions),
-        count("passed", Gate.created_at, gates.where(Gate.passed)),
-        count("rejected", Gate.created_at, gates.where(~Gate.passed)),
-        count("tried", RouteChange.at, canaries.where(RouteChange.kind == "started")),
-        count("stopped", RouteChange.at, canaries.where(RouteChange.kind == "stopped")),
-        count("promoted", AliasMove.at, moves.where(AliasMove.kind == "promotion")),
-        count("rolled_back", AliasMove.at, moves.where(AliasMove.kind == "rollback")),
+        *count(trajectories, Trajectory.created_at, arrived=true()),
+        *count(runs, Run.closed_at, recorded=Run.trajectory_id.is_not(None), refused=Run.refusal_code.is_not(None)),
+        *count(
+            rewards.where(Trajectory.task_id == loop.task_id), TrajectoryReward.at, rewarded=~by_judge, judged=by_judge
+        ),
+        *count(versions, Version.created_at, trained=true()),
+        *count(gates, Gate.created_at, passed=Gate.passed.is_(True), rejected=Gate.passed.is_(False)),
+        *count(canaries, RouteChange.at, tried=RouteChange.kind == "started", stopped=RouteChange.kind == "stopped"),
+        *count(moves, AliasMove.at, promoted=AliasMove.kind == "promotion", rolled_back=AliasMove.kind == "rollback"),
     ]
 
 

@@ -76,7 +76,7 @@ class Version(Base):
     adapter_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
     number: Mapped[int]
     parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("versions.id"), index=True)
-    dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id"))
+    dataset_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("datasets.id"), index=True)
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
     base_model: Mapped[str]
     base_revision: Mapped[str]
@@ -111,6 +111,7 @@ class AliasMove(Base):
     __tablename__ = "alias_moves"
     __table_args__ = (
         Index("ix_alias_moves_adapter_id_alias_seq", "adapter_id", "alias", "seq"),
+        Index("ix_alias_moves_adapter_id_seq", "adapter_id", "seq"),
         CheckConstraint("kind in ('promotion', 'rollback')", name="kind"),
     )
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index,
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.models.adapters import Adapter
-from registry.models.declarative import Base, JsonObject, created_at_column, owning_project_id, primary_id
+from registry.models.declarative import Base, JsonObject, created_at_column, primary_id
 
 JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
@@ -16,16 +16,19 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint(f"state in {JOB_STATES}", name="state"),
+        Index("ix_jobs_project_id_seq", "project_id", "seq"),
+        Index("ix_jobs_adapter_id_kind_seq", "adapter_id", "kind", "seq"),
+        Index("ix_jobs_failed", "project_id", "finished_at", postgresql_where=text("state = 'failed'")),
         Index("ix_jobs_live", "state", "lease_until", postgresql_where=text("state in ('queued', 'running')")),
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
-    project_id: Mapped[uuid.UUID] = owning_project_id()
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     kind: Mapped[str]
     state: Mapped[str] = mapped_column(default="queued")
     params: Mapped[JsonObject]
     adapter_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
-    dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id"))
+    dataset_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("datasets.id"), index=True)
     """Set once, so that a job that is claimed again trains on the same data."""
     attempt: Mapped[int] = mapped_column(default=0)
     """Counts claims. A worker whose attempt is no longer current has lost the job and may not write to it."""

@@ -63,6 +63,8 @@ class Run(Base):
     __table_args__ = (
         _one_of("state", RUN_STATES),
         CheckConstraint(f"close_reason IN {CLOSE_REASONS!r}", name="close_reason"),
+        Index("ix_runs_project_id_seq", "project_id", "seq"),
+        Index("ix_runs_project_id_user", "project_id", "user", postgresql_where=text('"user" is not null')),
         Index("ix_runs_project_id_scope_tip", "project_id", "scope", "tip"),
         Index("ix_runs_project_id_session_id_last_at", "project_id", "session_id", "last_at"),
         Index("ix_runs_task_id_last_at", "task_id", "last_at"),
@@ -73,7 +75,7 @@ class Run(Base):
     )
     id: Mapped[uuid.UUID] = primary_id()
     seq: Mapped[int] = mapped_column(BigInteger, Identity(), unique=True)
-    project_id: Mapped[uuid.UUID] = owning_project_id()
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     scope: Mapped[str]
     """Within what a request may continue it: its session, else its key."""

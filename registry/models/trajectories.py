@@ -34,6 +34,10 @@ class Task(Base):
     created_at: Mapped[datetime] = created_at_column()
 
 
+USER = "(details ->> 'user')"
+"""Whose data a trajectory is, in the words of the index by which a deletion finds it."""
+
+
 class Trajectory(Base):
     __tablename__ = "trajectories"
     __table_args__ = (
@@ -47,6 +51,10 @@ class Trajectory(Base):
             "ix_trajectories_project_id_adapter_version_seq",
             *("project_id", "adapter_version", "seq"),
             postgresql_where=text("adapter_version is not null"),
+        ),
+        Index("ix_trajectories_task_id_created_at", "task_id", "created_at", postgresql_include=["id"]),
+        Index(
+            "ix_trajectories_project_id_user", "project_id", text(USER), postgresql_where=text(f"{USER} is not null")
         ),
     )
     id: Mapped[uuid.UUID] = primary_id()

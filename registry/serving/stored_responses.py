@@ -14,6 +14,7 @@ from sqlalchemy import CTE, ColumnElement, delete, func, literal, or_, select, u
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
+from registry.database import one_of
 from registry.errors import InvalidTrajectory, ResponseNotFound
 from registry.json_text import is_storable, show
 from registry.models import StoredResponse
@@ -126,7 +127,7 @@ def sweep_responses(session: Session, now: datetime) -> int:
 
 
 def _owned(sessions: tuple[str, ...], user: str | None) -> ColumnElement[bool]:
-    of_session = StoredResponse.session_id.in_(sessions)
+    of_session = one_of(StoredResponse.session_id, sessions)
     return of_session if user is None else or_(of_session, StoredResponse.user == user)
 
 

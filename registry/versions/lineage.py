@@ -4,11 +4,11 @@ trajectory -> dataset -> job -> version -> alias, route, exposures
 """
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import CTE, ColumnElement, Select, func, or_, select
-from sqlalchemy.orm import Session, defer, joinedload
+from sqlalchemy import CTE, ColumnElement, FromClause, Select, Subquery, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer, joinedload
 
 from registry.database import one_of
 from registry.jobs import replaced_number
@@ -48,7 +48,8 @@ class VersionLineage:
     version: Version
     ancestors: tuple[int, ...]
     """Numbers of all ancestors, the first one first and the parent last."""
-    children: tuple[Version, ...]
+    children: tuple[int, ...]
+    """Numbers of the versions that go on from it."""
     job: Job
     trajectories: int
     """Number of trajectories of its dataset that are still stored."""
@@ -65,15 +66,29 @@ class VersionLineage:
 
 
 @dataclass(frozen=True)
+class TouchedVersion:
+    """A version that was trained on certain data, or goes on from one that was: of ten thousand, what is needed."""
+
+    id: uuid.UUID
+    number: int
+    dataset_id: uuid.UUID
+    adapter: Adapter
+
+    @property
+    def adapter_id(self) -> uuid.UUID:
+        return self.adapter.id
+
+
+@dataclass(frozen=True)
 class TrajectoryLineage:
     trajectory: Trajectory
     suites: tuple[Suite, ...]
     datasets: tuple[Dataset, ...]
     rewards: dict[uuid.UUID, float | None]
     """The reward that it had in each dataset, by dataset id; another one may be in effect now."""
-    jobs: tuple[Job, ...]
+    jobs: tuple[uuid.UUID, ...]
     """Jobs that read one of the datasets."""
-    versions: tuple[Version, ...]
+    versions: tuple[TouchedVersion, ...]
     """Versions trained on one of the datasets, here or before they were imported, and their descendants: the trajectory
     has affected their weights."""
     serving: dict[uuid.UUID, ServingSummary]
@@ -93,7 +108,7 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
             DeletionDataset.dataset_id == version.dataset_id
         )
     )
-    children = select(Version).where(Version.parent_id == version.id).order_by(Version.number)
+    children = select(Version.number).where(Version.parent_id == version.id).order_by(Version.number)
     return VersionLineage(
         version=version,
         ancestors=ancestor_numbers(session, version),
@@ -102,7 +117,7 @@ def version_lineage(session: Session, version: Version) -> VersionLineage:
         trajectories=sum(distinct for distinct, _ in counts.values()),
         replayed=counts.get(True, (0, 0))[1],
         deleted=int(deleted or 0),
-        learned_deleted=version.id in learned_deleted(session, [version.adapter_id]),
+        learned_deleted=version.id in learned_deleted(session, [version]),
         replaces=_replaced(session, version),
         imported=session.get(VersionImport, version.id),
         serving=serving_of(session, [version.id])[version.id],
@@ -126,7 +141,7 @@ def trajectory_lineage(session: Session, trajectory: Trajectory) -> TrajectoryLi
         suites=tuple(suites_of(session, trajectory)),
         datasets=tuple(datasets),
         rewards={row.dataset_id: row.reward for row in session.execute(items)},
-        jobs=tuple(session.scalars(select(Job).where(Job.dataset_id.in_(ids)).order_by(Job.seq))),
+        jobs=tuple(session.scalars(select(Job.id).where(one_of(Job.dataset_id, ids)).order_by(Job.seq))),
         versions=tuple(versions),
         serving=serving_of(session, [version.id for version in versions]),
     )
@@ -139,16 +154,27 @@ def datasets_of(session: Session, trajectory_ids: Collection[uuid.UUID]) -> list
     return list(session.scalars(query.order_by(Dataset.created_at, Dataset.id)))
 
 
-def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> list[Version]:
+def versions_touched(session: Session, dataset_ids: Collection[uuid.UUID]) -> list[TouchedVersion]:
     """Versions trained on one of the datasets, and all that go on from them, sorted by adapter and number.
 
     An imported version goes on from its ancestors at its origin as well. They may be as many as there are versions.
     """
     learned = _with_descendants(_trained_on(dataset_ids))
-    query = select(Version).join(learned, learned.c.id == Version.id).join(Adapter, Adapter.id == Version.adapter_id)
+    query = select(Version.id, Version.number, Version.dataset_id, Version.adapter_id)
+    rows = session.execute(query.join(learned, learned.c.id == Version.id)).all()
+    known = session.scalars(select(Adapter).where(one_of(Adapter.id, {row.adapter_id for row in rows})))
+    adapters = {adapter.id: adapter for adapter in known}
+    found = [TouchedVersion(row.id, row.number, row.dataset_id, adapters[row.adapter_id]) for row in rows]
+    return sorted(found, key=lambda each: (each.adapter.name, each.number))
+
+
+def loaded_versions(session: Session, touched: Collection[TouchedVersion]) -> list[Version]:
+    """Their rows, in the same order. Reports are left out until they are asked for."""
     dataset = joinedload(Version.dataset).joinedload(Dataset.task)
-    loaded = query.options(joinedload(Version.adapter), dataset, defer(Version.report))
-    return list(session.scalars(loaded.order_by(Adapter.name, Version.number)))
+    query = select(Version).where(one_of(Version.id, [each.id for each in touched]))
+    rows = session.scalars(query.options(joinedload(Version.adapter), dataset, defer(Version.report)))
+    by_id = {row.id: row for row in rows}
+    return [by_id[each.id] for each in touched]
 
 
 @dataclass(frozen=True)
@@ -168,15 +194,12 @@ def touched_by(session: Session, trajectory: Trajectory, *, most: int) -> Touche
     Args:
         most: versions that learned it themselves to show.
     """
-    datasets = {dataset.id for dataset in datasets_of(session, [trajectory.id])}
-    trained = _trained_on(datasets)
+    holding = select(DatasetItem.dataset_id).where(DatasetItem.trajectory_id == trajectory.id)
+    trained = _trained_on(holding)
     every = set(session.scalars(select(_with_descendants(trained).c.id)))
-    mine = Adapter.project_id == trajectory.project_id
-    named = select(Alias.version_id).join(Adapter, Adapter.id == Alias.adapter_id).where(mine)
-    routed = select(RouteArm.version_id).join(Route, Route.id == RouteArm.route_id)
-    routed = routed.join(Adapter, Adapter.id == Route.adapter_id).where(mine, Route.state == "live")
-    serving = every.intersection(session.scalars(named.union(routed)))
-    newest = session.scalars(select(Version.id).where(trained).order_by(Version.created_at.desc()).limit(most))
+    serving = every & serving_ids(session, trajectory.project_id)
+    mine = select(Version.id).join(trained, trained.c.id == Version.id)
+    newest = session.scalars(mine.order_by(Version.created_at.desc()).limit(most))
     shown = session.scalars(
         select(Version)
         .join(Adapter, Adapter.id == Version.adapter_id)
@@ -184,6 +207,8 @@ def touched_by(session: Session, trajectory: Trajectory, *, most: int) -> Touche
         .options(joinedload(Version.adapter), defer(Version.report))
         .order_by(Adapter.name, Version.number)
     ).all()
+    own = one_of(DatasetItem.dataset_id, {version.dataset_id for version in shown})
+    datasets = set(session.scalars(holding.where(own)))
     return TouchedVersions(
         shown=tuple(shown),
         direct=frozenset(version.id for version in shown if version.dataset_id in datasets),
@@ -192,44 +217,62 @@ def touched_by(session: Session, trajectory: Trajectory, *, most: int) -> Touche
     )
 
 
+def serving_ids(session: Session, project_id: uuid.UUID) -> set[uuid.UUID]:
+    """Versions of a project that an alias names or a live route has."""
+    mine = Adapter.project_id == project_id
+    named = select(Alias.version_id).join(Adapter, Adapter.id == Alias.adapter_id).where(mine)
+    routed = select(RouteArm.version_id).join(Route, Route.id == RouteArm.route_id)
+    routed = routed.join(Adapter, Adapter.id == Route.adapter_id).where(mine, Route.state == "live")
+    return set(session.scalars(named.union(routed)))
+
+
 def suites_of(session: Session, trajectory: Trajectory) -> list[Suite]:
     """Suites that have the trajectory among their items, oldest first."""
     holding = select(Suite).join(SuiteItem).where(SuiteItem.trajectory_id == trajectory.id)
     return list(session.scalars(holding.options(joinedload(Suite.task)).order_by(Suite.number)))
 
 
-def learned_deleted(session: Session, adapter_ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Versions of the adapters that were trained on data that was deleted since, or go on from one that was."""
+def learned_deleted(session: Session, versions: Collection[Version]) -> set[uuid.UUID]:
+    """Which of the versions were trained on data that was deleted since, or go on from one that was."""
     trained = _trained_on(select(DeletionDataset.dataset_id))
-    return set(session.scalars(select(_with_descendants(Version.adapter_id.in_(adapter_ids), trained).c.id)))
+    of_these = {version.adapter_id for version in versions}
+    first = select(Version.id).join(trained, trained.c.id == Version.id).where(one_of(Version.adapter_id, of_these))
+    learned = _with_descendants(first.subquery())
+    wanted = one_of(Version.id, [version.id for version in versions])
+    return set(session.scalars(select(Version.id).join(learned, learned.c.id == Version.id).where(wanted)))
 
 
-def _with_descendants(*which: ColumnElement[bool]) -> CTE:
-    """Ids of the versions of which this holds, and of all that go on from them."""
-    found = select(Version.id).where(*which).cte("learned", recursive=True)
+def _with_descendants(first: FromClause) -> CTE:
+    """Ids of these versions, and of all that go on from them."""
+    found = select(first.c.id).cte("learned", recursive=True)
     return found.union(select(Version.id).join(found, Version.parent_id == found.c.id))
 
 
-def _trained_on(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> ColumnElement[bool]:
-    """Whether a version, or an ancestor of it at its origin, was trained on one of the datasets."""
-    imported = select(VersionImportDataset.version_id).where(VersionImportDataset.dataset_id.in_(dataset_ids))
-    return or_(Version.dataset_id.in_(dataset_ids), Version.id.in_(imported))
+def _trained_on(dataset_ids: Collection[uuid.UUID] | Select[uuid.UUID]) -> Subquery:
+    """Ids of the versions that were trained on one of the datasets, or have an ancestor at their origin that was."""
+
+    def among(column: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
+        return column.in_(dataset_ids) if isinstance(dataset_ids, Select) else one_of(column, dataset_ids)
+
+    own = select(Version.id).where(among(Version.dataset_id))
+    imported = select(VersionImportDataset.version_id).where(among(VersionImportDataset.dataset_id))
+    return own.union(imported).subquery("trained")
 
 
 def serving_of(session: Session, version_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, ServingSummary]:
     """Where each version serves, by version id; every one of the ids has an entry."""
     aliases: dict[uuid.UUID, list[str]] = {}
-    for alias in session.scalars(select(Alias).where(Alias.version_id.in_(version_ids)).order_by(Alias.name)):
+    for alias in session.scalars(select(Alias).where(one_of(Alias.version_id, version_ids)).order_by(Alias.name)):
         aliases.setdefault(alias.version_id, []).append(alias.name)
     routes: dict[uuid.UUID, list[int]] = {}
     live = (
         select(RouteArm.version_id, Route.number)
         .join(Route, Route.id == RouteArm.route_id)
-        .where(RouteArm.version_id.in_(version_ids), Route.state == "live")
+        .where(one_of(RouteArm.version_id, version_ids), Route.state == "live")
     )
     for version_id, number in session.execute(live.order_by(Route.number)):
         routes.setdefault(version_id, []).append(number)
-    answers = select(Exposure.version_id, func.count()).where(Exposure.version_id.in_(version_ids))
+    answers = select(Exposure.version_id, func.count()).where(one_of(Exposure.version_id, version_ids))
     exposures = {row[0]: row[1] for row in session.execute(answers.group_by(Exposure.version_id))}
     return {
         version_id: ServingSummary(

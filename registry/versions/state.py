@@ -6,16 +6,17 @@ it answers no request.
 
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
 from registry.errors import VersionNotServable
 from registry.models import Adapter, Version, VersionChange, VersionState
-from registry.versions.records import list_versions
 
 
 def why_not_servable(session: Session, version: Version) -> str | None:
@@ -100,16 +101,34 @@ def _why_bytes_are_out(version: Version, state: VersionState, advice: str) -> st
     return None
 
 
-def servable_versions(session: Session, adapter: Adapter) -> list[Version]:
-    """Versions that may answer, oldest first: none that is archived, withdrawn or purged."""
-    rows = list_versions(session, adapter)
-    states = states_of(session, [row.id for row in rows])
-    return [row for row in rows if is_servable(states.get(row.id))]
+@dataclass(frozen=True)
+class ServableVersion:
+    number: int
+    created_at: datetime
 
 
-def is_servable(state: VersionState | None) -> bool:
-    """Whether a version in this state may answer; None is that of an ordinary one."""
-    return state is None or not (state.archived_at or state.withdrawn_at or state.purged_at)
+def servable_versions(
+    session: Session, project_id: uuid.UUID, *, newest: int | None = None
+) -> dict[uuid.UUID, list[ServableVersion]]:
+    """Versions that may answer, newest first, by the id of their adapter: none that is archived, withdrawn or purged.
+
+    Args:
+        newest: versions of each adapter to look at; None is all.
+    """
+    each = select(Version.id, Version.number, Version.created_at).where(Version.adapter_id == Adapter.id)
+    last = each.order_by(Version.number.desc()).limit(newest).lateral("last")
+    taken_out = VersionState.archived_at, VersionState.withdrawn_at, VersionState.purged_at
+    rows = session.execute(
+        select(Adapter.id, last.c.number, last.c.created_at)
+        .join(last, true())
+        .outerjoin(VersionState, VersionState.version_id == last.c.id)
+        .where(Adapter.project_id == project_id, *(moment.is_(None) for moment in taken_out))
+        .order_by(Adapter.id, last.c.number.desc())
+    )
+    found: dict[uuid.UUID, list[ServableVersion]] = {}
+    for adapter_id, number, created_at in rows:
+        found.setdefault(adapter_id, []).append(ServableVersion(number, created_at))
+    return found
 
 
 def withdraw(session: Session, version: Version, *, actor: str, reason: str, evidence: dict[str, Any]) -> None:

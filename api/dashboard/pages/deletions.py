@@ -20,7 +20,7 @@ pages = Pages()
 @pages.get("/deletions", scope="admin")
 def index(visit: Visit) -> Response:
     cursor = visit.request.query_params.get("cursor") or None
-    found = deletions.deletions(visit.services, visit.caller, cursor=cursor, limit=_SHOWN)
+    found = deletions.brief_deletions(visit.services, visit.caller, cursor=cursor, limit=_SHOWN)
     return show(visit, "deletions.html", deletions=found.data, next_cursor=found.next_cursor)
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from api.dashboard.curves import losses_by_step
+from api.dashboard.curves import Curves, losses_by_step
 from api.dashboard.rendering import fragment, show
 from api.dashboard.routing import Pages, read_id
 from api.dashboard.visits import HOME, Visit, admit, go
@@ -39,8 +39,9 @@ def index(visit: Visit) -> Response:
 
 @pages.get("/jobs/{text}")
 def one(visit: Visit, text: str) -> Response:
-    found = jobs.look_back(visit.services, visit.caller, read_id("job", text), most=_MOST_EVENTS)
-    return show(visit, "job.html", **_shown(found.job, found.events))
+    job_id = read_id("job", text)
+    found = jobs.look_closely(visit.services, visit.caller, job_id, most=_MOST_EVENTS, listed=_SHOWN_EVENTS)
+    return show(visit, "job.html", **_shown(found.job, found.events, losses_by_step(found.told)))
 
 
 @pages.post("/jobs/{text}/cancel", scope="train")
@@ -50,12 +51,12 @@ def cancel(visit: Visit, text: str) -> Response:
     return go(visit, f"{HOME}/jobs/{job.id}", notice)
 
 
-def _shown(job: JobOut, events: Sequence[JobEventOut]) -> dict[str, Any]:
+def _shown(job: JobOut, events: Sequence[JobEventOut], losses: Curves) -> dict[str, Any]:
     return {
         "job": job,
         "events": events[-_SHOWN_EVENTS:],
         "live": job.state in LIVE,
-        "losses": losses_by_step(events),
+        "losses": losses,
     }
 
 
@@ -88,7 +89,7 @@ async def _parts(visit: Visit, following: AsyncIterator[JobNews | None]) -> Asyn
                 yield part
             return
         events += news.events
-        values = _shown(news.job, list(events))
+        values = _shown(news.job, list(events), losses_by_step(event.data for event in events))
         yield _written(await run_in_threadpool(fragment, "job_live.html", visit=visit, **values))
         if not values["live"]:
             yield _ENDED

@@ -20,9 +20,8 @@ from registry.database import transaction
 from registry.errors import Invalid
 from registry.json_text import parse_json
 from registry.names import BASE, CHAMPION
-from registry.serving.aliases import list_aliases
-from registry.versions.records import newest_versions
-from registry.versions.state import is_servable, states_of
+from registry.serving.aliases import aliases_by_adapter
+from registry.versions.state import servable_versions
 
 pages = Pages()
 _FIELDS = ("model", "messages", "temperature", "max_tokens", "seed")
@@ -34,13 +33,14 @@ _NEWEST = 20
 def playground(visit: Visit) -> Response:
     names = [BASE]
     with transaction(visit.services.sessions) as session:
-        for adapter in list_adapters(session, visit.caller.project_id):
-            aliases = [alias.name for alias in list_aliases(session, adapter)]
-            newest = newest_versions(session, adapter, limit=_NEWEST)
-            states = states_of(session, [row.id for row in newest])
+        adapters = list_adapters(session, visit.caller.project_id)
+        named = aliases_by_adapter(session, adapters)
+        servable = servable_versions(session, visit.caller.project_id, newest=_NEWEST)
+        for adapter in adapters:
+            aliases = [alias.name for alias in named[adapter.id]]
             names += [adapter.name] if CHAMPION in aliases else []
             names += [f"{adapter.name}@{alias}" for alias in aliases]
-            names += [f"{adapter.name}@{row.number}" for row in newest if is_servable(states.get(row.id))]
+            names += [f"{adapter.name}@{version.number}" for version in servable.get(adapter.id, [])]
     return show(visit, "playground.html", models=names, chosen=visit.request.query_params.get("model", ""))
 
 

@@ -38,7 +38,7 @@ def one(visit: Visit, name: str, number: int) -> Response:
         adapter = row.adapter
         has_trigger = MemoryConfig.from_mapping(adapter.memory).trigger in LEARNED_TRIGGERS
         tasks = [task.name for task in list_tasks(session, visit.caller.project_id)]
-        [state] = versions.states_of_versions(session, adapter, [row])
+        [state] = versions.states_of_versions(session, [row])
         changes = [(each.kind, each.actor, each.reason, each.at) for each in version_changes(session, row)]
     return show(
         visit,

@@ -104,7 +104,7 @@ def test_the_dry_run_lists_all_and_changes_nothing(rows: Rows) -> None:
     promote_version(rows, child)
     state = whole_database(rows), stored_keys(rows)
     with transaction(rows.services.sessions) as session:
-        described = find_affected(session, rows.project_id, DeletionSubject("session", "s1")).describe()
+        described = find_affected(session, rows.project_id, DeletionSubject("session", "s1")).describe(session)
     assert described["trajectories"] == 20
     assert [(v["number"], v["aliases"]) for v in described["versions"]] == [(1, []), (2, ["champion"])]
     assert [(s["task"], s["number"]) for s in described["suites"]] == [("a", 1)]
@@ -124,7 +124,7 @@ def test_lineage_of_a_trajectory_leads_to_what_serves_it(rows: Rows) -> None:
     with transaction(rows.services.sessions) as session:
         found = trajectory_lineage(session, get_trajectory(session, rows.project_id, trained.id))
         assert [v.number for v in found.versions] == [1, 2]
-        assert [job.id for job in found.jobs] == [first.job_id, child.job_id]
+        assert found.jobs == (first.job_id, child.job_id)
         assert found.serving[child.id].aliases == ("champion",)
         assert (found.serving[child.id].exposures, found.serving[first.id].exposures) == (1, 0)
         other = trajectory_lineage(session, get_trajectory(session, rows.project_id, held_out.id))

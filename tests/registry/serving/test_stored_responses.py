@@ -107,7 +107,7 @@ def test_deletions_of_sessions_and_users_take_theirs(rows: Rows) -> None:
     store(services, project_id, "of another", owner=ResponseOwner("anna-like", "ann"))
     with transaction(services.sessions) as session:
         affected = find_affected(session, project_id, DeletionSubject("user", "anna"))
-        assert affected.describe()["responses"] == 1
+        assert affected.describe(session)["responses"] == 1
     delete(rows, "session", "s1")
     assert stored(services) == {"nobodys", "of user", "of another"}
     delete(rows, "user", "anna")

@@ -74,7 +74,8 @@ def test_a_copy_is_touched_by_what_its_ancestors_learned(
     _delete_victim(rows)
     assert not any(_servable(rows, version) for version in (*line, copy, child))
     with transaction(rows.services.sessions) as session:
-        assert learned_deleted(session, [copy.adapter_id]) == {copy.id, child.id}
+        learned = learned_deleted(session, [copy, child])
+        assert learned == {copy.id, child.id}
 
 
 def test_data_that_no_ancestor_learned_leaves_a_copy_alone(rows: Rows, line: list[Version], tmp_path: Path) -> None:
