@@ -55,6 +55,7 @@ _SEARCHES = {
     "words that many have, in a rare task": f"text=w1+w2&task={RARE}",
     "words but not one": "text=w5+-order",
     "either of two words": "text=number77+or+number78",
+    "a version that answered": f"version={ADAPTER}%403",
 }
 
 
@@ -68,6 +69,8 @@ def pages_of(project: FilledProject, versions: int) -> dict[str, str]:
         found |= {name: path, f"deletion of {name}": f"{path}/deletion"}
     for name in ("adapters", "loops", "jobs", "playground", "schedules", "tasks", "recordings", "deletions", "keys"):
         found[name] = f"/{name}"
+    found |= {f"runs: {state}": f"/recordings?state={state}" for state in ("open", "closing", "refused")}
+    found["runs: a task"] = "/recordings?task=a"
     found |= {"overview": "", "adapter": bot, "routes": f"{bot}/routes"}
     if versions:
         newest = f"{bot}/versions/{versions}"

@@ -36,6 +36,8 @@ def list_runs(
         query = query.where(Run.refusal_code.is_not(None))
     elif state is not None:
         query = query.where(Run.state == state)
+        if state != "closed":
+            query = query.where(text(IS_UNFINISHED))  # they are few, and an index has no others
     if completion_id is not None:
         query = query.where(Run.id.in_(select(RunCall.run_id).where(RunCall.completion_id == completion_id)))
     if before is not None:
