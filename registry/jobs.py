@@ -7,7 +7,7 @@ workers need not agree.
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
@@ -300,17 +300,6 @@ def list_events(
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).limit(limit)
     found = session.scalars(query.order_by(JobEvent.seq.desc() if newest else JobEvent.seq)).all()
     return list(reversed(found)) if newest else list(found)
-
-
-EventRow = tuple[int, datetime, str, str, dict[str, Any]]
-"""seq, at, level, message, data"""
-
-
-def newest_events(session: Session, job_id: uuid.UUID, *, most: int) -> list[EventRow]:
-    """The last `most` events, oldest first; as plain values, since curves are made of thousands."""
-    columns = JobEvent.seq, JobEvent.at, JobEvent.level, JobEvent.message, JobEvent.data
-    query = select(*columns).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc()).limit(most)
-    return [(seq, at, level, message, data) for seq, at, level, message, data in reversed(session.execute(query).all())]
 
 
 def _emit_failed(session: Session, job: Job) -> None:

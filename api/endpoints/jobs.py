@@ -24,6 +24,7 @@ from api.http.values import SequenceNumber
 from registry import jobs
 from registry.database import transaction
 from registry.errors import DatabaseUnavailable
+from registry.job_events import newest_events
 from registry.keys import Principal
 from registry.models import Job, JobEvent
 from registry.wiring import Services
@@ -158,7 +159,7 @@ def look_closely(services: Services, caller: Principal, job_id: uuid.UUID, *, mo
     """The job, the data of its last `most` events, and the last `listed` of these. Raises JobNotFound."""
     with transaction(services.sessions) as session:
         job = JobOut.of(jobs.get_job(session, caller.project_id, job_id))
-        rows = jobs.newest_events(session, job_id, most=most)
+        rows = newest_events(session, job_id, most=most)
     last = [
         JobEventOut(seq=seq, at=at, level=level, message=message, data=data)
         for seq, at, level, message, data in rows[-listed:]

@@ -93,8 +93,7 @@ def delete_data(
             "run; look again"
         )
     check_policy(affected, policy)
-    described = affected.describe(session)
-    learned = loaded_versions(session, affected.versions) if policy != "keep" else []
+    described, learned = affected.describe(session), _learned(session, affected, policy)
     watched = _live_jobs(session, project_id)
     ids = [id_ for id_, _ in affected.trajectories]
     forget_answers(session, project_id, sessions=affected.sessions, user=subject.user, trajectory_ids=ids)
@@ -163,6 +162,11 @@ def get_deletion(session: Session, project_id: uuid.UUID, deletion_id: uuid.UUID
     if found is None:
         raise DeletionNotFound(f"no deletion {deletion_id} in this project; `memgen deletions` lists them")
     return found
+
+
+def _learned(session: Session, affected: Affected, policy: DeletionPolicy) -> list[Version]:
+    """The versions to which the policy does something."""
+    return loaded_versions(session, affected.versions) if policy != "keep" else []
 
 
 def _lock_adapters(session: Session, project_id: uuid.UUID) -> None:

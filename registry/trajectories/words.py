@@ -33,7 +33,7 @@ _BATCH, _BATCH_BYTES = 500, 4_000_000
 _SPACELESS = "".join(rf"\p{{{name}}}" for name in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"))
 _ALONE, _PART_OF_WORD = regex.compile(rf"[{_SPACELESS}]"), regex.compile(r"[\p{L}\p{M}\p{N}]")
 _MOST_CHARACTERS = 255
-"""Of a word; longer ones are cut: PostgreSQL leaves out words of more than 2,047 bytes."""
+"""Length of a word; longer ones are cut: PostgreSQL leaves out words of more than 2,047 bytes."""
 _TERM = regex.compile(r'-?"[^"]*"?|[^\s"]+')
 _SIMPLE = text("'simple'::regconfig")
 """The configuration that knows no language."""
