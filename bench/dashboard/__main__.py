@@ -67,7 +67,8 @@ def pages_of(project: FilledProject, versions: int) -> dict[str, str]:
     for name, number in trajectories.items():
         path = f"/trajectories/{uuid.UUID(_md5(f'{project.id} trajectory {number}'))}"
         found |= {name: path, f"deletion of {name}": f"{path}/deletion"}
-    for name in ("adapters", "loops", "jobs", "playground", "schedules", "tasks", "recordings", "deletions", "keys"):
+    lists = ("adapters", "loops", "jobs", "playground", "schedules", "tasks", "recordings", "deletions", "keys")
+    for name in (*lists, "feedback", "judges"):
         found[name] = f"/{name}"
     found |= {f"runs: {state}": f"/recordings?state={state}" for state in ("open", "closing", "refused")}
     found["runs: a task"] = "/recordings?task=a"
@@ -78,6 +79,7 @@ def pages_of(project: FilledProject, versions: int) -> dict[str, str]:
         found |= {"first version": f"{bot}/versions/1", "its analysis": f"{newest}/analysis"}
         found |= {"a route": f"{bot}/routes/200", "a loop": f"/loops/{ADAPTER}", "a schedule": "/schedules/nightly"}
         found |= {"its settings": f"{bot}/settings", "a run": f"/runs/{uuid.UUID(_md5('run 1'))}", "a task": "/tasks/a"}
+        found["a judge"] = "/judges/helpful"
         found["a deletion"] = f"/deletions/{uuid.UUID(_md5('deletion 1'))}"
         found["a job"] = f"/jobs/{uuid.UUID(_md5(f'job {versions}'))}"
     return found

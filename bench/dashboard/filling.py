@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from bench.dashboard.history import DELETIONS, LOOPS, OTHER_ADAPTERS, TRAFFIC, VERSIONS
+from bench.dashboard.history import DELETIONS, JUDGEMENTS, LOOPS, OTHER_ADAPTERS, TRAFFIC, VERSIONS
 from registry.adapters import create_adapter
 from registry.database import transaction
 from registry.keys import create_key
@@ -116,7 +116,7 @@ def fill(
             _run(connection, [_SPOKEN], {"sentences": _SENTENCES, "words_of_one": _WORDS_OF_ONE})
             _run(connection, _OF_TRAJECTORIES, shared | _of(small, its_tasks, its_rare, _SMALL_TRAJECTORIES))
             _run(connection, _OF_TRAJECTORIES, of_large)
-            for statements in (VERSIONS, TRAFFIC, OTHER_ADAPTERS, LOOPS, DELETIONS):
+            for statements in (VERSIONS, TRAFFIC, OTHER_ADAPTERS, LOOPS, JUDGEMENTS, DELETIONS):
                 _run(connection, statements, of_large)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("vacuum analyze"))

@@ -236,6 +236,28 @@ LOOPS = (
     """,
 )
 
+JUDGEMENTS = (
+    """
+    insert into judges (
+        id, project_id, name, kind, model, rubric, scale, group_size, temperature, max_answer_tokens, max_characters,
+        too_long, daily_calls, created_at
+    ) values (
+        md5('judge')::uuid, :project_id, 'helpful', 'pointwise', 'base', 'Is it helpful?', 10, 1, 0, 100,
+        9000, 'truncate', 0, now()
+    )
+    """,
+    """
+    insert into judgements (
+        id, judge_id, trajectory_id, job_id, state, score, reason, verdict, model, prompt_hash, calls, prompt_tokens,
+        answer_tokens, at
+    )
+    select md5('judgement ' || n)::uuid, md5('judge')::uuid,
+        md5(cast(:project as text) || ' trajectory ' || 10 * n)::uuid, md5('job ' || 1 + n % :versions)::uuid, 'scored',
+        n % 10 / 10.0, 'it is helpful', '{}', 'base', md5('prompt ' || n), 1, 200, 9, now()
+    from generate_series(1, :count / 10) n
+    """,
+)
+
 DELETIONS = (
     """
     insert into deletions (
