@@ -73,7 +73,7 @@ def test_the_story_by_mouse(person: People, routed: Routed, api_key: str) -> Non
     page.get_by_role("button", name="Roll back from 3").click()
     assert page.get_by_role("status").inner_text() == "champion of bot is version 1 again."
     page.get_by_role("link", name="Routes").click()
-    page.locator("#version").fill("2")
+    page.locator("#start-version").fill("2")
     page.get_by_label("Share").fill("0.5")
     page.get_by_role("button", name="Start it beside version 1").click()
     assert page.get_by_role("status").inner_text() == "Route 1 is live."

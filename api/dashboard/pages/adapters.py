@@ -16,6 +16,7 @@ from api.endpoints.job_bodies import JobIn
 from api.endpoints.scores import scores_of
 from api.http.idempotency import Idempotency
 from api.http.schemas import AdapterOut, AliasMoveOut, VersionOut
+from memgen.errors import ConfigError
 from registry.adapters import AdapterSettings, get_adapter
 from registry.database import transaction
 from registry.gates.verdict import gates_of
@@ -100,7 +101,7 @@ def roll_back(visit: Visit, name: str, alias: str) -> Response:
     return go(visit, f"{HOME}/adapters/{name}", f"{alias} of {name} is version {move.to_version} again.")
 
 
-@pages.post("/adapters/{name}/train", scope="train")
+@pages.post("/adapters/{name}/train", scope="train", again=one, places={ConfigError: "settings"})
 def train(visit: Visit, name: str) -> Response:
     steps = visit.number("steps")
     body = JobIn.model_validate(

@@ -12,7 +12,7 @@ from api.endpoints.keys import KeyIn
 from api.http.idempotency import Idempotency, once
 from api.http.schemas import KeyOut
 from registry.database import transaction
-from registry.errors import KeyNotFound
+from registry.errors import Invalid, KeyNotFound
 from registry.keys import create_key
 from registry.models import SCOPES
 
@@ -24,7 +24,7 @@ def index(visit: Visit) -> Response:
     return _shown(visit)
 
 
-@pages.post("/keys", scope="admin")
+@pages.post("/keys", scope="admin", again=index, places={Invalid: "scopes"})
 def create(visit: Visit) -> Response:
     """The page itself shows the new key: it is nowhere else, and in no address.
 

@@ -10,6 +10,7 @@ from api.endpoints import adapters, routes
 from api.endpoints.adapters import PromoteIn
 from api.endpoints.routes import Arm, RouteEnd, RouteIn
 from api.http.idempotency import Idempotency
+from registry.errors import GateNotPassed, VersionNotFound, VersionNotServable
 
 pages = Pages()
 
@@ -30,7 +31,12 @@ def one(visit: Visit, name: str, number: int) -> Response:
     return show(visit, "route.html", adapter=adapter, route=route, results=results, bars=bars)
 
 
-@pages.post("/adapters/{name}/routes", scope="promote")
+@pages.post(
+    "/adapters/{name}/routes",
+    scope="promote",
+    again=index,
+    places={VersionNotFound: "version", VersionNotServable: "version", GateNotPassed: "version"},
+)
 def start(visit: Visit, name: str) -> Response:
     kind, version, share = visit.text("kind"), visit.number("version"), visit.share("share")
     reason = visit.text("reason")

@@ -16,7 +16,7 @@ from registry.loops.plan import LoopPlan
 from registry.models import ApiKey, IdempotentReply, Trajectory
 from registry.trajectories.words import index_words
 from registry.wiring import Services
-from tests.api.dashboard.conftest import Visitor, forms_of, key_with
+from tests.api.dashboard.conftest import Visitor, forms_of, key_with, wrongs_of
 from tests.registry.conftest import Rows, chats
 from tests.registry.loops.looped import make_looped
 
@@ -201,6 +201,8 @@ def test_keys_are_made_shown_once_and_revoked(visitor: Visitor) -> None:
     assert refused.status_code == 409, "a form of which a key was made makes no other"
     refused = visitor.send(visitor.open("/keys"), "/ui/keys", name="x", **{"scope.read": ""})
     assert refused.status_code == 422
+    assert "expected one or more of" in wrongs_of(refused.text)["new-scopes"]
+    assert forms_of(refused.text)["/ui/keys"]["name"] == "x"
 
 
 def test_a_form_that_is_sent_twice_makes_one_key(visitor: Visitor, services: Services) -> None:

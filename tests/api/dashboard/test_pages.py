@@ -187,7 +187,15 @@ def test_an_ab_route_and_what_forms_refuse(visitor: Visitor, routed: Routed) -> 
     page = visitor.open("/adapters/bot/routes")
     action = "/ui/adapters/bot/routes"
     for version, share in (("5", "0.5"), ("2", "1.5"), ("2", "half"), ("two", "0.5")):
-        assert visitor.send(page, action, kind="ab", version=version, share=share).status_code in (403, 422)
+        refused = visitor.send(page, action, kind="ab", version=version, share=share, reason="a long reason")
+        assert refused.status_code in (403, 422)
+        kept = forms_of(refused.text)[action]
+        assert [kept[name] for name in ("kind", "version", "share", "reason")] == [
+            "ab",
+            version,
+            share,
+            "a long reason",
+        ]
     live = visitor.send(page, action, kind="ab", version="2", share="0.25")
     assert "75.0%" in live.text
     assert "25.0%" in live.text
@@ -211,7 +219,9 @@ def test_a_version_is_trained(visitor: Visitor, services: Services, routed: Rout
     assert not request.promote
     page = visitor.open("/adapters/bot")
     for wrong in ({"settings": "steps"}, {"settings": "=1"}, {"steps": "0"}, {"steps": "x"}, {"settings": "flies=1"}):
-        assert visitor.send(page, action, **wrong).status_code == 422, wrong
+        refused = visitor.send(page, action, **wrong)
+        assert refused.status_code == 422, wrong
+        assert forms_of(refused.text)[action].items() >= wrong.items(), "what was typed is not lost"
 
 
 def _job_of(answer: httpx.Response) -> uuid.UUID:
