@@ -85,7 +85,8 @@ def _answer(
             return page(visit, **arguments)
         except Exception as error:
             refusing = None if again is None else _refusing(visit, error, places or {})
-            if again is None or refusing is None:
+            # A key that may write and not read sees no page for having sent nonsense.
+            if again is None or refusing is None or not visit.may("read"):
                 raise
             return again(refusing, **arguments)
     except SignInEnded as error:

@@ -133,3 +133,16 @@ def test_who_may_read_alone_makes_no_task(
     csrf = forms_of(stranger.open("/tasks"))["/ui/sign-out"]["csrf"]
     for action, fields in ((NEW, {"name": "x"}), ("/ui/tasks/a", {"judge": ""})):
         assert stranger.http.post(action, data={**fields, "csrf": csrf}).status_code == 403
+
+
+def test_a_refused_form_shows_nothing_to_who_may_not_read(
+    stranger: Visitor, services: Services, project_id: uuid.UUID, rows: Rows
+) -> None:
+    rows.task("a")
+    _, key = key_with(services, project_id, "write")
+    signed_in = stranger.sign_in(key)
+    csrf = forms_of(signed_in.text)["/ui/sign-out"]["csrf"]
+    refused = stranger.http.post(NEW, data={"name": "No", "grader": "exact", "csrf": csrf})
+    assert refused.status_code == 422
+    assert "That did not work" in refused.text
+    assert 'href="/ui/tasks/a"' not in refused.text
