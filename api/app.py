@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from api.dashboard.urls import ROUTES as DASHBOARD
+from api.dashboard.urls import refusal
 from api.endpoints import (
     adapters,
     analyses,
@@ -132,7 +133,7 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True, dr
     app.router.routes.extend(dashboard)
     served = [*pages, *(route for router in routers for route in router.routes), *dashboard]
     # The last one added is the first to see a request.
-    app.add_middleware(BeforeBody, routes=served, settings=settings)
+    app.add_middleware(BeforeBody, routes=served, settings=settings, refuse=refusal if settings.dashboard else None)
     app.add_middleware(LastResort)
     app.add_middleware(ConnectionsEnd, drain=drain)
     if settings.allowed_origins:

@@ -5,6 +5,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from api.dashboard.pages import (
     adapter_settings,
@@ -38,6 +39,14 @@ async def _nothing_here(request: Request) -> Response:
         return RedirectResponse(own_path(path.rstrip("/")), status_code=307)
     error = NotFound("there is no such page; it may have been moved, or its name was mistyped")
     return await run_in_threadpool(trouble, request, {}, error)
+
+
+async def refusal(request: Request, error: Exception) -> ASGIApp | None:
+    """A page for a person whose request is refused before it comes to a route; None for others' requests."""
+    inside = request.scope["path"].startswith(f"{HOME}/")
+    if not inside or "text/html" not in request.headers.get("accept", ""):
+        return None
+    return Harmless(await run_in_threadpool(trouble, request, {}, error))
 
 
 _ROUTES = (

@@ -5,7 +5,7 @@ its route, and a JSON body is checked here once for all routes. Knows the routes
 """
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +49,8 @@ LIMITS = {
 }
 """The setting that limits a body, by path; the others have `max_json_bytes`."""
 
+Refuse = Callable[[Request, Exception], Awaitable[ASGIApp | None]]
+"""What answers a request that is refused; None lets a problem say it."""
 _KEY_LOOKUPS = 8
 """Look-ups of keys at once, in threads of their own: requests without a good key must not take the endpoints'."""
 _PARSED_HERE_BYTES = 65_536
@@ -76,8 +78,14 @@ class _Terms:
 class BeforeBody:
     """Middleware: 404, 405, OPTIONS, HEAD, 401, 403, 413, 415 and broken JSON are answered here for every route."""
 
-    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute], settings: Settings) -> None:
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, *, routes: Sequence[BaseRoute], settings: Settings, refuse: Refuse | None = None
+    ) -> None:
+        """
+        Args:
+            refuse: makes what a refused request is answered, if it is not to be a problem.
+        """
+        self._app, self._refuse = app, refuse
         self._terms = [_terms(route, settings) for route in routes if isinstance(route, Route)]
         self._lookups = anyio.CapacityLimiter(_KEY_LOOKUPS)
 
@@ -89,10 +97,12 @@ class BeforeBody:
         if scope["method"] == "HEAD":
             # Every GET answers HEAD too; the exchange leaves the body out.
             scope = {**scope, "method": "GET", "state": {**scope.get("state", {}), "is_head": True}}
+        response: ASGIApp | None
         try:
             response = await self._admit(scope, exchange)
         except Exception as error:
-            response = answer(Request(scope), error)
+            request = Request(scope)
+            response = (await self._refuse(request, error) if self._refuse else None) or answer(request, error)
         with suppress(HeadIsAnswered):
             await (response or self._app)(scope, exchange.receive, exchange.send)
 

@@ -208,6 +208,21 @@ def test_forms_that_no_page_has(visitor: Visitor, rows: Rows) -> None:
     assert (answer.status_code, "reason" in answer.text) == (422, True)
 
 
+def test_what_is_refused_before_it_is_looked_at_is_a_page(visitor: Visitor) -> None:
+    """For a person; a script gets the problem that it can read."""
+    send, person = visitor.http.request, {"Accept": "text/html,*/*;q=0.8"}
+    for method, path, body, status in (
+        ("GET", "/ui/trajectories?text=%00", None, 422),
+        ("POST", "/ui/no/such/form", {"a": "b"}, 405),
+        ("POST", "/ui/keys", {"name": "x" * 2_000_000}, 413),
+    ):
+        answer = send(method, path, data=body, headers=person)
+        assert (answer.status_code, "<h1>That did not work</h1>" in answer.text) == (status, True), path
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert send(method, path, data=body).json()["status"] == status
+    assert send("GET", "/v1/jobs", headers=person).json()["status"] == 401
+
+
 def test_a_key_sees_and_does_what_it_may(
     stranger: Visitor, services: Services, project_id: uuid.UUID, rows: Rows
 ) -> None:
