@@ -162,9 +162,10 @@ def history(
     )
 
 
-def newest_moves(session: Session, adapter: Adapter, limit: int) -> list[AliasMove]:
-    """The last moves of all aliases of an adapter, the newest first."""
+def newest_moves(session: Session, adapter: Adapter, limit: int, *, before: int | None = None) -> list[AliasMove]:
+    """The last moves of all aliases of an adapter, the newest first; of those before a `seq`, if there is one."""
     query = select(AliasMove).where(AliasMove.adapter_id == adapter.id)
+    query = query if before is None else query.where(AliasMove.seq < before)
     versions = (joinedload(side).defer(Version.report) for side in (AliasMove.from_version, AliasMove.to_version))
     return list(session.scalars(query.options(*versions).order_by(AliasMove.seq.desc()).limit(limit)))
 

@@ -15,6 +15,7 @@ from api.endpoints.adapters import PromoteIn, RollbackIn
 from api.endpoints.job_bodies import JobIn
 from api.endpoints.scores import scores_of
 from api.http.idempotency import Idempotency
+from api.http.pagination import decode_cursor, make_page
 from api.http.schemas import AdapterOut, AliasMoveOut, VersionOut
 from memgen.errors import ConfigError
 from registry.adapters import AdapterSettings, get_adapter
@@ -51,6 +52,8 @@ def index(visit: Visit) -> Response:
 
 @pages.get("/adapters/{name}")
 def one(visit: Visit, name: str) -> Response:
+    older_than = visit.request.query_params.get("moves") or None
+    before = decode_cursor(older_than) if older_than else None
     with transaction(visit.services.sessions) as session:
         adapter = get_adapter(session, visit.caller.project_id, name)
         rows = newest_versions(session, adapter, before=_before(visit), limit=SHOWN_VERSIONS + 1)
@@ -60,7 +63,12 @@ def one(visit: Visit, name: str) -> Response:
         values = {
             "adapter": AdapterOut.of(adapter, list_aliases(session, adapter)),
             "tasks": [task.name for task in list_tasks(session, visit.caller.project_id)],
-            "moves": [AliasMoveOut.of(row) for row in newest_moves(session, adapter, _SHOWN_MOVES)],
+            "moves": make_page(
+                newest_moves(session, adapter, _SHOWN_MOVES + 1, before=before),
+                _SHOWN_MOVES,
+                seq=lambda row: row.seq,
+                render=AliasMoveOut.of,
+            ),
         }
     live = next(iter(routes.index(name, visit.services, visit.caller, limit=1).data), None)
     return show(

@@ -122,6 +122,16 @@ def test_a_stale_page_is_refused_and_says_so(visitor: Visitor, routed: Routed) -
     assert "a long reason" not in visitor.open("/adapters/bot")
 
 
+def test_every_move_of_an_alias_is_there(visitor: Visitor, routed: Routed) -> None:
+    for n in range(60):
+        routed.move_champion(2 + n % 2)
+    newest = visitor.open("/adapters/bot")
+    [older] = re.findall(r'href="(\?moves=[^"#]+)#aliases">Older moves', newest)
+    oldest = visitor.open(f"/adapters/bot{older}")
+    assert [page.count("<td>promotion</td>") for page in (newest, oldest)] == [50, 11]
+    assert "Older moves" not in oldest
+
+
 def test_only_versions_that_may_serve_are_offered(visitor: Visitor, routed: Routed) -> None:
     page = visitor.open("/adapters/bot")
     offered = page.partition('id="promote-version"')[2].partition("</select>")[0]
