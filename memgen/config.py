@@ -1,30 +1,17 @@
 """What a memory is and how it is trained: frozen values, checked when made."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 from memgen.config_mapping import FromMapping, require
+from memgen.forms import FORMS, NOTHING_WOVEN, check_named, check_sizes, refuse_unless
 
-FORMS = ("cache", "embedding")
 LEARNED_TRIGGERS = ("lora", "head")
 """Triggers with weights of their own, which training changes."""
 TRIGGERS = ("always", "never", *LEARNED_TRIGGERS)
 REWARD_WEIGHTINGS = ("none", "reward")
 QUERY_STARTS = ("answers", "words")
-_RANGES = {
-    "latents": (1, 256),
-    "inference_latents": (1, 256),
-    "reread_tokens": (0, 4096),
-    "max_insertions": (0, 1000),
-    "rank": (1, 512),
-    "alpha": (1, 8192),
-    "cue_tokens": (0, 4096),
-    "cue_insights": (0, 32),
-}
-"""Least and most of a `MemoryConfig`'s numbers."""
-_MOST_TEXTS, _LONGEST_TEXT = 256, 256
-"""How many texts a list of a `MemoryConfig` has at most, and how many characters each."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +19,9 @@ class MemoryConfig(FromMapping):
     """Shape of a memory. Two memories with equal configs can start from one another."""
 
     form: str = "cache"
-    """What an insertion leaves in the reasoner's context: `cache`, keys and values; `embedding`, input embeddings."""
+    """What an insertion leaves in the reasoner's context: `cache`, keys and values; `embedding`, input embeddings.
+    `lora` is no memory but a plain LoRA of the base: on for every token of prompt and answer, with nothing woven. It
+    has `rank`, `alpha` and `target_modules` alone; the other fields are then as `trigger` `never` and K = 0 say."""
     trigger: str = "always"
     """The trigger at a decision point: `always`, `never`, `lora` (adapter and head), `head` (the base's state)."""
     latents: int = 16
@@ -51,7 +40,7 @@ class MemoryConfig(FromMapping):
     rank: int = 16
     alpha: int = 32
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Linear layers that carry the LoRA, of weaver and trigger."""
+    """Linear layers that carry the LoRA."""
     weaver_base: str = ""
     """Form `embedding` only: another base that the weaver runs on; empty is the reasoner's own."""
     cue_tokens: int = 0
@@ -62,10 +51,35 @@ class MemoryConfig(FromMapping):
     cue_insights: int = 0
     """Insights, at most, that stand in a cue in front of past trajectories; 0 keeps none."""
 
+    def as_form(self, form: str | None) -> "MemoryConfig":
+        """The config of a version of this form beside those that have this config; None is the same form.
+
+        Another form has the same rank, alpha and target modules, and what else it has by default.
+
+        Raises:
+            ConfigError: both are forms of a memory: one adapter has one kind of memory.
+        """
+        if form is None or form == self.form:
+            return self
+        require(
+            "lora" in (form, self.form),
+            f"form is {form!r}, but the adapter's memories have form {self.form!r}; expected that or 'lora'. Create an "
+            f"adapter for memories of form {form!r}",
+        )
+        return MemoryConfig(form=form, rank=self.rank, alpha=self.alpha, target_modules=self.target_modules)
+
     def tokens_to_reread(self, prompt_ids: Sequence[int]) -> Sequence[int]:
         """The tokens of a prompt that the weaver reads again: the last in front of the newest one."""
         before = len(prompt_ids) - 1
         return prompt_ids[max(0, before - self.reread_tokens) : before]
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> Self:
+        """Raises ConfigError, for form `lora` also if a field is named that only a memory has."""
+        found = super().from_mapping(values)
+        if found.form == "lora":
+            check_named(values)
+        return found
 
     @property
     def most_latents(self) -> int:
@@ -79,10 +93,13 @@ class MemoryConfig(FromMapping):
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"memory form is {self.form!r}; expected one of {FORMS}")
+        if self.form == "lora":
+            defaults = {field.name: field.default for field in fields(self)}
+            for name, nothing in NOTHING_WOVEN.items():
+                refuse_unless(getattr(self, name) in (nothing, defaults[name]), name, getattr(self, name))
+                object.__setattr__(self, name, nothing)
         require(self.trigger in TRIGGERS, f"trigger is {self.trigger!r}; expected one of {TRIGGERS}")
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            require(least <= value <= most, f"{name} is {value}; expected {least} to {most}")
+        check_sizes(self.form, vars(self))
         require(
             not self.reread_tokens or self.form == "cache",
             f"reread_tokens is {self.reread_tokens}, but a weaver of form {self.form!r} reads the whole context for "
@@ -92,12 +109,6 @@ class MemoryConfig(FromMapping):
             all(isinstance(d, str) and d for d in self.delimiters),
             f"delimiters are {self.delimiters!r}; expected texts that are not empty",
         )
-        for name in ("delimiters", "target_modules"):
-            texts = getattr(self, name)
-            require(
-                len(texts) <= _MOST_TEXTS and all(len(text) <= _LONGEST_TEXT for text in texts),
-                f"{name} has {len(texts)} texts; expected at most {_MOST_TEXTS}, each of {_LONGEST_TEXT} characters",
-            )
         require(len(self.target_modules) > 0, "target_modules is empty; name at least one linear layer")
         require(
             not self.weaver_base or self.form == "embedding",

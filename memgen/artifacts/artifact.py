@@ -7,6 +7,9 @@ report.json            the training report
 optimizer.safetensors  the optimizer's moments at the end, to train on from here; serving needs none
 experience/            what its weaver is cued from (`memgen.experience.pool`), if its config has cues
 manifest.json          sha256 of every file above
+
+A version of form `lora` has no memory.safetensors, weaver/ and trigger/: adapter_config.json and
+adapter_model.safetensors stand in the folder itself, so that `peft.PeftModel.from_pretrained(base, folder)` reads it.
 """
 
 from dataclasses import asdict
@@ -49,10 +52,14 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) ->
     memory, backbone = host.memories[name], host.backbone
     weaver_base = host.weaver_base(memory.config)
     folder.mkdir(parents=True, exist_ok=True)
-    for part, lora, base in (("weaver", memory.weaver, weaver_base), ("trigger", memory.trigger, backbone)):
+    for part, lora, base in (
+        (_own_part(memory.config), memory.weaver, weaver_base),
+        ("trigger", memory.trigger, backbone),
+    ):
         if lora is not None:
             save_lora(lora, memory.config, base.name, folder / part)
-    write_tensors(folder / _TENSORS, memory.state_dict())
+    if memory.reader is None:
+        write_tensors(folder / _TENSORS, memory.state_dict())
     if memory.recall is not None:
         memory.recall.pool.save(folder / _EXPERIENCE)
     description = {
@@ -77,7 +84,9 @@ def save_artifact(host: AdapterHost, name: str, folder: Path, report: Report) ->
 
 
 def trained_parts(memory: Memory) -> list[str]:
-    """`weaver`, and `trigger` if there is a learned one that has learned something."""
+    """`weaver`, and `trigger` if there is a learned one that has learned something; `lora` for that form."""
+    if memory.reader is not None:
+        return ["lora"]
     learns = memory.config.trigger in ("lora", "head")
     return ["weaver", *(["trigger"] if learns and not memory.has_untrained_trigger else [])]
 
@@ -96,12 +105,13 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
     config = _check_description(host, folder, _as_format_2(description) if oldest else description)
     memory = host.create(name, config, seed=None)
     try:
-        tensors = read_tensors(folder / _TENSORS)
-        if oldest:
-            tensors = _tensors_as_format_2(tensors, memory)
-        check_tensors(folder / _TENSORS, tensors, memory.state_dict())
-        memory.load_state_dict(tensors)
-        for part, lora in (("weaver", memory.weaver), ("trigger", memory.trigger)):
+        if memory.reader is None:
+            tensors = read_tensors(folder / _TENSORS)
+            if oldest:
+                tensors = _tensors_as_format_2(tensors, memory)
+            check_tensors(folder / _TENSORS, tensors, memory.state_dict())
+            memory.load_state_dict(tensors)
+        for part, lora in ((_own_part(config), memory.weaver), ("trigger", memory.trigger)):
             if lora is not None:
                 load_lora(lora, folder / part)
         if config.cue_tokens:
@@ -111,6 +121,11 @@ def load_artifact(host: AdapterHost, name: str, folder: Path, *, manifest_sha256
         host.remove(name)
         raise
     return memory
+
+
+def _own_part(config: MemoryConfig) -> str:
+    """Folder of the weaver's LoRA, or of the version's own."""
+    return "." if config.form == "lora" else "weaver"
 
 
 def save_lora(

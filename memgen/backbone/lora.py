@@ -5,6 +5,7 @@ adapters, each for its own tokens: latents of different memories, with bare reas
 modules are never wrapped. On disk the factors have PEFT's own names and files.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from memgen.config import MemoryConfig
 from memgen.errors import ConfigError
 
 PEFT_PREFIX = "base_model.model."
+BARE_READER = 0
+"""Number of the base without any adapter among those that read texts."""
+_numbers = itertools.count(BARE_READER + 1)
 
 
 class Lora:
@@ -26,6 +30,8 @@ class Lora:
         """`factors` by the module's name in the base."""
         self.factors = factors
         self.scaling = alpha / rank
+        self.number = next(_numbers)
+        """Tells it from every other of the process: what one has read holds for no other."""
 
     @classmethod
     def for_model(cls, model: nn.Module, config: MemoryConfig, generator: torch.Generator | None) -> "Lora":
@@ -83,16 +89,21 @@ class LoraTokens:
 
     @classmethod
     def by_row(
-        cls, loras: Sequence[Lora], tokens: int, device: torch.device, *, adapted: int | None = None
-    ) -> "LoraTokens":
-        """Each row of a batch with `tokens` tokens a row under its own adapter, its first `adapted` or all of them."""
-        distinct = {id(lora): lora for lora in loras}
-        if len(distinct) == 1 and adapted is None:
-            return cls.everywhere(loras[0])
+        cls, loras: Sequence[Lora | None], tokens: int, device: torch.device, *, adapted: int | None = None
+    ) -> "LoraTokens | None":
+        """Each row of a batch with `tokens` tokens a row under its own adapter, its first `adapted` or all of them.
+
+        A row with None is the bare base's; where all are, so is the result.
+        """
+        distinct = {id(lora): lora for lora in loras if lora is not None}
+        if not distinct:
+            return None
+        if len(distinct) == 1 and adapted is None and None not in loras:
+            return cls.everywhere(*distinct.values())
         flat = torch.arange(len(loras) * tokens, device=device).view(len(loras), tokens)[:, :adapted]
         parts = []
-        for key, lora in distinct.items():
-            rows = torch.tensor([n for n, other in enumerate(loras) if id(other) == key], device=device)
+        for lora in distinct.values():
+            rows = torch.tensor([n for n, other in enumerate(loras) if other is lora], device=device)
             parts.append((lora, flat[rows].reshape(-1)))
         return cls(tuple(parts))
 
@@ -117,12 +128,16 @@ class LoraTokens:
     @classmethod
     def joined(cls, some: Sequence["LoraTokens | None"], counts: Sequence[int], device: torch.device) -> "LoraTokens":
         """The adapted tokens of several groups, of `counts` tokens each, where the groups follow one another."""
-        parts, start = [], 0
+        found: dict[int, tuple[Lora, list[Tensor]]] = {}
+        start = 0
         for lora_tokens, count in zip(some, counts, strict=True):
             for lora, index in lora_tokens.parts if lora_tokens is not None else ():
                 every = torch.arange(count, device=device) if index is None else index
-                parts.append((lora, every + start))
+                found.setdefault(id(lora), (lora, []))[1].append(every + start)
             start += count
+        parts = [(lora, torch.cat(places)) for lora, places in found.values()]
+        if len(parts) == 1 and len(parts[0][1]) == start:
+            return cls.everywhere(parts[0][0])
         return cls(tuple(parts))
 
     @property

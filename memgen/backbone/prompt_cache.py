@@ -1,8 +1,9 @@
-"""Prompts that the frozen base has read, kept for the next reader.
+"""Prompts that were read, kept for the next who needs them.
 
 The base reads without any adapter, so what it made of a prompt is the same for every memory, version, sample and
-request. A prompt that begins like a kept one is read from where they part: a conversation's next turn, a shared
-system prompt, the samples of one group.
+request. A version of form `lora` reads for itself, and what it made of a prompt holds for no other reader: neither the
+base nor another version. A prompt that begins like a kept one of the same reader is read from where they part: a
+conversation's next turn, a shared system prompt, the samples of one group.
 """
 
 from bisect import bisect_left, insort
@@ -14,72 +15,66 @@ import torch
 
 from memgen.backbone.decoder import Decoder
 from memgen.backbone.kv_cache import Prefix, SlotCache
+from memgen.backbone.lora import BARE_READER
 
 TokenIds = tuple[int, ...]
+_Key = tuple[int, TokenIds]
+"""Number of the reader (`memgen.backbone.lora.Lora.number`), and what it has read."""
 
 WORTH_A_PASS = 32
 """Tokens that sharing must save to pay for a pass of its own, whose cost on a CPU is that of some tokens more."""
 
 
 class PromptCache:
-    """Least recently used prompts are dropped beyond `max_bytes`. Not thread-safe: one thread owns the model."""
+    """Least recently used prompts are dropped beyond `max_bytes`. Not thread-safe: one thread owns the model.
+
+    A reader whose weights change needs a new cache, since it goes by its number alone.
+    """
 
     def __init__(self, decoder: Decoder, max_bytes: int) -> None:
         self._decoder = decoder
         self._max_tokens = max_bytes // decoder.kv_shape.bytes_per_token
-        self._kept: OrderedDict[TokenIds, Prefix] = OrderedDict()
+        self._kept: OrderedDict[_Key, Prefix] = OrderedDict()
         self._tokens = 0
-        self._sorted: list[TokenIds] = []
+        self._sorted: list[_Key] = []
         """The kept prompts in order: the one that begins most like another stands beside where that would."""
         self.reused_tokens = 0
         """Prompt tokens that did not need to be read, since the cache was made."""
 
     @torch.no_grad()
     def read(self, prompts: Sequence[TokenIds]) -> list[Prefix]:
-        """Each prompt's prefix, reading only what is not known. An empty prompt is an empty prefix."""
+        """Each prompt's prefix of the bare base, reading only what is not known. An empty prompt is an empty prefix."""
         missing: dict[TokenIds, Prefix | None] = {}
         for prompt in prompts:
-            if prompt in self._kept:
-                self._kept.move_to_end(prompt)
+            if (BARE_READER, prompt) in self._kept:
+                self._kept.move_to_end((BARE_READER, prompt))
                 self.reused_tokens += len(prompt)
             elif prompt in missing:
                 self.reused_tokens += len(prompt)
             else:
-                missing[prompt] = self._longest_start(prompt)
+                missing[prompt] = self.find_start(prompt)
         found = dict(zip(missing, read_prompts(self._decoder, list(missing), list(missing.values())), strict=True))
-        answers = [found[p] if p in found else self._kept[p] for p in prompts]
+        answers = [found[p] if p in found else self._kept[BARE_READER, p] for p in prompts]
         for prompt, prefix in found.items():
-            self._insert(prompt, prefix)
+            self._insert((BARE_READER, prompt), prefix)
         self._drop()
         return answers
 
-    def find(self, prompt: TokenIds) -> Prefix | None:
+    def find(self, prompt: TokenIds, reader: int = BARE_READER) -> Prefix | None:
         """The prefix of a prompt that is kept whole; its tokens count as reused."""
-        prefix = self._kept.get(prompt)
+        prefix = self._kept.get((reader, prompt))
         if prefix is not None:
-            self._kept.move_to_end(prompt)
+            self._kept.move_to_end((reader, prompt))
             self.reused_tokens += len(prompt)
         return prefix
 
-    def find_start(self, prompt: TokenIds) -> Prefix | None:
-        """The kept prompt that begins most alike, cut where they part; at least one token is left to read, so its
-        state is no prompt's. Its tokens count as reused."""
-        return self._longest_start(prompt)
-
-    def has_room(self, tokens: int) -> bool:
-        """Whether a prompt of so many tokens would be kept."""
-        return 0 < tokens <= self._max_tokens
-
-    def keep(self, prompt: TokenIds, prefix: Prefix) -> None:
-        """Take what another reader has made of a prompt."""
-        self._insert(prompt, prefix)
-        self._drop()
-
-    def _longest_start(self, prompt: TokenIds) -> Prefix | None:
-        place = bisect_left(self._sorted, prompt)
+    def find_start(self, prompt: TokenIds, reader: int = BARE_READER) -> Prefix | None:
+        """The reader's kept prompt that begins most alike, cut where they part; at least one token is left to read, so
+        its state is no prompt's. Its tokens count as reused."""
+        place = bisect_left(self._sorted, (reader, prompt))
         best, shared = None, 0
         for kept in self._sorted[max(0, place - 1) : place + 1]:
-            length = common_tokens(kept, prompt[:-1])
+            length = common_tokens(kept[1], prompt[:-1]) if kept[0] == reader else 0
             if length > shared:
                 best, shared = kept, length
         if best is None:
@@ -89,18 +84,27 @@ class PromptCache:
         source = self._kept[best]
         return Prefix(source.kv[:, :, :, :shared], source.state)
 
-    def _insert(self, prompt: TokenIds, prefix: Prefix) -> None:
-        if prompt not in self._kept:
-            insort(self._sorted, prompt)
+    def has_room(self, tokens: int) -> bool:
+        """Whether a prompt of so many tokens would be kept."""
+        return 0 < tokens <= self._max_tokens
+
+    def keep(self, prompt: TokenIds, prefix: Prefix, reader: int = BARE_READER) -> None:
+        """Take what somebody else has let the reader make of a prompt."""
+        self._insert((reader, prompt), prefix)
+        self._drop()
+
+    def _insert(self, key: _Key, prefix: Prefix) -> None:
+        if key not in self._kept:
+            insort(self._sorted, key)
             self._tokens += prefix.tokens
-        self._kept[prompt] = prefix
-        self._kept.move_to_end(prompt)
+        self._kept[key] = prefix
+        self._kept.move_to_end(key)
 
     def _drop(self) -> None:
         while self._tokens > self._max_tokens and self._kept:
-            prompt, prefix = self._kept.popitem(last=False)
+            key, prefix = self._kept.popitem(last=False)
             self._tokens -= prefix.tokens
-            del self._sorted[bisect_left(self._sorted, prompt)]
+            del self._sorted[bisect_left(self._sorted, key)]
 
 
 def read_sharing(decoder: Decoder, prompts: Sequence[TokenIds]) -> list[Prefix]:

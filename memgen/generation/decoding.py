@@ -105,7 +105,8 @@ class Decoding:
         draws = Draws(sampling, request.prompt_ids, stops=self._stops, matcher=held)
         clock = Clock(time.perf_counter())
         row = Row(self._joined, request, None, None, text, draws, [*request.prompt_ids], clock, undecided)
-        row.prompt = self._held.readings.want(request.prompt_ids[:-1])
+        row.memory = None if undecided or request.memory is None else self._host.memories[request.memory]
+        row.prompt = self._held.readings.want(request.prompt_ids[:-1], row.reader)
         try:
             self._equip(row)
         except Exception:  # no memory is left for its cue, as a rule: nobody gets to know of the row
@@ -134,6 +135,11 @@ class Decoding:
         request = replace(row.request, memory=memory, cue_ids=cue_ids)
         check_fits(self._host, request)
         row.request, row.undecided = request, False
+        row.memory = None if memory is None else self._host.memories[memory]
+        if row.reader is not None and row.prompt is not None:
+            # What the bare base has read, to find the memory, is of no use to one that reads for itself.
+            bare, row.prompt = row.prompt, self._held.readings.want(request.prompt_ids[:-1], row.reader)
+            self._held.readings.release(bare)
         self._equip(row)
 
     @torch.inference_mode()
@@ -171,15 +177,13 @@ class Decoding:
         return ended
 
     def _equip(self, row: Row) -> None:
-        """Give a row its memory, if it is decided, and what that reads."""
-        request = row.request
-        if row.undecided or request.memory is None:
+        """Give a row what its memory needs, if it has one."""
+        if row.memory is None:
             return
-        memory = row.memory = self._host.memories[request.memory]
-        if memory.config.max_insertions:
-            row.matcher = DelimiterMatcher.of(self._host.backbone.tokenizer, memory.config.delimiters)
+        if row.memory.config.max_insertions:
+            row.matcher = DelimiterMatcher.of(self._host.backbone.tokenizer, row.memory.config.delimiters)
         if row.reads_cue_from_cache():
-            row.cue_reading = self._held.readings.want(request.cue_ids)
+            row.cue_reading = self._held.readings.want(row.request.cue_ids)
 
     def _begin(self) -> None:
         """Let the rows be decoded whose prompts, and cues, are read."""

@@ -179,7 +179,8 @@ def _part(held: Held, kind: InsertionKind | None, rows: Sequence[Row], woven: di
     `cache`, and first with form `embedding`."""
     newest, cache, places = _newest(held, rows), _cache(rows), [row.cache_row.place for row in rows]
     if kind is None:
-        return DecoderPart(newest, cache.window(places, 1))
+        readers = LoraTokens.by_row([row.reader for row in rows], 1, held.caches.shape.device)
+        return DecoderPart(newest, cache.window(places, 1), readers)
     if kind.form == "cache":
         memories, cues = [row.woven_memory for row in rows], [row.cue for row in rows]
         reread = _embed(held, [row.reread for row in rows])

@@ -1,8 +1,9 @@
-"""Texts that the bare base reads for rows, some tokens in each pass: prompts up to their last token, and cues.
+"""Texts that are read for rows, some tokens in each pass: prompts up to their last token, and cues.
 
 The base reads without any adapter, so a text that several rows need is read once, and one that begins like another is
-read from where they part. A long text does not keep a short one waiting, nor do short ones a long one: of the tokens of
-a pass half go to the oldest, the others to those with the fewest left.
+read from where they part. A version of form `lora` reads prompts for itself, and shares them among its own rows alone.
+A long text does not keep a short one waiting, nor do short ones a long one: of the tokens of a pass half go to the
+oldest, the others to those with the fewest left.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from memgen.backbone.decoder import Decoder, DecoderPart
 from memgen.backbone.kv_cache import Prefix
+from memgen.backbone.lora import BARE_READER, Lora, LoraTokens
 from memgen.backbone.prompt_cache import WORTH_A_PASS, PromptCache, TokenIds, common_tokens, empty_prefix
 from memgen.backbone.row_caches import CacheRow, RowCaches
 
@@ -20,8 +22,10 @@ from memgen.backbone.row_caches import CacheRow, RowCaches
 class TextReading:
     """One text under way. It ends as a row of the caches, or as a prefix that was known."""
 
-    def __init__(self, ids: TokenIds) -> None:
+    def __init__(self, ids: TokenIds, reader: Lora | None) -> None:
+        """`reader` is None for the bare base."""
         self.ids = ids
+        self.reader = reader
         self.users = 1
         self.row: CacheRow | None = None
         """Where what was read stands; None before the first token, and where `prefix` is all of it."""
@@ -32,6 +36,11 @@ class TextReading:
         self.behind: TextReading | None = None
         """Another that begins alike, which is read first up to `shared` tokens."""
         self.shared = 0
+
+    @property
+    def key(self) -> tuple[int, TokenIds]:
+        """Who reads, and what."""
+        return _number(self.reader), self.ids
 
     @property
     def done(self) -> bool:
@@ -66,7 +75,7 @@ class Readings:
 
     def __init__(self, decoder: Decoder, caches: RowCaches, prompts: PromptCache) -> None:
         self._decoder, self._caches, self._prompts = decoder, caches, prompts
-        self._active: dict[TokenIds, TextReading] = {}
+        self._active: dict[tuple[int, TokenIds], TextReading] = {}
         """Oldest first; those that are read stay while somebody may still need them."""
         self.read_tokens = 0
         """Tokens read by passes, of all texts."""
@@ -75,14 +84,19 @@ class Readings:
     def tokens_left(self) -> int:
         return sum(reading.tokens_left for reading in self._active.values())
 
-    def want(self, ids: TokenIds) -> TextReading:
-        """The reading of a text, begun or joined. Each call is to be paid back by `release`."""
-        reading = self._active.get(ids)
+    def want(self, ids: TokenIds, reader: Lora | None = None) -> TextReading:
+        """The reading of a text, begun or joined. Each call is to be paid back by `release`.
+
+        Args:
+            reader: the adapter that is on for all of it; None is the bare base.
+        """
+        reading = self._active.get((_number(reader), ids))
         if reading is not None:
             reading.users += 1
             self._prompts.reused_tokens += len(ids)
             return reading
-        reading = self._active[ids] = TextReading(ids)
+        reading = TextReading(ids, reader)
+        self._active[reading.key] = reading
         try:
             self._begin(reading)
         except Exception:  # no memory is left, as a rule: nobody gets to know of the reading, and so would release it
@@ -96,7 +110,7 @@ class Readings:
         if reading.users:
             return
         self._follow(reading, leaving=True)
-        del self._active[reading.ids]
+        del self._active[reading.key]
         if reading.row is not None:
             self._caches.close(reading.row)
             reading.row = None
@@ -152,7 +166,9 @@ class Readings:
     def part(self, chunk: Chunk) -> DecoderPart:
         row = _row(chunk.reading)
         ids = torch.tensor([chunk.ids], dtype=torch.long, device=self._caches.shape.device)
-        return DecoderPart(self._decoder.embed(ids), row.cache.window([row.place], chunk.tokens))
+        reader = chunk.reading.reader
+        adapters = None if reader is None else LoraTokens.everywhere(reader)
+        return DecoderPart(self._decoder.embed(ids), row.cache.window([row.place], chunk.tokens), adapters)
 
     def note(self, chunk: Chunk, hidden: Tensor) -> None:
         """Count what a pass has read; `hidden` `(1, N, H)` is what it made of it."""
@@ -163,18 +179,18 @@ class Readings:
             reading.state = hidden[0, -1].clone()
             if self._prompts.has_room(len(reading.ids)):
                 reading.prefix = self._prefix(reading)
-                self._prompts.keep(reading.ids, reading.prefix)
+                self._prompts.keep(reading.ids, reading.prefix, _number(reading.reader))
         self._follow(reading)
 
     def _begin(self, reading: TextReading) -> None:
         """Find out what is known of a text, and which other it begins like."""
-        ids = reading.ids
-        whole = empty_prefix(self._decoder) if not ids else self._prompts.find(ids)
+        ids, reader = reading.ids, _number(reading.reader)
+        whole = empty_prefix(self._decoder) if not ids else self._prompts.find(ids, reader)
         if whole is not None:
             reading.prefix, reading.state = whole, whole.state
             return
         other, shared = self._most_alike(reading)
-        start = self._prompts.find_start(ids)
+        start = self._prompts.find_start(ids, reader)
         reading.prefix = start
         if other is not None and shared >= (start.tokens if start else 0) + WORTH_A_PASS:
             reading.behind, reading.shared = other, shared
@@ -202,10 +218,11 @@ class Readings:
                 other.prefix = Prefix(reading.prefix.kv[:, :, :, :known], reading.prefix.state)
 
     def _most_alike(self, reading: TextReading) -> tuple[TextReading | None, int]:
-        """Another that is read or being read, and how many tokens it shares with this one."""
+        """Another of the same reader that is read or being read, and how many tokens it shares with this one."""
         best, most = None, 0
         for other in self._active.values():
-            shared = common_tokens(other.ids, reading.ids[:-1]) if other is not reading else 0
+            alike = other is not reading and other.reader is reading.reader
+            shared = common_tokens(other.ids, reading.ids[:-1]) if alike else 0
             if shared > most:
                 best, most = other, shared
         return best, most
@@ -215,6 +232,10 @@ class Readings:
         if reading.state is None:
             raise RuntimeError("a text that is not read yet has no prefix")
         return Prefix(row.cache.read(row.place, len(reading.ids)), reading.state)
+
+
+def _number(reader: Lora | None) -> int:
+    return BARE_READER if reader is None else reader.number
 
 
 def _row(reading: TextReading) -> CacheRow:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from memgen.backbone.kv_cache import Prefix
+from memgen.backbone.lora import Lora
 from memgen.backbone.row_caches import CacheRow
 from memgen.generation.draws import Alternative, Draws
 from memgen.generation.reading import TextReading
@@ -87,6 +88,11 @@ class Row:
     @property
     def form(self) -> str | None:
         return self.memory.config.form if self.memory is not None else None
+
+    @property
+    def reader(self) -> Lora | None:
+        """The adapter that is on for all that the reasoner reads and writes; None is the bare base."""
+        return self.memory.reader if self.memory is not None else None
 
     @property
     def reread(self) -> Sequence[int]:

@@ -26,9 +26,10 @@ class AdapterHost:
         artifact to fill.
 
         Raises:
-            ConfigError: the base lacks a target module, or the weaver's base is not loaded, or the memory leaves
-                nothing of the base's context.
+            ConfigError: the base lacks a target module, or form `lora` would adapt its head, or the weaver's base is
+                not loaded, or the memory leaves nothing of the base's context.
         """
+        self._check_head(config)
         if config.most_woven >= self.backbone.max_tokens:
             raise ConfigError(
                 f"the memory weaves up to {config.most_woven} tokens, of {self.backbone.max_tokens} that "
@@ -79,6 +80,16 @@ class AdapterHost:
         if recall is None:
             return [NO_CUE] * len(conversations)
         return recall.cues(conversations, leave_one_out=leave_one_out)
+
+    def _check_head(self, config: MemoryConfig) -> None:
+        model = self.backbone.model
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        names = [name.rpartition(".")[2] for name, module in model.named_modules() if module is head]
+        if config.form == "lora" and (adapted := set(names) & set(config.target_modules)):
+            raise ConfigError(
+                f"target_modules names {sorted(adapted)}, the head of {self.backbone.name!r}, which a version of form "
+                "'lora' leaves as it is; name layers in front of it"
+            )
 
     def remove(self, name: str) -> None:
         """Drop a memory and free its tensors."""

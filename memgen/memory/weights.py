@@ -1,4 +1,4 @@
-"""The trained tensors of one memory: weaver, and trigger if it has a learned one.
+"""The trained tensors of one memory: weaver, and trigger if it has a learned one; of form `lora` the LoRA alone.
 
 Parameterised as the public MemGen code does, so that its checkpoints load: LayerNorm then scale on the query latents,
 separate queries for prompt and inference, two linear projections (form `embedding`), a linear two-way trigger head.
@@ -79,11 +79,13 @@ class Memory(nn.Module):
         self.name = name
         self.config = config
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        self.prompt_queries = QueryLatents(config.latents, weaver_base.hidden_size)
-        self._start(self.prompt_queries, _FIRST_WORDS, weaver_base, generator)
+        if config.form != "lora":
+            self.prompt_queries = QueryLatents(config.latents, weaver_base.hidden_size)
+            self._start(self.prompt_queries, _FIRST_WORDS, weaver_base, generator)
         self.weaver = Lora.for_model(weaver_base.model, config, generator)
-        self.inference_queries = QueryLatents(config.inference_latents, weaver_base.hidden_size)
-        self._start(self.inference_queries, LINE_BREAK, weaver_base, generator)
+        if config.form != "lora":
+            self.inference_queries = QueryLatents(config.inference_latents, weaver_base.hidden_size)
+            self._start(self.inference_queries, LINE_BREAK, weaver_base, generator)
         if config.form == "embedding":
             self.reasoner_to_weaver = _matched_linear(base.hidden_size, weaver_base.hidden_size)
             self.weaver_to_reasoner = _matched_linear(weaver_base.hidden_size, base.hidden_size)
@@ -99,6 +101,12 @@ class Memory(nn.Module):
         self.decides = config.trigger
         """What decides at a decision point now: the config's trigger, unless `always` stands in for it."""
         self.to(base.device)
+
+    @property
+    def reader(self) -> Lora | None:
+        """The adapter under which the reasoner itself reads and writes (form `lora`); None where it is the bare base,
+        as beside every memory."""
+        return self.weaver if self.config.form == "lora" else None
 
     @property
     def has_untrained_weaver(self) -> bool:
@@ -121,7 +129,7 @@ class Memory(nn.Module):
 
     def weaver_parameters(self) -> list[nn.Parameter]:
         """What weaver training changes, in a stable order: LoRA factors first."""
-        modules: list[nn.Module] = [self.prompt_queries]
+        modules: list[nn.Module] = [self.prompt_queries] if self.config.form != "lora" else []
         if self.config.max_insertions > 0:
             modules.append(self.inference_queries)
         if self.config.form == "embedding":

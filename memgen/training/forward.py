@@ -3,7 +3,8 @@
 The base is frozen, so everything in front of what the weaver reads or writes first needs no gradient and is encoded
 once for all epochs. Only that and the answers are differentiated, and logits are computed where there is a target. With
 form `cache` all insertions of a batch and the answers between them are one causal pass: the weaver's LoRA is on for
-latents and what it reads again alone, and they alone see an example's cue.
+latents and what it reads again alone, and they alone see an example's cue. With form `lora` the adapter is on for all
+of prompt and answer, so nothing is cached and everything is differentiated.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 from memgen.backbone.kv_cache import Prefix, Window
 from memgen.backbone.loading import Backbone
 from memgen.backbone.lora import LoraTokens
-from memgen.backbone.prompt_cache import TokenIds, read_sharing
+from memgen.backbone.prompt_cache import TokenIds, empty_prefix, read_sharing
 from memgen.backbone.tape import Tape
 from memgen.config import MemoryConfig
 from memgen.memory.cue_window import CuedWindow
@@ -71,7 +72,9 @@ class PrefixStore:
 
 def texts_read(examples: Sequence[Example], config: MemoryConfig | None) -> list[TokenIds]:
     """What the bare base reads before a batch is trained on: prompts without their last token, then, if the memory is
-    of form `cache`, the cues of those examples that have one."""
+    of form `cache`, the cues of those examples that have one; nothing for form `lora`, which reads for itself."""
+    if config is not None and config.form == "lora":
+        return []
     cued = config is not None and config.form == "cache"
     return [*(e.prompt_ids[:-1] for e in examples), *(e.cue_ids for e in examples if cued and e.cue_ids)]
 
@@ -119,6 +122,8 @@ def supervised_nll(
     layout = lay_out(examples, woven.config if woven else None, matcher, backbone.device)
     known = prefixes.read(texts_read(examples, woven.config if woven else None))
     known, cues = known[: len(examples)], known[len(examples) :]
+    if woven is not None and woven.reader is not None:
+        known = [empty_prefix(decoder)] * len(examples)
     starts = torch.tensor([prefix.tokens for prefix in known], device=backbone.device)
     positions = starts[:, None] + torch.arange(layout.ids.shape[1], device=backbone.device)
     window: Window = Tape(known).window(positions)
@@ -131,6 +136,8 @@ def supervised_nll(
             found = iter(cues)
             of_rows = [next(found) if example.cue_ids else None for example in examples]
             window = CuedWindow.seen_at(window, of_rows, index)
+    elif woven is not None and woven.reader is not None:
+        lora = LoraTokens.everywhere(woven.reader)
     elif woven is not None:
         embeds = weave_latents(host, woven, examples, layout, embeds, checkpointing=checkpointing)
     hidden = decoder.forward(embeds, window, lora, present=layout.present, checkpointing=checkpointing)

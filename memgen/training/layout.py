@@ -18,7 +18,10 @@ NO_TARGET = -1
 
 @dataclass(frozen=True)
 class Layout:
-    """What the reasoner reads behind the prompts without their last token, right-padded."""
+    """What the reasoner reads behind the prompts without their last token, right-padded.
+
+    Form `lora` reads the prompts too, behind nothing.
+    """
 
     ids: Tensor
     """`(B, N)`, 0 where a latent or padding stands."""
@@ -56,6 +59,8 @@ def insertions_of(example: Example, config: MemoryConfig, matcher: DelimiterMatc
     Raises:
         ConfigError: the example names one at which nothing is left to predict.
     """
+    if config.form == "lora":
+        return ()
     if example.insertions is None:
         return (0, *(point + 1 for point in insertion_points(example, config, matcher)))
     outside = [count for count in example.insertions if not 0 <= count < len(example.target_ids)]
@@ -70,7 +75,7 @@ def lay_out(
     """Place a batch for the memory form of `config`; None is the bare base.
 
     Form `cache` weaves in front of the token at a decision point, and that token predicts the next. Form `embedding`
-    weaves behind it, and the last latent predicts the next.
+    weaves behind it, and the last latent predicts the next. Form `lora` weaves nothing, and reads the prompts too.
     """
     insertions = [insertions_of(e, config, matcher) if config and matcher else () for e in examples]
     rows = [_row(example, config, set(some)) for example, some in zip(examples, insertions, strict=True)]
@@ -94,6 +99,8 @@ def lay_out(
 def _row(example: Example, config: MemoryConfig | None, insertions: set[int]) -> tuple[Entries, list[int]]:
     """(what stands behind the prefix, for each target token the place of what predicts it)."""
     entries, predicting = Entries(), []
+    if config is not None and config.form == "lora":
+        entries.ids.extend(example.prompt_ids[:-1])
     for number, token in enumerate([example.prompt_ids[-1], *example.target_ids[:-1]]):
         entries.read(token, config if number in insertions else None, None if number else example.prompt_ids)
         predicting.append(len(entries.ids) - 1)

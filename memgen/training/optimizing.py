@@ -60,8 +60,9 @@ class Trainable:
         weight_decay: float = 0.0,
         devices: Devices = ALONE,
     ) -> None:
-        """`schedule` gives the learning rates' factor of a step, counted from 0."""
-        self.groups = tuple(groups)
+        """`schedule` gives the learning rates' factor of a step, counted from 0. Groups without parameters are left
+        out."""
+        self.groups = tuple(group for group in groups if group.parameters)
         self.parameters: list[Tensor] = [p for group in self.groups for p in group.parameters]
         for parameter in self.parameters:
             parameter.requires_grad_(True)

@@ -233,9 +233,10 @@ def seed_of(*numbers: int) -> int:
 def example_of(turn: RolledTurn, config: MemoryConfig) -> Example:
     """The turn with memory woven where the engine wove it, for the training forward.
 
-    A decision's `position` counts the tokens in front of it; form `cache` weaves in front of the newest one.
+    A decision's `position` counts the tokens in front of it; form `cache` weaves in front of the newest one. Form
+    `lora` learns the tokens alone, whatever was woven into them when they were drawn.
     """
-    if not turn.decisions:
+    if not turn.decisions or config.form == "lora":
         return Example(turn.prompt_ids, turn.token_ids, cue_ids=turn.cue_ids)
     first = len(turn.prompt_ids) - (config.form == "cache")
     woven = tuple(decision.position - first for decision in turn.decisions if decision.invoked)

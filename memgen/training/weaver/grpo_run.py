@@ -131,7 +131,7 @@ class GrpoRun(Learner[GrpoBatch, GrpoStep]):
         keeps_start: bool,
     ) -> None:
         trained = host.memories[memory]
-        if trained.config.trigger == "never":
+        if trained.config.trigger == "never" and trained.reader is None:
             raise ConfigError(f"the trigger of {memory!r} is 'never': no memory is woven, so no weaver can learn")
         lora = tuple(trained.weaver.parameters())
         self.trainable = Trainable(

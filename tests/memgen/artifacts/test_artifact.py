@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from memgen.artifacts.artifact import load_artifact, save_artifact
 from memgen.artifacts.report import TrainingReport
 from memgen.backbone.loading import Backbone, load_backbone
-from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from memgen.config import MemoryConfig
+from memgen.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, ConfigError
 from memgen.generation.engine import generate
 from memgen.generation.requests import GenerationRequest
 from memgen.generation.sampling import Sampling
@@ -73,6 +74,26 @@ def test_every_tensor_comes_back(
     assert (tmp_path / "again/manifest.json").read_text() == (folder / "manifest.json").read_text()
     assert (folder / "trigger").is_dir() == (trigger == "lora")
     assert len(memory.trigger_parameters()) == {"always": 0, "head": 2, "lora": 2 * 2 * 7 + 2}[trigger]
+
+
+def test_a_plain_lora_is_pefts_own_folder(
+    host: AdapterHost, backbone: Backbone, random_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = random_artifact(form="lora", latents=0, inference_latents=0, delimiters=())
+    memory = load_artifact(host, "a", folder)
+    model = PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder)
+    theirs = [p for name, p in model.named_parameters() if "lora_" in name]
+    for mine, other in zip(memory.weaver_parameters(), theirs, strict=True):
+        assert torch.equal(mine, other)
+    assert json.loads((folder / "memory.json").read_text())["trained"] == ["lora"]
+    assert not {"memory.safetensors", "weaver", "trigger"} & {path.name for path in folder.iterdir()}
+    save_artifact(host, "a", tmp_path / "again", TrainingReport(1, 0, 0, 1, 1, 1.0, (1.0,), ()))
+    assert (tmp_path / "again/manifest.json").read_text() == (folder / "manifest.json").read_text()
+
+
+def test_a_plain_lora_leaves_the_head_as_it_is(host: AdapterHost) -> None:
+    with pytest.raises(ConfigError, match=r"target_modules names \['lm_head'\], the head of"):
+        host.create("a", MemoryConfig(form="lora", target_modules=("q_proj", "lm_head")))
 
 
 def test_an_artifact_from_before_prompts_were_read_again_is_loaded(host: AdapterHost, folder: Path) -> None:
