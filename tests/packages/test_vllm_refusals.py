@@ -102,6 +102,21 @@ def test_a_plain_lora_is_served(base: LoadedBase, backbone: Backbone, tmp_path: 
         check_artifact(tmp_path / "plain", base, 16)
 
 
+def test_a_version_of_form_lora_is_a_plain_lora_that_knows_its_base(
+    base: LoadedBase, backbone: Backbone, tmp_path: Path
+) -> None:
+    host, folder = AdapterHost(backbone), tmp_path / "m"
+    host.create("made", MemoryConfig(form="lora", rank=4))
+    save_artifact(host, "made", folder, REPORT)
+    check_artifact(folder, base, 16)
+    assert adapter_path(folder) == folder
+    assert memory_of(SimpleNamespace(lora_path=str(folder))) is None
+    described = json.loads((folder / "memory.json").read_text())
+    write_json(folder / "memory.json", {**described, "base_revision": "another"})
+    with pytest.raises(NotServed, match="another"):
+        check_artifact(folder, base, 16)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -115,8 +115,8 @@ def check_room(prompt_ids: Sequence[int], sampling: Sampling, memory: WovenMemor
 
 def _unserved(config: MemoryConfig, manifest: dict[str, str], description: dict[str, Any]) -> str | None:
     """Why the server would refuse the memory, in words; None if nothing is known against it."""
-    if config.form != "cache":
-        return f"its memory has form {config.form!r}, and only form 'cache' is served there"
+    if config.form not in ("cache", "lora"):
+        return f"it has form {config.form!r}, and only 'cache' and 'lora' are served there"
     if config.trigger in ("lora", "head") and "trigger" in description.get("trained", ()):
         return f"its trigger {config.trigger!r} was trained, and only 'always' and 'never' are decided there"
     if config.cue_tokens:

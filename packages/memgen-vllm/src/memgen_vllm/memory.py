@@ -1,7 +1,7 @@
 """What serving needs of a memory's artifact: its config and its queries. Everything else is an ordinary LoRA to vLLM.
 
-An adapter of vLLM is a folder: `<artifact>/weaver` of a memory, the artifact's own of a plain LoRA. From that path
-alone each process knows which of the two it has.
+An adapter of vLLM is a folder: `<artifact>/weaver` of a memory, the artifact's own of a plain LoRA, a version of form
+`lora` among them. From that path alone each process knows which of the two it has.
 """
 
 import functools
@@ -36,7 +36,7 @@ class ServedMemory:
 
 def adapter_path(folder: Path) -> Path:
     """Where vLLM finds the adapter of an artifact."""
-    return folder / _WEAVER if (folder / "memory.json").is_file() else folder
+    return folder / _WEAVER if (folder / _WEAVER).is_dir() else folder
 
 
 def is_memory(lora_request: Any) -> bool:

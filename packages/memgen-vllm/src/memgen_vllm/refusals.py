@@ -44,8 +44,10 @@ def _check_memory(folder: Path, base: LoadedBase) -> None:
     if described.get("format") != _FORMAT:
         raise NotServed(f"{folder.name}: format is {described.get('format')!r}; this plugin reads {_FORMAT}")
     config = read_memory(folder).config
-    if config.form != "cache":
-        raise NotServed(f"{folder.name}: form is {config.form!r}; vLLM serves `cache`, the engine `local` serves both")
+    if config.form not in ("cache", "lora"):
+        raise NotServed(
+            f"{folder.name}: form is {config.form!r}; vLLM serves `cache` and `lora`, the engine `local` serves all"
+        )
     if config.trigger in ("lora", "head") and not decides_alone(folder):
         raise NotServed(
             f"{folder.name}: its trigger {config.trigger!r} is trained; vLLM serves `always` and `never`, the engine "

@@ -41,8 +41,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "never": {"latents": 4, "trigger": "never"},
     "embedding": {"latents": 4, "form": "embedding"},
     "decided": {"latents": 4, "trigger": "head"},
+    "lora": {"form": "lora"},
 }
-SERVED = ("plain", "again", "many", "undecided", "never")
+SERVED = ("plain", "again", "many", "undecided", "never", "lora")
 """What every engine serves."""
 
 

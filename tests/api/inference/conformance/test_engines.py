@@ -68,8 +68,9 @@ def test_an_answer_is_the_methods_own(world: World, engine: InferenceEngine, mem
 
 def test_the_memories_answer_differently(world: World) -> None:
     """Else nothing above could fail."""
-    answers = [world.expected(world.request(), memory)[0].token_ids for memory in (None, "plain", "again", "many")]
-    assert len(set(answers)) == 4
+    names = (None, "plain", "again", "many", "lora")
+    answers = [world.expected(world.request(), memory)[0].token_ids for memory in names]
+    assert len(set(answers)) == 5
     assert len(world.expected(world.request(Sampling(40, **LASTING)), "many")[0].decisions) > 2
 
 
