@@ -104,7 +104,7 @@ class TrainWeaver(_Request):
 
     kind: ClassVar[JobKind] = JobKind.TRAIN_WEAVER
     VERSIONS = ("parent",)
-    OPTIONAL = frozenset({"replay_share", "environment", "insights", "replaces", "retry_of"})
+    OPTIONAL = frozenset({"replay_share", "environment", "insights", "replaces", "retry_of", "form"})
     READERS: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
         "method": Method,
         "environment": _environment,
@@ -132,6 +132,8 @@ class TrainWeaver(_Request):
     """Number of the version that this one is trained anew for, without deleted data."""
     retry_of: int | None = None
     """Number of the version that forgot, which this training tries again with a larger replay share."""
+    form: str | None = None
+    """None for the adapter's."""
 
 
 @dataclass(frozen=True)
@@ -267,9 +269,12 @@ class RecordImport(_Request):
     """Stand for the training of an imported version, which happened elsewhere."""
 
     kind: ClassVar[JobKind] = JobKind.IMPORT
+    OPTIONAL = frozenset({"form"})
 
     origin: str
     """`support-bot@7`, as it was called there."""
+    form: str | None = None
+    """As for `TrainWeaver`."""
 
 
 AnyTraining = TrainWeaver | TrainTrigger

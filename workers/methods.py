@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from memgen.artifacts.report import Report
-from memgen.config import GrpoConfig, TrainingConfig
+from memgen.config import GrpoConfig, MemoryConfig, TrainingConfig
 from memgen.experience.insights import written_insights
 from memgen.experience.pool import Insight
 from memgen.training.examples import Example
@@ -35,11 +35,13 @@ class WeaverTarget:
     """What a job trains: by its row and the lineage of its parent."""
 
     adapter: Adapter
+    memory: MemoryConfig
+    """The version's: the adapter's, or one of another form."""
     task: Task
     parent: Version | None
     start: Version | None
     """The version whose weights and optimizer the training goes on from: the parent or, with strategy `isolated`, the
-    newest ancestor that learned this very task."""
+    newest ancestor that learned this very task; of the same form, or none."""
     earlier_tasks: tuple[Task, ...]
     """Tasks whose items may be replayed."""
 

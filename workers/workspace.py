@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memgen.config import MemoryConfig
-from registry.models import Adapter, Version
+from registry.models import Version
 from workers.model import Model
 from workers.runner import Running
 
@@ -34,13 +34,14 @@ class Workspace:
 
 @contextmanager
 def open_workspace(
-    running: Running, model: Model, adapter: Adapter, *, seed: int, start: Version | None
+    running: Running, model: Model, memory: MemoryConfig, *, seed: int, start: Version | None
 ) -> Iterator[Workspace]:
-    """A workspace whose memory has the weights of `start`; without it, fresh ones that follow from the seed."""
+    """A workspace whose memory has the weights of `start`, which has the same config; without it, fresh ones that
+    follow from the seed."""
     with tempfile.TemporaryDirectory(prefix=f"job-{running.job_id}-", dir=running.services.scratch.folder) as folder:
         workspace = Workspace(f"job_{running.job_id.hex}", Path(folder))
         workspace.artifact.mkdir()
-        model.host.create(workspace.memory, MemoryConfig.from_mapping(adapter.memory), seed=seed)
+        model.host.create(workspace.memory, memory, seed=seed)
         try:
             if start is not None:
                 model.host.copy(model.memory_of(start), workspace.memory)

@@ -157,6 +157,7 @@ def versions(
         (
             v["number"],
             v["verdict"],
+            v["form"],
             v["task"],
             v["parent"] or "base",
             ", ".join(v["aliases"]),
@@ -166,7 +167,7 @@ def versions(
         for v in found
     ]
     print_table(
-        ("#version", "verdict", "task", "#parent", "aliases", *(f"#{task}" for task in tasks), "created"),
+        ("#version", "verdict", "form", "task", "#parent", "aliases", *(f"#{task}" for task in tasks), "created"),
         rows,
         empty=f"No version yet. Train one with `memgen train {adapter} --task TASK`.",
     )

@@ -102,15 +102,23 @@ def check_card(card: Path, description: Mapping[str, Any]) -> str | None:
     return licence if isinstance(licence, str) else None
 
 
+_USE = {
+    False: "MemGen ([arXiv 2509.24704](https://arxiv.org/abs/2509.24704)) weaves it into the base's context",
+    True: "it is added to the base's linear layers, by memgen or by PEFT (folder `artifact`)",
+}
+"""How a memory, or a plain LoRA, is used."""
+
+
 def _about(facts: CardFacts) -> Iterator[str]:
     described = facts.description
     tasks = ", ".join(task["name"] for task in described["tasks"])
     base = f"{_code(facts.base_model)} at revision {_code(described['base_revision'])}"
     yield f"# {facts.name}"
     yield ""
+    lora = described.get("form") == "lora"
     yield (
-        f"A memory for the frozen base {base}, which learned {tasks}. It is no model of its own: MemGen "
-        "([arXiv 2509.24704](https://arxiv.org/abs/2509.24704)) weaves it into the base's context. Weights are "
+        f"A {'plain LoRA' if lora else 'memory'} for the frozen base {base}, which learned {tasks}. It is no model of "
+        f"its own: {_USE[lora]}. Weights are "
         "safetensors alone; `manifest.json` has the sha256 of every file."
     )
     yield ""
@@ -212,7 +220,7 @@ def _licence(facts: CardFacts) -> Iterator[str]:
     yield "## Licence"
     yield ""
     if facts.licence:
-        yield f"`{facts.licence}`, for the memory. The base has its own."
+        yield f"`{facts.licence}`, for this version. The base has its own."
     else:
         yield "Whoever pushed it named none. The base has its own."
     yield ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,12 @@ from registry.names import CHAMPION
 
 if TYPE_CHECKING:
     from memgen_client import JsonClient
+
+
+class VersionForm(StrEnum):
+    CACHE = "cache"
+    EMBEDDING = "embedding"
+    LORA = "lora"
 
 
 PromoteOption = Annotated[
@@ -64,6 +71,10 @@ def train(
     method: Annotated[
         Method, typer.Option(help="From demonstrations; from reward for its own answers; for recorded answers.")
     ] = Method.SFT,
+    form: Annotated[
+        VersionForm | None,
+        typer.Option(help="A memory, or a plain LoRA of the base. Default: as the adapter's memory says."),
+    ] = None,
     environment: EnvironmentOption = None,
     environment_options: EnvironmentSetOption = None,
     items: ItemsOption = None,
@@ -88,6 +99,8 @@ def train(
     """
     training = read_pairs(settings or [], "--set") | ({} if steps is None else {"steps": steps})
     options: dict[str, Any] = {"training": training, "promote": promote, "parent": parent, "method": method.value}
+    if form is not None:
+        options["form"] = form.value
     if min_reward is not None:
         options["min_reward"] = min_reward
     if insights is not None:

@@ -160,7 +160,7 @@ def create(
 
 def check_trainable(memory: MemoryConfig) -> None:
     """Refuse at once what this service's workers could not train, instead of in a job an hour later."""
-    if memory.trigger == "never":
+    if memory.trigger == "never" and memory.form != "lora":
         raise ConfigError(
             "trigger is 'never', so no memory would be woven and none could be learned from reward. Use 'always', or "
             "'lora' or 'head', which a train_trigger job trains; until then they weave at every decision point."

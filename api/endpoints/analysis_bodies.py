@@ -53,7 +53,7 @@ def analyze_request(
 ) -> AnalyzeVersion:
     """
     Raises:
-        Invalid, NotFound: something is missing, or not there.
+        Invalid, NotFound: something is missing, or not there, or a version weaves no latents.
         VersionNotServable: a version was withdrawn, or its bytes are gone.
     """
     if version is None:

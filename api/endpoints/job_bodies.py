@@ -14,6 +14,7 @@ from api.endpoints.analysis_bodies import AnalysisIn, analyze_request, with_judg
 from api.http.schemas import Strict
 from api.http.values import Number
 from memgen.config import LEARNED_TRIGGERS, GrpoConfig, MemoryConfig, TrainingConfig, TriggerConfig
+from memgen.forms import check_settings
 from memgen.tasks.environments import GAMES_FOLDER, open_environment
 from memgen.tasks.graders import LIKELIHOOD
 from registry.adapters import get_adapter
@@ -112,6 +113,15 @@ class JobIn(Strict):
     unrewarded: Annotated[bool, Field(description="judge: only trajectories that have no reward")] = False
     held_out: Annotated[bool, Field(description="judge: those that are kept for evaluation, too")] = False
     again: Annotated[bool, Field(description="judge: those that got no score before, too")] = False
+    form: Annotated[
+        Literal["cache", "embedding", "lora"] | None,
+        # Left out where it is not sent, as is `analysis`.
+        Field(
+            description="train_weaver: lora for a plain LoRA of the base, or the form of a memory. Default: as the "
+            "adapter's memory says",
+            exclude_if=lambda sent: sent is None,
+        ),
+    ] = None
     analysis: Annotated[
         AnalysisIn | None,
         # Left out where it is not sent: a body without it has the hash for `Idempotency-Key` that it always had.
@@ -133,6 +143,8 @@ def job_request(
     """
     if body.analysis is not None and body.kind != JobKind.ANALYZE:
         raise Invalid(f"a job of kind {body.kind.value} takes no `analysis`")
+    if body.form is not None and body.kind != JobKind.TRAIN_WEAVER:
+        raise Invalid(f"a job of kind {body.kind.value} takes no `form`")
     if body.kind == JobKind.JUDGE:
         return _judge_request(session, caller, body, settings)
     if body.adapter is None:
@@ -172,11 +184,14 @@ def _analyze_request(session: Session, caller: Principal, adapter: Adapter, body
 def _weaver_request(session: Session, caller: Principal, adapter: Adapter, body: JobIn) -> TrainWeaver:
     if body.task is None or body.tasks is not None:
         raise Invalid("a train_weaver job needs `task`, the name of the task to learn, and takes no `tasks`")
-    if body.insights and not MemoryConfig.from_mapping(adapter.memory).cue_insights:
+    own = MemoryConfig.from_mapping(adapter.memory)
+    memory = own.as_form(body.form)
+    if body.insights and not memory.cue_insights:
         raise Invalid(
             f"the memory of adapter {adapter.name!r} shows its weaver no insights; create an adapter with cue_tokens "
             "and cue_insights, or leave `insights` out"
         )
+    check_settings(memory.form, body.training)
     task = get_task(session, caller.project_id, body.task)
     config = CONFIGS[body.method].from_mapping(body.training)
     if body.method == Method.GRPO and body.environment is None:
@@ -197,6 +212,7 @@ def _weaver_request(session: Session, caller: Principal, adapter: Adapter, body:
         promote=body.promote,
         environment=_environment(body),
         insights=tuple(body.insights or ()),
+        form=memory.form if memory != own else None,
     )
 
 
@@ -214,6 +230,11 @@ def _trigger_request(session: Session, caller: Principal, adapter: Adapter, body
             "memory has trigger 'lora' or 'head'"
         )
     parent = get_version(session, adapter, body.parent)
+    if parent.form == "lora":
+        raise Invalid(
+            f"{adapter.name}@{parent.number} is a plain LoRA of the base (form 'lora') and has no trigger; name a "
+            "version that is a memory"
+        )
     check_parent(session, parent)
     if body.tasks is not None:
         tasks = [get_task(session, caller.project_id, name) for name in dict.fromkeys(body.tasks)]

@@ -130,6 +130,8 @@ class VersionOut(BaseModel):
     number: int
     verdict: str
     """`passed`, `rejected`, `waiting` for approval, or `unchecked` while its gate has not run."""
+    form: str
+    """`cache` or `embedding`, a memory; `lora`, a plain LoRA of the base."""
     task: str
     parent: int | None
     dataset_hash: str
@@ -149,6 +151,7 @@ class VersionOut(BaseModel):
             adapter=row.adapter.name,
             number=row.number,
             verdict=verdict(gate),
+            form=row.form,
             task=row.dataset.task.name,
             parent=row.parent.number if row.parent else None,
             dataset_hash=row.dataset.content_hash,

@@ -26,7 +26,7 @@ from registry.models import Adapter, Deletion, Job, JsonObject, Retraining, Vers
 from registry.names import CHAMPION
 from registry.versions.ancestry import ancestors_and_self
 from registry.versions.lineage import serving_of
-from registry.versions.records import version_of_job
+from registry.versions.records import form_of, version_of_job
 from registry.versions.state import why_not_parent
 
 Chain = tuple[uuid.UUID, int]
@@ -224,7 +224,9 @@ def _params(session: Session, version: Version) -> JsonObject:
     original = jobs.training_of(session.get_one(Job, version.job_id))
     if original is None:
         # Another installation or release trained the version: here it is trained by the defaults.
-        original = TrainWeaver.from_json({"task": task})
+        adapter = session.get_one(Adapter, version.adapter_id)
+        other = {} if version.form == form_of(adapter) else {"form": version.form}
+        original = TrainWeaver.from_json({"task": task, **other})
     promote = CHAMPION in serving_of(session, [version.id])[version.id].aliases
     request = original.changed(task=task, promote=promote, replaces=version.number)
     return {key: value for key, value in request.to_json().items() if key != "parent"}  # known when the step begins

@@ -85,6 +85,8 @@ class Version(Base):
     """Folder of the artifact in the object store."""
     artifact_hash: Mapped[str]
     """sha256 of the artifact's manifest.json."""
+    form: Mapped[str]
+    """What it is: a memory (`cache`, `embedding`) or a plain LoRA of the base (`lora`)."""
     report: Mapped[JsonObject]
     created_at: Mapped[datetime] = created_at_column()
     adapter: Mapped[Adapter] = relationship()

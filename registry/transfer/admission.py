@@ -41,7 +41,7 @@ from registry.retention.policy import restore
 from registry.tasks import create_task, find_tasks
 from registry.transfer.provenance import check_learned_nothing_deleted, datasets_learned
 from registry.versions.champion import champion
-from registry.versions.records import register_version
+from registry.versions.records import form_of, register_version
 from registry.versions.state import record_change
 
 
@@ -130,7 +130,9 @@ def import_version(
     check_learned_nothing_deleted(session, adapter.project_id, description)
     tasks = _tasks(session, adapter.project_id, description["tasks"])
     own = next(task for task in tasks if task.name == description["lineage"][-1]["task"])
-    job = jobs.create_job(session, adapter.project_id, RecordImport(_origin_name(description)), adapter)
+    form = description["form"] or form_of(adapter)
+    record = RecordImport(_origin_name(description), form=form if form != form_of(adapter) else None)
+    job = jobs.create_job(session, adapter.project_id, record, adapter)
     job.dataset_id = _dataset(session, adapter, own, description).id
     job.state, job.started_at, job.finished_at = "succeeded", utc_now(), utc_now()
     session.flush()

@@ -71,6 +71,7 @@ def describe_version(session: Session, version: Version) -> dict[str, Any]:
         "reasons": gate.reasons if gate else [],
         "strategy": version.adapter.strategy,
         "memory": version.adapter.memory,
+        "form": version.form,
         "base_model": version.base_model,
         "base_revision": version.base_revision,
         "base_identity": version.adapter.base_identity,
@@ -143,11 +144,14 @@ def read_archive(path: Path, folder: Path, *, max_bytes: int) -> Archive:
 
 
 def _check_base(memory: dict[str, Any], description: dict[str, Any]) -> None:
-    """Raises InvalidArchive if the memory was made for another base than the description says."""
+    """Raises InvalidArchive if the version is of another form, or for another base, than the description says."""
     if (made_for := memory.get("base_revision")) != description["base_revision"]:
         raise InvalidArchive(
             f"memory.json was made for base revision {made_for}, {DESCRIPTION} says {description['base_revision']}"
         )
+    config, expected = memory.get("config"), description["form"] or description["memory"].get("form", "cache")
+    if isinstance(config, dict) and (form := config.get("form", "cache")) != expected:
+        raise InvalidArchive(f"memory.json is of form {show(form)}, {DESCRIPTION} says {show(expected)}")
     made_with = memory.get("base_identity") or {}
     if not isinstance(made_with, dict) or (changed := changed_parts(made_with, description["base_identity"])):
         parts = ", ".join(changed) if isinstance(made_with, dict) else show(made_with)

@@ -60,6 +60,9 @@ class _Description(_Strict):
     reasons: list[str] = []
     strategy: Literal["sequential", "replay", "isolated"] | None = None
     memory: dict[str, Any]
+    """Settings of the origin's adapter."""
+    form: Literal["cache", "embedding", "lora"] | None = None
+    """The version's own; archives that are older than this field are of the form that `memory` says."""
     base_model: str
     base_revision: str
     base_identity: dict[str, str] | None = None

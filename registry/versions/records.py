@@ -43,11 +43,17 @@ def register_version(
         code_version=code_version,
         artifact_key=artifact_key,
         artifact_hash=artifact_hash,
+        form=job.params.get("form") or form_of(adapter),
         report=report,
     )
     session.add(version)
     session.flush()
     return version
+
+
+def form_of(adapter: Adapter) -> str:
+    """The form that the adapter's versions have unless their training asked for another."""
+    return str(adapter.memory.get("form", "cache"))
 
 
 def version_of_job(session: Session, job_id: uuid.UUID) -> Version | None:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from registry.clock import utc_now
-from registry.errors import VersionNotServable
+from registry.errors import Invalid, VersionNotServable
 from registry.models import Adapter, Version, VersionChange, VersionState
 
 
@@ -76,7 +76,12 @@ def check_exportable(session: Session, version: Version) -> None:
 
 
 def check_analyzable(session: Session, version: Version) -> None:
-    """Raises VersionNotServable for the reason of `why_not_analyzable`."""
+    """Raises Invalid for a version without latents, VersionNotServable for the reason of `why_not_analyzable`."""
+    if version.form == "lora":
+        raise Invalid(
+            f"{version.adapter.name}@{version.number} is a plain LoRA of the base (form 'lora'), which weaves no "
+            "memory: there are no latents to look at. Analyze a version that is a memory"
+        )
     _refuse(why_not_analyzable(session, version))
 
 

@@ -69,12 +69,14 @@ class Rows:
             seed=0,
         )
 
-    def version(self, task: str, *, passed: bool | None = True, parent: Version | None = None) -> Version:
+    def version(
+        self, task: str, *, passed: bool | None = True, parent: Version | None = None, form: str | None = None
+    ) -> Version:
         """A registered version trained on `task`, with its gate unless `passed` is None."""
         with transaction(self.services.sessions) as session:
             adapter = get_adapter(session, self.project_id, self.adapter, lock=True)
             snapshot = self.snapshot(session, task)
-            job = jobs.create_job(session, self.project_id, TrainWeaver.from_json({"task": task}), adapter)
+            job = jobs.create_job(session, self.project_id, TrainWeaver(task, form=form), adapter)
             job.dataset_id = snapshots.record_dataset(session, snapshot).id
             version = register_version(
                 session,

@@ -56,6 +56,7 @@ def make_stored_version(
     text: str | None = None,
     others: Mapping[str, str] | None = None,
     more: Mapping[str, bytes] | None = None,
+    form: str | None = None,
 ) -> Version:
     """A version whose dataset, artifact and checkpoint lie in the store, scored on the task's suite."""
     services = rows.services
@@ -70,7 +71,7 @@ def make_stored_version(
     with transaction(services.sessions) as session:
         adapter = get_adapter(session, rows.project_id, rows.adapter, lock=True)
         params = {"task": task, "parent": parent.number if parent else None, "training": {"steps": 5}}
-        request = TrainWeaver.from_json(params)
+        request = TrainWeaver.from_json(params | ({"form": form} if form else {}))
         job = jobs.create_job(session, rows.project_id, request, adapter)
         job.dataset_id = snapshots.record_dataset(session, snapshot).id
         job.state = "succeeded"

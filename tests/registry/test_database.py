@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
 from registry.database import migration_config, transaction
-from registry.models import Adapter, Base
+from registry.models import Adapter, Base, Version
 from registry.serving.routes import Terms
 from tests.registry.conftest import Rows, refused_as_immutable
 from tests.registry.routed import make_routed
@@ -100,6 +100,16 @@ def test_an_adapter_of_the_first_release_says_what_its_artifacts_hold(rows: Rows
         found = {row.name: row.memory for row in session.execute(sa.select(Adapter.name, Adapter.memory))}
     assert found["new"] == {"inference_latents": 3}
     assert found["old"] == {"latents": 2, "inference_latents": 8}
+
+
+def test_versions_say_their_form_from_its_migration_on(rows: Rows, database_url: str) -> None:
+    rows.task("a")
+    for form in (None, "lora"):
+        rows.version("a", form=form)
+    command.downgrade(migration_config(database_url), "0029")
+    command.upgrade(migration_config(database_url), "head")
+    with transaction(rows.services.sessions) as session:
+        assert list(session.scalars(sa.select(Version.form).order_by(Version.number))) == ["cache", "lora"]
 
 
 def test_immutable_rows_can_not_be_changed(rows: Rows) -> None:

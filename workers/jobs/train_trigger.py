@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from memgen.artifacts.artifact import MOMENTS_FILE
-from memgen.config import TriggerConfig
+from memgen.config import MemoryConfig, TriggerConfig
 from memgen.tasks.task import TaskItem
 from memgen.training.trigger.grpo import train_trigger
 from memgen.training.trigger.report import TriggerReport, TriggerStep
@@ -66,7 +66,8 @@ def run(running: Running, model: Model) -> dict[str, Any]:
     model.check_base(target.adapter)
     if version is None:
         items = _items(running, target, recipe)
-        with open_workspace(running, model, target.adapter, seed=recipe.config.seed, start=target.parent) as workspace:
+        memory = MemoryConfig.from_mapping(target.adapter.memory)
+        with open_workspace(running, model, memory, seed=recipe.config.seed, start=target.parent) as workspace:
             _keep_what_stays(running, model, target, workspace.artifact)
             checkpoint = Checkpoint(running, workspace.checkpoint)
             report = _train(running, model, recipe.config, items, workspace, checkpoint)

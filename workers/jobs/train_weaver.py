@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from memgen.artifacts.artifact import MOMENTS_FILE
 from memgen.artifacts.report import TrainingReport
 from memgen.checked_files import check_files
-from memgen.config import TrainingConfig
+from memgen.config import MemoryConfig, TrainingConfig
 from memgen.errors import ArtifactMismatch
 from memgen.routing.isolated import Isolated, with_task
 from memgen.training.checkpoint import read_moments
@@ -58,7 +58,8 @@ def run(running: Running, model: Model, send: Send | None = None) -> dict[str, A
     if version is None:
         _warn_of_shared_prefix(running, target.task)
         dataset = dataset_of(running, lambda session: _snapshot(session, target, recipe))
-        with open_workspace(running, model, target.adapter, seed=recipe.config.seed, start=target.start) as workspace:
+        _note_other_form(running, target)
+        with open_workspace(running, model, target.memory, seed=recipe.config.seed, start=target.start) as workspace:
             method = _prepare(running, model, target, recipe, workspace, dataset)
             checkpoint = Checkpoint(running, workspace.checkpoint)
             report = method.train(workspace, checkpoint)
@@ -76,14 +77,18 @@ def _read(running: Running) -> tuple[WeaverTarget, WeaverRecipe, Version | None]
         task = get_task(session, job.project_id, request.task)
         isolated = adapter.strategy == "isolated"
         earlier = () if isolated else tuple(t for t in learned_tasks(session, parent) if t.id != task.id)
+        memory = MemoryConfig.from_mapping(adapter.memory).as_form(request.form)
         starts = (
             [v for v in ancestors_and_self(session, parent) if v.dataset.task_id == task.id] if isolated else [parent]
         )
-        start, version = starts[-1] if starts else None, version_of_job(session, job.id)
+        start = starts[-1] if starts else None
+        if start is not None and start.form != memory.form:
+            start = None
+        version = version_of_job(session, job.id)
         if version is None:  # its parent was fit when the job was made; data may have been deleted since
             for needed in (parent, start):
                 check_parent(session, needed)
-        target = WeaverTarget(adapter=adapter, task=task, parent=parent, start=start, earlier_tasks=earlier)
+        target = WeaverTarget(adapter, memory, task, parent, start, earlier)
         return target, WeaverRecipe.of(request, adapter), version
 
 
@@ -113,6 +118,17 @@ def _prepare(
     if target.adapter.strategy == "isolated":
         _isolated(model, target, method.examples).save(workspace.artifact)
     return method
+
+
+def _note_other_form(running: Running, target: WeaverTarget) -> None:
+    """Record that weights and optimizer begin anew where the parent is of another form than the version will be."""
+    parent, form = target.parent, target.memory.form
+    if target.start is None and parent is not None and parent.form != form:
+        running.event(
+            f"begins anew: {target.adapter.name}@{parent.number} is of form {parent.form!r}, and a version of form "
+            f"{form!r} goes on from the weights of its own form alone",
+            {"parent": parent.number, "form": form},
+        )
 
 
 def _warn_of_shared_prefix(running: Running, task: Task) -> None:

@@ -36,7 +36,7 @@ def one(visit: Visit, name: str, number: int) -> Response:
     with transaction(visit.services.sessions) as session:
         row = get_version(session, get_adapter(session, visit.caller.project_id, name), number)
         adapter = row.adapter
-        has_trigger = MemoryConfig.from_mapping(adapter.memory).trigger in LEARNED_TRIGGERS
+        has_trigger = row.form != "lora" and MemoryConfig.from_mapping(adapter.memory).trigger in LEARNED_TRIGGERS
         tasks = [task.name for task in list_tasks(session, visit.caller.project_id)]
         [state] = versions.states_of_versions(session, [row])
         changes = [(each.kind, each.actor, each.reason, each.at) for each in version_changes(session, row)]

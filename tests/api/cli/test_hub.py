@@ -62,7 +62,7 @@ def test_the_card_says_what_it_is_made_for_and_what_it_scored(bot: Rows, folder:
     assert "| 1 | a |" in card
     assert "| 2 | b |" in card
     assert "3 steps, loss 2 at first and 0.5 at the end." in card
-    assert "`apache-2.0`, for the memory" in card
+    assert "`apache-2.0`, for this version" in card
     succeed("push", "bot@1", str(folder), "--base-model", "acme/tiny")
     card = (folder / "README.md").read_text()
     assert "license" not in metadata_of(card)

@@ -39,8 +39,8 @@ def test_versions_and_scores(bot: None) -> None:
         (3, "rejected", [], {}),
     ]
     lines = [line.split() for line in succeed("versions", "bot").out.splitlines()]
-    assert lines[0] == ["version", "verdict", "task", "parent", "aliases", "t", "created"]
-    assert lines[2][:6] == ["2", "passed", "t", "base", "champion", "75.0%"]
+    assert lines[0] == ["version", "verdict", "form", "task", "parent", "aliases", "t", "created"]
+    assert lines[2][:7] == ["2", "passed", "cache", "t", "base", "champion", "75.0%"]
     scores = succeed("scores", "bot").out
     assert [line.split() for line in scores.splitlines()][1:4] == [["base", "25.0%"], ["1", "50.0%"], ["2", "75.0%"]]
     assert "ACC 75.0%" in scores

@@ -99,6 +99,56 @@ def test_pages_of_jobs(api: httpx.Client) -> None:
     assert api.get("/v1/jobs", params={"cursor": "forged"}).status_code == 422
 
 
+def test_a_form_other_than_the_adapters_is_named_in_the_job(api: httpx.Client) -> None:
+    api.post("/v1/adapters", json={"name": "plain", "memory": {"form": "lora", "rank": 8}})
+    asked = [("bot", None), ("bot", "cache"), ("bot", "lora"), ("plain", None), ("plain", "lora"), ("plain", "cache")]
+    for (adapter, form), stored in zip(asked, [None, None, "lora", None, None, "cache"], strict=True):
+        body = {"kind": "train_weaver", "adapter": adapter, "task": "t"} | ({"form": form} if form else {})
+        made = api.post("/v1/jobs", json=body)
+        assert made.status_code == 202
+        assert made.json()["params"].get("form") == stored
+    assert api.get("/v1/adapters/plain").json()["memory"]["trigger"] == "never"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"form": "lora", "training": {"query_start": "words"}}, "training names ['query_start'], which form 'lora'"),
+        ({"form": "lora", "method": "grpo", "training": {"trigger_temperature": 1.0}}, "['trigger_temperature']"),
+        ({"form": "embedding"}, "the adapter's memories have form 'cache'"),
+        ({"form": "lora", "insights": ["Say please."]}, "shows its weaver no insights"),
+        ({"form": "prefix"}, "form"),
+        ({"kind": "evaluate", "form": "lora", "version": 1}, "takes no `form`"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else None,
+)
+def test_what_a_plain_lora_has_not_is_refused_by_name(api: httpx.Client, body: dict[str, object], detail: str) -> None:
+    refused = api.post("/v1/jobs", json={"kind": "train_weaver", "adapter": "bot", "task": "t", **body})
+    assert refused.status_code == 422
+    assert detail in refused.text
+    assert api.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_plain_lora_has_no_trigger_to_train_and_no_latents_to_look_at(
+    api: httpx.Client, services: Services, project_id: uuid.UUID
+) -> None:
+    api.post("/v1/adapters", json={"name": "asking", "memory": {"trigger": "lora"}})
+    rows = Rows(services, project_id, "asking")
+    rows.task("of-asking")
+    rows.version("of-asking", form="lora")
+    assert api.get("/v1/adapters/asking/versions/1").json()["form"] == "lora"
+    for body, detail in (
+        (
+            {"kind": "train_trigger", "parent": 1},
+            "asking@1 is a plain LoRA of the base (form 'lora') and has no trigger",
+        ),
+        ({"kind": "analyze", "version": 1}, "there are no latents to look at"),
+    ):
+        refused = api.post("/v1/jobs", json={"adapter": "asking", **body})
+        assert refused.status_code == 422
+        assert detail in refused.json()["detail"]
+
+
 def test_cancelling_twice_is_a_conflict(api: httpx.Client) -> None:
     job_id = api.post("/v1/jobs", json={"kind": "train_weaver", "adapter": "bot", "task": "t"}).json()["id"]
     assert api.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "cancelled"

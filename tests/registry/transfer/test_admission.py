@@ -19,6 +19,7 @@ from tests.registry.deleting import promote_version
 from tests.registry.stored_versions import elsewhere, export_version, make_stored_version, retar
 
 LIMIT = 10_000_000
+_MADE = {"base_revision": "r1", "base_identity": {"chat_template": "c1"}}
 
 
 def _adapter(session: Any, rows: Rows) -> Adapter:
@@ -67,6 +68,36 @@ def test_a_version_goes_to_another_installation_and_has_to_pass_there(rows: Rows
             "not checked here: this installation has no held-out items of a, b; at its origin bot@2 was passed"
         ]
     promote_version(there, imported)
+
+
+def test_a_plain_lora_comes_as_one_into_an_adapter_of_memories(rows: Rows, tmp_path: Path) -> None:
+    rows.task("a", chats(40))
+    memory = {"memory.json": json.dumps({**_MADE, "config": {"form": "lora"}}).encode()}
+    version = make_stored_version(rows, "a", form="lora", more=memory)
+    assert version.form == "lora"
+    archive = read_archive(export_version(rows, version, tmp_path / "one.tar"), tmp_path / "read", max_bytes=LIMIT)
+    imported, _ = _import(elsewhere(rows), archive)
+    assert imported.form == "lora"
+    there = elsewhere(rows, memory={"form": "lora"})
+    with pytest.raises(InvalidArchive, match="form: None in the archive, 'lora' here"):
+        _import(there, archive)
+
+
+def test_an_archive_that_names_another_form_than_its_memory_is_refused(rows: Rows, tmp_path: Path) -> None:
+    rows.task("a", chats(40))
+    memory = {"memory.json": json.dumps({**_MADE, "config": {"form": "lora"}}).encode()}
+    path = export_version(rows, make_stored_version(rows, "a", more=memory), tmp_path / "one.tar")
+    with pytest.raises(InvalidArchive, match="memory.json is of form 'lora', version.json says 'cache'"):
+        read_archive(path, tmp_path / "read", max_bytes=LIMIT)
+
+
+def test_an_archive_from_before_versions_had_forms_is_of_its_adapters(rows: Rows, tmp_path: Path) -> None:
+    rows.task("a", chats(40))
+    path = export_version(rows, make_stored_version(rows, "a"), tmp_path / "one.tar")
+    archive = read_archive(path, tmp_path / "read", max_bytes=LIMIT)
+    archive.description["form"] = None
+    imported, _ = _import(elsewhere(rows), archive)
+    assert imported.form == "cache"
 
 
 def test_an_installation_with_held_out_items_checks_itself(rows: Rows, tmp_path: Path) -> None:

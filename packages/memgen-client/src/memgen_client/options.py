@@ -63,6 +63,8 @@ class Environment(TypedDict, total=False):
 
 class TrainOptions(TypedDict, total=False):
     method: Literal["sft", "grpo", "grpo_recorded"]
+    form: Literal["cache", "embedding", "lora"] | None
+    """`lora` for a plain LoRA of the base, or the form of a memory; by default as the adapter's memory says."""
     training: Json
     """Fields of TrainingConfig (sft) or GrpoConfig."""
     environment: Environment | None

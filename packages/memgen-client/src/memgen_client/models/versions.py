@@ -63,6 +63,8 @@ class Version(Model):
     number: int
     verdict: str
     """`passed`, `rejected`, `waiting` for approval, or `unchecked` while its gate has not run."""
+    form: str
+    """`cache` or `embedding`, a memory; `lora`, a plain LoRA of the base."""
     task: str
     parent: int | None
     dataset_hash: str
