@@ -126,14 +126,12 @@ def create_app(settings: Settings | None = None, *, serve_model: bool = True, dr
         lifespan=lifespan,
     )
     problems.install(app)
-    pages, routers = list(app.routes), [module.router for module in ENDPOINTS]
-    for router in routers:
-        app.include_router(router)
-    dashboard = DASHBOARD if settings.dashboard else ()
-    app.router.routes.extend(dashboard)
-    served = [*pages, *(route for router in routers for route in router.routes), *dashboard]
+    # As they are: a router that is included builds each of its routes anew, in every application's first request.
+    app.router.routes.extend(route for module in ENDPOINTS for route in module.router.routes)
+    if settings.dashboard:
+        app.router.routes.extend(DASHBOARD)
     # The last one added is the first to see a request.
-    app.add_middleware(BeforeBody, routes=served, settings=settings, refuse=refusal if settings.dashboard else None)
+    app.add_middleware(BeforeBody, routes=app.routes, settings=settings, refuse=refusal if settings.dashboard else None)
     app.add_middleware(LastResort)
     app.add_middleware(ConnectionsEnd, drain=drain)
     if settings.allowed_origins:

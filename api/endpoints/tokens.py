@@ -45,7 +45,7 @@ def count_tokens(profile: BaseProfile, messages: list[Any], tools: list[Any] | N
 
 
 def token_limit(services: ServicesDep) -> TokenLimit:
-    """Dependency; raises ModelNotFound or BaseRefused. Tests override it."""
+    """Dependency; raises ModelNotFound or BaseRefused."""
     settings = services.settings
     with _loading:
         return _load(settings.base_model, settings.base_revision, settings.models_dir)

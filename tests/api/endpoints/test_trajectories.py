@@ -1,9 +1,11 @@
 import gzip
 import json
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from api.app import create_app
-from api.endpoints.tokens import count_tokens, make_token_limit, token_limit
+from api.endpoints.tokens import count_tokens
 from api.http.pagination import decode_cursor, encode_cursor
 from memgen.text.probing import probe
 from registry.database import transaction
@@ -20,20 +22,26 @@ from registry.errors import InvalidCursor
 from registry.models import Trajectory
 from registry.settings import Settings
 from registry.trajectories.formats.formats import FORMATS, format_names
-from registry.trajectories.imports import TokenLimit
 from registry.trajectories.words import index_words
 from registry.wiring import Services
+from tests.fixtures_model import CHATML, save_tiny_tokenizer
 from tests.trajectory_samples import BROKEN, PAIRS, chat, line, tiny_tokenizer, tool_chat
 
 
-@pytest.fixture
-def client(settings: Settings, api_key: str, tiny_base: Path) -> Iterator[TestClient]:
-    """An API whose base is the tiny one, with a task `t`; batches of 7 so that files span several."""
-    settings = settings.model_copy(update={"base_model": str(tiny_base), "import_batch_lines": 7})
+@contextmanager
+def open_client(settings: Settings, api_key: str, base: Path) -> Iterator[TestClient]:
+    """An API on this base, with a task `t`; batches of 7 so that files span several."""
+    settings = settings.model_copy(update={"base_model": str(base), "import_batch_lines": 7})
     app = create_app(settings, serve_model=False)
     with TestClient(app, headers={"Authorization": f"Bearer {api_key}"}) as opened:
         made = opened.post("/v1/tasks", json={"name": "t", "grader": {"kind": "exact"}})
         assert made.status_code == 201, made.text
+        yield opened
+
+
+@pytest.fixture
+def client(settings: Settings, api_key: str, tiny_base: Path) -> Iterator[TestClient]:
+    with open_client(settings, api_key, tiny_base) as opened:
         yield opened
 
 
@@ -363,14 +371,14 @@ def test_tokens_are_those_of_the_longest_supervised_turn() -> None:
     assert count_tokens(profile, [*later[:3], {**later[3], "weight": 0}], None) == 6 + 3
 
 
-def test_a_template_that_refuses_concerns_its_line_only(client: TestClient) -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{% if messages[0].content == 'odd' %}{{ raise_exception('no odd ones') }}{% endif %}" + (
-        tokenizer.chat_template
-    )
-    override: TokenLimit = make_token_limit(probe(tokenizer), 50)
-    client.app.dependency_overrides[token_limit] = lambda: override
-    report = send(client, jsonl(line(chat("odd")), line(chat("even")), line(chat("word " * 60))))
+def test_a_template_that_refuses_concerns_its_line_only(
+    settings: Settings, api_key: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    refusal = "{% if messages[0].content == 'odd' %}{{ raise_exception('no odd ones') }}{% endif %}"
+    save_tiny_tokenizer(base, refusal + CHATML)
+    with open_client(settings, api_key, base) as client:
+        report = send(client, jsonl(line(chat("odd")), line(chat("even")), line(chat("word " * 220))))
     assert [found["code"] for found in report["lines"]] == ["template_refused", "too_long"]
     assert "no odd ones" in report["lines"][0]["reason"]
     assert report["accepted"] == 1
