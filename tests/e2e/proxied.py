@@ -1,19 +1,19 @@
 """Replicas as real processes behind a real proxy (Caddy), which asks each whether it is ready."""
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from api.local.ports import LOOPBACK, pick_free_port
-from api.local.processes import Child, Ending, log_tail, spawn, stop
+from api.local.processes import log_tail, spawn, stop
 from registry.settings import Settings, child_environment
+from tests.e2e.forked import Forked, fork
 
 CADDY = Path(sys.executable).with_name("caddy")
 CADDYFILE = """{{
@@ -36,16 +36,19 @@ http://{host}:{port} {{
 """
 
 
-def wait_for(condition: Callable[[], bool], child: Child, seconds: float = 240.0) -> None:
+def wait_for(
+    condition: Callable[[], bool], status: Callable[[], int | None], log: Path, seconds: float = 240.0
+) -> None:
+    """Until the condition holds, of a process that must not end before."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert child.process.poll() is None, log_tail(child.log)
-        assert time.monotonic() < deadline, log_tail(child.log)
+        assert status() is None, log_tail(log)
+        assert time.monotonic() < deadline, log_tail(log)
         time.sleep(0.05)
 
 
-DRAINING = ("-m", "api.server")
-ABRUPT = ("-m", "uvicorn", "api.app:create_app", "--factory", "--timeout-graceful-shutdown", "0", "--no-access-log")
+DRAINING = ("api.server",)
+ABRUPT = ("uvicorn", "api.app:create_app", "--factory", "--timeout-graceful-shutdown", "0", "--no-access-log")
 """The same application on uvicorn alone, told to wait for no answer after SIGTERM."""
 
 
@@ -57,21 +60,22 @@ class Replica:
     folder: Path
     program: tuple[str, ...] = DRAINING
     port: int = field(default_factory=pick_free_port)
-    child: Child | None = None
+    running: Forked | None = None
 
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        command = (sys.executable, *self.program, "--host", LOOPBACK, "--port", str(self.port))
+        module, *arguments = self.program
+        place = ("--host", LOOPBACK, "--port", str(self.port))
         log = self.folder / f"replica-{self.port}.log"
         environment = child_environment(self.settings)
-        self.child = spawn("replica", command, log, environment=environment, folder=self.folder)
+        self.running = fork(module, (*arguments, *place), log, environment=environment, folder=self.folder)
 
     def wait(self) -> None:
-        assert self.child is not None
-        wait_for(self.is_ready, self.child)
+        assert self.running is not None
+        wait_for(self.is_ready, self.running.status, self.running.log)
 
     def is_ready(self) -> bool:
         try:
@@ -81,23 +85,20 @@ class Replica:
 
     def kill(self) -> None:
         """Returns when it is dead."""
-        assert self.child is not None
-        self.child.process.kill()
-        self.child.process.wait()
+        assert self.running is not None
+        self.running.end(signal.SIGKILL)
 
     def leave(self) -> int:
         """SIGTERM; returns its exit status once it has ended by itself."""
-        assert self.child is not None
-        self.child.process.send_signal(signal.SIGTERM)
-        try:
-            return self.child.process.wait(timeout=90)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(log_tail(self.child.log)) from None
+        assert self.running is not None
+        status = self.running.end(signal.SIGTERM, timeout_seconds=90)
+        assert status is not None, log_tail(self.running.log)
+        return status
 
     def close(self) -> None:
         """At once: how one leaves is tested by itself."""
-        if self.child is not None:
-            stop([replace(self.child, ending=Ending(signal.SIGKILL))])
+        if self.running is not None:
+            self.kill()
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def run_proxy(replicas: list[Replica], folder: Path) -> Iterator[str]:
             return False
 
     try:
-        wait_for(answers, child)
+        wait_for(answers, child.process.poll, child.log)
         yield url
     finally:
         stop([child])
