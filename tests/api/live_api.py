@@ -27,7 +27,7 @@ def serve(settings: Settings, *, serve_model: bool = False, port: int = 0) -> It
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="live-api")
     thread.start()
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not server.started and thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert server.started

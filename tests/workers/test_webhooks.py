@@ -136,7 +136,7 @@ def test_a_real_worker_sends_from_its_first_tick_on_and_ends_when_told(
             hooks.emit()  # without another tick
             _wait(lambda: len(receiver.received) == 2)
             worker.terminate()
-            worker.wait(timeout=15)
+            worker.wait(timeout=60)
         finally:
             worker.kill()
             worker.wait()

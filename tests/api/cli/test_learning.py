@@ -133,7 +133,7 @@ def work_in_background(services: Services, *, after: float | None) -> threading.
     """A worker: takes the first queued job, reports, registers a version, and judges it; with `after` None it fails."""
 
     def work() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         job_id = None
         while job_id is None and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -59,7 +59,7 @@ def _give(http: httpx.Client, **body: Any) -> dict[str, Any]:
 
 
 def _trajectories(http: httpx.Client, count: int, **wanted: Any) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         found: list[dict[str, Any]] = http.get("/v1/trajectories", params=wanted).json()["data"]
         if len(found) >= count:

@@ -462,8 +462,8 @@ def test_places_are_free_again_however_a_request_ends(
         assert post(http, stream=True).status_code == 504
         with pytest.raises(httpx.ReadTimeout):
             post(http, timeout=0.3)
-        assert upstream.seen[3].left.wait(5)
-        deadline = time.monotonic() + 5
+        assert upstream.seen[3].left.wait(60)
+        deadline = time.monotonic() + 60
         while (reply := post(http)).status_code == 429 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert reply.status_code == 200

@@ -29,7 +29,7 @@ from tests.api.local.test_stack import COMMAND, home, process, settings_of, up
 __all__ = ["home"]
 
 
-def until(what: Callable[[], bool], seconds: float = 40.0) -> None:
+def until(what: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -144,12 +144,12 @@ def test_several_who_start_the_same_home_at_once_all_get_it(home: Path) -> None:
         "import sys; from pathlib import Path; from api.local import control;"
         "from registry.settings import load_settings;"
         "settings = load_settings(service_env=False, home=Path(sys.argv[1]), api_port=0);"
-        "print(control.up(settings, command=sys.argv[2:], timeout_seconds=90).pid)"
+        "print(control.up(settings, command=sys.argv[2:], timeout_seconds=180).pid)"
     )
     command = [sys.executable, "-c", code, str(place), *COMMAND]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     try:
-        ended = [each.communicate(timeout=120) for each in started]
+        ended = [each.communicate(timeout=240) for each in started]
         assert [each.returncode for each in started] == [0, 0, 0], ended
         assert len({out for out, _ in ended}) == 1
     finally:
