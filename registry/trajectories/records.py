@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, Text, column, false, func, literal, select, text, true
+from sqlalchemy import ColumnElement, Select, Text, column, false, func, literal, select, text, true
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, insert
 from sqlalchemy.orm import InstrumentedAttribute, Session, defer, joinedload
 
@@ -22,6 +22,9 @@ from registry.trajectories.words import matches
 
 Key = tuple[uuid.UUID, str]
 """(task id, content hash): what makes a trajectory the same one."""
+_NEAR = 5000
+"""Rows along which a search for words walks before it looks into their index."""
+_LARGEST_SEQ = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +153,30 @@ def list_trajectories(
         after: `seq` of the last one already seen; 0 begins with the first.
     """
     query, seq = _wanted(session, project_id, wanted, with_messages=with_messages)
-    # A plan for any value would walk along a million rows to the few of a rare task, or to a word that nobody has.
+    # A plan for any value would walk along a million rows to the few of a rare task.
     session.execute(text("set local plan_cache_mode = force_custom_plan"))
     if after:
         query = query.where(seq < after if newest else seq > after)
-    return list(session.scalars(query.order_by(seq.desc() if newest else seq).limit(limit)))
+    in_order = query.order_by(seq.desc() if newest else seq).limit(limit)
+    if wanted.text is None:
+        return list(session.scalars(in_order))
+    # PostgreSQL takes a rare word for one that some have, and would walk along all rows to it. So it walks along the
+    # nearest, and where those have too few finds them all by the index of words: the order is no column's then.
+    for name in ("enable_mergejoin", "enable_hashjoin"):
+        session.execute(text(f"set local {name} = off"))
+    found = list(session.scalars(in_order.where(_is_near(project_id, newest=newest, after=after))))
+    if len(found) < limit:
+        found = list(session.scalars(query.order_by((seq + 0).desc() if newest else seq + 0).limit(limit)))
+    return found
+
+
+def _is_near(project_id: uuid.UUID, *, newest: bool, after: int) -> ColumnElement[bool]:
+    """Whether words are among the next in order, however many have what is searched."""
+    seq, ahead = TrajectoryWords.seq, select(TrajectoryWords.seq).where(TrajectoryWords.project_id == project_id)
+    if after:
+        ahead = ahead.where(seq < after if newest else seq > after)
+    last = ahead.order_by(seq.desc() if newest else seq).offset(_NEAR).limit(1).scalar_subquery()
+    return seq > func.coalesce(last, 0) if newest else seq < func.coalesce(last, _LARGEST_SEQ)
 
 
 def _wanted(

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from registry.database import transaction
 from registry.models import Project, Trajectory, TrajectoryWords
-from registry.trajectories import words
+from registry.trajectories import records, words
 from registry.trajectories.records import TrajectoryFilter, list_trajectories
 from registry.trajectories.words import MOST_BYTES, index_words, projects_to_index, words_of
 from tests.registry.conftest import Rows
@@ -157,7 +157,9 @@ def test_any_language_is_searched(rows: Rows, text: str, hits: Iterable[str], mi
         assert search(rows, miss) == [], miss
 
 
-def test_a_search_is_narrowed_and_paged_both_ways(rows: Rows) -> None:
+@pytest.mark.parametrize("near", [2, 5000], ids=["few are near", "all are near"])
+def test_a_search_is_narrowed_and_paged_both_ways(rows: Rows, near: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_NEAR", near)
     rows.task("a", [said(f"order {n}", session_id=f"s{n % 2}", reward=n / 10) for n in range(10)])
     rows.task("b", [said("order of another task")])
     index(rows)
