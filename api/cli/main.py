@@ -189,7 +189,9 @@ def _run(words: list[str]) -> tuple[int, Failure | None]:
     try:
         app(args=words, prog_name="memgen")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0, misuse(end)
+        if not isinstance(end.code, int | None):  # a message, which the interpreter prints
+            raise
+        return end.code or 0, misuse(end)
     except Exception as error:
         failure = expected(error)
         if failure is None:
