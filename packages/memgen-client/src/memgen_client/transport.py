@@ -39,6 +39,7 @@ class SyncTransport:
         self._terms, self._as_json = terms, as_json
         options = connection_options(terms)
         self._pool = LocalPool(lambda: httpx.Client(**options), os.getpid)
+        self._pool.get()  # made before threads share the client: two at once would make two
 
     @property
     def _http(self) -> httpx.Client:
