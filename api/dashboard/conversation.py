@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_TURNS = 200
-"""Of a page: thousands take seconds to be written, and longer to be laid out."""
+"""Turns on a page: thousands take seconds to be written, and longer to be laid out."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import structlog
@@ -142,16 +142,25 @@ async def import_trajectories(
     return ImportReportOut.of(importing.report, lines_read=file.reader.number, stopped=file.reader.stopped)
 
 
-def trajectory_filter(
-    task: TaskName = None,
-    session_id: Annotated[str | None, Query(max_length=MAX_SESSION_CHARACTERS, pattern=NO_NUL)] = None,
-    held_out: Annotated[bool | None, Query(description="Only held-out ones, or only those to train on")] = None,
+def reward_filter(
     reward_source: Annotated[
         str | None, Query(max_length=256, pattern=NO_NUL, description="Whose reward is in effect")
     ] = None,
     rewarded: Annotated[bool | None, Query(description="Only those that have a reward, or that have none")] = None,
     min_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     max_reward: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+) -> TrajectoryFilter:
+    """The query parameters of the listing that are about rewards."""
+    return TrajectoryFilter(
+        reward_source=reward_source, rewarded=rewarded, min_reward=min_reward, max_reward=max_reward
+    )
+
+
+def trajectory_filter(
+    rewards: Annotated[TrajectoryFilter, Depends(reward_filter)],
+    task: TaskName = None,
+    session_id: Annotated[str | None, Query(max_length=MAX_SESSION_CHARACTERS, pattern=NO_NUL)] = None,
+    held_out: Annotated[bool | None, Query(description="Only held-out ones, or only those to train on")] = None,
     text: Annotated[
         str | None,
         Query(
@@ -166,8 +175,8 @@ def trajectory_filter(
     ] = None,
 ) -> TrajectoryFilter:
     """The query parameters of the listing."""
-    return TrajectoryFilter(
-        *(task, session_id, held_out, reward_source, rewarded, min_reward, max_reward, text, adapter_version)
+    return replace(
+        rewards, task=task, session_id=session_id, held_out=held_out, text=text, adapter_version=adapter_version
     )
 
 
