@@ -4,7 +4,7 @@ const DOUBLE_CLICK_MILLISECONDS = 5000;
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (event.defaultPrevented || form.method !== "post") return;
+  if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
   if (form.dataset.sent) event.preventDefault();
   form.dataset.sent = "yes";
   setTimeout(() => delete form.dataset.sent, DOUBLE_CLICK_MILLISECONDS);

@@ -154,7 +154,7 @@ def test_a_stream_tells_nothing_more_once_its_sign_in_has_ended(
     key_id, key = key_with(services, project_id, "read")
     with transaction(services.sessions) as session:
         job_id = jobs.create_job(session, project_id, TrainWeaver.from_json({"task": "a"})).id
-    with serve(settings) as url, httpx.Client(base_url=url, follow_redirects=True) as http:
+    with serve(settings) as url, httpx.Client(base_url=url, follow_redirects=True, timeout=60) as http:
         assert Visitor(http).sign_in(key).status_code == 200
         with http.stream("GET", f"/ui/jobs/{job_id}/live") as live:
             lines = live.iter_lines()
