@@ -62,8 +62,8 @@ def leftovers(home: Path) -> list[str]:
     return found
 
 
-def wait_for_no_leftovers(home: Path) -> list[str]:
-    deadline = time.monotonic() + 60
+def wait_for_no_leftovers(home: Path, seconds: float) -> list[str]:
+    deadline = time.monotonic() + seconds
     while (left := leftovers(home)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
@@ -150,7 +150,7 @@ def test_a_killed_supervisor_leaves_nothing_and_does_not_hinder_the_next(home: P
     assert not second.already_running
     assert second.urls == first.urls
     os.kill(second.pid, signal.SIGKILL)
-    assert wait_for_no_leftovers(home) == []
+    assert wait_for_no_leftovers(home, 10) == []
     assert control.status(settings)["running"] is False
 
 
@@ -179,7 +179,7 @@ def process(settings: Settings, name: str) -> dict[str, object]:
 def test_an_app_that_keeps_dying_stops_everything(home: Path) -> None:
     with pytest.raises(ServerFailed, match=r"3 failures(.|\n)*crash(.|\n)*no such teapot"):
         up(settings_of(home), "crash")
-    assert wait_for_no_leftovers(home) == []
+    assert wait_for_no_leftovers(home, 5) == []
     state = control.status(settings_of(home))
     assert (state["running"], state["phase"]) == (False, "failed")
     assert "no such teapot" in str(state["error"])
