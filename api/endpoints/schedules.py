@@ -23,7 +23,7 @@ from registry.job_requests import GOOD_REWARD
 from registry.models import Schedule, ScheduleChange, ScheduleRun
 from registry.schedules import schedules
 from registry.schedules.cron import Cron
-from registry.schedules.waiting import waiting_for
+from registry.schedules.waiting import Waiting, waiting_for, waiting_of
 from registry.tasks import get_task
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
@@ -115,6 +115,10 @@ class ScheduleOut(BaseModel):
 
     @classmethod
     def of(cls, session: Session, row: Schedule) -> "ScheduleOut":
+        return cls.shown(row, waiting_for(session, row))
+
+    @classmethod
+    def shown(cls, row: Schedule, waiting: Waiting) -> "ScheduleOut":
         return cls(
             name=row.name,
             adapter=row.adapter.name,
@@ -127,7 +131,7 @@ class ScheduleOut(BaseModel):
             **row.params,
             paused=row.paused_at is not None,
             next_runs=schedules.next_runs(row, utc_now()),
-            waiting=waiting_for(session, row).count,
+            waiting=waiting.count,
             last_job=LastJobOut(id=row.last_job.id, state=row.last_job.state) if row.last_job else None,
             created_at=row.created_at,
         )
@@ -195,7 +199,8 @@ def create(body: ScheduleIn, services: ServicesDep, caller: Trainer, idempotency
 def index(services: ServicesDep, caller: Reader) -> ScheduleList:
     with transaction(services.sessions) as session:
         rows = schedules.list_schedules(session, caller.project_id)
-        return ScheduleList(data=[ScheduleOut.of(session, row) for row in rows])
+        waiting = waiting_of(session, rows)
+        return ScheduleList(data=[ScheduleOut.shown(row, waiting[row.id]) for row in rows])
 
 
 @router.get("/{name}")
