@@ -63,7 +63,9 @@ def test_an_answer_is_the_methods_own(world: World, engine: InferenceEngine, mem
         [finished] = asyncio.run(engine.answer(request))
         [expected] = world.expected(request, memory)
         check_same(finished.generation, expected)
-        assert "".join(token.text for token in finished.tokens if token.raw is not None)[:5] == expected.text[:5]
+        # Tokens of random weights may be parts of characters: only their bytes are sure to join.
+        raw = bytes(byte for token in finished.tokens for byte in token.raw or ())
+        assert raw.decode(errors="replace")[:5] == expected.text[:5]
 
 
 def test_the_memories_answer_differently(world: World) -> None:
