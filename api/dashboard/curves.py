@@ -22,10 +22,10 @@ class MetricRow:
     """Mean over the tasks that were learned before."""
 
 
-def losses_by_step(told: Iterable[Mapping[str, Any]]) -> Curves:
-    """The losses among what events tell; of a step that was done again, after a worker was lost, the last one."""
+def losses_by_step(data: Iterable[Mapping[str, Any]]) -> Curves:
+    """The losses among the data of events; of a step that was done again, after a worker was lost, the last one."""
     losses = {
-        each["step"]: each["loss"] for each in told if _is_number(each.get("step")) and _is_number(each.get("loss"))
+        each["step"]: each["loss"] for each in data if _is_number(each.get("step")) and _is_number(each.get("loss"))
     }
     steps = sorted(losses)
     return {"x": [float(step) for step in steps], "lines": {"loss": [float(losses[step]) for step in steps]}}

@@ -151,7 +151,7 @@ class JobInDetail:
 
     job: JobOut
     events: list[JobEventOut]
-    told: list[dict[str, Any]]
+    data: list[dict[str, Any]]
     """What those events, and more before them, say beside their text; oldest first."""
 
 

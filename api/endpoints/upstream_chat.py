@@ -28,6 +28,7 @@ from registry.database import reading, transaction
 from registry.errors import Invalid, NotForUpstreams
 from registry.json_text import show
 from registry.keys import Principal, project_name
+from registry.names import MAX_SESSION_CHARACTERS
 from registry.recordings.policies import decide
 from registry.serving.exposures import check_session_id, record_upstream_exposure
 from registry.upstreams import Upstreams, find_upstream, is_upstream_model
@@ -95,6 +96,9 @@ async def _forward(request: Request, body: JsonObject) -> Response:
     caller: Principal = request.state.caller
     if not isinstance(body.get("stream"), bool | None):
         raise Invalid(f"stream: got {show(body['stream'])}; expected true or false")
+    if isinstance(user := body.get("user"), str) and len(user) > MAX_SESSION_CHARACTERS:
+        # It is looked for in an index, so that a user's data can be deleted.
+        raise Invalid(f"user: got {len(user)} characters; expected at most {MAX_SESSION_CHARACTERS}")
     call, recording = await run_in_threadpool(_begin, request, caller, body)
     following = asyncio.ensure_future(run_in_threadpool(recording.begin))
 
@@ -132,6 +136,9 @@ def _begin(request: Request, caller: Principal, body: JsonObject) -> tuple[Upstr
     upstream, model = find_upstream(allowed_upstreams(gateway, services, caller), body["model"])
     if not isinstance(store := body.get("store"), bool | None):
         raise Invalid(f"store: got {show(store)}; expected true or false")
+    if isinstance(user := body.get("user"), str) and len(user) > MAX_SESSION_CHARACTERS:
+        # It is looked for in an index, so that a user's data can be deleted.
+        raise Invalid(f"user: got {len(user)} characters; expected at most {MAX_SESSION_CHARACTERS}")
     metadata = texts_of(body.get("metadata"))
     session_id = request.headers.get("X-Session-Id") or metadata.get("session_id") or texts_of(body).get("user")
     session_id = check_session_id(session_id) if session_id else None

@@ -57,11 +57,11 @@ VERSIONS = (
     """
     insert into versions (
         id, adapter_id, number, parent_id, dataset_id, job_id, base_model, base_revision, code_version, artifact_key,
-        artifact_hash, report, created_at
+        artifact_hash, report, form, created_at
     )
     select md5('version ' || n)::uuid, :adapter, n,
         case when n > 1 then md5('version ' || n - 1)::uuid end, md5('dataset ' || n)::uuid, md5('job ' || n)::uuid,
-        'tiny', '1', 'bench', 'artifacts/' || n, md5('artifact ' || n), report,
+        'tiny', '1', 'bench', 'artifacts/' || n, md5('artifact ' || n), report, 'cache',
         now() - (:versions - n) * interval '10 minutes'
     from generate_series(1, :versions) n, (
         select jsonb_build_object('flags', '[]'::jsonb, 'losses', jsonb_agg(1.0 / step)) as report

@@ -41,7 +41,7 @@ def index(visit: Visit) -> Response:
 def one(visit: Visit, text: str) -> Response:
     job_id = read_id("job", text)
     found = jobs.look_closely(visit.services, visit.caller, job_id, most=_MOST_EVENTS, listed=_SHOWN_EVENTS)
-    return show(visit, "job.html", **_shown(found.job, found.events, losses_by_step(found.told)))
+    return show(visit, "job.html", **_shown(found.job, found.events, losses_by_step(found.data)))
 
 
 @pages.post("/jobs/{text}/cancel", scope="train")

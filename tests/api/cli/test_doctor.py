@@ -119,7 +119,7 @@ def test_settings_that_are_wrong_are_a_line_of_the_report(alone: Path, monkeypat
     assert done.code == 1
     [found] = done.document["checks"]
     assert (found["check"], found["state"]) == ("settings", "fail")
-    assert "api_port" in found["found"]
+    assert "MEMGEN_API_PORT" in found["found"]
 
 
 def test_a_package_that_does_not_load_stops_no_other_check(alone: Path, tmp_path: Path) -> None:

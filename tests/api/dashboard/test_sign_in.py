@@ -71,6 +71,9 @@ def test_whatever_is_answered_is_kept_by_nobody(visitor: Visitor, rows: Rows) ->
     """Downloads, streams and refusals as well: what one may see may be another's to see."""
     rows.task("a")
     version, job = "/ui/adapters/bot/versions/1", rows.version("a").job_id
+    with transaction(rows.services.sessions) as session:
+        # A stream of a job that waits would not end.
+        jobs.request_cancel(session, rows.project_id, job)
     for path in (f"{version}/export", f"{version}/analysis/files", f"/ui/jobs/{job}/live", "/ui/jobs/x/live", "/ui/"):
         answer = visitor.http.get(path, follow_redirects=False)
         assert answer.headers["cache-control"] == "no-store", path

@@ -112,6 +112,7 @@ HASHES = {
 }
 OURS = {
     *("evaluations.base_model", "evaluations.base_revision", "idempotent_replies.endpoint", "jobs.state"),
+    "jobs.kind",
     *("exposures.completion_id", "feedback.completion_id", "recorded_calls.completion_id", "recording_counts.outcome"),
     *("shadow_answers.completion_id", "stored_responses.id", "stored_responses.previous_id", "recorders.name"),
     "trajectory_rewards.completion_id",
@@ -125,7 +126,7 @@ NAMES = {
 BOUNDED_ABOVE = {
     *("exposures.session_id", "feedback.session_id", "feedback.unit", "idempotent_replies.key", "runs.scope"),
     *("runs.session_id", "stored_responses.session_id", "stored_responses.user", "trajectories.session_id"),
-    "trajectories.adapter_version",
+    *("runs.user", "trajectories.adapter_version"),
 }
 
 

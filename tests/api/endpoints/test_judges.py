@@ -224,6 +224,7 @@ def test_the_command_line(
     assert "from now on" in succeed("judge", "attach", "strict", "--task", "t", "--daily-calls", "9").out
     assert "9" in succeed("judge", "list").out
     assert succeed("judge", "detach", "--task", "t", "--json").document["judge"] is None
+    succeed("jobs", "cancel", job["id"])
     again = succeed("judge", "run", "strict", "--task", "t", "--held-out", "--no-wait", "--json").document
     assert again["params"]["held_out"] is True
     assert "memgen judge list" in fail("judge", "show", "none")

@@ -162,6 +162,15 @@ def test_stream_must_be_a_boolean(http: httpx.Client, upstream: UpstreamServer) 
     assert upstream.seen == []
 
 
+def test_a_user_is_named_in_few_words(http: httpx.Client, upstream: UpstreamServer) -> None:
+    """As to own models: a longer name would fit into no index, and its runs would not be recorded."""
+    refused = http.post("/v1/chat/completions", json={"model": "strong/gpt-5", "messages": HI, "user": "u" * 513})
+    assert (refused.status_code, upstream.seen) == (400, [])
+    assert "user: got 513 characters" in refused.text
+    http.post("/v1/chat/completions", json={"model": "strong/gpt-5", "messages": HI, "user": "u" * 512})
+    assert len(upstream.seen) == 1
+
+
 def test_a_whole_reply_keeps_what_it_says(http: httpx.Client, upstream: UpstreamServer) -> None:
     said = completion(
         {"content": None, "annotations": [1.50], "x": "\ud83d"}, service_tier="flex", system_fingerprint="f"

@@ -174,7 +174,7 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield method.upper(), path, operation
     for route in app.routes:
         path = getattr(route, "path", None)
-        if path is not None and path not in documented:
+        if path is not None and getattr(route, "path_format", path) not in documented:
             for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}:
                 yield method, path, {}
 

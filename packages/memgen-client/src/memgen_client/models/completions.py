@@ -42,6 +42,14 @@ class Stamp(Model):
     recorded: Recorded | None = None
 
 
+class UpstreamStamp(Model):
+    """Which upstream's model answered."""
+
+    version: str
+    """`upstream/model`, as it was asked for."""
+    recorded: Recorded | None = None
+
+
 class Message(Model):
     role: str | None = None
     content: str | None = None
@@ -57,7 +65,7 @@ class Choice(Model):
 
 
 class Completion(Model):
-    """OpenAI's chat completion; `memgen` says which version answered, and is None in an upstream's answer."""
+    """OpenAI's chat completion; `memgen` says which version answered, or which upstream's model."""
 
     shown: ClassVar[tuple[str, ...]] = ("id", "model", "text")
 
@@ -65,7 +73,7 @@ class Completion(Model):
     model: str
     choices: list[Choice]
     usage: Usage | None = None
-    memgen: Stamp | None = None
+    memgen: Stamp | UpstreamStamp | None = None
 
     @property
     def text(self) -> str:
@@ -87,7 +95,7 @@ class CompletionChunk(Model):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
-    memgen: Stamp | None = None
+    memgen: Stamp | UpstreamStamp | None = None
 
     @property
     def text(self) -> str:
@@ -109,7 +117,7 @@ class TextCompletion(Model):
     model: str
     choices: list[TextChoice]
     usage: Usage | None = None
-    memgen: Stamp | None = None
+    memgen: Stamp | UpstreamStamp | None = None
 
 
 class TokenCount(Model):
