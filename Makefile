@@ -79,7 +79,7 @@ lint: setup
 unit: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-slow: setup  ## Replicas, a killed worker, a whole loop, analyses made twice: what would not fit into a CI run
+test-slow: setup  ## Replicas, a killed worker, a whole loop, hostile requests, several devices: what would not fit into a CI run
 	$(BIN)/python -m pytest -m slow
 
 vllm: $(VLLM_READY)  ## vLLM for CPUs with the plugin, in an environment of its own (3 GB)

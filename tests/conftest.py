@@ -55,8 +55,28 @@ __all__ = [
 _LONG = ("tests/e2e/", "tests/api/local/", "tests/api/cli/", "tests/workers/", "tests/bench/")
 
 
+_SLOW = (
+    *("tests/api/cli/test_hub_repository.py", "tests/api/cli/test_local.py::test_in_the_foreground"),
+    *("tests/api/cli/test_local.py::test_the_whole_service", "tests/api/local/test_restarts.py::test_damaged_local"),
+    *("tests/api/dashboard/test_every_route.py::test_no_page_offers", "tests/api/http/test_hostile_requests.py"),
+    *("tests/api/http/test_servers_away.py::test_a_connection_that_breaks_anywhere", "tests/bench/learning"),
+    *(
+        "tests/memgen/tasks/test_gym_scorer.py",
+        "tests/memgen/training/test_devices.py",
+        "tests/registry/test_threads.py",
+    ),
+    *("tests/registry/test_invariants.py", "tests/registry/transfer/test_hostile_archives.py"),
+)
+"""What takes longest, beside what is marked where it stands: a run of CI must end in well under half an hour, and
+`make test-slow` runs these."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first: a worker of `pytest -n` that gets one of them last works alone for minutes."""
+    for item in items:
+        if item.nodeid.startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
 
 

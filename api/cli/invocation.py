@@ -51,7 +51,8 @@ def invocation(context: typer.Context) -> Invocation:
     root = context.find_root()
     if isinstance(root.obj, Invocation):
         return root.obj
-    return Invocation(home=root.params.get("home"), api_url=root.params.get("api_url"))
+    given = root.params
+    return Invocation(home=given.get("home"), api_url=given.get("api_url"))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from registry.errors import Invalid, VersionNotFound
+from registry.job_requests import read_request
 from registry.models import Adapter, Dataset, Job, Task, Version
 
 
@@ -43,7 +44,7 @@ def register_version(
         code_version=code_version,
         artifact_key=artifact_key,
         artifact_hash=artifact_hash,
-        form=job.params.get("form") or form_of(adapter),
+        form=getattr(read_request(job.kind, job.params), "form", None) or form_of(adapter),
         report=report,
     )
     session.add(version)
