@@ -6,9 +6,10 @@ carries a second token that only our pages can know, because it follows from the
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
 from starlette.concurrency import run_in_threadpool
@@ -31,6 +32,8 @@ _MOST_FIELDS = 200
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "X-Csrf"
 """Where a script of ours sends what a form has in its field."""
+
+Known = TypeVar("Known", bound=str)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ class Visit:
         """
         lines = (line.strip() for line in self.text(name).split("\n"))
         return dict(_read_pair(name, line) for line in lines if line)
+
+
+def one_of(text: str, known: Iterable[Known]) -> Known | None:
+    """The one of the known values that is written so; None where none is."""
+    return next((each for each in known if each == text), None)
 
 
 def _read_pair(name: str, pair: str) -> tuple[str, Any]:

@@ -9,7 +9,7 @@ from api.dashboard.forms import Places
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
 from api.dashboard.settings_fields import setting_fields
-from api.dashboard.visits import HOME, Visit, go
+from api.dashboard.visits import HOME, Visit, go, one_of
 from api.endpoints import jobs, judges
 from api.endpoints.job_bodies import JobIn
 from api.endpoints.judges import JudgeChange, JudgeIn
@@ -24,6 +24,7 @@ from registry.tasks import list_tasks
 
 _SHOWN = 20
 _State = Literal["scored", "undecided", "unparsable", "refused", "too_long"]
+_STATES: tuple[_State, ...] = get_args(_State)
 _SETTINGS = setting_fields(JudgeSettings, {"too_long": TOO_LONG})
 _OF_MODEL: Places = dict.fromkeys(
     (AdapterNotFound, AliasNotFound, VersionNotFound, VersionNotServable, UpstreamNotFound), "model"
@@ -60,7 +61,7 @@ def create(visit: Visit) -> Response:
 def one(visit: Visit, name: str) -> Response:
     query = visit.request.query_params
     wanted = query.get("state", "")
-    state: _State | None = wanted if wanted in get_args(_State) else None  # type: ignore[assignment]  # looked up
+    state = one_of(wanted, _STATES)
     judgements = judges.get_judgements(
         visit.services, visit.caller, judge=name, state=state, cursor=query.get("cursor") or None, limit=_SHOWN
     )
@@ -73,7 +74,7 @@ def one(visit: Visit, name: str) -> Response:
         judgements=judgements.data,
         next_cursor=judgements.next_cursor,
         state=state or "",
-        states=get_args(_State),
+        states=_STATES,
         tasks=tasks,
         most_calls=JudgingOrder.max_calls,
     )

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from api.dashboard.conversation import talk_of
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages, read_id
-from api.dashboard.visits import HOME, Visit, go
+from api.dashboard.visits import HOME, Visit, go, one_of
 from api.endpoints import recordings, runs
 from api.endpoints.recordings import RecordingPolicyIn
 from registry.adapters import list_adapters
@@ -19,6 +19,7 @@ from registry.tasks import list_tasks
 
 _SHOWN_RUNS = 20
 _State = Literal["open", "closing", "closed", "refused"]
+_STATES: tuple[_State, ...] = get_args(_State)
 _SEARCHED = ("task", "session", "completion", "state")
 
 pages = Pages()
@@ -34,7 +35,7 @@ def index(visit: Visit) -> Response:
         task=wanted["task"] or None,
         session_id=wanted["session"] or None,
         completion_id=wanted["completion"] or None,
-        state=_state(wanted["state"]),
+        state=one_of(wanted["state"], _STATES),
         cursor=query.get("cursor") or None,
         limit=_SHOWN_RUNS,
     )
@@ -48,7 +49,7 @@ def index(visit: Visit) -> Response:
         adapters=adapters,
         tasks=tasks,
         wanted=wanted,
-        states=get_args(_State),
+        states=_STATES,
         longest=MAX_SESSION_CHARACTERS,
         runs=found.data,
         next_cursor=found.next_cursor,
@@ -91,7 +92,3 @@ def _wanted(name: str, text: str) -> str:
     if len(text) > MAX_SESSION_CHARACTERS or not is_storable(text):
         raise Invalid(f"{name} is longer than {MAX_SESSION_CHARACTERS} characters, or holds a NUL character")
     return text
-
-
-def _state(text: str) -> _State | None:
-    return text if text in get_args(_State) else None  # type: ignore[return-value]  # it was looked up

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from api.dashboard.curves import losses_of
 from api.dashboard.rendering import show
 from api.dashboard.routing import Pages
-from api.dashboard.visits import HOME, Visit, go
+from api.dashboard.visits import HOME, Visit, go, one_of
 from api.endpoints import adapters, gates, jobs, transfer, versions
 from api.endpoints.gates import ApproveIn, PairOut, RejectIn
 from api.endpoints.job_bodies import JobIn
@@ -25,6 +25,7 @@ from registry.versions.tags import version_changes
 
 _SHOWN_ITEMS = 20
 _Flipped = Literal["better", "worse", "any"]
+_FLIPPED: tuple[_Flipped, ...] = get_args(_Flipped)
 
 pages = Pages()
 
@@ -64,7 +65,7 @@ def items(visit: Visit, name: str, number: int) -> Response:
         raise GateNotFound(f"the gate of {name}@{number} compared no items")
     task = query.get("task") or tasks[0]
     wanted = query.get("flipped", "any")
-    flipped: _Flipped | None = wanted if wanted in get_args(_Flipped) else None  # type: ignore[assignment]  # as asked
+    flipped = one_of(wanted, _FLIPPED)
     found = gates.items(name, number, visit.services, visit.caller, task, flipped, query.get("cursor"), _SHOWN_ITEMS)
     with transaction(visit.services.sessions) as session:
         version = get_version(session, get_adapter(session, visit.caller.project_id, name), number)
